@@ -1,0 +1,127 @@
+"""Contrastive denoising queries (DN-DETR section 4; DINO section 3.3): their layout and their noise.
+
+Nobody else needs to know how groups lie in the sequence: :func:`denoising_layout` gives the index of every query's
+ground truth, the attention mask, and the pairs that the loss uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .boxes import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, inverse_sigmoid
+
+
+@dataclass(frozen=True)
+class DenoisingLayout:
+    """Where each denoising query comes from. G groups of 2 * S queries: S positives, then S negatives.
+
+    S is the largest number of boxes in an image, at least 1; images with fewer boxes have padding slots, so P = 2 * S
+    * G queries an image.
+    """
+
+    num_groups: int
+    truth: Tensor
+    """(B, P) int64, index into the batch's ground truth; 0 where padded."""
+    padded: Tensor
+    """(B, P) bool, slots without a ground truth."""
+    negative: Tensor
+    """(P,) bool, the queries that must learn to be background."""
+    pairs: tuple[Tensor, Tensor, Tensor]
+    """image, query and ground-truth index of the positives, each (M,) int64."""
+
+    @property
+    def num_denoising(self) -> int:
+        """P, the number of denoising queries of an image."""
+        return self.truth.shape[1]
+
+    def attention_mask(self, num_queries: int) -> Tensor:
+        """(P + Q, P + Q) bool, True = may not attend: no group sees another, and no matching query sees any group."""
+        total = self.num_denoising + num_queries
+        group = torch.full((total,), self.num_groups, device=self.truth.device)
+        group[: self.num_denoising] = torch.arange(self.num_denoising, device=group.device) // (
+            self.num_denoising // self.num_groups
+        )
+        mask = group[:, None] != group[None, :]
+        mask[: self.num_denoising, self.num_denoising :] = False
+        return mask
+
+
+def _slots(counts: Sequence[int], limit: int, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
+    """Ground-truth index (B, S) and padding mask (B, S); an image over ``limit`` boxes gives a random choice of them."""
+    width = max(1, min(max(counts, default=0), limit))
+    truth = torch.zeros(len(counts), width, dtype=torch.long)
+    padded = torch.ones(len(counts), width, dtype=torch.bool)
+    start = 0
+    for image, count in enumerate(counts):
+        chosen = torch.arange(count) if count <= limit else torch.randperm(count)[:limit].sort().values
+        truth[image, : len(chosen)] = start + chosen
+        padded[image, : len(chosen)] = False
+        start += count
+    return truth.to(device), padded.to(device)
+
+
+def denoising_layout(
+    counts: Sequence[int], num_denoising: int, *, device: torch.device | str | None = None
+) -> DenoisingLayout:
+    """Lay out groups so that positives and negatives together come to about ``2 * num_denoising`` queries.
+
+    Never more than that: an image with more than ``num_denoising`` boxes gives a random choice of them. A batch without
+    any box has one group of padding, so that the same parameters take part in every step.
+
+    Args:
+        counts: number of ground-truth boxes of each image.
+        num_denoising: positives to aim at, at least 1.
+
+    Raises:
+        ValueError: ``num_denoising`` is below 1.
+    """
+    if num_denoising < 1:
+        raise ValueError(f'num_denoising must be at least 1, got {num_denoising}; leave the denoising part out instead')
+    truth, padded = _slots(counts, num_denoising, device)
+    width = truth.shape[1]
+    num_groups = max(1, num_denoising // width) if any(counts) else 1
+    truth, padded = truth.repeat(1, 2 * num_groups), padded.repeat(1, 2 * num_groups)
+    negative = (torch.arange(truth.shape[1], device=device) // width) % 2 == 1
+    image, query = torch.nonzero(~padded & ~negative, as_tuple=True)
+    return DenoisingLayout(num_groups, truth, padded, negative, (image, query, truth[image, query]))
+
+
+def contrastive_noise(
+    layout: DenoisingLayout,
+    labels: Tensor,
+    boxes: Tensor,
+    num_classes: int,
+    *,
+    label_noise_ratio: float = 0.5,
+    box_noise_scale: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Draw noisy labels and boxes for a layout.
+
+    A label is replaced by a random class with probability ``label_noise_ratio / 2``. Each corner coordinate moves by
+    up to ``box_noise_scale`` half sizes of the box, negatives by one to two times as much (DINO, figure 4), and is
+    kept inside the image.
+
+    Args:
+        labels: (T,) int64. boxes: (T, 4), of the whole batch.
+
+    Returns:
+        labels (B, P), ``num_classes`` where padded; boxes_unact (B, P, 4), logits of cx, cy, w, h.
+    """
+    if len(labels) == 0:
+        labels, boxes = labels.new_zeros(1), boxes.new_zeros(1, 4)
+    noisy_labels, noisy_boxes = labels[layout.truth], boxes[layout.truth]
+    if label_noise_ratio > 0:
+        flip = torch.rand(noisy_labels.shape, device=labels.device) < 0.5 * label_noise_ratio
+        noisy_labels = torch.where(flip, torch.randint_like(noisy_labels, num_classes), noisy_labels)
+    if box_noise_scale > 0:
+        magnitude = torch.rand_like(noisy_boxes) + layout.negative[None, :, None]
+        sign = torch.randint_like(noisy_boxes, 2) * 2 - 1
+        half_size = 0.5 * noisy_boxes[..., 2:].repeat(1, 1, 2)
+        corners = box_cxcywh_to_xyxy(noisy_boxes) + box_noise_scale * sign * magnitude * half_size
+        noisy_boxes = box_xyxy_to_cxcywh(corners.clamp(0, 1))
+    noisy_boxes = noisy_boxes.masked_fill(layout.padded.unsqueeze(-1), 0.0)
+    return noisy_labels.masked_fill(layout.padded, num_classes), inverse_sigmoid(noisy_boxes)

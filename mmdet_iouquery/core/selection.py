@@ -1,0 +1,40 @@
+"""Top-k choices: which tokens become queries, which query-class pairs become detections."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
+    """The rows ``index`` (B, Q) of ``tokens`` (B, N, D), as (B, Q, D)."""
+    return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def top_tokens(logits: Tensor, num_queries: int, excluded: Tensor | None = None) -> Tensor:
+    """Indices (B, Q) of the tokens with the best class score, best first; Q = min(num_queries, N).
+
+    Args:
+        logits: (B, N, C).
+        excluded: (B, N) bool, tokens that come last whatever their score (padding).
+    """
+    score = logits.max(-1).values
+    if excluded is not None:
+        score = score.masked_fill(excluded, torch.finfo(score.dtype).min)
+    return score.topk(min(num_queries, score.shape[1]), dim=1).indices
+
+
+def top_detections(logits: Tensor, max_per_image: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The best (query, class) pairs of each image: sigmoid, no void class, one query may give several detections.
+
+    Args:
+        logits: (B, Q, C).
+
+    Returns:
+        scores in [0, 1], labels in [0, C) and query indices in [0, Q), each (B, K), best first,
+        K = min(max_per_image, Q * C).
+    """
+    num_classes = logits.shape[-1]
+    flat = logits.flatten(1).sigmoid()
+    scores, index = flat.topk(min(max_per_image, flat.shape[1]), dim=1)
+    return scores, index % num_classes, torch.div(index, num_classes, rounding_mode='floor')
