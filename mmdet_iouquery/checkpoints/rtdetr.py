@@ -1,0 +1,53 @@
+"""Names of the authors' PyTorch RT-DETR (lyuwenyu/RT-DETR, ``rtdetr_pytorch``) beside ours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from .names import PrefixMap
+
+_MOST_BLOCKS, _MOST_LEVELS = 36, 8
+
+CONSTANTS = ('decoder.anchors', 'decoder.valid_mask', 'encoder.pos_embed')
+"""Prefixes of keys that hold no weights: tables for a fixed input size, which ours computes for the size at hand."""
+
+
+def _backbone(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
+    for i in range(3):
+        yield f'{theirs}conv1.conv1_{i + 1}.conv.', f'{ours}stem.{3 * i}.'
+        yield f'{theirs}conv1.conv1_{i + 1}.norm.', f'{ours}stem.{3 * i + 1}.'
+    for stage in range(4):
+        for block in range(_MOST_BLOCKS):
+            their_block, our_block = f'{theirs}res_layers.{stage}.blocks.{block}.', f'{ours}layer{stage + 1}.{block}.'
+            for i, branch in enumerate('abc'):
+                yield f'{their_block}branch2{branch}.conv.', f'{our_block}conv{i + 1}.'
+                yield f'{their_block}branch2{branch}.norm.', f'{our_block}bn{i + 1}.'
+        # the first stage keeps its resolution: no pooling stands before its shortcut
+        short, first = ('short.', 0) if stage == 0 else ('short.conv.', 1)
+        for i, part in enumerate(('conv.', 'norm.')):
+            yield f'{theirs}res_layers.{stage}.blocks.0.{short}{part}', f'{ours}layer{stage + 1}.0.downsample.{first + i}.'
+
+
+def _encoder() -> Iterator[tuple[str, str]]:
+    for level in range(_MOST_LEVELS):
+        yield f'encoder.input_proj.{level}.0.', f'neck.input_proj.{level}.conv.'
+        yield f'encoder.input_proj.{level}.1.', f'neck.input_proj.{level}.norm.'
+    for part in ('encoder.', 'lateral_convs.', 'fpn_blocks.', 'downsample_convs.', 'pan_blocks.'):
+        yield f'encoder.{part}', f'neck.{part}'
+
+
+def _head() -> Iterator[tuple[str, str]]:
+    yield 'decoder.input_proj.', 'bbox_head.input_proj.'
+    yield 'decoder.enc_output.0.', 'bbox_head.query_selector.memory_proj.'
+    yield 'decoder.enc_output.1.', 'bbox_head.query_selector.memory_norm.'
+    yield 'decoder.enc_score_head.', 'bbox_head.query_selector.cls_head.'
+    yield 'decoder.enc_bbox_head.', 'bbox_head.query_selector.bbox_head.'
+    yield 'decoder.denoising_class_embed.', 'bbox_head.denoising.label_embedding.'
+    yield 'decoder.query_pos_head.', 'bbox_head.decoder.query_pos_head.'
+    yield 'decoder.decoder.layers.', 'bbox_head.decoder.layers.'
+    yield 'decoder.dec_score_head.', 'bbox_head.decoder.cls_heads.'
+    yield 'decoder.dec_bbox_head.', 'bbox_head.decoder.bbox_heads.'
+
+
+DETECTOR = PrefixMap([*_backbone('backbone.', 'backbone.'), *_encoder(), *_head()], "the authors' RT-DETR")
+BACKBONE = PrefixMap(_backbone('', ''), "the authors' ResNet-vd")

@@ -1,0 +1,14 @@
+"""The registered parts, in OpenMMLab's own folders."""
+
+from . import backbones, data_preprocessors, decoders, denoising, dense_heads, losses, necks, query_selectors
+
+__all__ = [
+    'backbones',
+    'data_preprocessors',
+    'decoders',
+    'denoising',
+    'dense_heads',
+    'losses',
+    'necks',
+    'query_selectors',
+]

@@ -1,0 +1,5 @@
+"""Backbones."""
+
+from .resnet_vd import ResNetVd
+
+__all__ = ['ResNetVd']

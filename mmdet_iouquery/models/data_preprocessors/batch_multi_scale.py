@@ -1,0 +1,63 @@
+"""Multi-scale training, as RT-DETR does it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmengine.logging import MessageHub
+from torch import Tensor, nn
+
+
+@MODELS.register_module()
+class BatchMultiScale(nn.Module):
+    """Resize each training batch to a square of random size, with its boxes.
+
+    mmdet's ``BatchSyncRandomResize`` draws from an even range; the recipe of RT-DETR draws from a list in which 640 stands
+    three times. The size depends on the seed and the iteration alone, so all processes agree without a word between them,
+    and a resumed run goes on as it would have.
+
+    Args:
+        sizes: sides in pixels to draw from, evenly; write one more often to make it likelier.
+        mode: of the interpolation; the authors' is 'nearest'.
+        seed: of the draw.
+    """
+
+    def __init__(self, sizes: Sequence[int], *, mode: str = 'nearest', seed: int = 0) -> None:
+        super().__init__()
+        if not sizes or any(size <= 0 for size in sizes):
+            raise ValueError(f'sizes must be positive numbers of pixels, got {list(sizes)}')
+        self.sizes = tuple(sizes)
+        self.mode = mode
+        self.seed = seed
+
+    def size_at(self, iteration: int) -> int:
+        """Side in pixels of the batch of ``iteration``."""
+        return random.Random(f'{self.seed}/{iteration}').choice(self.sizes)
+
+    def forward(self, inputs: Tensor, data_samples: SampleList) -> tuple[Tensor, SampleList]:
+        """inputs (B, 3, H, W) to (B, 3, S, S); boxes and shapes in the samples follow."""
+        size = self.size_at(MessageHub.get_current_instance().get_info('iter', 0))
+        height, width = inputs.shape[-2:]
+        if (height, width) == (size, size):
+            return inputs, data_samples
+        scale_y, scale_x = size / height, size / width
+        for sample in data_samples:
+            sample.set_metainfo(
+                {
+                    'img_shape': (round(sample.img_shape[0] * scale_y), round(sample.img_shape[1] * scale_x)),
+                    'pad_shape': (size, size),
+                    'batch_input_shape': (size, size),
+                }
+            )
+            for name in ('gt_instances', 'ignored_instances'):
+                if name in sample:
+                    boxes = getattr(sample, name).bboxes
+                    getattr(sample, name).bboxes = boxes * boxes.new_tensor([scale_x, scale_y, scale_x, scale_y])
+        return F.interpolate(inputs, size=(size, size), mode=self.mode), data_samples
+
+    def extra_repr(self) -> str:
+        return f'sizes={self.sizes}, mode={self.mode!r}'

@@ -1,0 +1,5 @@
+"""Decoders."""
+
+from .deformable import DeformableDecoder
+
+__all__ = ['DeformableDecoder']

@@ -1,0 +1,5 @@
+"""Denoising query generators."""
+
+from .contrastive import ContrastiveDenoising
+
+__all__ = ['ContrastiveDenoising']

@@ -1,0 +1,5 @@
+"""Dense heads."""
+
+from .rtdetr_head import RTDETRHead
+
+__all__ = ['RTDETRHead']

@@ -1,0 +1,61 @@
+"""From mmdet's data samples to the padded input's frame: ground truth and padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from mmdet.structures import SampleList
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor
+
+from ...core import box_xyxy_to_cxcywh
+from ...structures import Targets
+
+
+def targets_of(samples: SampleList, num_classes: int) -> Targets:
+    """Ground truth of a batch, boxes normalised by the padded input's width and height.
+
+    Raises:
+        ValueError: a label outside [0, num_classes), naming the image. Labels on an accelerator are not looked at, as that
+            would make it wait; what the data set's files hold is checked before training starts.
+    """
+    labels, boxes = [], []
+    for sample in samples:
+        instances = sample.gt_instances
+        _check_labels(instances.labels, num_classes, sample)
+        height, width = sample.metainfo['batch_input_shape']
+        boxes_px = get_box_tensor(instances.bboxes).float()
+        boxes.append(box_xyxy_to_cxcywh(boxes_px / boxes_px.new_tensor([width, height, width, height])))
+        labels.append(instances.labels)
+    return Targets(torch.cat(labels), torch.cat(boxes), tuple(len(part) for part in labels))
+
+
+def _check_labels(labels: Tensor, num_classes: int, sample: object) -> None:
+    if labels.device.type != 'cpu' or not len(labels):
+        return
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        where = getattr(sample, 'img_path', None) or 'an image'
+        raise ValueError(
+            f'{where} has the label {high if high >= num_classes else low}, but the model has num_classes={num_classes} '
+            f'(labels 0..{num_classes - 1}); make num_classes equal the length of the data set\'s metainfo "classes"'
+        )
+
+
+def padding_of(
+    samples: SampleList, spatial_shapes: Sequence[tuple[int, int]], device: torch.device | str
+) -> Tensor | None:
+    """(B, N) bool, tokens whose centre lies beyond their image; None when every image fills the input."""
+    height, width = samples[0].metainfo['batch_input_shape']
+    extents = [tuple(sample.metainfo['img_shape'][:2]) for sample in samples]
+    if all(extent == (height, width) for extent in extents):
+        return None
+    extent = torch.tensor(extents, dtype=torch.float32)  # (B, 2)
+    levels = []
+    for rows, columns in spatial_shapes:
+        y = (torch.arange(rows) + 0.5) * (height / rows)
+        x = (torch.arange(columns) + 0.5) * (width / columns)
+        outside = (y[None, :, None] >= extent[:, 0, None, None]) | (x[None, None, :] >= extent[:, 1, None, None])
+        levels.append(outside.flatten(1))
+    return torch.cat(levels, dim=1).to(device)

@@ -1,0 +1,43 @@
+"""What can be chosen at prediction time on the same weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+_OF_OTHER_HEADS = ('nms', 'nms_pre', 'min_bbox_size', 'multi_label', 'yolox_style')
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """The head's ``test_cfg``."""
+
+    max_per_img: int = 300
+    """Detections kept an image, the best (query, class) pairs."""
+    score_thr: float = 0.0
+    """Detections must score above this, in [0, 1]."""
+    num_queries: int | None = None
+    """Queries selected; at most the image's number of tokens. None: as trained."""
+    num_decoder_layers: int | None = None
+    """Decoder layers run; negative: counted back from the last. None: all."""
+
+    @classmethod
+    def from_cfg(cls, cfg: dict[str, Any] | None) -> PredictionSettings:
+        """Read a ``test_cfg``. Keys that only steer other heads' NMS are passed over.
+
+        Raises:
+            ValueError: an unknown key or a value out of range.
+        """
+        cfg = {key: value for key, value in (cfg or {}).items() if key not in _OF_OTHER_HEADS}
+        known = [field.name for field in fields(cls)]
+        unknown = sorted(set(cfg) - set(known))
+        if unknown:
+            raise ValueError(f'test_cfg has {unknown}, which RTDETRHead does not know; it knows {known}')
+        settings = cls(**cfg)
+        for name in ('max_per_img', 'num_queries'):
+            value = getattr(settings, name)
+            if value is not None and value < 1:
+                raise ValueError(f'test_cfg.{name} must be at least 1, got {value}')
+        if not 0 <= settings.score_thr < 1:
+            raise ValueError(f'test_cfg.score_thr must lie in [0, 1), got {settings.score_thr}')
+        return settings

@@ -1,0 +1,154 @@
+"""The head that makes a single-stage detector an RT-DETR."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmengine.model import BaseModule
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ...core import box_cxcywh_to_xyxy, top_detections
+from ...structures import Memory, Predictions, Queries, Selection
+from ..layers import ConvNormAct
+from .frames import padding_of, targets_of
+from .prediction_settings import PredictionSettings
+
+CRITERION = {
+    'type': 'SetCriterion',
+    'assigner': {'type': 'BatchedHungarianAssigner', 'class_weight': 2.0, 'bbox_weight': 5.0, 'giou_weight': 2.0},
+    'loss_cls': {'type': 'IoUVarifocalLoss', 'alpha': 0.75, 'gamma': 2.0, 'loss_weight': 1.0},
+    'loss_bbox': {'type': 'L1Loss', 'loss_weight': 5.0},
+    'loss_iou': {'type': 'GIoULoss', 'loss_weight': 2.0},
+}
+"""RT-DETR's matching and losses."""
+
+
+@MODELS.register_module()
+class RTDETRHead(BaseModule):
+    """Query selection, denoising, decoding and the set loss over a neck's maps, for mmdet's ``SingleStageDetector``.
+
+    The head projects the maps to the decoder's width and runs four parts, each named in the config and each replaceable:
+    the query selector, the denoising generator, the decoder and the criterion. ``num_classes``, ``embed_dims`` and, for
+    the decoder, the number of levels are handed down where a part's config does not give its own.
+
+    **Frame.** Normalised boxes refer to the padded input, width and height of the batch; what is beyond an image
+    (``img_shape``) is no place for a query and is not read by the decoder. Predicted boxes are cut at the image.
+
+    Args:
+        num_classes: C.
+        in_channels: channels of the neck's maps, finest first.
+        embed_dims: width D of memory and queries.
+        query_selector, decoder, criterion: the parts; None: RT-DETR's own.
+        denoising: the denoising generator; None: without.
+        norm_cfg: of the projections.
+        train_cfg: not used; mmdet hands one to every head.
+        test_cfg: see :class:`PredictionSettings`.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        in_channels: Sequence[int] = (256, 256, 256),
+        embed_dims: int = 256,
+        query_selector: dict | None = None,
+        denoising: dict | None = None,
+        decoder: dict | None = None,
+        criterion: dict | None = None,
+        norm_cfg: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.num_classes = num_classes
+        self.prediction_settings = PredictionSettings.from_cfg(test_cfg)
+        self.input_proj = nn.ModuleList(
+            ConvNormAct(channels, embed_dims, 1, norm_cfg=norm_cfg or {'type': 'BN'}) for channels in in_channels
+        )
+        shared = {'num_classes': num_classes, 'embed_dims': embed_dims}
+        self.query_selector = _build(query_selector or {'type': 'IoUAwareQuerySelector'}, **shared)
+        self.denoising = _build(denoising, **shared) if denoising else None
+        self.decoder = _build(decoder or {'type': 'DeformableDecoder'}, num_levels=len(in_channels), **shared)
+        self.criterion = MODELS.build(criterion or CRITERION)
+
+    def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Logits (B, Q, C) and normalised ``cx, cy, w, h`` boxes (B, Q, 4) of the last decoder layer run."""
+        memory = self.memory(x)
+        logits, boxes = self.decode(self.select(memory).queries, memory)
+        return logits[-1], boxes[-1]
+
+    def loss(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
+        """The criterion's losses of a batch; the same names whatever it holds."""
+        targets = targets_of(batch_data_samples, self.num_classes)
+        memory = self.memory(x, batch_data_samples)
+        selection = self.query_selector(memory)
+        queries, mask, denoising = selection.queries, None, None
+        if self.denoising is not None:
+            denoising = self.denoising(targets, queries.content.shape[1])
+            queries, mask = queries.after(denoising.queries), denoising.attention_mask
+        return self.criterion(self.decoder(queries, memory, mask), selection.encoder, targets, denoising)
+
+    def predict(
+        self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True
+    ) -> list[InstanceData]:
+        """Detections of each image, best first: ``bboxes`` (K, 4) corners in pixels, ``scores``, ``labels``.
+
+        Args:
+            rescale: boxes in the original image's pixels; otherwise in the network input's.
+        """
+        memory = self.memory(x, batch_data_samples)
+        logits, boxes = self.decode(self.select(memory).queries, memory)
+        scores, labels, query = top_detections(logits[-1].float(), self.prediction_settings.max_per_img)
+        boxes_xyxy = box_cxcywh_to_xyxy(boxes[-1].float())
+        return [
+            self._detections(boxes_xyxy[i][query[i]], scores[i], labels[i], sample.metainfo, rescale)
+            for i, sample in enumerate(batch_data_samples)
+        ]
+
+    def memory(self, x: Sequence[Tensor], batch_data_samples: SampleList | None = None) -> Memory:
+        """The neck's maps as one sequence, and which tokens are padding.
+
+        Raises:
+            ValueError: number of maps other than ``in_channels``.
+        """
+        if len(x) != len(self.input_proj):
+            raise ValueError(f'RTDETRHead was built for {len(self.input_proj)} maps (in_channels) and was given {len(x)}')
+        maps = [proj(level) for proj, level in zip(self.input_proj, x)]
+        shapes = tuple((level.shape[-2], level.shape[-1]) for level in maps)
+        tokens = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
+        padding = None if batch_data_samples is None else padding_of(batch_data_samples, shapes, tokens.device)
+        return Memory(tokens, shapes, padding)
+
+    def select(self, memory: Memory) -> Selection:
+        """The selector's queries, as many as the settings say."""
+        return self.query_selector(memory, num_queries=self.prediction_settings.num_queries)
+
+    def decode(self, queries: Queries, memory: Memory) -> Predictions:
+        """The decoder's predictions, as deep as the settings say."""
+        return self.decoder(queries, memory, num_layers=self.prediction_settings.num_decoder_layers)
+
+    def _detections(
+        self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool
+    ) -> InstanceData:
+        """One image's results: normalised corners (K, 4) to pixels, cut at the image."""
+        height, width = meta['batch_input_shape']
+        boxes_px = boxes_xyxy * boxes_xyxy.new_tensor([width, height, width, height])
+        limit = boxes_px.new_tensor([*meta['img_shape'][1::-1]] * 2)
+        boxes_px = boxes_px.clamp(min=0).minimum(limit)
+        if rescale:
+            boxes_px = boxes_px / boxes_px.new_tensor([*meta['scale_factor']] * 2)
+        if self.prediction_settings.score_thr > 0:
+            keep = scores > self.prediction_settings.score_thr
+            boxes_px, scores, labels = boxes_px[keep], scores[keep], labels[keep]
+        return InstanceData(bboxes=boxes_px, scores=scores, labels=labels)
+
+
+def _build(cfg: dict, **shared: Any) -> nn.Module:
+    """Build a part, the config itself untouched; ``shared`` values stand in for keys that it lacks."""
+    return MODELS.build({**shared, **cfg})

@@ -1,0 +1,5 @@
+"""Necks."""
+
+from .hybrid_encoder import HybridEncoder
+
+__all__ = ['HybridEncoder']

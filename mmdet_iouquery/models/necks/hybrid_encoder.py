@@ -1,0 +1,207 @@
+"""The efficient hybrid encoder of RT-DETR (Zhao et al. 2024, section 4.2, figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...core import sine_position_encoding_2d
+from ..layers import ConvNormAct
+
+
+class AIFI(nn.Module):
+    """Attention-based intra-scale feature interaction: post-norm Transformer layers over one map."""
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        num_layers: int,
+        dropout: float,
+        temperature: float,
+        position_order: str,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.column_major = position_order == 'column_major'
+        self.layers = nn.ModuleList(
+            AIFILayer(embed_dims, num_heads, feedforward_channels, dropout) for _ in range(num_layers)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, D, h, w)."""
+        height, width = x.shape[-2:]
+        position = sine_position_encoding_2d(
+            height,
+            width,
+            x.shape[1],
+            temperature=self.temperature,
+            column_major=self.column_major,
+            device=x.device,
+        ).to(x.dtype)
+        tokens = x.flatten(2).transpose(1, 2)
+        for layer in self.layers:
+            tokens = layer(tokens, position)
+        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous()
+
+
+class AIFILayer(nn.Module):
+    """Self-attention and feed-forward network, each followed by a layer norm; the position is added to q and k."""
+
+    def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float) -> None:
+        super().__init__()
+        self.self_attn = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
+        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, position: Tensor) -> Tensor:
+        """(B, N, D) and (N, D) to (B, N, D)."""
+        query = tokens + position
+        attended = self.self_attn(query, query, value=tokens, need_weights=False)[0]
+        tokens = self.norm1(tokens + self.dropout(attended))
+        hidden = self.dropout(F.gelu(self.linear1(tokens)))
+        return self.norm2(tokens + self.dropout(self.linear2(hidden)))
+
+
+class RepVGGBlock(nn.Module):
+    """A 3x3 and a 1x1 convolution side by side, each with a norm, summed and activated (Ding et al. 2021)."""
+
+    def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(channels, channels, 3, norm_cfg=norm_cfg)
+        self.conv2 = ConvNormAct(channels, channels, 1, norm_cfg=norm_cfg)
+        self.act = build_activation_layer(act_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.act(self.conv1(x) + self.conv2(x))
+
+
+class Fusion(nn.Module):
+    """The fusion block of CCFF: two 1x1 convolutions, one followed by RepVGG blocks, summed (figure 4, right)."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, num_blocks: int, expansion: float, norm_cfg: dict, act_cfg: dict
+    ) -> None:
+        super().__init__()
+        hidden = int(out_channels * expansion)
+        shared = {'norm_cfg': norm_cfg, 'act_cfg': act_cfg}
+        self.conv1 = ConvNormAct(in_channels, hidden, 1, **shared)
+        self.conv2 = ConvNormAct(in_channels, hidden, 1, **shared)
+        self.bottlenecks = nn.Sequential(*[RepVGGBlock(hidden, norm_cfg, act_cfg) for _ in range(num_blocks)])
+        self.conv3 = nn.Identity() if hidden == out_channels else ConvNormAct(hidden, out_channels, 1, **shared)
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        x = torch.cat(maps, dim=1)
+        return self.conv3(self.bottlenecks(self.conv1(x)) + self.conv2(x))
+
+
+@MODELS.register_module()
+class HybridEncoder(BaseModule):
+    """AIFI on the coarsest map, then CCFF: fusion top-down and bottom-up between neighbouring scales.
+
+    Takes and gives one map a level, strides unchanged, so it can stand where an FPN or PAFPN with as many outputs does.
+
+    Args:
+        in_channels: channels of each map, finest first.
+        out_channels: channels D of every output map.
+        num_heads, feedforward_channels, num_encoder_layers, dropout: of AIFI; no layers: no AIFI.
+        encoder_levels: levels that AIFI runs on, negative ones counted from the coarsest.
+        expansion: width of the fusion blocks, as a fraction of ``out_channels`` (0.5 in R18, R34 and R50-m).
+        num_fusion_blocks: RepVGG blocks in each fusion.
+        temperature: of AIFI's position code.
+        position_order: 'column_major' enumerates AIFI's position code as the authors' code does, which their weights
+            expect; 'row_major' as the tokens run, which Hugging Face's port does. The same for square inputs; see
+            :func:`~mmdet_iouquery.core.sine_position_encoding_2d`.
+        norm_cfg, act_cfg: of the convolutions.
+
+    Raises:
+        ValueError: an unknown ``position_order``, or an ``encoder_levels`` entry without a map.
+    """
+
+    def __init__(
+        self,
+        in_channels: Sequence[int] = (512, 1024, 2048),
+        out_channels: int = 256,
+        *,
+        num_heads: int = 8,
+        feedforward_channels: int = 1024,
+        num_encoder_layers: int = 1,
+        dropout: float = 0.0,
+        encoder_levels: Sequence[int] = (-1,),
+        expansion: float = 1.0,
+        num_fusion_blocks: int = 3,
+        temperature: float = 10000.0,
+        position_order: str = 'column_major',
+        norm_cfg: dict | None = None,
+        act_cfg: dict | None = None,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if position_order not in ('column_major', 'row_major'):
+            raise ValueError(f"position_order must be 'column_major' or 'row_major', got {position_order!r}")
+        levels = len(in_channels)
+        if any(not -levels <= level < levels for level in encoder_levels):
+            raise ValueError(f'encoder_levels {tuple(encoder_levels)} names a level that {levels} maps do not have')
+        norm_cfg, act_cfg = norm_cfg or {'type': 'BN'}, act_cfg or {'type': 'SiLU', 'inplace': True}
+        self.in_channels = tuple(in_channels)
+        self.encoder_levels = tuple(level % levels for level in encoder_levels) if num_encoder_layers else ()
+
+        def conv(kernel_size: int, stride: int) -> ConvNormAct:
+            return ConvNormAct(
+                out_channels, out_channels, kernel_size, stride=stride, norm_cfg=norm_cfg, act_cfg=act_cfg
+            )
+
+        def fusion() -> Fusion:
+            return Fusion(2 * out_channels, out_channels, num_fusion_blocks, expansion, norm_cfg, act_cfg)
+
+        self.input_proj = nn.ModuleList(
+            ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg) for channels in in_channels
+        )
+        self.encoder = nn.ModuleList(
+            AIFI(
+                out_channels, num_heads, feedforward_channels, num_encoder_layers, dropout, temperature, position_order
+            )
+            for _ in self.encoder_levels
+        )
+        # top-down: from the coarsest level on; bottom-up: from the finest
+        self.lateral_convs = nn.ModuleList(conv(1, 1) for _ in range(levels - 1))
+        self.fpn_blocks = nn.ModuleList(fusion() for _ in range(levels - 1))
+        self.downsample_convs = nn.ModuleList(conv(3, 2) for _ in range(levels - 1))
+        self.pan_blocks = nn.ModuleList(fusion() for _ in range(levels - 1))
+
+    def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps (B, in_channels[i], h, w), finest first, to maps (B, out_channels, h, w) of the same sizes.
+
+        Raises:
+            ValueError: number or channels of the maps differ from ``in_channels``.
+        """
+        channels = tuple(x.shape[1] for x in inputs)
+        if channels != self.in_channels:
+            raise ValueError(f'HybridEncoder was built for maps of {self.in_channels} channels and was given {channels}')
+        maps = [proj(x) for proj, x in zip(self.input_proj, inputs)]
+        for level, encoder in zip(self.encoder_levels, self.encoder):
+            maps[level] = encoder(maps[level])
+        return self._bottom_up(self._top_down(maps))
+
+    def _top_down(self, maps: list[Tensor]) -> list[Tensor]:
+        fused = [maps[-1]]
+        for lateral, block, finer in zip(self.lateral_convs, self.fpn_blocks, reversed(maps[:-1])):
+            fused[-1] = lateral(fused[-1])
+            fused.append(block(F.interpolate(fused[-1], size=finer.shape[-2:], mode='nearest'), finer))
+        return fused[::-1]
+
+    def _bottom_up(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
+        outputs = [maps[0]]
+        for downsample, block, coarser in zip(self.downsample_convs, self.pan_blocks, maps[1:]):
+            outputs.append(block(downsample(outputs[-1]), coarser))
+        return tuple(outputs)
