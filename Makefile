@@ -1,0 +1,73 @@
+# `make` lists the targets. Settings, given as NAME=value:
+PYTHON ?= python3
+VENV ?= .venv
+FAMILY ?= onedl
+TORCH ?= torch==2.13.0
+USE_CURRENT ?=
+# For `make quickstart`: a folder of your own data, and where to write.
+DATA ?=
+WORK_DIR ?=
+# For `make test`: more arguments for pytest.
+ARGS ?=
+EXTRAS ?= quickstart,convert,test,dev
+
+export PYTHON VENV FAMILY TORCH USE_CURRENT DATA WORK_DIR EXTRAS
+
+ifeq ($(USE_CURRENT),1)
+RUN := $(PYTHON)
+else
+RUN := $(VENV)/bin/python
+endif
+
+SETUP := @tools/setup_env.sh
+COVERAGE := --cov=mmdet_iouquery --cov-report=term-missing:skip-covered
+TEST_EXTRAS := quickstart,convert,test
+
+.DEFAULT_GOAL := help
+.PHONY: help setup quickstart test test-openmmlab lint doctor wheel clean distclean
+
+help: ## show this list
+	@echo 'make TARGET [NAME=value ...]'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1|\2/p' Makefile | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@echo 'settings: PYTHON=$(PYTHON) VENV=$(VENV) FAMILY=$(FAMILY) TORCH=$(TORCH) USE_CURRENT=$(USE_CURRENT)'
+
+setup: ## make .venv with torch, the package family and this package (USE_CURRENT=1: the current environment)
+	$(SETUP)
+
+quickstart: EXTRAS := quickstart,convert
+quickstart: ## train on a small sample set, or on DATA=/path; results in WORK_DIR=/path
+	$(SETUP)
+	@"$(RUN)" tools/quickstart.py $${DATA:+--data "$$DATA"} $${WORK_DIR:+--work-dir "$$WORK_DIR"}
+
+test: EXTRAS := $(TEST_EXTRAS)
+test: ## run the tests and print their coverage
+	$(SETUP)
+	@"$(RUN)" -m pytest $(COVERAGE) $(ARGS)
+
+test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
+	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
+	@.venv-openmmlab/bin/python -m pytest $(ARGS)
+
+lint: EXTRAS := dev
+lint: ## check style and types
+	$(SETUP)
+	@"$(RUN)" -m ruff check .
+	@"$(RUN)" -m ruff format --check .
+	@"$(RUN)" -m mypy
+
+doctor: EXTRAS := quickstart,convert
+doctor: ## say what is installed, what is missing and what will be slow
+	$(SETUP)
+	@"$(RUN)" -m mmdet_iouquery.doctor
+
+wheel: ## build a wheel into dist/
+	$(SETUP)
+	@"$(RUN)" -m pip wheel --quiet --no-deps --wheel-dir dist .
+	@ls dist/*.whl
+
+clean: ## remove build products and caches
+	rm -rf build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache
+	find mmdet_iouquery tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environments too
+	rm -rf .venv .venv-openmmlab

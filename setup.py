@@ -1,0 +1,85 @@
+"""Builds the package; all metadata is here, versions and ranges come from ``mmdet_iouquery/version.py``."""
+
+from __future__ import annotations
+
+import runpy
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).resolve().parent
+VERSION = runpy.run_path(str(ROOT / 'mmdet_iouquery' / 'version.py'), run_name='mmdet_iouquery_version')
+SHIPPED = ('configs', 'tools', 'model-index.yml')
+
+
+class BuildWithConfigs(build_py):
+    """Puts configs, tools and the model index into ``mmdet_iouquery/.mim`` of the build, where ``mim`` looks for them.
+
+    Nothing is copied in the source tree, and nothing at all for an editable installation, which reads the checkout.
+    """
+
+    def run(self) -> None:
+        """Build the modules, then copy what a wheel ships beside them."""
+        super().run()
+        if getattr(self, 'editable_mode', False):
+            return
+        target = Path(self.build_lib) / 'mmdet_iouquery' / '.mim'
+        shutil.rmtree(target, ignore_errors=True)  # an earlier build may have left a config that is gone since
+        target.mkdir(parents=True)
+        for name in SHIPPED:
+            self.copy_shipped(ROOT / name, target / name)
+
+    def copy_shipped(self, source: Path, target: Path) -> None:
+        """Copy one file or folder, leaving compiled Python files behind."""
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns('__pycache__', '*.py[cod]', '.*'))
+        elif source.is_file():
+            shutil.copyfile(source, target)
+
+
+def family(name: str) -> list[str]:
+    """The requirements of one package family."""
+    return [package.requirement for package in VERSION['FAMILIES'][name]]
+
+
+def long_description() -> str:
+    """The README, where there is one."""
+    readme = ROOT / 'README.md'
+    return readme.read_text(encoding='utf-8') if readme.is_file() else ''
+
+
+setup(
+    name='mmdet-iouquery',
+    version=VERSION['__version__'],
+    description='RT-DETR and its kin for MMDetection 3.x, as parts that a config names',
+    long_description=long_description(),
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    license_files=['LICENSE'],
+    keywords='object detection, RT-DETR, DETR, MMDetection, PyTorch',
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Intended Audience :: Science/Research',
+        'Operating System :: OS Independent',
+        'Programming Language :: Python :: 3',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
+    packages=find_packages(include=['mmdet_iouquery', 'mmdet_iouquery.*']),
+    package_data={'mmdet_iouquery': ['py.typed']},
+    cmdclass={'build_py': BuildWithConfigs},
+    python_requires='>=' + '.'.join(map(str, VERSION['PYTHON_MINIMUM'])),
+    # Neither torch nor a family of mm-packages: which build of them is right is the user's choice, and both families
+    # write the same files. `python -m mmdet_iouquery.doctor` says what is missing.
+    install_requires=['numpy', 'packaging', 'pycocotools', 'scipy', 'tqdm'],
+    extras_require={
+        'onedl': [*family('onedl'), 'setuptools; python_version >= "3.12"'],
+        'openmmlab': [*family('openmmlab'), 'setuptools<82'],  # mmengine imports pkg_resources, dropped in 82
+        'quickstart': ['Pillow', 'scikit-learn'],
+        'convert': ['safetensors'],
+        'test': ['pytest', 'pytest-cov', 'safetensors', 'setuptools>=64', 'transformers'],
+        'dev': ['mypy', 'pre-commit', 'ruff'],
+    },
+    zip_safe=False,
+)

@@ -1,0 +1,188 @@
+"""The wheel and the metadata: what it carries, what it asks for, and that an installed one finds its configs."""
+
+from __future__ import annotations
+
+import email
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from email.message import Message
+from pathlib import Path
+
+import pytest
+
+import mmdet_iouquery
+from mmdet_iouquery.config_files import config_names, config_path, config_root
+from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.version import FAMILIES, __version__
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def tree_of(folder: Path) -> set[str]:
+    """Everything under a folder, without caches."""
+    ignored = {'__pycache__', '.git', 'build', '.mypy_cache', '.ruff_cache', '.pytest_cache'}
+    paths = (path.relative_to(folder) for path in folder.rglob('*'))
+    return {path.as_posix() for path in paths if not ignored & set(path.parts) and '.egg-info' not in str(path)}
+
+
+@pytest.fixture(scope='module')
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the build needs, so that nothing is built in the checkout."""
+
+    folder = tmp_path_factory.mktemp('source') / 'a copy'
+    folder.mkdir()
+    for name in ('mmdet_iouquery', 'configs', 'tools'):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
+    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'model-index.yml'):
+        if (ROOT / name).is_file():
+            shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def wheel(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp('dist')
+    command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', str(output), str(source)]
+    if importlib.util.find_spec('setuptools') is not None:
+        command.append('--no-build-isolation')
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    [path] = output.glob('*.whl')
+    return path
+
+
+@pytest.fixture(scope='module')
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        [name] = [name for name in archive.namelist() if name.endswith('.dist-info/METADATA')]
+        return email.message_from_string(archive.read(name).decode())
+
+
+def requirements(metadata: Message, extra: str | None) -> list[str]:
+    """The requirements of an extra, or those that always hold, without their markers and blanks."""
+    found = []
+    for line in metadata.get_all('Requires-Dist') or []:
+        requirement, _, marker = line.partition(';')
+        match = re.search(r'extra\s*==\s*["\']([^"\']+)', marker)
+        if (match.group(1) if match else None) == extra:
+            found.append(requirement.strip())
+    return found
+
+
+def test_wheel_is_pure_and_carries_the_version(wheel: Path, metadata: Message) -> None:
+    assert wheel.name == f'mmdet_iouquery-{__version__}-py3-none-any.whl'
+    assert metadata['Requires-Python'] == '>=3.9'
+    assert (metadata['License-Expression'] or metadata['License']) == 'Apache-2.0'
+
+
+def test_wheel_carries_configs_tools_and_every_module(wheel: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+    for folder in ('configs', 'tools'):
+        files = {name for name in tree_of(ROOT / folder) if (ROOT / folder / name).is_file()}
+        assert files
+        assert {f'mmdet_iouquery/.mim/{folder}/{name}' for name in files} <= names
+    assert 'mmdet_iouquery/.mim/model-index.yml' in names
+    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmdet_iouquery').rglob('*.py')}
+    assert modules <= names
+    assert not [name for name in names if name.endswith('.pyc') or name.startswith('tests/')]
+
+
+def test_a_second_build_drops_configs_that_are_gone(source: Path, tmp_path: Path) -> None:
+    extra = source / 'configs' / 'gone.py'
+    extra.write_text('')
+    build = [sys.executable, 'setup.py', '-q', 'build_py', '--build-lib', str(tmp_path)]
+    subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=120)
+    shipped = tmp_path / 'mmdet_iouquery' / '.mim' / 'configs'
+    assert (shipped / 'gone.py').is_file()
+    extra.unlink()
+    subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=120)
+    assert shipped.is_dir() and not (shipped / 'gone.py').exists()
+
+
+def test_building_leaves_no_copies_in_the_source_tree(source: Path, wheel: Path) -> None:
+    assert not (source / 'mmdet_iouquery' / '.mim').exists()
+    assert not [name for name in tree_of(source) if (source / name).is_symlink()]
+
+
+def test_installing_forces_neither_torch_nor_a_family(metadata: Message) -> None:
+    names = {re.split(r'[<>=!~ \[]', line)[0] for line in requirements(metadata, None)}
+    assert names == {'numpy', 'packaging', 'pycocotools', 'scipy', 'tqdm'}
+
+
+@pytest.mark.parametrize('family', sorted(FAMILIES))
+def test_extra_of_a_family_is_the_version_table(family: str, metadata: Message) -> None:
+    def normal(requirement: str) -> tuple[str, frozenset[str]]:
+        name, specifier = re.fullmatch(r'([\w-]+)(.*)', requirement).groups()  # type: ignore[union-attr]
+        return name, frozenset(part.strip() for part in specifier.split(','))
+
+    found = {normal(line) for line in requirements(metadata, family)}
+    assert {normal(package.requirement) for package in FAMILIES[family]} <= found
+    assert not [name for name, _ in found if name.startswith('torch')]
+
+
+def test_installed_wheel_finds_its_configs(wheel: Path, tmp_path: Path) -> None:
+    site, elsewhere = tmp_path / 'site', tmp_path / 'elsewhere'
+    elsewhere.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    code = (
+        f'import sys; sys.path.insert(0, {str(site)!r})\n'
+        'from mmdet_iouquery import config_path\n'
+        'from mmdet_iouquery.config_files import config_names, config_root\n'
+        'print(config_root())\n'
+        'print(*map(config_path, config_names()), sep="\\n")\n'
+    )
+    result = subprocess.run(
+        [sys.executable, '-I', '-S', '-c', code], cwd=elsewhere, capture_output=True, text=True, timeout=120
+    )
+    root, *paths = result.stdout.splitlines()
+    assert Path(root) == site.resolve() / 'mmdet_iouquery' / '.mim' / 'configs', result.stderr
+    assert paths == [str(Path(root) / name) for name in config_names()]
+    assert paths and all(Path(path).is_file() for path in paths)
+
+
+def test_checkout_reads_the_configs_beside_the_package() -> None:
+    assert config_root() == ROOT / 'configs'
+    for name in config_names():
+        assert mmdet_iouquery.config_path(name) == str(ROOT / 'configs' / name)
+        assert not name.startswith('_base_/')
+
+
+def test_a_neighbour_called_configs_is_not_taken_for_a_checkout(tmp_path: Path) -> None:
+    (tmp_path / 'configs').mkdir()
+    package = tmp_path / 'mmdet_iouquery'
+    assert config_root(package) == package / '.mim' / 'configs'
+
+
+def make_configs(folder: Path) -> Path:
+    for name in ('rtdetr/rtdetr_r18vd.py', 'rtdetr/rtdetr_r50vd.py', 'dino/dino_r50.py', '_base_/run.py'):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text('')
+    return folder
+
+
+def test_unknown_config_lists_what_comes_close(tmp_path: Path) -> None:
+    root = make_configs(tmp_path)
+    assert config_path('_base_/run.py', root) == str(root.resolve() / '_base_' / 'run.py')
+    assert config_names(root) == ['dino/dino_r50.py', 'rtdetr/rtdetr_r18vd.py', 'rtdetr/rtdetr_r50vd.py']
+    with pytest.raises(InputError, match=r"'rtdetr_r18.py'.*close to it: rtdetr/rtdetr_r18vd.py, rtdetr/rtdetr_r50vd"):
+        config_path('rtdetr_r18.py', root)
+    with pytest.raises(InputError, match='there are: dino/dino_r50.py, rtdetr'):
+        config_path('zzz', root)
+
+
+def test_config_names_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
+    root = make_configs(tmp_path / 'configs')
+    (tmp_path / 'secret.py').write_text('')
+    for name in ('../secret.py', str(tmp_path / 'secret.py'), '', 'rtdetr'):
+        with pytest.raises(InputError, match='no shipped config'):
+            config_path(name, root)
+
+
+def test_empty_installation_says_so(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match='the installation is incomplete'):
+        config_path('rtdetr/rtdetr_r18vd.py', tmp_path)
