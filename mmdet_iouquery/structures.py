@@ -48,7 +48,7 @@ class Selection(NamedTuple):
     """Detached from the encoder where the reference detaches them."""
     encoder: Predictions | None
     """The encoder's own prediction for each selected token, L = 1, for its loss; None: the selector has none."""
-    index: Tensor | None
+    token_index: Tensor | None
     """(B, Q) int64, the tokens chosen; None: the queries come from no token."""
 
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 INVALID_ANCHOR_UNACT = 1e4
-"""Logit of an anchor that must not be used. Finite, so that no product with it is NaN, and inside half precision's range;
-its sigmoid is exactly 1, as that of the infinity which the authors' code writes."""
+"""Logit of an anchor that must not be used. Finite, so that no product with it is NaN, and inside half precision's
+range; its sigmoid is exactly 1, as that of the infinity which the authors' code writes."""
 
 
 def grid_anchors(

@@ -51,7 +51,7 @@ class DenoisingLayout:
 
 
 def _slots(counts: Sequence[int], limit: int, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
-    """Ground-truth index (B, S) and padding mask (B, S); an image over ``limit`` boxes gives a random choice of them."""
+    """Ground-truth index (B, S) and padding mask (B, S); an image over ``limit`` boxes gives some of them."""
     width = max(1, min(max(counts, default=0), limit))
     truth = torch.zeros(len(counts), width, dtype=torch.long)
     padded = torch.ones(len(counts), width, dtype=torch.bool)

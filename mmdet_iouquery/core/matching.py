@@ -44,9 +44,7 @@ class MatchCosts:
         candidates, truth = boxes[:, image].float(), gt_boxes.float()[None, :, None]
         l1 = (candidates - truth).abs().sum(-1)
         giou = generalized_box_iou_elementwise(box_cxcywh_to_xyxy(candidates), box_cxcywh_to_xyxy(truth))
-        return (
-            self.class_weight * self.class_cost(labelled) + self.bbox_weight * l1 - self.giou_weight * giou
-        )
+        return self.class_weight * self.class_cost(labelled) + self.bbox_weight * l1 - self.giou_weight * giou
 
 
 @torch.no_grad()

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 class BatchMultiScale(nn.Module):
     """Resize each training batch to a square of random size, with its boxes.
 
-    mmdet's ``BatchSyncRandomResize`` draws from an even range; the recipe of RT-DETR draws from a list in which 640 stands
-    three times. The size depends on the seed and the iteration alone, so all processes agree without a word between them,
-    and a resumed run goes on as it would have.
+    mmdet's ``BatchSyncRandomResize`` draws from an even range; the recipe of RT-DETR draws from a list in which 640
+    stands three times. The size depends on the seed and the iteration alone, so all processes agree without a word
+    between them, and a resumed run goes on as it would have.
 
     Args:
         sizes: sides in pixels to draw from, evenly; write one more often to make it likelier.

@@ -143,13 +143,13 @@ class DeformableDecoder(BaseModule):
             for _ in range(num_layers)
         )
         self.query_pos_head = MLP(4, 2 * embed_dims, embed_dims, num_layers=2)
-        self.cls_heads = nn.ModuleList(nn.Linear(embed_dims, num_classes) for _ in range(num_layers))
-        self.bbox_heads = nn.ModuleList(MLP(embed_dims, embed_dims, 4, num_layers=3) for _ in range(num_layers))
-        for layer in self.query_pos_head.layers:
-            nn.init.xavier_uniform_(layer.weight)
-        for cls_head, bbox_head in zip(self.cls_heads, self.bbox_heads):
-            nn.init.constant_(cls_head.bias, bias_init_with_prob(0.01))
-            bbox_head.zero_last()
+        for name, parameter in self.query_pos_head.named_parameters():
+            if name.endswith('weight'):
+                nn.init.xavier_uniform_(parameter)
+        self.cls_heads = nn.ModuleList(_class_head(embed_dims, num_classes) for _ in range(num_layers))
+        self.bbox_heads = nn.ModuleList(
+            MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True) for _ in range(num_layers)
+        )
 
     def forward(
         self,
@@ -162,7 +162,8 @@ class DeformableDecoder(BaseModule):
 
         Args:
             attention_mask: (Q, Q) bool, True = may not attend.
-            num_layers: how many layers to run, from the first; negative: counted back from the last (-1: all); None: all.
+            num_layers: how many layers to run, from the first; negative: counted back from the last (-1: all); None:
+                all.
 
         Returns:
             In training every layer's predictions, in prediction those of the last layer run (L = 1).
@@ -171,7 +172,9 @@ class DeformableDecoder(BaseModule):
             ValueError: there are not so many layers, or the memory has another number of levels.
         """
         if len(memory.spatial_shapes) != self.num_levels:
-            raise ValueError(f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}')
+            raise ValueError(
+                f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
+            )
         depth = resolve_depth(num_layers, len(self.layers))
         content, boxes = queries.content, queries.anchors_unact.sigmoid()
         logits_by_layer, boxes_by_layer = [], []
@@ -185,6 +188,13 @@ class DeformableDecoder(BaseModule):
             # the same value, but a gradient reaches no further back than this layer
             boxes = (delta + inverse_sigmoid(anchors)).sigmoid()
         return Predictions(torch.stack(logits_by_layer), torch.stack(boxes_by_layer))
+
+
+def _class_head(embed_dims: int, num_classes: int) -> nn.Linear:
+    """Logits that start at a probability of 0.01."""
+    head = nn.Linear(embed_dims, num_classes)
+    nn.init.constant_(head.bias, bias_init_with_prob(0.01))
+    return head
 
 
 def resolve_depth(num_layers: int | None, available: int) -> int:

@@ -17,8 +17,8 @@ def targets_of(samples: SampleList, num_classes: int) -> Targets:
     """Ground truth of a batch, boxes normalised by the padded input's width and height.
 
     Raises:
-        ValueError: a label outside [0, num_classes), naming the image. Labels on an accelerator are not looked at, as that
-            would make it wait; what the data set's files hold is checked before training starts.
+        ValueError: a label outside [0, num_classes), naming the image. Labels on an accelerator are not looked at,
+            as that would make it wait; what the data set's files hold is checked before training starts.
     """
     labels, boxes = [], []
     for sample in samples:
@@ -37,9 +37,10 @@ def _check_labels(labels: Tensor, num_classes: int, sample: object) -> None:
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         where = getattr(sample, 'img_path', None) or 'an image'
+        wrong = high if high >= num_classes else low
         raise ValueError(
-            f'{where} has the label {high if high >= num_classes else low}, but the model has num_classes={num_classes} '
-            f'(labels 0..{num_classes - 1}); make num_classes equal the length of the data set\'s metainfo "classes"'
+            f'{where} has the label {wrong}, but the model has num_classes={num_classes} (labels 0..{num_classes - 1}); '
+            f'make num_classes equal the length of the data set\'s metainfo "classes"'
         )
 
 

@@ -32,9 +32,10 @@ CRITERION = {
 class RTDETRHead(BaseModule):
     """Query selection, denoising, decoding and the set loss over a neck's maps, for mmdet's ``SingleStageDetector``.
 
-    The head projects the maps to the decoder's width and runs four parts, each named in the config and each replaceable:
-    the query selector, the denoising generator, the decoder and the criterion. ``num_classes``, ``embed_dims`` and, for
-    the decoder, the number of levels are handed down where a part's config does not give its own.
+    The head projects the maps to the decoder's width and runs four parts, each named in the config and each
+    replaceable: the query selector, the denoising generator, the decoder and the criterion. ``num_classes``,
+    ``embed_dims`` and, for the decoder, the number of levels are handed down where a part's config does not give its
+    own.
 
     **Frame.** Normalised boxes refer to the padded input, width and height of the batch; what is beyond an image
     (``img_shape``) is no place for a query and is not read by the decoder. Predicted boxes are cut at the image.
@@ -94,9 +95,7 @@ class RTDETRHead(BaseModule):
             queries, mask = queries.after(denoising.queries), denoising.attention_mask
         return self.criterion(self.decoder(queries, memory, mask), selection.encoder, targets, denoising)
 
-    def predict(
-        self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True
-    ) -> list[InstanceData]:
+    def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True) -> list[InstanceData]:
         """Detections of each image, best first: ``bboxes`` (K, 4) corners in pixels, ``scores``, ``labels``.
 
         Args:
@@ -118,7 +117,9 @@ class RTDETRHead(BaseModule):
             ValueError: number of maps other than ``in_channels``.
         """
         if len(x) != len(self.input_proj):
-            raise ValueError(f'RTDETRHead was built for {len(self.input_proj)} maps (in_channels) and was given {len(x)}')
+            raise ValueError(
+                f'RTDETRHead was built for {len(self.input_proj)} maps (in_channels) and was given {len(x)}'
+            )
         maps = [proj(level) for proj, level in zip(self.input_proj, x)]
         shapes = tuple((level.shape[-2], level.shape[-1]) for level in maps)
         tokens = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)

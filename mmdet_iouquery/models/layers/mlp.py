@@ -7,19 +7,23 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """``num_layers`` linear layers with ReLU between them: (..., in) to (..., out)."""
+    """``num_layers`` linear layers with ReLU between them: (..., in) to (..., out).
 
-    def __init__(self, in_dims: int, hidden_dims: int, out_dims: int, num_layers: int) -> None:
+    ``zero_output``: start with an output of zero for every input, as a box head does.
+    """
+
+    def __init__(
+        self, in_dims: int, hidden_dims: int, out_dims: int, num_layers: int, *, zero_output: bool = False
+    ) -> None:
         super().__init__()
         widths = [in_dims, *[hidden_dims] * (num_layers - 1), out_dims]
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:]))
+        layers = [nn.Linear(a, b) for a, b in zip(widths[:-1], widths[1:])]
+        if zero_output:
+            nn.init.zeros_(layers[-1].weight)
+            nn.init.zeros_(layers[-1].bias)
+        self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
             x = F.relu(layer(x))
         return self.layers[-1](x)
-
-    def zero_last(self) -> None:
-        """Make the output zero for every input, as a box head's is at the start of training."""
-        nn.init.zeros_(self.layers[-1].weight)
-        nn.init.zeros_(self.layers[-1].bias)

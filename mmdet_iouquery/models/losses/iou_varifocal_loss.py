@@ -12,7 +12,9 @@ from ...core import varifocal_loss
 
 @MODELS.register_module()
 class IoUVarifocalLoss(QualityFocalLoss):
-    """Varifocal loss with the matched box's IoU as target, in RT-DETR's form (:func:`~mmdet_iouquery.core.varifocal_loss`).
+    """Varifocal loss with the matched box's IoU as target, in RT-DETR's form.
+
+    The formula is :func:`mmdet_iouquery.core.varifocal_loss`.
 
     It is a ``QualityFocalLoss`` so that mmdet's own DINO, Deformable DETR and DAB-DETR heads, which ask for that class,
     hand it ``(labels, IoU)`` and take it by ``loss_cls=dict(type='IoUVarifocalLoss')`` alone.

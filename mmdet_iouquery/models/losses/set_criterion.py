@@ -42,9 +42,9 @@ class SetCriterion(nn.Module):
     IoU as soft target; any other is given labels alone. All sums are divided by the number of ground-truth boxes,
     averaged over the processes and at least 1; for denoising also by the number of groups.
 
-    The names are mmdet's: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls``, ... of the others,
-    ``enc_loss_cls``, ... of the encoder, ``dn_loss_cls`` and ``d0.dn_loss_cls``, ... of denoising. They do not depend on
-    the ground truth: a batch without boxes has the same ones.
+    The names are mmdet's: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls``, ... of the
+    others, ``enc_loss_cls``, ... of the encoder, ``dn_loss_cls`` and ``d0.dn_loss_cls``, ... of denoising. They do not
+    depend on the ground truth: a batch without boxes has the same ones.
 
     Args:
         assigner: matches predictions with ground truth.

@@ -94,11 +94,12 @@ class Fusion(nn.Module):
     ) -> None:
         super().__init__()
         hidden = int(out_channels * expansion)
-        shared = {'norm_cfg': norm_cfg, 'act_cfg': act_cfg}
-        self.conv1 = ConvNormAct(in_channels, hidden, 1, **shared)
-        self.conv2 = ConvNormAct(in_channels, hidden, 1, **shared)
+        self.conv1 = ConvNormAct(in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.conv2 = ConvNormAct(in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.bottlenecks = nn.Sequential(*[RepVGGBlock(hidden, norm_cfg, act_cfg) for _ in range(num_blocks)])
-        self.conv3 = nn.Identity() if hidden == out_channels else ConvNormAct(hidden, out_channels, 1, **shared)
+        self.conv3: nn.Module = nn.Identity()
+        if hidden != out_channels:
+            self.conv3 = ConvNormAct(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
 
     def forward(self, *maps: Tensor) -> Tensor:
         x = torch.cat(maps, dim=1)
@@ -187,7 +188,9 @@ class HybridEncoder(BaseModule):
         """
         channels = tuple(x.shape[1] for x in inputs)
         if channels != self.in_channels:
-            raise ValueError(f'HybridEncoder was built for maps of {self.in_channels} channels and was given {channels}')
+            raise ValueError(
+                f'HybridEncoder was built for maps of {self.in_channels} channels and was given {channels}'
+            )
         maps = [proj(x) for proj, x in zip(self.input_proj, inputs)]
         for level, encoder in zip(self.encoder_levels, self.encoder):
             maps[level] = encoder(maps[level])

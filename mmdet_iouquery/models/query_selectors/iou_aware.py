@@ -46,10 +46,9 @@ class IoUAwareQuerySelector(BaseModule):
         self.memory_proj = nn.Linear(embed_dims, embed_dims)
         self.memory_norm = nn.LayerNorm(embed_dims)
         self.cls_head = nn.Linear(embed_dims, num_classes)
-        self.bbox_head = MLP(embed_dims, embed_dims, 4, num_layers=3)
+        self.bbox_head = MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True)
         nn.init.xavier_uniform_(self.memory_proj.weight)
         nn.init.constant_(self.cls_head.bias, bias_init_with_prob(0.01))
-        self.bbox_head.zero_last()
 
     def forward(self, memory: Memory, num_queries: int | None = None) -> Selection:
         """Choose min(Q, N) queries.

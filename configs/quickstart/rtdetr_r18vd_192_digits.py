@@ -1,0 +1,85 @@
+"""RT-DETR-R18 from scratch on small pictures, in minutes on two CPU cores: what ``make quickstart`` trains.
+
+The model is that of ``rtdetr_r18vd_8xb2-72e_coco.py`` with fewer queries; the recipe is for a small set and a short
+run.
+"""
+
+_base_ = '../rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
+
+data_root = 'data/digits/'
+classes = tuple('0123456789')
+image_scale = (192, 192)
+max_iters = 600
+warmup_iters = 50
+decay_at = 480
+learning_rate = 4e-4
+
+model = dict(
+    data_preprocessor=dict(batch_augments=None),
+    backbone=dict(init_cfg=None),
+    bbox_head=dict(
+        num_classes=len(classes),
+        query_selector=dict(num_queries=100),
+        denoising=dict(num_denoising=30),
+    ),
+    test_cfg=dict(max_per_img=100),
+)
+
+resize = dict(type='Resize', scale=image_scale, keep_ratio=False, interpolation='bilinear', backend='pillow')
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    resize,
+    dict(type='PackDetInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    resize,
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+]
+train_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='InfiniteSampler', shuffle=True),
+    dataset=dict(
+        data_root=data_root,
+        metainfo=dict(classes=classes),
+        ann_file='annotations/train.json',
+        data_prefix=dict(img='train/'),
+        pipeline=train_pipeline,
+    ),
+)
+val_dataloader = dict(
+    batch_size=4,
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(
+        data_root=data_root,
+        metainfo=dict(classes=classes),
+        ann_file='annotations/val.json',
+        data_prefix=dict(img='val/'),
+        pipeline=test_pipeline,
+    ),
+)
+test_dataloader = val_dataloader
+val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
+test_evaluator = val_evaluator
+
+train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 2)
+optim_wrapper = dict(
+    optimizer=dict(lr=learning_rate),
+    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))),
+)
+param_scheduler = [
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup_iters),
+    dict(type='MultiStepLR', by_epoch=False, milestones=[decay_at], gamma=0.1),
+]
+default_hooks = dict(
+    logger=dict(interval=100),
+    checkpoint=dict(by_epoch=False, interval=max_iters // 4, max_keep_ckpts=2),
+)
+custom_hooks = [dict(type='NumClassCheckHook'), dict(type='ProgressHook')]
+log_processor = dict(by_epoch=False)
+randomness = dict(seed=0)

@@ -1,0 +1,19 @@
+"""Shared set-up: our package first (it may have to stand in for mmcv's operators), one seed a test, one thread pool."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from mmdet.utils import register_all_modules
+
+import mmdet_iouquery  # noqa: F401  before anything of mmdet
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _registered() -> None:
+    register_all_modules(init_default_scope=True)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

@@ -1,0 +1,90 @@
+"""Builders that several test files share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import golden_formula as formula
+import numpy as np
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.config import Config
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from mmdet_iouquery import config_path
+
+DATA = Path(__file__).parent / 'data'
+
+
+def shipped_config(name: str) -> Config:
+    """A shipped config without pretrained weights, which tests can't fetch."""
+    cfg = Config.fromfile(config_path(name))
+    cfg.model.backbone.init_cfg = None
+    return cfg
+
+
+def build_detector(name: str, **overrides: object) -> nn.Module:
+    """The detector of a shipped config; ``overrides`` are dotted keys of ``model``, dots written as two underscores."""
+    cfg = shipped_config(name)
+    cfg.merge_from_dict({f'model.{key.replace("__", ".")}': value for key, value in overrides.items()})
+    return MODELS.build(cfg.model)
+
+
+def small_detector(**overrides: object) -> nn.Module:
+    """An RT-DETR-R18 with 5 classes, 30 queries and few denoising ones: quick to run."""
+    settings = {
+        'bbox_head__num_classes': 5,
+        'bbox_head__query_selector__num_queries': 30,
+        'bbox_head__denoising__num_denoising': 6,
+        'data_preprocessor__batch_augments': None,
+    }
+    return build_detector('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', **{**settings, **overrides})
+
+
+def sample(
+    boxes_px: list | Tensor,
+    labels: list | Tensor,
+    input_shape: tuple[int, int],
+    img_shape: tuple[int, int] | None = None,
+) -> DetDataSample:
+    """A data sample as mmdet's preprocessor leaves it: corner boxes in pixels of the network's input."""
+    img_shape = img_shape or input_shape
+    data_sample = DetDataSample(
+        metainfo={
+            'img_shape': img_shape,
+            'ori_shape': img_shape,
+            'batch_input_shape': input_shape,
+            'pad_shape': input_shape,
+            'scale_factor': (1.0, 1.0),
+            'img_path': 'pictures/one.jpg',
+        }
+    )
+    data_sample.gt_instances = InstanceData(
+        bboxes=torch.as_tensor(boxes_px, dtype=torch.float32).reshape(-1, 4),
+        labels=torch.as_tensor(labels, dtype=torch.long),
+    )
+    return data_sample
+
+
+def random_batch(counts: list[int], height: int, width: int, num_classes: int = 5) -> tuple[Tensor, SampleList]:
+    """Images (B, 3, H, W) in [0, 1] and samples with ``counts`` boxes."""
+    samples = []
+    for count in counts:
+        low = torch.rand(count, 2) * 0.6
+        corners = torch.cat([low, low + 0.1 + 0.3 * torch.rand(count, 2)], 1) * torch.tensor([width, height] * 2)
+        samples.append(sample(corners, torch.randint(num_classes, (count,)), (height, width)))
+    return torch.rand(len(counts), 3, height, width), samples
+
+
+def golden(name: str) -> np.lib.npyio.NpzFile:
+    """The authors' outputs ``name``; see ``tests/data/README.md``."""
+    return np.load(DATA / f'{name}.npz')
+
+
+def golden_weights(name: str) -> dict[str, Tensor]:
+    """The authors' state dict that the outputs belong to, rebuilt from its keys."""
+    keys = json.loads((DATA / f'{name}.keys.json').read_text())
+    return {key: torch.from_numpy(np.asarray(formula.tensor(key, tuple(shape)))) for key, shape in keys.items()}

@@ -1,0 +1,52 @@
+"""Box formats and overlaps against numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmdet_iouquery.core import (
+    box_cxcywh_to_xyxy,
+    box_iou_elementwise,
+    box_xyxy_to_cxcywh,
+    generalized_box_iou_elementwise,
+    inverse_sigmoid,
+)
+
+
+def test_formats_by_hand() -> None:
+    assert box_cxcywh_to_xyxy(torch.tensor([0.5, 0.4, 0.2, 0.6])).tolist() == pytest.approx([0.4, 0.1, 0.6, 0.7])
+    assert box_xyxy_to_cxcywh(torch.tensor([0.4, 0.1, 0.6, 0.7])).tolist() == pytest.approx([0.5, 0.4, 0.2, 0.6])
+
+
+def test_formats_are_inverse_in_any_shape() -> None:
+    boxes = torch.rand(2, 3, 4, dtype=torch.float64)
+    torch.testing.assert_close(box_xyxy_to_cxcywh(box_cxcywh_to_xyxy(boxes)), boxes)
+
+
+@pytest.mark.parametrize(
+    ('a', 'b', 'iou', 'giou'),
+    [
+        ([0, 0, 2, 2], [0, 0, 2, 2], 1.0, 1.0),
+        # intersection 1, union 7, hull 9
+        ([0, 0, 2, 2], [1, 1, 3, 3], 1 / 7, 1 / 7 - 2 / 9),
+        # apart: union 2, hull 3
+        ([0, 0, 1, 1], [2, 0, 3, 1], 0.0, -1 / 3),
+        # one inside the other: 1 / 4, hull is the larger
+        ([0, 0, 2, 2], [0, 0, 1, 1], 0.25, 0.25),
+        # no area at all: not NaN
+        ([1, 1, 1, 1], [1, 1, 1, 1], 0.0, 0.0),
+    ],
+)
+def test_overlaps_by_hand(a: list, b: list, iou: float, giou: float) -> None:
+    a_xyxy, b_xyxy = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
+    assert box_iou_elementwise(a_xyxy, b_xyxy).item() == pytest.approx(iou)
+    assert generalized_box_iou_elementwise(a_xyxy, b_xyxy).item() == pytest.approx(giou)
+    assert generalized_box_iou_elementwise(b_xyxy, a_xyxy).item() == pytest.approx(giou)
+
+
+def test_inverse_sigmoid_is_inverse_and_finite() -> None:
+    x = torch.linspace(-10, 10, 41, dtype=torch.float64)
+    torch.testing.assert_close(inverse_sigmoid(x.sigmoid()), x, rtol=1e-6, atol=1e-6)
+    ends = inverse_sigmoid(torch.tensor([-1.0, 0.0, 1.0, 2.0]))
+    assert ends.tolist() == pytest.approx([-11.5129, -11.5129, 11.5129, 11.5129], abs=1e-3)

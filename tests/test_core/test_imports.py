@@ -1,0 +1,39 @@
+"""The core is torch only."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+PACKAGE = Path(__file__).parents[2] / 'mmdet_iouquery'
+
+WITHOUT_MMDET = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] in ('mmdet', 'mmcv', 'mmengine'):
+            raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+
+sys.meta_path.insert(0, Absent())
+import importlib.metadata
+importlib.metadata.Distribution.discover = classmethod(lambda cls, **k: iter(()))
+import torch
+from mmdet_iouquery.core import grid_anchors
+print(grid_anchors([(2, 2)])[0].shape)
+"""
+
+
+def test_core_runs_without_mmdet() -> None:
+    done = subprocess.run([sys.executable, '-c', WITHOUT_MMDET], capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == 'torch.Size([1, 4, 4])', done.stderr
+
+
+def test_core_imports_nothing_from_above() -> None:
+    for path in (PACKAGE / 'core').glob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                assert node.level <= 1, f'{path}:{node.lineno} imports from above core'
+                assert (node.module or '').split('.')[0] not in ('mmdet', 'mmcv', 'mmengine')

@@ -1,0 +1,68 @@
+"""Matching: costs by the formula, assignments by exhaustive search."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+import torch
+
+from mmdet_iouquery.core import (
+    MatchCosts,
+    box_cxcywh_to_xyxy,
+    generalized_box_iou_elementwise,
+    hungarian_pairs,
+)
+
+
+def test_cost_of_one_pair_by_hand() -> None:
+    logits = torch.tensor([0.3, -1.2], dtype=torch.float64).view(1, 1, 1, 2)
+    box, truth = torch.tensor([0.5, 0.5, 0.2, 0.2]).double(), torch.tensor([0.6, 0.5, 0.2, 0.4]).double()
+    cost = MatchCosts()(logits, box.view(1, 1, 1, 4), torch.tensor([1]), truth[None], torch.tensor([0]))
+    p = torch.sigmoid(torch.tensor(-1.2)).double()
+    focal = 0.25 * (1 - p) ** 2 * -torch.log(p) - 0.75 * p**2 * -torch.log(1 - p)
+    giou = generalized_box_iou_elementwise(box_cxcywh_to_xyxy(box), box_cxcywh_to_xyxy(truth))
+    assert cost.item() == pytest.approx((2 * focal + 5 * 0.3 - 2 * giou).item(), abs=1e-5)
+
+
+def test_batched_costs_equal_one_image_at_a_time() -> None:
+    logits, boxes = torch.randn(3, 2, 7, 4), torch.rand(3, 2, 7, 4) * 0.5 + 0.1
+    labels, truth, image = torch.randint(4, (5,)), torch.rand(5, 4) * 0.5 + 0.1, torch.tensor([0, 0, 1, 1, 1])
+    together = MatchCosts()(logits, boxes, labels, truth, image)
+    for t in range(5):
+        b = image[t]
+        alone = MatchCosts()(
+            logits[:, b : b + 1], boxes[:, b : b + 1], labels[t : t + 1], truth[t : t + 1], torch.tensor([0])
+        )
+        torch.testing.assert_close(together[:, t], alone[:, 0])
+
+
+def test_assignment_is_the_cheapest() -> None:
+    cost = torch.randn(2, 5, 4)
+    counts = (2, 0, 3)
+    layer, query, truth = hungarian_pairs(cost, counts)
+    assert layer.tolist() == [0] * 5 + [1] * 5
+    for i in range(2):
+        for rows in ([0, 1], [2, 3, 4]):
+            mine = sum(cost[i, t, q] for q, t in zip(query[layer == i], truth[layer == i]) if t in rows)
+            best = min(sum(cost[i, t, q] for t, q in zip(rows, p)) for p in permutations(range(4), len(rows)))
+            assert mine.item() == pytest.approx(best.item())
+
+
+def test_more_boxes_than_queries() -> None:
+    layer, query, truth = hungarian_pairs(torch.randn(1, 9, 4), (9,))
+    assert len(layer) == 4 and sorted(query.tolist()) == [0, 1, 2, 3] and len(set(truth.tolist())) == 4
+
+
+def test_no_boxes() -> None:
+    assert [len(part) for part in hungarian_pairs(torch.zeros(3, 0, 4), (0, 0))] == [0, 0, 0]
+
+
+@pytest.mark.parametrize('bad', [float('nan'), float('inf'), float('-inf')])
+def test_broken_costs_do_not_stop_the_solver(bad: float) -> None:
+    cost = torch.zeros(1, 2, 3)
+    cost[0, :, 0] = bad
+    _, query, truth = hungarian_pairs(cost, (2,))
+    assert len(set(query.tolist())) == 2 and truth.tolist() == [0, 1]
+    if bad != float('-inf'):
+        assert 0 not in query.tolist()

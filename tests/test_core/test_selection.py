@@ -1,0 +1,53 @@
+"""Top-k choices against a search by loops."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mmdet_iouquery.core import gather_tokens, top_detections, top_tokens
+
+
+@pytest.mark.parametrize('num_classes', [1, 2, 80])
+def test_detections_equal_brute_force(num_classes: int) -> None:
+    logits = torch.randn(2, 30, num_classes)
+    scores, labels, query = top_detections(logits, 20)
+    for image in range(2):
+        pairs = sorted(
+            ((logits[image, q, c].sigmoid().item(), q, c) for q in range(30) for c in range(num_classes)), reverse=True
+        )[:20]
+        assert scores[image].tolist() == pytest.approx([p[0] for p in pairs])
+        assert list(zip(query[image].tolist(), labels[image].tolist())) == [p[1:] for p in pairs]
+
+
+def test_one_query_may_be_two_detections_and_no_class_is_void() -> None:
+    logits = torch.full((1, 3, 2), -9.0)
+    logits[0, 1] = torch.tensor([2.0, 3.0])
+    _, labels, query = top_detections(logits, 2)
+    assert query.tolist() == [[1, 1]] and labels.tolist() == [[1, 0]]
+
+
+def test_more_detections_than_pairs() -> None:
+    assert top_detections(torch.randn(1, 3, 2), 300)[0].shape == (1, 6)
+
+
+@pytest.mark.parametrize(('wanted', 'given'), [(1, 1), (50, 50), (300, 84), (1000, 84)])
+def test_tokens_are_the_best_and_clamped(wanted: int, given: int) -> None:
+    logits = torch.randn(2, 84, 5)
+    index = top_tokens(logits, wanted)
+    assert index.shape == (2, given)
+    best = logits.max(-1).values
+    for image in range(2):
+        assert best[image][index[image]].tolist() == sorted(best[image].tolist(), reverse=True)[:given]
+
+
+def test_excluded_tokens_come_last() -> None:
+    logits = torch.tensor([[[9.0], [1.0], [8.0], [2.0]]])
+    excluded = torch.tensor([[True, False, True, False]])
+    assert top_tokens(logits, 2, excluded).tolist() == [[3, 1]]
+    assert set(top_tokens(logits, 4, excluded)[0, 2:].tolist()) == {0, 2}
+
+
+def test_gather_tokens() -> None:
+    tokens = torch.arange(12.0).view(1, 4, 3)
+    assert gather_tokens(tokens, torch.tensor([[2, 0]])).tolist() == [[[6, 7, 8], [0, 1, 2]]]

@@ -1,0 +1,210 @@
+"""The head: what holds whatever the batch, and the knobs of prediction."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers import random_batch, sample, shipped_config, small_detector
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmdet_iouquery.models.dense_heads.prediction_settings import PredictionSettings
+
+SIZE = (128, 128)
+
+
+@pytest.fixture(scope='module')
+def detector() -> nn.Module:
+    return small_detector()
+
+
+def expected_names(num_layers: int = 3) -> set[str]:
+    layers = [f'd{i}.' for i in range(num_layers - 1)] + ['']
+    return {
+        f'{layer}{kind}{term}'
+        for layer in layers
+        for kind in ('', 'dn_')
+        for term in ('loss_cls', 'loss_bbox', 'loss_iou')
+    } | {f'enc_{term}' for term in ('loss_cls', 'loss_bbox', 'loss_iou')}
+
+
+@pytest.mark.parametrize('counts', [[0, 0], [0, 3], [1, 1], [7, 2]], ids=str)
+def test_every_batch_has_the_same_losses_and_trains_every_parameter(detector: nn.Module, counts: list[int]) -> None:
+    detector.train().zero_grad()
+    losses = detector.loss(*random_batch(counts, *SIZE))
+    assert set(losses) == expected_names()
+    assert all(torch.isfinite(value) for value in losses.values())
+    sum(losses.values()).backward()
+    without = [name for name, p in detector.named_parameters() if p.requires_grad and p.grad is None]
+    assert without == []
+    assert all(torch.isfinite(p.grad).all() for p in detector.parameters() if p.grad is not None)
+
+
+def test_boxless_batch_has_no_box_losses(detector: nn.Module) -> None:
+    losses = detector.train().loss(*random_batch([0, 0], *SIZE))
+    assert all(value == 0 for name, value in losses.items() if 'cls' not in name)
+    assert all(value > 0 for name, value in losses.items() if 'cls' in name)
+
+
+def test_without_denoising() -> None:
+    model = small_detector(bbox_head__denoising=None).train()
+    losses = model.loss(*random_batch([2], *SIZE))
+    assert set(losses) == {name for name in expected_names() if 'dn_' not in name}
+
+
+def test_denoising_does_not_leak(detector: nn.Module) -> None:
+    """Matching predictions do not depend on denoising queries, neither in value nor in gradient."""
+    head = detector.eval().bbox_head
+    head.decoder.train()  # predictions of every layer; there is no dropout
+    images, samples = random_batch([3, 1], *SIZE)
+    with torch.no_grad():
+        memory = head.memory(detector.extract_feat(images))
+        selection = head.query_selector(memory)
+        alone = head.decoder(selection.queries, memory)
+    from mmdet_iouquery.models.dense_heads.frames import targets_of
+
+    denoising = head.denoising(targets_of(samples, 5), 30)
+    noisy = denoising.queries._replace(content=denoising.queries.content.detach().requires_grad_())
+    joined = head.decoder(selection.queries.after(noisy), memory, denoising.attention_mask)
+    p = noisy.content.shape[1]
+    torch.testing.assert_close(joined.logits[:, :, p:], alone.logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(joined.boxes[:, :, p:], alone.boxes, rtol=0, atol=1e-6)
+    (gradient,) = torch.autograd.grad(joined.logits[:, :, p:].sum() + joined.boxes[:, :, p:].sum(), noisy.content)
+    assert (gradient == 0).all()
+
+
+@pytest.mark.parametrize('shape', [(64, 64), (96, 160), (100, 70), (33, 257)], ids=str)
+def test_any_input_size(detector: nn.Module, shape: tuple[int, int]) -> None:
+    with torch.no_grad():
+        logits, boxes = detector.eval()(torch.rand(1, 3, *shape), mode='tensor')
+    assert logits.shape == (1, min(30, logits.shape[1]), 5) and boxes.min() >= 0 and boxes.max() <= 1
+    losses = detector.train().loss(*random_batch([2], *shape))
+    assert torch.isfinite(sum(losses.values()))
+
+
+@pytest.mark.parametrize(('wanted', 'given'), [(1, 1), (50, 50), (300, 300), (1000, 336)])
+def test_any_number_of_queries_on_the_same_weights(detector: nn.Module, wanted: int, given: int) -> None:
+    head = detector.eval().bbox_head
+    with torch.no_grad():
+        memory = head.memory(detector.extract_feat(torch.rand(1, 3, *SIZE)))
+        few, many = (head.query_selector(memory, num_queries=n) for n in (1, wanted))
+    assert many.token_index.shape == (1, given)
+    assert many.token_index[0, 0] == few.token_index[0, 0]
+
+
+def test_shallower_decoder_gives_that_layers_output(detector: nn.Module) -> None:
+    head = detector.eval().bbox_head
+    with torch.no_grad():
+        memory = head.memory(detector.extract_feat(torch.rand(1, 3, *SIZE)))
+        queries = head.select(memory).queries
+        head.decoder.train()
+        every = head.decoder(queries, memory)
+        head.decoder.eval()
+        for depth in (1, 2, 3):
+            one = head.decoder(queries, memory, num_layers=depth)
+            assert torch.equal(one.logits[0], every.logits[depth - 1])
+            assert torch.equal(one.boxes[0], every.boxes[depth - 1])
+        assert torch.equal(head.decoder(queries, memory, num_layers=-2).logits[0], every.logits[1])
+    for wrong in (0, 4, -4):
+        with pytest.raises(ValueError, match=f'num_decoder_layers={wrong}.*3 layers'):
+            head.decoder(queries, memory, num_layers=wrong)
+
+
+def test_prediction_in_the_original_pixels(detector: nn.Module) -> None:
+    images, _ = random_batch([0], *SIZE)
+    data = sample([], [], SIZE)
+    data.set_metainfo({'scale_factor': (0.5, 0.25), 'ori_shape': (512, 256)})
+    detector.eval()
+    with torch.no_grad():
+        logits, boxes = detector(images, mode='tensor')
+        (results,) = detector.bbox_head.predict(detector.extract_feat(images), [data])
+        (in_input,) = detector.bbox_head.predict(detector.extract_feat(images), [data], rescale=False)
+    best = logits[0].sigmoid().flatten().argmax()
+    cx, cy, w, h = boxes[0, best // 5].tolist()
+    corners = [
+        max(0.0, cx - w / 2) * 256,
+        max(0.0, cy - h / 2) * 512,
+        min(1, cx + w / 2) * 256,
+        min(1, cy + h / 2) * 512,
+    ]
+    assert results.bboxes[0].tolist() == pytest.approx(corners, rel=1e-4, abs=1e-3)
+    assert results.labels[0] == best % 5 and results.scores[0].item() == pytest.approx(logits.sigmoid().max().item())
+    assert results.scores.tolist() == sorted(results.scores.tolist(), reverse=True)
+    torch.testing.assert_close(results.bboxes * torch.tensor([0.5, 0.25, 0.5, 0.25]), in_input.bboxes)
+
+
+def test_score_threshold_and_limit() -> None:
+    model = small_detector(test_cfg__max_per_img=20).eval()
+    images, samples = random_batch([0], *SIZE)
+    with torch.no_grad():
+        x = model.extract_feat(images)
+        (everything,) = model.bbox_head.predict(x, samples)
+        threshold = everything.scores[7].item()
+        model.bbox_head.prediction_settings = PredictionSettings(max_per_img=20, score_thr=threshold)
+        (best,) = model.bbox_head.predict(x, samples)
+    assert len(everything) == 20 and len(best) == 7
+    assert torch.equal(best.bboxes, everything.bboxes[:7])
+
+
+def test_padding_holds_no_query(detector: nn.Module) -> None:
+    """A 128 x 64 picture in a 128 x 128 input: queries start inside, boxes end inside."""
+    images, samples = torch.zeros(1, 3, *SIZE), [sample([], [], SIZE, img_shape=(128, 64))]
+    images[..., :64] = torch.rand(1, 3, 128, 64)
+    detector.eval()
+    with torch.no_grad():
+        x = detector.extract_feat(images)
+        memory = detector.bbox_head.memory(x, samples)
+        selection = detector.bbox_head.select(memory)
+        (results,) = detector.bbox_head.predict(x, samples)
+    columns = torch.cat([torch.arange(w).repeat(h).add(0.5).div(w) for h, w in memory.spatial_shapes])
+    assert torch.equal(memory.padding[0], columns > 0.5)
+    assert (columns[selection.token_index[0]] < 0.5).all()
+    assert results.bboxes[:, 0::2].max() <= 64
+
+
+def test_bad_labels_are_named_before_they_do_harm(detector: nn.Module) -> None:
+    images, _ = random_batch([1], *SIZE)
+    with pytest.raises(ValueError, match=r'pictures/one.jpg has the label 5.*num_classes=5'):
+        detector.train().loss(images, [sample([[0, 0, 9, 9]], [5], SIZE)])
+
+
+@pytest.mark.parametrize(
+    ('cfg', 'message'),
+    [
+        ({'max_per_image': 3}, r"\['max_per_image'\].*max_per_img"),
+        ({'score_thr': 1.5}, 'score_thr must lie in'),
+        ({'num_queries': 0}, 'num_queries must be at least 1'),
+    ],
+)
+def test_wrong_test_cfg(cfg: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PredictionSettings.from_cfg(cfg)
+
+
+def test_keys_of_other_heads_are_passed_over() -> None:
+    assert PredictionSettings.from_cfg({'nms': {'type': 'nms'}, 'nms_pre': 1000}) == PredictionSettings()
+
+
+def test_building_leaves_the_config_alone() -> None:
+    cfg = shipped_config('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py').model.bbox_head
+    before = copy.deepcopy(cfg)
+    keys = [set(MODELS.build(cfg).state_dict()) for _ in range(2)]
+    assert cfg == before and keys[0] == keys[1]
+
+
+def test_defaults_are_rtdetr() -> None:
+    """A head with nothing named has the parts, and the losses, of the shipped config."""
+    head = MODELS.build({'type': 'RTDETRHead', 'num_classes': 80, 'denoising': {'type': 'ContrastiveDenoising'}})
+    full = MODELS.build(shipped_config('rtdetr/rtdetr_r50vd_8xb2-72e_coco.py').model.bbox_head)
+    assert {k: v.shape for k, v in head.state_dict().items()} == {k: v.shape for k, v in full.state_dict().items()}
+    assert vars(head.criterion.assigner.costs) == vars(full.criterion.assigner.costs)
+    for name in ('loss_cls', 'loss_bbox', 'loss_iou'):
+        ours, theirs = getattr(head.criterion, name), getattr(full.criterion, name)
+        assert type(ours) is type(theirs) and ours.loss_weight == theirs.loss_weight
+
+
+def test_wrong_number_of_maps(detector: nn.Module) -> None:
+    with pytest.raises(ValueError, match='built for 3 maps.*given 2'):
+        detector.bbox_head([torch.rand(1, 256, 4, 4)] * 2)
