@@ -39,8 +39,8 @@ def _check_labels(labels: Tensor, num_classes: int, sample: object) -> None:
         where = getattr(sample, 'img_path', None) or 'an image'
         wrong = high if high >= num_classes else low
         raise ValueError(
-            f'{where} has the label {wrong}, but the model has num_classes={num_classes} (labels 0..{num_classes - 1}); '
-            f'make num_classes equal the length of the data set\'s metainfo "classes"'
+            f'{where} has the label {wrong}, but the model has num_classes={num_classes}, labels '
+            f'0..{num_classes - 1}; make num_classes equal the length of the data set\'s metainfo "classes"'
         )
 
 
