@@ -42,4 +42,5 @@ if not _is_doctor_run():
     if compat.mmdet_installed():
         compat.install_ops_stand_in()
         from . import engine, models  # noqa: F401
+        from .checkpoints import initializer  # noqa: F401
         from .datasets import transforms  # noqa: F401

@@ -1,5 +1,6 @@
 """Weights from other projects, and back."""
 
-from .convert import SOURCES, convert, convert_back, unwrap
+from .class_head import select_classes
+from .convert import SOURCES, TARGETS, convert, convert_back, unwrap
 
-__all__ = ['SOURCES', 'convert', 'convert_back', 'unwrap']
+__all__ = ['SOURCES', 'TARGETS', 'convert', 'convert_back', 'select_classes', 'unwrap']

@@ -2,47 +2,144 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ..errors import InputError
-from . import rtdetr
+from . import rtdetr, transformers
+from .names import PrefixMap
 
-SOURCES = ('rtdetr', 'rtdetr_backbone')
+SOURCES = ('rtdetr', 'transformers', 'rtdetr_backbone', 'mmdet')
+"""The authors' detector; Hugging Face's; the authors' bare ResNet-vd; our own names, as mmdet saves them."""
+
+TARGETS = ('mmdet', 'rtdetr')
+"""Our own names; the authors'."""
+
+WRAPPERS = ('ema', 'module', 'model', 'state_dict')
+_PREFIXES = ('module.', '_orig_mod.')
+
+FIXED_SIZE = 'tables for one input size; here they are computed for the size at hand'
+REPEATED = 'equal to a key that is kept'
+
+
+class Unwrapped(NamedTuple):
+    """The weights found in a checkpoint file's content."""
+
+    weights: dict[str, Tensor]
+    wrapper: str
+    """Path to them, e.g. ``ema.module``; empty: they lie at the top."""
+    left: list[str]
+    """What else the file holds, by path: an optimiser's state, weights that are not those of the EMA, numbers."""
+
+
+class Conversion(NamedTuple):
+    """Renamed weights, and the account of what was not taken over."""
+
+    weights: dict[str, Tensor]
+    dropped: dict[str, list[str]]
+    """Reason to the source's keys."""
+    num_read: int
+    """Keys that the source's weights had: those dropped, those joined, and as many more as stand alone here."""
+    num_joined: int
+    """Keys of q_proj, k_proj and v_proj, three of which make one."""
+    wrapper: str
+    """See :class:`Unwrapped`, also for ``left``."""
+    left: list[str]
 
 
 def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
     """The weights inside a checkpoint file's content: those of its EMA where it has one, without wrappers' prefixes.
 
-    Knows ``{'ema': {'module': ...}}``, ``{'model': ...}``, ``{'state_dict': ...}``, ``{'module': ...}`` and keys that all
-    begin with ``module.``.
+    Knows ``{'ema': {'module': ...}}``, ``{'model': ...}``, ``{'state_dict': ...}``, ``{'module': ...}`` and keys that
+    all begin with ``module.`` or ``_orig_mod.``. A checkpoint of mmengine's ``EMAHook`` has the EMA in ``state_dict``.
+
+    Raises:
+        InputError: there are no weights.
     """
-    for name in ('ema', 'module', 'model', 'state_dict'):
-        if isinstance(checkpoint.get(name), Mapping):
-            return unwrap(checkpoint[name])
-    weights = {key: value for key, value in checkpoint.items() if isinstance(value, Tensor)}
-    if weights and all(key.startswith('module.') for key in weights):
-        weights = {key[len('module.') :]: value for key, value in weights.items()}
+    return unwrap_accounted(checkpoint).weights
+
+
+def unwrap_accounted(checkpoint: Mapping) -> Unwrapped:
+    """:func:`unwrap`, with where the weights were and what lay beside them."""
+    for name in WRAPPERS:
+        inner = checkpoint.get(name)
+        if isinstance(inner, Mapping) and _holds_weights(inner):
+            weights, wrapper, left = unwrap_accounted(inner)
+            beside = [str(key) for key in checkpoint if key != name]
+            return Unwrapped(weights, f'{name}.{wrapper}'.rstrip('.'), beside + [f'{name}.{path}' for path in left])
+    weights = {str(key): value for key, value in checkpoint.items() if isinstance(value, Tensor)}
+    if not weights:
+        raise InputError(f'there are no weights in the checkpoint: it holds {_shortened(checkpoint)}')
+    left = [str(key) for key, value in checkpoint.items() if not isinstance(value, Tensor)]
+    return Unwrapped(_without_prefixes(weights), '', left)
+
+
+def _holds_weights(content: Mapping) -> bool:
+    inner = (content.get(name) for name in WRAPPERS)
+    return any(isinstance(value, Tensor) for value in content.values()) or any(
+        isinstance(value, Mapping) and _holds_weights(value) for value in inner
+    )
+
+
+def _without_prefixes(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in weights):
+            return _without_prefixes({key[len(prefix) :]: value for key, value in weights.items()})
     return weights
 
 
-def convert(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Weights of ``source`` under our names, ready for a strict load.
+def _shortened(content: Mapping[Any, Any], most: int = 5) -> str:
+    names = [repr(key) for key in content]
+    more = [f'{len(names) - most} more'] if len(names) > most else []
+    return ', '.join([*names[:most], *more]) or 'nothing'
+
+
+def convert(state_dict: Mapping, source: str) -> dict[str, Tensor]:
+    """Weights of ``source`` (one of :data:`SOURCES`) under our names, ready for a strict load.
 
     Raises:
-        InputError: an unknown source, or a key that the source does not have.
+        InputError: an unknown source, no weights, or a key that the source does not have.
     """
-    if source == 'rtdetr':
-        weights = unwrap(state_dict)
-        return {rtdetr.DETECTOR.to_ours(k): v for k, v in weights.items() if not k.startswith(rtdetr.CONSTANTS)}
-    if source == 'rtdetr_backbone':
-        return {rtdetr.BACKBONE.to_ours(k): v for k, v in unwrap(state_dict).items()}
-    raise InputError(f'unknown source {source!r}; choose one of {", ".join(SOURCES)}')
+    return convert_accounted(state_dict, source).weights
 
 
-def convert_back(state_dict: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Our weights under the names of ``source``."""
+def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
+    """:func:`convert`, with the keys that were dropped and why."""
+    if source not in SOURCES:
+        raise InputError(f'unknown source {source!r}; choose one of {", ".join(SOURCES)}')
+    weights, wrapper, left = unwrap_accounted(state_dict)
+    dropped: dict[str, list[str]] = {}
     if source == 'rtdetr':
-        return {rtdetr.DETECTOR.to_theirs(k): v for k, v in unwrap(state_dict).items()}
-    raise InputError(f'cannot write for {source!r}; choose rtdetr')
+        dropped[FIXED_SIZE] = [key for key in weights if key.startswith(rtdetr.CONSTANTS)]
+        ours = _renamed(rtdetr.DETECTOR, weights, without=dropped[FIXED_SIZE])
+    elif source == 'rtdetr_backbone':
+        ours = _renamed(rtdetr.BACKBONE, weights)
+    elif source == 'transformers':
+        named, dropped[REPEATED] = transformers.file_names(weights)
+        ours = transformers.join_projections(_renamed(transformers.DETECTOR, named))
+    else:
+        ours = weights
+    dropped = {reason: keys for reason, keys in dropped.items() if keys}
+    num_joined = (len(weights) - sum(map(len, dropped.values())) - len(ours)) * 3 // 2
+    return Conversion(ours, dropped, len(weights), num_joined, wrapper, left)
+
+
+def _renamed(names: PrefixMap, weights: Mapping[str, Tensor], without: Iterable[str] = ()) -> dict[str, Tensor]:
+    passed_over = set(without)
+    return {names.to_ours(key): value for key, value in weights.items() if key not in passed_over}
+
+
+def convert_back(state_dict: Mapping, target: str) -> dict[str, Tensor]:
+    """Our weights under the names of ``target``, one of :data:`TARGETS`.
+
+    Raises:
+        InputError: an unknown target, no weights, or a key that the target has no name for.
+    """
+    if target not in TARGETS:
+        raise InputError(f'cannot write for {target!r}; choose one of {", ".join(TARGETS)}')
+    weights = unwrap(state_dict)
+    if target == 'mmdet':
+        return weights
+    return {rtdetr.DETECTOR.to_theirs(key): value for key, value in weights.items()}

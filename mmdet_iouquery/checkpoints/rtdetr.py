@@ -25,7 +25,8 @@ def _backbone(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
         # the first stage keeps its resolution: no pooling stands before its shortcut
         short, first = ('short.', 0) if stage == 0 else ('short.conv.', 1)
         for i, part in enumerate(('conv.', 'norm.')):
-            yield f'{theirs}res_layers.{stage}.blocks.0.{short}{part}', f'{ours}layer{stage + 1}.0.downsample.{first + i}.'
+            projection = f'{ours}layer{stage + 1}.0.downsample.{first + i}.'
+            yield f'{theirs}res_layers.{stage}.blocks.0.{short}{part}', projection
 
 
 def _encoder() -> Iterator[tuple[str, str]]:

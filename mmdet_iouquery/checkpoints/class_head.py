@@ -1,0 +1,135 @@
+"""Give a detector's weights another set of classes: rows of classes that stay are kept, the others start afresh."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+PRIOR = 0.01
+"""Probability that a fresh class starts from (Lin et al. 2017, section 4.1)."""
+
+_CLASS_HEAD = re.compile(r'(?:.*\.)?(?:query_selector\.cls_head|decoder\.cls_heads\.\d+)\.(weight|bias)')
+_LABEL_EMBEDDING = re.compile(r'(?:.*\.)?denoising\.label_embedding\.(weight)')
+
+
+def select_classes(
+    state_dict: Mapping[str, Tensor],
+    source_classes: Sequence[str],
+    target_classes: Sequence[str],
+    generator_seed: int = 0,
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Weights for ``target_classes``, from weights under our names whose rows are ``source_classes``.
+
+    Concerns the selector's and every decoder layer's class head, (C, D) and (C,), and the denoising label embedding,
+    (C + 1, D), whose last row, the padding, is zero. A class that both lists name, upper and lower case being the same,
+    keeps its rows bit for bit; the others are initialised as a new model's are, the same for the same seed.
+
+    Returns:
+        The weights, the classes kept and the classes that are fresh, both in the order of ``target_classes``.
+
+    Raises:
+        InputError: a repeated name, an empty list, no class head, or as many source names as no class head has rows.
+    """
+    rows = {name: i for i, name in enumerate(_distinct(source_classes, 'source'))}
+    origin = [rows.get(name) for name in _distinct(target_classes, 'target')]
+    generator = torch.Generator().manual_seed(generator_seed)
+    selected = dict(state_dict)
+    heads = [key for key in sorted(state_dict) if _CLASS_HEAD.fullmatch(key)]
+    if not heads:
+        raise InputError('there is no class head in the weights; --classes needs a whole detector, not a bare backbone')
+    for key in heads:
+        _check_rows(key, len(state_dict[key]), len(source_classes), 0)
+        selected[key] = _rows(state_dict[key], origin, _fresh_head_rows(state_dict[key], len(origin), generator))
+    for key in (key for key in sorted(state_dict) if _LABEL_EMBEDDING.fullmatch(key)):
+        old = state_dict[key]
+        _check_rows(key, len(old), len(source_classes), 1)
+        fresh = torch.randn(len(origin), *old.shape[1:], generator=generator)
+        selected[key] = torch.cat([_rows(old, origin, fresh), torch.zeros_like(old[:1])])
+    kept = [name for name, row in zip(target_classes, origin) if row is not None]
+    return selected, kept, [name for name, row in zip(target_classes, origin) if row is None]
+
+
+def _distinct(names: Sequence[str], which: str) -> list[str]:
+    """The names without upper case."""
+    folded = [name.casefold() for name in names]
+    repeated = sorted({name for name in folded if folded.count(name) > 1})
+    if repeated:
+        raise InputError(
+            f'the {which} classes name {", ".join(map(repr, repeated))} more than once (upper and lower case are the '
+            'same); give each class one name of its own'
+        )
+    if not all(folded) or not folded:
+        raise InputError(f'the list of {which} classes is empty or has an empty name; give every class a name')
+    return folded
+
+
+def _check_rows(key: str, rows: int, num_names: int, padding: int) -> None:
+    if rows != num_names + padding:
+        of_padding = ' (one of them padding)' if padding else ''
+        raise InputError(
+            f'{num_names} source classes were named, but {key} has {rows} rows{of_padding}; name the classes that '
+            'these weights were trained for, one for each row, in their order'
+        )
+
+
+def _fresh_head_rows(like: Tensor, num_rows: int, generator: torch.Generator) -> Tensor:
+    """Rows of a new linear layer: PyTorch's uniform weights; a bias of which the sigmoid is the prior."""
+    if like.dim() == 1:
+        return torch.full((num_rows,), -math.log((1 - PRIOR) / PRIOR))
+    bound = 1 / math.sqrt(like.shape[1])
+    return (torch.rand(num_rows, like.shape[1], generator=generator) * 2 - 1) * bound
+
+
+def _rows(old: Tensor, origin: Sequence[int | None], fresh: Tensor) -> Tensor:
+    """Row ``origin[i]`` of ``old`` at i, or that of ``fresh`` where there is none."""
+    new = fresh.to(old)
+    for i, row in enumerate(origin):
+        if row is not None:
+            new[i] = old[row]
+    return new
+
+
+def parse_class_names(text: str) -> list[str]:
+    """Class names from ``coco``, ``a,b,c`` or a ``.json`` file that holds a list of names or COCO annotations.
+
+    A COCO file's classes are taken by ascending id.
+
+    Raises:
+        InputError: the file is not there or holds neither, or ``coco`` is asked for without mmdet.
+    """
+    if text.strip().lower() == 'coco':
+        return _coco_names()
+    if text.endswith('.json'):
+        return _names_in_file(Path(text))
+    return [name.strip() for name in text.split(',')]
+
+
+def _coco_names() -> list[str]:
+    try:
+        from mmdet.datasets import CocoDataset
+    except ImportError as error:
+        raise InputError(f"'coco' takes the names from mmdet, which cannot be imported ({error}); list them") from error
+    return list(CocoDataset.METAINFO['classes'])
+
+
+def _names_in_file(path: Path) -> list[str]:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise InputError(f'cannot read class names from {path}: {error}') from error
+    try:
+        if isinstance(content, dict):
+            content = [entry['name'] for entry in sorted(content['categories'], key=lambda entry: entry['id'])]
+    except (KeyError, TypeError) as error:
+        raise InputError(f'{path} has no "categories" with an "id" and a "name" each, as a COCO file has') from error
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise InputError(f'{path} must hold a list of class names, or COCO annotations with "categories"')
+    return content

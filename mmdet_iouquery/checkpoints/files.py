@@ -1,0 +1,131 @@
+"""Checkpoint files: read without running code that they may hold, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+SAFETENSORS_LINE = 'python -m pip install safetensors'
+
+FOLDER_FILES = ('model.safetensors', 'pytorch_model.bin')
+"""What a Hugging Face folder holds its weights in, the first that is there."""
+
+
+def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
+    """Content of a ``.pth``/``.pt``/``.bin`` or ``.safetensors`` file or of a Hugging Face folder, on the CPU.
+
+    Raises:
+        InputError: there is no such file, it is no checkpoint, torn, or holds objects that only code could restore.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        path = _in_folder(path)
+    if not path.is_file():
+        raise InputError(f'there is no file {path}')
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+    if not isinstance(content, Mapping):
+        raise InputError(f'{path} is no checkpoint: it holds a {type(content).__name__}, not a dict of tensors')
+    return content
+
+
+def _in_folder(folder: Path) -> Path:
+    for name in FOLDER_FILES:
+        if (folder / name).is_file():
+            return folder / name
+    raise InputError(f'the folder {folder} has no {" or ".join(FOLDER_FILES)}; name the checkpoint file itself')
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+    except ImportError as error:
+        raise InputError(f'{path} needs the package safetensors: {SAFETENSORS_LINE}') from error
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f'{path} is torn or no safetensors file ({_first_line(error)}); download it again') from error
+
+
+def _read_torch(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(unpickling_message(path, error)) from error
+    except PermissionError as error:
+        raise InputError(f'cannot read {path}: {error}') from error
+    except Exception as error:  # a torn file fails in whatever way the first missing byte makes it
+        raise InputError(f'{path} is torn or no checkpoint ({_first_line(error)}); get the file again') from error
+
+
+def unpickling_message(path: object, error: pickle.UnpicklingError) -> str:
+    """What to tell a person about a file that ``torch.load(weights_only=True)`` refused."""
+    found = re.search(r'GLOBAL (\S+)|Unsupported class (\S+)', str(error))
+    if found is None:
+        return f'{path} is no checkpoint; a download may have stored an error page, look into it and get the file again'
+    return (
+        f'{path} holds more than tensors ({found[1] or found[2]}), and reading that could run code from the file; '
+        'whoever trusts it can load it with torch.load(..., weights_only=False), save its state_dict() and convert that'
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0][:160] if lines else type(error).__name__
+
+
+def check_destination(path: str | Path, force: bool = False) -> Path:
+    """The path, if :func:`write_checkpoint` may write there.
+
+    Raises:
+        InputError: it exists and ``force`` is False, is a folder, or asks for another format.
+    """
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise InputError(f'{path} is a folder; name the file to write, e.g. {path / "model.pth"}')
+    if path.suffix not in ('.pth', '.pt'):
+        raise InputError(f'{path} must end in .pth or .pt: that is the format that is written')
+    if path.exists() and not force:
+        raise InputError(f'{path} exists already; choose another name, or --force to replace it')
+    return path
+
+
+def write_checkpoint(
+    path: str | Path,
+    weights: Mapping[str, Tensor],
+    meta: Mapping[str, Any],
+    *,
+    force: bool = False,
+    root: str = 'state_dict',
+) -> None:
+    """Write ``{root: weights, 'meta': meta}`` such that it loads with ``weights_only=True``.
+
+    Written beside and renamed into place, so that nobody ever sees half a file.
+
+    Raises:
+        InputError: see :func:`check_destination`, or the disk refuses.
+    """
+    path = check_destination(path, force)
+    # clones: a view would bring its whole storage along
+    tensors = {key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}
+    beside = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, 'wb') as file:
+            torch.save({root: tensors, 'meta': dict(meta)}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+    except (OSError, RuntimeError) as error:
+        raise InputError(f'cannot write {path}: {_first_line(error)}') from error
+    finally:
+        beside.unlink(missing_ok=True)

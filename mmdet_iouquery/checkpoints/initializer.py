@@ -1,0 +1,105 @@
+"""Start a module from another project's file: ``init_cfg=dict(type='ConvertedPretrained', ...)``."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, update_init_info
+from mmengine.registry import WEIGHT_INITIALIZERS
+from mmengine.runner import CheckpointLoader
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .convert import convert
+from .files import read_checkpoint, unpickling_message
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class ConvertedPretrained:
+    """Load a file of another project into a module, its keys renamed, every one of them accounted for.
+
+    mmengine's ``Pretrained`` loads what happens to have the same name and is silent about the rest.
+
+    Registered with mmengine, beside ``Pretrained``: there ``init_weights`` looks also when no default scope is set.
+
+    Args:
+        checkpoint: a local file or folder, or any address that mmengine's ``CheckpointLoader`` takes.
+        source: whose file it is, one of :data:`~mmdet_iouquery.checkpoints.SOURCES`.
+        prefix: of a detector's file, the part to load, e.g. ``backbone.``; None: all.
+    """
+
+    def __init__(self, checkpoint: str, source: str, prefix: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.source = source
+        self.prefix = prefix
+
+    def __call__(self, module: nn.Module) -> None:
+        """Load; afterwards the module's children take no part in ``init_weights``, which would undo it.
+
+        Raises:
+            InputError: the file cannot be read or converted, or its keys or shapes are not the module's.
+        """
+        print_log(f'load {self.source} weights from {self.checkpoint}', logger='current')
+        weights = convert(_load(self.checkpoint), self.source)
+        if self.prefix is not None:
+            weights = {k[len(self.prefix) :]: v for k, v in weights.items() if k.startswith(self.prefix)}
+        self._check(module, weights)
+        module.load_state_dict(weights, strict=False)
+        for child in module.modules():
+            if child is not module and isinstance(child, BaseModule):
+                child.is_init = True
+        if hasattr(module, '_params_init_info'):
+            update_init_info(module, init_info=f'{type(self).__name__}: load {self.source} from {self.checkpoint}')
+
+    def _check(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
+        own = module.state_dict()
+        # batch norm's step counter is no weight, and frozen norms are saved without
+        missing = [key for key in own if key not in weights and not key.endswith('num_batches_tracked')]
+        unexpected = [key for key in weights if key not in own]
+        shapes = [
+            f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}'
+            for key, value in weights.items()
+            if key in own and value.shape != own[key].shape
+        ]
+        problems = {'missing in the file': missing, 'unknown to the module': unexpected, 'of another shape': shapes}
+        found = '; '.join(f'{what}: {_some(keys)}' for what, keys in problems.items() if keys)
+        if found:
+            raise InputError(
+                f'{self.checkpoint} (source {self.source!r}) does not fit {type(module).__name__}: {found}. Is it for '
+                'the same depth, and does it hold this part only? Otherwise give prefix'
+            )
+
+
+def _some(keys: list[str], most: int = 5) -> str:
+    more = f' and {len(keys) - most} more' if len(keys) > most else ''
+    return ', '.join(keys[:most]) + more
+
+
+def _load(checkpoint: str) -> Mapping[str, Any]:
+    if ':' not in checkpoint or os.path.exists(checkpoint):
+        return read_checkpoint(checkpoint)
+    try:
+        with _weights_only():
+            return CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
+    except pickle.UnpicklingError as error:
+        raise InputError(unpickling_message(checkpoint, error)) from error
+
+
+@contextmanager
+def _weights_only() -> Iterator[None]:
+    """Have every ``torch.load`` inside refuse code, whatever mmengine asks it for: torch's own switch."""
+    name = 'TORCH_FORCE_WEIGHTS_ONLY_LOAD'
+    before = os.environ.get(name)
+    os.environ[name] = '1'
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before

@@ -1,0 +1,137 @@
+"""Names of Hugging Face's RT-DETR (``RTDetrForObjectDetection``) with its own ResNet-vd beside ours."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .names import PrefixMap
+
+_MOST_BLOCKS, _MOST_LEVELS, _MOST_LAYERS = 36, 8, 12
+
+_LAYER = (
+    ('self_attn.', 'self_attn.'),
+    ('self_attn_layer_norm.', 'norm1.'),
+    ('fc1.', 'linear1.'),
+    ('fc2.', 'linear2.'),
+)
+_ENCODER_LAYER = (*_LAYER, ('final_layer_norm.', 'norm2.'))
+_DECODER_LAYER = (
+    *_LAYER,
+    *((f'encoder_attn.{part}', f'cross_attn.{part}') for part in ('sampling_offsets.', 'attention_weights.')),
+    *((f'encoder_attn.{part}', f'cross_attn.{part}') for part in ('value_proj.', 'output_proj.')),
+    ('encoder_attn_layer_norm.', 'norm2.'),
+    ('final_layer_norm.', 'norm3.'),
+)
+
+
+def _backbone() -> Iterator[tuple[str, str]]:
+    theirs, ours = 'model.backbone.model.', 'backbone.'
+    for i in range(3):
+        yield f'{theirs}embedder.embedder.{i}.convolution.', f'{ours}stem.{3 * i}.'
+        yield f'{theirs}embedder.embedder.{i}.normalization.', f'{ours}stem.{3 * i + 1}.'
+    for stage in range(4):
+        their_stage, our_stage = f'{theirs}encoder.stages.{stage}.layers.', f'{ours}layer{stage + 1}.'
+        for block in range(_MOST_BLOCKS):
+            for i in range(3):
+                yield f'{their_stage}{block}.layer.{i}.convolution.', f'{our_stage}{block}.conv{i + 1}.'
+                yield f'{their_stage}{block}.layer.{i}.normalization.', f'{our_stage}{block}.bn{i + 1}.'
+        # the first stage keeps its resolution: no pooling stands before its shortcut
+        short, first = ('shortcut.', 0) if stage == 0 else ('shortcut.1.', 1)
+        for i, part in enumerate(('convolution.', 'normalization.')):
+            yield f'{their_stage}0.{short}{part}', f'{our_stage}0.downsample.{first + i}.'
+
+
+def _encoder() -> Iterator[tuple[str, str]]:
+    for level in range(_MOST_LEVELS):
+        yield f'model.encoder_input_proj.{level}.0.', f'neck.input_proj.{level}.conv.'
+        yield f'model.encoder_input_proj.{level}.1.', f'neck.input_proj.{level}.norm.'
+        for layer in range(_MOST_LAYERS):
+            for theirs, ours in _ENCODER_LAYER:
+                place = f'encoder.{level}.layers.{layer}.'
+                yield f'model.encoder.{place}{theirs}', f'neck.{place}{ours}'
+    for part in ('lateral_convs.', 'fpn_blocks.', 'downsample_convs.', 'pan_blocks.'):
+        yield f'model.encoder.{part}', f'neck.{part}'
+
+
+def _head() -> Iterator[tuple[str, str]]:
+    for level in range(_MOST_LEVELS):
+        yield f'model.decoder_input_proj.{level}.0.', f'bbox_head.input_proj.{level}.conv.'
+        yield f'model.decoder_input_proj.{level}.1.', f'bbox_head.input_proj.{level}.norm.'
+    yield 'model.enc_output.0.', 'bbox_head.query_selector.memory_proj.'
+    yield 'model.enc_output.1.', 'bbox_head.query_selector.memory_norm.'
+    yield 'model.enc_score_head.', 'bbox_head.query_selector.cls_head.'
+    yield 'model.enc_bbox_head.', 'bbox_head.query_selector.bbox_head.'
+    yield 'model.denoising_class_embed.', 'bbox_head.denoising.label_embedding.'
+    yield 'model.decoder.query_pos_head.', 'bbox_head.decoder.query_pos_head.'
+    yield 'model.decoder.class_embed.', 'bbox_head.decoder.cls_heads.'
+    yield 'model.decoder.bbox_embed.', 'bbox_head.decoder.bbox_heads.'
+    for layer in range(_MOST_LAYERS):
+        for theirs, ours in _DECODER_LAYER:
+            yield f'model.decoder.layers.{layer}.{theirs}', f'bbox_head.decoder.layers.{layer}.{ours}'
+
+
+DETECTOR = PrefixMap([*_backbone(), *_encoder(), *_head()], "Hugging Face's RT-DETR")
+"""Their names as in files, except that q, k and v are still apart: see :func:`join_projections`."""
+
+
+def file_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """Weights under the names that files have, and the keys left out because they repeat another one.
+
+    In memory, transformers 5 calls a few modules otherwise than the files that it reads and writes. The state dict of
+    older versions holds the decoder's heads twice, at the top level and in the decoder.
+
+    Raises:
+        InputError: two keys stand for one parameter and their values differ.
+    """
+    named: dict[str, Tensor] = {}
+    repeated = []
+    for key, value in weights.items():
+        name = _file_name(key)
+        if name not in named:
+            named[name] = value
+        elif torch.equal(named[name], value):
+            repeated.append(key)
+        else:
+            raise InputError(
+                f'{key!r} and {name!r} stand for the same parameter but hold different values; '
+                'save the model again with save_pretrained and convert that'
+            )
+    return named, repeated
+
+
+def _file_name(key: str) -> str:
+    if key.startswith(('class_embed.', 'bbox_embed.')):
+        return f'model.decoder.{key}'
+    key = key.replace('model.encoder.aifi.', 'model.encoder.encoder.')
+    return key.replace('.self_attn.o_proj.', '.self_attn.out_proj.').replace('.mlp.fc', '.fc')
+
+
+_PROJECTION = re.compile(r'(.*\.self_attn\.)([qkv])_proj\.(weight|bias)')
+
+
+def join_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """q_proj, k_proj and v_proj, each (D, D) and (D,), as one in_proj_weight (3D, D) and in_proj_bias (3D,).
+
+    Raises:
+        InputError: one of the three is missing.
+    """
+    joined: dict[str, Tensor] = {}
+    parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
+    for key, value in weights.items():
+        match = _PROJECTION.fullmatch(key)
+        if match:
+            parts[f'{match[1]}in_proj_{match[3]}'][match[2]] = value
+        else:
+            joined[key] = value
+    for key, found in parts.items():
+        missing = [f'{letter}_proj' for letter in 'qkv' if letter not in found]
+        if missing:
+            raise InputError(f'{key} needs q_proj, k_proj and v_proj, but {", ".join(missing)} is missing in the file')
+        joined[key] = torch.cat([found[letter] for letter in 'qkv'])
+    return joined

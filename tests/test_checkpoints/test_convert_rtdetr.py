@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmdet_iouquery.checkpoints import convert, convert_back, unwrap
+from mmdet_iouquery.checkpoints.convert import FIXED_SIZE, convert_accounted
+from mmdet_iouquery.errors import InputError
+
+NAMES = ['rtdetr_r18_320x320', 'rtdetr_r50_256x320']
+DATA = Path(__file__).resolve().parents[1] / 'data'
+
+WeightsOf = Callable[[str], dict[str, Tensor]]
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_the_round_trip_is_bit_equal(name: str, golden_weights: WeightsOf) -> None:
+    theirs = golden_weights(name)
+    ours = convert(theirs, 'rtdetr')
+    back = convert_back(ours, 'rtdetr')
+    assert len(ours) == len(theirs) and list(back) == list(theirs)
+    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_every_parameter_is_accounted_for_and_the_outputs_are_the_references(
+    name: str,
+    golden_weights: WeightsOf,
+    golden_detector: Callable[..., Any],
+    formula: Any,
+    difference: Callable[..., float],
+) -> None:
+    model = golden_detector(name)
+    ours = convert(golden_weights(name), 'rtdetr')
+    result = model.load_state_dict(ours, strict=True)
+    assert not result.missing_keys and not result.unexpected_keys
+    # what the file lacks are counters of batch norms that the authors freeze
+    lacking = set(model.state_dict()) - set(ours)
+    assert all(key.endswith('num_batches_tracked') for key in lacking)
+    assert bool(lacking) == ('r50' in name)
+
+    golden = np.load(DATA / f'{name}.npz')
+    height, width = map(int, name.rsplit('_', 1)[1].split('x'))
+    with torch.no_grad():
+        answer = model(torch.as_tensor(formula.image(name, (2, 3, height, width))), mode='tensor')
+    assert difference(answer, (torch.as_tensor(golden['logits']), torch.as_tensor(golden['boxes']))) < 1e-4
+
+
+def test_a_model_goes_back_whole(golden_weights: WeightsOf, golden_detector: Callable[..., Any]) -> None:
+    theirs = golden_weights(NAMES[0])
+    model = golden_detector(NAMES[0])
+    model.load_state_dict(convert(theirs, 'rtdetr'), strict=True)
+    back = convert_back(model.state_dict(), 'rtdetr')
+    assert set(back) == set(theirs)
+    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_a_bare_backbone_has_the_detectors_names_without_their_prefix(name: str, golden_weights: WeightsOf) -> None:
+    theirs, start = golden_weights(name), 'backbone.'
+    bare = convert({k[len(start) :]: v for k, v in theirs.items() if k.startswith(start)}, 'rtdetr_backbone')
+    whole = {k[len(start) :]: v for k, v in convert(theirs, 'rtdetr').items() if k.startswith(start)}
+    assert bare.keys() == whole.keys()
+    assert all(torch.equal(bare[key], whole[key]) for key in bare)
+
+
+def test_tables_for_a_fixed_size_are_dropped_and_named(golden_weights: WeightsOf) -> None:
+    theirs = golden_weights(NAMES[0])
+    constants = ['decoder.anchors', 'decoder.valid_mask', 'encoder.pos_embed2']
+    account = convert_accounted({**theirs, **{key: torch.zeros(1) for key in constants}}, 'rtdetr')
+    assert account.dropped == {FIXED_SIZE: constants}
+    assert account.num_read == len(theirs) + 3 and len(account.weights) == len(theirs)
+
+
+def test_an_unknown_key_or_source_is_named(golden_weights: WeightsOf) -> None:
+    theirs = {**golden_weights(NAMES[0]), 'decoder.mask_head.weight': torch.zeros(1)}
+    with pytest.raises(InputError, match="'decoder.mask_head.weight'"):
+        convert(theirs, 'rtdetr')
+    with pytest.raises(InputError, match="unknown key 'fc.weight'"):
+        convert({'fc.weight': torch.zeros(1)}, 'rtdetr_backbone')
+    with pytest.raises(InputError, match="unknown source 'paddle'.*rtdetr, transformers"):
+        convert(theirs, 'paddle')
+    with pytest.raises(InputError, match="cannot write for 'paddle'"):
+        convert_back(theirs, 'paddle')
+    with pytest.raises(InputError, match="'bbox_head.mask_head.weight'"):
+        convert_back({'bbox_head.mask_head.weight': torch.zeros(1)}, 'rtdetr')
+
+
+A, B = torch.zeros(2), torch.ones(2)
+
+
+@pytest.mark.parametrize(
+    ('content', 'wrapper', 'left'),
+    [
+        ({'w': A}, '', []),
+        ({'w': A, 'epoch': 3}, '', ['epoch']),
+        ({'state_dict': {'w': A}, 'meta': {}}, 'state_dict', ['meta']),
+        ({'model': {'w': B}, 'ema': {'module': {'w': A}, 'updates': 7}}, 'ema.module', ['model', 'ema.updates']),
+        ({'ema': {'w': A}, 'model': {'w': B}}, 'ema', ['model']),
+        ({'ema': {'module': {'module.w': A}}}, 'ema.module', []),
+        ({'ema': None, 'model': {'w': A}}, 'model', ['ema']),
+        ({'ema': {'updates': 7}, 'model': {'w': A}}, 'model', ['ema']),
+        ({'model': {'module.w': A}}, 'model', []),
+        ({'module.w': A}, '', []),
+        ({'module._orig_mod.w': A}, '', []),
+        ({'state_dict': {'w': A}, 'ema_state_dict': {'module.w': B}}, 'state_dict', ['ema_state_dict']),
+    ],
+)
+def test_wrappers_come_off_and_the_average_is_preferred(content: dict, wrapper: str, left: list[str]) -> None:
+    account = convert_accounted(content, 'mmdet')
+    assert list(account.weights) == ['w'] and torch.equal(account.weights['w'], A)
+    assert (account.wrapper, account.left) == (wrapper, left)
+    assert unwrap(content).keys() == {'w'}
+
+
+@pytest.mark.parametrize('content', [{}, {'epoch': 3}, {'model': {}}, {'model': {'state_dict': {'epoch': 3}}}])
+def test_a_checkpoint_without_weights_is_refused(content: dict) -> None:
+    with pytest.raises(InputError, match='no weights in the checkpoint'):
+        unwrap(content)
+
+
+def test_part_of_the_keys_below_module_is_left_as_it_is() -> None:
+    assert unwrap({'module.w': A, 'w': B}).keys() == {'module.w', 'w'}

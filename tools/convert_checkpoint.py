@@ -1,0 +1,56 @@
+"""Convert a checkpoint of the authors' or Hugging Face's RT-DETR to this package's names, or back."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mmdet_iouquery.checkpoints import SOURCES, TARGETS
+from mmdet_iouquery.checkpoints.class_head import parse_class_names
+from mmdet_iouquery.checkpoints.convert_file import convert_file
+from mmdet_iouquery.errors import InputError
+
+
+def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('src', help='.pth, .pt or .safetensors file, or a Hugging Face folder')
+    parser.add_argument('dst', help='.pth or .pt file to write')
+    parser.add_argument(
+        '--source',
+        required=True,
+        choices=SOURCES,
+        help="whose names SRC has; mmdet: this package's own, as mmdet saves them",
+    )
+    parser.add_argument('--to', default='mmdet', choices=TARGETS, help='whose names DST gets (default: mmdet)')
+    parser.add_argument('--classes', help='classes to write weights for, like --source-classes, which it needs')
+    parser.add_argument(
+        '--source-classes',
+        help='classes of SRC in the order of its rows: coco, a,b,c or FILE.json (COCO annotations, or a list of names)',
+    )
+    parser.add_argument('--force', action='store_true', help='replace DST if it exists')
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns the exit status, 2 for input that a person can mend."""
+    args = parse_args(arguments)
+    try:
+        summary = convert_file(
+            args.src,
+            args.dst,
+            args.source,
+            target=args.to,
+            source_classes=parse_class_names(args.source_classes) if args.source_classes is not None else None,
+            target_classes=parse_class_names(args.classes) if args.classes is not None else None,
+            force=args.force,
+        )
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    print(summary)
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
