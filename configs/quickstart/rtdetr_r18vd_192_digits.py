@@ -70,7 +70,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(_delete_=True, type='IterBasedTrainLoop', max_iters=max_iters, val_interval=max_iters // 2)
 optim_wrapper = dict(
     optimizer=dict(lr=learning_rate),
-    paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=1.0))),
+    paramwise_cfg=dict(lr_mult=dict(backbone=1.0)),
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup_iters),

@@ -14,4 +14,4 @@ model = dict(
     neck=dict(out_channels=encoder_dims, feedforward_channels=2048),
     bbox_head=dict(in_channels=[encoder_dims] * 3),
 )
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys=dict(backbone=dict(lr_mult=0.01))))
+optim_wrapper = dict(paramwise_cfg=dict(lr_mult=dict(backbone=0.01)))

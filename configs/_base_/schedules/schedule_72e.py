@@ -11,12 +11,8 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, betas=(0.9, 0.999), weight_decay=1e-4),
     clip_grad=dict(max_norm=0.1, norm_type=2),
-    paramwise_cfg=dict(
-        custom_keys=dict(backbone=dict(lr_mult=0.1)),
-        norm_decay_mult=0,
-        bias_decay_mult=0,
-        bypass_duplicate=True,
-    ),
+    constructor='NoDecayOptimWrapperConstructor',
+    paramwise_cfg=dict(lr_mult=dict(backbone=0.1)),
 )
 param_scheduler = [dict(type='LinearLR', start_factor=0.001, by_epoch=False, begin=0, end=warmup_iters)]
 

@@ -1,0 +1,5 @@
+"""Hooks."""
+
+from .progress_hook import ProgressHook
+
+__all__ = ['ProgressHook']

@@ -1,0 +1,113 @@
+"""Every shipped config builds, trains a step and predicts, and says what the paper's recipe says."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import random_batch, shipped_config
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+
+from mmdet_iouquery.config_files import config_names
+
+CONFIGS = [name for name in config_names() if not name.startswith('_base_')]
+COCO = [name for name in CONFIGS if name.startswith('rtdetr/')]
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request: pytest.FixtureRequest) -> Config:
+    return shipped_config(request.param)
+
+
+def test_there_are_configs() -> None:
+    assert len(COCO) >= 5
+
+
+def test_builds_trains_and_predicts(config: Config) -> None:
+    config.model.data_preprocessor.batch_augments = None
+    before = copy.deepcopy(config.model)
+    model = MODELS.build(config.model)
+    model.init_weights()
+    # mmdet's SingleStageDetector writes train_cfg and test_cfg into the head's config; nothing else may change
+    for key in ('train_cfg', 'test_cfg'):
+        config.model.bbox_head.pop(key, None)
+    assert config.model == before
+    assert set(MODELS.build(config.model).state_dict()) == set(model.state_dict())
+
+    num_classes = config.model.bbox_head.num_classes
+    optimizer = build_optim_wrapper(model, config.optim_wrapper)
+    images, samples = random_batch([2, 0], 96, 128, num_classes)
+    watched = {n: p for n, p in model.named_parameters() if n.startswith('bbox_head.decoder.cls_heads.0')}
+    was = {n: p.detach().clone() for n, p in watched.items()}
+    loss = sum(model.train().loss(images, samples).values())
+    # the first step of a warm-up may move weights by less than they can resolve
+    for group in optimizer.param_groups:
+        group['lr'] = max(group['lr'], 1e-4)
+    optimizer.update_params(loss)
+    assert torch.isfinite(loss) and all(not torch.equal(p, was[n]) for n, p in watched.items())
+
+    with torch.no_grad():
+        results = model.eval().predict(images, samples)
+    for result in results:
+        boxes = result.pred_instances.bboxes
+        assert len(boxes) == min(config.model.test_cfg.max_per_img, boxes.shape[0]) > 0
+        assert torch.isfinite(boxes).all() and boxes[:, 0::2].max() <= 128 and boxes[:, 1::2].max() <= 96
+        assert result.pred_instances.labels.max() < num_classes
+
+
+def test_one_import_line(config: Config) -> None:
+    assert config.custom_imports == {'imports': ['mmdet_iouquery'], 'allow_failed_imports': False}
+    assert config.default_scope == 'mmdet'
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_the_papers_recipe(name: str) -> None:
+    cfg = shipped_config(name)
+    assert cfg.train_cfg.max_epochs == 72 and cfg.auto_scale_lr.base_batch_size == 16
+    assert cfg.train_dataloader.batch_size * 8 == 16
+    wrapper = cfg.optim_wrapper
+    assert wrapper.optimizer == {'type': 'AdamW', 'lr': 1e-4, 'betas': (0.9, 0.999), 'weight_decay': 1e-4}
+    assert wrapper.clip_grad.max_norm == 0.1
+    (ema,) = (hook for hook in cfg.custom_hooks if hook.type == 'EMAHook')
+    assert (ema.momentum, ema.gamma, ema.update_buffers) == (1e-4, 2000, True)
+    sizes = cfg.model.data_preprocessor.batch_augments[0].sizes
+    assert sizes == [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
+    preprocessor = cfg.model.data_preprocessor
+    assert (preprocessor.mean, preprocessor.std, preprocessor.bgr_to_rgb) == ([0] * 3, [255] * 3, True)
+    pipeline = [step.type for step in cfg.train_dataloader.dataset.pipeline]
+    order = ['PhotoMetricDistortion', 'Expand', 'RandomApply', 'RandomFlip', 'Resize']
+    assert [step for step in pipeline if step in order] == order
+
+
+@pytest.mark.parametrize('name', COCO)
+def test_parameter_groups(name: str) -> None:
+    """Norms and biases are not decayed; the backbone learns at a tenth (R101: a hundredth) of the rate."""
+    cfg = shipped_config(name)
+    model = MODELS.build(cfg.model)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    groups = {id(p): group for group in optimizer.param_groups for p in group['params']}
+    norms = {
+        f'{prefix}.{leaf}'
+        for prefix, module in model.named_modules()
+        if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm))
+        for leaf in ('weight', 'bias')
+    }
+    backbone_rate = 1e-6 if 'r101' in name else 1e-5
+    trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
+    assert len(trained) == len(groups)
+    for parameter_name, parameter in trained:
+        group = groups[id(parameter)]
+        undecayed = parameter_name in norms or parameter_name.endswith('bias')
+        assert group['weight_decay'] == (0 if undecayed else 1e-4), parameter_name
+        expected = backbone_rate if parameter_name.startswith('backbone') else 1e-4
+        assert group['lr'] == pytest.approx(expected), parameter_name
+
+
+def test_metafile_names_every_coco_config() -> None:
+    text = (Path(__file__).parents[1] / 'configs' / 'rtdetr' / 'metafile.yml').read_text()
+    for name in COCO:
+        assert f'Config: configs/{name}\n' in text
