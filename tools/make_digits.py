@@ -1,0 +1,36 @@
+"""Make the small handwriting detection set: ``python tools/make_digits.py data/digits``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from mmdet_iouquery.datasets.digits import DigitsRecipe, build_digits
+from mmdet_iouquery.errors import InputError
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    default = DigitsRecipe()
+    parser = argparse.ArgumentParser(description='Write handwritten digits on photographs as a COCO-style set.')
+    parser.add_argument('root', help='folder to make, e.g. data/digits')
+    parser.add_argument('--num-train', type=int, default=default.num_train, help='training pictures (%(default)s)')
+    parser.add_argument('--num-val', type=int, default=default.num_val, help='validation pictures (%(default)s)')
+    parser.add_argument('--image-size', type=int, default=default.image_size, help='side in px (%(default)s)')
+    parser.add_argument('--seed', type=int, default=default.seed, help='seed of every random choice (%(default)s)')
+    parser.add_argument('--max-overlap', type=float, default=default.max_overlap, help='of two boxes (%(default)s)')
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = vars(parse_args(argv))
+    try:
+        build_digits(args.pop('root'), **args)
+    except InputError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
