@@ -9,9 +9,9 @@ _base_ = '../rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
 data_root = 'data/digits/'
 classes = tuple('0123456789')
 image_scale = (192, 192)
-max_iters = 600
+max_iters = 450
 warmup_iters = 50
-decay_at = 480
+decay_at = 360
 learning_rate = 4e-4
 
 model = dict(

@@ -1,0 +1,119 @@
+"""The whole way, as a user goes it: data, training, a kill, resuming, testing, predicting; and what bad input gets."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmdet_iouquery.datasets import build_digits, find_coco_set
+from mmdet_iouquery.engine.quickstart import config_text
+from mmdet_iouquery.engine.resume import latest_checkpoint
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+SIZE, STEPS = 64, 4
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    return build_digits(root, num_train=8, num_val=4, image_size=128, progress=False)
+
+
+@pytest.fixture
+def config(digits: Path, tmp_path: Path) -> Path:
+    path = tmp_path / 'config.py'
+    path.write_text(config_text(find_coco_set(digits), iters=1000, image_size=SIZE))
+    return path
+
+
+def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, TOOLS / f'{name}.py', *arguments]
+    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+
+
+def train_until_killed(config: Path, work_dir: Path) -> Path:
+    """Train for ever, and kill the process as soon as a checkpoint is there."""
+    command = [sys.executable, TOOLS / 'train.py', config, '--work-dir', work_dir]
+    command += ['--cfg-options', f'default_hooks.checkpoint.interval={STEPS}']
+    with open(work_dir.with_suffix('.txt'), 'w') as log:
+        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        while process.poll() is None and latest_checkpoint(work_dir) is None:
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    found = latest_checkpoint(work_dir)
+    assert found is not None, work_dir.with_suffix('.txt').read_text()[-3000:]
+    return found
+
+
+def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / 'run'
+    saved = train_until_killed(config, work_dir)
+    done = int(saved.stem.removeprefix('iter_'))
+    assert done % STEPS == 0
+
+    total = done + STEPS
+    options = [f'train_cfg.max_iters={total}', f'train_cfg.val_interval={total}', 'default_hooks.logger.interval=1']
+    resumed = tool('train', config, '--work-dir', work_dir, '--resume', '--cfg-options', *options)
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert f'resuming from {saved}' in resumed.stdout
+    steps = [line.split('[')[1].split('/')[0].strip() for line in resumed.stdout.splitlines() if 'Iter(train)' in line]
+    assert [int(step) for step in steps] == list(range(done + 1, total + 1))
+    final = work_dir / f'iter_{total}.pth'
+    assert latest_checkpoint(work_dir) == final
+
+    tested = tool('test', config, final, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'found')
+    assert tested.returncode == 0, tested.stderr[-3000:]
+    metrics = json.loads((tmp_path / 'found.metrics.json').read_text())
+    assert 0 <= metrics['coco/bbox_mAP'] <= 1
+    assert len(json.loads((tmp_path / 'found.bbox.json').read_text())) > 0
+
+    predicted_like_mmdet(config, final)
+
+
+def predicted_like_mmdet(config: Path, checkpoint: Path) -> None:
+    """mmdet's DetInferencer takes our config and checkpoint, and finds what the model finds."""
+    from mmdet.apis import DetInferencer
+
+    inferencer = DetInferencer(model=str(config), weights=str(checkpoint), device='cpu', show_progress=False)
+    picture = sorted(Path(inferencer.cfg.val_dataloader.dataset.data_prefix.img).glob('*.jpg'))[0]
+    (result,) = inferencer(str(picture), no_save_vis=True, return_datasamples=False)['predictions']
+    scores, boxes = torch.tensor(result['scores']), torch.tensor(result['bboxes'])
+    assert len(scores) == 100 and (scores[:-1] >= scores[1:]).all() and scores.max() <= 1
+    assert boxes.min() >= 0 and boxes.max() <= 128 + 1e-3
+
+
+def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / 'my run'
+    arguments = ['--data', digits, '--work-dir', work_dir, '--image-size', SIZE]
+    done = tool('quickstart', *arguments, '--iters', 3)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for line in ('COCO AP', 'pictures.png', 'iter_3.pth', 'config.py'):
+        assert line in done.stdout
+    assert len(list((work_dir / 'pictures').glob('*.png'))) == 4 and (work_dir / 'pictures.png').is_file()
+    refused = tool('quickstart', *arguments, '--iters', 5)
+    assert refused.returncode == 2 and 'holds a run with other settings' in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ('options', 'message'),
+    [
+        (['model.bbox_head.num_classes=9'], r'model.bbox_head.num_classes.*9.*10'),
+        (['train_dataloader.dataset.ann_file=/nowhere/train.json'], r'/nowhere/train.json'),
+        (['load_from=/nowhere/weights.pth'], r'there is no checkpoint /nowhere/weights.pth'),
+    ],
+    ids=['class count', 'annotations', 'weights'],
+)
+def test_bad_input_is_said_before_training(config: Path, tmp_path: Path, options: list[str], message: str) -> None:
+    done = tool('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
+    assert done.returncode == 2 and 'Traceback' not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1 and re.search(message, errors[0]), done.stderr
+    assert not list((tmp_path / 'run').glob('*.pth'))
