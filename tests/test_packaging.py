@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import email
 import importlib.util
+import json
+import math
+import os
 import re
 import shutil
 import subprocess
@@ -186,3 +189,61 @@ def test_config_names_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
 def test_empty_installation_says_so(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='the installation is incomplete'):
         config_path('rtdetr/rtdetr_r18vd.py', tmp_path)
+
+
+RUN_EVERY_CONFIG = """
+import json, sys
+import mmdet_iouquery
+from mmdet_iouquery.config_files import config_names, config_path
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from mmdet.utils import register_all_modules
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.structures import InstanceData
+
+register_all_modules(init_default_scope=True)
+done = {}
+for name in config_names():
+    if name.startswith('_base_'):
+        continue
+    cfg = Config.fromfile(config_path(name))
+    cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model).train()
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 96), batch_input_shape=(64, 96), scale_factor=(1.0, 1.0)))
+    sample.gt_instances = InstanceData(bboxes=torch.tensor([[8.0, 8.0, 40.0, 60.0]]), labels=torch.tensor([0]))
+    images = torch.rand(1, 3, 64, 96)
+    model.train()
+    for module in model.modules():  # one picture of 64 x 96 leaves batch norm too little to go by
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.eval()
+    loss = sum(model.loss(images, [sample]).values())
+    build_optim_wrapper(model, cfg.optim_wrapper).update_params(loss)
+    with torch.no_grad():
+        (result,) = model.eval().predict(images, [sample])
+    done[name] = [loss.item(), len(result.pred_instances)]
+print(json.dumps({'from': mmdet_iouquery.__file__, 'done': done}))
+"""
+
+
+def test_every_config_runs_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    site, empty = tmp_path / 'site', tmp_path / 'empty'
+    empty.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    run = subprocess.run(
+        [sys.executable, '-c', RUN_EVERY_CONFIG],
+        cwd=empty,
+        env={**os.environ, 'PYTHONPATH': str(site)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    report = json.loads(run.stdout.splitlines()[-1])
+    assert Path(report['from']).is_relative_to(site)
+    assert set(report['done']) == {name for name in config_names() if not name.startswith('_base_')}
+    for name, (loss, detections) in report['done'].items():
+        assert math.isfinite(loss) and loss > 0 and detections > 0, name
