@@ -108,7 +108,7 @@ def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path) -> None:
     [
         (['model.bbox_head.num_classes=9'], r'model.bbox_head.num_classes.*9.*10'),
         (['train_dataloader.dataset.ann_file=/nowhere/train.json'], r'/nowhere/train.json'),
-        (['load_from=/nowhere/weights.pth'], r'there is no checkpoint /nowhere/weights.pth'),
+        (['load_from=/nowhere/weights.pth'], r'there is no file /nowhere/weights.pth'),
     ],
     ids=['class count', 'annotations', 'weights'],
 )

@@ -45,7 +45,7 @@ class ConvertedPretrained:
             InputError: the file cannot be read or converted, or its keys or shapes are not the module's.
         """
         print_log(f'load {self.source} weights from {self.checkpoint}', logger='current')
-        weights = convert(_load(self.checkpoint), self.source)
+        weights = convert(load_checkpoint(self.checkpoint), self.source)
         if self.prefix is not None:
             weights = {k[len(self.prefix) :]: v for k, v in weights.items() if k.startswith(self.prefix)}
         self._check(module, weights)
@@ -80,7 +80,12 @@ def _some(keys: list[str], most: int = 5) -> str:
     return ', '.join(keys[:most]) + more
 
 
-def _load(checkpoint: str) -> Mapping[str, Any]:
+def load_checkpoint(checkpoint: str) -> Mapping[str, Any]:
+    """Content of a checkpoint, code in it refused: a local file or folder, or an address that mmengine can fetch.
+
+    Raises:
+        InputError: it cannot be fetched or read, or is no checkpoint.
+    """
     if ':' not in checkpoint or os.path.exists(checkpoint):
         return read_checkpoint(checkpoint)
     try:
@@ -88,6 +93,11 @@ def _load(checkpoint: str) -> Mapping[str, Any]:
             return CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu', logger='silent')
     except pickle.UnpicklingError as error:
         raise InputError(unpickling_message(checkpoint, error)) from error
+    except OSError as error:
+        raise InputError(
+            f'cannot fetch {checkpoint} ({error}); download it by hand and name the local file, or set the init_cfg '
+            'that names it to None to start from random weights'
+        ) from error
 
 
 @contextmanager

@@ -38,6 +38,17 @@ class DenoisingLayout:
         """P, the number of denoising queries of an image."""
         return self.truth.shape[1]
 
+    def to(self, device: torch.device | str | None) -> DenoisingLayout:
+        """The same on another device; None: as it is."""
+        image, query, truth = (index.to(device) for index in self.pairs)
+        return DenoisingLayout(
+            self.num_groups,
+            self.truth.to(device),
+            self.padded.to(device),
+            self.negative.to(device),
+            (image, query, truth),
+        )
+
     def attention_mask(self, num_queries: int) -> Tensor:
         """(P + Q, P + Q) bool, True = may not attend: no group sees another, and no matching query sees any group."""
         total = self.num_denoising + num_queries
@@ -50,7 +61,7 @@ class DenoisingLayout:
         return mask
 
 
-def _slots(counts: Sequence[int], limit: int, device: torch.device | str | None) -> tuple[Tensor, Tensor]:
+def _slots(counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:
     """Ground-truth index (B, S) and padding mask (B, S); an image over ``limit`` boxes gives some of them."""
     width = max(1, min(max(counts, default=0), limit))
     truth = torch.zeros(len(counts), width, dtype=torch.long)
@@ -61,7 +72,7 @@ def _slots(counts: Sequence[int], limit: int, device: torch.device | str | None)
         truth[image, : len(chosen)] = start + chosen
         padded[image, : len(chosen)] = False
         start += count
-    return truth.to(device), padded.to(device)
+    return truth, padded
 
 
 def denoising_layout(
@@ -81,13 +92,14 @@ def denoising_layout(
     """
     if num_denoising < 1:
         raise ValueError(f'num_denoising must be at least 1, got {num_denoising}; leave the denoising part out instead')
-    truth, padded = _slots(counts, num_denoising, device)
+    truth, padded = _slots(counts, num_denoising)
     width = truth.shape[1]
     num_groups = max(1, num_denoising // width) if any(counts) else 1
     truth, padded = truth.repeat(1, 2 * num_groups), padded.repeat(1, 2 * num_groups)
-    negative = (torch.arange(truth.shape[1], device=device) // width) % 2 == 1
+    negative = (torch.arange(truth.shape[1]) // width) % 2 == 1
     image, query = torch.nonzero(~padded & ~negative, as_tuple=True)
-    return DenoisingLayout(num_groups, truth, padded, negative, (image, query, truth[image, query]))
+    # laid out on the host, where sizes that depend on the data make nobody wait
+    return DenoisingLayout(num_groups, truth, padded, negative, (image, query, truth[image, query])).to(device)
 
 
 def contrastive_noise(

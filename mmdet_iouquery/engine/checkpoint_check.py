@@ -4,24 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..checkpoints import unwrap
+from ..checkpoints.initializer import load_checkpoint
 from ..errors import InputError
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:
     """The weights in a checkpoint file or URL; :class:`InputError` when it is missing or no checkpoint."""
-    if '://' not in str(path) and not Path(path).is_file():
-        raise InputError(f'there is no checkpoint {path}')
-    try:
-        content = CheckpointLoader.load_checkpoint(str(path), map_location='cpu')
-    except Exception as error:
-        raise InputError(f'{path} cannot be read as a PyTorch checkpoint ({type(error).__name__}: {error})') from error
-    weights = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not any(isinstance(value, Tensor) for value in weights.values()):
-        raise InputError(f'{path} holds no weights')
-    return {key.removeprefix('module.'): value for key, value in weights.items() if isinstance(value, Tensor)}
+    return unwrap(load_checkpoint(str(path)))
 
 
 def check_checkpoint(model: nn.Module, path: str | Path) -> None:

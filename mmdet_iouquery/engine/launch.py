@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.runner import Runner
 from torch import nn
@@ -65,6 +66,10 @@ def train(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     cfg = load_config(args)
     if args.amp:
+        if not torch.cuda.is_available():
+            raise InputError(
+                '--amp needs a CUDA device, and torch sees none; leave it out to train in single precision'
+            )
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

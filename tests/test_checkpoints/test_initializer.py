@@ -173,3 +173,9 @@ def test_it_is_registered_where_mmengine_and_mmdet_look() -> None:
 
     assert OF_MMDET.get('ConvertedPretrained') is OF_MMENGINE.get('ConvertedPretrained')
     assert OF_MMENGINE.get('ConvertedPretrained') is initializer.ConvertedPretrained
+
+
+def test_an_address_that_cannot_be_fetched_is_said_with_the_way_out() -> None:
+    # nobody listens on port 9 of this machine
+    with pytest.raises(InputError, match=r'cannot fetch http://127.0.0.1:9/none.pth.*local file.*None'):
+        initializer.load_checkpoint('http://127.0.0.1:9/none.pth')
