@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -30,7 +31,7 @@ class ProgressHook(Hook):
                 initial=runner.iter,
                 desc='training',
                 unit='step',
-                mininterval=1.0,
+                mininterval=1.0 if sys.stderr.isatty() else 15.0,
                 dynamic_ncols=True,
             )
 
