@@ -9,10 +9,9 @@ _base_ = '../rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
 data_root = 'data/digits/'
 classes = tuple('0123456789')
 image_scale = (192, 192)
-max_iters = 450
+max_iters = 550
 warmup_iters = 50
-decay_at = 360
-learning_rate = 4e-4
+learning_rate = 8e-4
 
 model = dict(
     data_preprocessor=dict(batch_augments=None),
@@ -74,7 +73,7 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup_iters),
-    dict(type='MultiStepLR', by_epoch=False, milestones=[decay_at], gamma=0.1),
+    dict(type='LinearLR', start_factor=1.0, end_factor=0.02, by_epoch=False, begin=warmup_iters, end=max_iters),
 ]
 default_hooks = dict(
     logger=dict(interval=100),

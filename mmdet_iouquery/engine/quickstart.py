@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         '--data', help='folder or JSON file of your own COCO-style set (default: handwritten digits, made here)'
     )
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
-    parser.add_argument('--iters', type=_positive, default=450, help='training steps of 4 pictures (default: 450)')
+    parser.add_argument('--iters', type=_positive, default=550, help='training steps of 4 pictures (default: 550)')
     parser.add_argument(
         '--image-size', type=_positive, default=192, help='side in pixels that pictures are resized to (default: 192)'
     )
@@ -103,6 +103,7 @@ _base_ = [{config_path(BASE)!r}]
 classes = {tuple(coco.classes)!r}
 image_scale = ({image_size}, {image_size})
 max_iters = {iters}
+warmup_iters = {min(50, iters // 2)}
 
 model = dict(bbox_head=dict(num_classes=len(classes)))
 
@@ -133,8 +134,8 @@ test_evaluator = val_evaluator
 
 train_cfg = dict(max_iters=max_iters, val_interval=max(1, max_iters // 2))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=max(1, min(50, max_iters // 10))),
-    dict(type='MultiStepLR', by_epoch=False, milestones=[max(1, max_iters * 4 // 5)], gamma=0.1),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup_iters),
+    dict(type='LinearLR', start_factor=1.0, end_factor=0.02, by_epoch=False, begin=warmup_iters, end=max_iters),
 ]
 default_hooks = dict(checkpoint=dict(interval=max(1, max_iters // 4)))
 '''
