@@ -59,17 +59,17 @@ def _parser() -> argparse.ArgumentParser:
         '--data', help='folder or JSON file of your own COCO-style set (default: handwritten digits, made here)'
     )
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
-    parser.add_argument('--iters', type=_positive, default=550, help='training steps of 4 pictures (default: 550)')
+    parser.add_argument('--iters', type=_at_least_two, default=550, help='training steps of 4 pictures (default: 550)')
     parser.add_argument(
-        '--image-size', type=_positive, default=192, help='side in pixels that pictures are resized to (default: 192)'
+        '--image-size', type=_at_least_two, default=192, help='side in pixels that pictures are resized to (default: 192)'
     )
     return parser
 
 
-def _positive(text: str) -> int:
+def _at_least_two(text: str) -> int:
     value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not a positive number')
+    if value < 2:
+        raise argparse.ArgumentTypeError(f'{text} is less than 2')
     return value
 
 
