@@ -7,7 +7,7 @@ USE_CURRENT ?=
 # For `make quickstart`: a folder of your own data, and where to write.
 DATA ?=
 WORK_DIR ?=
-# For `make test`: more arguments for pytest.
+# More arguments: for pytest in `make test`, for tools/quickstart.py in `make quickstart` (such as --image-size 320).
 ARGS ?=
 EXTRAS ?= quickstart,convert,test,dev
 
@@ -37,7 +37,7 @@ setup: ## make .venv with torch, the package family and this package (USE_CURREN
 quickstart: EXTRAS := quickstart,convert
 quickstart: ## train on a small sample set, or on DATA=/path; results in WORK_DIR=/path
 	$(SETUP)
-	@"$(RUN)" tools/quickstart.py $${DATA:+--data "$$DATA"} $${WORK_DIR:+--work-dir "$$WORK_DIR"}
+	@"$(RUN)" tools/quickstart.py $${DATA:+--data "$$DATA"} $${WORK_DIR:+--work-dir "$$WORK_DIR"} $(ARGS)
 
 test: EXTRAS := $(TEST_EXTRAS)
 test: ## run the tests and print their coverage

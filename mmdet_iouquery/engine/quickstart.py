@@ -15,7 +15,7 @@ from ..config_files import config_path
 from ..datasets import CocoSet, build_digits, find_coco_set
 from ..errors import InputError
 
-BASE = 'quickstart/rtdetr_r18vd_192_digits.py'
+BASE = 'quickstart/rtdetr_r18vd_160_digits.py'
 NUM_PICTURES, SCORE_THR = 8, 0.5
 
 
@@ -59,9 +59,9 @@ def _parser() -> argparse.ArgumentParser:
         '--data', help='folder or JSON file of your own COCO-style set (default: handwritten digits, made here)'
     )
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
-    parser.add_argument('--iters', type=_at_least_two, default=550, help='training steps of 4 pictures (default: 550)')
+    parser.add_argument('--iters', type=_at_least_two, default=640, help='training steps of 4 pictures (default: 640)')
     parser.add_argument(
-        '--image-size', type=_at_least_two, default=192, help='side in pixels that pictures are resized to (default: 192)'
+        '--image-size', type=_at_least_two, default=160, help='side in pixels that pictures are resized to (default: 160)'
     )
     return parser
 

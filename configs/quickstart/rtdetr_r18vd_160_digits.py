@@ -8,10 +8,10 @@ _base_ = '../rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
 
 data_root = 'data/digits/'
 classes = tuple('0123456789')
-image_scale = (192, 192)
-max_iters = 550
+image_scale = (160, 160)
+max_iters = 640
 warmup_iters = 50
-learning_rate = 8e-4
+learning_rate = 1.2e-3
 
 model = dict(
     data_preprocessor=dict(batch_augments=None),
