@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -46,7 +47,7 @@ def train_until_killed(config: Path, work_dir: Path) -> Path:
     with open(work_dir.with_suffix('.txt'), 'w') as log:
         process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
         while process.poll() is None and latest_checkpoint(work_dir) is None:
-            pass
+            time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
     found = latest_checkpoint(work_dir)
