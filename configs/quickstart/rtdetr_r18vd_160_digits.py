@@ -9,7 +9,7 @@ _base_ = '../rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
 data_root = 'data/digits/'
 classes = tuple('0123456789')
 image_scale = (160, 160)
-max_iters = 640
+max_iters = 600
 warmup_iters = 50
 learning_rate = 1.2e-3
 

@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         '--data', help='folder or JSON file of your own COCO-style set (default: handwritten digits, made here)'
     )
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
-    parser.add_argument('--iters', type=_at_least_two, default=640, help='training steps of 4 pictures (default: 640)')
+    parser.add_argument('--iters', type=_at_least_two, default=600, help='training steps of 4 pictures (default: 600)')
     parser.add_argument(
         '--image-size', type=_at_least_two, default=160, help='side in pixels that pictures are resized to (default: 160)'
     )
