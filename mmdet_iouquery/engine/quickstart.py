@@ -61,7 +61,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
     parser.add_argument('--iters', type=_at_least_two, default=600, help='training steps of 4 pictures (default: 600)')
     parser.add_argument(
-        '--image-size', type=_at_least_two, default=160, help='side in pixels that pictures are resized to (default: 160)'
+        '--image-size',
+        type=_at_least_two,
+        default=160,
+        help='pictures are resized to this side in pixels (default: 160)',
     )
     return parser
 
