@@ -54,7 +54,8 @@ def test_builds_trains_and_predicts(config: Config) -> None:
         results = model.eval().predict(images, samples)
     for result in results:
         boxes = result.pred_instances.bboxes
-        assert len(boxes) == min(config.model.test_cfg.max_per_img, boxes.shape[0]) > 0
+        # 96 x 128 has 252 tokens: never fewer query-class pairs than detections asked for
+        assert len(boxes) == config.model.test_cfg.max_per_img
         assert torch.isfinite(boxes).all() and boxes[:, 0::2].max() <= 128 and boxes[:, 1::2].max() <= 96
         assert result.pred_instances.labels.max() < num_classes
 

@@ -20,6 +20,11 @@ _CLASS_HEAD = re.compile(r'(?:.*\.)?(?:query_selector\.cls_head|decoder\.cls_hea
 _LABEL_EMBEDDING = re.compile(r'(?:.*\.)?denoising\.label_embedding\.(weight)')
 
 
+def has_class_rows(key: str) -> bool:
+    """Whether the weight of that name has a row for each class: class heads, and the embedding of denoising labels."""
+    return bool(_CLASS_HEAD.fullmatch(key) or _LABEL_EMBEDDING.fullmatch(key))
+
+
 def select_classes(
     state_dict: Mapping[str, Tensor],
     source_classes: Sequence[str],

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from ..checkpoints import unwrap
+from ..checkpoints.class_head import has_class_rows
 from ..checkpoints.initializer import load_checkpoint
 from ..errors import InputError
 
@@ -25,7 +26,7 @@ def check_checkpoint(model: nn.Module, path: str | Path) -> None:
     """
     weights, wanted = load_weights(path), model.state_dict()
     differing = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
-    classes = [key for key in differing if key.endswith(_CLASS_ROWS)]
+    classes = [key for key in differing if has_class_rows(key)]
     if classes and len(classes) == len(differing):
         has, needs = len(weights[classes[0]]), len(wanted[classes[0]])
         raise InputError(
@@ -45,11 +46,3 @@ def check_checkpoint(model: nn.Module, path: str | Path) -> None:
             f'{path} does not fit the model: weights {", ".join(problems)}; use the config it was trained with, or '
             f'convert it with tools/convert_checkpoint.py if it comes from another project'
         )
-
-
-_CLASS_ROWS = (
-    'cls_head.weight',
-    'cls_head.bias',
-    'label_embedding.weight',
-    *(f'cls_heads.{i}.{leaf}' for i in range(16) for leaf in ('weight', 'bias')),
-)

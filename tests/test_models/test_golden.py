@@ -54,7 +54,7 @@ def test_prediction(case: tuple[str, nn.Module]) -> None:
         assert np.abs(boxes[image][ours] - reference['boxes'][image][theirs]).max() < 1e-4
 
 
-def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predictions, Targets, Targets]:
+def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predictions, Targets]:
     """Losses of the golden batch with the authors' denoising draw, and the last layer's matching predictions."""
     _, height, width = CASES[name]
     reference = golden(name)
@@ -80,7 +80,7 @@ def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predicti
     decoder = head.decoder(selection.queries.after(queries), memory, denoising.attention_mask)
     losses = head.criterion(decoder, selection.encoder, targets, denoising)
     last = Predictions(*(part[-1:, :, layout.num_denoising :].detach() for part in decoder))
-    return losses, last, targets, selection
+    return losses, last, targets
 
 
 def their_name(name: str, num_layers: int) -> str:
@@ -97,7 +97,7 @@ def their_name(name: str, num_layers: int) -> str:
 def test_training(case: tuple[str, nn.Module]) -> None:
     name, model = case
     reference = golden(name)
-    losses, last, targets, selection = train_step(name, model)
+    losses, last, targets = train_step(name, model)
     num_layers = len(model.bbox_head.decoder.layers)
 
     theirs = {key: float(reference[key]) for key in reference if key.startswith('loss/')}

@@ -1,4 +1,4 @@
-"""Matching and losses of all layers, of the encoder and of the denoising queries, in one pass."""
+"""Matching and losses of all layers and the encoder in one pass, and of the denoising queries in another."""
 
 from __future__ import annotations
 
