@@ -17,6 +17,11 @@ class Memory(NamedTuple):
     """Height and width of each level in tokens: plain numbers."""
     padding: Tensor | None = None
     """(B, N) bool, tokens whose centre lies beyond the image, in what a batch was padded with; None: there are none."""
+    extent: Tensor | None = None
+    """(B, 2) in (0, 1], the part of the maps' width and height that boxes refer to, from the upper left corner: what
+    the image covers of a padded input, where boxes are normalised by the image; None: boxes refer to the whole maps."""
+    position: Tensor | None = None
+    """(B, N, D), position codes of the tokens; None: a decoder that needs some makes its own."""
 
 
 class Queries(NamedTuple):
@@ -26,10 +31,21 @@ class Queries(NamedTuple):
     """(B, Q, D)."""
     anchors_unact: Tensor
     """(B, Q, 4), logits of cx, cy, w, h."""
+    position: Tensor | None = None
+    """(B, Q, D), learned position codes, added to the code that the decoder makes of the anchors; None: there are
+    none."""
 
     def after(self, first: Queries) -> Queries:
         """``first``, then these, as one sequence."""
-        return Queries(*(torch.cat(pair, dim=1) for pair in zip(first, self)))
+        content, anchors_unact = (torch.cat(pair, dim=1) for pair in zip(first[:2], self[:2]))
+        if first.position is None and self.position is None:
+            return Queries(content, anchors_unact)
+        positions = [torch.zeros_like(q.content) if q.position is None else q.position for q in (first, self)]
+        return Queries(content, anchors_unact, torch.cat(positions, dim=1))
+
+    def at(self, encoded_anchors: Tensor) -> Tensor:
+        """Position codes (B, Q, D): ``encoded_anchors`` (B, Q, D) and, where there are some, the learned ones."""
+        return encoded_anchors if self.position is None else encoded_anchors + self.position
 
 
 class Predictions(NamedTuple):
@@ -46,10 +62,16 @@ class Selection(NamedTuple):
 
     queries: Queries
     """Detached from the encoder where the reference detaches them."""
-    encoder: Predictions | None
+    encoder: Predictions | None = None
     """The encoder's own prediction for each selected token, L = 1, for its loss; None: the selector has none."""
-    token_index: Tensor | None
+    token_index: Tensor | None = None
     """(B, Q) int64, the tokens chosen; None: the queries come from no token."""
+    iou_aware: bool = True
+    """Whether the encoder's class scores are to learn the IoU of their boxes, or the label alone."""
+    class_agnostic: bool = False
+    """Whether the encoder tells objects from background only, by class 0 (Deformable DETR's two stages)."""
+    iou_logits: Tensor | None = None
+    """(1, B, Q), the encoder's own prediction of its boxes' IoU; None: it makes none."""
 
 
 class Targets(NamedTuple):

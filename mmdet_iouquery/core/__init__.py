@@ -12,13 +12,15 @@ from .boxes import (
     box_cxcywh_to_xyxy,
     box_iou_elementwise,
     box_xyxy_to_cxcywh,
+    complete_box_iou_elementwise,
+    distance_box_iou_elementwise,
     generalized_box_iou_elementwise,
     inverse_sigmoid,
 )
 from .deformable_attention import multi_scale_deformable_attention
-from .denoising import DenoisingLayout, contrastive_noise, denoising_layout
+from .denoising import DenoisingLayout, denoising_layout, noisy_truth
 from .matching import MatchCosts, hungarian_pairs
-from .position_encoding import sine_position_encoding_2d
+from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .selection import gather_tokens, top_detections, top_tokens
 from .varifocal import varifocal_loss
 
@@ -28,15 +30,20 @@ __all__ = [
     'box_cxcywh_to_xyxy',
     'box_iou_elementwise',
     'box_xyxy_to_cxcywh',
-    'contrastive_noise',
+    'complete_box_iou_elementwise',
     'denoising_layout',
+    'distance_box_iou_elementwise',
     'gather_tokens',
     'generalized_box_iou_elementwise',
     'grid_anchors',
     'hungarian_pairs',
     'inverse_sigmoid',
     'multi_scale_deformable_attention',
+    'noisy_truth',
+    'sine_anchor_encoding',
+    'sine_encoding',
     'sine_position_encoding_2d',
+    'sine_token_encoding',
     'top_detections',
     'top_tokens',
     'varifocal_loss',

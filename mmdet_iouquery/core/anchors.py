@@ -17,6 +17,7 @@ def grid_anchors(
     *,
     grid_size: float = 0.05,
     eps: float = 1e-2,
+    extent: Tensor | None = None,
     device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One square anchor a token, centred on it, twice as wide on each coarser level (as in DINO and RT-DETR).
@@ -25,10 +26,11 @@ def grid_anchors(
         spatial_shapes: height and width in tokens of each level, finest first.
         grid_size: side of the finest level's anchors, as a fraction of the input.
         eps: an anchor is valid when all four numbers lie within (eps, 1 - eps).
+        extent: (B, 2) in (0, 1], the part of the maps' width and height that anchors refer to; None: the whole.
 
     Returns:
-        ``anchors_unact`` (1, N, 4), float32 logits of cx, cy, w, h, ``INVALID_ANCHOR_UNACT`` where invalid; and
-        ``valid`` (1, N, 1), bool.
+        ``anchors_unact`` (1, N, 4), or (B, N, 4) with an ``extent``, float32 logits of cx, cy, w, h, ``INVALID_ANCHOR_UNACT`` where invalid; and
+        ``valid`` (1 or B, N, 1), bool.
     """
     levels = []
     for level, (height, width) in enumerate(spatial_shapes):
@@ -38,5 +40,7 @@ def grid_anchors(
         grid_y, grid_x = torch.meshgrid(y, x, indexing='ij')
         levels.append(torch.stack([grid_x, grid_y, side, side], dim=-1).flatten(0, 1))
     anchors = torch.cat(levels).unsqueeze(0)
+    if extent is not None:
+        anchors = torch.cat([anchors[..., :2] / extent.unsqueeze(1), anchors[..., 2:].expand(len(extent), -1, -1)], -1)
     valid = ((anchors > eps) & (anchors < 1 - eps)).all(-1, keepdim=True)
     return torch.where(valid, torch.log(anchors / (1 - anchors)), INVALID_ANCHOR_UNACT), valid

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -54,3 +56,21 @@ def generalized_box_iou_elementwise(a_xyxy: Tensor, b_xyxy: Tensor, eps: float =
     high = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:])
     hull = (high - low).clamp(min=0).prod(-1)
     return intersection / union.clamp(min=eps) - (hull - union) / hull.clamp(min=eps)
+
+
+def distance_box_iou_elementwise(a_xyxy: Tensor, b_xyxy: Tensor, eps: float = 1e-7) -> Tensor:
+    """IoU less the squared distance of the centres over the squared diagonal of the hull, in [-1, 1] (DIoU, eq. 7)."""
+    low = torch.minimum(a_xyxy[..., :2], b_xyxy[..., :2])
+    high = torch.maximum(a_xyxy[..., 2:], b_xyxy[..., 2:])
+    diagonal = (high - low).pow(2).sum(-1)
+    shift = 0.5 * (a_xyxy[..., :2] + a_xyxy[..., 2:] - b_xyxy[..., :2] - b_xyxy[..., 2:])
+    return box_iou_elementwise(a_xyxy, b_xyxy, eps) - shift.pow(2).sum(-1) / diagonal.clamp(min=eps)
+
+
+def complete_box_iou_elementwise(a_xyxy: Tensor, b_xyxy: Tensor, eps: float = 1e-7) -> Tensor:
+    """DIoU less a term for differing aspect ratios, in [-2, 1] (Zheng et al. 2020, eq. 8 to 11)."""
+    width, height = (torch.stack([a_xyxy, b_xyxy])[..., 2:] - torch.stack([a_xyxy, b_xyxy])[..., :2]).unbind(-1)
+    angle = torch.atan(width / height.clamp(min=eps))
+    v = 4 / math.pi**2 * (angle[0] - angle[1]) ** 2
+    alpha = v / (1 - box_iou_elementwise(a_xyxy, b_xyxy, eps) + v).clamp(min=eps)
+    return distance_box_iou_elementwise(a_xyxy, b_xyxy, eps) - alpha * v

@@ -1,4 +1,4 @@
-"""Contrastive denoising queries (DN-DETR section 4; DINO section 3.3): their layout and their noise.
+"""Denoising queries (DN-DETR section 4; contrastive: DINO section 3.3): their layout and their noise.
 
 Nobody else needs to know how groups lie in the sequence: :func:`denoising_layout` gives the index of every query's
 ground truth, the attention mask, and the pairs that the loss uses.
@@ -17,10 +17,10 @@ from .boxes import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh, inverse_sigmoid
 
 @dataclass(frozen=True)
 class DenoisingLayout:
-    """Where each denoising query comes from. G groups of 2 * S queries: S positives, then S negatives.
+    """Where each denoising query comes from. G groups of S positives and, if contrastive, S negatives after them.
 
     S is the largest number of boxes in an image, at least 1; images with fewer boxes have padding slots, so P = 2 * S
-    * G queries an image.
+    * G queries an image, or S * G.
     """
 
     num_groups: int
@@ -76,33 +76,43 @@ def _slots(counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:
 
 
 def denoising_layout(
-    counts: Sequence[int], num_denoising: int, *, device: torch.device | str | None = None
+    counts: Sequence[int],
+    num_denoising: int,
+    *,
+    contrastive: bool = True,
+    num_groups: int | None = None,
+    device: torch.device | str | None = None,
 ) -> DenoisingLayout:
-    """Lay out groups so that positives and negatives together come to about ``2 * num_denoising`` queries.
+    """Lay out groups so that there are about ``num_denoising`` positives, and at most as many negatives.
 
-    Never more than that: an image with more than ``num_denoising`` boxes gives a random choice of them. A batch without
+    Never more than that: an image with more boxes than there is room for gives a random choice of them. A batch without
     any box has one group of padding, so that the same parameters take part in every step.
 
     Args:
         counts: number of ground-truth boxes of each image.
         num_denoising: positives to aim at, at least 1.
+        contrastive: with negatives.
+        num_groups: the number of groups, at most ``num_denoising``; None: as many as there is room for.
 
     Raises:
-        ValueError: ``num_denoising`` is below 1.
+        ValueError: ``num_denoising`` is below 1, or ``num_groups`` outside [1, num_denoising].
     """
     if num_denoising < 1:
         raise ValueError(f'num_denoising must be at least 1, got {num_denoising}; leave the denoising part out instead')
-    truth, padded = _slots(counts, num_denoising)
+    if num_groups is not None and not 1 <= num_groups <= num_denoising:
+        raise ValueError(f'num_groups must lie in [1, num_denoising={num_denoising}], got {num_groups}')
+    truth, padded = _slots(counts, num_denoising // (num_groups or 1))
     width = truth.shape[1]
-    num_groups = max(1, num_denoising // width) if any(counts) else 1
-    truth, padded = truth.repeat(1, 2 * num_groups), padded.repeat(1, 2 * num_groups)
-    negative = (torch.arange(truth.shape[1]) // width) % 2 == 1
+    groups = (num_groups or max(1, num_denoising // width)) if any(counts) else 1
+    parts = 2 if contrastive else 1
+    truth, padded = truth.repeat(1, parts * groups), padded.repeat(1, parts * groups)
+    negative = (torch.arange(truth.shape[1]) // width) % parts == 1
     image, query = torch.nonzero(~padded & ~negative, as_tuple=True)
     # laid out on the host, where sizes that depend on the data make nobody wait
-    return DenoisingLayout(num_groups, truth, padded, negative, (image, query, truth[image, query])).to(device)
+    return DenoisingLayout(groups, truth, padded, negative, (image, query, truth[image, query])).to(device)
 
 
-def contrastive_noise(
+def noisy_truth(
     layout: DenoisingLayout,
     labels: Tensor,
     boxes: Tensor,
@@ -110,15 +120,19 @@ def contrastive_noise(
     *,
     label_noise_ratio: float = 0.5,
     box_noise_scale: float = 1.0,
+    box_noise: str = 'corners',
 ) -> tuple[Tensor, Tensor]:
     """Draw noisy labels and boxes for a layout.
 
-    A label is replaced by a random class with probability ``label_noise_ratio / 2``. Each corner coordinate moves by
-    up to ``box_noise_scale`` half sizes of the box, negatives by one to two times as much (DINO, figure 4), and is
-    kept inside the image.
+    A label is replaced by a random class with probability ``label_noise_ratio / 2``.
 
     Args:
         labels: (T,) int64. boxes: (T, 4), of the whole batch.
+        box_noise_scale: how far boxes move; 0: not at all.
+        box_noise: 'corners', each corner coordinate moves by up to ``box_noise_scale`` half sizes of the box, negatives
+            by one to two times as much (DINO, figure 4); 'centre_size', the centre moves by up to as much and each
+            side grows or shrinks by up to ``box_noise_scale`` of itself (DN-DETR, section 4.2), without negatives. In
+            both the box is kept inside the image.
 
     Returns:
         labels (B, P), ``num_classes`` where padded; boxes_unact (B, P, 4), logits of cx, cy, w, h.
@@ -130,10 +144,13 @@ def contrastive_noise(
         flip = torch.rand(noisy_labels.shape, device=labels.device) < 0.5 * label_noise_ratio
         noisy_labels = torch.where(flip, torch.randint_like(noisy_labels, num_classes), noisy_labels)
     if box_noise_scale > 0:
-        magnitude = torch.rand_like(noisy_boxes) + layout.negative[None, :, None]
-        sign = torch.randint_like(noisy_boxes, 2) * 2 - 1
-        half_size = 0.5 * noisy_boxes[..., 2:].repeat(1, 1, 2)
-        corners = box_cxcywh_to_xyxy(noisy_boxes) + box_noise_scale * sign * magnitude * half_size
+        move = torch.rand_like(noisy_boxes) + layout.negative[None, :, None]
+        move = box_noise_scale * move * (torch.randint_like(noisy_boxes, 2) * 2 - 1)
+        size = noisy_boxes[..., 2:]
+        if box_noise == 'corners':
+            corners = box_cxcywh_to_xyxy(noisy_boxes) + move * 0.5 * size.repeat(1, 1, 2)
+        else:
+            corners = box_cxcywh_to_xyxy(noisy_boxes + move * torch.cat([0.5 * size, size], dim=-1))
         noisy_boxes = box_xyxy_to_cxcywh(corners.clamp(0, 1))
     noisy_boxes = noisy_boxes.masked_fill(layout.padded.unsqueeze(-1), 0.0)
     return noisy_labels.masked_fill(layout.padded, num_classes), inverse_sigmoid(noisy_boxes)

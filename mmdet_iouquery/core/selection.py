@@ -11,14 +11,13 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
-def top_tokens(logits: Tensor, num_queries: int, excluded: Tensor | None = None) -> Tensor:
-    """Indices (B, Q) of the tokens with the best class score, best first; Q = min(num_queries, N).
+def top_tokens(score: Tensor, num_queries: int, excluded: Tensor | None = None) -> Tensor:
+    """Indices (B, Q) of the tokens with the best score, best first; Q = min(num_queries, N).
 
     Args:
-        logits: (B, N, C).
+        score: (B, N), of any scale.
         excluded: (B, N) bool, tokens that come last whatever their score (padding).
     """
-    score = logits.max(-1).values
     if excluded is not None:
         score = score.masked_fill(excluded, torch.finfo(score.dtype).min)
     return score.topk(min(num_queries, score.shape[1]), dim=1).indices

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_iouquery.core import box_cxcywh_to_xyxy, contrastive_noise, denoising_layout
+from mmdet_iouquery.core import box_cxcywh_to_xyxy, denoising_layout, noisy_truth
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'rtdetr_r18_320x320.npz'
 
@@ -60,7 +60,7 @@ def test_no_denoising_is_refused() -> None:
 def test_corners_move_by_at_most_their_bounds() -> None:
     boxes = torch.tensor([[0.5, 0.5, 0.2, 0.1], [0.4, 0.6, 0.1, 0.3]], dtype=torch.float64)
     layout = denoising_layout((2,), 2000)
-    _, unact = contrastive_noise(layout, torch.tensor([0, 1]), boxes, 5)
+    _, unact = noisy_truth(layout, torch.tensor([0, 1]), boxes, 5)
     noisy, truth = unact.sigmoid(), boxes[layout.truth]
     moved = (box_cxcywh_to_xyxy(noisy) - box_cxcywh_to_xyxy(truth)).abs() / (0.5 * truth[..., 2:].repeat(1, 1, 2))
     # opposite corners of a negative may pass each other; its size is then 0 and its corners can't be told
@@ -73,14 +73,14 @@ def test_corners_move_by_at_most_their_bounds() -> None:
 
 def test_boxes_stay_inside_the_image() -> None:
     boxes = torch.tensor([[0.02, 0.98, 0.04, 0.04]])
-    _, unact = contrastive_noise(denoising_layout((1,), 500), torch.tensor([0]), boxes, 3)
+    _, unact = noisy_truth(denoising_layout((1,), 500), torch.tensor([0]), boxes, 3)
     corners = box_cxcywh_to_xyxy(unact.sigmoid())
     assert torch.isfinite(unact).all() and corners.min() >= -1e-4 and corners.max() <= 1 + 1e-4
 
 
 def test_share_of_changed_labels() -> None:
     layout = denoising_layout((1,), 20000)
-    labels, _ = contrastive_noise(layout, torch.tensor([7]), torch.full((1, 4), 0.5), 10, label_noise_ratio=0.5)
+    labels, _ = noisy_truth(layout, torch.tensor([7]), torch.full((1, 4), 0.5), 10, label_noise_ratio=0.5)
     # a quarter is redrawn, one in ten of those to the same class
     assert (labels != 7).double().mean().item() == pytest.approx(0.25 * 0.9, abs=0.01)
     assert labels.min() >= 0 and labels.max() < 10
@@ -88,7 +88,7 @@ def test_share_of_changed_labels() -> None:
 
 def test_without_noise_the_truth_comes_back() -> None:
     boxes, layout = torch.rand(3, 4, dtype=torch.float64) * 0.4 + 0.3, denoising_layout((1, 2), 8)
-    labels, unact = contrastive_noise(layout, torch.tensor([1, 2, 0]), boxes, 4, label_noise_ratio=0, box_noise_scale=0)
+    labels, unact = noisy_truth(layout, torch.tensor([1, 2, 0]), boxes, 4, label_noise_ratio=0, box_noise_scale=0)
     torch.testing.assert_close(unact.sigmoid()[~layout.padded], boxes[layout.truth][~layout.padded])
     assert (labels[layout.padded] == 4).all()
     assert labels[~layout.padded].tolist() == torch.tensor([1, 2, 0])[layout.truth][~layout.padded].tolist()

@@ -33,19 +33,18 @@ def test_more_detections_than_pairs() -> None:
 
 @pytest.mark.parametrize(('wanted', 'given'), [(1, 1), (50, 50), (300, 84), (1000, 84)])
 def test_tokens_are_the_best_and_clamped(wanted: int, given: int) -> None:
-    logits = torch.randn(2, 84, 5)
-    index = top_tokens(logits, wanted)
+    score = torch.randn(2, 84)
+    index = top_tokens(score, wanted)
     assert index.shape == (2, given)
-    best = logits.max(-1).values
     for image in range(2):
-        assert best[image][index[image]].tolist() == sorted(best[image].tolist(), reverse=True)[:given]
+        assert score[image][index[image]].tolist() == sorted(score[image].tolist(), reverse=True)[:given]
 
 
 def test_excluded_tokens_come_last() -> None:
-    logits = torch.tensor([[[9.0], [1.0], [8.0], [2.0]]])
+    score = torch.tensor([[9.0, 1.0, 8.0, 2.0]])
     excluded = torch.tensor([[True, False, True, False]])
-    assert top_tokens(logits, 2, excluded).tolist() == [[3, 1]]
-    assert set(top_tokens(logits, 4, excluded)[0, 2:].tolist()) == {0, 2}
+    assert top_tokens(score, 2, excluded).tolist() == [[3, 1]]
+    assert set(top_tokens(score, 4, excluded)[0, 2:].tolist()) == {0, 2}
 
 
 def test_gather_tokens() -> None:

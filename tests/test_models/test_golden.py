@@ -78,7 +78,7 @@ def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predicti
     memory = head.memory(model.extract_feat(x))
     selection = head.query_selector(memory)
     decoder = head.decoder(selection.queries.after(queries), memory, denoising.attention_mask)
-    losses = head.criterion(decoder, selection.encoder, targets, denoising)
+    losses = head.criterion(decoder, selection, targets, denoising)
     last = Predictions(*(part[-1:, :, layout.num_denoising :].detach() for part in decoder))
     return losses, last, targets
 

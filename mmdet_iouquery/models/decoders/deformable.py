@@ -2,72 +2,16 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule, bias_init_with_prob
+from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...core import inverse_sigmoid, multi_scale_deformable_attention
+from ...core import inverse_sigmoid
 from ...structures import Memory, Predictions, Queries
-from ..layers import MLP
-
-
-class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention around a box: each query reads a few points a head and level.
-
-    A point's offset is a fraction of the box's size: ``offset / num_points * size / 2`` from its centre (Deformable
-    DETR, appendix A.4).
-    """
-
-    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_points: int) -> None:
-        super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(f'embed_dims {embed_dims} must be divisible by num_heads {num_heads}')
-        self.shape = (num_heads, num_levels, num_points)
-        total = num_heads * num_levels * num_points
-        self.sampling_offsets = nn.Linear(embed_dims, 2 * total)
-        self.attention_weights = nn.Linear(embed_dims, total)
-        self.value_proj = nn.Linear(embed_dims, embed_dims)
-        self.output_proj = nn.Linear(embed_dims, embed_dims)
-        self._reset_parameters()
-
-    def _reset_parameters(self) -> None:
-        """Points of head k start on a ray of angle 2 pi k / H, the p-th at distance p; weights start equal."""
-        num_heads, num_levels, num_points = self.shape
-        for layer in (self.sampling_offsets, self.attention_weights):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        for layer in (self.value_proj, self.output_proj):
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
-        angle = torch.arange(num_heads, dtype=torch.float32) * (2 * math.pi / num_heads)
-        ray = torch.stack([angle.cos(), angle.sin()], dim=-1)
-        ray = ray / ray.abs().amax(-1, keepdim=True)
-        distance = torch.arange(1, num_points + 1, dtype=torch.float32)
-        offsets = ray[:, None, None, :] * distance[None, None, :, None]
-        with torch.no_grad():
-            self.sampling_offsets.bias.copy_(offsets.expand(-1, num_levels, -1, -1).flatten())
-
-    def forward(self, query: Tensor, boxes: Tensor, memory: Memory) -> Tensor:
-        """query (B, Q, D) and boxes (B, Q, 4) to (B, Q, D)."""
-        num_heads, num_levels, num_points = self.shape
-        value = self.value_proj(memory.tokens)
-        if memory.padding is not None:
-            value = value.masked_fill(memory.padding.unsqueeze(-1), 0.0)
-        offsets = self.sampling_offsets(query).unflatten(-1, (*self.shape, 2))
-        weights = self.attention_weights(query).unflatten(-1, (num_heads, num_levels * num_points)).softmax(-1)
-        centre, size = boxes[:, :, None, None, None].split(2, dim=-1)
-        locations = centre + offsets * (0.5 / num_points) * size
-        attended = multi_scale_deformable_attention(
-            value.unflatten(-1, (num_heads, -1)),
-            memory.spatial_shapes,
-            locations,
-            weights.unflatten(-1, (num_levels, num_points)),
-        )
-        return self.output_proj(attended)
+from ..layers import MLP, DeformableAttention
+from .heads import class_head, resolve_depth
 
 
 class DeformableDecoderLayer(nn.Module):
@@ -146,7 +90,7 @@ class DeformableDecoder(BaseModule):
         for name, parameter in self.query_pos_head.named_parameters():
             if name.endswith('weight'):
                 nn.init.xavier_uniform_(parameter)
-        self.cls_heads = nn.ModuleList(_class_head(embed_dims, num_classes) for _ in range(num_layers))
+        self.cls_heads = nn.ModuleList(class_head(embed_dims, num_classes) for _ in range(num_layers))
         self.bbox_heads = nn.ModuleList(
             MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True) for _ in range(num_layers)
         )
@@ -179,8 +123,10 @@ class DeformableDecoder(BaseModule):
         content, boxes = queries.content, queries.anchors_unact.sigmoid()
         logits_by_layer, boxes_by_layer = [], []
         for i, layer in enumerate(self.layers[:depth]):
-            anchors = boxes.detach() if self.training else boxes
-            content = layer(content, self.query_pos_head(anchors), anchors, memory, attention_mask)
+            # the first anchors come as the selector gives them: detached where they are the encoder's, trained where learned
+            anchors = boxes.detach() if self.training and i > 0 else boxes
+            query_pos = queries.at(self.query_pos_head(anchors))
+            content = layer(content, query_pos, anchors, memory, attention_mask)
             delta = self.bbox_heads[i](content)
             if self.training or i == depth - 1:
                 logits_by_layer.append(self.cls_heads[i](content))
@@ -188,24 +134,3 @@ class DeformableDecoder(BaseModule):
             # the same value, but a gradient reaches no further back than this layer
             boxes = (delta + inverse_sigmoid(anchors)).sigmoid()
         return Predictions(torch.stack(logits_by_layer), torch.stack(boxes_by_layer))
-
-
-def _class_head(embed_dims: int, num_classes: int) -> nn.Linear:
-    """Logits that start at a probability of 0.01."""
-    head = nn.Linear(embed_dims, num_classes)
-    nn.init.constant_(head.bias, bias_init_with_prob(0.01))
-    return head
-
-
-def resolve_depth(num_layers: int | None, available: int) -> int:
-    """Number of layers to run, of ``available``: None and -1 all of them, -2 all but the last, and so on.
-
-    Raises:
-        ValueError: outside 1..available.
-    """
-    if num_layers is None:
-        return available
-    depth = num_layers if num_layers > 0 else available + 1 + num_layers
-    if not 0 < depth <= available or num_layers == 0:
-        raise ValueError(f'num_decoder_layers={num_layers}, but the decoder has {available} layers: 1..{available}')
-    return depth

@@ -93,7 +93,7 @@ class RTDETRHead(BaseModule):
         if self.denoising is not None:
             denoising = self.denoising(targets, queries.content.shape[1])
             queries, mask = queries.after(denoising.queries), denoising.attention_mask
-        return self.criterion(self.decoder(queries, memory, mask), selection.encoder, targets, denoising)
+        return self.criterion(self.decoder(queries, memory, mask), selection, targets, denoising)
 
     def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True) -> list[InstanceData]:
         """Detections of each image, best first: ``bboxes`` (K, 4) corners in pixels, ``scores``, ``labels``.

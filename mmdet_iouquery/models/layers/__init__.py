@@ -1,6 +1,8 @@
 """Small building blocks that several parts share. Not registered: they are no choices of a config."""
 
+from .attention import ConcatenatedCrossAttention, SeparatedSelfAttention
 from .conv import ConvNormAct
+from .deformable_attention import DeformableAttention
 from .mlp import MLP
 
-__all__ = ['MLP', 'ConvNormAct']
+__all__ = ['MLP', 'ConcatenatedCrossAttention', 'ConvNormAct', 'DeformableAttention', 'SeparatedSelfAttention']

@@ -1,6 +1,7 @@
-"""Losses and the criterion that applies them."""
+"""Losses, matching, and the criterion that applies them."""
 
+from .assigners import BatchedHungarianAssigner, PerImageAssigner
 from .iou_varifocal_loss import IoUVarifocalLoss
-from .set_criterion import BatchedHungarianAssigner, SetCriterion
+from .set_criterion import SetCriterion
 
-__all__ = ['BatchedHungarianAssigner', 'IoUVarifocalLoss', 'SetCriterion']
+__all__ = ['BatchedHungarianAssigner', 'IoUVarifocalLoss', 'PerImageAssigner', 'SetCriterion']

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
+import torch.nn.functional as F
 from mmdet.models.losses import QualityFocalLoss
 from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
-from ...core import MatchCosts, box_cxcywh_to_xyxy, box_iou_elementwise, hungarian_pairs
-from ...structures import DenoisingQueries, Pairs, Predictions, Targets
+from ...core import (
+    box_cxcywh_to_xyxy,
+    box_iou_elementwise,
+    complete_box_iou_elementwise,
+    distance_box_iou_elementwise,
+    generalized_box_iou_elementwise,
+)
+from ...structures import DenoisingQueries, Pairs, Predictions, Selection, Targets
 
-
-@TASK_UTILS.register_module()
-class BatchedHungarianAssigner:
-    """One-to-one matching of every layer and image at once, with RT-DETR's costs by default.
-
-    Args:
-        class_weight, bbox_weight, giou_weight: weights of the focal class cost, of the L1 distance of normalised
-            ``cx, cy, w, h`` and of the negative GIoU.
-        alpha, gamma: of the focal class cost.
-    """
-
-    def __init__(self, **costs: float) -> None:
-        self.costs = MatchCosts(**costs)
-
-    @torch.no_grad()
-    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
-        """Match ``predictions`` (L, B, Q, ...) with ``targets``: L * sum(min(count, Q)) pairs."""
-        image = targets.image
-        cost = self.costs(predictions.logits, predictions.boxes, targets.labels, targets.boxes, image)
-        layer, query, truth = (index.to(image.device) for index in hungarian_pairs(cost, targets.counts))
-        return Pairs(layer, image[truth], query, truth)
+OVERLAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    'iou': box_iou_elementwise,
+    'giou': generalized_box_iou_elementwise,
+    'diou': distance_box_iou_elementwise,
+    'ciou': complete_box_iou_elementwise,
+}
 
 
 @MODELS.register_module()
@@ -39,30 +34,56 @@ class SetCriterion(nn.Module):
     """DETR's set prediction loss. Any classification, box and IoU loss of mmdet can be named.
 
     A ``loss_cls`` derived from ``QualityFocalLoss`` (:class:`IoUVarifocalLoss` among them) is given the matched box's
-    IoU as soft target; any other is given labels alone. All sums are divided by the number of ground-truth boxes,
+    quality as soft target; any other is given labels alone. All sums are divided by the number of ground-truth boxes,
     averaged over the processes and at least 1; for denoising also by the number of groups.
 
+    The encoder's class scores learn what their selector says: the quality (IoU-aware) or 1 for the label (otherwise).
+
     The names are mmdet's: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls``, ... of the
-    others, ``enc_loss_cls``, ... of the encoder, ``dn_loss_cls`` and ``d0.dn_loss_cls``, ... of denoising. They do not
-    depend on the ground truth: a batch without boxes has the same ones.
+    others, ``enc_loss_cls``, ... of the encoder, ``dn_loss_cls`` and ``d0.dn_loss_cls``, ... of denoising, and
+    ``enc_loss_quality`` of an encoder that predicts its IoU. They do not depend on the ground truth: a batch without
+    boxes has the same ones.
 
     Args:
         assigner: matches predictions with ground truth.
-        loss_cls, loss_bbox, loss_iou: the losses; their ``loss_weight`` counts. ``loss_bbox`` compares normalised
-            ``cx, cy, w, h``, ``loss_iou`` normalised corners.
+        loss_cls, loss_bbox, loss_iou: the losses, by config or built; their ``loss_weight`` counts. ``loss_bbox``
+            compares normalised ``cx, cy, w, h``, ``loss_iou`` normalised corners.
+        encoder_loss_cls: the encoder's; None: ``loss_cls``, or, where that knows no soft targets and the selector is
+            IoU-aware, ``IoUVarifocalLoss`` with the same weight.
+        quality: the soft target: 'iou', 'giou', 'diou' or 'ciou' of the matched box, negative values counting as 0.
+
+    Raises:
+        ValueError: an unknown ``quality``.
     """
 
-    def __init__(self, *, assigner: dict, loss_cls: dict, loss_bbox: dict, loss_iou: dict) -> None:
+    def __init__(
+        self,
+        *,
+        assigner: Any,
+        loss_cls: Any,
+        loss_bbox: Any,
+        loss_iou: Any,
+        encoder_loss_cls: Any = None,
+        quality: str = 'iou',
+    ) -> None:
         super().__init__()
-        self.assigner = TASK_UTILS.build(assigner)
-        self.loss_cls = MODELS.build(loss_cls)
-        self.loss_bbox = MODELS.build(loss_bbox)
-        self.loss_iou = MODELS.build(loss_iou)
+        if quality not in OVERLAPS:
+            raise ValueError(f'quality must be one of {list(OVERLAPS)}, got {quality!r}')
+        self.quality = quality
+        self.assigner = TASK_UTILS.build(assigner) if isinstance(assigner, dict) else assigner
+        self.loss_cls = _built(loss_cls)
+        self.loss_bbox = _built(loss_bbox)
+        self.loss_iou = _built(loss_iou)
+        self.encoder_loss_cls = _built(encoder_loss_cls or self.loss_cls)
+        if encoder_loss_cls is None and not isinstance(self.loss_cls, QualityFocalLoss):
+            self.soft_encoder_loss_cls = _built({'type': 'IoUVarifocalLoss', 'loss_weight': self.loss_cls.loss_weight})
+        else:
+            self.soft_encoder_loss_cls = self.encoder_loss_cls
 
     def forward(
         self,
         decoder: Predictions,
-        encoder: Predictions | None,
+        selection: Selection | None,
         targets: Targets,
         denoising: DenoisingQueries | None,
     ) -> dict[str, Tensor]:
@@ -70,43 +91,80 @@ class SetCriterion(nn.Module):
 
         Args:
             decoder: all layers' predictions (L, B, P + Q, ...), the P denoising queries first.
-            encoder: the selector's predictions (1, B, Q, ...), or None.
+            selection: the selector's answer; its encoder predictions (1, B, Q, ...), where it has some, are supervised.
         """
-        decoder, encoder = _float(decoder), None if encoder is None else _float(encoder)
+        decoder = _float(decoder)
         num_layers, num_denoising = len(decoder.logits), 0
         if denoising is not None:
             num_denoising = denoising.queries.content.shape[1]
-        matching = Predictions(*(x[:, :, num_denoising:] for x in decoder))
-        if encoder is not None:
-            matching = Predictions(*(torch.cat(pair) for pair in zip(matching, encoder)))
         average = reduce_mean(decoder.logits.new_tensor(float(len(targets.labels)))).clamp(min=1.0)
-
         names = [f'd{i}.' for i in range(num_layers - 1)] + ['']
-        names += [] if encoder is None else ['enc_']
-        losses = self._losses(matching, self.assigner(matching, targets), targets, average, names)
+        matching = Predictions(*(x[:, :, num_denoising:] for x in decoder))
+        if selection is None or selection.encoder is None:
+            losses = self._losses(matching, self.assigner(matching, targets), targets, average, names)
+        else:
+            losses = self._with_encoder(matching, selection, targets, average, names)
         if denoising is not None:
             noisy = Predictions(*(x[:, :, :num_denoising] for x in decoder))
-            names = [f'd{i}.dn_' for i in range(num_layers - 1)] + ['dn_']
             pairs = _every_layer(denoising.pairs, num_layers)
+            names = [f'{name}dn_' for name in names]
             losses.update(self._losses(noisy, pairs, targets, average * denoising.num_groups, names))
         return losses
 
-    def _losses(
-        self, predictions: Predictions, pairs: Pairs, targets: Targets, average: Tensor, names: list[str]
+    def _with_encoder(
+        self, matching: Predictions, selection: Selection, targets: Targets, average: Tensor, names: list[str]
     ) -> dict[str, Tensor]:
-        """The three losses of each of the ``names``' layers."""
+        """The decoder's losses and the encoder's, with one matching for both where they ask for the same things."""
+        encoder = _float(selection.encoder)
+        if selection.class_agnostic or encoder.logits.shape[1:] != matching.logits.shape[1:]:
+            objects = targets._replace(labels=torch.zeros_like(targets.labels)) if selection.class_agnostic else targets
+            pairs, encoder_pairs = self.assigner(matching, targets), self.assigner(encoder, objects)
+        else:
+            objects, last = targets, len(matching.logits)
+            both = self.assigner(Predictions(*(torch.cat(pair) for pair in zip(matching, encoder))), targets)
+            pairs, encoder_pairs = (
+                Pairs(*(index[rows] for index in both)) for rows in (both.layer < last, both.layer == last)
+            )
+            encoder_pairs = encoder_pairs._replace(layer=encoder_pairs.layer - last)
+        losses = self._losses(matching, pairs, targets, average, names)
+        loss_cls = self.soft_encoder_loss_cls if selection.iou_aware else self.encoder_loss_cls
+        losses.update(
+            self._losses(encoder, encoder_pairs, objects, average, ['enc_'], loss_cls, soft=selection.iou_aware)
+        )
+        if selection.iou_logits is not None:
+            logits = selection.iou_logits.float()[encoder_pairs.layer, encoder_pairs.image, encoder_pairs.query]
+            iou = self._overlap(encoder.boxes, encoder_pairs, targets)
+            loss = F.binary_cross_entropy_with_logits(logits, iou, reduction='sum')
+            losses['enc_loss_quality'] = loss / average + 0.0 * selection.iou_logits.sum()
+        return losses
+
+    def _overlap(self, boxes: Tensor, pairs: Pairs, targets: Targets) -> Tensor:
+        """The quality (M,) in [0, 1] of each pair's box, detached."""
+        matched_xyxy = box_cxcywh_to_xyxy(boxes.detach()[pairs.layer, pairs.image, pairs.query])
+        return OVERLAPS[self.quality](matched_xyxy, box_cxcywh_to_xyxy(targets.boxes[pairs.truth])).clamp(0, 1)
+
+    def _losses(
+        self,
+        predictions: Predictions,
+        pairs: Pairs,
+        targets: Targets,
+        average: Tensor,
+        names: list[str],
+        loss_cls: nn.Module | None = None,
+        soft: bool = True,
+    ) -> dict[str, Tensor]:
+        """The three losses of each of the ``names``' layers; ``soft``: class scores learn the quality, else 1."""
         logits, boxes = predictions
+        loss_cls = loss_cls or self.loss_cls
         num_layers, num_classes = len(logits), logits.shape[-1]
         matched, truth = boxes[pairs.layer, pairs.image, pairs.query], targets.boxes[pairs.truth]
-        matched_xyxy, truth_xyxy = box_cxcywh_to_xyxy(matched), box_cxcywh_to_xyxy(truth)
 
         labels = torch.full(logits.shape[:-1], num_classes, dtype=torch.long, device=logits.device)
         labels[pairs.layer, pairs.image, pairs.query] = targets.labels[pairs.truth]
         target: Tensor | tuple[Tensor, Tensor] = labels.flatten()
-        if isinstance(self.loss_cls, QualityFocalLoss):
+        if isinstance(loss_cls, QualityFocalLoss):
             quality = logits.new_zeros(labels.shape)
-            overlap = box_iou_elementwise(matched_xyxy.detach(), truth_xyxy)
-            quality[pairs.layer, pairs.image, pairs.query] = overlap.clamp(min=0, max=1)
+            quality[pairs.layer, pairs.image, pairs.query] = self._overlap(boxes, pairs, targets) if soft else 1.0
             target = (labels.flatten(), quality.flatten())
 
         def per_layer(loss: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
@@ -116,13 +174,17 @@ class SetCriterion(nn.Module):
             pair_loss = loss(prediction, target, reduction_override='none').reshape(len(pairs.layer), -1).sum(-1)
             return pair_loss.new_zeros(num_layers).index_add(0, pairs.layer, pair_loss)
 
-        loss_cls = self.loss_cls(logits.flatten(0, 2), target, reduction_override='none')
+        class_loss = loss_cls(logits.flatten(0, 2), target, reduction_override='none')
         terms = {
-            'loss_cls': loss_cls.reshape(num_layers, -1).sum(-1),
+            'loss_cls': class_loss.reshape(num_layers, -1).sum(-1),
             'loss_bbox': per_layer(self.loss_bbox, matched, truth),
-            'loss_iou': per_layer(self.loss_iou, matched_xyxy, truth_xyxy),
+            'loss_iou': per_layer(self.loss_iou, box_cxcywh_to_xyxy(matched), box_cxcywh_to_xyxy(truth)),
         }
         return {prefix + term: value[i] / average for i, prefix in enumerate(names) for term, value in terms.items()}
+
+
+def _built(loss: Any) -> nn.Module:
+    return MODELS.build(loss) if isinstance(loss, dict) else loss
 
 
 def _float(predictions: Predictions) -> Predictions:

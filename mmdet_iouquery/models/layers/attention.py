@@ -1,0 +1,99 @@
+"""Attention whose content and position are projected apart (Conditional DETR, section 3.3; DAB-DETR, figure 6)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SeparatedSelfAttention(nn.Module):
+    """Self-attention: content and position each have projections of their own, which are added; values are content."""
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.num_heads = _checked_heads(embed_dims, num_heads)
+        self.dropout = dropout
+        self.q_content = nn.Linear(embed_dims, embed_dims)
+        self.q_pos = nn.Linear(embed_dims, embed_dims)
+        self.k_content = nn.Linear(embed_dims, embed_dims)
+        self.k_pos = nn.Linear(embed_dims, embed_dims)
+        self.value = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, content: Tensor, query_pos: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """content and query_pos (B, Q, D) to (B, Q, D); ``attention_mask`` (Q, Q) bool, True = may not attend."""
+        query, key, value = (
+            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+            for part in (
+                self.q_content(content) + self.q_pos(query_pos),
+                self.k_content(content) + self.k_pos(query_pos),
+                self.value(content),
+            )
+        )
+        allowed = None if attention_mask is None else ~attention_mask
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+
+class ConcatenatedCrossAttention(nn.Module):
+    """Cross-attention: in each head content and position stand side by side, so that their scores are summed apart.
+
+    A head's score is ``content_q . content_k + pos_q . pos_k``, over the square root of their joint width.
+
+    Args:
+        with_query_pos: whether ``query_pos`` is projected and added to the content as well.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0, *, with_query_pos: bool = False) -> None:
+        super().__init__()
+        self.num_heads = _checked_heads(embed_dims, num_heads)
+        self.dropout = dropout
+        self.q_content = nn.Linear(embed_dims, embed_dims)
+        self.q_pos = nn.Linear(embed_dims, embed_dims) if with_query_pos else None
+        self.q_sine = nn.Linear(embed_dims, embed_dims)
+        self.k_content = nn.Linear(embed_dims, embed_dims)
+        self.k_pos = nn.Linear(embed_dims, embed_dims)
+        self.value = nn.Linear(embed_dims, embed_dims)
+        self.out_proj = nn.Linear(embed_dims, embed_dims)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(
+        self,
+        content: Tensor,
+        query_pos: Tensor,
+        query_sine: Tensor,
+        tokens: Tensor,
+        token_pos: Tensor,
+        padding: Tensor | None = None,
+    ) -> Tensor:
+        """content, query_pos and query_sine (B, Q, D), tokens (B, N, D), token_pos (1 or B, N, D) to (B, Q, D).
+
+        ``padding`` (B, N) bool, True = is not read.
+        """
+        k_pos = self.k_pos(token_pos)
+        q_content, k_content = self.q_content(content), self.k_content(tokens)
+        if self.q_pos is not None:
+            q_content, k_content = q_content + self.q_pos(query_pos), k_content + k_pos
+        query = self._side_by_side(q_content, self.q_sine(query_sine))
+        key = self._side_by_side(k_content, k_pos.expand_as(k_content))
+        value = self.value(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        allowed = None if padding is None else ~padding[:, None, None, :]
+        attended = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0
+        )
+        return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def _side_by_side(self, content: Tensor, position: Tensor) -> Tensor:
+        """(B, N, D) twice to (B, H, N, 2 D / H)."""
+        heads = (part.unflatten(-1, (self.num_heads, -1)) for part in (content, position))
+        return torch.cat([*heads], dim=-1).transpose(1, 2)
+
+
+def _checked_heads(embed_dims: int, num_heads: int) -> int:
+    if embed_dims % num_heads:
+        raise ValueError(f'embed_dims {embed_dims} must be divisible by num_heads {num_heads}')
+    return num_heads

@@ -1,0 +1,66 @@
+"""Assigners: which prediction answers for which ground truth, all layers and images of a batch in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmdet.registry import TASK_UTILS
+from mmengine.structures import InstanceData
+
+from ...core import MatchCosts, box_cxcywh_to_xyxy, hungarian_pairs
+from ...structures import Pairs, Predictions, Targets
+
+
+@TASK_UTILS.register_module()
+class BatchedHungarianAssigner:
+    """One-to-one matching of every layer and image at once, with RT-DETR's costs by default.
+
+    Args:
+        class_weight, bbox_weight, giou_weight: weights of the focal class cost, of the L1 distance of normalised
+            ``cx, cy, w, h`` and of the negative GIoU.
+        alpha, gamma: of the focal class cost.
+    """
+
+    def __init__(self, **costs: float) -> None:
+        self.costs = MatchCosts(**costs)
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
+        """Match ``predictions`` (L, B, Q, ...) with ``targets``: L * sum(min(count, Q)) pairs."""
+        image = targets.image
+        cost = self.costs(predictions.logits, predictions.boxes, targets.labels, targets.boxes, image)
+        layer, query, truth = (index.to(image.device) for index in hungarian_pairs(cost, targets.counts))
+        return Pairs(layer, image[truth], query, truth)
+
+
+class PerImageAssigner:
+    """An assigner of mmdet's, called for each layer and image in turn.
+
+    Args:
+        assigner: anything with mmdet's ``assign(pred_instances, gt_instances, img_meta)``. Boxes are given to it
+            normalised, with an image of 1 x 1 pixels, where costs of pixels and of fractions are the same.
+    """
+
+    def __init__(self, assigner: Any) -> None:
+        self.assigner = assigner
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
+        """Match ``predictions`` (L, B, Q, ...) with ``targets``."""
+        labels, boxes_xyxy = (
+            targets.labels.split(targets.counts),
+            box_cxcywh_to_xyxy(targets.boxes).split(targets.counts),
+        )
+        columns: list[list[torch.Tensor]] = []
+        for layer, (logits, boxes) in enumerate(zip(*predictions)):
+            start = 0
+            for image, count in enumerate(targets.counts):
+                given = InstanceData(scores=logits[image], bboxes=box_cxcywh_to_xyxy(boxes[image]))
+                truth = InstanceData(labels=labels[image], bboxes=boxes_xyxy[image])
+                assigned = self.assigner.assign(given, truth, img_meta={'img_shape': (1, 1)}).gt_inds
+                query = torch.nonzero(assigned > 0).squeeze(1)
+                place = torch.full_like(query, layer), torch.full_like(query, image)
+                columns.append([*place, query, start + assigned[query] - 1])
+                start += count
+        return Pairs(*(torch.cat(parts) for parts in zip(*columns)))

@@ -1,0 +1,108 @@
+"""What selectors that choose among the encoder's tokens have in common."""
+
+from __future__ import annotations
+
+from mmengine.model import BaseModule, bias_init_with_prob
+from torch import Tensor, nn
+
+from ...core import gather_tokens, grid_anchors, top_tokens
+from ...structures import Memory, Predictions, Queries, Selection
+from ..layers import MLP
+
+
+class EncoderTokenSelector(BaseModule):
+    """Every token predicts classes and a box; the Q tokens that rank best become queries.
+
+    Content comes from the token, the anchor from its box, which is refined from an anchor on the token's place in the
+    grid. Both are detached: the decoder's losses train the encoder through what the decoder reads, not through the
+    choice. The chosen tokens' predictions are what the criterion supervises. What the score is trained to be, and how
+    tokens are ranked, is what subclasses differ in.
+
+    Args:
+        num_classes: C.
+        embed_dims: width D of the memory.
+        num_queries: Q, when a call does not say.
+        grid_size: side of the finest level's anchors, as a fraction of the input; doubled a level.
+        anchor_eps: tokens whose anchor leaves (eps, 1 - eps) are zeroed and held off.
+        learned_content: content is learned, one embedding a rank, and only the anchors come from the encoder ("mixed
+            query selection", DINO, section 3.4); a call may then ask for ``num_queries`` at most.
+    """
+
+    iou_aware = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        embed_dims: int = 256,
+        num_queries: int = 300,
+        grid_size: float = 0.05,
+        anchor_eps: float = 1e-2,
+        learned_content: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        self.num_classes = num_classes
+        self.num_queries = num_queries
+        self.grid_size = grid_size
+        self.anchor_eps = anchor_eps
+        self.memory_proj = nn.Linear(embed_dims, embed_dims)
+        self.memory_norm = nn.LayerNorm(embed_dims)
+        self.cls_head = nn.Linear(embed_dims, num_classes)
+        self.bbox_head = MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True)
+        nn.init.xavier_uniform_(self.memory_proj.weight)
+        nn.init.constant_(self.cls_head.bias, bias_init_with_prob(0.01))
+        self.content = nn.Embedding(num_queries, embed_dims) if learned_content else None
+
+    def forward(self, memory: Memory, num_queries: int | None = None) -> Selection:
+        """Choose min(Q, N) queries.
+
+        Args:
+            num_queries: Q, any number on the same weights; None: as built.
+
+        Raises:
+            ValueError: more queries than there is learned content for.
+        """
+        anchors_unact, valid = grid_anchors(
+            memory.spatial_shapes,
+            grid_size=self.grid_size,
+            eps=self.anchor_eps,
+            extent=memory.extent,
+            device=memory.tokens.device,
+        )
+        tokens = self.memory_norm(self.memory_proj(memory.tokens * valid.to(memory.tokens.dtype)))
+        logits, iou_logits = self.cls_head(tokens), self.predict_iou(tokens)
+        score = self.rank_score(logits.detach(), None if iou_logits is None else iou_logits.detach())
+        index = top_tokens(score, num_queries or self.num_queries, memory.padding)
+
+        # the box head is a chain of small layers: run it on the chosen tokens alone
+        chosen, logits = gather_tokens(tokens, index), gather_tokens(logits, index)
+        anchors_unact = gather_tokens(anchors_unact.expand(len(index), -1, -1), index)
+        boxes_unact = self.bbox_head(chosen) + anchors_unact.to(chosen.dtype)
+        return Selection(
+            Queries(self._content(chosen), boxes_unact.detach()),
+            encoder=Predictions(logits[None], boxes_unact.sigmoid()[None]),
+            token_index=index,
+            iou_aware=self.iou_aware,
+            iou_logits=None if iou_logits is None else iou_logits.gather(1, index)[None],
+        )
+
+    def rank_score(self, logits: Tensor, iou_logits: Tensor | None) -> Tensor:
+        """The score (B, N) that ranks tokens, of logits (B, N, C) and, where predicted, of the IoU's (B, N)."""
+        return logits.max(-1).values
+
+    def predict_iou(self, tokens: Tensor) -> Tensor | None:
+        """Logits (B, N) of the IoU of each token's box; None: there is no such branch."""
+        return None
+
+    def _content(self, chosen: Tensor) -> Tensor:
+        if self.content is None:
+            return chosen.detach()
+        if chosen.shape[1] > self.content.num_embeddings:
+            raise ValueError(
+                f'{chosen.shape[1]} queries asked for, but there is learned content for {self.content.num_embeddings}'
+            )
+        return self.content.weight[: chosen.shape[1]].expand(len(chosen), -1, -1)
+
+    def extra_repr(self) -> str:
+        return f'num_classes={self.num_classes}, num_queries={self.num_queries}'
