@@ -1,5 +1,6 @@
 """Decoders."""
 
+from .dab import DABDecoder
 from .deformable import DeformableDecoder
 
-__all__ = ['DeformableDecoder']
+__all__ = ['DABDecoder', 'DeformableDecoder']

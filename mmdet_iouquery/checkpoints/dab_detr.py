@@ -1,0 +1,97 @@
+"""Names of the authors' DAB-DETR (IDEA-Research/DAB-DETR, ``models/DAB_DETR``) beside ours.
+
+Ours is ``IoUQueryDABDETR`` with ``LearnedAnchors`` and the dense ``DABDecoder``; backbone, neck and encoder are mmdet's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from .names import PrefixMap
+
+_MOST_LAYERS = 12
+_ENCODER = {
+    'self_attn.': 'self_attn.attn.',
+    'linear1.': 'ffn.layers.0.0.',
+    'activation.': 'ffn.layers.0.1.',
+    'linear2.': 'ffn.layers.1.',
+    'norm1.': 'norms.0.',
+    'norm2.': 'norms.1.',
+}
+_DECODER = {
+    'sa_qcontent_proj.': 'self_attn.q_content.',
+    'sa_qpos_proj.': 'self_attn.q_pos.',
+    'sa_kcontent_proj.': 'self_attn.k_content.',
+    'sa_kpos_proj.': 'self_attn.k_pos.',
+    'sa_v_proj.': 'self_attn.value.',
+    'self_attn.out_proj.': 'self_attn.out_proj.',
+    'ca_qcontent_proj.': 'cross_attn.q_content.',
+    'ca_qpos_proj.': 'cross_attn.q_pos.',
+    'ca_qpos_sine_proj.': 'cross_attn.q_sine.',
+    'ca_kcontent_proj.': 'cross_attn.k_content.',
+    'ca_kpos_proj.': 'cross_attn.k_pos.',
+    'ca_v_proj.': 'cross_attn.value.',
+    'cross_attn.out_proj.': 'cross_attn.out_proj.',
+    'linear1.': 'linear1.',
+    'linear2.': 'linear2.',
+    'activation.': 'act.',
+    'norm1.': 'norm1.',
+    'norm2.': 'norm2.',
+    'norm3.': 'norm3.',
+}
+
+
+def _transformer(theirs: str) -> Iterator[tuple[str, str]]:
+    for i in range(_MOST_LAYERS):
+        for their_part, our_part in _ENCODER.items():
+            yield f'{theirs}encoder.layers.{i}.{their_part}', f'encoder.layers.{i}.{our_part}'
+        for their_part, our_part in _DECODER.items():
+            yield f'{theirs}decoder.layers.{i}.{their_part}', f'decoder.layers.{i}.{our_part}'
+        yield f'{theirs}decoder.bbox_embed.{i}.', f'decoder.bbox_heads.{i}.'
+    yield f'{theirs}encoder.query_scale.', 'encoder.query_scale.'
+    yield f'{theirs}decoder.norm.', 'decoder.norm.'
+    yield f'{theirs}decoder.query_scale.', 'decoder.query_scale.'
+    yield f'{theirs}decoder.ref_point_head.', 'decoder.query_pos_head.'
+    yield f'{theirs}decoder.ref_anchor_head.', 'decoder.ref_hw_head.'
+    yield f'{theirs}patterns.', 'query_selector.patterns.'
+
+
+DETECTOR = PrefixMap(
+    [
+        ('backbone.0.body.', 'backbone.'),
+        ('input_proj.', 'neck.convs.0.conv.'),
+        ('class_embed.', 'decoder.cls_heads.0.'),
+        ('refpoint_embed.', 'query_selector.anchors_unact.'),
+        *_transformer('transformer.'),
+    ],
+    "the authors' DAB-DETR",
+)
+REPEATED = 'bbox_embed.'
+"""Prefix of keys that stand for the same weights as those under ``transformer.decoder.``."""
+_SHARED_HEAD = 'transformer.decoder.bbox_embed.layers.'
+
+
+def file_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    """The weights without repetitions, a shared box head numbered 0; and the keys left out."""
+    repeated = [key for key in weights if key.startswith(REPEATED) and f'transformer.decoder.{key}' in weights]
+    kept = {}
+    for key, value in weights.items():
+        if key not in repeated:
+            kept[key.replace(_SHARED_HEAD, 'transformer.decoder.bbox_embed.0.layers.')] = value
+    return kept, repeated
+
+
+def split_anchors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our names of the learned anchors, centre and size apart, and the counters that frozen batch norms lack."""
+    ours = {}
+    for key, value in weights.items():
+        if key == 'query_selector.anchors_unact.weight':
+            ours['query_selector.xy_unact'], ours['query_selector.wh_unact'] = value[:, :2], value[:, 2:]
+            continue
+        ours[key] = value
+        if key.endswith('.running_var'):
+            ours.setdefault(key.replace('running_var', 'num_batches_tracked'), torch.zeros((), dtype=torch.long))
+    return ours

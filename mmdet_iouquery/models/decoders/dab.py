@@ -1,0 +1,262 @@
+"""The anchor-box decoder of DAB-DETR (Liu et al. 2022), over dense or deformable cross-attention."""
+
+from __future__ import annotations
+
+import torch
+from mmcv.cnn import build_activation_layer
+from mmdet.registry import MODELS
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...core import inverse_sigmoid, sine_anchor_encoding, sine_token_encoding
+from ...structures import Memory, Predictions, Queries
+from ..layers import MLP, ConcatenatedCrossAttention, SeparatedSelfAttention
+from .deformable import DeformableDecoderLayer
+from .heads import class_head, resolve_depth
+
+QUERY_SCALES = ('cond_elewise', 'cond_scalar', 'fix_elewise')
+CROSS_ATTENTIONS = ('dense', 'deformable')
+EPS = 1e-3
+"""Sides and coordinates of anchors are held this far from 0 and 1 where logits are taken, as the authors do."""
+
+
+class DABDecoderLayer(nn.Module):
+    """Self-attention, concatenated cross-attention, feed-forward network, each followed by a layer norm (figure 6)."""
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        feedforward_channels: int,
+        dropout: float,
+        act_cfg: dict,
+        *,
+        with_query_pos: bool,
+    ) -> None:
+        super().__init__()
+        self.self_attn = SeparatedSelfAttention(embed_dims, num_heads, dropout)
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.cross_attn = ConcatenatedCrossAttention(embed_dims, num_heads, dropout, with_query_pos=with_query_pos)
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+        self.act = build_activation_layer(act_cfg)
+        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        self.norm3 = nn.LayerNorm(embed_dims)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(
+        self,
+        content: Tensor,
+        query_pos: Tensor,
+        query_sine: Tensor,
+        memory: Memory,
+        token_pos: Tensor,
+        attention_mask: Tensor | None,
+    ) -> Tensor:
+        """content, query_pos and query_sine (B, Q, D), token_pos (1 or B, N, D) to (B, Q, D)."""
+        content = self.norm1(content + self.dropout(self.self_attn(content, query_pos, attention_mask)))
+        attended = self.cross_attn(content, query_pos, query_sine, memory.tokens, token_pos, memory.padding)
+        content = self.norm2(content + self.dropout(attended))
+        hidden = self.linear2(self.dropout(self.act(self.linear1(content))))
+        return self.norm3(content + self.dropout(hidden))
+
+
+@MODELS.register_module()
+class DABDecoder(BaseModule):
+    """Queries are boxes, refined layer by layer, whose position, width and height steer the attention (section 4).
+
+    Of a layer's anchors ``(x, y, w, h)`` a sine code of width 2D is made; an MLP turns it into the position code (eq. 2,
+    3). Dense cross-attention compares the code of the centre with that of every token, apart from content (eq. 5); from
+    the second layer on an MLP of the content scales it, and its x half is multiplied by ``w_ref / w``, its y half by
+    ``h_ref / h``, where content predicts ``w_ref`` and ``h_ref`` (eq. 6). Deformable cross-attention reads points
+    whose distance from the centre is a share of the box's size (as DAB-Deformable-DETR); there the scale multiplies
+    the position code, and there is nothing to modulate.
+
+    Anchors are detached between layers in training, while each predicted box is also a function of the one just before.
+    Takes any selector's queries; the first layer's anchors come as the selector gives them.
+
+    Args:
+        num_classes: C.
+        embed_dims: width D, a multiple of 4.
+        num_layers: L.
+        num_heads, feedforward_channels, dropout: of the layers.
+        act_cfg: activation of the dense layers' feed-forward networks (deformable: ReLU).
+        cross_attention: 'dense', over all tokens of one map or several; or 'deformable'.
+        num_levels, num_points: maps in the memory, and sampling points a head and level, of 'deformable'.
+        query_scale: how the position's scale comes about: 'cond_elewise', D numbers from the content; 'cond_scalar',
+            one; 'fix_elewise', D learned numbers a layer, from the first layer on.
+        modulate_hw_attn: modulate dense attention by width and height.
+        keep_query_pos: add the projected position code to content in every layer's cross-attention, not in the first
+            alone.
+        share_cls_head, share_bbox_head: one head for all layers, or one each.
+        detach_anchors: False lets gradients run through all layers' anchors, for the ablation.
+        temperature, memory_temperature: of the sine codes of anchors; and of tokens, where the memory brings no codes.
+
+    Raises:
+        ValueError: an unknown ``cross_attention`` or ``query_scale``, an ``embed_dims`` that does not fit.
+    """
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        embed_dims: int = 256,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        feedforward_channels: int = 2048,
+        dropout: float = 0.0,
+        act_cfg: dict | None = None,
+        cross_attention: str = 'dense',
+        num_levels: int = 1,
+        num_points: int = 4,
+        query_scale: str = 'cond_elewise',
+        modulate_hw_attn: bool = True,
+        keep_query_pos: bool = False,
+        share_cls_head: bool = True,
+        share_bbox_head: bool = True,
+        detach_anchors: bool = True,
+        temperature: float = 10000.0,
+        memory_temperature: float = 20.0,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        if cross_attention not in CROSS_ATTENTIONS:
+            raise ValueError(f'cross_attention must be one of {CROSS_ATTENTIONS}, got {cross_attention!r}')
+        if query_scale not in QUERY_SCALES:
+            raise ValueError(f'query_scale must be one of {QUERY_SCALES}, got {query_scale!r}')
+        if embed_dims % 4:
+            raise ValueError(f'embed_dims must be a multiple of 4, for the sine codes, got {embed_dims}')
+        self.embed_dims = embed_dims
+        self.num_classes = num_classes
+        self.num_levels = num_levels
+        self.dense = cross_attention == 'dense'
+        self.query_scale_type = query_scale
+        self.detach_anchors = detach_anchors
+        self.temperature, self.memory_temperature = temperature, memory_temperature
+        if self.dense:
+            self.layers = nn.ModuleList(
+                DABDecoderLayer(
+                    embed_dims,
+                    num_heads,
+                    feedforward_channels,
+                    dropout,
+                    act_cfg or {'type': 'PReLU'},
+                    with_query_pos=keep_query_pos or i == 0,
+                )
+                for i in range(num_layers)
+            )
+        else:
+            self.layers = nn.ModuleList(
+                DeformableDecoderLayer(embed_dims, num_heads, feedforward_channels, num_levels, num_points, dropout)
+                for _ in range(num_layers)
+            )
+        # the deformable kind has none, as its authors' code
+        self.norm = nn.LayerNorm(embed_dims) if self.dense else nn.Identity()
+        self.query_pos_head = MLP(2 * embed_dims, embed_dims, embed_dims, num_layers=2)
+        self.query_scale: nn.Module = (
+            nn.Embedding(num_layers, embed_dims)
+            if query_scale == 'fix_elewise'
+            else MLP(embed_dims, embed_dims, 1 if query_scale == 'cond_scalar' else embed_dims, num_layers=2)
+        )
+        self.ref_hw_head = MLP(embed_dims, embed_dims, 2, num_layers=2) if self.dense and modulate_hw_attn else None
+        self._xavier()
+        self.cls_heads = nn.ModuleList(
+            class_head(embed_dims, num_classes) for _ in range(1 if share_cls_head else num_layers)
+        )
+        self.bbox_heads = nn.ModuleList(
+            MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True)
+            for _ in range(1 if share_bbox_head else num_layers)
+        )
+
+    def _xavier(self) -> None:
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_uniform_(parameter)
+        if not self.dense:
+            for layer in self.layers:
+                layer.cross_attn.reset_parameters()
+
+    def forward(
+        self,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
+    ) -> Predictions:
+        """Decode.
+
+        Args:
+            attention_mask: (Q, Q) bool, True = may not attend.
+            num_layers: how many layers to run, from the first; negative: counted back from the last (-1: all); None:
+                all.
+
+        Returns:
+            In training every layer's predictions, in prediction those of the last layer run (L = 1).
+
+        Raises:
+            ValueError: there are not so many layers, or the memory has another number of levels than 'deformable'
+                was built for.
+        """
+        if not self.dense and len(memory.spatial_shapes) != self.num_levels:
+            raise ValueError(
+                f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
+            )
+        depth = resolve_depth(num_layers, len(self.layers))
+        token_pos = self._token_positions(memory) if self.dense else None
+        content, boxes = queries.content, queries.anchors_unact.sigmoid()
+        logits_by_layer, boxes_by_layer = [], []
+        for i, layer in enumerate(self.layers[:depth]):
+            anchors = boxes.detach() if self.training and self.detach_anchors and i > 0 else boxes
+            content = self._run_layer(layer, i, content, anchors, queries, memory, token_pos, attention_mask)
+            if self.training or i == depth - 1:
+                predicted = self.norm(content)
+                logits_by_layer.append(self._head(self.cls_heads, i)(predicted))
+                delta = self._head(self.bbox_heads, i)(predicted)
+                boxes_by_layer.append((delta + inverse_sigmoid(boxes, EPS)).sigmoid())
+            if i < depth - 1:  # the next anchors come from the content before the norm, as the authors' do
+                boxes = (self._head(self.bbox_heads, i)(content) + inverse_sigmoid(anchors, EPS)).sigmoid()
+        return Predictions(torch.stack(logits_by_layer), torch.stack(boxes_by_layer))
+
+    def _run_layer(
+        self,
+        layer: nn.Module,
+        index: int,
+        content: Tensor,
+        anchors: Tensor,
+        queries: Queries,
+        memory: Memory,
+        token_pos: Tensor | None,
+        attention_mask: Tensor | None,
+    ) -> Tensor:
+        """content (B, Q, D) and anchors (B, Q, 4) to (B, Q, D)."""
+        sine = sine_anchor_encoding(anchors, self.embed_dims, temperature=self.temperature)
+        query_pos = queries.at(self.query_pos_head(sine))
+        scale = self._scale(index, content)
+        if not self.dense:
+            return layer(content, query_pos * scale, anchors, memory, attention_mask)
+        query_sine = sine[..., : self.embed_dims] * scale
+        if self.ref_hw_head is not None:
+            ratio = self.ref_hw_head(content).sigmoid() / anchors[..., 2:].clamp(min=1e-6)
+            # w_ref / w for the x half, which stands second; h_ref / h for the y half
+            query_sine = query_sine * ratio.flip(-1).repeat_interleave(self.embed_dims // 2, dim=-1)
+        return layer(content, query_pos, query_sine, memory, token_pos, attention_mask)
+
+    def _scale(self, index: int, content: Tensor) -> Tensor | float:
+        if self.query_scale_type == 'fix_elewise':
+            return self.query_scale.weight[index]
+        return self.query_scale(content) if index > 0 else 1.0
+
+    def _token_positions(self, memory: Memory) -> Tensor:
+        if memory.position is not None:
+            return memory.position
+        return sine_token_encoding(
+            memory.spatial_shapes,
+            self.embed_dims,
+            temperature=self.memory_temperature,
+            extent=memory.extent,
+            device=memory.tokens.device,
+        ).to(memory.tokens.dtype)
+
+    @staticmethod
+    def _head(heads: nn.ModuleList, index: int) -> nn.Module:
+        return heads[min(index, len(heads) - 1)]
