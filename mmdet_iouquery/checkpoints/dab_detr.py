@@ -1,6 +1,7 @@
 """Names of the authors' DAB-DETR (IDEA-Research/DAB-DETR, ``models/DAB_DETR``) beside ours.
 
-Ours is ``IoUQueryDABDETR`` with ``LearnedAnchors`` and the dense ``DABDecoder``; backbone, neck and encoder are mmdet's.
+Ours is ``IoUQueryDABDETR`` with ``LearnedAnchors`` and the dense ``DABDecoder``; backbone, neck and encoder are
+mmdet's.
 """
 
 from __future__ import annotations

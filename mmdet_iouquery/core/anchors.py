@@ -29,8 +29,8 @@ def grid_anchors(
         extent: (B, 2) in (0, 1], the part of the maps' width and height that anchors refer to; None: the whole.
 
     Returns:
-        ``anchors_unact`` (1, N, 4), or (B, N, 4) with an ``extent``, float32 logits of cx, cy, w, h, ``INVALID_ANCHOR_UNACT`` where invalid; and
-        ``valid`` (1 or B, N, 1), bool.
+        ``anchors_unact`` (1, N, 4), or (B, N, 4) with an ``extent``, float32 logits of cx, cy, w, h,
+        ``INVALID_ANCHOR_UNACT`` where invalid; and ``valid`` (1 or B, N, 1), bool.
     """
     levels = []
     for level, (height, width) in enumerate(spatial_shapes):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...core import inverse_sigmoid, sine_anchor_encoding, sine_token_encoding
 from ...structures import Memory, Predictions, Queries
-from ..layers import MLP, ConcatenatedCrossAttention, SeparatedSelfAttention
+from ..layers import MLP, ConcatenatedCrossAttention, DeformableAttention, SeparatedSelfAttention
 from .deformable import DeformableDecoderLayer
 from .heads import class_head, resolve_depth
 
@@ -65,8 +65,8 @@ class DABDecoderLayer(nn.Module):
 class DABDecoder(BaseModule):
     """Queries are boxes, refined layer by layer, whose position, width and height steer the attention (section 4).
 
-    Of a layer's anchors ``(x, y, w, h)`` a sine code of width 2D is made; an MLP turns it into the position code (eq. 2,
-    3). Dense cross-attention compares the code of the centre with that of every token, apart from content (eq. 5); from
+    Of a layer's anchors ``(x, y, w, h)`` a sine code of width 2D is made; an MLP turns it into the position code
+    (eq. 2, 3). Dense cross-attention compares the code of the centre with that of every token, apart from content (eq. 5); from
     the second layer on an MLP of the content scales it, and its x half is multiplied by ``w_ref / w``, its y half by
     ``h_ref / h``, where content predicts ``w_ref`` and ``h_ref`` (eq. 6). Deformable cross-attention reads points
     whose distance from the centre is a share of the box's size (as DAB-Deformable-DETR); there the scale multiplies
@@ -130,7 +130,6 @@ class DABDecoder(BaseModule):
         self.num_classes = num_classes
         self.num_levels = num_levels
         self.dense = cross_attention == 'dense'
-        self.query_scale_type = query_scale
         self.detach_anchors = detach_anchors
         self.temperature, self.memory_temperature = temperature, memory_temperature
         if self.dense:
@@ -173,8 +172,9 @@ class DABDecoder(BaseModule):
             if parameter.dim() > 1:
                 nn.init.xavier_uniform_(parameter)
         if not self.dense:
-            for layer in self.layers:
-                layer.cross_attn.reset_parameters()
+            for module in self.modules():
+                if isinstance(module, DeformableAttention):
+                    module.reset_parameters()
 
     def forward(
         self,
@@ -242,7 +242,7 @@ class DABDecoder(BaseModule):
         return layer(content, query_pos, query_sine, memory, token_pos, attention_mask)
 
     def _scale(self, index: int, content: Tensor) -> Tensor | float:
-        if self.query_scale_type == 'fix_elewise':
+        if isinstance(self.query_scale, nn.Embedding):
             return self.query_scale.weight[index]
         return self.query_scale(content) if index > 0 else 1.0
 

@@ -123,7 +123,7 @@ class DeformableDecoder(BaseModule):
         content, boxes = queries.content, queries.anchors_unact.sigmoid()
         logits_by_layer, boxes_by_layer = [], []
         for i, layer in enumerate(self.layers[:depth]):
-            # the first anchors come as the selector gives them: detached where they are the encoder's, trained where learned
+            # the first anchors come as the selector gives them: the encoder's detached, learned ones to be trained
             anchors = boxes.detach() if self.training and i > 0 else boxes
             query_pos = queries.at(self.query_pos_head(anchors))
             content = layer(content, query_pos, anchors, memory, attention_mask)

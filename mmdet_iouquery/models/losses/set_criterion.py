@@ -115,6 +115,7 @@ class SetCriterion(nn.Module):
         self, matching: Predictions, selection: Selection, targets: Targets, average: Tensor, names: list[str]
     ) -> dict[str, Tensor]:
         """The decoder's losses and the encoder's, with one matching for both where they ask for the same things."""
+        assert selection.encoder is not None
         encoder = _float(selection.encoder)
         if selection.class_agnostic or encoder.logits.shape[1:] != matching.logits.shape[1:]:
             objects = targets._replace(labels=torch.zeros_like(targets.labels)) if selection.class_agnostic else targets
