@@ -1,6 +1,6 @@
 """The registered parts, in OpenMMLab's own folders."""
 
-from . import backbones, data_preprocessors, decoders, denoising, dense_heads, losses, necks, query_selectors
+from . import backbones, data_preprocessors, decoders, denoising, dense_heads, hosts, losses, necks, query_selectors
 
 __all__ = [
     'backbones',
@@ -8,6 +8,7 @@ __all__ = [
     'decoders',
     'denoising',
     'dense_heads',
+    'hosts',
     'losses',
     'necks',
     'query_selectors',

@@ -66,11 +66,11 @@ class DABDecoder(BaseModule):
     """Queries are boxes, refined layer by layer, whose position, width and height steer the attention (section 4).
 
     Of a layer's anchors ``(x, y, w, h)`` a sine code of width 2D is made; an MLP turns it into the position code
-    (eq. 2, 3). Dense cross-attention compares the code of the centre with that of every token, apart from content (eq. 5); from
-    the second layer on an MLP of the content scales it, and its x half is multiplied by ``w_ref / w``, its y half by
-    ``h_ref / h``, where content predicts ``w_ref`` and ``h_ref`` (eq. 6). Deformable cross-attention reads points
-    whose distance from the centre is a share of the box's size (as DAB-Deformable-DETR); there the scale multiplies
-    the position code, and there is nothing to modulate.
+    (eq. 2, 3). Dense cross-attention compares the code of the centre with that of every token, apart from content
+    (eq. 5); from the second layer on an MLP of the content scales it, and its x half is multiplied by ``w_ref / w``,
+    its y half by ``h_ref / h``, where content predicts ``w_ref`` and ``h_ref`` (eq. 6). Deformable cross-attention
+    reads points whose distance from the centre is a share of the box's size (as DAB-Deformable-DETR); there the scale
+    multiplies the position code, and there is nothing to modulate.
 
     Anchors are detached between layers in training, while each predicted box is also a function of the one just before.
     Takes any selector's queries; the first layer's anchors come as the selector gives them.
@@ -201,7 +201,7 @@ class DABDecoder(BaseModule):
             raise ValueError(
                 f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
             )
-        depth = resolve_depth(num_layers, len(self.layers))
+        depth = resolve_depth(num_layers, self.num_layers)
         token_pos = self._token_positions(memory) if self.dense else None
         content, boxes = queries.content, queries.anchors_unact.sigmoid()
         logits_by_layer, boxes_by_layer = [], []
@@ -245,6 +245,11 @@ class DABDecoder(BaseModule):
         if isinstance(self.query_scale, nn.Embedding):
             return self.query_scale.weight[index]
         return self.query_scale(content) if index > 0 else 1.0
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.layers)
 
     def _token_positions(self, memory: Memory) -> Tensor:
         if memory.position is not None:

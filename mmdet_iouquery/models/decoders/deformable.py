@@ -95,6 +95,11 @@ class DeformableDecoder(BaseModule):
             MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True) for _ in range(num_layers)
         )
 
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.layers)
+
     def forward(
         self,
         queries: Queries,
@@ -119,7 +124,7 @@ class DeformableDecoder(BaseModule):
             raise ValueError(
                 f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
             )
-        depth = resolve_depth(num_layers, len(self.layers))
+        depth = resolve_depth(num_layers, self.num_layers)
         content, boxes = queries.content, queries.anchors_unact.sigmoid()
         logits_by_layer, boxes_by_layer = [], []
         for i, layer in enumerate(self.layers[:depth]):

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ...core import box_cxcywh_to_xyxy, top_detections
 from ...structures import Memory, Predictions, Queries, Selection
+from ..frames import padding_of, targets_of
 from ..layers import ConvNormAct
-from .frames import padding_of, targets_of
 from .prediction_settings import PredictionSettings
 
 CRITERION = {

@@ -37,7 +37,8 @@ class SetCriterion(nn.Module):
     quality as soft target; any other is given labels alone. All sums are divided by the number of ground-truth boxes,
     averaged over the processes and at least 1; for denoising also by the number of groups.
 
-    The encoder's class scores learn what their selector says: the quality (IoU-aware) or 1 for the label (otherwise).
+    The encoder's class scores learn what their selector says: the quality (IoU-aware), 1 for the label, or what the
+    decoder's do.
 
     The names are mmdet's: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls``, ... of the
     others, ``enc_loss_cls``, ... of the encoder, ``dn_loss_cls`` and ``d0.dn_loss_cls``, ... of denoising, and
@@ -129,9 +130,8 @@ class SetCriterion(nn.Module):
             encoder_pairs = encoder_pairs._replace(layer=encoder_pairs.layer - last)
         losses = self._losses(matching, pairs, targets, average, names)
         loss_cls = self.soft_encoder_loss_cls if selection.iou_aware else self.encoder_loss_cls
-        losses.update(
-            self._losses(encoder, encoder_pairs, objects, average, ['enc_'], loss_cls, soft=selection.iou_aware)
-        )
+        soft = selection.iou_aware is not False
+        losses.update(self._losses(encoder, encoder_pairs, objects, average, ['enc_'], loss_cls, soft))
         if selection.iou_logits is not None:
             logits = selection.iou_logits.float()[encoder_pairs.layer, encoder_pairs.image, encoder_pairs.query]
             iou = self._overlap(encoder.boxes, encoder_pairs, targets)
@@ -177,7 +177,7 @@ class SetCriterion(nn.Module):
 
         class_loss = loss_cls(logits.flatten(0, 2), target, reduction_override='none')
         terms = {
-            'loss_cls': class_loss.reshape(num_layers, -1).sum(-1),
+            'loss_cls': class_loss.reshape(num_layers, class_loss.numel() // num_layers).sum(-1),
             'loss_bbox': per_layer(self.loss_bbox, matched, truth),
             'loss_iou': per_layer(self.loss_iou, box_cxcywh_to_xyxy(matched), box_cxcywh_to_xyxy(truth)),
         }

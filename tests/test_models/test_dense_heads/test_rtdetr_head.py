@@ -63,7 +63,7 @@ def test_denoising_does_not_leak(detector: nn.Module) -> None:
         memory = head.memory(detector.extract_feat(images))
         selection = head.query_selector(memory)
         alone = head.decoder(selection.queries, memory)
-    from mmdet_iouquery.models.dense_heads.frames import targets_of
+    from mmdet_iouquery.models.frames import targets_of
 
     denoising = head.denoising(targets_of(samples, 5), 30)
     noisy = denoising.queries._replace(content=denoising.queries.content.detach().requires_grad_())

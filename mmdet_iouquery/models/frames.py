@@ -1,4 +1,4 @@
-"""From mmdet's data samples to the padded input's frame: ground truth and padding."""
+"""From mmdet's data samples to tensors: ground truth and padding, in the frame of the padded input or of each image."""
 
 from __future__ import annotations
 
@@ -9,12 +9,15 @@ from mmdet.structures import SampleList
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
 
-from ...core import box_xyxy_to_cxcywh
-from ...structures import Targets
+from ..core import box_xyxy_to_cxcywh
+from ..structures import Targets
 
 
-def targets_of(samples: SampleList, num_classes: int) -> Targets:
-    """Ground truth of a batch, boxes normalised by the padded input's width and height.
+def targets_of(samples: SampleList, num_classes: int, *, by_image: bool = False) -> Targets:
+    """Ground truth of a batch, boxes normalised by width and height of the padded input.
+
+    Args:
+        by_image: normalise by each image's own width and height instead.
 
     Raises:
         ValueError: a label outside [0, num_classes), naming the image. Labels on an accelerator are not looked at,
@@ -24,7 +27,7 @@ def targets_of(samples: SampleList, num_classes: int) -> Targets:
     for sample in samples:
         instances = sample.gt_instances
         _check_labels(instances.labels, num_classes, sample)
-        height, width = sample.metainfo['batch_input_shape']
+        height, width = sample.metainfo['img_shape' if by_image else 'batch_input_shape'][:2]
         boxes_px = get_box_tensor(instances.bboxes).float()
         boxes.append(box_xyxy_to_cxcywh(boxes_px / boxes_px.new_tensor([width, height, width, height])))
         labels.append(instances.labels)
@@ -60,3 +63,12 @@ def padding_of(
         outside = (y[None, :, None] >= extent[:, 0, None, None]) | (x[None, None, :] >= extent[:, 1, None, None])
         levels.append(outside.flatten(1))
     return torch.cat(levels, dim=1).to(device)
+
+
+def extent_of(samples: SampleList, device: torch.device | str) -> Tensor | None:
+    """(B, 2), the part of the padded input's width and height that each image covers; None when all fill it."""
+    height, width = samples[0].metainfo['batch_input_shape']
+    extents = [tuple(sample.metainfo['img_shape'][:2]) for sample in samples]
+    if all(extent == (height, width) for extent in extents):
+        return None
+    return torch.tensor([(w / width, h / height) for h, w in extents], dtype=torch.float32, device=device)

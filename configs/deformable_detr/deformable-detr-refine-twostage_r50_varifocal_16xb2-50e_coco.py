@@ -1,0 +1,8 @@
+"""Two-stage Deformable DETR with the varifocal loss; no adapter is needed."""
+
+_base_ = 'mmdet::deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py'
+custom_imports = dict(imports=['mmdet_iouquery'], allow_failed_imports=False)
+
+model = dict(
+    bbox_head=dict(loss_cls=dict(_delete_=True, type='IoUVarifocalLoss', alpha=0.75, gamma=2.0, loss_weight=2.0))
+)

@@ -1,0 +1,8 @@
+"""DINO with RT-DETR's hybrid encoder as neck."""
+
+_base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
+custom_imports = dict(imports=['mmdet_iouquery'], allow_failed_imports=False)
+
+model = dict(
+    neck=dict(_delete_=True, type='HybridEncoder', in_channels=[512, 1024, 2048], out_channels=256, num_outs=4)
+)

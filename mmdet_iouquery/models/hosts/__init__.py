@@ -1,0 +1,12 @@
+"""Adapters of mmdet's detection transformers: the parent when a config names no part, and any part that it names."""
+
+from .deformable import IoUQueryDeformableDETR, IoUQueryDINO
+from .dense import IoUQueryConditionalDETR, IoUQueryDABDETR, IoUQueryDETR
+
+__all__ = [
+    'IoUQueryConditionalDETR',
+    'IoUQueryDABDETR',
+    'IoUQueryDETR',
+    'IoUQueryDINO',
+    'IoUQueryDeformableDETR',
+]

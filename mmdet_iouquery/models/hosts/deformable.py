@@ -1,0 +1,163 @@
+"""Adapters of mmdet's Deformable DETR and DINO, whose decoders read points around a box on several maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmdet.models.detectors import DINO, DeformableDETR
+from mmdet.registry import MODELS
+from mmdet.structures import OptSampleList, SampleList
+from torch import Tensor
+
+from ...core import inverse_sigmoid
+from ...structures import DenoisingQueries, Memory, Predictions, Queries, Selection
+from .parts import QueryParts, Unused
+
+
+class DeformableQueryParts(QueryParts):
+    """What they have in common: several maps, heads in lists with the encoder's at the end."""
+
+    _placeholder_decoder = {'return_intermediate': True, 'post_norm_cfg': None}
+
+    def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
+        super()._check_parts(parts, others)
+        if parts and not others.get('as_two_stage', False):
+            raise ValueError(
+                f'{type(self).__name__} takes parts ({", ".join(parts)}) with as_two_stage=True only: without it '
+                'queries are points, not boxes; set as_two_stage=True and with_box_refine=True'
+            )
+        if 'decoder' not in parts and parts.get('query_selector', {}).get('type') == 'LearnedEmbeddings':
+            raise ValueError(
+                f"LearnedEmbeddings are no boxes, and mmdet's decoder in {type(self).__name__} knows queries by their "
+                'boxes; name LearnedAnchors, or a decoder of this package, which takes both'
+            )
+
+    def _num_levels(self, others: dict) -> int:
+        return others.get('num_feature_levels', 4)
+
+    def _memory(self, encoded: dict[str, Any], decoder_inputs: dict[str, Any], shapes: Any, extent: Any) -> Memory:
+        return Memory(encoded['memory'], shapes, decoder_inputs['memory_mask'], extent=extent)
+
+    def _leave_out_unused(self) -> None:
+        heads, last = self.bbox_head, self.decoder.num_layers
+        idle: list[int] = []
+        if 'decoder' in self._part_names:
+            idle += range(last)
+        if self.query_selector is not None:
+            idle.append(last)
+            self.memory_trans_fc, self.memory_trans_norm = Unused(), Unused()
+        for i in idle:
+            heads.cls_branches[i], heads.reg_branches[i] = Unused(), Unused()
+
+
+@MODELS.register_module()
+class IoUQueryDeformableDETR(DeformableQueryParts, DeformableDETR):
+    """mmdet's two-stage Deformable DETR, whose query selector, denoising and decoder a config can name.
+
+    Position codes of all queries that are boxes, selected or denoising, are those that the parent makes of its own
+    proposals. The parent's own selection is supervised as the parent does it: object or not.
+    """
+
+    def _leave_out_unused(self) -> None:
+        super()._leave_out_unused()
+        if 'decoder' in self._part_names and self.query_selector is not None:
+            self.pos_trans_fc, self.pos_trans_norm = Unused(), Unused()
+
+    def _parents_queries(
+        self, encoded: dict[str, Any], samples: OptSampleList
+    ) -> tuple[Selection, DenoisingQueries | None]:
+        inputs, supervised = self.pre_decoder(**encoded)
+        queries = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
+        return _selection(queries, supervised, class_agnostic=True), None
+
+    def _parents_decoder(
+        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+    ) -> Predictions:
+        code = self.get_proposal_pos_embed(queries.anchors_unact)
+        query_pos = self.pos_trans_norm(self.pos_trans_fc(code))[..., : self.embed_dims]
+        anchors = queries.anchors_unact.sigmoid()
+        hidden, references = self.decoder(
+            query=queries.content,
+            value=memory.tokens,
+            query_pos=query_pos,
+            key_padding_mask=memory.padding,
+            self_attn_mask=mask,
+            reference_points=anchors,
+            spatial_shapes=inputs['spatial_shapes'],
+            level_start_index=inputs['level_start_index'],
+            valid_ratios=inputs['valid_ratios'],
+            reg_branches=self.bbox_head.reg_branches if self.with_box_refine else None,
+        )
+        return Predictions(*self.bbox_head(hidden, [anchors, *references]))
+
+
+class DINOQueryParts(DeformableQueryParts):
+    """DINO and what is built on it: denoising of its own, content that is learned."""
+
+    _refused = {'denoising': 'it has contrastive denoising of its own, set by dn_cfg'}
+
+    def _leave_out_unused(self) -> None:
+        super()._leave_out_unused()
+        if self.query_selector is not None:
+            self.query_embedding = Unused()
+
+    def _parents_queries(
+        self, encoded: dict[str, Any], samples: OptSampleList
+    ) -> tuple[Selection, DenoisingQueries | None]:
+        inputs, supervised = self.pre_decoder(**encoded, batch_data_samples=samples)
+        joined = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
+        if not self.training:
+            return Selection(joined), None
+        first = supervised['dn_meta']['num_denoising_queries']
+        noisy, queries = (Queries(*(x[:, part] for x in joined[:2])) for part in (slice(first), slice(first, None)))
+        denoising = _denoising(noisy, inputs['dn_mask'], supervised['dn_meta'], samples)
+        return _selection(queries, supervised), denoising
+
+    def _parents_denoising(self, samples: SampleList, num_queries: int) -> DenoisingQueries | None:
+        content, anchors_unact, mask, meta = self.dn_query_generator(samples)
+        total = content.shape[1] + num_queries  # its mask is for as many queries as are configured
+        return _denoising(Queries(content, anchors_unact), mask[:total, :total], meta, samples)
+
+
+@MODELS.register_module()
+class IoUQueryDINO(DINOQueryParts, DINO):
+    """mmdet's DINO, whose query selector and decoder a config can name; denoising stays DINO's own."""
+
+    def _parents_decoder(
+        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+    ) -> Predictions:
+        decoded = self.forward_decoder(
+            query=queries.content,
+            memory=memory.tokens,
+            memory_mask=memory.padding,
+            reference_points=queries.anchors_unact.sigmoid(),
+            spatial_shapes=inputs['spatial_shapes'],
+            level_start_index=inputs['level_start_index'],
+            valid_ratios=inputs['valid_ratios'],
+            dn_mask=mask,
+        )
+        return Predictions(*self.bbox_head(**decoded))
+
+
+def _selection(queries: Queries, supervised: dict[str, Any], *, class_agnostic: bool = False) -> Selection:
+    """The parent's selection, with what it has the encoder supervised by, in training."""
+    encoder = None
+    if supervised:
+        encoder = Predictions(supervised['enc_outputs_class'][None], supervised['enc_outputs_coord'][None])
+    return Selection(queries, encoder, class_agnostic=class_agnostic)
+
+
+def _denoising(queries: Queries, mask: Tensor, meta: dict[str, int], samples: SampleList) -> DenoisingQueries:
+    """The queries of mmdet's generator with their pairs: G groups of S positives and S negatives, as ours."""
+    num_groups = meta['num_denoising_groups']
+    per_group = meta['num_denoising_queries'] // num_groups
+    images, slots, truths, start = [], [], [], 0
+    for i, sample in enumerate(samples):
+        count = len(sample.gt_instances.labels)
+        images.append(torch.full((count * num_groups,), i))
+        slots.append((torch.arange(num_groups)[:, None] * per_group + torch.arange(count)).flatten())
+        truths.append((start + torch.arange(count)).repeat(num_groups))
+        start += count
+    image, query, truth = (torch.cat(parts).to(mask.device) for parts in (images, slots, truths))
+    return DenoisingQueries(queries, mask, (image, query, truth), num_groups)

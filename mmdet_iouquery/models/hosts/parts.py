@@ -1,0 +1,230 @@
+"""What the adapters of mmdet's detectors have in common: parts by name, and the parent for everything else."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import OptSampleList, SampleList
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from ...structures import DenoisingQueries, Memory, Predictions, Queries, Selection
+from ..frames import extent_of, targets_of
+from ..losses import PerImageAssigner, SetCriterion
+
+PART_NAMES = ('query_selector', 'denoising', 'decoder')
+
+
+class Unused(nn.Module):
+    """Stands where a module of the parent's stood that nothing uses any more: no parameters, no names in a checkpoint.
+
+    The parent's ``init_weights`` finds something to write on.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = torch.empty(4, 4), torch.empty(4)
+
+    def __getitem__(self, index: int) -> Unused:
+        return self
+
+    @property
+    def layers(self) -> Unused:
+        """Itself, for a parent that looks for the last layer of an MLP."""
+        return self
+
+
+class Decoded(NamedTuple):
+    """One run of a host's transformer."""
+
+    predictions: Predictions
+    """Of all decoder layers, or of the last, over the P denoising queries and the others."""
+    selection: Selection
+    denoising: DenoisingQueries | None
+
+
+class QueryParts(BaseModule):
+    """Mixed into a detection transformer of mmdet's: parts that the config names take the place of the parent's.
+
+    With none named it is the parent: same parameters, names and outputs. With one named, everything else is still the
+    parent's, and the losses are those that the parent's head was configured with, its assigner's costs included; box
+    and class heads of a named decoder are the decoder's own. Boxes are normalised by each image's own width and height,
+    as mmdet's are.
+
+    Args:
+        query_selector: any selector; None: the parent's queries.
+        denoising: a denoising generator; None: none, or the parent's own.
+        decoder: the parent's settings as they are, or, with a ``type``, a decoder of this package.
+        quality: soft target of a quality-aware ``loss_cls``; see
+            :class:`~mmdet_iouquery.models.losses.SetCriterion`.
+        bbox_head, others: the parent's; none of the dicts is changed.
+
+    Raises:
+        ValueError: a part that makes no sense in this detector, or one with a softmax classification loss.
+    """
+
+    _placeholder_layer: dict = {}
+    """Settings of a layer of the parent's decoder, enough to build one that is then replaced."""
+    _refused: dict[str, str] = {}
+    """Part to the reason why this detector takes none."""
+
+    def __init__(
+        self,
+        *,
+        bbox_head: dict,
+        decoder: dict,
+        query_selector: dict | None = None,
+        denoising: dict | None = None,
+        quality: str = 'iou',
+        **others: Any,
+    ) -> None:
+        named = {'query_selector': query_selector, 'denoising': denoising}
+        named['decoder'] = decoder if 'type' in decoder else None
+        parts = {name: cfg for name, cfg in named.items() if cfg is not None}
+        self._check_parts(parts, others)
+        shared = {'num_classes': bbox_head['num_classes'], 'embed_dims': bbox_head.get('embed_dims', 256)}
+        built = {name: self._build(name, cfg, shared, others) for name, cfg in parts.items()}
+        if 'decoder' in built:
+            decoder = {'num_layers': built['decoder'].num_layers, 'layer_cfg': self._placeholder_layer}
+            decoder.update(self._placeholder_decoder)
+        # the parents write into the configs they are given
+        super().__init__(bbox_head=copy.deepcopy(bbox_head), decoder=copy.deepcopy(decoder), **copy.deepcopy(others))
+        self._part_names = tuple(built)
+        self.has_parts = bool(built) or quality != 'iou'
+        for name, part in built.items():
+            setattr(self, name, part)
+        for name in PART_NAMES:
+            if not hasattr(self, name):
+                setattr(self, name, None)
+        if self.has_parts:
+            self._check_loss()
+            self._leave_out_unused()
+            head = self.bbox_head
+            self.criterion = SetCriterion(
+                assigner=PerImageAssigner(getattr(head, 'assigner', None)),
+                loss_cls=head.loss_cls,
+                loss_bbox=head.loss_bbox,
+                loss_iou=head.loss_iou,
+                quality=quality,
+            )
+
+    _placeholder_decoder: dict = {}
+
+    # ---- what each host says -------------------------------------------------------------------------------------
+
+    def _num_levels(self, others: dict) -> int:
+        raise NotImplementedError
+
+    def _leave_out_unused(self) -> None:
+        """Put :class:`Unused` in place of the parent's modules that the named parts make idle."""
+        raise NotImplementedError
+
+    def _memory(self, encoded: dict[str, Any], decoder_inputs: dict[str, Any], shapes: Any, extent: Any) -> Memory:
+        raise NotImplementedError
+
+    def _parents_queries(
+        self, encoded: dict[str, Any], samples: OptSampleList
+    ) -> tuple[Selection, DenoisingQueries | None]:
+        """The parent's queries as a selection, and its denoising queries, if it has some."""
+        raise NotImplementedError
+
+    def _parents_denoising(self, samples: SampleList, num_queries: int) -> DenoisingQueries | None:
+        """The parent's own denoising queries; None: it has none."""
+        return None
+
+    def _parents_decoder(
+        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+    ) -> Predictions:
+        """Predictions of the parent's decoder and head."""
+        raise NotImplementedError
+
+    # ---- construction --------------------------------------------------------------------------------------------
+
+    def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
+        for name, reason in self._refused.items():
+            if name in parts:
+                raise ValueError(f'{type(self).__name__} takes no {name}: {reason}')
+
+    def _build(self, name: str, cfg: dict, shared: dict, others: dict) -> nn.Module:
+        if name == 'query_selector':
+            shared = {**shared, 'num_queries': others.get('num_queries', 100)}
+        elif name == 'decoder':
+            shared = {**shared, 'num_levels': self._num_levels(others)}
+        return MODELS.build({**shared, **cfg})
+
+    def _check_loss(self) -> None:
+        if not self.bbox_head.loss_cls.use_sigmoid:
+            raise ValueError(
+                f'{type(self).__name__}: parts of this package score each class by a sigmoid, but '
+                f'bbox_head.loss_cls is {type(self.bbox_head.loss_cls).__name__} with a softmax; name a sigmoid loss there, such as '
+                "dict(type='IoUVarifocalLoss') or dict(type='FocalLoss', use_sigmoid=True), and a FocalLossCost in "
+                'train_cfg.assigner.match_costs'
+            )
+
+    def init_weights(self) -> None:
+        """The parent's initialisation for the parent's modules; named parts keep their own."""
+        parts = {name: getattr(self, name) for name in self._part_names}
+        for name in parts:
+            setattr(self, name, Unused())
+        super().init_weights()
+        for name, part in parts.items():
+            setattr(self, name, part)
+            part.init_weights()
+
+    # ---- running -------------------------------------------------------------------------------------------------
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor] | list:
+        """The parent's losses, or, with parts, those of the criterion: the same names whatever the batch holds."""
+        if not self.has_parts:
+            return super().loss(batch_inputs, batch_data_samples)
+        decoded = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples)
+        targets = targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
+        return self.criterion(decoded.predictions, decoded.selection, targets, decoded.denoising)
+
+    def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
+        """Detections, by the parent's post-processing."""
+        if not self.has_parts:
+            return super().predict(batch_inputs, batch_data_samples, rescale)
+        logits, boxes = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples).predictions
+        metas = [sample.metainfo for sample in batch_data_samples]
+        results = self.bbox_head.predict_by_feat(logits, boxes, batch_img_metas=metas, rescale=rescale)
+        return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Any:
+        if not self.has_parts:
+            return super()._forward(batch_inputs, batch_data_samples)
+        return tuple(self.run_parts(self.extract_feat(batch_inputs), batch_data_samples).predictions)
+
+    def run_parts(self, img_feats: Sequence[Tensor], batch_data_samples: OptSampleList) -> Decoded:
+        """Encode, select, decode, each by the named part or the parent."""
+        encoder_inputs, decoder_inputs = self.pre_transformer(img_feats, batch_data_samples)
+        encoded = self.forward_encoder(**encoder_inputs)
+        shapes = tuple((x.shape[-2], x.shape[-1]) for x in img_feats)
+        extent = extent_of(batch_data_samples, img_feats[0].device) if batch_data_samples else None
+        memory = self._memory(encoded, decoder_inputs, shapes, extent)
+
+        denoising = None
+        if self.query_selector is None:
+            selection, denoising = self._parents_queries(encoded, batch_data_samples)
+        else:
+            selection = self.query_selector(memory)
+        queries, num_queries = selection.queries, selection.queries.content.shape[1]
+        if self.training and self.denoising is not None:
+            targets = targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
+            denoising = self.denoising(targets, num_queries)
+        elif self.training and denoising is None:
+            denoising = self._parents_denoising(batch_data_samples, num_queries)
+        mask, num_denoising = None, 0
+        if denoising is not None:
+            queries, mask = queries.after(denoising.queries), denoising.attention_mask
+            num_denoising = denoising.queries.content.shape[1]
+        if 'decoder' in self._part_names:
+            predictions = self.decoder(queries, memory, mask)
+        else:
+            inputs = {**encoded, **decoder_inputs}
+            predictions = self._parents_decoder(queries, mask, memory, inputs, num_denoising)
+        return Decoded(predictions, selection, denoising)

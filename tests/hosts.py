@@ -1,0 +1,71 @@
+"""mmdet's detection transformers, small enough for tests, and the adapters that stand for them."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from mmengine.config import Config, ConfigDict
+
+from mmdet_iouquery import config_path  # noqa: F401
+
+
+class Host(NamedTuple):
+    """One of mmdet's detectors."""
+
+    adapter: str
+    config: str
+    """mmdet's config of it."""
+
+
+HOSTS = {
+    'DETR': Host('IoUQueryDETR', 'mmdet::detr/detr_r50_8xb2-150e_coco.py'),
+    'ConditionalDETR': Host('IoUQueryConditionalDETR', 'mmdet::conditional_detr/conditional-detr_r50_8xb2-50e_coco.py'),
+    'DABDETR': Host('IoUQueryDABDETR', 'mmdet::dab_detr/dab-detr_r50_8xb2-50e_coco.py'),
+    'DeformableDETR': Host(
+        'IoUQueryDeformableDETR', 'mmdet::deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py'
+    ),
+    'DINO': Host('IoUQueryDINO', 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'),
+}
+FOCAL = {'type': 'FocalLoss', 'use_sigmoid': True, 'gamma': 2.0, 'alpha': 0.25, 'loss_weight': 1.0}
+LOSSES = {'focal': FOCAL, 'varifocal': {'type': 'IoUVarifocalLoss', 'loss_weight': 1.0}}
+COSTS = [
+    {'type': 'FocalLossCost', 'weight': 2.0},
+    {'type': 'BBoxL1Cost', 'weight': 5.0, 'box_format': 'xywh'},
+    {'type': 'IoUCost', 'iou_mode': 'giou', 'weight': 2.0},
+]
+
+
+def host_config(name: str, *, sigmoid: bool = False, loss: str = 'focal', **model: Any) -> ConfigDict:
+    """The model of mmdet's config, one encoder and two decoder layers, 20 queries, no dropout, no weights to fetch.
+
+    Args:
+        sigmoid: give the head a sigmoid loss, ``loss`` of :data:`LOSSES`, and matching costs that go with it.
+        model: more keys of the model.
+    """
+    path = HOSTS[name].config.replace('mmdet::', '')
+    cfg = Config.fromfile(_mmdet_config(path)).model
+    cfg.backbone.init_cfg = None
+    cfg.encoder.num_layers, cfg.num_queries = 1, 20
+    cfg.test_cfg.max_per_img = 20
+    if 'type' not in cfg.decoder:
+        cfg.decoder.num_layers = 2
+    _without_dropout(cfg)
+    if sigmoid:
+        cfg.bbox_head.loss_cls = ConfigDict(LOSSES[loss])
+        cfg.train_cfg.assigner.match_costs = [ConfigDict(cost) for cost in COSTS]
+    cfg.update(model)
+    return cfg
+
+
+def _mmdet_config(path: str) -> str:
+    from mmengine.utils import get_installed_path
+
+    return f'{get_installed_path("mmdet")}/.mim/configs/{path}'
+
+
+def _without_dropout(cfg: Any) -> None:
+    if isinstance(cfg, dict):
+        for key, value in cfg.items():
+            if key in ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop'):
+                cfg[key] = 0.0
+            _without_dropout(value)

@@ -1,0 +1,92 @@
+"""With no part named an adapter is its parent, and with its own path forced it computes the parent's losses."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from helpers import random_batch
+from hosts import HOSTS, host_config
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from torch import Tensor, nn
+
+SIZE = (96, 128)
+
+
+def built(cfg: Any, seed: int = 0) -> nn.Module:
+    torch.manual_seed(seed)
+    model = MODELS.build(copy.deepcopy(cfg))
+    model.init_weights()
+    return model
+
+
+def batch(counts: list[int], *, padded: bool) -> tuple[Tensor, SampleList]:
+    torch.manual_seed(3)
+    images, samples = random_batch(counts, *SIZE, num_classes=80)
+    if padded:  # the second picture is smaller than the first
+        samples[1].set_metainfo({'img_shape': (70, 101), 'ori_shape': (70, 101)})
+        box = samples[1].gt_instances.bboxes
+        samples[1].gt_instances.bboxes = box * box.new_tensor([101 / 128, 70 / 96] * 2)
+    return images, samples
+
+
+def losses_of(model: nn.Module, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
+    torch.manual_seed(5)  # denoising and dropout
+    return model.train().loss(images, samples)
+
+
+@pytest.fixture(scope='module', params=HOSTS)
+def pair(request: pytest.FixtureRequest) -> tuple[nn.Module, nn.Module]:
+    """The parent, and its adapter with nothing named, holding the parent's weights."""
+    cfg = host_config(request.param)
+    parent = built(cfg)
+    adapter = built({**cfg, 'type': HOSTS[request.param].adapter}, seed=1)
+    adapter.load_state_dict(parent.state_dict(), strict=True)
+    return parent, adapter
+
+
+@pytest.mark.parametrize('padded', [False, True])
+def test_same_outputs_and_losses(pair: tuple[nn.Module, nn.Module], padded: bool) -> None:
+    parent, adapter = pair
+    assert isinstance(adapter, type(parent)) and not adapter.has_parts
+    assert [name for name, _ in parent.named_modules()] == [name for name, _ in adapter.named_modules()]
+    images, samples = batch([2, 3], padded=padded)
+    ours, theirs = losses_of(adapter, images, samples), losses_of(parent, images, samples)
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    with torch.no_grad():
+        ours, theirs = (
+            [x.pred_instances for x in m.eval().predict(images, copy.deepcopy(samples))] for m in (adapter, parent)
+        )
+    for mine, its in zip(ours, theirs):
+        assert torch.equal(mine.bboxes, its.bboxes) and torch.equal(mine.scores, its.scores)
+
+
+def forced(name: str, **changes: Any) -> tuple[nn.Module, nn.Module]:
+    """The parent, and its adapter made to run its own path with all of the parent's parts."""
+    cfg = host_config(name, sigmoid=True, **changes)
+    parent = built(cfg)
+    adapter = built({**cfg, 'type': HOSTS[name].adapter, 'quality': 'giou'}, seed=1)
+    adapter.criterion.quality = 'iou'
+    assert adapter.has_parts
+    adapter.load_state_dict(parent.state_dict(), strict=True)
+    return parent, adapter
+
+
+@pytest.mark.parametrize('loss', ['focal', 'varifocal'])
+@pytest.mark.parametrize('name', HOSTS)
+def test_own_path_computes_the_parents_losses(name: str, loss: str) -> None:
+    """Selection, denoising, decoding and criterion, each through our records, give what the parent computes."""
+    parent, adapter = forced(name, loss=loss)
+    for padded in (False, True):
+        images, samples = batch([2, 3], padded=padded)
+        ours, theirs = losses_of(adapter, images, samples), losses_of(parent, images, samples)
+        assert ours.keys() == theirs.keys()
+        for term in theirs:
+            torch.testing.assert_close(ours[term], theirs[term].squeeze(), rtol=2e-4, atol=2e-5, msg=term)
+        with torch.no_grad():
+            mine, its = (m.eval().predict(images, copy.deepcopy(samples))[1].pred_instances for m in (adapter, parent))
+        torch.testing.assert_close(mine.scores, its.scores, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(mine.bboxes, its.bboxes, rtol=1e-4, atol=2e-3)
