@@ -38,3 +38,13 @@ def test_a_level_too_coarse_for_its_anchor_is_invalid() -> None:
     # 0.05 * 2 ** 5 = 1.6 of the input
     _, valid = grid_anchors([(2, 2)] * 6)
     assert valid.view(6, 4).all(1).tolist() == [True, True, True, True, True, False]
+
+
+def test_extent_gives_the_images_own_frame() -> None:
+    """What lies beyond the image is invalid; inside, centres are those of a map of the image alone."""
+    extent = torch.tensor([[0.5, 1.0], [1.0, 1.0]])
+    unact, valid = grid_anchors([(2, 4)], extent=extent)
+    alone, _ = grid_anchors([(2, 2)])
+    assert valid[0].view(2, 4).tolist() == [[True, True, False, False]] * 2 and valid[1].all()
+    torch.testing.assert_close(unact[0].view(2, 4, 4)[:, :2], alone.view(2, 2, 4))
+    torch.testing.assert_close(unact[1], grid_anchors([(2, 4)])[0][0])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,6 +11,8 @@ from mmdet_iouquery.core import (
     box_cxcywh_to_xyxy,
     box_iou_elementwise,
     box_xyxy_to_cxcywh,
+    complete_box_iou_elementwise,
+    distance_box_iou_elementwise,
     generalized_box_iou_elementwise,
     inverse_sigmoid,
 )
@@ -43,6 +47,34 @@ def test_overlaps_by_hand(a: list, b: list, iou: float, giou: float) -> None:
     assert box_iou_elementwise(a_xyxy, b_xyxy).item() == pytest.approx(iou)
     assert generalized_box_iou_elementwise(a_xyxy, b_xyxy).item() == pytest.approx(giou)
     assert generalized_box_iou_elementwise(b_xyxy, a_xyxy).item() == pytest.approx(giou)
+
+
+@pytest.mark.parametrize(
+    ('a', 'b', 'diou', 'ciou'),
+    [
+        ([0, 0, 2, 2], [0, 0, 2, 2], 1.0, 1.0),
+        # IoU 1/7, centres sqrt(2) apart, diagonal of the hull sqrt(18); both square, so CIoU adds nothing
+        ([0, 0, 2, 2], [1, 1, 3, 3], 1 / 7 - 2 / 18, 1 / 7 - 2 / 18),
+        ([0, 0, 1, 1], [2, 0, 3, 1], -4 / 10, -4 / 10),
+        # IoU 1/2, centres 1 apart, diagonal sqrt(20): aspect 1 against 2
+        ([0, 0, 2, 2], [0, 0, 4, 2], 0.5 - 1 / 20, None),
+    ],
+)
+def test_distance_and_complete_iou_by_hand(a: list, b: list, diou: float, ciou: float | None) -> None:
+    a_xyxy, b_xyxy = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
+    if ciou is None:
+        v = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2
+        ciou = diou - v * v / (0.5 + v)
+    for one, other in ((a_xyxy, b_xyxy), (b_xyxy, a_xyxy)):
+        assert distance_box_iou_elementwise(one, other).item() == pytest.approx(diou, abs=1e-6)
+        assert complete_box_iou_elementwise(one, other).item() == pytest.approx(ciou, abs=1e-6)
+
+
+def test_boxes_without_area_have_finite_overlaps() -> None:
+    point = torch.tensor([1.0, 1.0, 1.0, 1.0])
+    for overlap in (distance_box_iou_elementwise, complete_box_iou_elementwise):
+        assert overlap(point, point).item() == 0
+        assert torch.isfinite(overlap(point, torch.tensor([0.0, 0.0, 3.0, 3.0])))
 
 
 def test_inverse_sigmoid_is_inverse_and_finite() -> None:

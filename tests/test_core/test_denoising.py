@@ -92,3 +92,39 @@ def test_without_noise_the_truth_comes_back() -> None:
     torch.testing.assert_close(unact.sigmoid()[~layout.padded], boxes[layout.truth][~layout.padded])
     assert (labels[layout.padded] == 4).all()
     assert labels[~layout.padded].tolist() == torch.tensor([1, 2, 0])[layout.truth][~layout.padded].tolist()
+
+
+def test_without_negatives_there_are_half_as_many() -> None:
+    layout = denoising_layout((3, 0, 7), 100, contrastive=False)
+    assert (layout.num_groups, layout.num_denoising) == (14, 98) and not layout.negative.any()
+    image, query, truth = layout.pairs
+    assert query[image == 0].tolist() == [g * 7 + i for g in range(14) for i in range(3)]
+    assert truth[image == 2].tolist() == list(range(3, 10)) * 14
+    assert layout.attention_mask(5)[:7, 7:98].all() and not layout.attention_mask(5)[:7, :7].any()
+
+
+@pytest.mark.parametrize('contrastive', [True, False])
+def test_a_fixed_number_of_groups_keeps_to_the_cap(contrastive: bool) -> None:
+    for counts, width in (((3, 1), 3), ((500, 2), 20)):
+        layout = denoising_layout(counts, 100, contrastive=contrastive, num_groups=5)
+        assert (layout.num_groups, layout.num_denoising) == (5, 5 * width * (2 if contrastive else 1))
+    crowded = layout.pairs[2][layout.pairs[0] == 0]
+    assert len(crowded) == 100 and len(set(crowded.tolist())) == 20
+
+
+def test_group_numbers_out_of_range_are_refused() -> None:
+    with pytest.raises(ValueError, match=r'num_groups must lie in \[1, num_denoising=4\], got 5'):
+        denoising_layout((1,), 4, num_groups=5)
+
+
+def test_centre_and_size_noise_keeps_to_its_bounds() -> None:
+    """DN-DETR's: the centre within the box, each side between (1 - s) and (1 + s) of itself."""
+    boxes, scale = torch.tensor([[0.5, 0.5, 0.2, 0.1]], dtype=torch.float64), 0.4
+    layout = denoising_layout((1,), 4000, contrastive=False)
+    _, unact = noisy_truth(layout, torch.tensor([0]), boxes, 5, box_noise_scale=scale, box_noise='centre_size')
+    noisy = unact.sigmoid()[0]
+    shift = (noisy[:, :2] - boxes[:, :2]).abs() / (0.5 * boxes[:, 2:])
+    growth = noisy[:, 2:] / boxes[:, 2:]
+    assert shift.max() <= scale + 1e-6 and shift.mean().item() == pytest.approx(scale / 2, abs=0.01)
+    assert growth.min() >= 1 - scale - 1e-6 and growth.max() <= 1 + scale + 1e-6
+    assert growth.std().item() == pytest.approx(scale / 3**0.5, abs=0.01)

@@ -1,0 +1,235 @@
+"""The anchor-box decoder: mmdet's own on equal weights, and laws."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from mmdet.models.dense_heads import DABDETRHead
+from mmdet.models.layers import DABDetrTransformerDecoder
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_iouquery.core import sine_token_encoding
+from mmdet_iouquery.structures import Memory, Queries
+
+DIMS, CLASSES, SHAPES, TOKENS = 256, 5, ((5, 7),), 35
+
+
+def build(**settings: Any) -> nn.Module:
+    small = {'num_layers': 3, 'feedforward_channels': 64}
+    torch.manual_seed(1)
+    decoder = MODELS.build({'type': 'DABDecoder', 'num_classes': CLASSES, 'embed_dims': DIMS, **small, **settings})
+    for head in decoder.bbox_heads:  # refine, which heads that start at zero do not
+        nn.init.normal_(head.layers[-1].weight, std=0.05)
+    return decoder
+
+
+def queries(number: int = 6, batch: int = 2) -> Queries:
+    return Queries(torch.randn(batch, number, DIMS), torch.randn(batch, number, 4))
+
+
+def memory(shapes: tuple = SHAPES, **more: Any) -> Memory:
+    return Memory(torch.randn(2, sum(h * w for h, w in shapes), DIMS), shapes, **more)
+
+
+PARTS = {'qcontent': 'q_content', 'qpos': 'q_pos', 'kcontent': 'k_content', 'kpos': 'k_pos', 'v': 'value'}
+NAMES = {
+    **{
+        f'{place}.{theirs}_proj.': f'{place}.{ours}.'
+        for place in ('self_attn', 'cross_attn')
+        for theirs, ours in PARTS.items()
+    },
+    'cross_attn.qpos_sine_proj.': 'cross_attn.q_sine.',
+    'ffn.layers.0.0.': 'linear1.',
+    'ffn.layers.0.1.': 'act.',
+    'ffn.layers.1.': 'linear2.',
+    'norms.0.': 'norm1.',
+    'norms.1.': 'norm2.',
+    'norms.2.': 'norm3.',
+    'post_norm.': 'norm.',
+    'ref_point_head.': 'query_pos_head.',
+    'ref_anchor_head.': 'ref_hw_head.',
+    'fc_cls.': 'cls_heads.0.',
+    'fc_reg.': 'bbox_heads.0.',
+}
+
+
+def renamed(key: str) -> str:
+    for theirs, ours in NAMES.items():
+        key = key.replace(theirs, ours)
+    return key
+
+
+def mmdets(query_scale: str, modulate: bool, keep: bool) -> tuple[DABDetrTransformerDecoder, DABDETRHead]:
+    attention = {'embed_dims': DIMS, 'num_heads': 8}
+    layer = {
+        'self_attn_cfg': {**attention, 'cross_attn': False},
+        'cross_attn_cfg': {**attention, 'cross_attn': True, 'keep_query_pos': keep},
+        'ffn_cfg': {'embed_dims': DIMS, 'feedforward_channels': 64, 'num_fcs': 2, 'act_cfg': {'type': 'PReLU'}},
+    }
+    decoder = DABDetrTransformerDecoder(
+        num_layers=3, layer_cfg=layer, query_scale_type=query_scale, with_modulated_hw_attn=modulate
+    )
+    loss = {'type': 'FocalLoss', 'use_sigmoid': True}
+    return decoder, DABDETRHead(num_classes=CLASSES, embed_dims=DIMS, loss_cls=loss)
+
+
+@pytest.mark.parametrize(
+    ('query_scale', 'modulate', 'keep'),
+    [('cond_elewise', True, False), ('cond_scalar', True, False), ('fix_elewise', False, True)],
+)
+def test_equals_mmdets_on_equal_weights(query_scale: str, modulate: bool, keep: bool) -> None:
+    decoder, head = (part.eval() for part in mmdets(query_scale, modulate, keep))
+    ours = build(query_scale=query_scale, modulate_hw_attn=modulate, keep_query_pos=keep)
+    state = {renamed(key): value for part in (decoder, head) for key, value in part.state_dict().items()}
+    ours.load_state_dict(state, strict=True)
+    padding = torch.zeros(2, TOKENS, dtype=torch.bool)
+    padding[1, 20:] = True
+    given, read = queries(), memory(padding=padding, position=torch.randn(2, TOKENS, DIMS))
+    mask = torch.zeros(6, 6, dtype=torch.bool)
+    mask[4:, :4] = True
+    with torch.no_grad():
+        hidden, references = decoder(
+            query=given.content,
+            key=read.tokens,
+            query_pos=given.anchors_unact,
+            key_pos=read.position,
+            reg_branches=head.fc_reg,
+            key_padding_mask=padding,
+            self_attn_masks=mask,
+        )
+        logits, boxes = head(hidden, references)
+        every_layer = ours.train()(given, read, mask)
+        last = ours.eval()(given, read, mask)
+    torch.testing.assert_close(every_layer.logits, logits, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(every_layer.boxes, boxes, rtol=1e-4, atol=1e-5)
+    assert torch.equal(last.logits[0], every_layer.logits[-1]) and torch.equal(last.boxes[0], every_layer.boxes[-1])
+
+
+KINDS = {
+    'dense': {},
+    'dense, three maps': {'num_levels': 3},
+    'deformable': {'cross_attention': 'deformable', 'num_levels': 3},
+}
+MAPS = {'dense': SHAPES, 'dense, three maps': ((4, 6), (2, 3), (1, 2)), 'deformable': ((4, 6), (2, 3), (1, 2))}
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_order_of_queries_does_not_matter(kind: str) -> None:
+    decoder, given, read = build(**KINDS[kind]).eval(), queries(), memory(MAPS[kind])
+    order = torch.randperm(6)
+    with torch.no_grad():
+        straight = decoder(given, read)
+        shuffled = decoder(Queries(given.content[:, order], given.anchors_unact[:, order]), read)
+    torch.testing.assert_close(shuffled.logits, straight.logits[:, :, order], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shuffled.boxes, straight.boxes[:, :, order], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_padding_is_not_read(kind: str) -> None:
+    decoder, given = build(**KINDS[kind]).eval(), queries()
+    tokens = sum(h * w for h, w in MAPS[kind])
+    padding = torch.rand(2, tokens) < 0.4
+    read = memory(MAPS[kind], padding=padding)
+    other = read._replace(tokens=torch.where(padding[..., None], 9.0, read.tokens))
+    with torch.no_grad():
+        torch.testing.assert_close(decoder(given, other).logits, decoder(given, read).logits, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_every_parameter_learns_and_anchors_pass_their_gradient(kind: str) -> None:
+    decoder, given = build(**KINDS[kind]).train(), queries()
+    anchors_unact = given.anchors_unact.requires_grad_()
+    logits, boxes = decoder(given, memory(MAPS[kind]))
+    (logits.sum() + boxes.sum()).backward()
+    # the first layer's anchors come as the selector gives them
+    assert anchors_unact.grad.abs().sum() > 0
+    assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
+
+
+def test_anchors_are_detached_between_layers_unless_told() -> None:
+    """The last layer's boxes reach the first layer's box head only through anchors that are not detached."""
+    for detach in (True, False):
+        decoder = build(share_bbox_head=False, detach_anchors=detach).train()
+        boxes = decoder(queries(), memory()).boxes
+        (gradient,) = torch.autograd.grad(
+            boxes[-1].sum(), decoder.bbox_heads[0].layers[-1].bias, allow_unused=True, retain_graph=True
+        )
+        reached = gradient is not None and bool((gradient != 0).any())
+        assert reached is not detach
+        (nearest,) = torch.autograd.grad(boxes[-1].sum(), decoder.bbox_heads[1].layers[-1].bias)
+        assert (nearest != 0).any()  # look forward twice
+
+
+def test_modulation_is_by_width_and_height_apart() -> None:
+    """A wider anchor changes the x half of what cross-attention is given by the inverse ratio, the y half not."""
+    decoder, given, read = build(num_layers=1).eval(), queries(), memory()
+    seen: list[Tensor] = []
+    decoder.layers[0].cross_attn.q_sine.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0]))
+    wider = given.anchors_unact.sigmoid() * torch.tensor([1, 1, 1.3, 1])
+    with torch.no_grad():
+        decoder(given, read)
+        decoder(given._replace(anchors_unact=torch.logit(wider.clamp(max=0.999))), read)
+    ratio = given.anchors_unact.sigmoid()[..., 2] / wider.clamp(max=0.999)[..., 2]
+    y, x = seen[0].chunk(2, dim=-1)
+    torch.testing.assert_close(seen[1], torch.cat([y, x * ratio[..., None]], dim=-1), rtol=1e-3, atol=1e-5)
+
+
+def test_own_token_codes_are_those_of_the_centres() -> None:
+    decoder, given, read = build().eval(), queries(), memory()
+    position = sine_token_encoding(SHAPES, DIMS, temperature=20.0).expand(2, -1, -1)
+    with torch.no_grad():
+        ours, told = decoder(given, read), decoder(given, read._replace(position=position))
+    torch.testing.assert_close(ours.boxes, told.boxes)
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_extent_of_the_whole_changes_nothing_and_of_a_part_does(kind: str) -> None:
+    decoder, given, read = build(**KINDS[kind]).eval(), queries(), memory(MAPS[kind])
+    with torch.no_grad():
+        plain = decoder(given, read).boxes
+        whole = decoder(given, read._replace(extent=torch.ones(2, 2))).boxes
+        part = decoder(given, read._replace(extent=torch.full((2, 2), 0.6))).boxes
+    torch.testing.assert_close(whole, plain)
+    assert (part - plain).abs().max() > 1e-4
+
+
+def test_fewer_layers_on_the_same_weights() -> None:
+    decoder, given, read = build(), queries(), memory()
+    with torch.no_grad():
+        every_layer = decoder.train()(given, read)
+        for depth, last in ((1, 0), (2, 1), (-2, 1), (None, 2)):
+            one = decoder.eval()(given, read, num_layers=depth)
+            assert torch.equal(one.boxes[0], every_layer.boxes[last])
+    with pytest.raises(ValueError, match='the decoder has 3 layers'):
+        decoder(given, read, num_layers=4)
+
+
+def test_narrow_anchors_stay_finite() -> None:
+    decoder, read = build().train(), memory()
+    given = Queries(torch.randn(2, 3, DIMS), torch.tensor([-60.0, 60.0, 1e4])[:, None].expand(2, 3, 4))
+    logits, boxes = decoder(given, read)
+    (logits.sum() + boxes.sum()).backward()
+    assert torch.isfinite(logits).all() and torch.isfinite(boxes).all()
+    assert all(torch.isfinite(p.grad).all() for p in decoder.parameters())
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'cross_attention': 'sparse'}, "cross_attention must be one of .* got 'sparse'"),
+        ({'query_scale': 'none'}, "query_scale must be one of .* got 'none'"),
+        ({'embed_dims': 258}, 'multiple of 4, for the sine codes, got 258'),
+        ({'num_heads': 7}, 'embed_dims 256 must be divisible by num_heads 7'),
+    ],
+)
+def test_bad_settings_are_named(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(**settings)
+
+
+def test_another_number_of_maps_is_refused() -> None:
+    with pytest.raises(ValueError, match='built for 3 levels'):
+        build(cross_attention='deformable', num_levels=3)(queries(), memory())

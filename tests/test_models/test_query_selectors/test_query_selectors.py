@@ -1,0 +1,129 @@
+"""Selectors: what each chooses, trains and leaves alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from torch import nn
+
+from mmdet_iouquery.structures import Memory
+
+SHAPES, TOKENS, DIMS, CLASSES = ((6, 8), (3, 4)), 60, 16, 3
+ENCODER_SELECTORS = ['IoUAwareQuerySelector', 'ClassScoreQuerySelector', 'ScoreTimesIoUQuerySelector']
+
+
+def build(kind: str, **settings: Any) -> nn.Module:
+    return MODELS.build({'type': kind, 'num_classes': CLASSES, 'embed_dims': DIMS, 'num_queries': 10, **settings})
+
+
+def memory(**more: Any) -> Memory:
+    return Memory(torch.randn(2, TOKENS, DIMS, requires_grad=True), SHAPES, **more)
+
+
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS)
+def test_queries_are_the_best_tokens_and_detached(kind: str) -> None:
+    selector, given = build(kind), memory()
+    selection = selector(given)
+    everything = selector(given, num_queries=TOKENS)
+    assert selection.token_index.shape == (2, 10)
+    # asked for all, the first ten are the same: ranking does not depend on how many are wanted
+    assert torch.equal(everything.token_index[:, :10], selection.token_index)
+    assert sorted(everything.token_index[0].tolist()) == list(range(TOKENS))
+    content, anchors_unact, position = selection.queries
+    assert position is None and not content.requires_grad and not anchors_unact.requires_grad
+    torch.testing.assert_close(anchors_unact.sigmoid(), selection.encoder.boxes[0].detach())
+    assert selection.encoder.logits.requires_grad and selection.encoder.boxes.requires_grad
+
+
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS)
+def test_padding_comes_last(kind: str) -> None:
+    padding = torch.zeros(2, TOKENS, dtype=torch.bool)
+    padding[0, 5:] = True
+    index = build(kind)(memory(padding=padding)).token_index
+    assert set(index[0, :5].tolist()) == set(range(5)) and (index[0, 5:] >= 5).all()
+
+
+def test_iou_aware_and_class_score_differ_in_what_they_learn_alone() -> None:
+    iou_aware, class_score = (build(kind) for kind in ENCODER_SELECTORS[:2])
+    class_score.load_state_dict(iou_aware.state_dict(), strict=True)
+    given = memory()
+    ours, theirs = iou_aware(given), class_score(given)
+    assert torch.equal(ours.token_index, theirs.token_index)
+    assert torch.equal(ours.encoder.logits, theirs.encoder.logits)
+    assert ours.iou_aware is True and theirs.iou_aware is False
+
+
+def test_score_times_iou_ranks_by_the_product() -> None:
+    selector, given = build('ScoreTimesIoUQuerySelector'), memory()
+    nn.init.normal_(selector.iou_head.weight, std=2.0)
+    selection = selector(given, num_queries=TOKENS)
+    product = selection.encoder.logits[0].sigmoid().amax(-1) * selection.iou_logits[0].sigmoid()
+    assert (product.diff(dim=1) <= 1e-6).all()
+    by_class = build('ClassScoreQuerySelector')
+    by_class.load_state_dict({k: v for k, v in selector.state_dict().items() if not k.startswith('iou_head')})
+    assert not torch.equal(by_class(given, num_queries=TOKENS).token_index, selection.token_index)
+
+
+def test_learned_content_is_the_same_for_every_image_and_trained() -> None:
+    selector = build('IoUAwareQuerySelector', learned_content=True)
+    content = selector(memory()).queries.content
+    assert torch.equal(content[0], selector.content.weight) and torch.equal(content[1], content[0])
+    assert content.requires_grad
+    assert torch.equal(selector(memory(), num_queries=4).queries.content[0], selector.content.weight[:4])
+    with pytest.raises(ValueError, match='12 queries asked for, but there is learned content for 10'):
+        selector(memory(), num_queries=12)
+
+
+def test_learned_anchors_ignore_the_image() -> None:
+    selector = build('LearnedAnchors')
+    selection, other = selector(memory()), selector(memory())
+    assert torch.equal(selection.queries.anchors_unact, other.queries.anchors_unact)
+    assert (selection.queries.content == 0).all() and selection.encoder is None and selection.token_index is None
+    selection.queries.anchors_unact.sum().backward()
+    assert (selector.xy_unact.grad == 2).all() and (selector.wh_unact.grad == 2).all()
+
+
+def test_random_centres_are_spread_evenly_and_stay() -> None:
+    """Fixed x, y: no gradient, not a parameter, but part of a checkpoint."""
+    selector = build('LearnedAnchors', num_queries=4000, random_xy=True)
+    centres = selector(memory()).queries.anchors_unact[0, :, :2].sigmoid()
+    assert centres.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.02)
+    assert centres.std(0).tolist() == pytest.approx([12**-0.5] * 2, abs=0.01)
+    assert [name for name, _ in selector.named_parameters()] == ['wh_unact']
+    assert set(selector.state_dict()) == {'xy_unact', 'wh_unact'}
+
+
+def test_patterns_pair_every_anchor_with_every_content() -> None:
+    selector = build('LearnedAnchors', num_queries=6, num_patterns=3)
+    content, anchors_unact, _ = selector(memory()).queries
+    pairs = {(tuple(c.tolist()), tuple(a.tolist())) for c, a in zip(content[0], anchors_unact[0])}
+    assert len(pairs) == 6 and len({c for c, _ in pairs}) == 3 and len({a for _, a in pairs}) == 2
+    with pytest.raises(ValueError, match='num_queries to be a multiple of it, got 7'):
+        build('LearnedAnchors', num_queries=7, num_patterns=3)
+
+
+def test_learned_embeddings_start_without_a_box() -> None:
+    selector = build('LearnedEmbeddings')
+    content, anchors_unact, position = selector(memory(), num_queries=7).queries
+    assert (anchors_unact == 0).all() and (content == 0).all()
+    assert torch.equal(position[1], selector.position.weight[:7]) and position.requires_grad
+
+
+@pytest.mark.parametrize('kind', ['LearnedAnchors', 'LearnedEmbeddings'])
+def test_learned_queries_are_as_many_as_there_are(kind: str) -> None:
+    with pytest.raises(ValueError, match=f'11 queries asked for, but {kind} has learned 10'):
+        build(kind)(memory(), num_queries=11)
+
+
+def test_learned_positions_stay_with_their_queries() -> None:
+    """Denoising queries, put before them, have none."""
+    learned = build('LearnedEmbeddings')(memory()).queries
+    noisy = learned._replace(content=torch.ones(2, 4, DIMS), anchors_unact=torch.ones(2, 4, 4), position=None)
+    joined = learned.after(noisy)
+    code = torch.full((2, 14, DIMS), 0.5)
+    assert torch.equal(joined.at(code)[:, :4], code[:, :4])
+    torch.testing.assert_close(joined.at(code)[:, 4:], code[:, 4:] + learned.position)
+    assert noisy.after(noisy).position is None
