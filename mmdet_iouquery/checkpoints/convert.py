@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..errors import InputError
-from . import rtdetr, transformers
+from . import dab_detr, rtdetr, transformers
 from .names import PrefixMap
 
-SOURCES = ('rtdetr', 'transformers', 'rtdetr_backbone', 'mmdet')
-"""The authors' detector; Hugging Face's; the authors' bare ResNet-vd; our own names, as mmdet saves them."""
+SOURCES = ('rtdetr', 'transformers', 'dab_detr', 'rtdetr_backbone', 'mmdet')
+"""The authors' RT-DETR; Hugging Face's; the authors' DAB-DETR; the authors' bare ResNet-vd; our own names, as mmdet
+saves them."""
 
 TARGETS = ('mmdet', 'rtdetr')
 """Our own names; the authors'."""
@@ -111,6 +112,7 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         raise InputError(f'unknown source {source!r}; choose one of {", ".join(SOURCES)}')
     weights, wrapper, left = unwrap_accounted(state_dict)
     dropped: dict[str, list[str]] = {}
+    num_joined = 0
     if source == 'rtdetr':
         dropped[FIXED_SIZE] = [key for key in weights if key.startswith(rtdetr.CONSTANTS)]
         ours = _renamed(rtdetr.DETECTOR, weights, without=dropped[FIXED_SIZE])
@@ -119,10 +121,13 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
     elif source == 'transformers':
         named, dropped[REPEATED] = transformers.file_names(weights)
         ours = transformers.join_projections(_renamed(transformers.DETECTOR, named))
+        num_joined = (len(named) - len(ours)) * 3 // 2
+    elif source == 'dab_detr':
+        named, dropped[REPEATED] = dab_detr.file_names(weights)
+        ours = dab_detr.split_anchors(_renamed(dab_detr.DETECTOR, named))
     else:
         ours = weights
     dropped = {reason: keys for reason, keys in dropped.items() if keys}
-    num_joined = (len(weights) - sum(map(len, dropped.values())) - len(ours)) * 3 // 2
     return Conversion(ours, dropped, len(weights), num_joined, wrapper, left)
 
 

@@ -76,8 +76,9 @@ _SHARED_HEAD = 'transformer.decoder.bbox_embed.layers.'
 
 
 def file_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
-    """The weights without repetitions, a shared box head numbered 0; and the keys left out."""
-    repeated = [key for key in weights if key.startswith(REPEATED) and f'transformer.decoder.{key}' in weights]
+    """The weights without repetitions, a shared box head numbered 0; and the keys left out, each equal to one kept."""
+    kept_as = {key: f'transformer.decoder.{key}' for key in weights if key.startswith(REPEATED)}
+    repeated = [key for key, other in kept_as.items() if other in weights and torch.equal(weights[key], weights[other])]
     kept = {}
     for key, value in weights.items():
         if key not in repeated:
@@ -86,13 +87,9 @@ def file_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[s
 
 
 def split_anchors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names of the learned anchors, centre and size apart, and the counters that frozen batch norms lack."""
-    ours = {}
-    for key, value in weights.items():
-        if key == 'query_selector.anchors_unact.weight':
-            ours['query_selector.xy_unact'], ours['query_selector.wh_unact'] = value[:, :2], value[:, 2:]
-            continue
-        ours[key] = value
-        if key.endswith('.running_var'):
-            ours.setdefault(key.replace('running_var', 'num_batches_tracked'), torch.zeros((), dtype=torch.long))
+    """Our names of the learned anchors, which hold centre and size apart."""
+    ours = dict(weights)
+    anchors_unact = ours.pop('query_selector.anchors_unact.weight', None)
+    if anchors_unact is not None:
+        ours['query_selector.xy_unact'], ours['query_selector.wh_unact'] = anchors_unact[:, :2], anchors_unact[:, 2:]
     return ours
