@@ -1,0 +1,99 @@
+"""A config's training set to another length, with all that hangs on it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from mmengine.config import Config, ConfigDict
+
+from ...errors import InputError
+
+# What a parameter scheduler counts in steps or epochs.
+_TIMES = ('begin', 'end', 'T_max', 'step_size', 'milestones', 'periods', 'total_steps')
+_FOREVER = int(1e9)  # mmengine's default of ``end``
+_LONGEST_WARM_UP = 0.1  # of the steps
+
+
+def set_iters(cfg: Config, iters: int, evaluations: int) -> None:
+    """Train ``cfg`` for ``iters`` steps, with ``evaluations`` evaluations at equal distances, the last at the end.
+
+    An epoch-based config becomes an iter-based one. Schedules are stretched with the length of the training; only what
+    an epoch-based config counts in steps (a warm-up) keeps its steps, or takes a tenth of them if it was longer. A
+    phase that would be left with fewer than two steps is dropped. A checkpoint is written at each evaluation, and the
+    last one kept.
+
+    Raises:
+        InputError: A parameter scheduler can't be set to another length.
+    """
+    loop = cfg.train_cfg
+    by_epoch = loop.get('by_epoch', 'max_epochs' in loop)
+    before = loop.get('max_epochs' if by_epoch else 'max_iters')
+    if not before:
+        raise InputError(f'{cfg.filename}: train_cfg has neither max_epochs nor max_iters; give it one')
+    interval = math.ceil(iters / evaluations)
+    cfg.train_cfg = ConfigDict(type='IterBasedTrainLoop', max_iters=iters, val_interval=interval)
+    if cfg.get('param_scheduler') is not None:
+        cfg.param_scheduler = _stretched(cfg, by_epoch, before, iters)
+    in_steps = dict(
+        default_hooks=dict(checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=interval, max_keep_ckpts=1)),
+        log_processor=dict(type='LogProcessor', by_epoch=False),
+    )
+    cfg.merge_from_dict(in_steps)
+    if by_epoch:
+        _leave_epochs(cfg)
+
+
+def _leave_epochs(cfg: Config) -> None:
+    """What else counts epochs: the sampler, and hooks, which can't be helped and are named."""
+    sampler: Any = cfg.train_dataloader.get('sampler') or {}
+    if sampler.get('type') == 'DefaultSampler':
+        sampler.type = 'InfiniteSampler'
+        sampler.pop('round_up', None)
+    for hook in cfg.get('custom_hooks') or []:
+        keys = [key for key in hook if 'epoch' in key]
+        if keys:
+            print(f'note: {cfg.filename}: {hook.type} counts epochs ({", ".join(keys)}); with --iters there is but one')
+
+
+def _stretched(cfg: Config, by_epoch: bool, before: int, iters: int) -> list[ConfigDict]:
+    """The parameter schedulers of a training of ``iters`` steps that was one of ``before`` epochs or steps."""
+    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, (list, tuple)) else [cfg.param_scheduler]
+    factor = step_factor = iters / before
+    if by_epoch:
+        ends = [one.get('end', _FOREVER) for one in schedulers if not one.get('by_epoch', True)]
+        longest = max((end for end in ends if end < _FOREVER), default=0)
+        step_factor = min(1.0, _LONGEST_WARM_UP * iters / longest) if longest else 1.0
+    stretched = []
+    for one in schedulers:
+        counts_epochs = one.get('by_epoch', True)
+        if counts_epochs and not by_epoch:
+            raise InputError(
+                f'{cfg.filename}: the parameter scheduler {one.get("type")} counts epochs in a training that counts '
+                'steps; give it by_epoch=False'
+            )
+        new = _scheduler(cfg, one, factor if counts_epochs else step_factor)
+        if new.get('end', _FOREVER) - new.get('begin', 0) >= 2:
+            stretched.append(new)
+    return stretched
+
+
+def _scheduler(cfg: Config, one: ConfigDict, factor: float) -> ConfigDict:
+    """A parameter scheduler in steps, ``factor`` steps for each step or epoch that it counted before."""
+    kind = str(one.get('type'))
+    if kind.startswith('ReduceOnPlateau'):
+        raise InputError(f'{cfg.filename}: --iters does not know how to stretch {kind}; give --cfg-options of your own')
+    new = ConfigDict(one, by_epoch=False)
+    new.pop('convert_to_iter_based', None)
+    for key in _TIMES:
+        if new.get(key) is not None:
+            new[key] = _scaled(new[key], factor)
+    if kind.startswith('Exponential'):
+        new.gamma = one.gamma ** (1 / factor)
+    return new
+
+
+def _scaled(value: Any, factor: float) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_scaled(item, factor) for item in value]
+    return value if value >= _FOREVER else round(value * factor)
