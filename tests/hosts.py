@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
-from mmdet_iouquery import config_path  # noqa: F401
+import mmdet_iouquery  # noqa: F401  before mmdet
 
 
 class Host(NamedTuple):

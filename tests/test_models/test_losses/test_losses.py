@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F
 from mmdet.models.losses import QualityFocalLoss
-from mmdet.registry import MODELS
+from mmdet.registry import MODELS, TASK_UTILS
 
-from mmdet_iouquery.core import varifocal_loss
+from mmdet_iouquery.core import (
+    box_cxcywh_to_xyxy,
+    complete_box_iou_elementwise,
+    distance_box_iou_elementwise,
+    generalized_box_iou_elementwise,
+    varifocal_loss,
+)
 from mmdet_iouquery.models.dense_heads.rtdetr_head import CRITERION
-from mmdet_iouquery.structures import Predictions, Targets
+from mmdet_iouquery.models.losses import PerImageAssigner
+from mmdet_iouquery.structures import Predictions, Queries, Selection, Targets
 
 
 def test_varifocal_as_mmdets_heads_call_it() -> None:
@@ -84,3 +92,115 @@ def test_half_precision_predictions_give_single_precision_losses() -> None:
     predictions, targets = perfect()
     losses = criterion(Predictions(*(x.bfloat16() for x in predictions)), None, targets, None)
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in losses.values())
+
+
+def one_pair(logit: float = 0.0) -> tuple[Predictions, Targets]:
+    """One image, one box of class 1, two queries: the first shifted by a quarter of the box's width, the other far."""
+    targets = Targets(torch.tensor([1]), torch.tensor([[0.4, 0.5, 0.2, 0.2]]), (1,))
+    boxes = torch.tensor([[[[0.45, 0.5, 0.2, 0.2], [0.9, 0.9, 0.05, 0.05]]]])
+    return Predictions(torch.full((1, 1, 2, 3), logit), boxes), targets
+
+
+def selection(encoder: Predictions, **more: object) -> Selection:
+    return Selection(Queries(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)), encoder, **more)
+
+
+@pytest.mark.parametrize(('iou_aware', 'target'), [(True, 0.6), (None, 0.6), (False, 1.0)])
+def test_encoder_scores_learn_what_the_selector_says(iou_aware: bool | None, target: float) -> None:
+    """IoU of the pair: 0.15 / 0.25. The decoder's own loss does not change with it."""
+    criterion = MODELS.build(CRITERION)
+    predictions, targets = one_pair()
+    losses = criterion(predictions, selection(predictions, iou_aware=iou_aware), targets, None)
+    quality = torch.tensor([target, 0.0])
+    expected = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), quality).sum()
+    torch.testing.assert_close(losses['enc_loss_cls'], expected, rtol=1e-5, atol=1e-6)
+    decoder = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), torch.tensor([0.6, 0.0])).sum()
+    torch.testing.assert_close(losses['loss_cls'], decoder, rtol=1e-5, atol=1e-6)
+
+
+def test_an_iou_aware_encoder_beside_a_focal_decoder_has_a_varifocal_loss() -> None:
+    criterion = MODELS.build({**CRITERION, 'loss_cls': {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 2.0}})
+    predictions, targets = one_pair()
+    aware = criterion(predictions, selection(predictions, iou_aware=True), targets, None)
+    plain = criterion(predictions, selection(predictions, iou_aware=False), targets, None)
+    varifocal = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), torch.tensor([0.6, 0.0])).sum()
+    torch.testing.assert_close(aware['enc_loss_cls'], 2 * varifocal, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(plain['enc_loss_cls'], plain['loss_cls'])
+    assert torch.equal(aware['loss_cls'], plain['loss_cls'])
+
+
+def test_a_class_agnostic_encoder_learns_objects() -> None:
+    """Class 1 counts as class 0 for it, and it is matched for itself, whatever the number of its predictions."""
+    criterion = MODELS.build(CRITERION)
+    predictions, targets = one_pair()
+    logits = torch.tensor([[[[-9.0, 9, 9], [-9, 9, 9], [0, 0, 0]]]])
+    encoder = Predictions(logits, torch.cat([predictions.boxes[:, :, [1]], predictions.boxes], dim=2))
+    losses = criterion(predictions, selection(encoder, class_agnostic=True), targets, None)
+    labels, quality = torch.tensor([3, 0, 3]), torch.tensor([0, 0.6, 0])
+    torch.testing.assert_close(losses['enc_loss_cls'], varifocal_loss(logits[0, 0], labels, quality).sum())
+    assert losses['enc_loss_bbox'].item() == pytest.approx(5 * 0.05, rel=1e-4)
+
+
+def test_predicted_iou_learns_the_iou_of_its_own_box() -> None:
+    criterion = MODELS.build(CRITERION)
+    predictions, targets = one_pair()
+    iou_logits = torch.tensor([[[0.3, -2.0]]], requires_grad=True)
+    losses = criterion(predictions, selection(predictions, iou_aware=False, iou_logits=iou_logits), targets, None)
+    expected = F.binary_cross_entropy_with_logits(torch.tensor(0.3), torch.tensor(0.6))
+    torch.testing.assert_close(losses['enc_loss_quality'], expected, rtol=1e-5, atol=1e-6)
+    (gradient,) = torch.autograd.grad(losses['enc_loss_quality'], iou_logits)
+    assert gradient.flatten().tolist() == pytest.approx([torch.tensor(0.3).sigmoid().item() - 0.6, 0.0], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('kind', 'overlap'),
+    [
+        ('giou', generalized_box_iou_elementwise),
+        ('diou', distance_box_iou_elementwise),
+        ('ciou', complete_box_iou_elementwise),
+    ],
+)
+def test_soft_targets_of_other_overlaps(kind: str, overlap: object) -> None:
+    criterion = MODELS.build({**CRITERION, 'quality': kind})
+    predictions, targets = one_pair()
+    predictions.boxes[..., 0, :] = torch.tensor([0.45, 0.52, 0.3, 0.1])
+    soft = overlap(box_cxcywh_to_xyxy(predictions.boxes[0, 0, 0]), box_cxcywh_to_xyxy(targets.boxes[0]))
+    iou = MODELS.build(CRITERION)(predictions, None, targets, None)
+    assert 0 < soft < 1
+    losses = criterion(predictions, None, targets, None)
+    expected = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), torch.stack([soft, torch.tensor(0.0)]))
+    torch.testing.assert_close(losses['loss_cls'], expected.sum())
+    assert losses['loss_cls'] != iou['loss_cls'] and torch.equal(losses['loss_iou'], iou['loss_iou'])
+
+
+def test_negative_overlaps_count_as_none() -> None:
+    criterion = MODELS.build({**CRITERION, 'quality': 'giou'})
+    predictions, targets = one_pair()
+    targets.boxes[0] = torch.tensor([0.1, 0.1, 0.05, 0.05])
+    losses = criterion(predictions, None, targets, None)
+    expected = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), torch.zeros(2)).sum()
+    torch.testing.assert_close(losses['loss_cls'], expected)
+
+
+def test_an_unknown_overlap_is_named() -> None:
+    with pytest.raises(ValueError, match="quality must be one of .* got 'siou'"):
+        MODELS.build({**CRITERION, 'quality': 'siou'})
+
+
+MMDETS_COSTS = [
+    {'type': 'FocalLossCost', 'weight': 2.0},
+    {'type': 'BBoxL1Cost', 'weight': 5.0, 'box_format': 'xywh'},
+    {'type': 'IoUCost', 'iou_mode': 'giou', 'weight': 2.0},
+]
+
+
+@pytest.mark.parametrize('counts', [(2, 3), (0, 4), (0, 0), (7, 1)], ids=str)
+def test_mmdets_assigner_and_the_batched_one_agree(counts: tuple[int, ...]) -> None:
+    """Seven boxes for six queries among them."""
+    predictions = Predictions(torch.randn(3, 2, 6, 4), torch.rand(3, 2, 6, 4) * 0.4 + 0.2)
+    total = sum(counts)
+    targets = Targets(torch.randint(4, (total,)), torch.rand(total, 4) * 0.4 + 0.2, counts)
+    theirs = PerImageAssigner(TASK_UTILS.build({'type': 'HungarianAssigner', 'match_costs': MMDETS_COSTS}))
+    ours = TASK_UTILS.build({'type': 'BatchedHungarianAssigner'})
+    rows = [sorted(zip(*(index.tolist() for index in assigner(predictions, targets)))) for assigner in (ours, theirs)]
+    assert rows[0] == rows[1] and len(rows[0]) == 3 * sum(min(count, 6) for count in counts)
