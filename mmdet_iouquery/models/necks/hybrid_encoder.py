@@ -110,13 +110,17 @@ class Fusion(nn.Module):
 class HybridEncoder(BaseModule):
     """AIFI on the coarsest map, then CCFF: fusion top-down and bottom-up between neighbouring scales.
 
-    Takes and gives one map a level, strides unchanged, so it can stand where an FPN or PAFPN with as many outputs does.
+    Gives one map a level, strides unchanged, and further, coarser ones on demand, so it can stand where mmdet's FPN or
+    PAFPN does: ``in_channels``, ``out_channels``, ``start_level`` and ``num_outs`` mean what they mean there. A further
+    map is a 3x3 convolution of stride 2, with norm and activation, on the map before it; RT-DETR has none.
 
     Args:
-        in_channels: channels of each map, finest first.
+        in_channels: channels of each of the backbone's maps, finest first.
         out_channels: channels D of every output map.
+        start_level: the first of the backbone's maps that is used; finer ones are ignored.
+        num_outs: output maps, at least as many as the maps used; None: as many.
         num_heads, feedforward_channels, num_encoder_layers, dropout: of AIFI; no layers: no AIFI.
-        encoder_levels: levels that AIFI runs on, negative ones counted from the coarsest.
+        encoder_levels: levels that AIFI runs on, of those used; negative ones counted from the coarsest.
         expansion: width of the fusion blocks, as a fraction of ``out_channels`` (0.5 in R18, R34 and R50-m).
         num_fusion_blocks: RepVGG blocks in each fusion.
         temperature: of AIFI's position code.
@@ -126,7 +130,8 @@ class HybridEncoder(BaseModule):
         norm_cfg, act_cfg: of the convolutions.
 
     Raises:
-        ValueError: an unknown ``position_order``, or an ``encoder_levels`` entry without a map.
+        ValueError: an unknown ``position_order``, an ``encoder_levels`` entry without a map, a ``start_level`` that
+            is none of the backbone's maps, fewer than two maps, or fewer ``num_outs`` than maps used.
     """
 
     def __init__(
@@ -134,6 +139,8 @@ class HybridEncoder(BaseModule):
         in_channels: Sequence[int] = (512, 1024, 2048),
         out_channels: int = 256,
         *,
+        start_level: int = 0,
+        num_outs: int | None = None,
         num_heads: int = 8,
         feedforward_channels: int = 1024,
         num_encoder_layers: int = 1,
@@ -148,13 +155,14 @@ class HybridEncoder(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        levels = len(in_channels) - start_level
+        num_outs = levels if num_outs is None else num_outs
+        _check_levels(len(in_channels), start_level, num_outs, encoder_levels)
         if position_order not in ('column_major', 'row_major'):
             raise ValueError(f"position_order must be 'column_major' or 'row_major', got {position_order!r}")
-        levels = len(in_channels)
-        if any(not -levels <= level < levels for level in encoder_levels):
-            raise ValueError(f'encoder_levels {tuple(encoder_levels)} names a level that {levels} maps do not have')
         norm_cfg, act_cfg = norm_cfg or {'type': 'BN'}, act_cfg or {'type': 'SiLU', 'inplace': True}
-        self.in_channels = tuple(in_channels)
+        self.in_channels, self.out_channels = tuple(in_channels), out_channels
+        self.start_level, self.num_outs = start_level, num_outs
         self.encoder_levels = tuple(level % levels for level in encoder_levels) if num_encoder_layers else ()
 
         def conv(kernel_size: int, stride: int) -> ConvNormAct:
@@ -166,7 +174,7 @@ class HybridEncoder(BaseModule):
             return Fusion(2 * out_channels, out_channels, num_fusion_blocks, expansion, norm_cfg, act_cfg)
 
         self.input_proj = nn.ModuleList(
-            ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg) for channels in in_channels
+            ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg) for channels in self.in_channels[start_level:]
         )
         self.encoder = nn.ModuleList(
             AIFI(
@@ -179,9 +187,12 @@ class HybridEncoder(BaseModule):
         self.fpn_blocks = nn.ModuleList(fusion() for _ in range(levels - 1))
         self.downsample_convs = nn.ModuleList(conv(3, 2) for _ in range(levels - 1))
         self.pan_blocks = nn.ModuleList(fusion() for _ in range(levels - 1))
+        self.extra_convs = nn.ModuleList(conv(3, 2) for _ in range(num_outs - levels))
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps (B, in_channels[i], h, w), finest first, to maps (B, out_channels, h, w) of the same sizes.
+        """Maps (B, in_channels[i], h, w), finest first, to ``num_outs`` maps (B, out_channels, h, w).
+
+        The sizes are those of the maps used; each further map has half the size of the one before, rounded up.
 
         Raises:
             ValueError: number or channels of the maps differ from ``in_channels``.
@@ -191,10 +202,13 @@ class HybridEncoder(BaseModule):
             raise ValueError(
                 f'HybridEncoder was built for maps of {self.in_channels} channels and was given {channels}'
             )
-        maps = [proj(x) for proj, x in zip(self.input_proj, inputs)]
+        maps = [proj(x) for proj, x in zip(self.input_proj, inputs[self.start_level :])]
         for level, encoder in zip(self.encoder_levels, self.encoder):
             maps[level] = encoder(maps[level])
-        return self._bottom_up(self._top_down(maps))
+        outputs = self._bottom_up(self._top_down(maps))
+        for conv in self.extra_convs:
+            outputs.append(conv(outputs[-1]))
+        return tuple(outputs)
 
     def _top_down(self, maps: list[Tensor]) -> list[Tensor]:
         fused = [maps[-1]]
@@ -203,8 +217,23 @@ class HybridEncoder(BaseModule):
             fused.append(block(F.interpolate(fused[-1], size=finer.shape[-2:], mode='nearest'), finer))
         return fused[::-1]
 
-    def _bottom_up(self, maps: list[Tensor]) -> tuple[Tensor, ...]:
+    def _bottom_up(self, maps: list[Tensor]) -> list[Tensor]:
         outputs = [maps[0]]
         for downsample, block, coarser in zip(self.downsample_convs, self.pan_blocks, maps[1:]):
             outputs.append(block(downsample(outputs[-1]), coarser))
-        return tuple(outputs)
+        return outputs
+
+
+def _check_levels(num_inputs: int, start_level: int, num_outs: int, encoder_levels: Sequence[int]) -> None:
+    if not 0 <= start_level < num_inputs:
+        raise ValueError(f'start_level must be one of the {num_inputs} maps of in_channels, got {start_level}')
+    levels = num_inputs - start_level
+    if levels < 2:
+        raise ValueError(
+            'a hybrid encoder fuses maps of several scales and was given one; give the backbone more out_indices, or '
+            'leave it out: a DETR on one map has an encoder of its own'
+        )
+    if num_outs < levels:
+        raise ValueError(f'num_outs must be at least the number of maps used, {levels}, got {num_outs}')
+    if any(not -levels <= level < levels for level in encoder_levels):
+        raise ValueError(f'encoder_levels {tuple(encoder_levels)} names a level that {levels} maps do not have')
