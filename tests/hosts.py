@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
+import torch
 from mmengine.config import Config, ConfigDict
+from torch import Tensor
 
 import mmdet_iouquery  # noqa: F401  before mmdet
+from mmdet_iouquery.compat import ops_state
 
 
 class Host(NamedTuple):
@@ -25,6 +32,7 @@ HOSTS = {
         'IoUQueryDeformableDETR', 'mmdet::deformable_detr/deformable-detr-refine-twostage_r50_16xb2-50e_coco.py'
     ),
     'DINO': Host('IoUQueryDINO', 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'),
+    'DDQDETR': Host('IoUQueryDDQDETR', 'mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py'),
 }
 FOCAL = {'type': 'FocalLoss', 'use_sigmoid': True, 'gamma': 2.0, 'alpha': 0.25, 'loss_weight': 1.0}
 LOSSES = {'focal': FOCAL, 'varifocal': {'type': 'IoUVarifocalLoss', 'loss_weight': 1.0}}
@@ -69,3 +77,34 @@ def _without_dropout(cfg: Any) -> None:
             if key in ('dropout', 'attn_drop', 'proj_drop', 'ffn_drop'):
                 cfg[key] = 0.0
             _without_dropout(value)
+
+
+def greedy_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int = 0) -> Tensor:
+    """Indices of the boxes that greedy NMS keeps, best first: what mmcv's operator computes."""
+    from mmdet_iouquery.core import box_iou_elementwise
+
+    order, kept = scores.argsort(descending=True).tolist(), []
+    for i in order:
+        if not kept or (box_iou_elementwise(boxes[i], boxes[kept]) <= iou_threshold).all():
+            kept.append(i)
+    return torch.tensor(kept, dtype=torch.long)
+
+
+@contextmanager
+def nms_in_torch() -> Iterator[None]:
+    """mmcv's NMS operator in plain torch where it is not compiled, so that DDQ-DETR runs."""
+    if ops_state() == 'compiled':
+        yield
+        return
+    nms = importlib.import_module('mmcv.ops.nms')
+    with patch.object(nms.ext_module, 'nms', greedy_nms, create=True):
+        yield
+
+
+def flat(losses: dict[str, Any]) -> dict[str, Tensor]:
+    """Losses by name; mmdet gives some as lists."""
+    return {
+        name if len(parts) == 1 else f'{name}[{i}]': part
+        for name, parts in ((n, v if isinstance(v, list) else [v]) for n, v in losses.items())
+        for i, part in enumerate(parts)
+    }

@@ -69,7 +69,7 @@ class IoUQueryDeformableDETR(DeformableQueryParts, DeformableDETR):
     ) -> tuple[Selection, DenoisingQueries | None]:
         inputs, supervised = self.pre_decoder(**encoded)
         queries = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
-        return _selection(queries, supervised, class_agnostic=True), None
+        return parents_selection(queries, supervised, class_agnostic=True), None
 
     def _parents_decoder(
         self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
@@ -111,13 +111,13 @@ class DINOQueryParts(DeformableQueryParts):
             return Selection(joined), None
         first = supervised['dn_meta']['num_denoising_queries']
         noisy, queries = (Queries(*(x[:, part] for x in joined[:2])) for part in (slice(first), slice(first, None)))
-        denoising = _denoising(noisy, inputs['dn_mask'], supervised['dn_meta'], samples)
-        return _selection(queries, supervised), denoising
+        denoising = parents_denoising(noisy, inputs['dn_mask'], supervised['dn_meta'], samples)
+        return parents_selection(queries, supervised), denoising
 
     def _parents_denoising(self, samples: SampleList, num_queries: int) -> DenoisingQueries | None:
         content, anchors_unact, mask, meta = self.dn_query_generator(samples)
         total = content.shape[1] + num_queries  # its mask is for as many queries as are configured
-        return _denoising(Queries(content, anchors_unact), mask[:total, :total], meta, samples)
+        return parents_denoising(Queries(content, anchors_unact), mask[:total, :total], meta, samples)
 
 
 @MODELS.register_module()
@@ -140,7 +140,7 @@ class IoUQueryDINO(DINOQueryParts, DINO):
         return Predictions(*self.bbox_head(**decoded))
 
 
-def _selection(queries: Queries, supervised: dict[str, Any], *, class_agnostic: bool = False) -> Selection:
+def parents_selection(queries: Queries, supervised: dict[str, Any], *, class_agnostic: bool = False) -> Selection:
     """The parent's selection, with what it has the encoder supervised by, in training."""
     encoder = None
     if supervised:
@@ -148,7 +148,7 @@ def _selection(queries: Queries, supervised: dict[str, Any], *, class_agnostic: 
     return Selection(queries, encoder, class_agnostic=class_agnostic)
 
 
-def _denoising(queries: Queries, mask: Tensor, meta: dict[str, int], samples: SampleList) -> DenoisingQueries:
+def parents_denoising(queries: Queries, mask: Tensor, meta: dict[str, int], samples: SampleList) -> DenoisingQueries:
     """The queries of mmdet's generator with their pairs: G groups of S positives and S negatives, as ours."""
     num_groups = meta['num_denoising_groups']
     per_group = meta['num_denoising_queries'] // num_groups

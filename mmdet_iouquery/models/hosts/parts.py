@@ -103,14 +103,7 @@ class QueryParts(BaseModule):
         if self.has_parts:
             self._check_loss()
             self._leave_out_unused()
-            head = self.bbox_head
-            self.criterion = SetCriterion(
-                assigner=PerImageAssigner(getattr(head, 'assigner', None)),
-                loss_cls=head.loss_cls,
-                loss_bbox=head.loss_bbox,
-                loss_iou=head.loss_iou,
-                quality=quality,
-            )
+            self._add_criterion(quality)
 
     _placeholder_decoder: dict = {}
 
@@ -125,6 +118,14 @@ class QueryParts(BaseModule):
 
     def _memory(self, encoded: dict[str, Any], decoder_inputs: dict[str, Any], shapes: Any, extent: Any) -> Memory:
         raise NotImplementedError
+
+    def _select(
+        self, memory: Memory, encoded: dict[str, Any], samples: OptSampleList
+    ) -> tuple[Selection, DenoisingQueries | None]:
+        """The named selector's queries, or the parent's, and with these the parent's denoising queries, if any."""
+        if self.query_selector is None:
+            return self._parents_queries(encoded, samples)
+        return self.query_selector(memory), None
 
     def _parents_queries(
         self, encoded: dict[str, Any], samples: OptSampleList
@@ -160,10 +161,21 @@ class QueryParts(BaseModule):
         if not self.bbox_head.loss_cls.use_sigmoid:
             raise ValueError(
                 f'{type(self).__name__}: parts of this package score each class by a sigmoid, but '
-                f'bbox_head.loss_cls is {type(self.bbox_head.loss_cls).__name__} with a softmax; name a sigmoid loss there, such as '
+                f'bbox_head.loss_cls is {type(self.bbox_head.loss_cls).__name__} with a softmax; name a sigmoid loss '
+                'there, such as '
                 "dict(type='IoUVarifocalLoss') or dict(type='FocalLoss', use_sigmoid=True), and a FocalLossCost in "
                 'train_cfg.assigner.match_costs'
             )
+
+    def _add_criterion(self, quality: str) -> None:
+        head = self.bbox_head
+        self.criterion = SetCriterion(
+            assigner=PerImageAssigner(getattr(head, 'assigner', None)),
+            loss_cls=head.loss_cls,
+            loss_bbox=head.loss_bbox,
+            loss_iou=head.loss_iou,
+            quality=quality,
+        )
 
     def init_weights(self) -> None:
         """The parent's initialisation for the parent's modules; named parts keep their own."""
@@ -191,8 +203,11 @@ class QueryParts(BaseModule):
             return super().predict(batch_inputs, batch_data_samples, rescale)
         logits, boxes = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples).predictions
         metas = [sample.metainfo for sample in batch_data_samples]
-        results = self.bbox_head.predict_by_feat(logits, boxes, batch_img_metas=metas, rescale=rescale)
+        results = self._post_process(logits, boxes, batch_img_metas=metas, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
+
+    def _post_process(self, *predictions: Tensor, **settings: Any) -> list:
+        return self.bbox_head.predict_by_feat(*predictions, **settings)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Any:
         if not self.has_parts:
@@ -207,11 +222,7 @@ class QueryParts(BaseModule):
         extent = extent_of(batch_data_samples, img_feats[0].device) if batch_data_samples else None
         memory = self._memory(encoded, decoder_inputs, shapes, extent)
 
-        denoising = None
-        if self.query_selector is None:
-            selection, denoising = self._parents_queries(encoded, batch_data_samples)
-        else:
-            selection = self.query_selector(memory)
+        selection, denoising = self._select(memory, encoded, batch_data_samples)
         queries, num_queries = selection.queries, selection.queries.content.shape[1]
         if self.training and self.denoising is not None:
             targets = targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from helpers import random_batch
-from hosts import HOSTS, host_config
+from hosts import HOSTS, flat, host_config, nms_in_torch
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 SIZE = (96, 128)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _nms() -> Iterator[None]:
+    with nms_in_torch():
+        yield
 
 
 def built(cfg: Any, seed: int = 0) -> nn.Module:
@@ -35,7 +42,7 @@ def batch(counts: list[int], *, padded: bool) -> tuple[Tensor, SampleList]:
 
 def losses_of(model: nn.Module, images: Tensor, samples: SampleList) -> dict[str, Tensor]:
     torch.manual_seed(5)  # denoising and dropout
-    return model.train().loss(images, samples)
+    return flat(model.train().loss(images, samples))
 
 
 @pytest.fixture(scope='module', params=HOSTS)
@@ -75,8 +82,11 @@ def forced(name: str, **changes: Any) -> tuple[nn.Module, nn.Module]:
     return parent, adapter
 
 
-@pytest.mark.parametrize('loss', ['focal', 'varifocal'])
-@pytest.mark.parametrize('name', HOSTS)
+@pytest.mark.parametrize(
+    ('name', 'loss'),
+    # mmdet's DDQ head can't hand a varifocal loss its IoU: see test_ddq.py
+    [(name, loss) for name in HOSTS for loss in ('focal', 'varifocal') if (name, loss) != ('DDQDETR', 'varifocal')],
+)
 def test_own_path_computes_the_parents_losses(name: str, loss: str) -> None:
     """Selection, denoising, decoding and criterion, each through our records, give what the parent computes."""
     parent, adapter = forced(name, loss=loss)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 from helpers import random_batch
-from hosts import HOSTS, host_config
+from hosts import HOSTS, flat, host_config, nms_in_torch
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from torch import nn
@@ -23,6 +24,13 @@ SELECTORS: dict[str, dict | None] = {
 }
 DENOISING = {'type': 'ContrastiveDenoising', 'num_denoising': 4}
 DENSE = ('DETR', 'ConditionalDETR', 'DABDETR')
+OWN_DENOISING = ('DINO', 'DDQDETR')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _nms() -> Iterator[None]:
+    with nms_in_torch():
+        yield
 
 
 def decoder_of(name: str) -> dict:
@@ -53,7 +61,8 @@ def combinations() -> list[tuple[str, str, bool, bool]]:
     found = []
     for name, selector, denoising, decoder in itertools.product(HOSTS, SELECTORS, (False, True), (False, True)):
         boxless = selector == 'embeddings' and not decoder and name not in ('DETR', 'ConditionalDETR')
-        if boxless or (denoising and name == 'DINO') or (selector, denoising, decoder) == ('parent', False, False):
+        nothing = (selector, denoising, decoder) == ('parent', False, False)
+        if nothing or boxless or (denoising and name in OWN_DENOISING):
             continue
         found.append((name, selector, denoising, decoder))
     return found
@@ -70,18 +79,18 @@ def test_every_parameter_learns_whatever_the_batch(name: str, selector: str, den
     names = []
     for counts in ([2, 0], [0, 0]):
         model.train().zero_grad()
-        losses = model.loss(*random_batch(counts, *SIZE, num_classes=80))
+        losses = flat(model.loss(*random_batch(counts, *SIZE, num_classes=80)))
         names.append(set(losses))
         assert all(torch.isfinite(value) for value in losses.values())
         sum(losses.values()).backward()
         idle = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
         # mmdet's DINO has no denoising queries, nor their embedding in the graph, where a batch has no box
         assert idle == [] or (
-            name == 'DINO' and counts == [0, 0] and idle == ['dn_query_generator.label_embedding.weight']
+            name in OWN_DENOISING and counts == [0, 0] and idle == ['dn_query_generator.label_embedding.weight']
         )
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
     assert names[0] == names[1]
-    assert any(term.startswith('dn_') for term in names[0]) is (denoising or name == 'DINO')
+    assert any(term.startswith('dn_') for term in names[0]) is (denoising or name in OWN_DENOISING)
     images, samples = random_batch([1, 1], *SIZE, num_classes=80)
     with torch.no_grad():
         result = model.eval().predict(images, samples)[0].pred_instances
@@ -93,7 +102,10 @@ def test_idle_modules_of_the_parent_are_gone_and_the_rest_keep_their_names(name:
     cfg = host_config(name, sigmoid=True)
     parents = set(MODELS.build(copy.deepcopy(cfg)).state_dict())
     ours = set(build(name, 'iou-aware', decoder=True).state_dict())
-    assert not any(key.startswith(('bbox_head.', 'query_embedding', 'memory_trans', 'pos_trans')) for key in ours)
+    idle = ('bbox_head.', 'query_embedding', 'memory_trans', 'pos_trans')
+    if name == 'DDQDETR':  # its dense branch goes on
+        idle = ('query_embedding', 'bbox_head.aux_', *(f'bbox_head.cls_branches.{i}.' for i in range(3)))
+    assert not any(key.startswith(idle) for key in ours)
     shared = {key for key in parents if key.startswith(('backbone.', 'neck.', 'encoder.', 'level_embed'))}
     assert shared <= ours
     extra = ours - parents
@@ -116,7 +128,7 @@ def test_initialisation_leaves_the_parts_their_own(name: str) -> None:
 @pytest.mark.parametrize('name', HOSTS)
 def test_denoising_queries_do_not_leak(name: str) -> None:
     """Matching predictions are the same with other ground truth in the denoising queries."""
-    model = build(name, denoising=name != 'DINO', quality='giou').train()
+    model = build(name, denoising=name not in OWN_DENOISING, quality='giou').train()
     model.init_weights()
     for module in model.modules():
         if isinstance(module, nn.Dropout):  # mmcv's deformable attention has some by default
@@ -149,7 +161,7 @@ def test_selected_boxes_refer_to_the_picture_not_to_the_padding(name: str) -> No
         feats = model.extract_feat(images)
         selection = model.run_parts(feats, samples).selection
     boxes, index = selection.queries.anchors_unact.sigmoid()[0], selection.token_index[0]
-    maps = feats if name in ('DeformableDETR', 'DINO') else feats[-1:]
+    maps = feats if name not in DENSE else feats[-1:]
     centres = []
     for level in maps:
         y, x = torch.meshgrid(*(torch.arange(n) + 0.5 for n in level.shape[-2:]), indexing='ij')

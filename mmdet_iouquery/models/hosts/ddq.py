@@ -1,0 +1,230 @@
+"""Adapter of mmdet's DDQ-DETR, which keeps queries apart by NMS and trains a dense branch beside them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from mmcv.ops import batched_nms
+from mmdet.models.dense_heads import DeformableDETRHead
+from mmdet.models.detectors import DDQDETR
+from mmdet.models.losses import QualityFocalLoss
+from mmdet.registry import MODELS
+from mmdet.structures import OptSampleList, SampleList
+from torch import Tensor
+
+from ...core import box_cxcywh_to_xyxy, gather_tokens, inverse_sigmoid
+from ...structures import DenoisingQueries, Memory, Pairs, Predictions, Queries, Selection, Targets
+from ..frames import targets_of
+from ..query_selectors.encoder_tokens import EncoderTokenSelector
+from .deformable import DINOQueryParts, parents_denoising, parents_selection
+from .parts import Unused
+
+FAR = -50.0
+"""Where boxes of queries that NMS has put aside are, in image sizes, so that no ground truth matches them."""
+
+
+class DistinctAssigner:
+    """Another assigner, for which the queries that NMS has put aside do not exist.
+
+    Args:
+        assigner: the other.
+    """
+
+    def __init__(self, assigner: Any) -> None:
+        self.assigner = assigner
+        self.aside: Tensor | None = None
+        """(L, B, Q) bool, of the batch at hand; None: there are none."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
+        aside = self.aside
+        if aside is None or aside.shape != predictions.logits.shape[:3]:  # the encoder's
+            return self.assigner(predictions, targets)
+        pairs = self.assigner(
+            predictions._replace(boxes=predictions.boxes.masked_fill(aside.unsqueeze(-1), FAR)), targets
+        )
+        there = ~aside[pairs.layer, pairs.image, pairs.query]
+        return Pairs(*(index[there] for index in pairs))
+
+
+@MODELS.register_module()
+class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
+    """mmdet's DDQ-DETR, whose query selector and decoder a config can name; denoising stays its own.
+
+    Queries are kept distinct by NMS, as in DDQ: a named selector's tokens are ranked by its score, then NMS passes over
+    their boxes. DDQ's decoder repeats that between layers; a named decoder does not. The dense queries of training stay
+    DDQ's; a named decoder's heads serve them as well. A quality-aware ``loss_cls`` (varifocal) is given the IoU, which
+    mmdet's own head does not do.
+    """
+
+    def __init__(self, *, bbox_head: dict, **others: Any) -> None:
+        super().__init__(bbox_head=bbox_head, **others)
+        if not self.has_parts and isinstance(self.bbox_head.loss_cls, QualityFocalLoss):
+            self.has_parts = True
+            self._add_criterion('iou')
+        if self.has_parts:
+            self.criterion.assigner = DistinctAssigner(self.criterion.assigner)
+
+    def _leave_out_unused(self) -> None:
+        head, last = self.bbox_head, self.decoder.num_layers
+        if 'decoder' in self._part_names:
+            for i in range(last):
+                head.cls_branches[i], head.reg_branches[i] = Unused(), Unused()
+                head.aux_cls_branches[i], head.aux_reg_branches[i] = Unused(), Unused()
+        if self.query_selector is not None:
+            # the dense branch goes on with memory_trans, query_map and the heads at the very end
+            head.cls_branches[last], head.reg_branches[last] = Unused(), Unused()
+
+    # ---- queries -------------------------------------------------------------------------------------------------
+
+    def _parents_queries(
+        self, encoded: dict[str, Any], samples: OptSampleList
+    ) -> tuple[Selection, DenoisingQueries | None]:
+        inputs, supervised = self.pre_decoder(**encoded, batch_data_samples=samples)
+        joined = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
+        if not self.training:
+            return Selection(joined), None
+        self._dense_encoder = Predictions(supervised['aux_enc_outputs_class'], supervised['aux_enc_outputs_coord'])
+        first = supervised['dn_meta']['num_denoising_queries']
+        noisy, queries = (Queries(*(x[:, part] for x in joined[:2])) for part in (slice(first), slice(first, None)))
+        denoising = parents_denoising(noisy, inputs['dn_mask'], supervised['dn_meta'], samples)
+        return parents_selection(queries, supervised), denoising
+
+    def _select(
+        self, memory: Memory, encoded: dict[str, Any], samples: OptSampleList
+    ) -> tuple[Selection, DenoisingQueries | None]:
+        if self.query_selector is None:
+            return self._parents_queries(encoded, samples)
+        if isinstance(self.query_selector, EncoderTokenSelector):
+            selection = self._distinct(self.query_selector(memory, num_queries=memory.tokens.shape[1]))
+        else:  # learned queries have no ranking
+            selection = self.query_selector(memory)
+        number = selection.queries.content.shape[1]
+        self.cache_dict['dis_query_info'] = [0, number]
+        if not self.training:
+            return selection, None
+        dense = self._dense_queries(encoded)
+        content, anchors_unact, mask, meta = self.dn_query_generator(samples)
+        first, extra = content.shape[1], dense.content.shape[1]
+        # dense queries see each other, and nobody sees them
+        whole = mask.new_ones(first + number + extra, first + number + extra)
+        whole[: first + number, : first + number] = mask[: first + number, : first + number]
+        whole[first + number :, first + number :] = False
+        self.cache_dict.update(dis_query_info=[first, number], num_dense_queries=extra)
+        self._lend_heads()
+        denoising = parents_denoising(Queries(content, anchors_unact), whole, meta, samples)
+        return selection._replace(queries=dense.after(selection.queries)), denoising
+
+    def pre_decoder(self, *args: Any, **inputs: Any) -> tuple[dict, dict]:
+        """The parent's, whose decoder then borrows the auxiliary box heads without owning them."""
+        prepared = super().pre_decoder(*args, **inputs)
+        self._lend_heads()
+        return prepared
+
+    def _lend_heads(self) -> None:
+        """Give the decoder the head's auxiliary branches, out of sight of checkpoints.
+
+        mmdet registers them a second time, so a trained DDQ has names in its checkpoints that a new one lacks.
+        """
+        self.decoder._modules.pop('aux_reg_branches', None)
+        self.decoder.__dict__['aux_reg_branches'] = self.bbox_head.aux_reg_branches
+
+    def _distinct(self, selection: Selection) -> Selection:
+        """The best queries of a ranking of all tokens that NMS leaves, equally many for each image."""
+        assert selection.encoder is not None
+        score = selection.encoder.logits[0].detach().amax(-1).sigmoid()
+        boxes_xyxy = box_cxcywh_to_xyxy(selection.encoder.boxes[0].detach())
+        kept = []
+        for image_score, image_boxes in zip(score, boxes_xyxy):
+            rank = torch.arange(len(image_score), 0, -1, device=score.device, dtype=score.dtype)
+            _, distinct = batched_nms(image_boxes, rank, torch.ones_like(rank), self.dqs_cfg)
+            others = torch.ones_like(image_score, dtype=torch.bool)
+            others[distinct] = False
+            # where NMS leaves too few, the best of the others fill up
+            kept.append(torch.cat([distinct, others.nonzero().squeeze(1)])[: self.num_queries])
+        index = torch.stack(kept)
+        logits, boxes = (gather_tokens(x[0], index)[None] for x in selection.encoder)
+        return selection._replace(
+            queries=Queries(*(gather_tokens(x, index) for x in selection.queries[:2])),
+            encoder=Predictions(logits, boxes),
+            token_index=None if selection.token_index is None else selection.token_index.gather(1, index),
+            iou_logits=None if selection.iou_logits is None else selection.iou_logits[0].gather(1, index)[None],
+        )
+
+    def _dense_queries(self, encoded: dict[str, Any]) -> Queries:
+        """DDQ's dense queries: the best tokens of its auxiliary heads, without NMS."""
+        memory = encoded['memory']
+        tokens, proposals = self.gen_encoder_output_proposals(memory, encoded['memory_mask'], encoded['spatial_shapes'])
+        logits = self.bbox_head.cls_branches[-1](tokens)
+        boxes_unact = self.bbox_head.reg_branches[-1](tokens) + proposals
+        number = min(int(self.num_queries * self.dense_topk_ratio), logits.shape[1])
+        index = logits.amax(-1).topk(number, dim=1).indices
+        boxes_unact = gather_tokens(boxes_unact, index)
+        self._dense_encoder = Predictions(gather_tokens(logits, index), boxes_unact.sigmoid())
+        content = gather_tokens(self.query_map(memory.detach()), index)
+        return Queries(content, inverse_sigmoid(boxes_unact.detach().sigmoid()))
+
+    # ---- decoding and losses -------------------------------------------------------------------------------------
+
+    def _parents_decoder(
+        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+    ) -> Predictions:
+        decoded = self.forward_decoder(
+            query=queries.content,
+            memory=memory.tokens,
+            memory_mask=memory.padding,
+            reference_points=queries.anchors_unact.sigmoid(),
+            spatial_shapes=inputs['spatial_shapes'],
+            level_start_index=inputs['level_start_index'],
+            valid_ratios=inputs['valid_ratios'],
+            dn_mask=mask,
+        )
+        return Predictions(*self.bbox_head(**decoded))
+
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor] | list:
+        """DDQ's losses, or, with parts, those of the criterion on the distinct queries and DDQ's on the dense ones."""
+        if not self.has_parts:
+            return super().loss(batch_inputs, batch_data_samples)
+        decoded = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples)
+        first, number = self.cache_dict['dis_query_info']
+        logits, boxes = (x[:, :, : first + number] for x in decoded.predictions)
+        dense = Predictions(*(x[:, :, first + number :] for x in decoded.predictions))
+        aside = self._aside(len(logits), len(batch_data_samples))
+        self.criterion.assigner.aside = aside
+        if aside is not None:  # of no class, for certain: focal losses of such a score are zero
+            none = torch.zeros(*aside.shape[:2], first, dtype=torch.bool, device=aside.device)
+            logits = logits.masked_fill(torch.cat([none, aside], dim=2).unsqueeze(-1), -60.0)
+        targets = targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
+        losses = self.criterion(Predictions(logits, boxes), decoded.selection, targets, decoded.denoising)
+        for i, layer in enumerate(zip(*dense)):
+            losses.update(self._dense_losses(f'{i}_aux_', Predictions(*layer), batch_data_samples))
+        losses.update(self._dense_losses('aux_enc_', self._dense_encoder, batch_data_samples))
+        return losses
+
+    def _aside(self, num_layers: int, batch: int) -> Tensor | None:
+        """(L, B, Q) bool, the queries that DDQ's decoder has put aside before each layer."""
+        if 'decoder' in self._part_names:
+            return None
+        heads = self.cache_dict['num_heads']
+        # as mmdet's head reads them: the first query's row of each image's attention
+        kept = [mask[::heads, 0] for mask in self.cache_dict['distinct_query_mask'][: num_layers - 1]]
+        return torch.stack([torch.zeros_like(kept[0]), *(~mask for mask in kept)])
+
+    def _dense_losses(self, prefix: str, predictions: Predictions, samples: SampleList) -> dict[str, Tensor]:
+        """DDQ's one-to-many losses of one layer's dense predictions (B, Q, ...)."""
+        sizes = [sample.metainfo['img_shape'][1::-1] for sample in samples]
+        factor = predictions.boxes.new_tensor([(*size, *size) for size in sizes]).unsqueeze(1)
+        truth = [sample.gt_instances for sample in samples]
+        losses = self.bbox_head.aux_loss_for_dense.loss(
+            predictions.logits.sigmoid(),
+            box_cxcywh_to_xyxy(predictions.boxes) * factor,
+            [instances.bboxes for instances in truth],
+            [instances.labels for instances in truth],
+            [sample.metainfo for sample in samples],
+        )
+        return {f'{prefix}{name}': value for name, value in losses.items()}
+
+    def _post_process(self, *predictions: Tensor, **settings: Any) -> list:
+        if 'decoder' in self._part_names:  # which puts no queries aside
+            return DeformableDETRHead.predict_by_feat(self.bbox_head, *predictions, **settings)
+        return super()._post_process(*predictions, **settings)
