@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers import build_detector, sample
+from helpers import build_detector, sample, small_detector
 from mmengine.config import Config
 from torch import nn
 
@@ -130,6 +130,18 @@ def test_flops_by_hand() -> None:
     attention, tokens = nn.MultiheadAttention(8, num_heads=2, batch_first=True).eval(), torch.rand(1, 5, 8)
     projections = 2 * 5 * 8 * (3 * 8 + 8)
     assert count_flops(lambda: attention(tokens, tokens, tokens, need_weights=False)) == projections + 2 * 2 * 5 * 5 * 8
+
+
+def test_learned_queries_are_counted_too() -> None:
+    """They reach modules as views of parameters, over which the counter's hooks stumble without gradients."""
+    flops = []
+    for selector in ('IoUAwareQuerySelector', 'LearnedAnchors'):
+        model = small_detector(bbox_head__query_selector={'type': selector, '_delete_': True}).eval()
+        flops.append(count_flops(lambda model=model: model(torch.rand(1, 3, 64, 64), mode='tensor')))
+    tokens, width, queries = 8 * 8 + 4 * 4 + 2 * 2, 256, 300
+    dense = 2 * tokens * width * (width + 5)  # projection and class head on every token
+    chosen = 2 * min(queries, tokens) * (2 * width * width + 4 * width)  # box head on the chosen
+    assert 0 < flops[0] - dense - chosen < flops[1]
 
 
 def test_flops_and_parameters_are_the_papers() -> None:

@@ -1,0 +1,66 @@
+"""Write docs/swaps.md, the table of which part runs in which detector, from tests/cells.py. For a checkout."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / 'tests'))
+
+from cells import CELLS, OWN, PARTS, WHOLE_HEAD, Cell  # noqa: E402
+
+TEXT = """# Which part runs in which detector
+
+Each word links to the config that makes the swap; `tests/test_cells.py` builds every one of them, trains it for three
+steps, predicts, saves and loads. None was trained to an AP figure for this table. *own*: the part is the host's own.
+*swapped*: the part in place of the host's own. *whole head*: `RTDETRHead` in place of the host's head; selector,
+decoder, loss and denoising are its parts, each named under `model.bbox_head`, such as
+`model.bbox_head.decoder=dict(type='DABDecoder')`. -: the pair makes no sense.
+
+Made from `tests/cells.py` by `python tools/make_swap_table.py`: change it there.
+
+"""
+
+
+def table(cells: list[Cell]) -> str:
+    """The Markdown page."""
+    notes: list[str] = []
+    by_place = {(cell.host, cell.part): cell for cell in cells}
+    rows = [['host', *PARTS], ['---'] * (1 + len(PARTS))]
+    for host in dict.fromkeys(cell.host for cell in cells):
+        rows.append([host, *(entry(by_place[host, part], notes) for part in PARTS)])
+    lines = ['| ' + ' | '.join(row) + ' |' for row in rows]
+    footnotes = [f'[^{number}]: {note}.' for number, note in enumerate(notes, 1)]
+    return TEXT + '\n'.join([*lines, '', *footnotes]) + '\n'
+
+
+def entry(cell: Cell, notes: list[str]) -> str:
+    """One place of the table; a note that is new goes to ``notes``."""
+    word = cell.note if cell.note in (OWN, WHOLE_HEAD) else 'swapped' if cell.config else '-'
+    text = f'[{word}](../configs/{cell.config})' if cell.config else word
+    if cell.note in ('', OWN, WHOLE_HEAD):
+        return text
+    if cell.note not in notes:
+        notes.append(cell.note)
+    return f'{text}[^{notes.index(cell.note) + 1}]'
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run; returns the exit status, 1 when ``--check`` finds another text on disk."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--check', action='store_true', help='write nothing; fail when the file would change')
+    parser.add_argument('--output', type=Path, default=ROOT / 'docs' / 'swaps.md')
+    args = parser.parse_args(arguments)
+    text = table(CELLS)
+    if args.check:
+        current = args.output.is_file() and args.output.read_text(encoding='utf-8') == text
+        print(f'{args.output} is {"as tests/cells.py says" if current else "not: run tools/make_swap_table.py"}')
+        return 0 if current else 1
+    args.output.write_text(text, encoding='utf-8')
+    return 0
+
+
+if __name__ == '__main__':
+    raise SystemExit(main())
