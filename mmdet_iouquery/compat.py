@@ -231,7 +231,7 @@ def _missing_operator(name: str) -> Callable[..., NoReturn]:
         family = family_of(installed_versions()) or 'openmmlab'
         raise RuntimeError(
             f'the compiled mmcv operator {name!r} was called, but the mmcv installed here has no compiled operators. '
-            f'The models of mmdet_iouquery do not use any; for a model that does: {compiled_ops_line(family)}'
+            f'RT-DETR and the other parts of mmdet_iouquery use none; for the detector that does: {compiled_ops_line(family)}'
         )
 
     assert isinstance(operator, FunctionType)

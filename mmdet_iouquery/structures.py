@@ -66,8 +66,9 @@ class Selection(NamedTuple):
     """The encoder's own prediction for each selected token, L = 1, for its loss; None: the selector has none."""
     token_index: Tensor | None = None
     """(B, Q) int64, the tokens chosen; None: the queries come from no token."""
-    iou_aware: bool = True
-    """Whether the encoder's class scores are to learn the IoU of their boxes, or the label alone."""
+    iou_aware: bool | None = None
+    """Whether the encoder's class scores are to learn the IoU of their boxes, or the label alone; None: what the
+    decoder's learn."""
     class_agnostic: bool = False
     """Whether the encoder tells objects from background only, by class 0 (Deformable DETR's two stages)."""
     iou_logits: Tensor | None = None

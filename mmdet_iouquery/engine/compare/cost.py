@@ -30,7 +30,8 @@ def count_flops(forward: Callable[[], object]) -> int:
     torch.backends.mha.set_fastpath_enabled(False)
     counter = FlopCounterMode(display=False)
     try:
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+        # with gradients, as the counter asks every tensor that wants one for its function, learned queries too
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH), counter:
             forward()
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
