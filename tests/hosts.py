@@ -108,3 +108,32 @@ def flat(losses: dict[str, Any]) -> dict[str, Tensor]:
         for name, parts in ((n, v if isinstance(v, list) else [v]) for n, v in losses.items())
         for i, part in enumerate(parts)
     }
+
+
+_PROJECTIONS = {'qcontent': 'q_content', 'qpos': 'q_pos', 'kcontent': 'k_content', 'kpos': 'k_pos', 'v': 'value'}
+_MMDETS_DAB = {
+    **{
+        f'{place}.{theirs}_proj.': f'{place}.{ours}.'
+        for place in ('self_attn', 'cross_attn')
+        for theirs, ours in _PROJECTIONS.items()
+    },
+    'cross_attn.qpos_sine_proj.': 'cross_attn.q_sine.',
+    'ffn.layers.0.0.': 'linear1.',
+    'ffn.layers.0.1.': 'act.',
+    'ffn.layers.1.': 'linear2.',
+    'norms.0.': 'norm1.',
+    'norms.1.': 'norm2.',
+    'norms.2.': 'norm3.',
+    'post_norm.': 'norm.',
+    'ref_point_head.': 'query_pos_head.',
+    'ref_anchor_head.': 'ref_hw_head.',
+    'fc_cls.': 'cls_heads.0.',
+    'fc_reg.': 'bbox_heads.0.',
+}
+
+
+def mmdets_to_ours(key: str) -> str:
+    """Our name of a weight of mmdet's DAB-DETR decoder or head, without the part's own prefix."""
+    for theirs, ours in _MMDETS_DAB.items():
+        key = key.replace(theirs, ours)
+    return key

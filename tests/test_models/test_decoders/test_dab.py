@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from hosts import mmdets_to_ours
 from mmdet.models.dense_heads import DABDETRHead
 from mmdet.models.layers import DABDetrTransformerDecoder
 from mmdet.registry import MODELS
@@ -34,34 +35,6 @@ def memory(shapes: tuple = SHAPES, **more: Any) -> Memory:
     return Memory(torch.randn(2, sum(h * w for h, w in shapes), DIMS), shapes, **more)
 
 
-PARTS = {'qcontent': 'q_content', 'qpos': 'q_pos', 'kcontent': 'k_content', 'kpos': 'k_pos', 'v': 'value'}
-NAMES = {
-    **{
-        f'{place}.{theirs}_proj.': f'{place}.{ours}.'
-        for place in ('self_attn', 'cross_attn')
-        for theirs, ours in PARTS.items()
-    },
-    'cross_attn.qpos_sine_proj.': 'cross_attn.q_sine.',
-    'ffn.layers.0.0.': 'linear1.',
-    'ffn.layers.0.1.': 'act.',
-    'ffn.layers.1.': 'linear2.',
-    'norms.0.': 'norm1.',
-    'norms.1.': 'norm2.',
-    'norms.2.': 'norm3.',
-    'post_norm.': 'norm.',
-    'ref_point_head.': 'query_pos_head.',
-    'ref_anchor_head.': 'ref_hw_head.',
-    'fc_cls.': 'cls_heads.0.',
-    'fc_reg.': 'bbox_heads.0.',
-}
-
-
-def renamed(key: str) -> str:
-    for theirs, ours in NAMES.items():
-        key = key.replace(theirs, ours)
-    return key
-
-
 def mmdets(query_scale: str, modulate: bool, keep: bool) -> tuple[DABDetrTransformerDecoder, DABDETRHead]:
     attention = {'embed_dims': DIMS, 'num_heads': 8}
     layer = {
@@ -83,7 +56,7 @@ def mmdets(query_scale: str, modulate: bool, keep: bool) -> tuple[DABDetrTransfo
 def test_equals_mmdets_on_equal_weights(query_scale: str, modulate: bool, keep: bool) -> None:
     decoder, head = (part.eval() for part in mmdets(query_scale, modulate, keep))
     ours = build(query_scale=query_scale, modulate_hw_attn=modulate, keep_query_pos=keep)
-    state = {renamed(key): value for part in (decoder, head) for key, value in part.state_dict().items()}
+    state = {mmdets_to_ours(key): value for part in (decoder, head) for key, value in part.state_dict().items()}
     ours.load_state_dict(state, strict=True)
     padding = torch.zeros(2, TOKENS, dtype=torch.bool)
     padding[1, 20:] = True

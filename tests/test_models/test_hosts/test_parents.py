@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import random_batch
-from hosts import HOSTS, flat, host_config, nms_in_torch
+from hosts import HOSTS, flat, host_config, mmdets_to_ours, nms_in_torch
 from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from torch import Tensor, nn
@@ -100,3 +100,31 @@ def test_own_path_computes_the_parents_losses(name: str, loss: str) -> None:
             mine, its = (m.eval().predict(images, copy.deepcopy(samples))[1].pred_instances for m in (adapter, parent))
         torch.testing.assert_close(mine.scores, its.scores, rtol=1e-4, atol=1e-6)
         torch.testing.assert_close(mine.bboxes, its.bboxes, rtol=1e-4, atol=2e-3)
+
+
+def test_dab_detr_of_our_parts_is_mmdets_on_equal_weights() -> None:
+    """Learned anchors and the dense decoder of this package, around mmdet's backbone, neck and encoder."""
+    cfg = host_config('DABDETR')
+    parent = built(cfg)
+    parts = {'query_selector': {'type': 'LearnedAnchors'}, 'decoder': {'type': 'DABDecoder', 'num_layers': 2}}
+    ours = built({**cfg, 'type': 'IoUQueryDABDETR', **parts}, seed=1)
+    state = {}
+    for key, value in parent.state_dict().items():
+        if key.startswith('decoder.') or key.startswith('bbox_head.'):
+            key = 'decoder.' + mmdets_to_ours(key.partition('.')[2])
+        state[key] = value
+    anchors_unact = state.pop('query_embedding.weight')
+    state['query_selector.xy_unact'], state['query_selector.wh_unact'] = anchors_unact[:, :2], anchors_unact[:, 2:]
+    ours.load_state_dict(state, strict=True)
+    for padded in (False, True):
+        images, samples = batch([2, 3], padded=padded)
+        mine, its = losses_of(ours, images, samples), losses_of(parent, images, samples)
+        assert mine.keys() == its.keys()
+        for term in its:
+            torch.testing.assert_close(mine[term], its[term].squeeze(), rtol=1e-3, atol=1e-4, msg=term)
+        with torch.no_grad():
+            found, expected = (
+                m.eval().predict(images, copy.deepcopy(samples))[1].pred_instances for m in (ours, parent)
+            )
+        torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-3, atol=1e-2)

@@ -70,6 +70,8 @@ def test_wrong_channels_name_both_sides() -> None:
     ('kwargs', 'message'),
     [
         ({'position_order': 'diagonal'}, "got 'diagonal'"),
+        ({'in_channels': (24,)}, 'fuses maps of several scales and was given one'),
+        ({'start_level': 2}, 'fuses maps of several scales and was given one'),
         ({'encoder_levels': (3,)}, r'encoder_levels \(3,\) names a level that 3 maps do not have'),
         ({'start_level': 1, 'encoder_levels': (2,)}, r'encoder_levels \(2,\) names a level that 2 maps do not have'),
         ({'num_outs': 2}, 'num_outs must be at least the number of maps used, 3, got 2'),
