@@ -7,11 +7,13 @@ USE_CURRENT ?=
 # For `make quickstart`: a folder of your own data, and where to write.
 DATA ?=
 WORK_DIR ?=
+# For `make test-mmdet`: a source tree of mmdet with its tests; fetched where not given.
+SOURCE ?=
 # More arguments: for pytest in `make test`, for tools/quickstart.py in `make quickstart` (such as --image-size 320).
 ARGS ?=
 EXTRAS ?= quickstart,convert,test,dev
 
-export PYTHON VENV FAMILY TORCH USE_CURRENT DATA WORK_DIR EXTRAS
+export PYTHON VENV FAMILY TORCH USE_CURRENT DATA WORK_DIR SOURCE EXTRAS
 
 ifeq ($(USE_CURRENT),1)
 RUN := $(PYTHON)
@@ -24,7 +26,7 @@ COVERAGE := --cov=mmdet_iouquery --cov-report=term-missing:skip-covered
 TEST_EXTRAS := quickstart,convert,test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-openmmlab lint doctor wheel clean distclean
+.PHONY: help setup quickstart test test-openmmlab test-mmdet test-ops lint doctor wheel clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -48,6 +50,21 @@ test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
 	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
 	@.venv-openmmlab/bin/python -m pytest $(ARGS)
 
+test-mmdet: EXTRAS := $(TEST_EXTRAS)
+test-mmdet: ## run mmdet's own tests with this package imported, and on the adapters (SOURCE=/path/to/mmdet/tree)
+	$(SETUP)
+	@"$(RUN)" tools/mmdet_tests.py $${SOURCE:+--source "$$SOURCE"} $(ARGS)
+	@"$(RUN)" tools/mmdet_tests.py $${SOURCE:+--source "$$SOURCE"} --adapters $(ARGS)
+
+test-ops: ## build mmcv's operators in .venv-ops (minutes) and run the detectors that call them
+	@VENV=.venv-ops FAMILY=onedl USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
+	@if ! .venv-ops/bin/python -c 'import torch, mmcv._ext' 2> /dev/null; then \
+	    .venv-ops/bin/python -m pip install --quiet 'setuptools<81' wheel ninja; \
+	    PATH="$(CURDIR)/.venv-ops/bin:$$PATH" sh -c "$$(.venv-ops/bin/python -c \
+	        "from mmdet_iouquery.compat import compiled_ops_line; print(compiled_ops_line('onedl'))")"; \
+	fi
+	@.venv-ops/bin/python -m pytest tests/test_cells.py tests/test_models/test_hosts $(ARGS)
+
 lint: EXTRAS := dev
 lint: ## check style and types
 	$(SETUP)
@@ -70,4 +87,4 @@ clean: ## remove build products and caches
 	find mmdet_iouquery tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the virtual environments too
-	rm -rf .venv .venv-openmmlab
+	rm -rf .venv .venv-openmmlab .venv-ops

@@ -8,6 +8,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from mmdet.registry import MODELS
 from mmdet_suite import selection, sources
 from mmengine.registry import Registry
 
@@ -117,6 +118,12 @@ def test_an_adapter_has_to_exist_and_to_be_a_subclass(registry: Registry) -> Non
         selection.adapter_of(registry, 'Further')
     with pytest.raises(LookupError, match='IoUQueryAdapter'):
         selection.adapter_of(registry, 'Adapter')
+
+
+@pytest.mark.parametrize('parent', selection.ADAPTED.values())
+def test_every_detector_of_the_table_has_its_adapter_and_keeps_its_name(parent: str) -> None:
+    assert selection.adapter_of(MODELS, parent).__module__.startswith('mmdet_iouquery.')
+    assert MODELS.get(parent).__module__.startswith('mmdet.')
 
 
 # --- the source of the tests and where they run -----------------------------------------------------------------------

@@ -150,11 +150,6 @@ def test_start_level_equals_an_encoder_of_fewer_maps() -> None:
     assert all(torch.equal(a, b) for a, b in zip(late(inputs), fewer(inputs[1:])))
 
 
-def test_starting_at_the_coarsest_map() -> None:
-    outputs = build(start_level=2, num_outs=2)(maps())
-    assert [tuple(x.shape) for x in outputs] == [(2, 32, 3, 5), (2, 32, 2, 3)]
-
-
 def test_ignored_maps_still_count_as_given() -> None:
     with pytest.raises(ValueError, match=r'was given \(16, 24\)'):
         build(start_level=1)(maps()[1:])
