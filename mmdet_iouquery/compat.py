@@ -231,7 +231,8 @@ def _missing_operator(name: str) -> Callable[..., NoReturn]:
         family = family_of(installed_versions()) or 'openmmlab'
         raise RuntimeError(
             f'the compiled mmcv operator {name!r} was called, but the mmcv installed here has no compiled operators. '
-            f'RT-DETR and the other parts of mmdet_iouquery use none; for the detector that does: {compiled_ops_line(family)}'
+            'RT-DETR and the other parts of mmdet_iouquery use none; for a detector that does: '
+            f'{compiled_ops_line(family)}'
         )
 
     assert isinstance(operator, FunctionType)
