@@ -17,7 +17,7 @@ from ...core import box_cxcywh_to_xyxy, gather_tokens, inverse_sigmoid
 from ...structures import DenoisingQueries, Memory, Pairs, Predictions, Queries, Selection, Targets
 from ..frames import targets_of
 from ..query_selectors.encoder_tokens import EncoderTokenSelector
-from .deformable import DINOQueryParts, parents_denoising, parents_selection
+from .deformable import DINOQueryParts, parents_denoising
 from .parts import Unused
 
 FAR = -50.0
@@ -77,19 +77,6 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
 
     # ---- queries -------------------------------------------------------------------------------------------------
 
-    def _parents_queries(
-        self, encoded: dict[str, Any], samples: OptSampleList
-    ) -> tuple[Selection, DenoisingQueries | None]:
-        inputs, supervised = self.pre_decoder(**encoded, batch_data_samples=samples)
-        joined = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
-        if not self.training:
-            return Selection(joined), None
-        self._dense_encoder = Predictions(supervised['aux_enc_outputs_class'], supervised['aux_enc_outputs_coord'])
-        first = supervised['dn_meta']['num_denoising_queries']
-        noisy, queries = (Queries(*(x[:, part] for x in joined[:2])) for part in (slice(first), slice(first, None)))
-        denoising = parents_denoising(noisy, inputs['dn_mask'], supervised['dn_meta'], samples)
-        return parents_selection(queries, supervised), denoising
-
     def _select(
         self, memory: Memory, encoded: dict[str, Any], samples: OptSampleList
     ) -> tuple[Selection, DenoisingQueries | None]:
@@ -119,6 +106,10 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         """The parent's, whose decoder then borrows the auxiliary box heads without owning them."""
         prepared = super().pre_decoder(*args, **inputs)
         self._lend_heads()
+        if self.has_parts and self.training:
+            self._dense_encoder = Predictions(
+                prepared[1]['aux_enc_outputs_class'], prepared[1]['aux_enc_outputs_coord']
+            )
         return prepared
 
     def _lend_heads(self) -> None:
@@ -165,21 +156,6 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         return Queries(content, inverse_sigmoid(boxes_unact.detach().sigmoid()))
 
     # ---- decoding and losses -------------------------------------------------------------------------------------
-
-    def _parents_decoder(
-        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
-    ) -> Predictions:
-        decoded = self.forward_decoder(
-            query=queries.content,
-            memory=memory.tokens,
-            memory_mask=memory.padding,
-            reference_points=queries.anchors_unact.sigmoid(),
-            spatial_shapes=inputs['spatial_shapes'],
-            level_start_index=inputs['level_start_index'],
-            valid_ratios=inputs['valid_ratios'],
-            dn_mask=mask,
-        )
-        return Predictions(*self.bbox_head(**decoded))
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor] | list:
         """DDQ's losses, or, with parts, those of the criterion on the distinct queries and DDQ's on the dense ones."""

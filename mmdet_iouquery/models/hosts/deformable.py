@@ -119,11 +119,6 @@ class DINOQueryParts(DeformableQueryParts):
         total = content.shape[1] + num_queries  # its mask is for as many queries as are configured
         return parents_denoising(Queries(content, anchors_unact), mask[:total, :total], meta, samples)
 
-
-@MODELS.register_module()
-class IoUQueryDINO(DINOQueryParts, DINO):
-    """mmdet's DINO, whose query selector and decoder a config can name; denoising stays DINO's own."""
-
     def _parents_decoder(
         self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
     ) -> Predictions:
@@ -138,6 +133,11 @@ class IoUQueryDINO(DINOQueryParts, DINO):
             dn_mask=mask,
         )
         return Predictions(*self.bbox_head(**decoded))
+
+
+@MODELS.register_module()
+class IoUQueryDINO(DINOQueryParts, DINO):
+    """mmdet's DINO, whose query selector and decoder a config can name; denoising stays DINO's own."""
 
 
 def parents_selection(queries: Queries, supervised: dict[str, Any], *, class_agnostic: bool = False) -> Selection:
