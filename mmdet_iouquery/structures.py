@@ -111,3 +111,30 @@ class DenoisingQueries(NamedTuple):
     """image, query and ground truth of the positives, each (M,), the same for every layer."""
     num_groups: int
     """How often each ground truth occurs among the positives: the losses are divided by it."""
+
+
+class Decoded(NamedTuple):
+    """One run of a head's or host's parts over a batch."""
+
+    memory: Memory
+    selection: Selection
+    denoising: DenoisingQueries | None
+    """Only in training, and only where there is a generator."""
+    predictions: Predictions
+    """Of all decoder layers in training, otherwise of the last, over the P denoising queries and the Q others."""
+
+
+class DenseAttention(NamedTuple):
+    """Where queries look that attend to every token."""
+
+    weights: Tensor
+    """(B, H, Q, N), each query's sum to 1 over the tokens."""
+
+
+class SampledAttention(NamedTuple):
+    """Where queries look that read P points a head and level, V levels."""
+
+    locations: Tensor
+    """(B, Q, H, V, P, 2), x and y, [0, 1] from a map's outer edge to the other; points may lie outside."""
+    weights: Tensor
+    """(B, Q, H, V, P), each query's and head's sum to 1 over levels and points."""

@@ -38,7 +38,7 @@ def predict(name: str, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     head = model.bbox_head
     with torch.no_grad():
         logits, boxes = model(x, mode='tensor')
-        index = head.select(head.memory(model.extract_feat(x))).token_index
+        index = head.run_parts(model.extract_feat(x)).selection.token_index
     return logits, boxes, index
 
 

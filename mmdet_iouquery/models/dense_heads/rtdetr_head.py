@@ -13,7 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...core import box_cxcywh_to_xyxy, top_detections
-from ...structures import Memory, Predictions, Queries, Selection
+from ...structures import Decoded, Memory
 from ..frames import padding_of, targets_of
 from ..layers import ConvNormAct
 from .prediction_settings import PredictionSettings
@@ -80,20 +80,14 @@ class RTDETRHead(BaseModule):
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, Q, C) and normalised ``cx, cy, w, h`` boxes (B, Q, 4) of the last decoder layer run."""
-        memory = self.memory(x)
-        logits, boxes = self.decode(self.select(memory).queries, memory)
+        logits, boxes = self.run_parts(x).predictions
         return logits[-1], boxes[-1]
 
     def loss(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
         """The criterion's losses of a batch; the same names whatever it holds."""
+        decoded = self.run_parts(x, batch_data_samples)
         targets = targets_of(batch_data_samples, self.num_classes)
-        memory = self.memory(x, batch_data_samples)
-        selection = self.query_selector(memory)
-        queries, mask, denoising = selection.queries, None, None
-        if self.denoising is not None:
-            denoising = self.denoising(targets, queries.content.shape[1])
-            queries, mask = queries.after(denoising.queries), denoising.attention_mask
-        return self.criterion(self.decoder(queries, memory, mask), selection, targets, denoising)
+        return self.criterion(decoded.predictions, decoded.selection, targets, decoded.denoising)
 
     def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True) -> list[InstanceData]:
         """Detections of each image, best first: ``bboxes`` (K, 4) corners in pixels, ``scores``, ``labels``.
@@ -101,8 +95,7 @@ class RTDETRHead(BaseModule):
         Args:
             rescale: boxes in the original image's pixels; otherwise in the network input's.
         """
-        memory = self.memory(x, batch_data_samples)
-        logits, boxes = self.decode(self.select(memory).queries, memory)
+        logits, boxes = self.run_parts(x, batch_data_samples).predictions
         scores, labels, query = top_detections(logits[-1].float(), self.prediction_settings.max_per_img)
         boxes_xyxy = box_cxcywh_to_xyxy(boxes[-1].float())
         return [
@@ -126,13 +119,24 @@ class RTDETRHead(BaseModule):
         padding = None if batch_data_samples is None else padding_of(batch_data_samples, shapes, tokens.device)
         return Memory(tokens, shapes, padding)
 
-    def select(self, memory: Memory) -> Selection:
-        """The selector's queries, as many as the settings say."""
-        return self.query_selector(memory, num_queries=self.prediction_settings.num_queries)
+    def run_parts(self, x: Sequence[Tensor], batch_data_samples: SampleList | None = None) -> Decoded:
+        """Select and decode: in training with denoising queries, in prediction as many and as deep as the settings say.
 
-    def decode(self, queries: Queries, memory: Memory) -> Predictions:
-        """The decoder's predictions, as deep as the settings say."""
-        return self.decoder(queries, memory, num_layers=self.prediction_settings.num_decoder_layers)
+        Args:
+            batch_data_samples: None: the maps hold no padding, and there are no denoising queries.
+        """
+        memory = self.memory(x, batch_data_samples)
+        if not self.training:
+            selection = self.query_selector(memory, num_queries=self.prediction_settings.num_queries)
+            depth = self.prediction_settings.num_decoder_layers
+            return Decoded(memory, selection, None, self.decoder(selection.queries, memory, num_layers=depth))
+        selection = self.query_selector(memory)
+        queries, mask, denoising = selection.queries, None, None
+        if self.denoising is not None and batch_data_samples is not None:
+            targets = targets_of(batch_data_samples, self.num_classes)
+            denoising = self.denoising(targets, queries.content.shape[1])
+            queries, mask = queries.after(denoising.queries), denoising.attention_mask
+        return Decoded(memory, selection, denoising, self.decoder(queries, memory, mask))
 
     def _detections(
         self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool

@@ -102,6 +102,9 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         denoising = parents_denoising(Queries(content, anchors_unact), whole, meta, samples)
         return selection._replace(queries=dense.after(selection.queries)), denoising
 
+    def _chosen(self, logits: Tensor, queries: Queries) -> None:
+        """The parent's tokens went through NMS, and with the dense queries among them they are not looked for."""
+
     def pre_decoder(self, *args: Any, **inputs: Any) -> tuple[dict, dict]:
         """The parent's, whose decoder then borrows the auxiliary box heads without owning them."""
         prepared = super().pre_decoder(*args, **inputs)

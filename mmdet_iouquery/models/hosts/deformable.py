@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -39,6 +41,21 @@ class DeformableQueryParts(QueryParts):
     def _memory(self, encoded: dict[str, Any], decoder_inputs: dict[str, Any], shapes: Any, extent: Any) -> Memory:
         return Memory(encoded['memory'], shapes, decoder_inputs['memory_mask'], extent=extent)
 
+    @contextmanager
+    def _encoder_scores(self) -> Iterator[list[Tensor]]:
+        """What the parent's class head says of every token, (B, N, C), while it selects."""
+        seen: list[Tensor] = []
+        branch = self.bbox_head.cls_branches[self.decoder.num_layers]
+        handle = branch.register_forward_hook(lambda module, inputs, logits: seen.append(logits.detach()))
+        try:
+            yield seen
+        finally:
+            handle.remove()
+
+    def _chosen(self, logits: Tensor, queries: Queries) -> Tensor | None:
+        """(B, Q) int64, the tokens that the parent takes by the encoder's logits (B, N, C)."""
+        return logits.amax(-1).topk(queries.content.shape[1], dim=1).indices
+
     def _leave_out_unused(self) -> None:
         heads, last = self.bbox_head, self.decoder.num_layers
         idle: list[int] = []
@@ -67,9 +84,13 @@ class IoUQueryDeformableDETR(DeformableQueryParts, DeformableDETR):
     def _parents_queries(
         self, encoded: dict[str, Any], samples: OptSampleList
     ) -> tuple[Selection, DenoisingQueries | None]:
-        inputs, supervised = self.pre_decoder(**encoded)
+        with self._encoder_scores() as scores:
+            inputs, supervised = self.pre_decoder(**encoded)
         queries = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
-        return parents_selection(queries, supervised, class_agnostic=True), None
+        return parents_selection(queries, self._chosen(scores[0], queries), supervised, class_agnostic=True), None
+
+    def _chosen(self, logits: Tensor, queries: Queries) -> Tensor:
+        return super()._chosen(logits[..., :1], queries)
 
     def _parents_decoder(
         self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
@@ -105,14 +126,15 @@ class DINOQueryParts(DeformableQueryParts):
     def _parents_queries(
         self, encoded: dict[str, Any], samples: OptSampleList
     ) -> tuple[Selection, DenoisingQueries | None]:
-        inputs, supervised = self.pre_decoder(**encoded, batch_data_samples=samples)
+        with self._encoder_scores() as scores:
+            inputs, supervised = self.pre_decoder(**encoded, batch_data_samples=samples)
         joined = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
         if not self.training:
-            return Selection(joined), None
+            return Selection(joined, token_index=self._chosen(scores[0], joined)), None
         first = supervised['dn_meta']['num_denoising_queries']
         noisy, queries = (Queries(*(x[:, part] for x in joined[:2])) for part in (slice(first), slice(first, None)))
         denoising = parents_denoising(noisy, inputs['dn_mask'], supervised['dn_meta'], samples)
-        return parents_selection(queries, supervised), denoising
+        return parents_selection(queries, self._chosen(scores[0], queries), supervised), denoising
 
     def _parents_denoising(self, samples: SampleList, num_queries: int) -> DenoisingQueries | None:
         content, anchors_unact, mask, meta = self.dn_query_generator(samples)
@@ -140,12 +162,14 @@ class IoUQueryDINO(DINOQueryParts, DINO):
     """mmdet's DINO, whose query selector and decoder a config can name; denoising stays DINO's own."""
 
 
-def parents_selection(queries: Queries, supervised: dict[str, Any], *, class_agnostic: bool = False) -> Selection:
+def parents_selection(
+    queries: Queries, token_index: Tensor | None, supervised: dict[str, Any], *, class_agnostic: bool = False
+) -> Selection:
     """The parent's selection, with what it has the encoder supervised by, in training."""
     encoder = None
     if supervised:
         encoder = Predictions(supervised['enc_outputs_class'][None], supervised['enc_outputs_coord'][None])
-    return Selection(queries, encoder, class_agnostic=class_agnostic)
+    return Selection(queries, encoder, token_index, class_agnostic=class_agnostic)
 
 
 def parents_denoising(queries: Queries, mask: Tensor, meta: dict[str, int], samples: SampleList) -> DenoisingQueries:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -12,7 +12,7 @@ from mmdet.structures import OptSampleList, SampleList
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...structures import DenoisingQueries, Memory, Predictions, Queries, Selection
+from ...structures import Decoded, DenoisingQueries, Memory, Predictions, Queries, Selection
 from ..frames import extent_of, targets_of
 from ..losses import PerImageAssigner, SetCriterion
 
@@ -36,15 +36,6 @@ class Unused(nn.Module):
     def layers(self) -> Unused:
         """Itself, for a parent that looks for the last layer of an MLP."""
         return self
-
-
-class Decoded(NamedTuple):
-    """One run of a host's transformer."""
-
-    predictions: Predictions
-    """Of all decoder layers, or of the last, over the P denoising queries and the others."""
-    selection: Selection
-    denoising: DenoisingQueries | None
 
 
 class QueryParts(BaseModule):
@@ -238,4 +229,4 @@ class QueryParts(BaseModule):
         else:
             inputs = {**encoded, **decoder_inputs}
             predictions = self._parents_decoder(queries, mask, memory, inputs, num_denoising)
-        return Decoded(predictions, selection, denoising)
+        return Decoded(memory, selection, denoising, predictions)

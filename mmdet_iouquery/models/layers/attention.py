@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...structures import DenseAttention
+
 
 class SeparatedSelfAttention(nn.Module):
     """Self-attention: content and position each have projections of their own, which are added; values are content."""
@@ -74,18 +76,40 @@ class ConcatenatedCrossAttention(nn.Module):
 
         ``padding`` (B, N) bool, True = is not read.
         """
-        k_pos = self.k_pos(token_pos)
-        q_content, k_content = self.q_content(content), self.k_content(tokens)
-        if self.q_pos is not None:
-            q_content, k_content = q_content + self.q_pos(query_pos), k_content + k_pos
-        query = self._side_by_side(q_content, self.q_sine(query_sine))
-        key = self._side_by_side(k_content, k_pos.expand_as(k_content))
+        query, key = self._query_key(content, query_pos, query_sine, tokens, token_pos)
         value = self.value(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         allowed = None if padding is None else ~padding[:, None, None, :]
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0
         )
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def attention(
+        self,
+        content: Tensor,
+        query_pos: Tensor,
+        query_sine: Tensor,
+        tokens: Tensor,
+        token_pos: Tensor,
+        padding: Tensor | None = None,
+    ) -> DenseAttention:
+        """How much each query reads of each token, without dropout; arguments as for a call."""
+        query, key = self._query_key(content, query_pos, query_sine, tokens, token_pos)
+        score = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        if padding is not None:
+            score = score.masked_fill(padding[:, None, None, :], -torch.inf)
+        return DenseAttention(score.softmax(-1))
+
+    def _query_key(
+        self, content: Tensor, query_pos: Tensor, query_sine: Tensor, tokens: Tensor, token_pos: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, H, Q, 2 D / H) and (B, H, N, 2 D / H)."""
+        k_pos = self.k_pos(token_pos)
+        q_content, k_content = self.q_content(content), self.k_content(tokens)
+        if self.q_pos is not None:
+            q_content, k_content = q_content + self.q_pos(query_pos), k_content + k_pos
+        query = self._side_by_side(q_content, self.q_sine(query_sine))
+        return query, self._side_by_side(k_content, k_pos.expand_as(k_content))
 
     def _side_by_side(self, content: Tensor, position: Tensor) -> Tensor:
         """(B, N, D) twice to (B, H, N, 2 D / H)."""

@@ -98,7 +98,7 @@ def test_shallower_decoder_gives_that_layers_output(detector: nn.Module) -> None
     head = detector.eval().bbox_head
     with torch.no_grad():
         memory = head.memory(detector.extract_feat(torch.rand(1, 3, *SIZE)))
-        queries = head.select(memory).queries
+        queries = head.query_selector(memory).queries
         head.decoder.train()
         every = head.decoder(queries, memory)
         head.decoder.eval()
@@ -155,8 +155,7 @@ def test_padding_holds_no_query(detector: nn.Module) -> None:
     detector.eval()
     with torch.no_grad():
         x = detector.extract_feat(images)
-        memory = detector.bbox_head.memory(x, samples)
-        selection = detector.bbox_head.select(memory)
+        memory, selection, *_ = detector.bbox_head.run_parts(x, samples)
         (results,) = detector.bbox_head.predict(x, samples)
     columns = torch.cat([torch.arange(w).repeat(h).add(0.5).div(w) for h, w in memory.spatial_shapes])
     assert torch.equal(memory.padding[0], columns > 0.5)

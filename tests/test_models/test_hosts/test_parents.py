@@ -128,3 +128,23 @@ def test_dab_detr_of_our_parts_is_mmdets_on_equal_weights() -> None:
             )
         torch.testing.assert_close(found.scores, expected.scores, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize('name', ['DeformableDETR', 'DINO'])
+@pytest.mark.parametrize('training', [False, True])
+def test_the_parents_choice_of_tokens_is_known(name: str, training: bool) -> None:
+    """The boxes that the parent proposes for the tokens named are the queries' anchors."""
+    cfg = host_config(name)
+    adapter = built({**cfg, 'type': HOSTS[name].adapter}).train(training)
+    for parameter in adapter.bbox_head.reg_branches[-1].parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    images, samples = batch([2, 3], padded=True)
+    with torch.no_grad():
+        decoded = adapter.run_parts(adapter.extract_feat(images), samples)
+        memory, index = decoded.memory, decoded.selection.token_index
+        shapes = torch.tensor(memory.spatial_shapes)
+        tokens, proposals = adapter.gen_encoder_output_proposals(memory.tokens, memory.padding, shapes)
+        boxes_unact = adapter.bbox_head.reg_branches[-1](tokens) + proposals
+        expected = boxes_unact.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)).sigmoid()
+    assert index.shape == (2, 20) and all(len(set(row.tolist())) == 20 for row in index)
+    torch.testing.assert_close(decoded.selection.queries.anchors_unact.sigmoid(), expected, rtol=1e-4, atol=1e-4)
