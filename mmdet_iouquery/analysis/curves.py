@@ -9,17 +9,11 @@ from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, NamedTuple
 
-from .draw import PALETTE
+from .chart import COLOURS, LINE_STYLES, MARKERS, new_figure, plain_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-_WIDTH, _DPI = 10, 100  # 1000 px
-_COLOURS = tuple(PALETTE[index] for index in (4, 5, 2, 0, 6, 1))  # yellow is lost on white
-# Six colours and five styles have no common factor: thirty configs, each with a pair of its own.
-_STYLES = ('-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)))
-_MARKERS = ('o', 's', '^', 'D', 'v', 'X', 'P')
 
 
 class Line(NamedTuple):
@@ -62,12 +56,8 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
     A thick line is a config's mean over its seeds, thin ones are the seeds. Configs differ by colour, by dashes and by
     marker.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     legend_rows = math.ceil(len(curves) / _legend_columns(curves))
-    figure = Figure(figsize=(_WIDTH, 6.4 + 0.22 * legend_rows), dpi=_DPI, layout='constrained')
-    FigureCanvasAgg(figure)
+    figure = new_figure(1000, 640 + 22 * legend_rows)
     ap, loss = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for index, curve in enumerate(curves):
         _draw(ap, index, curve.name, [Line(one.steps, tuple(100 * v for v in one.values)) for one in curve.ap], True)
@@ -80,9 +70,7 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
     if any(len(curve.ap) > 1 for curve in curves):
         loss.set_title('thick: mean over seeds, thin: each seed', loc='right', fontsize='small', color='0.35')
     for axes in (ap, loss):
-        axes.grid(True, color='0.9', linewidth=0.8)
-        axes.set_axisbelow(True)
-        axes.spines[['top', 'right']].set_visible(False)
+        plain_axes(axes)
     figure.legend(
         *ap.get_legend_handles_labels(),
         loc='outside upper left',
@@ -100,13 +88,13 @@ def _legend_columns(curves: Sequence[Curve]) -> int:
 
 
 def _draw(axes: Axes, index: int, name: str, lines: Sequence[Line], points: bool) -> None:
-    colour = tuple(part / 255 for part in _COLOURS[index % len(_COLOURS)])
-    style = _STYLES[index % len(_STYLES)]
+    colour = COLOURS[index % len(COLOURS)]
+    style = LINE_STYLES[index % len(LINE_STYLES)]
     if len(lines) > 1:
         for line in lines:
             axes.plot(line.steps, line.values, color=colour, linestyle=style, linewidth=0.8, alpha=0.45)
     middle = mean_line(lines)
-    marker = _MARKERS[index % len(_MARKERS)] if points else None
+    marker = MARKERS[index % len(MARKERS)] if points else None
     axes.plot(
         middle.steps,
         middle.values,

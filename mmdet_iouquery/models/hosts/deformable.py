@@ -89,7 +89,7 @@ class IoUQueryDeformableDETR(DeformableQueryParts, DeformableDETR):
         queries = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
         return parents_selection(queries, self._chosen(scores[0], queries), supervised, class_agnostic=True), None
 
-    def _chosen(self, logits: Tensor, queries: Queries) -> Tensor:
+    def _chosen(self, logits: Tensor, queries: Queries) -> Tensor | None:
         return super()._chosen(logits[..., :1], queries)
 
     def _parents_decoder(
