@@ -154,7 +154,7 @@ class QueryTrace:
     attention: tuple[LayerAttention, ...] = field(repr=False, default=())
 
 
-def parts_of(detector: nn.Module) -> nn.Module:
+def parts_of(detector: nn.Module) -> Any:
     """The module of a detector that selects and decodes: an adapter itself, or an ``RTDETRHead``.
 
     Raises:
@@ -170,7 +170,7 @@ def parts_of(detector: nn.Module) -> nn.Module:
 
 
 @torch.no_grad()
-def trace(detector: nn.Module, data: dict[str, Any], objects: Objects | None = None, *, seed: int = 0) -> QueryTrace:
+def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *, seed: int = 0) -> QueryTrace:
     """Run a detector on one picture and write down what its queries go through.
 
     The model predicts as always (its norms and dropouts are those of evaluation), but tells of every layer, and makes
