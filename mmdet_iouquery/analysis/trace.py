@@ -56,7 +56,7 @@ class ScoredBoxes(NamedTuple):
 class Tokens(NamedTuple):
     """The encoder tokens that queries came from."""
 
-    index: Numbers
+    number: Numbers
     """(Q,) int, in the memory."""
     level: Numbers
     """(Q,) int, 0 the finest."""

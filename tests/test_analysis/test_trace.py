@@ -110,8 +110,8 @@ def test_tokens_stand_where_their_boxes_are_centred(traced: tuple[str, nn.Module
     assert np.abs(centres - found.tokens.centres_px)[inside].max() < 0.05
     assert np.abs(found.encoder.boxes_px - found.anchors_px)[inside].max() < 0.05
     cells = np.array([h * w for h, w in found.spatial_shapes])
-    assert (found.tokens.index < cells.sum()).all()
-    assert (np.cumsum(cells)[found.tokens.level] > found.tokens.index).all()
+    assert (found.tokens.number < cells.sum()).all()
+    assert (np.cumsum(cells)[found.tokens.level] > found.tokens.number).all()
     assert len(np.unique(found.tokens.level)) > 1
 
 
