@@ -41,6 +41,6 @@ if not _is_doctor_run():
     compat.allow_own_checkpoints()
     if compat.mmdet_installed():
         compat.install_ops_stand_in()
-        from . import engine, models  # noqa: F401
+        from . import engine, evaluation, models  # noqa: F401
         from .checkpoints import initializer  # noqa: F401
         from .datasets import transforms  # noqa: F401

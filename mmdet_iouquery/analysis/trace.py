@@ -19,19 +19,11 @@ from torch import Tensor, nn
 
 from ..core import box_cxcywh_to_xyxy
 from ..errors import InputError
+from ..evaluation.selection_quality import Objects, SelectedQueries, compare_with_objects
 from ..models.hosts.cross_attention import Inputs, attention_of, bind_inputs, cross_attentions, is_dense
 from ..structures import Decoded, DenseAttention, SampledAttention
 
 Numbers = NDArray[Any]
-
-
-class Objects(NamedTuple):
-    """Ground truth of a picture."""
-
-    boxes_px: Numbers
-    """(G, 4)."""
-    labels: Numbers
-    """(G,) int."""
 
 
 class ScoredBoxes(NamedTuple):
@@ -211,6 +203,21 @@ def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *
         noise=_noise(decoded, frame, layers[-1]) if len(objects.labels) else None,
         attention=tuple(LayerAttention(module, inputs, first, frame) for module, inputs in calls),
     )
+
+
+def selected_queries(trace: QueryTrace) -> SelectedQueries:
+    """The selected queries of a traced picture.
+
+    Raises:
+        InputError: The model has no selector whose encoder predicts anything.
+    """
+    if trace.encoder is None:
+        raise InputError(
+            "the model's queries are learned, not selected: there is no score of a selector to compare with IoU; name "
+            'a model with a query selector over the encoder'
+        )
+    labels = trace.encoder.labels if trace.encoder.class_scores.shape[1] > 1 else None
+    return compare_with_objects(trace.encoder.boxes_px, trace.encoder.scores, labels, trace.objects)
 
 
 @contextmanager

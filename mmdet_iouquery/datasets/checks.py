@@ -50,13 +50,15 @@ def check_config(cfg: Mapping[str, Any]) -> list[CocoReport]:
 
     Raises:
         InputError: What :func:`check_coco` raises, with the config's path in front; or class lists that differ between
-            sets, ``num_classes`` that is not their length, or an evaluator whose file is missing.
+            sets, ``num_classes`` that is not their length, an evaluator whose file is missing, or one that the model
+            does not give what it needs.
     """
     sets = [one for part in _PARTS for one in _coco_sets(cfg, part)]
     _check_same_classes(sets)
     if sets:
         _check_num_classes(cfg.get('model') or {}, sets[0])
     evaluator_files = {part: _evaluator_files(cfg, part) for part in _PARTS[1:]}
+    _check_keeps_selected(cfg)
     reports: dict[tuple[Any, ...], CocoReport] = {}
     for one in sets:
         key = (one.ann_file, one.image_dir, one.filter_empty, one.min_size, one.need_boxes)
@@ -199,6 +201,19 @@ def _evaluator_files(cfg: Mapping[str, Any], part: str) -> list[str]:
             )
         files.append(path)
     return files
+
+
+def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
+    """QuerySelectionMetric needs a model that tells of its queries."""
+    for part in _PARTS[1:]:
+        named = any(
+            _type_name(evaluator) == 'QuerySelectionMetric' for evaluator in _as_list(cfg.get(f'{part}_evaluator'))
+        )
+        if named and not ((cfg.get('model') or {}).get('test_cfg') or {}).get('keep_selected'):
+            raise InputError(
+                f'{part}_evaluator has a QuerySelectionMetric, but model.test_cfg.keep_selected is not True, so the '
+                'model would not tell of its queries; set it'
+            )
 
 
 def _report(one: _CocoSet, evaluator_files: list[str]) -> CocoReport:

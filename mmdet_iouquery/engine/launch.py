@@ -93,7 +93,7 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     if args.out:
-        cfg.test_evaluator.outfile_prefix = args.out
+        _coco_metric(cfg).outfile_prefix = args.out
     report_dataset(cfg, splits=('test',))
     runner = Runner.from_cfg(cfg)
     check_checkpoint(_bare(runner.model), args.checkpoint)
@@ -123,6 +123,14 @@ def run_tool(command: Callable[[], object]) -> int:
         print(f'error: {error}', file=sys.stderr)
         return 2
     return 0
+
+
+def _coco_metric(cfg: Config) -> ConfigDict:
+    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
+    for evaluator in evaluators:
+        if evaluator.type in ('CocoMetric', 'mmdet.CocoMetric'):
+            return evaluator
+    raise InputError(f'--out writes what a CocoMetric finds, and test_evaluator of {cfg.filename} has none')
 
 
 def _enable_auto_scale(cfg: Config) -> None:

@@ -1,16 +1,18 @@
-"""From mmdet's data samples to tensors: ground truth and padding, in the frame of the padded input or of each image."""
+"""Between mmdet's data samples and tensors: boxes and padding, in the frame of the padded input or of each image."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.structures import SampleList
 from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
 from torch import Tensor
 
-from ..core import box_xyxy_to_cxcywh
-from ..structures import Targets
+from ..core import box_cxcywh_to_xyxy, box_xyxy_to_cxcywh
+from ..structures import Selection, Targets
 
 
 def targets_of(samples: SampleList, num_classes: int, *, by_image: bool = False) -> Targets:
@@ -72,3 +74,32 @@ def extent_of(samples: SampleList, device: torch.device | str) -> Tensor | None:
     if all(extent == (height, width) for extent in extents):
         return None
     return torch.tensor([(w / width, h / height) for h, w in extents], dtype=torch.float32, device=device)
+
+
+def boxes_in_px(boxes: Tensor, meta: dict[str, Any], *, by_image: bool = False, rescale: bool = True) -> Tensor:
+    """Normalised cx, cy, w, h (..., 4) of an image to corners (..., 4) in px, not cut at the image.
+
+    Args:
+        meta: the image's ``metainfo``.
+        by_image: boxes refer to the image's own width and height instead of the padded input's.
+        rescale: px of the image as it came; otherwise of the network's input.
+    """
+    height, width = meta['img_shape' if by_image else 'batch_input_shape'][:2]
+    scale_x, scale_y = meta['scale_factor'] if rescale else (1.0, 1.0)
+    return box_cxcywh_to_xyxy(boxes) * boxes.new_tensor([width / scale_x, height / scale_y] * 2)
+
+
+def keep_selected(selection: Selection, samples: SampleList, *, by_image: bool = False, rescale: bool = True) -> None:
+    """Put the encoder's predictions for the selected queries into the samples, as ``selected_queries``.
+
+    Each gets an ``InstanceData`` of ``bboxes`` (Q, 4), see :func:`boxes_in_px`, ``scores`` (Q,), and ``labels`` (Q,)
+    where classes are told apart. Samples stay as they are where the selector's encoder predicts nothing.
+    """
+    if selection.encoder is None:
+        return
+    for logits, boxes, sample in zip(selection.encoder.logits[0].float(), selection.encoder.boxes[0].float(), samples):
+        best = (logits[:, :1] if selection.class_agnostic else logits).sigmoid().max(-1)
+        bboxes = boxes_in_px(boxes, sample.metainfo, by_image=by_image, rescale=rescale)
+        sample.selected_queries = InstanceData(bboxes=bboxes, scores=best.values)
+        if not selection.class_agnostic:
+            sample.selected_queries.labels = best.indices

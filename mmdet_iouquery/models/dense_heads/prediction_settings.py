@@ -20,6 +20,8 @@ class PredictionSettings:
     """Queries selected; at most the image's number of tokens. None: as trained."""
     num_decoder_layers: int | None = None
     """Decoder layers run; negative: counted back from the last. None: all."""
+    keep_selected: bool = False
+    """Also put the selected queries into the data samples, for ``QuerySelectionMetric``."""
 
     @classmethod
     def from_cfg(cls, cfg: dict[str, Any] | None) -> PredictionSettings:

@@ -12,9 +12,9 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...core import box_cxcywh_to_xyxy, top_detections
+from ...core import top_detections
 from ...structures import Decoded, Memory
-from ..frames import padding_of, targets_of
+from ..frames import boxes_in_px, keep_selected, padding_of, targets_of
 from ..layers import ConvNormAct
 from .prediction_settings import PredictionSettings
 
@@ -95,11 +95,13 @@ class RTDETRHead(BaseModule):
         Args:
             rescale: boxes in the original image's pixels; otherwise in the network input's.
         """
-        logits, boxes = self.run_parts(x, batch_data_samples).predictions
-        scores, labels, query = top_detections(logits[-1].float(), self.prediction_settings.max_per_img)
-        boxes_xyxy = box_cxcywh_to_xyxy(boxes[-1].float())
+        decoded = self.run_parts(x, batch_data_samples)
+        logits, boxes = (part[-1].float() for part in decoded.predictions)
+        scores, labels, query = top_detections(logits, self.prediction_settings.max_per_img)
+        if self.prediction_settings.keep_selected:
+            keep_selected(decoded.selection, batch_data_samples, rescale=rescale)
         return [
-            self._detections(boxes_xyxy[i][query[i]], scores[i], labels[i], sample.metainfo, rescale)
+            self._detections(boxes[i][query[i]], scores[i], labels[i], sample.metainfo, rescale)
             for i, sample in enumerate(batch_data_samples)
         ]
 
@@ -139,11 +141,10 @@ class RTDETRHead(BaseModule):
         return Decoded(memory, selection, denoising, self.decoder(queries, memory, mask))
 
     def _detections(
-        self, boxes_xyxy: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool
     ) -> InstanceData:
-        """One image's results: normalised corners (K, 4) to pixels, cut at the image."""
-        height, width = meta['batch_input_shape']
-        boxes_px = boxes_xyxy * boxes_xyxy.new_tensor([width, height, width, height])
+        """One image's results: normalised boxes (K, 4) to pixels, cut at the image."""
+        boxes_px = boxes_in_px(boxes, meta, rescale=False)
         limit = boxes_px.new_tensor([*meta['img_shape'][1::-1]] * 2)
         boxes_px = boxes_px.clamp(min=0).minimum(limit)
         if rescale:

@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...structures import Decoded, DenoisingQueries, Memory, Predictions, Queries, Selection
-from ..frames import extent_of, targets_of
+from ..frames import extent_of, keep_selected, targets_of
 from ..losses import PerImageAssigner, SetCriterion
 
 PART_NAMES = ('query_selector', 'denoising', 'decoder')
@@ -192,7 +192,10 @@ class QueryParts(BaseModule):
         """Detections, by the parent's post-processing."""
         if not self.has_parts:
             return super().predict(batch_inputs, batch_data_samples, rescale)
-        logits, boxes = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples).predictions
+        decoded = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples)
+        logits, boxes = decoded.predictions
+        if (self.test_cfg or {}).get('keep_selected'):
+            keep_selected(decoded.selection, batch_data_samples, by_image=True, rescale=rescale)
         metas = [sample.metainfo for sample in batch_data_samples]
         results = self._post_process(logits, boxes, batch_img_metas=metas, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
