@@ -68,6 +68,8 @@ def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
     assert f'resuming from {saved}' in resumed.stdout
     steps = [line.split('[')[1].split('/')[0].strip() for line in resumed.stdout.splitlines() if 'Iter(train)' in line]
     assert [int(step) for step in steps] == list(range(done + 1, total + 1))
+    (scalars,) = (path for path in sorted(work_dir.glob('*/vis_data/scalars.json'))[1:])
+    assert '"selection/prop_both": ' in scalars.read_text() and 'selection/calibration_error' in resumed.stdout
     final = work_dir / f'iter_{total}.pth'
     assert latest_checkpoint(work_dir) == final
 
@@ -97,9 +99,11 @@ def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path) -> None:
     arguments = ['--data', digits, '--work-dir', work_dir, '--image-size', SIZE]
     done = tool('quickstart', *arguments, '--iters', 3)
     assert done.returncode == 0, done.stderr[-3000:]
-    for line in ('COCO AP', 'pictures.png', 'iter_3.pth', 'config.py'):
+    for line in ('COCO AP', 'pictures.png', 'iter_3.pth', 'config.py', 'index.html'):
         assert line in done.stdout
     assert len(list((work_dir / 'pictures').glob('*.png'))) == 4 and (work_dir / 'pictures.png').is_file()
+    for figure in ('selection-quality', 'selection-thresholds', 'tokens-config-1', 'denoising-config-1', 'curves'):
+        assert (work_dir / 'queries' / f'{figure}.png').is_file(), figure
     refused = tool('quickstart', *arguments, '--iters', 5)
     assert refused.returncode == 2 and 'holds a run with other settings' in refused.stderr
 

@@ -150,10 +150,14 @@ def parts_of(detector: nn.Module) -> Any:
     """The module of a detector that selects and decodes: an adapter itself, or an ``RTDETRHead``.
 
     Raises:
-        InputError: It has neither.
+        InputError: It has neither, or queries that can't be followed.
     """
-    for module in (detector, getattr(detector, 'bbox_head', None)):
+    candidates: tuple[Any, ...] = (detector, getattr(detector, 'bbox_head', None))
+    for module in candidates:
         if hasattr(module, 'run_parts'):
+            reason = module.why_untraceable() if hasattr(module, 'why_untraceable') else None
+            if reason:
+                raise InputError(f'the queries of {type(detector).__name__} cannot be followed: {reason}')
             return module
     raise InputError(
         f"{type(detector).__name__} has no queries to look at: name a detector with an RTDETRHead, or one of mmdet's "

@@ -16,7 +16,7 @@ from ..datasets import CocoSet, build_digits, find_coco_set
 from ..errors import InputError
 
 BASE = 'quickstart/rtdetr_r18vd_160_digits.py'
-NUM_PICTURES, SCORE_THR = 8, 0.5
+NUM_PICTURES, SCORE_THR, NUM_LOOKED_AT = 8, 0.5, 50
 
 
 def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
@@ -50,6 +50,9 @@ def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
         score_thr=SCORE_THR,
     )
     contact_sheet(pictures, 2, work_dir / 'pictures.png')
+    _say('looking at what the queries select, and where they go')
+    looked_at = ['--images', NUM_LOOKED_AT, '--pictures', 1]
+    _run(tools / 'analyze_queries.py', config, checkpoint, '--out', work_dir / 'queries', *looked_at)
     _summary(work_dir, config, checkpoint, metrics, trained - started, time.monotonic() - started)
 
 
@@ -108,10 +111,13 @@ image_scale = ({image_size}, {image_size})
 max_iters = {iters}
 warmup_iters = {min(50, iters // 2)}
 
-model = dict(bbox_head=dict(num_classes=len(classes)))
+model = dict(
+    bbox_head=dict(num_classes=len(classes)),
+    test_cfg=dict(keep_selected=True),  # for QuerySelectionMetric
+)
 
 resize = dict(type='Resize', scale=image_scale, keep_ratio=False, interpolation='bilinear', backend='pillow')
-load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), resize]
+load, annotations = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)
 meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 train_dataloader = dict(
     dataset=dict(
@@ -119,7 +125,7 @@ train_dataloader = dict(
         metainfo=dict(classes=classes),
         ann_file={str(coco.train_ann)!r},
         data_prefix=dict(img={str(coco.train_images)!r}),
-        pipeline=[*load, dict(type='PackDetInputs')],
+        pipeline=[load, annotations, resize, dict(type='PackDetInputs')],
     )
 )
 val_dataloader = dict(
@@ -128,11 +134,14 @@ val_dataloader = dict(
         metainfo=dict(classes=classes),
         ann_file={str(coco.val_ann)!r},
         data_prefix=dict(img={str(coco.val_images)!r}),
-        pipeline=[*load, dict(type='PackDetInputs', meta_keys=meta_keys)],
+        pipeline=[load, resize, annotations, dict(type='PackDetInputs', meta_keys=meta_keys)],
     )
 )
 test_dataloader = val_dataloader
-val_evaluator = dict(ann_file={str(coco.val_ann)!r})
+val_evaluator = [
+    dict(type='CocoMetric', ann_file={str(coco.val_ann)!r}, metric='bbox'),
+    dict(type='QuerySelectionMetric'),
+]
 test_evaluator = val_evaluator
 
 train_cfg = dict(max_iters=max_iters, val_interval=max(1, max_iters // 2))
@@ -164,6 +173,7 @@ def _summary(
     rows = [
         ('COCO AP', f'{ap["mAP"]:.3f}   (IoU 0.50:0.95; at 0.50: {ap["mAP_50"]:.3f})'),
         ('pictures', f'{work_dir / "pictures.png"}   (each alone in {work_dir / "pictures"})'),
+        ('queries', f'{work_dir / "queries" / "index.html"}   (a page to open in a browser)'),
         ('checkpoint', checkpoint),
         ('config', config),
         ('detections', work_dir / 'detections.bbox.json'),

@@ -170,6 +170,20 @@ def test_only_the_modules_named_are_as_if_training() -> None:
     assert not head.training and not head.decoder.training
 
 
+@pytest.mark.parametrize(
+    ('name', 'changes', 'message'),
+    [
+        ('DeformableDETR', {'as_two_stage': False}, 'queries are points, not boxes'),
+        ('DDQDETR', {}, 'chosen anew in each layer'),
+    ],
+)
+def test_queries_that_cant_be_followed_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    cfg = host_config(name, **changes)
+    cfg.type = HOSTS[name].adapter
+    with pytest.raises(InputError, match=message):
+        parts_of(MODELS.build(cfg))
+
+
 def test_a_model_without_queries_is_refused_in_a_sentence() -> None:
     with pytest.raises(InputError, match=r'Linear has no queries to look at: name a detector with an RTDETRHead'):
         parts_of(nn.Linear(1, 1))

@@ -65,6 +65,9 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         if self.has_parts:
             self.criterion.assigner = DistinctAssigner(self.criterion.assigner)
 
+    def why_untraceable(self) -> str | None:
+        return 'its queries are chosen anew in each layer and mixed with dense ones'
+
     def _leave_out_unused(self) -> None:
         head, last = self.bbox_head, self.decoder.num_layers
         if 'decoder' in self._part_names:

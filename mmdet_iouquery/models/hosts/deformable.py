@@ -35,6 +35,9 @@ class DeformableQueryParts(QueryParts):
                 'boxes; name LearnedAnchors, or a decoder of this package, which takes both'
             )
 
+    def why_untraceable(self) -> str | None:
+        return None if self.as_two_stage else "without as_two_stage=True the parent's queries are points, not boxes"
+
     def _num_levels(self, others: dict) -> int:
         return others.get('num_feature_levels', 4)
 

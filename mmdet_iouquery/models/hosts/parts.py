@@ -178,6 +178,10 @@ class QueryParts(BaseModule):
             setattr(self, name, part)
             part.init_weights()
 
+    def why_untraceable(self) -> str | None:
+        """Why :meth:`run_parts` can't tell what each query is; None: it can."""
+        return None
+
     # ---- running -------------------------------------------------------------------------------------------------
 
     def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor] | list:

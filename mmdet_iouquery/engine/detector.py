@@ -1,0 +1,53 @@
+"""A trained detector from a config and a checkpoint, for looking at it."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from torch import nn
+
+from ..config_files import config_path
+from ..models import hosts
+from .checkpoint_check import check_checkpoint, load_weights
+
+
+def read_config(name: str, options: dict[str, Any] | None = None) -> Config:
+    """A config file, or one that came with the package, with overrides.
+
+    Raises:
+        InputError: there is neither.
+    """
+    cfg = Config.fromfile(name if Path(name).is_file() else config_path(name))
+    if options:
+        cfg.merge_from_dict(options)
+    return cfg
+
+
+def load_detector(cfg: Config, checkpoint: str | Path) -> nn.Module:
+    """Build a config's model, give it a checkpoint's weights, and set it to evaluation, on the CPU.
+
+    mmdet's own detection transformers are built as their adapters, which are the same model and tell of their queries.
+
+    Raises:
+        InputError: the checkpoint is missing, is none, or does not fit.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    model_cfg = copy.deepcopy(cfg.model)
+    model_cfg.type = adapter_of(model_cfg.type)
+    if 'backbone' in model_cfg:
+        model_cfg.backbone.init_cfg = None  # the checkpoint has its weights
+    detector = MODELS.build(model_cfg)
+    check_checkpoint(detector, checkpoint)
+    detector.load_state_dict(load_weights(checkpoint), strict=False)  # all that may be missing are batch counters
+    return detector.eval()
+
+
+def adapter_of(name: str) -> str:
+    """The name of the adapter of one of mmdet's detectors; any other name as it is."""
+    bare = name.rsplit('.', 1)[-1]
+    return next((adapter for adapter in hosts.__all__ if adapter == f'IoUQuery{bare}'), name)
