@@ -2,48 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ..core import sine_anchor_encoding, sine_token_encoding
 from ..errors import InputError
 from .chart import COLOURS, MARKERS, Chart, new_figure
-from .image_figures import (
-    SMALL_FONT,
-    Numbers,
-    Picture,
-    Row,
-    corners,
-    iou_of,
-    level_names,
-    outline,
-    rgb_of,
-    show_picture,
-)
+from .heat_maps import CUT, LABEL_WIDTH, cell_rows, heat_bar, heat_colours, row_label, wrapped
+from .picture_axes import SMALL_FONT, Numbers, Picture, Row, corners, iou_of, level_names, outline, rgb_of, show_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
     from .trace import QueryTrace
 
-LEAST_WEIGHT = 1e-4
-"""Share of a map's weight from which on a cell has a row in a chart's tables."""
-REFERENCE_SIDE = 0.25
-"""w_ref = h_ref of :func:`temperature_chart`, a share of the picture's side."""
-ANCHORS = {
-    'square': (0.5, 0.5, 0.25, 0.25),
-    'wide': (0.5, 0.5, 0.5, 0.125),
-    'tall': (0.5, 0.5, 0.125, 0.5),
-}
 _WIDTH = 1000
-_LABEL_WIDTH = 120
 _LARGEST_HEAT = 480  # px of a heat map's longer side: panels are smaller
 
 
@@ -86,7 +62,7 @@ def attention_chart(
     if not trace.attention:
         raise InputError("the decoder's cross-attention is of a kind that can't be read")
     depth, dense = len(trace.attention), all(one.dense for one in trace.attention)
-    panel = (_WIDTH - 2 * _LABEL_WIDTH) / depth
+    panel = (_WIDTH - 2 * LABEL_WIDTH) / depth
     height = len(queries) * max(80, round(panel * trace.size_px[1] / trace.size_px[0]) + 8) + 90
     figure = new_figure(_WIDTH, height, layout='compressed')
     grid = figure.subplots(len(queries), depth, squeeze=False)
@@ -102,14 +78,14 @@ def attention_chart(
         if found is None:
             maps = trace.attention[layer].maps(queries)
             _draw_heat(column, maps, trace)
-            rows += _cell_rows(maps, keys)
+            rows += cell_rows(maps, keys)
         else:
             _draw_points(column, found, area)
             rows += _point_rows(found, keys)
         rows += _draw_input_boxes(column, input_boxes(trace, layer), keys)
     _legend(figure, trace, {} if dense else {weight: area * weight for weight in (heaviest / 4, heaviest)})
     if dense:
-        _heat_bar(figure, grid)
+        heat_bar(figure, grid)
     caption = (
         'Rows are queries, columns are decoder layers. '
         + (_HEAT if dense else 'Each mark is a sampling point, its area in proportion to its weight.')
@@ -149,7 +125,7 @@ def positional_attention_chart(
         )
     chosen = {model: _checked(trace, queries[model]) for model, trace in shown.items()}
     columns = max(len(one) for one in chosen.values())
-    panel = min(240.0, (_WIDTH - 2 * _LABEL_WIDTH) / columns)
+    panel = min(240.0, (_WIDTH - 2 * LABEL_WIDTH) / columns)
     heights = [max(80, round(panel * trace.size_px[1] / trace.size_px[0])) + 24 for trace in shown.values()]
     figure = new_figure(_WIDTH, sum(heights) + 60, layout='compressed')
     grid = figure.subplots(len(shown), columns, squeeze=False, height_ratios=heights)
@@ -158,9 +134,9 @@ def positional_attention_chart(
         number, pixels = _layer_number(trace, layer, model), rgb_of(pictures[model], trace)
         keys = [{'model': model, 'query': int(query), 'layer': number + 1} for query in chosen[model]]
         rows += _draw_by_position(line, trace, pixels, keys)
-        _row_label(line[0], _wrapped(model))
+        row_label(line[0], wrapped(model))
     _legend(figure, next(iter(shown.values())), {})
-    _heat_bar(figure, grid)
+    heat_bar(figure, grid)
     left_out = [model for model in traces if model not in shown]
     which = (
         'the last decoder layer' if layer == -1 else f'decoder layer {layer + 1}' if layer >= 0 else f'layer {layer}'
@@ -175,97 +151,6 @@ def positional_attention_chart(
         )
     )
     return Chart(name, 'Attention by position alone', caption, figure, rows)
-
-
-def temperature_chart(
-    name: str,
-    anchors: Mapping[str, Sequence[float]] | None = None,
-    temperatures: Sequence[float] = (2, 20, 200, 10000),
-    grid: tuple[int, int] = (32, 32),
-    modulated: Sequence[bool] = (False, True),
-) -> Chart:
-    """Attention of anchors by sine codes alone, over temperatures (columns): DAB-DETR, sections 4.4 and 4.5.
-
-    Rows are anchors with width-height modulation, and their centres without it, where size plays no part.
-
-    Args:
-        name: of the chart's files.
-        anchors: cx, cy, w, h in [0, 1] by name; None: :data:`ANCHORS`, a square, a wide and a tall one.
-        temperatures: of the codes of anchors and cells alike.
-        grid: height and width in cells.
-        modulated: whether to show maps without modulation, with it, or both.
-
-    Raises:
-        InputError: No anchors, no temperatures, or an anchor that is no box.
-    """
-    anchors = ANCHORS if anchors is None else anchors
-    if not anchors or not temperatures or not modulated:
-        raise InputError(
-            'temperature_chart needs an anchor, a temperature and whether to modulate; one of them is empty'
-        )
-    kinds = _kinds(anchors, modulated)
-    panel = (_WIDTH - 2 * _LABEL_WIDTH) / len(temperatures)
-    figure = new_figure(_WIDTH, round(len(kinds) * (panel * grid[0] / grid[1] + 28)) + 60, layout='compressed')
-    axes_grid = figure.subplots(len(kinds), len(temperatures), squeeze=False)
-    rows: list[Row] = []
-    for line, (label, anchor, side) in zip(axes_grid, kinds):
-        _row_label(line[0], _wrapped(label))
-        for axes, temperature in zip(line, temperatures):
-            weights = sine_attention(anchor, grid, temperature, reference_side=side)
-            _draw_grid(axes, weights, anchor, side is not None)
-            axes.set_title(f'T = {temperature:g}', fontsize=SMALL_FONT)
-            axes.set_xlabel(f'highest weight {100 * weights.max():.2g} %', fontsize=SMALL_FONT)
-            keys = {
-                'anchor': label,
-                'temperature': temperature,
-                **dict(zip(('cx', 'cy', 'w', 'h'), map(float, anchor))),
-            }
-            rows += _cell_rows([weights[None]], [keys])
-    _heat_bar(figure, axes_grid)
-    caption = (
-        f"Weights over {grid[0]} x {grid[1]} cells, from the inner product of the sine codes of the anchor's centre "
-        'and of each cell at temperature T, over the square root of their 256 channels. Modulated: the half for x '
-        f'times w_ref / w, that for y times h_ref / h, with w_ref = h_ref = {REFERENCE_SIDE}. Colours run from 0 to '
-        f'the highest weight of each panel. {_CUT}'
-    )
-    return Chart(name, 'Attention of sine codes over temperature', caption, figure, rows)
-
-
-def sine_attention(
-    anchor: Sequence[float],
-    grid: tuple[int, int],
-    temperature: float,
-    *,
-    reference_side: float | None = None,
-    embed_dims: int = 256,
-) -> Numbers:
-    """Attention of an anchor to a grid's cells by their sine codes: weights (h, w) that sum to 1.
-
-    A softmax of the codes' inner products over the square root of ``embed_dims``; with a reference side, the half for x
-    counts ``reference_side / w`` times and that for y ``reference_side / h`` times (DAB-DETR, eq. 6). Anchor and cells
-    share one temperature here.
-
-    Args:
-        anchor: cx, cy, w, h in [0, 1].
-        grid: height and width in cells.
-        reference_side: w_ref = h_ref in [0, 1]; None: not modulated.
-        embed_dims: channels of a centre's code, a multiple of 4.
-
-    Raises:
-        InputError: A side of the anchor, the grid or the temperature is not above 0.
-    """
-    if len(anchor) != 4 or min(anchor[2:]) <= 0 or min(grid) < 1 or temperature <= 0:
-        raise InputError(
-            f'an anchor needs cx, cy, w, h with sides above 0, and grid and temperature must be above 0; got '
-            f'{tuple(anchor)}, {grid}, {temperature}'
-        )
-    query = sine_anchor_encoding(torch.tensor(anchor, dtype=torch.float32), embed_dims, temperature=temperature)
-    query = query[:embed_dims].double()
-    if reference_side is not None:
-        by_y, by_x = reference_side / anchor[3], reference_side / anchor[2]
-        query = query * torch.tensor([by_y, by_x], dtype=torch.float64).repeat_interleave(embed_dims // 2)
-    tokens = sine_token_encoding([grid], embed_dims, temperature=temperature)[0].double()
-    return (tokens @ query / embed_dims**0.5).softmax(0).unflatten(0, grid).numpy()
 
 
 def spread_over_picture(maps: Sequence[Numbers], input_px: Sequence[float], size_px: tuple[int, int]) -> Numbers:
@@ -300,10 +185,9 @@ def _cell_shares(cells: int, length_px: float, pixels: int) -> Numbers:
     return common.clip(0) / side
 
 
-_CUT = f'The tables leave out cells of less than {LEAST_WEIGHT:g} of the weight.'
 _HEAT = (
     "A heat map shows the tokens' weights, mean over heads, each spread over its cell and all levels summed; its "
-    f"colours run from 0 to the panel's own highest value. {_CUT}"
+    f"colours run from 0 to the panel's own highest value. {CUT}"
 )
 _BOX = (
     'The black box is the anchor in the first layer, where queries have anchors, and the box predicted by the layer '
@@ -327,16 +211,6 @@ def _layer_number(trace: QueryTrace, layer: int, model: str) -> int:
     return layer % depth
 
 
-def _heat_colours() -> Colormap:
-    """From clear to dark: the picture shows where there is little weight."""
-    import matplotlib
-    from matplotlib.colors import ListedColormap
-
-    colours = matplotlib.colormaps['magma_r'](np.linspace(0.15, 0.92, 256))
-    colours[:, 3] = np.linspace(0, 1, 256) ** 0.5 * 0.85
-    return ListedColormap(colours, 'heat')
-
-
 def _draw_heat(line: Sequence[Axes] | Numbers, maps: Sequence[Numbers], trace: QueryTrace) -> None:
     width, height = trace.size_px
     scale = min(1.0, _LARGEST_HEAT / max(width, height))
@@ -345,7 +219,7 @@ def _draw_heat(line: Sequence[Axes] | Numbers, maps: Sequence[Numbers], trace: Q
     for axes, heat in zip(line, spread_over_picture(maps, covered, size)):
         axes.imshow(
             heat,
-            cmap=_heat_colours(),
+            cmap=heat_colours(),
             vmin=0,
             vmax=heat.max() or 1,
             extent=(0, width, height, 0),
@@ -363,33 +237,7 @@ def _draw_by_position(line: Numbers, trace: QueryTrace, pixels: NDArray[np.uint8
         axes.set_visible(False)
     maps = trace.attention[layer].maps(queries, content=False)
     _draw_heat(line, maps, trace)
-    return [*_cell_rows(maps, keys), *_draw_input_boxes(line, input_boxes(trace, layer), keys)]
-
-
-def _kinds(
-    anchors: Mapping[str, Sequence[float]], modulated: Sequence[bool]
-) -> list[tuple[str, Sequence[float], float | None]]:
-    """Label, anchor and reference side of each row of :func:`temperature_chart`."""
-    kinds: dict[tuple[Any, ...], tuple[str, Sequence[float], float | None]] = {}
-    for modulate in modulated:
-        for label, anchor in anchors.items():
-            if modulate:
-                kinds[(label,)] = (f'{label}, modulated', anchor, REFERENCE_SIDE)
-            else:  # one map for all anchors of a centre
-                kinds.setdefault(tuple(anchor[:2]), ('any size, not modulated', anchor, None))
-    return list(kinds.values())
-
-
-def _draw_grid(axes: Axes, weights: Numbers, anchor: Sequence[float], sized: bool) -> None:
-    """A map over the unit square, with the anchor, or its centre where its size plays no part."""
-    axes.imshow(weights, cmap=_heat_colours(), vmin=0, vmax=weights.max(), extent=(0, 1, 1, 0), interpolation='nearest')
-    axes.set(xticks=[], yticks=[])
-    axes.spines[:].set_color('0.6')
-    x, y, w, h = anchor
-    if sized:
-        outline(axes, np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]), edgecolor='black')
-    else:
-        axes.plot(x, y, marker='+', color='white', markersize=9)
+    return [*cell_rows(maps, keys), *_draw_input_boxes(line, input_boxes(trace, layer), keys)]
 
 
 def _draw_points(line: Sequence[Axes] | Numbers, points: tuple[Numbers, Numbers, Numbers], area: float) -> None:
@@ -418,17 +266,6 @@ def _draw_input_boxes(line: Sequence[Axes] | Numbers, boxes: Numbers | None, key
     return [{'kind': 'box', **one, **corners(boxes[one['query']])} for one in keys]
 
 
-def _cell_rows(maps: Sequence[Numbers], keys: Sequence[Row]) -> list[Row]:
-    """Rows of the cells that weigh :data:`LEAST_WEIGHT` or more."""
-    return [
-        {'kind': 'cell', **keys[index], 'level': number, 'row': row, 'column': column, 'weight': weight}
-        for number, level in enumerate(maps)
-        for (index, row, column), weight in zip(
-            np.argwhere(level >= LEAST_WEIGHT).tolist(), level[level >= LEAST_WEIGHT].tolist()
-        )
-    ]
-
-
 def _point_rows(points: tuple[Numbers, Numbers, Numbers], keys: Sequence[Row]) -> list[Row]:
     places, weights, levels = points
     return [
@@ -445,35 +282,10 @@ def _label_rows(column: Numbers, trace: QueryTrace, queries: Numbers, classes: S
         label, score = int(last.labels[query]), float(last.scores[query])
         if label >= len(classes):
             raise InputError(f'query {query} has label {label}, but there are {len(classes)} class names, from 0 on')
-        said = _wrapped(f'class {classes[label]}')
-        _row_label(axes, f'query {query}\n{said}\nscore {score:.2f}')
+        said = wrapped(f'class {classes[label]}')
+        row_label(axes, f'query {query}\n{said}\nscore {score:.2f}')
         rows.append({'kind': 'query', 'query': query, 'label': label, 'class': classes[label], 'score': score})
     return rows
-
-
-def _row_label(axes: Axes, text: str) -> None:
-    axes.set_ylabel(text, rotation=0, ha='right', va='center', multialignment='left', fontsize=SMALL_FONT, labelpad=8)
-
-
-def _wrapped(name: str, width: int = 16) -> str:
-    """A name in lines of at most so many letters, broken behind spaces, hyphens and underscores where it has any."""
-    lines = ['']
-    for part in re.findall(rf'[^\s_-]{{1,{width - 1}}}[\s_-]?|[\s_-]', name):
-        if len(lines[-1]) + len(part.rstrip()) > width:
-            lines.append('')
-        lines[-1] += part
-    return '\n'.join(line.rstrip() for line in lines)
-
-
-def _heat_bar(figure: Figure, grid: Numbers) -> None:
-    from matplotlib.cm import ScalarMappable
-    from matplotlib.colors import Normalize
-
-    shrink = min(1.0, 1.6 / len(grid))
-    scale = ScalarMappable(Normalize(0, 1), _heat_colours())
-    bar = figure.colorbar(scale, ax=grid.ravel().tolist(), fraction=0.03, pad=0.015, shrink=shrink, aspect=20)
-    bar.set_label('share of the highest weight', fontsize=SMALL_FONT)
-    bar.ax.tick_params(labelsize=SMALL_FONT)
 
 
 def _legend(figure: Figure, trace: QueryTrace, areas: Mapping[float, float]) -> None:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from .chart import COLOURS, LINE_STYLES, MARKERS, Chart, new_figure, plain_axes
+from .picture_axes import outline
 from .refinement import Refinement, matched_queries, summary
 from .trace import QueryTrace
 
@@ -130,7 +131,6 @@ def layer_boxes_chart(trace: QueryTrace, picture: Any, model: str, name: str = '
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], title=title)
         for thing, query in zip(objects, queries):
             colour = COLOURS[thing % len(COLOURS)]
-            outline(axes, trace.objects.boxes_px[thing], edgecolor='white', linewidth=3.2)
             outline(axes, trace.objects.boxes_px[thing], edgecolor='black', linewidth=0.9, linestyle='--')
             outline(axes, boxes[query], edgecolor=colour, linewidth=2)
             score = None if scores is None else float(scores[query, trace.objects.labels[thing]])
@@ -145,14 +145,6 @@ def layer_boxes_chart(trace: QueryTrace, picture: Any, model: str, name: str = '
         'decoder layers. Boxes that jump late are found late.'
     )
     return Chart(name, 'Boxes by layer', caption, figure, rows)
-
-
-def outline(axes: Axes, box_px: Numbers, **style: Any) -> None:
-    """Draw a box x1, y1, x2, y2."""
-    from matplotlib.patches import Rectangle
-
-    x1, y1, x2, y2 = map(float, box_px)
-    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, **{'fill': False, **style}))
 
 
 def _stage_line(axes: Axes, stage: int, stages: int, quantiles: Numbers) -> None:

@@ -12,17 +12,14 @@ from matplotlib.patches import Rectangle
 from mmdet.structures import DetDataSample
 
 from mmdet_iouquery.analysis.attention_figures import (
-    ANCHORS,
-    LEAST_WEIGHT,
-    REFERENCE_SIDE,
     attention_chart,
     interesting_queries,
     positional_attention_chart,
-    sine_attention,
     spread_over_picture,
-    temperature_chart,
 )
 from mmdet_iouquery.analysis.chart import save_chart
+from mmdet_iouquery.analysis.heat_maps import LEAST_WEIGHT
+from mmdet_iouquery.analysis.temperature_figures import ANCHORS, REFERENCE_SIDE, sine_attention, temperature_chart
 from mmdet_iouquery.analysis.trace import Objects, QueryTrace, ScoredBoxes, trace
 from mmdet_iouquery.errors import InputError
 

@@ -16,14 +16,8 @@ from mmdet.structures import DetDataSample
 from PIL import Image
 
 from mmdet_iouquery.analysis.chart import save_chart
-from mmdet_iouquery.analysis.image_figures import (
-    CMAP,
-    OBJECT_COLOUR,
-    denoising_chart,
-    level_names,
-    rgb_of,
-    selected_tokens_chart,
-)
+from mmdet_iouquery.analysis.image_figures import CMAP, OBJECT_COLOUR, denoising_chart, selected_tokens_chart
+from mmdet_iouquery.analysis.picture_axes import level_names, rgb_of
 from mmdet_iouquery.analysis.trace import Noise, Objects, QueryTrace, ScoredBoxes, Tokens, trace
 from mmdet_iouquery.errors import InputError
 

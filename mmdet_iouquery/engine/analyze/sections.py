@@ -10,12 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ...analysis.attention_figures import (
-    attention_chart,
-    interesting_queries,
-    positional_attention_chart,
-    temperature_chart,
-)
+from ...analysis.attention_figures import attention_chart, interesting_queries, positional_attention_chart
 from ...analysis.chart import Chart
 from ...analysis.curves import curves_figure
 from ...analysis.image_figures import denoising_chart, selected_tokens_chart
@@ -24,6 +19,7 @@ from ...analysis.page import Note, Section, table_of
 from ...analysis.refinement import Refinement
 from ...analysis.run_logs import RunLog, curve_of
 from ...analysis.selection_figures import selection_chart, threshold_chart
+from ...analysis.temperature_figures import temperature_chart
 from ...analysis.trace import QueryTrace
 from ...errors import InputError
 from ...evaluation.selection_quality import SelectionQuality, selection_quality
