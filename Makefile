@@ -9,7 +9,8 @@ DATA ?=
 WORK_DIR ?=
 # For `make test-mmdet`: a source tree of mmdet with its tests; fetched where not given.
 SOURCE ?=
-# More arguments: for pytest in `make test`, for tools/quickstart.py in `make quickstart` (such as --image-size 320).
+# More arguments: for pytest in `make test`, for tools/quickstart.py in `make quickstart` (such as --image-size 320), for
+# tools/demo.py in `make demo` (such as --checkpoint FILE).
 ARGS ?=
 EXTRAS ?= quickstart,convert,test,dev
 
@@ -26,7 +27,7 @@ COVERAGE := --cov=mmdet_iouquery --cov-report=term-missing:skip-covered
 TEST_EXTRAS := quickstart,convert,test
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-openmmlab test-mmdet test-ops lint doctor wheel clean distclean
+.PHONY: help setup quickstart demo test test-openmmlab test-mmdet test-ops test-demo lint doctor wheel clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -40,6 +41,11 @@ quickstart: EXTRAS := quickstart,convert
 quickstart: ## train on a small sample set, or on DATA=/path; results in WORK_DIR=/path
 	$(SETUP)
 	@"$(RUN)" tools/quickstart.py $${DATA:+--data "$$DATA"} $${WORK_DIR:+--work-dir "$$WORK_DIR"} $(ARGS)
+
+demo: EXTRAS := quickstart,convert,demo
+demo: ## serve a page to try a checkpoint on pictures, at http://127.0.0.1:7860
+	$(SETUP)
+	@"$(RUN)" tools/demo.py $(ARGS)
 
 test: EXTRAS := $(TEST_EXTRAS)
 test: ## run the tests and print their coverage
@@ -64,6 +70,11 @@ test-ops: ## build mmcv's operators in .venv-ops (minutes) and run the detectors
 	        "from mmdet_iouquery.compat import compiled_ops_line; print(compiled_ops_line('onedl'))")"; \
 	fi
 	@.venv-ops/bin/python -m pytest tests/test_cells.py tests/test_models/test_hosts $(ARGS)
+
+test-demo: EXTRAS := $(TEST_EXTRAS),demo,test-demo
+test-demo: ## test the page of `make demo` in a headless Chromium, if there is one (Debian: apt install chromium-driver)
+	$(SETUP)
+	@"$(RUN)" -m pytest tests/test_demo $(ARGS)
 
 lint: EXTRAS := dev
 lint: ## check style and types

@@ -78,7 +78,9 @@ setup(
         'openmmlab': [*family('openmmlab'), 'setuptools<82'],  # mmengine imports pkg_resources, dropped in 82
         'quickstart': ['Pillow', 'scikit-learn'],
         'convert': ['safetensors'],
+        'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'test': ['pytest', 'pytest-cov', 'safetensors', 'setuptools>=64', 'transformers'],
+        'test-demo': ['selenium'],
         'dev': ['mypy', 'pre-commit', 'ruff'],
     },
     zip_safe=False,

@@ -76,7 +76,8 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1.0, end_factor=0.02, by_epoch=False, begin=warmup_iters, end=max_iters),
 ]
 default_hooks = dict(
-    logger=dict(interval=100),
+    # by_epoch would put every validation at step 0 of TensorBoard's curves: there are no epochs here
+    logger=dict(interval=100, log_metric_by_epoch=False),
     checkpoint=dict(by_epoch=False, interval=max_iters // 4, max_keep_ckpts=2),
 )
 custom_hooks = [dict(type='NumClassCheckHook'), dict(type='ProgressHook')]

@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ..config_files import config_path
+from ..errors import InputError
 from ..models import hosts
 from .checkpoint_check import check_checkpoint, load_weights
 
@@ -20,9 +21,13 @@ def read_config(name: str, options: dict[str, Any] | None = None) -> Config:
     """A config file, or one that came with the package, with overrides.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is neither, or one that it is based on is gone.
     """
-    cfg = Config.fromfile(name if Path(name).is_file() else config_path(name))
+    path = name if Path(name).is_file() else config_path(name)
+    try:
+        cfg = Config.fromfile(path)
+    except FileNotFoundError as error:
+        raise InputError(f'{path} needs a file that is gone: {error.filename or error}') from error
     if options:
         cfg.merge_from_dict(options)
     return cfg
