@@ -25,6 +25,8 @@ endif
 SETUP := @tools/setup_env.sh
 COVERAGE := --cov=mmdet_iouquery --cov-report=term-missing:skip-covered
 TEST_EXTRAS := quickstart,convert,test
+# a file of tests is run by one worker, as its tests share what they build
+PARALLEL := -n logical --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart demo test test-openmmlab test-mmdet test-ops test-demo lint doctor wheel clean distclean
@@ -50,11 +52,11 @@ demo: ## serve a page to try a checkpoint on pictures, at http://127.0.0.1:7860
 test: EXTRAS := $(TEST_EXTRAS)
 test: ## run the tests and print their coverage
 	$(SETUP)
-	@"$(RUN)" -m pytest $(COVERAGE) $(ARGS)
+	@"$(RUN)" -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
 
 test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
 	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
-	@.venv-openmmlab/bin/python -m pytest $(ARGS)
+	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 test-mmdet: EXTRAS := $(TEST_EXTRAS)
 test-mmdet: ## run mmdet's own tests with this package imported, and on the adapters (SOURCE=/path/to/mmdet/tree)
@@ -69,7 +71,7 @@ test-ops: ## build mmcv's operators in .venv-ops (minutes) and run the detectors
 	    PATH="$(CURDIR)/.venv-ops/bin:$$PATH" sh -c "$$(.venv-ops/bin/python -c \
 	        "from mmdet_iouquery.compat import compiled_ops_line; print(compiled_ops_line('onedl'))")"; \
 	fi
-	@.venv-ops/bin/python -m pytest tests/test_cells.py tests/test_models/test_hosts $(ARGS)
+	@.venv-ops/bin/python -m pytest $(PARALLEL) tests/test_cells.py tests/test_models/test_hosts $(ARGS)
 
 test-demo: EXTRAS := $(TEST_EXTRAS),demo,test-demo
 test-demo: ## test the page of `make demo` in a headless Chromium, if there is one (Debian: apt install chromium-driver)

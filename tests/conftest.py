@@ -1,6 +1,11 @@
-"""Shared set-up: our package first (it may have to stand in for mmcv's operators), one seed a test, one thread pool."""
+"""Shared set-up: our package first (it may have to stand in for mmcv's operators), one seed a test."""
 
 from __future__ import annotations
+
+import os
+
+if 'PYTEST_XDIST_WORKER' in os.environ:  # one core for each worker and what it starts; torch reads it when it is loaded
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import pytest
 import torch
