@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...core import top_detections
 from ...structures import Decoded, Memory
 from ..frames import boxes_in_px, keep_selected, padding_of, targets_of
-from ..layers import ConvNormAct
+from ..layers import ConvNormAct, as_tokens
 from .prediction_settings import PredictionSettings
 
 CRITERION = {
@@ -117,7 +117,7 @@ class RTDETRHead(BaseModule):
             )
         maps = [proj(level) for proj, level in zip(self.input_proj, x)]
         shapes = tuple((level.shape[-2], level.shape[-1]) for level in maps)
-        tokens = torch.cat([level.flatten(2) for level in maps], dim=2).transpose(1, 2)
+        tokens = torch.cat([as_tokens(level) for level in maps], dim=1)
         padding = None if batch_data_samples is None else padding_of(batch_data_samples, shapes, tokens.device)
         return Memory(tokens, shapes, padding)
 

@@ -4,5 +4,13 @@ from .attention import ConcatenatedCrossAttention, SeparatedSelfAttention
 from .conv import ConvNormAct
 from .deformable_attention import DeformableAttention
 from .mlp import MLP
+from .tokens import as_tokens
 
-__all__ = ['MLP', 'ConcatenatedCrossAttention', 'ConvNormAct', 'DeformableAttention', 'SeparatedSelfAttention']
+__all__ = [
+    'MLP',
+    'ConcatenatedCrossAttention',
+    'ConvNormAct',
+    'DeformableAttention',
+    'SeparatedSelfAttention',
+    'as_tokens',
+]

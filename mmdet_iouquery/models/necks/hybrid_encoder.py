@@ -12,7 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...core import sine_position_encoding_2d
-from ..layers import ConvNormAct
+from ..layers import ConvNormAct, as_tokens
 
 
 class AIFI(nn.Module):
@@ -46,7 +46,7 @@ class AIFI(nn.Module):
             column_major=self.column_major,
             device=x.device,
         ).to(x.dtype)
-        tokens = x.flatten(2).transpose(1, 2)
+        tokens = as_tokens(x)
         for layer in self.layers:
             tokens = layer(tokens, position)
         return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous()
