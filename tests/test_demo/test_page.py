@@ -62,6 +62,8 @@ def address(work_dirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             stdout=log,
             stderr=log,
             env={**os.environ, 'GRADIO_TEMP_DIR': str(folder)},
+            # a shell's background jobs are deaf to Ctrl-C, and so is what they start
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
     url = f'http://127.0.0.1:{port}/'
 
