@@ -103,7 +103,7 @@ def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path) -> None:
     for line in ('COCO AP', 'pictures.png', 'iter_3.pth', 'config.py', 'index.html'):
         assert line in done.stdout
     assert len(list((work_dir / 'pictures').glob('*.png'))) == 4 and (work_dir / 'pictures.png').is_file()
-    for figure in ('selection-quality', 'selection-thresholds', 'tokens-config-1', 'denoising-config-1', 'curves'):
+    for figure in ('selection-quality', 'selection-thresholds', 'tokens-my-run-1', 'denoising-my-run-1', 'curves'):
         assert (work_dir / 'queries' / f'{figure}.png').is_file(), figure
     refused = tool('quickstart', *arguments, '--iters', 5)
     assert refused.returncode == 2 and 'holds a run with other settings' in refused.stderr

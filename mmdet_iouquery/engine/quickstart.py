@@ -51,7 +51,7 @@ def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
     )
     contact_sheet(pictures, 2, work_dir / 'pictures.png')
     _say('looking at what the queries select, and where they go')
-    looked_at = ['--images', NUM_LOOKED_AT, '--pictures', 1]
+    looked_at = ['--names', work_dir.name, '--images', NUM_LOOKED_AT, '--pictures', 1]
     _run(tools / 'analyze_queries.py', config, checkpoint, '--out', work_dir / 'queries', *looked_at)
     _summary(work_dir, config, checkpoint, metrics, trained - started, time.monotonic() - started)
 
