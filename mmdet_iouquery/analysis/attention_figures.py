@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..evaluation.selection_quality import iou_of
 from .chart import COLOURS, MARKERS, Chart, new_figure
 from .heat_maps import CUT, LABEL_WIDTH, cell_rows, heat_bar, heat_colours, row_label, wrapped
-from .picture_axes import SMALL_FONT, Numbers, Picture, Row, corners, iou_of, level_names, outline, rgb_of, show_picture
+from .picture_axes import SMALL_FONT, Numbers, Picture, Row, corners, level_names, outline, rgb_of, show_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

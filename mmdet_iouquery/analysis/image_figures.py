@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..errors import InputError
-from ..evaluation.selection_quality import best_overlap
+from ..evaluation.selection_quality import best_overlap, iou_of
 from .chart import COLOURS, MARKERS, Chart, new_figure
 from .picture_axes import (
     SMALL_FONT,
@@ -21,7 +21,6 @@ from .picture_axes import (
     Row,
     centres_of,
     corners,
-    iou_of,
     level_names,
     outline,
     rgb_of,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..core import box_iou_elementwise
 from ..errors import InputError
 
 if TYPE_CHECKING:
@@ -68,12 +66,6 @@ def centres_of(boxes_px: Numbers) -> Numbers:
 def corners(box_px: Numbers, suffix: str = '') -> Row:
     """Columns of a box."""
     return {f'{key}{suffix}': float(value) for key, value in zip(_CORNERS, box_px)}
-
-
-def iou_of(boxes_px: Numbers, others_px: Numbers) -> Numbers:
-    """IoU of boxes (..., 4) in [0, 1], broadcast."""
-    boxes, others = (torch.from_numpy(np.asarray(x, dtype=float)) for x in (boxes_px, others_px))
-    return box_iou_elementwise(boxes, others).numpy()
 
 
 def level_names(trace: QueryTrace) -> list[str]:

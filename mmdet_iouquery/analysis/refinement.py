@@ -6,11 +6,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
-from ..core import box_iou_elementwise
+from ..evaluation.selection_quality import iou_of
 from .trace import QueryTrace
 
 Numbers = NDArray[Any]
@@ -41,7 +40,7 @@ def matched_queries(trace: QueryTrace) -> tuple[Numbers, Numbers]:
     do not overlap are left out.
     """
     last = trace.layers[-1]
-    fit = _ious(last.boxes_px[None], trace.objects.boxes_px[:, None])
+    fit = iou_of(last.boxes_px[None], trace.objects.boxes_px[:, None])
     objects, queries = linear_sum_assignment(-fit * last.class_scores[:, trace.objects.labels].T)
     overlap = fit[objects, queries] > 0
     return objects[overlap], queries[overlap]
@@ -59,7 +58,7 @@ def refinement(trace: QueryTrace) -> Refinement:
     side = np.sqrt((truth[:, 2:] - truth[:, :2]).prod(1))
     centres = np.stack([0.5 * (box[:, :2] + box[:, 2:]) for box in boxes])
     shifts = np.linalg.norm(np.diff(centres, axis=0), axis=-1) / side
-    return Refinement(np.stack([_ious(box, truth) for box in boxes]), np.stack(scores), shifts)
+    return Refinement(np.stack([iou_of(box, truth) for box in boxes]), np.stack(scores), shifts)
 
 
 def summary(values: Numbers) -> list[dict[str, float | None]]:
@@ -79,9 +78,3 @@ def _start_scores(trace: QueryTrace, queries: Numbers, labels: Numbers) -> Numbe
         return np.full(len(queries), np.nan)
     scores = trace.encoder.class_scores[queries]
     return scores[:, 0] if scores.shape[1] == 1 else scores[np.arange(len(queries)), labels]
-
-
-def _ious(a_px: Numbers, b_px: Numbers) -> Numbers:
-    """IoU of boxes with their partners, broadcast."""
-    a, b = (torch.from_numpy(np.asarray(x, dtype=float)) for x in (a_px, b_px))
-    return box_iou_elementwise(a, b).numpy()

@@ -77,13 +77,18 @@ class SelectionQuality(NamedTuple):
     """Mean distance of score and IoU over ten bins of the score, [0, 1]: :func:`calibration_error`."""
 
 
+def iou_of(boxes_px: Numbers, others_px: Numbers) -> Numbers:
+    """IoU of boxes (..., 4) in [0, 1], broadcast."""
+    boxes, others = (torch.from_numpy(np.asarray(x, dtype=float)) for x in (boxes_px, others_px))
+    return box_iou_elementwise(boxes, others).numpy()
+
+
 def best_overlap(boxes_px: Numbers, objects: Objects) -> tuple[Numbers, Numbers]:
     """IoU (Q,) of boxes (Q, 4) with the object each overlaps most, and which that is (Q,) int; 0 without objects."""
     if not len(objects.labels):
         return np.zeros(len(boxes_px)), np.zeros(len(boxes_px), int)
-    boxes, truth = (torch.from_numpy(np.asarray(x, dtype=float)) for x in (boxes_px, objects.boxes_px))
-    best = box_iou_elementwise(boxes[:, None], truth[None]).max(dim=1)
-    return best.values.numpy(), best.indices.numpy()
+    ious = iou_of(boxes_px[:, None], objects.boxes_px[None])
+    return ious.max(axis=1), ious.argmax(axis=1)
 
 
 def compare_with_objects(
