@@ -27,7 +27,7 @@ class Chart(NamedTuple):
     """A figure with what has to be said of it."""
 
     name: str
-    """Stem of its files: lower case, digits and hyphens."""
+    """Stem of its files: letters in lower case, digits and hyphens."""
     title: str
     caption: str
     """A sentence or two on how to read it."""

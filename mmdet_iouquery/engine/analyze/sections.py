@@ -71,8 +71,8 @@ def selection_table(groups: Groups) -> list[dict[str, Any]]:
 
 
 def stem(text: str) -> str:
-    """A name for files: lower case, digits and hyphens."""
-    return re.sub(r'[^a-z0-9]+', '-', text.lower()).strip('-')
+    """A name for files: letters of any script in lower case, digits and hyphens."""
+    return re.sub(r'[\W_]+', '-', text.lower()).strip('-')
 
 
 def _mean_of(found: Sequence[SelectionQuality], key: str) -> str | None:
