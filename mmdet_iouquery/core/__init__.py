@@ -21,12 +21,15 @@ from .deformable_attention import multi_scale_deformable_attention
 from .denoising import DenoisingLayout, denoising_layout, noisy_truth
 from .matching import MatchCosts, hungarian_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
+from .precision import FLOAT16_MAX, as_float, within_range
 from .selection import gather_tokens, top_detections, top_tokens
 from .varifocal import varifocal_loss
 
 __all__ = [
+    'FLOAT16_MAX',
     'DenoisingLayout',
     'MatchCosts',
+    'as_float',
     'box_cxcywh_to_xyxy',
     'box_iou_elementwise',
     'box_xyxy_to_cxcywh',
@@ -47,4 +50,5 @@ __all__ = [
     'top_detections',
     'top_tokens',
     'varifocal_loss',
+    'within_range',
 ]

@@ -8,7 +8,7 @@ from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmdet.models.backbones import ResNet
 from mmdet.models.layers import ResLayer
 from mmdet.registry import MODELS
-from torch import nn
+from torch import Tensor, nn
 
 
 @MODELS.register_module()
@@ -28,6 +28,10 @@ class ResNetVd(ResNet):
     def __init__(self, depth: int, *, init_cfg: dict | list | None = None, **kwargs: Any) -> None:
         # an empty list, unlike None, keeps the parent from choosing an initialisation of its own
         super().__init__(depth, deep_stem=True, avg_down=True, init_cfg=[] if init_cfg is None else init_cfg, **kwargs)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Pictures (B, 3, H, W), in any precision, to the stages' maps, in that of the weights (``model.half()``)."""
+        return super().forward(x.to(self.stem[0].weight.dtype))
 
     def make_res_layer(self, **kwargs: Any) -> ResLayer:
         """A stage of blocks, the first of which always projects its shortcut, after pooling if it halves the map."""

@@ -8,7 +8,14 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...core import inverse_sigmoid, sine_anchor_encoding, sine_token_encoding
+from ...core import (
+    FLOAT16_MAX,
+    as_float,
+    inverse_sigmoid,
+    sine_anchor_encoding,
+    sine_token_encoding,
+    within_range,
+)
 from ...structures import Memory, Predictions, Queries
 from ..layers import MLP, ConcatenatedCrossAttention, DeformableAttention, SeparatedSelfAttention
 from .deformable import DeformableDecoderLayer
@@ -54,11 +61,12 @@ class DABDecoderLayer(nn.Module):
         attention_mask: Tensor | None,
     ) -> Tensor:
         """content, query_pos and query_sine (B, Q, D), token_pos (1 or B, N, D) to (B, Q, D)."""
-        content = self.norm1(content + self.dropout(self.self_attn(content, query_pos, attention_mask)))
+        attended = self.self_attn(content, query_pos, attention_mask)
+        content = self.norm1(within_range(content + self.dropout(attended)))
         attended = self.cross_attn(content, query_pos, query_sine, memory.tokens, token_pos, memory.padding)
-        content = self.norm2(content + self.dropout(attended))
-        hidden = self.linear2(self.dropout(self.act(self.linear1(content))))
-        return self.norm3(content + self.dropout(hidden))
+        content = self.norm2(within_range(content + self.dropout(attended)))
+        hidden = within_range(self.linear2(self.dropout(self.act(within_range(self.linear1(content))))))
+        return self.norm3(within_range(content + self.dropout(hidden)))
 
 
 @MODELS.register_module()
@@ -203,18 +211,19 @@ class DABDecoder(BaseModule):
             )
         depth = resolve_depth(num_layers, self.num_layers)
         token_pos = self._token_positions(memory) if self.dense else None
-        content, boxes = queries.content, queries.anchors_unact.sigmoid()
+        content, boxes = queries.content, as_float(queries.anchors_unact).sigmoid()
         logits_by_layer, boxes_by_layer = [], []
         for i, layer in enumerate(self.layers[:depth]):
             anchors = boxes.detach() if self.training and self.detach_anchors and i > 0 else boxes
             content = self._run_layer(layer, i, content, anchors, queries, memory, token_pos, attention_mask)
             if self.training or i == depth - 1:
                 predicted = self.norm(content)
-                logits_by_layer.append(self._head(self.cls_heads, i)(predicted))
-                delta = self._head(self.bbox_heads, i)(predicted)
+                logits_by_layer.append(within_range(self._head(self.cls_heads, i)(predicted)))
+                delta = as_float(self._head(self.bbox_heads, i)(predicted))
                 boxes_by_layer.append((delta + inverse_sigmoid(boxes, EPS)).sigmoid())
             if i < depth - 1:  # the next anchors come from the content before the norm, as the authors' do
-                boxes = (self._head(self.bbox_heads, i)(content) + inverse_sigmoid(anchors, EPS)).sigmoid()
+                delta = as_float(self._head(self.bbox_heads, i)(content))
+                boxes = (delta + inverse_sigmoid(anchors, EPS)).sigmoid()
         return Predictions(torch.stack(logits_by_layer), torch.stack(boxes_by_layer))
 
     def _run_layer(
@@ -230,15 +239,18 @@ class DABDecoder(BaseModule):
     ) -> Tensor:
         """content (B, Q, D) and anchors (B, Q, 4) to (B, Q, D)."""
         sine = sine_anchor_encoding(anchors, self.embed_dims, temperature=self.temperature)
-        query_pos = queries.at(self.query_pos_head(sine))
+        query_pos = queries.at(self.query_pos_head(sine.to(content.dtype)))
         scale = self._scale(index, content)
         if not self.dense:
             return layer(content, query_pos * scale, anchors, memory, attention_mask)
         query_sine = sine[..., : self.embed_dims] * scale
         if self.ref_hw_head is not None:
-            ratio = self.ref_hw_head(content).sigmoid() / anchors[..., 2:].clamp(min=1e-6)
+            ratio = as_float(self.ref_hw_head(content)).sigmoid() / anchors[..., 2:].clamp(min=1e-6)
             # w_ref / w for the x half, which stands second; h_ref / h for the y half
             query_sine = query_sine * ratio.flip(-1).repeat_interleave(self.embed_dims // 2, dim=-1)
+            # a very thin anchor's ratio is beyond float16, to which autocast would bring it
+            query_sine = query_sine.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX)
+        query_sine = query_sine.to(content.dtype)
         return layer(content, query_pos, query_sine, memory, token_pos, attention_mask)
 
     def _scale(self, index: int, content: Tensor) -> Tensor | float:

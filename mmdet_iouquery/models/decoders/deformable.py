@@ -8,9 +8,9 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...core import inverse_sigmoid
+from ...core import as_float, inverse_sigmoid, within_range
 from ...structures import Memory, Predictions, Queries
-from ..layers import MLP, DeformableAttention
+from ..layers import MLP, DeformableAttention, SelfAttention
 from .heads import class_head, resolve_depth
 
 
@@ -27,7 +27,7 @@ class DeformableDecoderLayer(nn.Module):
         dropout: float,
     ) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
+        self.self_attn = SelfAttention(embed_dims, num_heads, dropout)
         self.norm1 = nn.LayerNorm(embed_dims)
         self.cross_attn = DeformableAttention(embed_dims, num_heads, num_levels, num_points)
         self.norm2 = nn.LayerNorm(embed_dims)
@@ -40,13 +40,12 @@ class DeformableDecoderLayer(nn.Module):
         self, content: Tensor, query_pos: Tensor, boxes: Tensor, memory: Memory, attention_mask: Tensor | None
     ) -> Tensor:
         """content and query_pos (B, Q, D), boxes (B, Q, 4) to (B, Q, D)."""
-        query = content + query_pos
-        attended = self.self_attn(query, query, value=content, attn_mask=attention_mask, need_weights=False)[0]
-        content = self.norm1(content + self.dropout(attended))
-        content = self.norm2(content + self.dropout(self.cross_attn(content + query_pos, boxes, memory)))
-        hidden = self.linear2(self.dropout(F.relu(self.linear1(content))))
-        # the sum must stay inside half precision's range
-        return self.norm3((content + self.dropout(hidden)).clamp(min=-65504, max=65504))
+        attended = self.self_attn(content, query_pos, attention_mask)
+        content = self.norm1(within_range(content + self.dropout(attended)))
+        attended = self.cross_attn(content + query_pos, boxes, memory)
+        content = self.norm2(within_range(content + self.dropout(attended)))
+        hidden = within_range(self.linear2(self.dropout(F.relu(within_range(self.linear1(content))))))
+        return self.norm3(within_range(content + self.dropout(hidden)))
 
 
 @MODELS.register_module()
@@ -125,16 +124,16 @@ class DeformableDecoder(BaseModule):
                 f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
             )
         depth = resolve_depth(num_layers, self.num_layers)
-        content, boxes = queries.content, queries.anchors_unact.sigmoid()
+        content, boxes = queries.content, as_float(queries.anchors_unact).sigmoid()
         logits_by_layer, boxes_by_layer = [], []
         for i, layer in enumerate(self.layers[:depth]):
             # the first anchors come as the selector gives them: the encoder's detached, learned ones to be trained
             anchors = boxes.detach() if self.training and i > 0 else boxes
-            query_pos = queries.at(self.query_pos_head(anchors))
+            query_pos = queries.at(self.query_pos_head(anchors.to(content.dtype)))
             content = layer(content, query_pos, anchors, memory, attention_mask)
-            delta = self.bbox_heads[i](content)
+            delta = as_float(self.bbox_heads[i](content))
             if self.training or i == depth - 1:
-                logits_by_layer.append(self.cls_heads[i](content))
+                logits_by_layer.append(within_range(self.cls_heads[i](content)))
                 boxes_by_layer.append((delta + inverse_sigmoid(boxes)).sigmoid())
             # the same value, but a gradient reaches no further back than this layer
             boxes = (delta + inverse_sigmoid(anchors)).sigmoid()

@@ -1,6 +1,6 @@
 """Small building blocks that several parts share. Not registered: they are no choices of a config."""
 
-from .attention import ConcatenatedCrossAttention, SeparatedSelfAttention
+from .attention import ConcatenatedCrossAttention, SelfAttention, SeparatedSelfAttention
 from .conv import ConvNormAct
 from .deformable_attention import DeformableAttention
 from .mlp import MLP
@@ -11,6 +11,7 @@ __all__ = [
     'ConcatenatedCrossAttention',
     'ConvNormAct',
     'DeformableAttention',
+    'SelfAttention',
     'SeparatedSelfAttention',
     'as_tokens',
 ]

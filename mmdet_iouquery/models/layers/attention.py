@@ -6,7 +6,31 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core import within_range
 from ...structures import DenseAttention
+
+
+class SelfAttention(nn.MultiheadAttention):
+    """Self-attention: the position is added to queries and keys; values are content.
+
+    Parameters, their names and their initial weights are those of torch's ``MultiheadAttention``. The call differs: it
+    never makes the attention weights, and projections stay inside float16's range.
+    """
+
+    def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
+        super().__init__(embed_dims, num_heads, dropout=dropout, batch_first=True)
+
+    def forward(  # type: ignore[override]
+        self, content: Tensor, position: Tensor, attention_mask: Tensor | None = None
+    ) -> Tensor:
+        """content (B, Q, D) and position (B, Q, D) or (Q, D) to (B, Q, D).
+
+        ``attention_mask`` (Q, Q) bool, True = may not attend.
+        """
+        wide, allowed = 2 * self.embed_dim, None if attention_mask is None else ~attention_mask
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        query, key = F.linear(content + position, weight[:wide], bias[:wide]).chunk(2, dim=-1)
+        return _attend(self, query, key, F.linear(content, weight[wide:], bias[wide:]), allowed)
 
 
 class SeparatedSelfAttention(nn.Module):
@@ -26,19 +50,13 @@ class SeparatedSelfAttention(nn.Module):
 
     def forward(self, content: Tensor, query_pos: Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """content and query_pos (B, Q, D) to (B, Q, D); ``attention_mask`` (Q, Q) bool, True = may not attend."""
-        query, key, value = (
-            part.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-            for part in (
-                self.q_content(content) + self.q_pos(query_pos),
-                self.k_content(content) + self.k_pos(query_pos),
-                self.value(content),
-            )
+        return _attend(
+            self,
+            self.q_content(content) + self.q_pos(query_pos),
+            self.k_content(content) + self.k_pos(query_pos),
+            self.value(content),
+            None if attention_mask is None else ~attention_mask,
         )
-        allowed = None if attention_mask is None else ~attention_mask
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0
-        )
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
 
 
 class ConcatenatedCrossAttention(nn.Module):
@@ -77,12 +95,12 @@ class ConcatenatedCrossAttention(nn.Module):
         ``padding`` (B, N) bool, True = is not read.
         """
         query, key = self._query_key(content, query_pos, query_sine, tokens, token_pos)
-        value = self.value(tokens).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
+        value = within_range(self.value(tokens)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         allowed = None if padding is None else ~padding[:, None, None, :]
         attended = F.scaled_dot_product_attention(
             query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0
         )
-        return self.out_proj(attended.transpose(1, 2).flatten(2))
+        return within_range(self.out_proj(attended.transpose(1, 2).flatten(2)))
 
     def attention(
         self,
@@ -113,8 +131,21 @@ class ConcatenatedCrossAttention(nn.Module):
 
     def _side_by_side(self, content: Tensor, position: Tensor) -> Tensor:
         """(B, N, D) twice to (B, H, N, 2 D / H)."""
-        heads = (part.unflatten(-1, (self.num_heads, -1)) for part in (content, position))
+        heads = (within_range(part).unflatten(-1, (self.num_heads, -1)) for part in (content, position))
         return torch.cat([*heads], dim=-1).transpose(1, 2)
+
+
+def _attend(
+    module: SelfAttention | SeparatedSelfAttention, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None
+) -> Tensor:
+    """Projected query, key and value (B, Q, D) through the module's heads and output projection: (B, Q, D)."""
+    query, key, value = (
+        within_range(part).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
+    )
+    attended = F.scaled_dot_product_attention(
+        query, key, value, attn_mask=allowed, dropout_p=module.dropout if module.training else 0.0
+    )
+    return within_range(module.out_proj(attended.transpose(1, 2).flatten(2)))
 
 
 def _checked_heads(embed_dims: int, num_heads: int) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import OrderedDict
 
 from mmcv.cnn import build_activation_layer, build_norm_layer
-from torch import nn
+from torch import Tensor, nn
+
+from ...core import within_range
 
 
 class ConvNormAct(nn.Sequential):
@@ -32,3 +34,8 @@ class ConvNormAct(nn.Sequential):
         if act_cfg is not None:
             parts['act'] = build_activation_layer(act_cfg)
         super().__init__(parts)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self:
+            x = within_range(part(x))
+        return x

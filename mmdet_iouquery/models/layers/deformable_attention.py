@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ...core import multi_scale_deformable_attention
+from ...core import as_float, multi_scale_deformable_attention, within_range
 from ...structures import Memory, SampledAttention
 
 
@@ -49,18 +49,20 @@ class DeformableAttention(nn.Module):
 
     def forward(self, query: Tensor, boxes: Tensor, memory: Memory) -> Tensor:
         """query (B, Q, D) and boxes (B, Q, 4), in the frame of ``memory.extent``, to (B, Q, D)."""
-        value = self.value_proj(memory.tokens)
+        value = within_range(self.value_proj(memory.tokens))
         if memory.padding is not None:
             value = value.masked_fill(memory.padding.unsqueeze(-1), 0.0)
         value = value.unflatten(-1, (self.shape[0], -1))
         locations, weights = self.sampling(query, boxes, memory)
-        return self.output_proj(multi_scale_deformable_attention(value, memory.spatial_shapes, locations, weights))
+        attended = multi_scale_deformable_attention(value, memory.spatial_shapes, locations, weights)
+        return within_range(self.output_proj(attended))
 
     def sampling(self, query: Tensor, boxes: Tensor, memory: Memory) -> SampledAttention:
         """The points that are read, and with what weight; arguments as for a call."""
         num_heads, num_levels, num_points = self.shape
-        offsets = self.sampling_offsets(query).unflatten(-1, (*self.shape, 2))
-        weights = self.attention_weights(query).unflatten(-1, (num_heads, num_levels * num_points)).softmax(-1)
+        offsets = as_float(within_range(self.sampling_offsets(query))).unflatten(-1, (*self.shape, 2))
+        scores = as_float(within_range(self.attention_weights(query)))
+        weights = scores.unflatten(-1, (num_heads, num_levels * num_points)).softmax(-1)
         if memory.extent is not None:  # sampling works in the frame of the maps
             boxes = boxes * memory.extent.repeat(1, 2).unsqueeze(1)
         centre, size = boxes[:, :, None, None, None].split(2, dim=-1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...core import within_range
+
 
 class MLP(nn.Module):
     """``num_layers`` linear layers with ReLU between them: (..., in) to (..., out).
@@ -25,5 +27,5 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = F.relu(layer(x))
-        return self.layers[-1](x)
+            x = F.relu(within_range(layer(x)))
+        return within_range(self.layers[-1](x))

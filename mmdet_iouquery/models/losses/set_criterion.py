@@ -13,6 +13,7 @@ from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
 from ...core import (
+    as_float,
     box_cxcywh_to_xyxy,
     box_iou_elementwise,
     complete_box_iou_elementwise,
@@ -190,7 +191,7 @@ def _built(loss: Any) -> nn.Module:
 
 def _float(predictions: Predictions) -> Predictions:
     """In single precision at least: half precision is too coarse for costs and losses."""
-    return Predictions(*(x.float() if x.dtype in (torch.float16, torch.bfloat16) else x for x in predictions))
+    return Predictions(*map(as_float, predictions))
 
 
 def _every_layer(pairs: tuple[Tensor, Tensor, Tensor], num_layers: int) -> Pairs:

@@ -11,8 +11,8 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...core import sine_position_encoding_2d
-from ..layers import ConvNormAct, as_tokens
+from ...core import sine_position_encoding_2d, within_range
+from ..layers import ConvNormAct, SelfAttention, as_tokens
 
 
 class AIFI(nn.Module):
@@ -57,7 +57,7 @@ class AIFILayer(nn.Module):
 
     def __init__(self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float) -> None:
         super().__init__()
-        self.self_attn = nn.MultiheadAttention(embed_dims, num_heads, dropout=dropout, batch_first=True)
+        self.self_attn = SelfAttention(embed_dims, num_heads, dropout)
         self.linear1 = nn.Linear(embed_dims, feedforward_channels)
         self.linear2 = nn.Linear(feedforward_channels, embed_dims)
         self.norm1 = nn.LayerNorm(embed_dims)
@@ -66,11 +66,10 @@ class AIFILayer(nn.Module):
 
     def forward(self, tokens: Tensor, position: Tensor) -> Tensor:
         """(B, N, D) and (N, D) to (B, N, D)."""
-        query = tokens + position
-        attended = self.self_attn(query, query, value=tokens, need_weights=False)[0]
-        tokens = self.norm1(tokens + self.dropout(attended))
-        hidden = self.dropout(F.gelu(self.linear1(tokens)))
-        return self.norm2(tokens + self.dropout(self.linear2(hidden)))
+        attended = self.self_attn(tokens, position)
+        tokens = self.norm1(within_range(tokens + self.dropout(attended)))
+        hidden = self.dropout(F.gelu(within_range(self.linear1(tokens))))
+        return self.norm2(within_range(tokens + self.dropout(within_range(self.linear2(hidden)))))
 
 
 class RepVGGBlock(nn.Module):
@@ -83,7 +82,7 @@ class RepVGGBlock(nn.Module):
         self.act = build_activation_layer(act_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(self.conv1(x) + self.conv2(x))
+        return self.act(within_range(self.conv1(x) + self.conv2(x)))
 
 
 class Fusion(nn.Module):
@@ -103,7 +102,7 @@ class Fusion(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         x = torch.cat(maps, dim=1)
-        return self.conv3(self.bottlenecks(self.conv1(x)) + self.conv2(x))
+        return self.conv3(within_range(self.bottlenecks(self.conv1(x)) + self.conv2(x)))
 
 
 @MODELS.register_module()
@@ -202,7 +201,7 @@ class HybridEncoder(BaseModule):
             raise ValueError(
                 f'HybridEncoder was built for maps of {self.in_channels} channels and was given {channels}'
             )
-        maps = [proj(x) for proj, x in zip(self.input_proj, inputs[self.start_level :])]
+        maps = [proj(within_range(x)) for proj, x in zip(self.input_proj, inputs[self.start_level :])]
         for level, encoder in zip(self.encoder_levels, self.encoder):
             maps[level] = encoder(maps[level])
         outputs = self._bottom_up(self._top_down(maps))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
-from ...core import gather_tokens, grid_anchors, top_tokens
+from ...core import as_float, gather_tokens, grid_anchors, top_tokens, within_range
 from ...structures import Memory, Predictions, Queries, Selection
 from ..layers import MLP
 
@@ -70,15 +70,15 @@ class EncoderTokenSelector(BaseModule):
             extent=memory.extent,
             device=memory.tokens.device,
         )
-        tokens = self.memory_norm(self.memory_proj(memory.tokens * valid.to(memory.tokens.dtype)))
-        logits, iou_logits = self.cls_head(tokens), self.predict_iou(tokens)
+        tokens = self.memory_norm(within_range(self.memory_proj(memory.tokens * valid.to(memory.tokens.dtype))))
+        logits, iou_logits = within_range(self.cls_head(tokens)), self.predict_iou(tokens)
         score = self.rank_score(logits.detach(), None if iou_logits is None else iou_logits.detach())
         index = top_tokens(score, num_queries or self.num_queries, memory.padding)
 
         # the box head is a chain of small layers: run it on the chosen tokens alone
         chosen, logits = gather_tokens(tokens, index), gather_tokens(logits, index)
         anchors_unact = gather_tokens(anchors_unact.expand(len(index), -1, -1), index)
-        boxes_unact = self.bbox_head(chosen) + anchors_unact.to(chosen.dtype)
+        boxes_unact = as_float(self.bbox_head(chosen)) + anchors_unact
         return Selection(
             Queries(self._content(chosen), boxes_unact.detach()),
             encoder=Predictions(logits[None], boxes_unact.sigmoid()[None]),

@@ -7,6 +7,7 @@ from typing import Any
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from ...core import within_range
 from .encoder_tokens import EncoderTokenSelector
 
 
@@ -30,7 +31,7 @@ class ScoreTimesIoUQuerySelector(EncoderTokenSelector):
         self.iou_head = nn.Linear(embed_dims, 1)
 
     def predict_iou(self, tokens: Tensor) -> Tensor:
-        return self.iou_head(tokens).squeeze(-1)
+        return within_range(self.iou_head(tokens)).squeeze(-1)
 
     def rank_score(self, logits: Tensor, iou_logits: Tensor | None) -> Tensor:
         assert iou_logits is not None

@@ -1,0 +1,27 @@
+"""Half precision: what has to be computed in single precision, and what has to be kept inside the range of float16."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+FLOAT16_MAX = 65504.0
+"""The largest finite number of float16."""
+
+
+def as_float(x: Tensor) -> Tensor:
+    """``x`` in single precision, if it is in half precision (float16 or bfloat16); otherwise as it is.
+
+    For what half precision is too coarse for: just below 1, numbers are 1 / 2048 apart in float16 and 1 / 256 in
+    bfloat16, which is more than two pixels of a picture of 640.
+    """
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def within_range(x: Tensor) -> Tensor:
+    """``x`` with float16's infinities replaced by its largest finite numbers; other types are returned as they are.
+
+    A sum past 65504 is infinite in float16, and the next difference of infinities NaN. Held there instead, it is only a
+    very large number, which the next norm brings back.
+    """
+    return x.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX) if x.dtype == torch.float16 else x
