@@ -22,13 +22,15 @@ def targets_of(samples: SampleList, num_classes: int, *, by_image: bool = False)
         by_image: normalise by each image's own width and height instead.
 
     Raises:
-        ValueError: a label outside [0, num_classes), naming the image. Labels on an accelerator are not looked at,
-            as that would make it wait; what the data set's files hold is checked before training starts.
+        ValueError: a label outside [0, num_classes) or a box with NaN or infinity, naming the image. What lies on an
+            accelerator is not looked at, as that would make it wait; what the data set's files hold is checked before
+            training starts.
     """
     labels, boxes = [], []
     for sample in samples:
         instances = sample.gt_instances
         _check_labels(instances.labels, num_classes, sample)
+        _check_boxes(get_box_tensor(instances.bboxes), sample)
         height, width = sample.metainfo['img_shape' if by_image else 'batch_input_shape'][:2]
         boxes_px = get_box_tensor(instances.bboxes).float()
         boxes.append(box_xyxy_to_cxcywh(boxes_px / boxes_px.new_tensor([width, height, width, height])))
@@ -41,12 +43,24 @@ def _check_labels(labels: Tensor, num_classes: int, sample: object) -> None:
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
-        where = getattr(sample, 'img_path', None) or 'an image'
+        where = _name(sample)
         wrong = high if high >= num_classes else low
         raise ValueError(
             f'{where} has the label {wrong}, but the model has num_classes={num_classes}, labels '
             f'0..{num_classes - 1}; make num_classes equal the length of the data set\'s metainfo "classes"'
         )
+
+
+def _check_boxes(boxes: Tensor, sample: object) -> None:
+    if boxes.device.type == 'cpu' and not bool(boxes.isfinite().all()):
+        raise ValueError(
+            f'{_name(sample)} has the box {boxes[~boxes.isfinite().all(-1)][0].tolist()}, which is not finite; correct '
+            'the annotation, or drop such boxes in the pipeline with FilterAnnotations'
+        )
+
+
+def _name(sample: object) -> str:
+    return getattr(sample, 'img_path', None) or 'an image'
 
 
 def padding_of(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+
 from mmdet.registry import MODELS
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import nn
 
@@ -23,7 +26,7 @@ class ContrastiveDenoising(BaseModule):
         num_classes: C.
         embed_dims: width D of the queries.
         num_denoising: positives to aim at; never more, and at most as many negatives, whatever the number of boxes: an
-            image with more gives a random choice of them.
+            image with more gives a random choice of them, which is said once in the log.
         contrastive: with negatives, which are to be called background.
         num_groups: groups of each image's boxes; None: as many as ``num_denoising`` has room for.
         label_noise_ratio: half of it is the probability that a label is replaced by a random one.
@@ -63,6 +66,7 @@ class ContrastiveDenoising(BaseModule):
         self.label_noise_ratio = label_noise_ratio
         self.box_noise_scale = box_noise_scale
         self.box_noise = box_noise
+        self._said_crowded = False
         # the last row stands for padding: zero, and never trained
         self.label_embedding = nn.Embedding(num_classes + 1, embed_dims, padding_idx=num_classes)
 
@@ -72,6 +76,7 @@ class ContrastiveDenoising(BaseModule):
         There are always some: a batch without boxes gives padding, so that its losses have the same names and the same
         parameters take part as in any other.
         """
+        self._say_crowded(max(targets.counts, default=0))
         layout = denoising_layout(
             targets.counts,
             self.num_denoising,
@@ -90,3 +95,14 @@ class ContrastiveDenoising(BaseModule):
         )
         queries = Queries(self.label_embedding(labels), boxes_unact)
         return DenoisingQueries(queries, layout.attention_mask(num_queries), layout.pairs, layout.num_groups)
+
+    def _say_crowded(self, count: int) -> None:
+        room = self.num_denoising // (self.num_groups or 1)
+        if count > room and not self._said_crowded:
+            self._said_crowded = True
+            print_log(
+                f'a picture has {count} boxes, more than denoising has room for ({room}): of such pictures a random '
+                'choice is denoised each time, and all are matched; num_denoising sets the room (said once)',
+                logger='current',
+                level=logging.WARNING,
+            )

@@ -56,7 +56,8 @@ class PerImageAssigner:
         for layer, (logits, boxes) in enumerate(zip(*predictions)):
             start = 0
             for image, count in enumerate(targets.counts):
-                given = InstanceData(scores=logits[image], bboxes=box_cxcywh_to_xyxy(boxes[image]))
+                scores, boxes_of_image = _or_far_off(logits[image], -1e4), _or_far_off(boxes[image], 1e4)
+                given = InstanceData(scores=scores, bboxes=box_cxcywh_to_xyxy(boxes_of_image))
                 truth = InstanceData(labels=labels[image], bboxes=boxes_xyxy[image])
                 assigned = self.assigner.assign(given, truth, img_meta={'img_shape': (1, 1)}).gt_inds
                 query = torch.nonzero(assigned > 0).squeeze(1)
@@ -64,3 +65,8 @@ class PerImageAssigner:
                 columns.append([*place, query, start + assigned[query] - 1])
                 start += count
         return Pairs(*(torch.cat(parts) for parts in zip(*columns)))
+
+
+def _or_far_off(x: torch.Tensor, value: float) -> torch.Tensor:
+    """``x`` (Q, ...) with ``value`` in every row that is not finite, so that no such cost reaches the solver."""
+    return torch.where(x.isfinite().all(-1, keepdim=True), x, value)
