@@ -22,7 +22,7 @@ from .denoising import DenoisingLayout, denoising_layout, noisy_truth
 from .matching import MatchCosts, hungarian_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range
-from .selection import gather_tokens, top_detections, top_tokens
+from .selection import gather_tokens, top_detections, top_tokens, without_overlaps
 from .varifocal import varifocal_loss
 
 __all__ = [
@@ -51,4 +51,5 @@ __all__ = [
     'top_tokens',
     'varifocal_loss',
     'within_range',
+    'without_overlaps',
 ]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .boxes import box_iou_elementwise
+
 
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """The rows ``index`` (B, Q) of ``tokens`` (B, N, D), as (B, Q, D)."""
@@ -37,3 +39,18 @@ def top_detections(logits: Tensor, max_per_image: int) -> tuple[Tensor, Tensor, 
     flat = logits.flatten(1).sigmoid()
     scores, index = flat.topk(min(max_per_image, flat.shape[1]), dim=1)
     return scores, index % num_classes, torch.div(index, num_classes, rounding_mode='floor')
+
+
+def without_overlaps(boxes_xyxy: Tensor, threshold: float) -> Tensor:
+    """Which boxes (K, 4), best first, stay when each takes away all later ones that overlap it by more than an IoU.
+
+    Returns:
+        (K,) bool. Worked out on the host, since each decision waits for those before.
+    """
+    boxes = boxes_xyxy.detach().cpu()
+    overlapping = box_iou_elementwise(boxes[:, None], boxes[None]) > threshold
+    kept = torch.ones(len(boxes), dtype=torch.bool)
+    for row in range(len(boxes)):
+        if kept[row]:
+            kept[row + 1 :] &= ~overlapping[row, row + 1 :]
+    return kept.to(boxes_xyxy.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from mmdet_iouquery.core import gather_tokens, top_detections, top_tokens
+from mmdet_iouquery.core import gather_tokens, top_detections, top_tokens, without_overlaps
 
 
 @pytest.mark.parametrize('num_classes', [1, 2, 80])
@@ -45,6 +45,15 @@ def test_excluded_tokens_come_last() -> None:
     excluded = torch.tensor([[True, False, True, False]])
     assert top_tokens(score, 2, excluded).tolist() == [[3, 1]]
     assert set(top_tokens(score, 4, excluded)[0, 2:].tolist()) == {0, 2}
+
+
+def test_overlaps_by_hand() -> None:
+    """The second overlaps the first by 1/2, the third the second by 5/7, and the first by 1/3 only."""
+    boxes = torch.tensor([[0.0, 0.0, 3.0, 1.0], [1.0, 0.0, 4.0, 1.0], [1.5, 0.0, 4.5, 1.0], [8.0, 0.0, 9.0, 1.0]])
+    assert without_overlaps(boxes, 0.4).tolist() == [True, False, True, True]
+    assert without_overlaps(boxes, 0.3).tolist() == [True, False, False, True]
+    assert without_overlaps(boxes, 0.5).tolist() == [True, True, False, True]
+    assert without_overlaps(boxes[:0], 0.5).tolist() == []
 
 
 def test_gather_tokens() -> None:

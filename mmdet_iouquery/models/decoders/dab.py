@@ -19,7 +19,7 @@ from ...core import (
 from ...structures import Memory, Predictions, Queries
 from ..layers import MLP, ConcatenatedCrossAttention, DeformableAttention, SeparatedSelfAttention
 from .deformable import DeformableDecoderLayer
-from .heads import class_head, resolve_depth
+from .heads import class_head, resolve_depth, run_layer
 
 QUERY_SCALES = ('cond_elewise', 'cond_scalar', 'fix_elewise')
 CROSS_ATTENTIONS = ('dense', 'deformable')
@@ -99,6 +99,7 @@ class DABDecoder(BaseModule):
         share_cls_head, share_bbox_head: one head for all layers, or one each.
         detach_anchors: False lets gradients run through all layers' anchors, for the ablation.
         temperature, memory_temperature: of the sine codes of anchors; and of tokens, where the memory brings no codes.
+        with_cp: recompute the layers for their gradients, which takes less memory and more time.
 
     Raises:
         ValueError: an unknown ``cross_attention`` or ``query_scale``, an ``embed_dims`` that does not fit.
@@ -125,6 +126,7 @@ class DABDecoder(BaseModule):
         detach_anchors: bool = True,
         temperature: float = 10000.0,
         memory_temperature: float = 20.0,
+        with_cp: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -139,6 +141,7 @@ class DABDecoder(BaseModule):
         self.num_levels = num_levels
         self.dense = cross_attention == 'dense'
         self.detach_anchors = detach_anchors
+        self.with_cp = with_cp
         self.temperature, self.memory_temperature = temperature, memory_temperature
         if self.dense:
             self.layers = nn.ModuleList(
@@ -242,7 +245,8 @@ class DABDecoder(BaseModule):
         query_pos = queries.at(self.query_pos_head(sine.to(content.dtype)))
         scale = self._scale(index, content)
         if not self.dense:
-            return layer(content, query_pos * scale, anchors, memory, attention_mask)
+            query_pos = query_pos * scale
+            return run_layer(layer, content, query_pos, anchors, memory, attention_mask, with_cp=self.with_cp)
         query_sine = sine[..., : self.embed_dims] * scale
         if self.ref_hw_head is not None:
             ratio = as_float(self.ref_hw_head(content)).sigmoid() / anchors[..., 2:].clamp(min=1e-6)
@@ -251,7 +255,8 @@ class DABDecoder(BaseModule):
             # a very thin anchor's ratio is beyond float16, to which autocast would bring it
             query_sine = query_sine.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX)
         query_sine = query_sine.to(content.dtype)
-        return layer(content, query_pos, query_sine, memory, token_pos, attention_mask)
+        inputs = (content, query_pos, query_sine, memory, token_pos, attention_mask)
+        return run_layer(layer, *inputs, with_cp=self.with_cp)
 
     def _scale(self, index: int, content: Tensor) -> Tensor | float:
         if isinstance(self.query_scale, nn.Embedding):

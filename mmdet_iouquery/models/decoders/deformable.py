@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ...core import as_float, inverse_sigmoid, within_range
 from ...structures import Memory, Predictions, Queries
 from ..layers import MLP, DeformableAttention, SelfAttention
-from .heads import class_head, resolve_depth
+from .heads import class_head, resolve_depth, run_layer
 
 
 class DeformableDecoderLayer(nn.Module):
@@ -63,6 +63,7 @@ class DeformableDecoder(BaseModule):
         num_heads, feedforward_channels, dropout: of the layers.
         num_levels: maps in the memory.
         num_points: sampling points a head and level.
+        with_cp: recompute the layers for their gradients, which takes less memory and more time.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class DeformableDecoder(BaseModule):
         num_levels: int = 3,
         num_points: int = 4,
         dropout: float = 0.0,
+        with_cp: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.num_classes = num_classes
         self.num_levels = num_levels
+        self.with_cp = with_cp
         self.layers = nn.ModuleList(
             DeformableDecoderLayer(embed_dims, num_heads, feedforward_channels, num_levels, num_points, dropout)
             for _ in range(num_layers)
@@ -130,7 +133,7 @@ class DeformableDecoder(BaseModule):
             # the first anchors come as the selector gives them: the encoder's detached, learned ones to be trained
             anchors = boxes.detach() if self.training and i > 0 else boxes
             query_pos = queries.at(self.query_pos_head(anchors.to(content.dtype)))
-            content = layer(content, query_pos, anchors, memory, attention_mask)
+            content = run_layer(layer, content, query_pos, anchors, memory, attention_mask, with_cp=self.with_cp)
             delta = as_float(self.bbox_heads[i](content))
             if self.training or i == depth - 1:
                 logits_by_layer.append(within_range(self.cls_heads[i](content)))

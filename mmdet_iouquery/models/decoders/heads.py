@@ -1,9 +1,13 @@
-"""What decoders' heads have in common."""
+"""What decoders have in common."""
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from mmengine.model import bias_init_with_prob
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 
 def class_head(embed_dims: int, num_classes: int) -> nn.Linear:
@@ -11,6 +15,13 @@ def class_head(embed_dims: int, num_classes: int) -> nn.Linear:
     head = nn.Linear(embed_dims, num_classes)
     nn.init.constant_(head.bias, bias_init_with_prob(0.01))
     return head
+
+
+def run_layer(layer: nn.Module, *inputs: Any, with_cp: bool) -> Tensor:
+    """A layer's output; ``with_cp``: what it computes on the way is forgotten, and computed again for the gradient."""
+    if with_cp and layer.training and torch.is_grad_enabled():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return layer(*inputs)
 
 
 def resolve_depth(num_layers: int | None, available: int) -> int:

@@ -12,7 +12,7 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...core import top_detections
+from ...core import top_detections, without_overlaps
 from ...structures import Decoded, Memory
 from ..frames import boxes_in_px, keep_selected, padding_of, targets_of
 from ..layers import ConvNormAct, as_tokens
@@ -68,7 +68,7 @@ class RTDETRHead(BaseModule):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         self.num_classes = num_classes
-        self.prediction_settings = PredictionSettings.from_cfg(test_cfg)
+        self.prediction_settings = PredictionSettings.from_cfg(test_cfg, num_classes)
         self.input_proj = nn.ModuleList(
             ConvNormAct(channels, embed_dims, 1, norm_cfg=norm_cfg or {'type': 'BN'}) for channels in in_channels
         )
@@ -149,10 +149,14 @@ class RTDETRHead(BaseModule):
         boxes_px = boxes_px.clamp(min=0).minimum(limit)
         if rescale:
             boxes_px = boxes_px / boxes_px.new_tensor([*meta['scale_factor']] * 2)
-        if self.prediction_settings.score_thr > 0:
-            keep = scores > self.prediction_settings.score_thr
-            boxes_px, scores, labels = boxes_px[keep], scores[keep], labels[keep]
-        return InstanceData(bboxes=boxes_px, scores=scores, labels=labels)
+        found = InstanceData(bboxes=boxes_px, scores=scores, labels=labels)
+        settings = self.prediction_settings
+        if settings.score_thr:
+            thresholds = scores.new_tensor(settings.score_thr)
+            found = found[found.scores > (thresholds[labels] if thresholds.dim() else thresholds)]
+        if settings.overlap_thr is not None:
+            found = found[without_overlaps(found.bboxes, settings.overlap_thr)]
+        return found
 
 
 def _build(cfg: dict, **shared: Any) -> nn.Module:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from mmdet.models.losses import QualityFocalLoss
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
@@ -24,14 +27,27 @@ class IoUVarifocalLoss(QualityFocalLoss):
         gamma: how fast easy negatives fade.
         reduction: 'none', 'mean' or 'sum' over the predictions; 'none' gives (N,), summed over the classes.
         loss_weight: factor on the result.
+        class_weight: one factor for each class, on all its terms, as for rare classes that lag; None: 1 for all.
+
+    Raises:
+        ValueError: a ``class_weight`` that is negative or not finite; at the first call, one of another length than C.
     """
 
     def __init__(
-        self, alpha: float = 0.75, gamma: float = 2.0, reduction: str = 'mean', loss_weight: float = 1.0
+        self,
+        alpha: float = 0.75,
+        gamma: float = 2.0,
+        reduction: str = 'mean',
+        loss_weight: float = 1.0,
+        class_weight: Sequence[float] | None = None,
     ) -> None:
         super().__init__(beta=gamma, reduction=reduction, loss_weight=loss_weight)
         self.alpha = alpha
         self.gamma = gamma
+        weights = None if class_weight is None else torch.tensor([*class_weight], dtype=torch.float32)
+        if weights is not None and not bool((weights >= 0).all() & weights.isfinite().all()):
+            raise ValueError(f'class_weight must be finite numbers of at least 0, got {class_weight}')
+        self.register_buffer('class_weight', weights, persistent=False)
 
     def forward(
         self,
@@ -46,5 +62,10 @@ class IoUVarifocalLoss(QualityFocalLoss):
         ``weight`` (N,) multiplies each prediction's loss; ``avg_factor`` replaces N in the mean.
         """
         labels, quality = target
-        loss = varifocal_loss(pred, labels, quality, alpha=self.alpha, gamma=self.gamma).sum(-1)
-        return self.loss_weight * weight_reduce_loss(loss, weight, reduction_override or self.reduction, avg_factor)
+        loss = varifocal_loss(pred, labels, quality, alpha=self.alpha, gamma=self.gamma)
+        if self.class_weight is not None:
+            if len(self.class_weight) != pred.shape[-1]:
+                raise ValueError(f'class_weight has {len(self.class_weight)} numbers for {pred.shape[-1]} classes')
+            loss = loss * self.class_weight
+        reduction = reduction_override or self.reduction
+        return self.loss_weight * weight_reduce_loss(loss.sum(-1), weight, reduction, avg_factor)

@@ -10,7 +10,9 @@ from helpers import random_batch, sample, shipped_config, small_detector
 from mmdet.registry import MODELS
 from torch import nn
 
+from mmdet_iouquery.core import box_cxcywh_to_xyxy
 from mmdet_iouquery.models.dense_heads.prediction_settings import PredictionSettings
+from mmdet_iouquery.structures import Predictions
 
 SIZE = (128, 128)
 
@@ -148,6 +150,66 @@ def test_score_threshold_and_limit() -> None:
     assert torch.equal(best.bboxes, everything.bboxes[:7])
 
 
+def test_thresholds_by_class(detector: nn.Module) -> None:
+    """Each class has its own; equal ones are one for all."""
+    images, samples = random_batch([0], *SIZE)
+    head = detector.eval().bbox_head
+    found = []
+    with torch.no_grad():
+        x = detector.extract_feat(images)
+        (everything,) = head.predict(x, samples)
+        median = everything.scores.median().item()
+        for threshold in (median, [median] * 5, [median, 0.0, 0.999, 0.0, median]):
+            head.prediction_settings = PredictionSettings.from_cfg({'score_thr': threshold}, 5)
+            found += head.predict(x, samples)
+    head.prediction_settings = PredictionSettings()
+    assert torch.equal(found[0].scores, found[1].scores) and 0 < len(found[0]) < len(everything)
+    kept = everything.labels.new_tensor([0, 4])[:, None] == everything.labels
+    kept = (kept.any(0) & (everything.scores > median)) | (everything.labels == 1) | (everything.labels == 3)
+    assert torch.equal(found[2].bboxes, everything.bboxes[kept])
+
+
+def test_overlapping_detections_collapse_only_when_asked(detector: nn.Module) -> None:
+    """With one box said by every query, whatever the class."""
+    images, samples = random_batch([0], *SIZE)
+    head = detector.eval().bbox_head
+    logits, boxes = torch.randn(1, 1, 30, 5), torch.tensor([0.5, 0.5, 0.4, 0.4]).expand(1, 1, 30, 4).clone()
+    boxes[:, :, 7:9, 0] = 0.2  # overlaps the others by 1/7: 0.1 of 0.7
+    handle = head.decoder.register_forward_hook(lambda *_: Predictions(logits, boxes))
+    counts = []
+    with torch.no_grad():
+        x = detector.extract_feat(images)
+        for threshold in (None, 0.5, 1.0, 0.1):
+            head.prediction_settings = PredictionSettings.from_cfg({'overlap_thr': threshold}, 5)
+            (found,) = head.predict(x, samples)
+            counts.append(len(found))
+            assert found.scores[0] == logits.max().sigmoid()
+    handle.remove()
+    head.prediction_settings = PredictionSettings()
+    assert counts == [150, 2, 150, 1]
+
+
+def test_a_crowd_is_found_by_as_many_queries(detector: nn.Module) -> None:
+    """600 boxes, each said surely by one query: all come out, none twice."""
+    images, _ = random_batch([0], *SIZE)
+    grid = torch.cartesian_prod(torch.arange(20.0), torch.arange(30.0))
+    truth = torch.stack([(grid[:, 0] + 0.5) / 20, (grid[:, 1] + 0.5) / 30], 1)
+    boxes = torch.cat([truth, torch.full((600, 2), 0.03)], 1)
+    labels = torch.randint(5, (600,))
+    logits = torch.where(torch.nn.functional.one_hot(labels, 5).bool(), 9.0, -9.0)
+    head = detector.eval().bbox_head
+    handle = head.decoder.register_forward_hook(lambda *_: Predictions(logits[None, None], boxes[None, None]))
+    head.prediction_settings = PredictionSettings(max_per_img=600)
+    with torch.no_grad():
+        (found,) = head.predict(detector.extract_feat(images), [sample([], [], SIZE)])
+    handle.remove()
+    head.prediction_settings = PredictionSettings()
+    wanted = box_cxcywh_to_xyxy(boxes) * torch.tensor([SIZE[1], SIZE[0]] * 2)
+    order = [rows[:, 0].mul(1000).add(rows[:, 1]).argsort() for rows in (found.bboxes, wanted)]
+    torch.testing.assert_close(found.bboxes[order[0]], wanted[order[1]])
+    assert torch.equal(found.labels[order[0]], labels[order[1]])
+
+
 def test_padding_holds_no_query(detector: nn.Module) -> None:
     """A 128 x 64 picture in a 128 x 128 input: queries start inside, boxes end inside."""
     images, samples = torch.zeros(1, 3, *SIZE), [sample([], [], SIZE, img_shape=(128, 64))]
@@ -175,15 +237,17 @@ def test_bad_labels_are_named_before_they_do_harm(detector: nn.Module) -> None:
         ({'max_per_image': 3}, r"\['max_per_image'\].*max_per_img"),
         ({'score_thr': 1.5}, 'score_thr must lie in'),
         ({'num_queries': 0}, 'num_queries must be at least 1'),
+        ({'score_thr': [0.1, 0.2]}, 'score_thr has 2 numbers for 5 classes'),
+        ({'overlap_thr': 1.5}, 'overlap_thr must lie in'),
     ],
 )
 def test_wrong_test_cfg(cfg: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        PredictionSettings.from_cfg(cfg)
+        PredictionSettings.from_cfg(cfg, num_classes=5)
 
 
 def test_keys_of_other_heads_are_passed_over() -> None:
-    assert PredictionSettings.from_cfg({'nms': {'type': 'nms'}, 'nms_pre': 1000}) == PredictionSettings()
+    assert PredictionSettings.from_cfg({'nms': {'type': 'nms'}, 'nms_pre': 1000}, 5) == PredictionSettings()
 
 
 def test_building_leaves_the_config_alone() -> None:

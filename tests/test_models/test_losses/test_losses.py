@@ -32,6 +32,24 @@ def test_varifocal_as_mmdets_heads_call_it() -> None:
     torch.testing.assert_close(loss(logits, (labels, quality), reduction_override='none'), 3 * rows)
 
 
+def test_class_weights() -> None:
+    """A weight scales the terms of its class, of positives and negatives, and no other; ones change no bit."""
+    logits, labels, quality = torch.randn(6, 4), torch.tensor([0, 4, 4, 2, 4, 3]), torch.rand(6)
+
+    def rows(class_weight: list[float] | None) -> torch.Tensor:
+        loss = MODELS.build({'type': 'IoUVarifocalLoss', 'class_weight': class_weight})
+        assert not loss.state_dict(), 'a checkpoint has the same keys with weights and without'
+        return loss(logits, (labels, quality), reduction_override='none')
+
+    assert torch.equal(rows([1.0] * 4), rows(None))
+    terms = varifocal_loss(logits, labels, quality, alpha=0.75, gamma=2.0)
+    torch.testing.assert_close(rows([1.0, 1.0, 5.0, 1.0]) - rows(None), 4 * terms[:, 2])
+    with pytest.raises(ValueError, match='class_weight has 3 numbers for 4 classes'):
+        rows([1.0, 2.0, 3.0])
+    with pytest.raises(ValueError, match='class_weight must be finite numbers of at least 0'):
+        rows([1.0, -2.0, 3.0, 1.0])
+
+
 def perfect(scale: float = 12.0) -> tuple[Predictions, Targets]:
     """Two images, 2 and 1 boxes; queries 3, 1 and 2 predict them exactly and surely, in both layers."""
     targets = Targets(torch.tensor([1, 0, 2]), torch.rand(3, 4) * 0.4 + 0.2, (2, 1))
