@@ -43,4 +43,4 @@ if not _is_doctor_run():
         compat.install_ops_stand_in()
         from . import engine, evaluation, models  # noqa: F401
         from .checkpoints import initializer  # noqa: F401
-        from .datasets import transforms  # noqa: F401
+        from .datasets import loading, seeded_batches, transforms  # noqa: F401

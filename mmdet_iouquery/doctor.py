@@ -1,7 +1,8 @@
 """``python -m mmdet_iouquery.doctor``: what is installed, what is missing, what will be slow, and how to mend it.
 
 :func:`gather` looks at the machine, :func:`examine` judges what it saw and touches nothing, :func:`render` prints it.
-The exit status is 0 when training can run and 1 when it cannot.
+The exit status is 0 when training can run and 1 when it cannot. ``doctor data CONFIG`` looks at the data instead, see
+:mod:`mmdet_iouquery.datasets.inspection_command`.
 """
 
 from __future__ import annotations
@@ -361,9 +362,15 @@ def to_json(report: Report) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the doctor and return the exit status."""
-    parser = argparse.ArgumentParser(prog='python -m mmdet_iouquery.doctor', description='Check the installation.')
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ['data']:
+        return _data(given[1:])
+    parser = argparse.ArgumentParser(
+        prog='python -m mmdet_iouquery.doctor',
+        description='Check the installation; or, as `doctor data CONFIG`, the data that a config names.',
+    )
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
-    as_json = parser.parse_args(arguments).json
+    as_json = parser.parse_args(given).json
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what imported packages print does not belong into the report
             report = examine(gather())
@@ -372,6 +379,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     print(to_json(report) if as_json else render(report))
     return 0 if report.can_train else 1
+
+
+def _data(arguments: Sequence[str]) -> int:
+    """The data doctor, which needs what training needs: where that is missing, the other doctor says what."""
+    try:
+        compat.install_ops_stand_in()
+        from .datasets.inspection_command import main as look_at_data
+        from .engine.detector import read_config
+    except ImportError as error:
+        print(f'error: {error}; `python -m mmdet_iouquery.doctor` says what is missing', file=sys.stderr)
+        return 2
+    return look_at_data(read_config, arguments)
 
 
 if __name__ == '__main__':

@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 
 from mmdet_iouquery import doctor
+from mmdet_iouquery.datasets import build_digits, find_coco_set
 from mmdet_iouquery.doctor import Facts, Torch
+from mmdet_iouquery.engine.quickstart import config_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PLAIN = {'numpy': '2.2.6', 'pycocotools': '2.0.11', 'scipy': '1.17.1', 'opencv-python': '4.12.0.88'}
@@ -236,3 +238,30 @@ def test_this_environment_can_train() -> None:
     report = json.loads(result.stdout)
     errors = [item for item in report['findings'] if item['level'] == 'error']
     assert (result.returncode, report['can_train'], errors) == (0, True, [])
+
+
+def run_data_doctor(*arguments: str, options: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, *options, '-m', 'mmdet_iouquery.doctor', 'data', *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_the_data_doctor_looks_at_what_a_config_names(tmp_path: Path) -> None:
+    """As a user starts it, on a set with a validation picture cut short; see tests/test_datasets/test_inspection.py."""
+    data = find_coco_set(build_digits(tmp_path / 'digits', num_train=6, num_val=3, image_size=96, progress=False))
+    config = tmp_path / 'config.py'
+    config.write_text(config_text(data, iters=4, image_size=64))
+    good = run_data_doctor(str(config), '--workers', '2', '--json')
+    assert good.returncode == 0, good.stderr[-2000:]
+    assert [one['images_looked_at'] for one in json.loads(good.stdout)['sets']] == [6, 3]
+
+    picture = sorted(data.val_images.iterdir())[0]
+    picture.write_bytes(picture.read_bytes()[:-50])
+    bad = run_data_doctor(str(config), '--workers', '2')
+    assert bad.returncode == 1 and 'Traceback' not in bad.stderr
+    assert f'{picture.name}: the file is cut short' in bad.stdout
+
+
+def test_without_any_package_the_data_doctor_sends_to_the_other() -> None:
+    result = run_data_doctor('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', options=('-S',))
+    assert result.returncode == 2 and 'Traceback' not in result.stderr and result.stdout == ''
+    assert '`python -m mmdet_iouquery.doctor` says what is missing' in result.stderr

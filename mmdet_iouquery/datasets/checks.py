@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .coco_report import CocoReport, check_class_list, check_coco
+from .coco_json import read_coco
+from .coco_report import CheckedSet, CocoReport, check_class_list, check_coco, check_label_order, read_checked
 
-__all__ = ['CocoReport', 'check_class_list', 'check_coco', 'check_config']
+__all__ = ['CocoReport', 'check_class_list', 'check_coco', 'check_config', 'checked_sets']
 
 _PARTS = ('train', 'val', 'test')
 # Below these keys num_classes counts something else: ImageNet's classes, foreground or not, stuff.
@@ -23,10 +24,12 @@ _OTHER_CLASSES = frozenset({'backbone', 'rpn_head', 'semantic_head', 'data_prepr
 
 
 @dataclass(frozen=True)
-class _CocoSet:
+class ConfigSet:
     """One CocoDataset of a config with its paths joined; ``image_dir`` is None where it is remote."""
 
     where: str
+    part: str
+    pipeline: tuple[Mapping[str, Any], ...]
     ann_file: str
     image_dir: str | None
     classes: tuple[str, ...]
@@ -53,23 +56,26 @@ def check_config(cfg: Mapping[str, Any]) -> list[CocoReport]:
             sets, ``num_classes`` that is not their length, an evaluator whose file is missing, or one that the model
             does not give what it needs.
     """
+    return [checked.report for _, checked in checked_sets(cfg)]
+
+
+def checked_sets(cfg: Mapping[str, Any]) -> list[tuple[ConfigSet, CheckedSet]]:
+    """As :func:`check_config`, with what was read of each distinct set."""
     sets = [one for part in _PARTS for one in _coco_sets(cfg, part)]
     _check_same_classes(sets)
     if sets:
         _check_num_classes(cfg.get('model') or {}, sets[0])
     evaluator_files = {part: _evaluator_files(cfg, part) for part in _PARTS[1:]}
     _check_keeps_selected(cfg)
-    reports: dict[tuple[Any, ...], CocoReport] = {}
+    found: dict[tuple[Any, ...], tuple[ConfigSet, CheckedSet]] = {}
     for one in sets:
         key = (one.ann_file, one.image_dir, one.filter_empty, one.min_size, one.need_boxes)
-        if key not in reports:
-            reports[key] = _report(one, evaluator_files.get(one.where.split('_')[0], []))
-    found = list(reports.values())
-    _check_label_order(found)
-    return found
+        if key not in found:
+            found[key] = one, _checked(one, evaluator_files.get(one.part, []))
+    return list(found.values())
 
 
-def _coco_sets(cfg: Mapping[str, Any], part: str) -> Iterator[_CocoSet]:
+def _coco_sets(cfg: Mapping[str, Any], part: str) -> Iterator[ConfigSet]:
     loader = cfg.get(f'{part}_dataloader') or {}
     evaluators = _as_list(cfg.get(f'{part}_evaluator'))
     submits = bool(evaluators) and all(evaluator.get('format_only', False) for evaluator in evaluators)
@@ -84,8 +90,10 @@ def _coco_sets(cfg: Mapping[str, Any], part: str) -> Iterator[_CocoSet]:
         image_dir = _joined(root, prefix['img'])
         classes, source = _classes_of(node, where)
         filters = {} if node.get('test_mode', False) else node.get('filter_cfg') or {}
-        yield _CocoSet(
+        yield ConfigSet(
             where=where,
+            part=part,
+            pipeline=tuple(_as_list(node.get('pipeline'))),
             ann_file=ann_file,
             image_dir=None if _is_remote(image_dir) else image_dir or '.',
             classes=classes,
@@ -105,11 +113,11 @@ def _datasets(node: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _datasets(child, f'{where}.datasets[{index}]')
     elif node.get('dataset') is not None:
         yield from _datasets(node['dataset'], f'{where}.dataset')
-    elif _type_name(node) == 'CocoDataset':
+    elif type_name(node) == 'CocoDataset':
         yield where, node
 
 
-def _type_name(node: Mapping[str, Any]) -> str:
+def type_name(node: Mapping[str, Any]) -> str:
     """Name of the class that a config entry asks for, without scope. New-style configs give the class itself."""
     kind = node.get('type', '')
     return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
@@ -151,7 +159,7 @@ def _classes_of(node: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], s
         raise InputError(f'{place}: {error}') from error
 
 
-def _check_same_classes(sets: list[_CocoSet]) -> None:
+def _check_same_classes(sets: list[ConfigSet]) -> None:
     for other in sets[1:]:
         first = sets[0]
         if other.classes == first.classes:
@@ -164,7 +172,7 @@ def _check_same_classes(sets: list[_CocoSet]) -> None:
         )
 
 
-def _check_num_classes(model: Mapping[str, Any], first: _CocoSet) -> None:
+def _check_num_classes(model: Mapping[str, Any], first: ConfigSet) -> None:
     for place, value in _num_classes(model, 'model'):
         if value != len(first.classes):
             raise InputError(
@@ -192,7 +200,7 @@ def _evaluator_files(cfg: Mapping[str, Any], part: str) -> list[str]:
     files = []
     for evaluator in _as_list(cfg.get(f'{part}_evaluator')):
         path = evaluator.get('ann_file')
-        if _type_name(evaluator) != 'CocoMetric' or not isinstance(path, str) or _is_remote(path):
+        if type_name(evaluator) != 'CocoMetric' or not isinstance(path, str) or _is_remote(path):
             continue
         if not os.path.isfile(path):
             raise InputError(
@@ -207,7 +215,7 @@ def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
     """QuerySelectionMetric needs a model that tells of its queries."""
     for part in _PARTS[1:]:
         named = any(
-            _type_name(evaluator) == 'QuerySelectionMetric' for evaluator in _as_list(cfg.get(f'{part}_evaluator'))
+            type_name(evaluator) == 'QuerySelectionMetric' for evaluator in _as_list(cfg.get(f'{part}_evaluator'))
         )
         if named and not ((cfg.get('model') or {}).get('test_cfg') or {}).get('keep_selected'):
             raise InputError(
@@ -216,9 +224,9 @@ def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
             )
 
 
-def _report(one: _CocoSet, evaluator_files: list[str]) -> CocoReport:
+def _checked(one: ConfigSet, evaluator_files: list[str]) -> CheckedSet:
     try:
-        report = check_coco(
+        found = read_checked(
             one.ann_file,
             one.image_dir,
             one.classes,
@@ -227,25 +235,31 @@ def _report(one: _CocoSet, evaluator_files: list[str]) -> CocoReport:
             need_boxes=one.need_boxes,
             where=one.where,
         )
+        others = [path for path in evaluator_files if os.path.realpath(path) != os.path.realpath(one.ann_file)]
+        for path in others:  # CocoMetric turns labels into ids by the order of its own file
+            check_label_order(read_coco(path, need_annotations=False), one.classes)
     except InputError as error:
-        listed = f' (the class list is {one.classes_from})' if 'classes asked for' in str(error) else ''
+        of_list = 'classes asked for' in str(error) or str(error).startswith('the class list')
+        listed = f' (the class list is {one.classes_from})' if of_list else ''
         raise InputError(f'{one.where}: {error}{listed}') from error
-    if report.without_iscrowd and one.need_boxes and not one.where.startswith('train'):
+    report = found.report
+    if one.need_boxes and one.part != 'train':
+        _check_evaluable(one, found)
+    extra = tuple(f'the evaluator reads another file than the dataset: {path}' for path in others)
+    return replace(found, report=replace(report, warnings=report.warnings + extra), remarks=found.remarks + extra)
+
+
+def _check_evaluable(one: ConfigSet, found: CheckedSet) -> None:
+    """What COCO's evaluation, which comes hours later, needs over and above training."""
+    report = found.report
+    if report.without_iscrowd:
         raise InputError(
             f"{one.where}: {report.without_iscrowd} annotations of {report.ann_file} lack 'iscrowd', at which COCO's "
             'evaluation stops with a KeyError; add iscrowd=0 to each'
         )
-    others = [path for path in evaluator_files if os.path.realpath(path) != os.path.realpath(one.ann_file)]
-    extra = tuple(f'the evaluator reads another file than the dataset: {path}' for path in others)
-    return replace(report, warnings=report.warnings + extra)
-
-
-def _check_label_order(reports: list[CocoReport]) -> None:
-    """CocoDataset numbers labels in each file's own order, so files in different orders would mix the classes up."""
-    for report in reports[1:]:
-        if report.label_order != reports[0].label_order:
-            raise InputError(
-                f'{reports[0].ann_file} and {report.ann_file} list their categories in different orders, by which '
-                'CocoDataset numbers labels: a class would get one number in training and another in the other set; '
-                'write the categories of both in the same order'
-            )
+    words = [number for number in found.annotation_ids if not isinstance(number, (int, float))]
+    if words:
+        raise InputError(
+            f"{one.where}: {len(words)} annotations of {report.ann_file} have an id that is no number, at which COCO's "
+            f'evaluation stops; number them from 1 (found: {words[0]!r})'
+        )

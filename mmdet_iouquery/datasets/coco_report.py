@@ -36,7 +36,6 @@ class CocoReport:
         ignored: Annotations that carry ``ignore``, which CocoDataset drops too.
         beyond_border: Boxes kept though they reach over the image's border by more than 2 px.
         dropped: Annotations of the file's categories that the class list leaves out, by name.
-        label_order: The classes in the file's order, by which CocoDataset numbers the labels.
         without_iscrowd: Annotations that lack ``iscrowd``; COCO's evaluation stops at the first.
         warnings: One sentence each.
     """
@@ -53,7 +52,6 @@ class CocoReport:
     ignored: int
     beyond_border: int
     dropped: dict[str, int]
-    label_order: tuple[str, ...]
     without_iscrowd: int
     warnings: tuple[str, ...] = ()
 
@@ -65,6 +63,31 @@ class CocoReport:
             '  boxes per class: ' + ', '.join(f'{name} {count}' for name, count in self.class_counts.items()),
         ]
         return '\n'.join(lines + [f'  warning: {warning}' for warning in self.warnings])
+
+
+@dataclass(frozen=True)
+class CheckedSet:
+    """A set that passed, for whoever looks further.
+
+    Attributes:
+        report: What was counted.
+        remarks: Its warnings that are not about single boxes.
+        arrays: Its annotations, one row each.
+        annotation_ids: Their ids.
+        wanted: (A,) bool, annotations of the class list's categories.
+        file_names: Of the images, as the JSON has them.
+        image_dir: The folder that they are relative to; None where it is remote.
+        categories: The file's categories.
+    """
+
+    report: CocoReport
+    remarks: tuple[str, ...]
+    arrays: CocoArrays
+    annotation_ids: tuple[object, ...]
+    wanted: np.ndarray
+    file_names: tuple[str, ...]
+    image_dir: Path | None
+    categories: tuple[str, ...]
 
 
 def check_coco(
@@ -89,13 +112,36 @@ def check_coco(
         where: What asks for the set; for the report.
 
     Raises:
-        InputError: The JSON is missing, broken or not COCO; ids or numbers are wrong; a class isn't in the file; image
-            files are missing; no image or no usable box is left.
+        InputError: The JSON is missing, broken or not COCO; ids or numbers are wrong; a class isn't in the file, or the
+            list isn't in the file's order; image files are missing; no image or no usable box is left.
     """
+    return read_checked(
+        ann_file,
+        image_dir,
+        classes,
+        filter_empty=filter_empty,
+        min_size=min_size,
+        need_boxes=need_boxes,
+        where=where,
+    ).report
+
+
+def read_checked(
+    ann_file: str | os.PathLike[str],
+    image_dir: str | os.PathLike[str] | None,
+    classes: Sequence[str],
+    *,
+    filter_empty: bool,
+    min_size: int,
+    need_boxes: bool,
+    where: str,
+) -> CheckedSet:
+    """As :func:`check_coco`, with what was read."""
     names = check_class_list(classes)
     coco = read_coco(ann_file, need_annotations=need_boxes)
     arrays = coco_arrays(coco)
     _check_classes_exist(coco, names)
+    check_label_order(coco, names)
     if image_dir is not None:
         _check_files_exist(coco, Path(image_dir))
     report = _count(coco, arrays, names, filter_empty, min_size, where)
@@ -110,7 +156,17 @@ def check_coco(
             f'{coco.path}: filter_cfg (filter_empty_gt={filter_empty}, min_size={min_size}) leaves none of its '
             f"{report.images} images; lower min_size or correct the images' width and height"
         )
-    return replace(report, warnings=tuple(_warnings(coco, arrays, report, need_boxes)))
+    remarks = tuple(_set_warnings(coco, report, need_boxes))
+    return CheckedSet(
+        report=replace(report, warnings=(*_box_warnings(coco, arrays, report), *remarks)),
+        remarks=remarks,
+        arrays=arrays,
+        annotation_ids=tuple(annotation['id'] for annotation in coco.annotations),
+        wanted=_wanted(coco, arrays, names),
+        file_names=tuple(str(image['file_name']) for image in coco.images),
+        image_dir=None if image_dir is None else Path(image_dir),
+        categories=coco.classes,
+    )
 
 
 def check_class_list(classes: Sequence[str]) -> tuple[str, ...]:
@@ -145,6 +201,17 @@ def _check_classes_exist(coco: CocoFile, names: tuple[str, ...]) -> None:
         f'{coco.path} lacks {len(absent)} of the {len(names)} classes asked for: {_listed(absent)}{hint} '
         f'It has {_listed(coco.classes, 20)}; name those in metainfo=dict(classes=(...))'
     )
+
+
+def check_label_order(coco: CocoFile, names: Sequence[str]) -> None:
+    """Raise InputError where the class list is not in the file's order, by which CocoDataset and CocoMetric count."""
+    order = tuple(name for name in coco.classes if name in names)
+    if order != tuple(names):
+        raise InputError(
+            f'the class list is not in the order of {coco.path}, by which CocoDataset and CocoMetric number labels: '
+            f'detections would get wrong names, without a word; write classes=({_listed(order, len(order))}) for every '
+            "set, or bring the file's categories into the order of the list"
+        )
 
 
 def _listed(names: Sequence[object], shown: int = _SHOWN) -> str:
@@ -185,8 +252,7 @@ def _count(
 ) -> CocoReport:
     categories, images = len(coco.categories), len(coco.images)
     degenerate = arrays.degenerate()
-    is_class = np.array([name in names for name in coco.classes], dtype=bool)
-    wanted = is_class[arrays.category_rows]
+    wanted = _wanted(coco, arrays, names)
     usable = wanted & ~degenerate & ~arrays.ignored
     counts = dict(zip(coco.classes, np.bincount(arrays.category_rows[usable], minlength=categories).tolist()))
     others = np.bincount(arrays.category_rows[~wanted], minlength=categories).tolist()
@@ -206,12 +272,16 @@ def _count(
         ignored=int(arrays.ignored.sum()),
         beyond_border=int((usable & arrays.beyond_border(_BORDER_TOLERANCE)).sum()),
         dropped={name: count for name, count in zip(coco.classes, others) if name not in names},
-        label_order=tuple(name for name in coco.classes if name in names),
         without_iscrowd=sum('iscrowd' not in annotation for annotation in coco.annotations),
     )
 
 
-def _warnings(coco: CocoFile, arrays: CocoArrays, report: CocoReport, need_boxes: bool) -> Iterator[str]:
+def _wanted(coco: CocoFile, arrays: CocoArrays, names: Sequence[str]) -> np.ndarray:
+    """(A,) bool: annotations of the class list's categories."""
+    return np.array([name in names for name in coco.classes], dtype=bool)[arrays.category_rows]
+
+
+def _box_warnings(coco: CocoFile, arrays: CocoArrays, report: CocoReport) -> Iterator[str]:
     if report.degenerate:
         ids = [coco.annotations[row]['id'] for row in np.flatnonzero(arrays.degenerate())]
         yield (
@@ -222,6 +292,9 @@ def _warnings(coco: CocoFile, arrays: CocoArrays, report: CocoReport, need_boxes
         yield f'{report.ignored} annotations are marked ignore; training drops them'
     if report.beyond_border:
         yield f'{report.beyond_border} boxes reach over the border of their image; they are kept'
+
+
+def _set_warnings(coco: CocoFile, report: CocoReport, need_boxes: bool) -> Iterator[str]:
     if report.dropped:
         total = sum(report.dropped.values())
         listed = ', '.join(f'{name!r} {count}' for name, count in list(report.dropped.items())[:_SHOWN])
@@ -232,10 +305,10 @@ def _warnings(coco: CocoFile, arrays: CocoArrays, report: CocoReport, need_boxes
     without = [name for name, count in report.class_counts.items() if not count]
     if without and need_boxes:
         yield f'{len(without)} of {len(report.class_counts)} classes have no box: {_listed(without)}'
-    if report.label_order != tuple(report.class_counts):
+    if need_boxes and any(annotation['id'] == 0 for annotation in coco.annotations):
         yield (
-            'the class list is not in the order of the file, by which CocoDataset numbers labels, so detections would '
-            f'be shown under wrong names; write classes=({_listed(report.label_order, 20)})'
+            "an annotation has the id 0, which COCO's evaluation takes for 'none': its box counts as missed, however "
+            'well it is found; number annotations from 1'
         )
     if report.without_iscrowd:
         yield f"{report.without_iscrowd} annotations lack 'iscrowd', which COCO's evaluation needs; add iscrowd=0"

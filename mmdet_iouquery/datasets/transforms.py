@@ -5,6 +5,28 @@ from __future__ import annotations
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
+from mmdet.structures.bbox import autocast_box_type
+
+
+@TRANSFORMS.register_module()
+class CleanBoxes(BaseTransform):
+    """Cut boxes at the picture's border and drop those of which nothing is left, as RT-DETR's authors do on loading.
+
+    Without it a box over the border would grow onto what an expansion puts around the picture. Boxes that are turned
+    inside out or hold NaN are dropped too.
+    """
+
+    @autocast_box_type()
+    def transform(self, results: dict) -> dict:
+        """Clean ``gt_bboxes``, and with them labels, masks and flags, by ``img_shape``."""
+        boxes = results['gt_bboxes']
+        boxes.clip_(results['img_shape'])
+        # no comparison with NaN is true
+        keep = ((boxes.widths > 0) & (boxes.heights > 0)).numpy()
+        for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_masks', 'gt_ignore_flags'):
+            if key in results:
+                results[key] = results[key][keep]
+        return results
 
 
 @TRANSFORMS.register_module()

@@ -117,7 +117,8 @@ model = dict(
 )
 
 resize = dict(type='Resize', scale=image_scale, keep_ratio=False, interpolation='bilinear', backend='pillow')
-load, annotations = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)
+annotations = dict(type='LoadAnnotations', with_bbox=True)
+at_least_1_px = dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False)
 meta_keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
 train_dataloader = dict(
     dataset=dict(
@@ -125,7 +126,13 @@ train_dataloader = dict(
         metainfo=dict(classes=classes),
         ann_file={str(coco.train_ann)!r},
         data_prefix=dict(img={str(coco.train_images)!r}),
-        pipeline=[load, annotations, resize, dict(type='PackDetInputs')],
+        pipeline=[
+            dict(type='LoadCheckedImage', on_error='skip'),
+            annotations,
+            resize,
+            at_least_1_px,
+            dict(type='PackDetInputs'),
+        ],
     )
 )
 val_dataloader = dict(
@@ -134,7 +141,13 @@ val_dataloader = dict(
         metainfo=dict(classes=classes),
         ann_file={str(coco.val_ann)!r},
         data_prefix=dict(img={str(coco.val_images)!r}),
-        pipeline=[load, resize, annotations, dict(type='PackDetInputs', meta_keys=meta_keys)],
+        pipeline=[
+            dict(type='LoadImageFromFile'),
+            dict(type='CheckImage'),
+            resize,
+            annotations,
+            dict(type='PackDetInputs', meta_keys=meta_keys),
+        ],
     )
 )
 test_dataloader = val_dataloader

@@ -147,9 +147,11 @@ def test_categories_outside_the_class_list(made: Made) -> None:
 
 
 def test_class_list_in_another_order_than_the_file(made: Made) -> None:
-    report = made.check(classes=('ox', 'dog', 'cat'))
-    assert report.label_order == CLASSES
-    assert "write classes=('cat', 'dog', 'ox')" in report.warnings[0]
+    with pytest.raises(InputError, match=r"not in the order of .*ann\.json.* write classes=\('cat', 'dog', 'ox'\)"):
+        made.check(classes=('ox', 'dog', 'cat'))
+    with pytest.raises(InputError, match=r"write classes=\('cat', 'ox'\)"):
+        made.check(classes=('ox', 'cat'))
+    assert made.check(classes=('cat', 'ox')).class_counts == {'cat': 2, 'ox': 1}
 
 
 def test_missing_iscrowd(made: Made) -> None:
@@ -420,7 +422,18 @@ def _rewrite(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 def test_categories_in_different_orders(cfg: dict[str, Any], tmp_path: Path) -> None:
     _rewrite(tmp_path / 'val/ann.json', lambda content: content['categories'].reverse())
-    with pytest.raises(InputError, match=r'train/ann\.json and .*val/ann\.json list their categories in different'):
+    with pytest.raises(InputError, match=r'val_dataloader.dataset: the class list is not in the order of .*val/ann'):
+        check_config(cfg)
+
+
+def test_the_evaluators_own_file_in_another_order(cfg: dict[str, Any], tmp_path: Path) -> None:
+    """CocoMetric turns labels into category ids by the order of the file that it reads."""
+    other = tmp_path / 'val/evaluated.json'
+    other.write_text((tmp_path / 'val/ann.json').read_text())
+    cfg['val_evaluator'] = dict(type='CocoMetric', ann_file=str(other))
+    assert 'the evaluator reads another file' in check_config(cfg)[1].warnings[-1]
+    _rewrite(other, lambda content: content['categories'].reverse())
+    with pytest.raises(InputError, match=r'val_dataloader.dataset: the class list is not in the order of .*evaluated'):
         check_config(cfg)
 
 
@@ -429,6 +442,22 @@ def test_missing_iscrowd_stops_evaluation_only(cfg: dict[str, Any], tmp_path: Pa
     assert "lack 'iscrowd'" in check_config(cfg)[0].warnings[0]
     _rewrite(tmp_path / 'val/ann.json', lambda content: content['annotations'][0].pop('iscrowd'))
     with pytest.raises(InputError, match=r"val_dataloader\.dataset: 1 annotations of .* lack 'iscrowd'"):
+        check_config(cfg)
+
+
+def test_annotation_ids_that_evaluation_cannot_tell_from_none_or_not_read(cfg: dict[str, Any], tmp_path: Path) -> None:
+    """COCO's evaluation writes the id of what a detection found into an array of numbers, in which 0 says nothing."""
+
+    def renamed(number: Any) -> Callable[[dict[str, Any]], None]:
+        return lambda content: content['annotations'][0].update(id=number)
+
+    for part in ('train', 'val'):
+        _rewrite(tmp_path / part / 'ann.json', renamed(0))
+    assert 'counts as missed' in check_config(cfg)[1].warnings[0]
+    _rewrite(tmp_path / 'train/ann.json', renamed('b12'))
+    check_config(cfg)  # training does not mind
+    _rewrite(tmp_path / 'val/ann.json', renamed('a11'))
+    with pytest.raises(InputError, match=r"val_dataloader.dataset: 1 annotations .* number them from 1 \(found: 'a11'"):
         check_config(cfg)
 
 

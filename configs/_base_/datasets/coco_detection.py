@@ -10,8 +10,9 @@ resize = dict(type='Resize', scale=image_scale, keep_ratio=False, interpolation=
 drop_small_boxes = dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False)
 
 train_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='LoadCheckedImage', on_error='skip', backend_args=backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='CleanBoxes'),
     dict(type='PhotoMetricDistortion'),
     dict(type='Expand', mean=[0, 0, 0], to_rgb=True, ratio_range=(1, 4), prob=0.5),
     dict(type='RandomApply', transforms=dict(type='MinIoURandomCrop'), prob=0.8),
@@ -24,6 +25,7 @@ train_pipeline = [
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile', backend_args=backend_args),
+    dict(type='CheckImage', backend_args=backend_args),
     resize,
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
@@ -33,8 +35,8 @@ train_dataloader = dict(
     batch_size=2,
     num_workers=4,
     persistent_workers=True,
-    drop_last=True,
     sampler=dict(type='DefaultSampler', shuffle=True),
+    batch_sampler=dict(type='SeededBatchSampler', drop_last=True),
     dataset=dict(
         type=dataset_type,
         data_root=data_root,

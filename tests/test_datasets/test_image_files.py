@@ -1,0 +1,186 @@
+"""Every kind of file is decoded to the colours it means, and none that is cut or damaged is decoded at all."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+
+import cv2
+import numpy as np
+import pytest
+from picture_files import UPRIGHT_AGAIN, as_pillow, encoded, half_of_zeros, picture, turned
+from PIL import Image
+
+from mmdet_iouquery.datasets import image_files
+from mmdet_iouquery.datasets.image_files import ImageError, decode, fault
+
+RGB = picture()
+GREY = RGB.convert('L')
+ALPHA = RGB.copy()
+ALPHA.putalpha(GREY)
+FLIPPED = RGB.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def with_marker_removed(data: bytes, marker: bytes) -> bytes:
+    """A JPEG without one of its segments."""
+    start = data.index(marker)
+    return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big') :]
+
+
+ADOBE = encoded(RGB.convert('CMYK'), 'JPEG', quality=95)  # inks stored inverted, and marked so
+PLAIN = {
+    'jpeg': encoded(RGB, 'JPEG'),
+    'progressive jpeg': encoded(RGB, 'JPEG', progressive=True),
+    'jpeg with restart markers': encoded(RGB, 'JPEG', restart_marker_blocks=1),
+    'grey jpeg': encoded(GREY, 'JPEG'),
+    'cmyk jpeg, adobe': ADOBE,
+    'cmyk jpeg, unmarked': with_marker_removed(ADOBE, b'\xff\xee'),
+    'cmyk tiff': encoded(RGB.convert('CMYK'), 'TIFF'),
+    'png': encoded(RGB, 'PNG'),
+    'grey png': encoded(GREY, 'PNG'),
+    'bilevel png': encoded(RGB.convert('1'), 'PNG'),
+    'palette png': encoded(RGB.convert('P'), 'PNG'),
+    'palette png, transparent': encoded(RGB.convert('P'), 'PNG', transparency=3),
+    'png with alpha': encoded(ALPHA, 'PNG'),
+    'grey png with alpha': encoded(ALPHA.convert('LA'), 'PNG'),
+    'animated png': encoded(RGB, 'PNG', save_all=True, append_images=[FLIPPED]),
+    'gif': encoded(RGB.convert('P'), 'GIF'),
+    'animated gif': encoded(RGB.convert('P'), 'GIF', save_all=True, append_images=[FLIPPED.convert('P')]),
+    'webp': encoded(RGB, 'WEBP', lossless=True),
+    'webp with alpha': encoded(ALPHA, 'WEBP', lossless=True),
+    'animated webp': encoded(RGB, 'WEBP', lossless=True, save_all=True, append_images=[FLIPPED]),
+    'bmp': encoded(RGB, 'BMP'),
+    'palette bmp': encoded(RGB.convert('P'), 'BMP'),
+    'tiff': encoded(RGB, 'TIFF'),
+    'packed tiff': encoded(RGB, 'TIFF', compression='tiff_lzw'),
+    'ppm': encoded(RGB, 'PPM'),
+    'one pixel': encoded(picture(1, 1), 'JPEG'),
+    'very wide': encoded(picture(10000, 20), 'JPEG'),
+    'very tall': encoded(picture(20, 10000), 'PNG'),
+}
+
+
+@pytest.mark.parametrize('kind', PLAIN)
+def test_colours_are_those_that_pillow_sees(kind: str) -> None:
+    """Of an animation, the first frame. CMYK may differ by one: the two round their products differently."""
+    image, expected = decode(PLAIN[kind]), as_pillow(PLAIN[kind])
+    assert image.dtype == np.uint8 and image.shape == expected.shape
+    difference = np.abs(image.astype(int) - expected).max()
+    assert difference <= (1 if 'cmyk' in kind else 0)
+
+
+@pytest.mark.parametrize('extension', ['.png', '.tiff'])
+def test_16_bits_are_scaled_to_8(extension: str) -> None:
+    """Not clipped: 0..65535 becomes 0..255, in a TIFF's colours rounded. Pillow, which clips, is no measure here."""
+    deep = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+    for samples in (deep, np.dstack([deep, deep[::-1], deep.T])):
+        data = cv2.imencode(extension, samples)[1].tobytes()
+        expected = samples >> 8 if samples.ndim == 3 else np.dstack([samples >> 8] * 3)
+        assert np.abs(decode(data).astype(int) - expected).max() <= (extension == '.tiff' and samples.ndim == 3)
+
+
+def test_floating_point_samples_are_refused() -> None:
+    """What range they have is not agreed; OpenCV's versions make different pictures of them, or none."""
+    for samples in (np.random.rand(8, 8).astype(np.float32), np.random.rand(8, 8, 3).astype(np.float32)):
+        with pytest.raises(ImageError, match='samples are float32; only whole numbers'):
+            decode(cv2.imencode('.tiff', samples)[1].tobytes())
+
+
+def test_a_turned_picture_is_set_upright() -> None:
+    for orientation, back in UPRIGHT_AGAIN.items():
+        expected = np.asarray(RGB.transpose(back))[..., ::-1]
+        np.testing.assert_array_equal(decode(turned(RGB, orientation, 'PNG')), expected)
+
+
+def test_the_annotated_size_decides_between_turned_and_stored() -> None:
+    data = turned(RGB, 6, 'PNG')
+    stored = np.asarray(RGB)[..., ::-1]
+    np.testing.assert_array_equal(decode(data, (48, 32)), stored)
+    np.testing.assert_array_equal(decode(data, (32.0, 48.0)), np.asarray(RGB.transpose(UPRIGHT_AGAIN[6]))[..., ::-1])
+    with pytest.raises(ImageError, match=r'the picture is 32 x 48 px, but its annotation says 48 x 33'):
+        decode(data, (48, 33))
+    with pytest.raises(ImageError, match=r'the picture is 48 x 32 px, but its annotation says 32 x 48'):
+        decode(PLAIN['jpeg'], (32, 48))
+
+
+CHECKED = ('jpeg', 'progressive jpeg', 'jpeg with restart markers', 'png', 'animated png', 'gif', 'webp', 'tiff', 'bmp')
+
+
+@pytest.mark.parametrize('kind', [*CHECKED, 'packed tiff', 'ppm', 'animated webp', 'animated gif'])
+def test_a_file_cut_anywhere_is_refused(kind: str) -> None:
+    data = PLAIN[kind]
+    for length in {0, 1, 12, 100, len(data) // 3, len(data) // 2, len(data) - 30, len(data) - 2, len(data) - 1}:
+        if length == len(data) - 1 and 'gif' in kind:
+            continue  # the trailer alone is gone: the picture is whole
+        with pytest.raises(ImageError):
+            decode(data[: max(length, 0)])
+
+
+def test_the_reserved_but_unfilled_half_of_a_jpeg_is_seen() -> None:
+    """OpenCV and Pillow both make a picture of it, whose lower half is grey."""
+    data = half_of_zeros(encoded(picture(640, 480, blur=1), 'JPEG', quality=90))
+    assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (480, 640, 3)
+    assert as_pillow(data).shape == (480, 640, 3)
+    with pytest.raises(ImageError, match='cut short: the JPEG has no end'):
+        decode(data)
+
+
+def test_damage_at_a_marker_of_a_jpeg_is_seen() -> None:
+    data = bytearray(encoded(picture(64, 64, blur=1), 'JPEG'))
+    data[len(data) - 200 : len(data) - 198] = b'\xff\x3a'
+    with pytest.raises(ImageError, match=rf'JPEG data is broken at byte {len(data) - 200}'):
+        decode(bytes(data))
+
+
+def test_a_png_with_one_wrong_bit_is_seen_by_its_checksum() -> None:
+    data = bytearray(PLAIN['png'])
+    data[len(data) // 2] ^= 1
+    with pytest.raises(ImageError, match='wrong checksum of the PNG chunk at byte 33'):
+        decode(bytes(data))
+
+
+def test_what_follows_the_end_or_is_mere_comment_is_free() -> None:
+    """Cameras append second pictures and padding; a comment's checksum is no reason to lose a picture."""
+    for kind in ('jpeg', 'png', 'webp'):
+        np.testing.assert_array_equal(decode(PLAIN[kind] + b'\0' * 600 + b'more'), decode(PLAIN[kind]))
+    comment = b'tEXtwhat\0 ever'
+    chunk = (len(comment) - 4).to_bytes(4, 'big') + comment + (zlib.crc32(comment) ^ 1).to_bytes(4, 'big')
+    assert fault(PLAIN['png'][:33] + chunk + PLAIN['png'][33:]) is None
+
+
+def test_an_end_marker_within_a_thumbnail_does_not_count() -> None:
+    """The thumbnail in a JPEG's head has an end of its own."""
+    small = PLAIN['one pixel']
+    head = b'\xff\xe1' + (2 + len(small)).to_bytes(2, 'big') + small
+    whole = PLAIN['jpeg'][:2] + head + PLAIN['jpeg'][2:]
+    np.testing.assert_array_equal(decode(whole), decode(PLAIN['jpeg']))
+    with pytest.raises(ImageError, match='the JPEG has no end'):
+        decode(whole[: 2 + len(head)])
+
+
+@pytest.mark.parametrize(
+    ('data', 'reason'),
+    [
+        (b'', 'the file is empty'),
+        (b'<!DOCTYPE html><html>', r"cannot read it as a picture; it begins with b'<!DOCTYPE html>"),
+        (b'\xff\xd8\xff\xd9 and more', 'the JPEG ends before its picture begins'),
+        (b'\xff\xd8\xff\xe0\0\x04abcdefgh', 'no JPEG segment where one should begin, at byte 8'),
+    ],
+)
+def test_what_is_no_picture_is_refused_with_its_reason(data: bytes, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        decode(data)
+
+
+def test_without_pillow_opencv_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'PIL', None)
+    assert image_files.fault(PLAIN['tiff'][:-100]) is None
+    assert decode(PLAIN['tiff']).shape == (32, 48, 3)
+
+
+def test_a_picture_too_large_for_opencv_is_refused() -> None:
+    head = b'IHDR' + (1 << 20).to_bytes(4, 'big') + (1 << 20).to_bytes(4, 'big') + b'\x08\x02\0\0\0'
+    chunks = [head, b'IDAT' + zlib.compress(b'\0'), b'IEND']
+    body = b''.join((len(c) - 4).to_bytes(4, 'big') + c + zlib.crc32(c).to_bytes(4, 'big') for c in chunks)
+    with pytest.raises(ImageError, match=f'OpenCV {cv2.__version__}'):
+        decode(b'\x89PNG\r\n\x1a\n' + body)
