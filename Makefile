@@ -29,7 +29,7 @@ TEST_EXTRAS := quickstart,convert,test
 PARALLEL := -n logical --dist loadfile
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart demo test test-openmmlab test-mmdet test-ops test-demo lint doctor wheel clean distclean
+.PHONY: help setup quickstart demo test test-openmmlab test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -57,6 +57,12 @@ test: ## run the tests and print their coverage
 test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
 	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
 	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) $(ARGS)
+
+test-long: EXTRAS := $(TEST_EXTRAS)
+test-long: ## run what takes too long for every day: 50 kills, 10,000 fuzzed cases and more, memory, overfitting
+	$(SETUP)
+	@FAULT_KILLS=50 FUZZ_CASES=1000 LONG_TESTS=1 "$(RUN)" -m pytest $(PARALLEL) \
+	    tests/test_fuzz tests/test_long tests/test_engine/test_faults_kills.py $(ARGS)
 
 test-mmdet: EXTRAS := $(TEST_EXTRAS)
 test-mmdet: ## run mmdet's own tests with this package imported, and on the adapters (SOURCE=/path/to/mmdet/tree)

@@ -1,4 +1,8 @@
-"""The one error that this project raises for input that a person can mend."""
+"""What this project raises for a person to read, and the exit statuses of its command lines."""
+
+from __future__ import annotations
+
+import signal
 
 
 class InputError(ValueError):
@@ -7,3 +11,47 @@ class InputError(ValueError):
     The command lines in ``tools/`` print the message alone and leave with status 2; used as a library it is an ordinary
     ``ValueError``.
     """
+
+    status = 2
+
+
+class RunError(RuntimeError):
+    """A run that was asked for rightly cannot go on: the message says what happened and how to go on.
+
+    ``status`` is the exit status that the command lines leave with.
+    """
+
+    status = 1
+
+
+class NonFiniteError(RunError):
+    """Training met values that are not finite."""
+
+    status = 3
+
+
+class CheckpointWriteError(RunError):
+    """A checkpoint cannot be written: the disk is full, gone or faulty. Earlier checkpoints are as they were."""
+
+    status = 4
+
+
+class DataWorkerError(RunError):
+    """A process that loads data has died."""
+
+    status = 5
+
+
+class TrainingStopped(SystemExit):
+    """Training ended early because a signal asked for it.
+
+    A ``SystemExit``, so that a program that does not know it leaves with the same status, without a traceback: 128 and
+    the signal's number, as shells say it (SIGINT 130, SIGUSR1 138, SIGTERM 143 on Linux).
+    """
+
+    def __init__(self, signum: int, how: str) -> None:
+        super().__init__(128 + signum)
+        self.message = f'stopped by {signal.Signals(signum).name} {how}'
+
+    def __str__(self) -> str:
+        return self.message

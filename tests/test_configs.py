@@ -14,7 +14,7 @@ from mmengine.optim import build_optim_wrapper
 
 from mmdet_iouquery.config_files import config_names
 
-CONFIGS = [name for name in config_names() if name.startswith(('rtdetr/', 'quickstart/', 'ablations/'))]
+CONFIGS = [name for name in config_names() if name.startswith(('rtdetr/', 'quickstart/', 'ablations/', 'finetune/'))]
 """Those that are RT-DETR; ``test_cells.py`` has the others."""
 COCO = [name for name in CONFIGS if name.startswith('rtdetr/')]
 

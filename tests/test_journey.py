@@ -63,6 +63,7 @@ def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
 
     total = done + STEPS
     options = [f'train_cfg.max_iters={total}', f'train_cfg.val_interval={total}', 'default_hooks.logger.interval=1']
+    options += ['param_scheduler.0.end=2']
     resumed = tool('train', config, '--work-dir', work_dir, '--resume', '--cfg-options', *options)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert f'resuming from {saved}' in resumed.stdout
@@ -130,7 +131,7 @@ def test_mmdets_own_train_tool_runs_our_config(config: Path, tmp_path: Path) -> 
     """Started by mmdet's script, our parts come in by the config's one import line."""
     script = Path(importlib.util.find_spec('mmdet').origin).parent / '.mim' / 'tools' / 'train.py'
     arguments = [str(config), '--work-dir', str(tmp_path / 'run')]
-    arguments += ['--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    arguments += ['--cfg-options', 'train_cfg.max_iters=2', 'train_cfg.val_interval=2', 'param_scheduler.0.end=1']
     # the import stands in for compiled operators where mmcv has none, as mmdet does not start without
     code = f'import sys, runpy, mmdet_iouquery; sys.argv[1:] = {arguments!r}; '
     code += f'runpy.run_path({str(script)!r}, run_name="__main__")'

@@ -10,6 +10,14 @@ default_hooks = dict(
     # 'atomic' writes a checkpoint beside its name and renames it into place
     checkpoint=dict(type='CheckpointHook', interval=1, max_keep_ckpts=3, backend_args=dict(backend='atomic')),
     sampler_seed=dict(type='DistSamplerSeedHook'),
+    # resumed anywhere, a run goes on as it would have
+    repeatable=dict(type='RepeatableHook'),
+    # the run's phases in the log; a warm-up that is longer than the run is refused
+    schedule=dict(type='ScheduleHook'),
+    # gradients with inf or NaN never reach the weights
+    non_finite=dict(type='NonFiniteHook'),
+    # SIGTERM, SIGUSR1 or Ctrl-C: save after the running iteration, and stop
+    stop=dict(type='StopOnSignalHook'),
     visualization=dict(type='DetVisualizationHook'),
 )
 

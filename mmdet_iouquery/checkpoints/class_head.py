@@ -51,11 +51,11 @@ def select_classes(
     if not heads:
         raise InputError('there is no class head in the weights; --classes needs a whole detector, not a bare backbone')
     for key in heads:
-        _check_rows(key, len(state_dict[key]), len(source_classes), 0)
+        _check_rows(key, state_dict[key], len(source_classes), 0)
         selected[key] = _rows(state_dict[key], origin, _fresh_head_rows(state_dict[key], len(origin), generator))
     for key in (key for key in sorted(state_dict) if _LABEL_EMBEDDING.fullmatch(key)):
         old = state_dict[key]
-        _check_rows(key, len(old), len(source_classes), 1)
+        _check_rows(key, old, len(source_classes), 1)
         fresh = torch.randn(len(origin), *old.shape[1:], generator=generator)
         selected[key] = torch.cat([_rows(old, origin, fresh), torch.zeros_like(old[:1])])
     kept = [name for name, row in zip(target_classes, origin) if row is not None]
@@ -76,7 +76,12 @@ def _distinct(names: Sequence[str], which: str) -> list[str]:
     return folded
 
 
-def _check_rows(key: str, rows: int, num_names: int, padding: int) -> None:
+def _check_rows(key: str, value: Tensor, num_names: int, padding: int) -> None:
+    if value.dim() != (1 if key.endswith('bias') else 2):
+        raise InputError(
+            f'{key} has the shape {tuple(value.shape)}, which is not that of a class head; is the file whole?'
+        )
+    rows = len(value)
     if rows != num_names + padding:
         of_padding = ' (one of them padding)' if padding else ''
         raise InputError(

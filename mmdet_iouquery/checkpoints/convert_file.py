@@ -11,16 +11,7 @@ from ..version import __version__
 from .class_head import select_classes
 from .convert import SOURCES, TARGETS, Conversion, convert_accounted, convert_back
 from .files import check_destination, read_checkpoint, write_checkpoint
-
-INPUT = {
-    'input_channel_order': 'RGB',
-    'input_mean': 0,
-    'input_std': 255,
-    'input_height': 640,
-    'input_width': 640,
-    'input_resize': 'to height and width, aspect ratio not kept',
-}
-"""What the detector's weights expect: pixels divided by 255, so in [0, 1], in RGB order."""
+from .preprocessing import KEY, preprocessing_of
 
 _ROOTS = {'mmdet': 'state_dict', 'rtdetr': 'model'}
 
@@ -77,7 +68,8 @@ def convert_file(
     """
     path = check_destination(destination, force)
     _check_request(source, target, source_classes, target_classes)
-    conversion = convert_accounted(read_checkpoint(source_path), source)
+    content = read_checkpoint(source_path)
+    conversion = convert_accounted(content, source)
     weights = conversion.weights
     kept: list[str] = []
     fresh: list[str] = []
@@ -85,6 +77,9 @@ def convert_file(
         weights, kept, fresh = select_classes(weights, source_classes, target_classes)
     weights = convert_back(weights, target)
     meta = _meta(source_path, source, conversion.wrapper, target_classes)
+    preprocessing = preprocessing_of(source, content)
+    if preprocessing:
+        meta[KEY] = preprocessing
     write_checkpoint(path, weights, meta, force=force, root=_ROOTS[target])
     return Summary(source, target, path, conversion, len(weights), kept, fresh)
 
@@ -111,4 +106,4 @@ def _meta(path: str | Path, source: str, wrapper: str, classes: Sequence[str] | 
         meta['source_weights'] = wrapper
     if classes is not None:
         meta['dataset_meta'] = {'classes': tuple(classes)}
-    return {**meta, **INPUT}
+    return meta

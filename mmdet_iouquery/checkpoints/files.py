@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,9 @@ SAFETENSORS_LINE = 'python -m pip install safetensors'
 
 FOLDER_FILES = ('model.safetensors', 'pytorch_model.bin')
 """What a Hugging Face folder holds its weights in, the first that is there."""
+
+_OLD_FORMAT = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
+"""What a file begins with that was written by torch before 1.6."""
 
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
@@ -57,6 +61,9 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def _read_torch(path: Path) -> Any:
+    found = damage(path) if is_zip(path) else None  # torch itself looks at no checksum
+    if found:
+        raise InputError(f'{path} {found}; get the file again')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -65,6 +72,38 @@ def _read_torch(path: Path) -> Any:
         raise InputError(f'cannot read {path}: {error}') from error
     except Exception as error:  # a torn file fails in whatever way the first missing byte makes it
         raise InputError(f'{path} is torn or no checkpoint ({_first_line(error)}); get the file again') from error
+
+
+def is_zip(path: Path) -> bool:
+    """Whether a file is a zip archive, as torch's are, by the directory at its end."""
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # of a directory that says what no archive of one file can
+        return False
+
+
+def damage(path: Path) -> str | None:
+    """What is wrong with a PyTorch file, as the rest of a sentence; None: its checksums are right and torch opens it.
+
+    Runs no code from the file, and leaves it to :func:`read_checkpoint` to say whether there is some.
+    """
+    try:
+        with open(path, 'rb') as file:
+            if file.read(len(_OLD_FORMAT)) == _OLD_FORMAT:
+                return (
+                    'is in the format of torch before 1.6, which has no checksums to tell whether it is whole; read it '
+                    'and write it again with torch.save'
+                )
+        with zipfile.ZipFile(path) as archive:
+            record = archive.testzip()
+        if record:
+            return f'is damaged: its record {record} has another checksum than when it was written'
+        torch.load(path, map_location='cpu', mmap=True, weights_only=True)  # stricter about the directory of records
+    except pickle.UnpicklingError:
+        pass
+    except Exception as error:  # a torn file fails in whatever way the first wrong byte makes it
+        return f'is not a complete checkpoint: torn, or no PyTorch file ({_first_line(error)})'
+    return None
 
 
 def unpickling_message(path: object, error: pickle.UnpicklingError) -> str:

@@ -133,5 +133,8 @@ def join_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         missing = [f'{letter}_proj' for letter in 'qkv' if letter not in found]
         if missing:
             raise InputError(f'{key} needs q_proj, k_proj and v_proj, but {", ".join(missing)} is missing in the file')
+        if found['q'].dim() == 0 or not found['q'].shape == found['k'].shape == found['v'].shape:
+            shapes = ', '.join(f'{letter} {tuple(found[letter].shape)}' for letter in 'qkv')
+            raise InputError(f'the projections that make {key!r} have different shapes: {shapes}; is the file whole?')
         joined[key] = torch.cat([found[letter] for letter in 'qkv'])
     return joined

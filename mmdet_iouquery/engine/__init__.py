@@ -2,6 +2,7 @@
 
 from . import hooks
 from .atomic_backend import AtomicLocalBackend
+from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .optim_wrapper_constructor import NoDecayOptimWrapperConstructor
 
-__all__ = ['AtomicLocalBackend', 'NoDecayOptimWrapperConstructor', 'hooks']
+__all__ = ['AtomicLocalBackend', 'BFloat16OptimWrapper', 'NoDecayOptimWrapperConstructor', 'hooks']

@@ -1,8 +1,14 @@
-"""Does a checkpoint fit a model? Asked before a run starts."""
+"""Does a checkpoint fit a model, and is it what it is asked for? Asked before a run starts.
+
+mmengine reads a checkpoint that torch refuses, because it holds code, a second time without that guard. What is asked
+here reads tensors only, and comes first.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -17,14 +23,23 @@ def load_weights(path: str | Path) -> dict[str, Tensor]:
     return unwrap(load_checkpoint(str(path)))
 
 
-def check_checkpoint(model: nn.Module, path: str | Path) -> None:
+def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = False) -> None:
     """Compare a checkpoint with the model it is meant for.
 
+    Args:
+        model: the model, built with any weights.
+        path: file or URL of the checkpoint.
+        to_resume: a training is to go on from it, which takes more than weights.
+
     Raises:
-        InputError: shapes differ (as for another number of classes), or weights are missing or unknown (as for another
-            architecture), naming the first of them and the remedy.
+        InputError: it cannot be read without running code from it; shapes differ (as for another number of classes),
+            or weights are missing or unknown (as for another architecture), naming the first of them and the remedy; or
+            it has no state of a training and that is needed.
     """
-    weights, wanted = load_weights(path), model.state_dict()
+    content = load_checkpoint(str(path))
+    if to_resume:
+        _check_training_state(path, content)
+    weights, wanted = unwrap(content), model.state_dict()
     differing = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
     classes = [key for key in differing if has_class_rows(key)]
     if classes and len(classes) == len(differing):
@@ -45,4 +60,37 @@ def check_checkpoint(model: nn.Module, path: str | Path) -> None:
         raise InputError(
             f'{path} does not fit the model: weights {", ".join(problems)}; use the config it was trained with, or '
             f'convert it with tools/convert_checkpoint.py if it comes from another project'
+        )
+
+
+def check_pretrained(model: object) -> None:
+    """Read what the ``Pretrained`` initialisers below a model's config name, without running code from it.
+
+    Raises:
+        InputError: a file is missing, cannot be fetched, is damaged or holds code.
+    """
+    for path in dict.fromkeys(_pretrained(model)):
+        load_checkpoint(path)
+
+
+def _pretrained(node: object) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        kind, path = node.get('type'), node.get('checkpoint')
+        if str(getattr(kind, '__name__', kind)).rpartition('.')[2] in ('Pretrained', 'PretrainedInit'):
+            yield from [path] if isinstance(path, str) else []
+            return
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _pretrained(child)
+
+
+def _check_training_state(path: str | Path, content: Mapping[str, Any]) -> None:
+    meta = content.get('meta')
+    lacking = [name for name in ('message_hub', 'optimizer') if name not in content]
+    lacking += [f'meta.{name}' for name in ('epoch', 'iter') if not isinstance(meta, Mapping) or name not in meta]
+    if lacking:
+        raise InputError(
+            f'{path} holds no state of a training to go on from ({", ".join(lacking)} missing); begin a new one from '
+            'its weights with --cfg-options load_from=FILE, without --resume'
         )

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
+import logging
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
+from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict, DictAction
-from mmengine.runner import Runner
 from torch import nn
 
+from ..checkpoints.preprocessing import preprocessing_notes
 from ..config_files import config_path
 from ..datasets import check_config
-from ..errors import InputError
-from .checkpoint_check import check_checkpoint
+from ..errors import InputError, RunError, TrainingStopped
+from .checkpoint_check import check_checkpoint, check_pretrained
+from .dry_run import dry_run
+from .endings import told_endings
+from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
 from .resume import checkpoint_to_resume, latest_checkpoint
+from .work_dir import check_room, check_writable, checkpoint_folder
 
 
 def common_parser(description: str) -> argparse.ArgumentParser:
@@ -33,6 +41,9 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         metavar='KEY=VALUE',
         help='overrides of the config, such as train_dataloader.batch_size=4',
     )
+    parser.add_argument(
+        '--no-check', action='store_true', help='do not read the annotations before; for a large set that passed once'
+    )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
     return parser
@@ -42,6 +53,7 @@ def load_config(args: argparse.Namespace) -> Config:
     """The config with the command line's overrides and a work folder."""
     path = args.config if Path(args.config).is_file() else config_path(args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    refuse_nccl_without_cuda(args.launcher, (args.cfg_options or {}).get('env_cfg.dist_cfg.backend'))
     cfg = Config.fromfile(path)
     cfg.launcher = args.launcher
     if args.cfg_options:
@@ -61,25 +73,47 @@ def train(arguments: Sequence[str] | None = None) -> None:
         metavar='CHECKPOINT',
         help='go on from this checkpoint; without a path from the newest complete one of the work folder, if any',
     )
-    parser.add_argument('--amp', action='store_true', help='mixed precision')
+    parser.add_argument(
+        '--amp',
+        nargs='?',
+        const='float16',
+        choices=['float16', 'bfloat16'],
+        help='mixed precision: float16 (CUDA only; the default), or bfloat16 (anywhere, without loss scaling)',
+    )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate to the real batch size')
+    parser.add_argument(
+        '--dry-run',
+        nargs='?',
+        type=int,
+        const=100,
+        metavar='BOXES',
+        help='run the largest step there can be, with so many boxes a picture (default 100), say its memory, and end',
+    )
     args = parser.parse_args(arguments)
+    if args.dry_run is not None and args.dry_run < 1:
+        raise InputError(f'--dry-run {args.dry_run}: name at least 1 box a picture')
     cfg = load_config(args)
     if args.amp:
-        if not torch.cuda.is_available():
-            raise InputError(
-                '--amp needs a CUDA device, and torch sees none; leave it out to train in single precision'
-            )
-        cfg.optim_wrapper.type = 'AmpOptimWrapper'
-        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        _enable_amp(cfg, args.amp)
     if args.auto_scale_lr:
         _enable_auto_scale(cfg)
     _set_resume(cfg, args.resume)
-    report_dataset(cfg, splits=('train', 'val'))
-    runner = Runner.from_cfg(cfg)
+    _check_work_dir(cfg)
+    if not args.no_check:
+        report_dataset(cfg, splits=('train', 'val'))
+    runner = build_runner(cfg)
+    model = _bare(runner.model)
+    check_pretrained(cfg.model)
     if cfg.get('load_from'):
-        check_checkpoint(_bare(runner.model), cfg.load_from)
-    runner.train()
+        check_checkpoint(model, cfg.load_from, to_resume=cfg.get('resume', False))
+        report_preprocessing(cfg, cfg.load_from)
+    if args.dry_run is not None:
+        print(dry_run(runner, args.dry_run))
+        return
+    if runner.rank == 0:
+        check_room(cfg, model)
+    with told_endings(runner, checkpoint_folder(cfg)):
+        runner.train()
 
 
 def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
@@ -89,14 +123,24 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
     parser.add_argument(
         '--out', metavar='PREFIX', help='also write PREFIX.bbox.json (COCO results) and PREFIX.metrics.json'
     )
+    parser.add_argument(
+        '--dtype',
+        choices=['float32', 'float16', 'bfloat16'],
+        default='float32',
+        help='cast the weights (default: float32); half precision is for RT-DETR and its parts, not all of mmdet',
+    )
     args = parser.parse_args(arguments)
     cfg = load_config(args)
-    cfg.load_from = args.checkpoint
+    cfg.load_from, cfg.resume = args.checkpoint, False
     if args.out:
         _coco_metric(cfg).outfile_prefix = args.out
-    report_dataset(cfg, splits=('test',))
-    runner = Runner.from_cfg(cfg)
+    _check_work_dir(cfg)
+    if not args.no_check:
+        report_dataset(cfg, splits=('test',))
+    runner = build_runner(cfg)
     check_checkpoint(_bare(runner.model), args.checkpoint)
+    report_preprocessing(cfg, args.checkpoint)
+    runner.model.to(getattr(torch, args.dtype))
     metrics = runner.test()
     if args.out and runner.rank == 0:
         Path(f'{args.out}.metrics.json').write_text(
@@ -107,7 +151,7 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
 
 def report_dataset(cfg: Config, splits: Sequence[str]) -> None:
     """Check the data sets of ``splits`` ('train', 'val', 'test'), on the first process, and print what they warn of."""
-    if int(os.environ.get('RANK', 0)) != 0:
+    if process_rank(cfg.get('launcher', 'none')) != 0:
         return
     others = tuple(f'{split}_' for split in {'train', 'val', 'test'} - set(splits))
     for report in check_config(Config(ConfigDict({k: v for k, v in cfg.items() if not k.startswith(others)}))):
@@ -115,13 +159,41 @@ def report_dataset(cfg: Config, splits: Sequence[str]) -> None:
             print(f'note: {warning}')
 
 
+def report_preprocessing(cfg: Config, checkpoint: str) -> None:
+    """Print, on the first process, how a config treats pictures otherwise than a checkpoint's training did."""
+    if process_rank(cfg.get('launcher', 'none')) == 0:
+        for note in preprocessing_notes(cfg, checkpoint):
+            print(f'note: {note}')
+
+
 def run_tool(command: Callable[[], object]) -> int:
-    """Run a command line; bad input is said in a sentence, status 2, instead of a traceback."""
+    """Run a command line. What it can foresee is said in a sentence instead of a traceback, with a fixed exit status.
+
+    ========== =================================================================================================
+    status     ending
+    ========== =================================================================================================
+    0          done
+    1          an error that nobody has foreseen, with its traceback
+    2          bad input: ``InputError``, and argparse's own
+    3          training met values that are not finite: ``NonFiniteError``
+    4          a checkpoint, or another file of the run, cannot be written: ``CheckpointWriteError``
+    5          a process that loads data died: ``DataWorkerError``
+    128 + n    stopped by signal n: 130 by SIGINT (Ctrl-C), 138 by SIGUSR1, 143 by SIGTERM: ``TrainingStopped``
+    ========== =================================================================================================
+    """
+    logging.raiseExceptions = False  # where the disk is full, each line for the log file would leave a traceback
     try:
-        command()
-    except InputError as error:
+        with leaving_together():
+            command()
+    except (InputError, RunError) as error:
         print(f'error: {error}', file=sys.stderr)
-        return 2
+        return error.status
+    except TrainingStopped as stop:
+        print(stop, file=sys.stderr)
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        print('stopped by SIGINT', file=sys.stderr)
+        return 128 + signal.SIGINT
     return 0
 
 
@@ -133,6 +205,19 @@ def _coco_metric(cfg: Config) -> ConfigDict:
     raise InputError(f'--out writes what a CocoMetric finds, and test_evaluator of {cfg.filename} has none')
 
 
+def _enable_amp(cfg: Config, dtype: str) -> None:
+    if dtype == 'bfloat16':
+        cfg.optim_wrapper.type = 'BFloat16OptimWrapper'
+        return
+    if not torch.cuda.is_available():
+        raise InputError(
+            '--amp (float16) needs a CUDA device, and torch sees none; use --amp bfloat16, or leave it out to train in '
+            'single precision'
+        )
+    cfg.optim_wrapper.type = 'AmpOptimWrapper'
+    cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+
+
 def _enable_auto_scale(cfg: Config) -> None:
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise InputError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {cfg.filename} does not have')
@@ -140,16 +225,26 @@ def _enable_auto_scale(cfg: Config) -> None:
 
 
 def _set_resume(cfg: Config, resume: str | None) -> None:
+    """Name the checkpoint to go on from, where the command line or the config asks for it."""
+    if resume is None and cfg.get('resume'):
+        resume = cfg.get('load_from') or 'auto'  # the config's own wish: mmengine would take it unseen
     if resume is None:
         return
-    found = latest_checkpoint(cfg.work_dir) if resume == 'auto' else checkpoint_to_resume(resume)
+    auto = resume == 'auto'
+    found = latest_checkpoint(cfg.work_dir, checkpoint_folder(cfg)) if auto else checkpoint_to_resume(resume)
     if found is None:
         print(f'note: nothing to resume in {cfg.work_dir}; training starts from the beginning')
-        return
-    print(f'resuming from {found}')
-    cfg.resume, cfg.load_from = True, str(found)
+    else:
+        print(f'resuming from {found}')
+        cfg.load_from = str(found)
+    cfg.resume = found is not None
 
 
-def _bare(model: nn.Module) -> nn.Module:
-    """A model without its distributed wrapper."""
-    return getattr(model, 'module', model)
+def _check_work_dir(cfg: Config) -> None:
+    if process_rank(cfg.launcher) == 0:
+        check_writable(cfg.work_dir)
+
+
+def _bare(model: nn.Module | dict) -> nn.Module:
+    """A model without its distributed wrapper; built for the purpose where the runner has not built it yet."""
+    return MODELS.build(copy.deepcopy(model)) if isinstance(model, dict) else getattr(model, 'module', model)

@@ -10,10 +10,6 @@ import torch
 from torch import Tensor, nn
 
 
-class _FoundError(Exception):
-    """Ends a forward pass whose first broken module is known."""
-
-
 def tensors_of(value: Any) -> Iterator[Tensor]:
     """All floating-point tensors in a nest of tuples, lists and dicts."""
     if isinstance(value, Tensor):
@@ -44,7 +40,7 @@ def origin_in_forward(model: nn.Module, run: Callable[[], Any]) -> str | None:
     """The first module, in the order in which they finish, to hand on numbers that are not finite.
 
     Args:
-        run: runs the model's forward pass; it is broken off when something is found.
+        run: runs the model's forward pass, to its end: several processes talk to each other in it.
 
     Returns:
         What was found, in words; None: every number was finite.
@@ -53,15 +49,12 @@ def origin_in_forward(model: nn.Module, run: Callable[[], Any]) -> str | None:
     names = {module: name or 'the model' for name, module in model.named_modules()}
 
     def look(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        if not is_finite(output):
+        if not found and not is_finite(output):
             found.append(_describe(names[module], module, (args, kwargs), output))
-            raise _FoundError
 
     handles = [module.register_forward_hook(look, with_kwargs=True) for module in names]
     try:
         run()
-    except _FoundError:
-        pass
     finally:
         for handle in handles:
             handle.remove()

@@ -180,8 +180,10 @@ def test_the_tool_converts_the_average_and_accounts_for_every_key(
     assert all(torch.equal(content['state_dict'][key], expected[key]) for key in expected)
     golden_detector(NAME).load_state_dict(content['state_dict'], strict=True)
     meta = content['meta']
-    assert (meta['input_channel_order'], meta['input_mean'], meta['input_std']) == ('RGB', 0, 255)
-    assert (meta['input_height'], meta['input_width'], meta['source_weights']) == (640, 640, 'ema.module')
+    assert meta['source_weights'] == 'ema.module'
+    preprocessing = meta.pop('preprocessing')
+    assert (preprocessing['mean'], preprocessing['std'], preprocessing['channel_order']) == ([0] * 3, [255] * 3, 'RGB')
+    assert (preprocessing['scale'], preprocessing['keep_ratio']) == ([640, 640], False)
     assert {type(value) for value in meta.values()} <= {str, int}
 
     # and back

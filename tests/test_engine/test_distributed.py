@@ -1,9 +1,15 @@
-"""Two processes over gloo: what one of them lacks must neither stop the other nor change what is learned."""
+"""Two processes over gloo: what one of them lacks must neither stop the other nor change what is learned.
+
+The processes are started once for the whole file and run everything that the tests look at.
+"""
 
 from __future__ import annotations
 
 import copy
 import sys
+from collections.abc import Callable
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +22,17 @@ from torch.nn.parallel import DistributedDataParallel
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the processes start without pytest
 from helpers import random_batch, small_detector  # noqa: E402
+from hosts import host_config  # noqa: E402
 
 SIZE = (64, 64)
 PROCESSES, STEPS = 2, 3
+COUNTS = {'four boxes and one': [4, 1], 'three boxes and none': [3, 0]}
+PLAIN = {'bbox_head__denoising': None}
+EXACT = {'bbox_head__denoising__label_noise_ratio': 0.0, 'bbox_head__denoising__box_noise_scale': 0.0}
 
 
-def quiet_detector(**overrides: Any) -> nn.Module:
-    """Same weights in every process, frozen batch norms, so that a picture means the same alone and in a batch."""
-    torch.manual_seed(0)
-    model = small_detector(**overrides)
+def quiet(model: nn.Module) -> nn.Module:
+    """Frozen batch norms, so that a picture means the same alone and in a batch."""
     model.init_weights()
     model.train()
     for module in model.modules():
@@ -33,29 +41,23 @@ def quiet_detector(**overrides: Any) -> nn.Module:
     return model
 
 
-def run(worker: Any, tmp_path: Path, *arguments: Any) -> list[Any]:
-    """What each process leaves; a failing or hanging one fails the test."""
-    store = tmp_path / 'store'
-    context = mp.start_processes(
-        _process, (worker, str(store), str(tmp_path), arguments), PROCESSES, join=False, start_method='spawn'
-    )
-    assert context.join(timeout=240) or context.join(timeout=1), 'a process hangs'
-    return [torch.load(tmp_path / f'rank_{rank}.pt') for rank in range(PROCESSES)]
+def rtdetr(**overrides: Any) -> nn.Module:
+    """Same weights in every process."""
+    torch.manual_seed(0)
+    return quiet(small_detector(**overrides))
 
 
-def _process(rank: int, worker: Any, store: str, folder: str, arguments: tuple) -> None:
-    torch.set_num_threads(1)
-    from mmdet.utils import register_all_modules
+def dino() -> nn.Module:
+    from mmdet.registry import MODELS
 
-    register_all_modules(init_default_scope=True)
-    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=PROCESSES)
-    torch.save(worker(rank, *arguments), Path(folder) / f'rank_{rank}.pt')
-    dist.barrier()
-    dist.destroy_process_group()
+    torch.manual_seed(0)
+    cfg = host_config('DINO', type='IoUQueryDINO', query_selector={'type': 'IoUAwareQuerySelector'})
+    cfg.bbox_head.num_classes = 5
+    return quiet(MODELS.build(cfg))
 
 
-def train_with_an_empty_rank(rank: int, frozen_stages: int) -> dict[str, Any]:
-    model = quiet_detector(backbone__frozen_stages=frozen_stages)
+def train_with_an_empty_rank(rank: int, build: Callable[[], nn.Module]) -> dict[str, Any]:
+    model = build()
     wrapped = DistributedDataParallel(model, find_unused_parameters=False)
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-3)
     names, losses = set(), []
@@ -64,54 +66,129 @@ def train_with_an_empty_rank(rank: int, frozen_stages: int) -> dict[str, Any]:
         images, samples = random_batch([0] if rank == 1 else [3], *SIZE)
         log = wrapped(images, samples, mode='loss')
         names.add(tuple(log))
-        loss = sum(log.values())
+        loss = total(log)
         optimizer.zero_grad()
         loss.backward()
         without = [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
         assert not without, without
         optimizer.step()
         losses.append(float(loss))
-    return {'names': names, 'losses': losses, 'weights': model.state_dict()}
+    digests = {name: sha256(weight.numpy().tobytes()).hexdigest() for name, weight in model.state_dict().items()}
+    return {'names': names, 'losses': losses, 'weights': digests}
 
 
-@pytest.mark.parametrize('frozen_stages', [-1, 2])
-def test_a_rank_without_boxes(frozen_stages: int, tmp_path: Path) -> None:
+def total(log: dict[str, Any]) -> torch.Tensor:
+    return sum(sum(value) if isinstance(value, list) else value for value in log.values())
+
+
+def pictures(counts: list[int]) -> tuple[torch.Tensor, list]:
+    """The same ones for every caller, in double precision."""
+    torch.manual_seed(7)
+    images, samples = random_batch(counts, *SIZE)
+    for one in samples:
+        one.gt_instances.bboxes = one.gt_instances.bboxes.double()
+    return images.double(), samples
+
+
+def losses_and_gradients(
+    chosen: slice, counts: list[int], overrides: dict[str, Any], distributed: bool = False
+) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
+    """Of some of the pictures; denoising draws the same noise for the same ones.
+
+    Of each gradient a thousand numbers or all: two of all of them would fill 160 MB.
+    """
+    model = rtdetr(**overrides).double()
+    images, samples = pictures(counts)
+    called = DistributedDataParallel(model, find_unused_parameters=False) if distributed else model
+    torch.manual_seed(chosen.start or 0)
+    log = called(images[chosen], copy.deepcopy(samples[chosen]), mode='loss')
+    total(log).backward()
+    return {name: float(loss) for name, loss in log.items()}, {
+        name: p.grad.flatten()[:: max(1, p.numel() // 1000)].clone()
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
+
+
+def of_one_picture(rank: int, counts: list[int], overrides: dict[str, Any]) -> Any:
+    return losses_and_gradients(slice(rank, rank + 1), counts, overrides, distributed=True)
+
+
+WORK: dict[str, Callable[[int], Any]] = {
+    'an empty rank': partial(train_with_an_empty_rank, build=rtdetr),
+    'an empty rank, frozen stages': partial(train_with_an_empty_rank, build=partial(rtdetr, backbone__frozen_stages=2)),
+    'an empty rank, IoUQueryDINO': partial(train_with_an_empty_rank, build=dino),
+    **{f'plain, {name}': partial(of_one_picture, counts=counts, overrides=PLAIN) for name, counts in COUNTS.items()},
+    **{f'noisy, {name}': partial(of_one_picture, counts=counts, overrides={}) for name, counts in COUNTS.items()},
+    'denoising, two boxes each': partial(of_one_picture, counts=[2, 2], overrides=EXACT),
+}
+
+
+def process(rank: int, store: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    from mmdet.utils import register_all_modules
+
+    register_all_modules(init_default_scope=True)
+    dist.init_process_group('gloo', init_method=f'file://{store}', rank=rank, world_size=PROCESSES)
+    torch.save({name: task(rank) for name, task in WORK.items()}, Path(folder) / f'rank_{rank}.pt')
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope='module')
+def left(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    """What each process leaves; a failing or hanging one fails the tests."""
+    folder = tmp_path_factory.mktemp('processes')
+    arguments = (str(folder / 'store'), str(folder))
+    context = mp.start_processes(process, arguments, PROCESSES, join=False, start_method='spawn')
+    assert context.join(timeout=240) or context.join(timeout=1), 'a process hangs'
+    return [torch.load(folder / f'rank_{rank}.pt') for rank in range(PROCESSES)]
+
+
+@pytest.mark.parametrize('task', [name for name in WORK if name.startswith('an empty rank')])
+def test_a_rank_without_boxes(task: str, left: list[dict[str, Any]]) -> None:
     """Three steps, each with another set of images and one rank empty: no parameter unused, equal weights after."""
-    first, second = run(train_with_an_empty_rank, tmp_path, frozen_stages)
+    first, second = (one[task] for one in left)
     assert first['names'] == second['names'] and len(first['names']) == 1
+    assert any('dn_loss' in name for name in next(iter(first['names'])))
     assert all(torch.tensor(one['losses']).isfinite().all() for one in (first, second))
     assert second['losses'][0] > 0  # of the class scores alone
-    for name, weight in first['weights'].items():
-        assert torch.equal(weight, second['weights'][name]), name
+    assert first['weights'] == second['weights']
 
 
-def gradients(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+@pytest.mark.parametrize('task', [name for name in WORK if name.startswith(('plain', 'denoising'))])
+def test_two_processes_of_one_picture_are_one_of_two(task: str, left: list[dict[str, Any]]) -> None:
+    """Losses are divided by the boxes of all processes: 4 boxes here and 1 there count as 5, 3 and none as 3.
+
+    With denoising that holds for pictures with equally many boxes: in a batch, the one with fewer has padding queries,
+    which are to be called background, and alone it has none.
+    """
+    counts, overrides = WORK[task].keywords['counts'], WORK[task].keywords['overrides']
+    _, expected = losses_and_gradients(slice(0, 2), counts, overrides)
+    check_gradients([one[task][1] for one in left], expected)
 
 
-def two_pictures() -> tuple[torch.Tensor, list]:
-    torch.manual_seed(7)
-    return random_batch([4, 1], *SIZE)
-
-
-def gradient_of_one_picture(rank: int) -> dict[str, torch.Tensor]:
-    model = quiet_detector(bbox_head__denoising=None)
-    wrapped = DistributedDataParallel(model, find_unused_parameters=False)
-    images, samples = two_pictures()
-    sum(wrapped(images[rank : rank + 1], samples[rank : rank + 1], mode='loss').values()).backward()
-    return gradients(model)
-
-
-def test_two_processes_of_one_picture_are_one_of_two(tmp_path: Path) -> None:
-    """Losses are divided by the boxes of all processes, so that 4 boxes here and 1 there count as 5."""
-    first, second = run(gradient_of_one_picture, tmp_path)
-    model = quiet_detector(bbox_head__denoising=None)
-    images, samples = two_pictures()
-    sum(model(images, copy.deepcopy(samples), mode='loss').values()).backward()
-    expected = gradients(model)
+def check_gradients(found: list[dict[str, torch.Tensor]], expected: dict[str, torch.Tensor]) -> None:
+    first, second = found
     assert first.keys() == second.keys() == expected.keys()
     for name, gradient in expected.items():
         assert torch.equal(first[name], second[name]), name
-        # rounding alone is 2e-3 at the bottom of the backbone, and all that there is of a key's bias; in double
-        # precision, within one process, batches and single pictures agree to 1e-6 (test_gradients.py)
-        assert (first[name] - gradient).abs().max() <= 1e-2 * gradient.abs().max() + 1e-6, name
+        assert (first[name] - gradient).abs().max() <= 1e-6 * gradient.abs().max() + 1e-12, name
+
+
+@pytest.mark.parametrize('name', list(COUNTS))
+def test_every_loss_is_divided_by_the_mean_number_of_boxes(name: str, left: list[dict[str, Any]]) -> None:
+    """Those of denoising too, each process keeping its own number of groups.
+
+    Alone, a picture's losses are divided by its own boxes, at least 1; the gradients are the processes' mean.
+    """
+    counts = COUNTS[name]
+    alone = [losses_and_gradients(slice(rank, rank + 1), counts, {}) for rank in range(PROCESSES)]
+    weights = [max(count, 1) / (sum(counts) / PROCESSES) for count in counts]
+    found = [one[f'noisy, {name}'] for one in left]
+    for (losses, _), (expected, _), weight in zip(found, alone, weights):
+        assert losses.keys() == expected.keys() and 'dn_loss_cls' in losses
+        for key, loss in losses.items():
+            assert loss == pytest.approx(weight * expected[key], rel=1e-9, abs=1e-15), key
+    mean = {key: sum(w * grads[key] for w, (_, grads) in zip(weights, alone)) / PROCESSES for key in alone[0][1]}
+    check_gradients([gradients for _, gradients in found], mean)

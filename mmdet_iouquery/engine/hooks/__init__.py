@@ -1,5 +1,9 @@
 """Hooks."""
 
+from .non_finite_hook import NonFiniteHook
 from .progress_hook import ProgressHook
+from .repeatable_hook import RepeatableHook
+from .schedule_hook import ScheduleHook
+from .stop_hook import StopOnSignalHook
 
-__all__ = ['ProgressHook']
+__all__ = ['NonFiniteHook', 'ProgressHook', 'RepeatableHook', 'ScheduleHook', 'StopOnSignalHook']

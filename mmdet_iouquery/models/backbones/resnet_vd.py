@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from mmcv.cnn import build_conv_layer, build_norm_layer
@@ -9,6 +10,9 @@ from mmdet.models.backbones import ResNet
 from mmdet.models.layers import ResLayer
 from mmdet.registry import MODELS
 from torch import Tensor, nn
+
+from ...errors import InputError
+from ..arguments import check_counts, check_sequence
 
 
 @MODELS.register_module()
@@ -26,6 +30,8 @@ class ResNetVd(ResNet):
     """
 
     def __init__(self, depth: int, *, init_cfg: dict | list | None = None, **kwargs: Any) -> None:
+        _check_stages(**kwargs)
+        check_counts(depth=depth)
         # an empty list, unlike None, keeps the parent from choosing an initialisation of its own
         super().__init__(depth, deep_stem=True, avg_down=True, init_cfg=[] if init_cfg is None else init_cfg, **kwargs)
 
@@ -43,3 +49,17 @@ class ResNetVd(ResNet):
                 build_norm_layer(kwargs['norm_cfg'], channels)[1],
             )
         return layer
+
+
+def _check_stages(
+    num_stages: int = 4, out_indices: Sequence[int] = (0, 1, 2, 3), frozen_stages: int = -1, **_: Any
+) -> None:
+    """Where mmdet's ResNet would fail by an assertion, or while it freezes."""
+    check_counts(num_stages=num_stages)
+    check_counts(least=-1, frozen_stages=frozen_stages)
+    check_sequence(least=0, out_indices=out_indices)
+    if num_stages > 4 or frozen_stages > num_stages or max(out_indices) >= num_stages:
+        raise InputError(
+            f'of num_stages={num_stages} (at most 4), frozen_stages={frozen_stages} may be as many, and '
+            f'out_indices={tuple(out_indices)} number them from 0'
+        )

@@ -11,6 +11,11 @@ from mmdet.structures import SampleList
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
+from ...errors import InputError
+from ..arguments import check_choice
+
+MODES = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
+
 
 @MODELS.register_module()
 class BatchMultiScale(nn.Module):
@@ -28,8 +33,10 @@ class BatchMultiScale(nn.Module):
 
     def __init__(self, sizes: Sequence[int], *, mode: str = 'nearest', seed: int = 0) -> None:
         super().__init__()
-        if not sizes or any(size <= 0 for size in sizes):
-            raise ValueError(f'sizes must be positive numbers of pixels, got {list(sizes)}')
+        whole = isinstance(sizes, Sequence) and all(isinstance(size, int) and size > 0 for size in sizes)
+        if not whole or not sizes:
+            raise InputError(f'sizes must be a list of positive numbers of pixels, got {sizes!r}')
+        check_choice(MODES, mode=mode)
         self.sizes = tuple(sizes)
         self.mode = mode
         self.seed = seed

@@ -17,6 +17,7 @@ from ...core import (
     within_range,
 )
 from ...structures import Memory, Predictions, Queries
+from ..arguments import check_configs, check_counts, check_flags, check_heads, check_numbers
 from ..layers import MLP, ConcatenatedCrossAttention, DeformableAttention, SeparatedSelfAttention
 from .deformable import DeformableDecoderLayer
 from .heads import class_head, resolve_depth, run_layer
@@ -134,8 +135,28 @@ class DABDecoder(BaseModule):
             raise ValueError(f'cross_attention must be one of {CROSS_ATTENTIONS}, got {cross_attention!r}')
         if query_scale not in QUERY_SCALES:
             raise ValueError(f'query_scale must be one of {QUERY_SCALES}, got {query_scale!r}')
+        check_counts(
+            num_classes=num_classes,
+            embed_dims=embed_dims,
+            num_layers=num_layers,
+            feedforward_channels=feedforward_channels,
+            num_levels=num_levels,
+            num_points=num_points,
+        )
+        check_numbers(most=1.0, dropout=dropout)
+        check_numbers(least=1.0, temperature=temperature, memory_temperature=memory_temperature)
+        check_flags(
+            modulate_hw_attn=modulate_hw_attn,
+            keep_query_pos=keep_query_pos,
+            share_cls_head=share_cls_head,
+            share_bbox_head=share_bbox_head,
+            detach_anchors=detach_anchors,
+            with_cp=with_cp,
+        )
+        check_configs(act_cfg=act_cfg)
         if embed_dims % 4:
             raise ValueError(f'embed_dims must be a multiple of 4, for the sine codes, got {embed_dims}')
+        check_heads(num_heads, embed_dims=embed_dims)
         self.embed_dims = embed_dims
         self.num_classes = num_classes
         self.num_levels = num_levels

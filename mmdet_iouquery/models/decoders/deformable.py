@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ...core import as_float, inverse_sigmoid, within_range
 from ...structures import Memory, Predictions, Queries
+from ..arguments import check_counts, check_flags, check_heads, check_numbers
 from ..layers import MLP, DeformableAttention, SelfAttention
 from .heads import class_head, resolve_depth, run_layer
 
@@ -81,6 +82,16 @@ class DeformableDecoder(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(
+            num_classes=num_classes,
+            num_layers=num_layers,
+            feedforward_channels=feedforward_channels,
+            num_levels=num_levels,
+            num_points=num_points,
+        )
+        check_heads(num_heads, embed_dims=embed_dims)
+        check_numbers(most=1.0, dropout=dropout)
+        check_flags(with_cp=with_cp)
         self.num_classes = num_classes
         self.num_levels = num_levels
         self.with_cp = with_cp

@@ -11,6 +11,7 @@ from torch import nn
 
 from ...core import denoising_layout, noisy_truth
 from ...structures import DenoisingQueries, Queries, Targets
+from ..arguments import check_counts, check_flags, check_numbers
 
 BOX_NOISES = ('corners', 'centre_size')
 
@@ -51,6 +52,11 @@ class ContrastiveDenoising(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(num_classes=num_classes, embed_dims=embed_dims)
+        check_counts(least=None, num_denoising=num_denoising, num_groups=0 if num_groups is None else num_groups)
+        check_numbers(most=1.0, label_noise_ratio=label_noise_ratio)
+        check_numbers(box_noise_scale=box_noise_scale)
+        check_flags(contrastive=contrastive)
         if num_denoising < 1:
             raise ValueError(f'num_denoising must be at least 1, got {num_denoising}; set denoising=None to do without')
         if num_groups is not None and not 1 <= num_groups <= num_denoising:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
+
+from ...errors import InputError
+from ..arguments import check_configs, check_counts, check_flags, check_numbers
 
 _OF_OTHER_HEADS = ('nms', 'nms_pre', 'min_bbox_size', 'multi_label', 'yolox_style')
 
@@ -20,6 +23,10 @@ class PredictionSettings:
     overlap_thr: float | None = None
     """Of detections that overlap by more than this IoU, whatever their classes, only the best is kept; None: all are. A
     trained RT-DETR needs no such thing."""
+    calibration: Mapping[str, Sequence[float]] | None = None
+    """``dict(scores=[...], precision=[...])``, as ``tools/calibrate.py`` writes it: each score becomes the precision
+    that belongs to it, by straight lines between the points given, in double precision. Both rise strictly, ``scores``
+    from 0 to 1, so the ranking is the same. ``score_thr`` is of scores before this. None: they stay as they are."""
     num_queries: int | None = None
     """Queries selected; at most the image's number of tokens. None: as trained."""
     num_decoder_layers: int | None = None
@@ -42,13 +49,34 @@ class PredictionSettings:
         settings = cls(**cfg)
         for name in ('max_per_img', 'num_queries'):
             value = getattr(settings, name)
-            if value is not None and value < 1:
-                raise ValueError(f'test_cfg.{name} must be at least 1, got {value}')
+            if value is not None or name == 'max_per_img':
+                check_counts(**{f'test_cfg.{name}': value})
+        check_counts(least=None, **{'test_cfg.num_decoder_layers': settings.num_decoder_layers or 0})
+        check_flags(**{'test_cfg.keep_selected': settings.keep_selected})
         thresholds = settings.score_thr if isinstance(settings.score_thr, Sequence) else [settings.score_thr]
+        check_numbers(**{f'test_cfg.score_thr[{i}]': value for i, value in enumerate(thresholds)})
         if not all(0 <= threshold < 1 for threshold in thresholds):
             raise ValueError(f'test_cfg.score_thr must lie in [0, 1), got {settings.score_thr}')
         if isinstance(settings.score_thr, Sequence) and len(thresholds) != num_classes:
             raise ValueError(f'test_cfg.score_thr has {len(thresholds)} numbers for {num_classes} classes')
-        if settings.overlap_thr is not None and not 0 <= settings.overlap_thr <= 1:
-            raise ValueError(f'test_cfg.overlap_thr must lie in [0, 1], got {settings.overlap_thr}')
+        if settings.overlap_thr is not None:
+            check_numbers(most=1.0, **{'test_cfg.overlap_thr': settings.overlap_thr})
+        if settings.calibration is not None:
+            _check_calibration(settings.calibration)
         return settings
+
+
+def _check_calibration(calibration: Mapping[str, Sequence[float]]) -> None:
+    where = 'test_cfg.calibration'
+    check_configs(**{where: calibration})
+    scores, precision = (calibration.get(name) for name in ('scores', 'precision'))
+    if len(calibration) != 2 or not isinstance(scores, (list, tuple)) or not isinstance(precision, (list, tuple)):
+        raise InputError(f'{where} must be dict(scores=[...], precision=[...]), got {calibration}')
+    for name, values in (('scores', scores), ('precision', precision)):
+        check_numbers(most=1.0, **{f'{where}.{name}[{i}]': value for i, value in enumerate(values)})
+    rising = all(low < high for values in (scores, precision) for low, high in zip(values, values[1:]))
+    if not rising or len(scores) != len(precision) or [*scores[:1], *scores[-1:]] != [0, 1]:
+        raise InputError(
+            f'{where}: scores must rise strictly from 0 to 1, and precision strictly with a value for each, got '
+            f'{scores} and {precision}'
+        )

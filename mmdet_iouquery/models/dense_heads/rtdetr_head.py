@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from mmdet.registry import MODELS
@@ -13,7 +13,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...core import top_detections, without_overlaps
+from ...core.calibration import piecewise_linear
 from ...structures import Decoded, Memory
+from ..arguments import check_configs, check_counts, check_sequence
+from ..decoders.heads import resolve_depth
 from ..frames import boxes_in_px, keep_selected, padding_of, targets_of
 from ..layers import ConvNormAct, as_tokens
 from .prediction_settings import PredictionSettings
@@ -67,6 +70,16 @@ class RTDETRHead(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(num_classes=num_classes, embed_dims=embed_dims)
+        check_sequence(in_channels=in_channels)
+        check_configs(
+            query_selector=query_selector,
+            denoising=denoising,
+            decoder=decoder,
+            criterion=criterion,
+            norm_cfg=norm_cfg,
+            test_cfg=test_cfg,
+        )
         self.num_classes = num_classes
         self.prediction_settings = PredictionSettings.from_cfg(test_cfg, num_classes)
         self.input_proj = nn.ModuleList(
@@ -76,6 +89,8 @@ class RTDETRHead(BaseModule):
         self.query_selector = _build(query_selector or {'type': 'IoUAwareQuerySelector'}, **shared)
         self.denoising = _build(denoising, **shared) if denoising else None
         self.decoder = _build(decoder or {'type': 'DeformableDecoder'}, num_levels=len(in_channels), **shared)
+        if self.prediction_settings.num_decoder_layers is not None:
+            resolve_depth(self.prediction_settings.num_decoder_layers, cast(int, self.decoder.num_layers))
         self.criterion = MODELS.build(criterion or CRITERION)
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
@@ -156,6 +171,8 @@ class RTDETRHead(BaseModule):
             found = found[found.scores > (thresholds[labels] if thresholds.dim() else thresholds)]
         if settings.overlap_thr is not None:
             found = found[without_overlaps(found.bboxes, settings.overlap_thr)]
+        if settings.calibration is not None:
+            found.scores = piecewise_linear(found.scores, *(settings.calibration[k] for k in ('scores', 'precision')))
         return found
 
 

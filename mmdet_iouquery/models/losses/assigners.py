@@ -10,6 +10,7 @@ from mmengine.structures import InstanceData
 
 from ...core import MatchCosts, box_cxcywh_to_xyxy, hungarian_pairs
 from ...structures import Pairs, Predictions, Targets
+from ..arguments import check_numbers
 
 
 @TASK_UTILS.register_module()
@@ -24,6 +25,8 @@ class BatchedHungarianAssigner:
 
     def __init__(self, **costs: float) -> None:
         self.costs = MatchCosts(**costs)
+        check_numbers(**costs)
+        check_numbers(most=1.0, alpha=self.costs.alpha)
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:

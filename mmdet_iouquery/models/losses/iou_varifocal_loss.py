@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmdet.models.losses import QualityFocalLoss
@@ -11,6 +13,8 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from ...core import varifocal_loss
+from ...errors import InputError
+from ..arguments import check_choice, check_numbers
 
 
 @MODELS.register_module()
@@ -41,12 +45,14 @@ class IoUVarifocalLoss(QualityFocalLoss):
         loss_weight: float = 1.0,
         class_weight: Sequence[float] | None = None,
     ) -> None:
+        check_numbers(alpha=alpha, gamma=gamma, loss_weight=loss_weight)
+        check_choice(('none', 'mean', 'sum'), reduction=reduction)
         super().__init__(beta=gamma, reduction=reduction, loss_weight=loss_weight)
         self.alpha = alpha
         self.gamma = gamma
+        if class_weight is not None and not _are_weights(class_weight):
+            raise InputError(f'class_weight must be finite numbers of at least 0, got {class_weight!r}')
         weights = None if class_weight is None else torch.tensor([*class_weight], dtype=torch.float32)
-        if weights is not None and not bool((weights >= 0).all() & weights.isfinite().all()):
-            raise ValueError(f'class_weight must be finite numbers of at least 0, got {class_weight}')
         self.register_buffer('class_weight', weights, persistent=False)
 
     def forward(
@@ -69,3 +75,8 @@ class IoUVarifocalLoss(QualityFocalLoss):
             loss = loss * self.class_weight
         reduction = reduction_override or self.reduction
         return self.loss_weight * weight_reduce_loss(loss.sum(-1), weight, reduction, avg_factor)
+
+
+def _are_weights(values: Any) -> bool:
+    listed = isinstance(values, Sequence) and not isinstance(values, str)
+    return listed and all(isinstance(value, (int, float)) and 0 <= value < math.inf for value in values)

@@ -12,6 +12,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...core import sine_position_encoding_2d, within_range
+from ..arguments import check_configs, check_counts, check_heads, check_numbers, check_sequence
 from ..layers import ConvNormAct, SelfAttention, as_tokens
 
 
@@ -154,6 +155,17 @@ class HybridEncoder(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_sequence(in_channels=in_channels)
+        check_counts(least=None, start_level=start_level, num_outs=0 if num_outs is None else num_outs)
+        check_counts(least=0, num_encoder_layers=num_encoder_layers)
+        if not isinstance(encoder_levels, Sequence) or len(encoder_levels):  # an empty list is one too
+            check_sequence(least=None, encoder_levels=encoder_levels)
+        check_counts(feedforward_channels=feedforward_channels, num_fusion_blocks=num_fusion_blocks)
+        check_heads(num_heads, out_channels=out_channels)
+        check_numbers(most=1.0, dropout=dropout)
+        check_numbers(least=1 / out_channels, expansion=expansion)
+        check_numbers(least=1.0, temperature=temperature)
+        check_configs(norm_cfg=norm_cfg, act_cfg=act_cfg)
         levels = len(in_channels) - start_level
         num_outs = levels if num_outs is None else num_outs
         _check_levels(len(in_channels), start_level, num_outs, encoder_levels)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ...core import as_float, gather_tokens, grid_anchors, top_tokens, within_range
 from ...structures import Memory, Predictions, Queries, Selection
+from ..arguments import check_counts, check_flags, check_numbers
 from ..layers import MLP
 
 
@@ -42,6 +43,10 @@ class EncoderTokenSelector(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(num_classes=num_classes, embed_dims=embed_dims, num_queries=num_queries)
+        check_numbers(most=1.0, grid_size=grid_size)
+        check_numbers(most=0.5, anchor_eps=anchor_eps)
+        check_flags(learned_content=learned_content)
         self.num_classes = num_classes
         self.num_queries = num_queries
         self.grid_size = grid_size

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...core import inverse_sigmoid
 from ...structures import Memory, Queries, Selection
+from ..arguments import check_counts, check_flags
 
 
 class _LearnedQueries(BaseModule):
@@ -16,6 +17,7 @@ class _LearnedQueries(BaseModule):
 
     def __init__(self, num_queries: int, init_cfg: dict | list | None) -> None:
         super().__init__(init_cfg=init_cfg)
+        check_counts(num_queries=num_queries)
         self.num_queries = num_queries
 
     def _number(self, num_queries: int | None) -> int:
@@ -62,6 +64,9 @@ class LearnedAnchors(_LearnedQueries):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(num_queries, init_cfg)
+        check_counts(embed_dims=embed_dims)
+        check_counts(least=0, num_patterns=num_patterns)
+        check_flags(random_xy=random_xy, learned_content=learned_content)
         if num_patterns and (learned_content or num_queries % num_patterns):
             raise ValueError(
                 f'num_patterns={num_patterns} needs num_queries to be a multiple of it, got {num_queries}, and '
@@ -126,6 +131,8 @@ class LearnedEmbeddings(_LearnedQueries):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(num_queries, init_cfg)
+        check_counts(embed_dims=embed_dims)
+        check_flags(learned_content=learned_content)
         self.position = nn.Embedding(num_queries, embed_dims)
         self.content = nn.Embedding(num_queries, embed_dims) if learned_content else None
 

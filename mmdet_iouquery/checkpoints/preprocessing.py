@@ -1,0 +1,111 @@
+"""What pictures a checkpoint was trained on: written into its ``meta`` on conversion, compared with a config."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .initializer import load_checkpoint
+
+KEY = 'preprocessing'
+"""Of a checkpoint's ``meta``."""
+
+RTDETR = {
+    'mean': [0.0, 0.0, 0.0],
+    'std': [255.0, 255.0, 255.0],
+    'channel_order': 'RGB',
+    'scale': [640, 640],
+    'keep_ratio': False,
+}
+DAB_DETR = {
+    'mean': [123.675, 116.28, 103.53],
+    'std': [58.395, 57.12, 57.375],
+    'channel_order': 'RGB',
+    'scale': [1333, 800],
+    'keep_ratio': True,
+}
+OF_SOURCE = {'rtdetr': RTDETR, 'transformers': RTDETR, 'dab_detr': DAB_DETR}
+"""Of the detectors of :data:`~mmdet_iouquery.checkpoints.SOURCES`: (pixel - mean) / std of pixels 0..255 in
+``channel_order``; ``scale`` is width and height of the input, or, with ``keep_ratio``, the bounds of its sides."""
+
+
+def preprocessing_of(source: str, content: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What weights of ``source`` were trained on; of our own names, what an earlier conversion has noted.
+
+    Args:
+        content: of the checkpoint file.
+    """
+    return OF_SOURCE.get(source) or _noted(content)
+
+
+def preprocessing_notes(cfg: Mapping[str, Any], checkpoint: str | Path) -> list[str]:
+    """What differs between a config's preprocessing and that which a checkpoint has noted, a sentence for each.
+
+    Empty where all is equal, and where the checkpoint has noted nothing.
+
+    Args:
+        cfg: its ``data_preprocessor`` and the resize of its test pipeline, or of that for validation, are looked at.
+        checkpoint: file or URL.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    noted, own = _noted(load_checkpoint(str(checkpoint))), _of_config(cfg)
+    return [
+        f'{place} {own[name]}, and {checkpoint} was trained with {noted[name]}; unless that is meant, take the latter'
+        for name, place in _PLACES.items()
+        if noted and name in noted and name in own and own[name] != noted[name]
+    ]
+
+
+_PLACES = {
+    'mean': 'the data_preprocessor subtracts the mean',
+    'std': 'the data_preprocessor divides by the std',
+    'channel_order': 'the data_preprocessor gives the model channels in the order',
+    'scale': 'the test pipeline resizes to the scale (width, height)',
+    'keep_ratio': 'the test pipeline resizes with keep_ratio',
+}
+
+
+def _noted(content: Mapping[str, Any]) -> dict[str, Any] | None:
+    meta = content.get('meta')
+    noted = meta.get(KEY) if isinstance(meta, Mapping) else None
+    return dict(noted) if isinstance(noted, Mapping) else None
+
+
+def _of_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """The same record of a config, without what it does not say."""
+    settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor')
+    found: dict[str, Any] = {}
+    if isinstance(settings, Mapping):
+        swapped = settings.get('bgr_to_rgb', False) or settings.get('rgb_to_bgr', False)
+        found['channel_order'] = 'RGB' if swapped else 'BGR'  # mmcv loads BGR
+        found['mean'] = _three(settings.get('mean') or [0])  # without a mean nothing is normalised
+        found['std'] = _three(settings.get('std') or [1])
+    for step in _test_steps(cfg):
+        kind = step.get('type', '')
+        if str(getattr(kind, '__name__', kind)).rpartition('.')[2] == 'Resize' and step.get('scale'):
+            keep_ratio, scale = bool(step.get('keep_ratio', False)), [*_pair(step['scale'])]
+            # bounds of the longer and the shorter side, in either order
+            found.update(keep_ratio=keep_ratio, scale=sorted(scale, reverse=True) if keep_ratio else scale)
+    return found
+
+
+def _three(values: Sequence[float]) -> list[float]:
+    """One number for each channel, as floats."""
+    return [float(value) for value in ([*values] * 3 if len(values) == 1 else values)]
+
+
+def _pair(scale: Any) -> Sequence[int]:
+    return scale if isinstance(scale, (list, tuple)) else (scale, scale)
+
+
+def _test_steps(cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Transforms of the test pipeline, below whatever wraps the data set."""
+    node = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
+    while 'pipeline' not in node and isinstance(node.get('dataset'), Mapping):
+        node = node['dataset']
+    for step in node.get('pipeline') or ():
+        if isinstance(step, Mapping):
+            yield step

@@ -1,0 +1,72 @@
+"""How a run can end that is neither done nor a bug, told in a sentence with the way to go on."""
+
+from __future__ import annotations
+
+import errno
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckpointWriteError, DataWorkerError, TrainingStopped
+from .atomic_backend import NO_ROOM, cannot_write
+from .hooks.stop_hook import received_signal
+from .resume import latest_checkpoint
+
+DISK_FAULTS = (*NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
+_WORKER_DIED = re.compile(r'DataLoader worker \(pid')
+_BY_SIGNAL = re.compile(r'killed by signal: ([\w ]+)')
+
+
+@contextmanager
+def told_endings(runner: Any, folder: Path) -> Iterator[None]:
+    """Have what happens to a training inside raise one of the project's own errors where it is no bug.
+
+    Args:
+        runner: mmengine's, that trains inside.
+        folder: of its checkpoints.
+
+    Raises:
+        CheckpointWriteError: a disk is full or faulty.
+        DataWorkerError: a data worker died.
+        TrainingStopped: a signal asked for it, and ended the data workers before the running step was done.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_FAULTS:
+            raise
+        raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
+    except RuntimeError as error:
+        if not _WORKER_DIED.search(str(error)):
+            raise
+        signum = received_signal(runner)
+        if signum:
+            how = 'before a step was done, as its data workers were stopped too'
+            raise TrainingStopped(signum, f'{how}; {_go_on(folder)}') from error
+        raise DataWorkerError(worker_died(error, folder)) from error
+    except KeyboardInterrupt as interrupt:
+        raise TrainingStopped(signal.SIGINT, f'at once; {_go_on(folder)}') from interrupt
+
+
+def worker_died(error: BaseException, folder: Path) -> str:
+    """What to tell a person about a data worker's death: what, the likely reasons, the remedy."""
+    causes = [str(one) for one in (error, error.__cause__, error.__context__) if one is not None]
+    killed = next((found[1].strip() for found in map(_BY_SIGNAL.search, causes) if found), None)
+    how = f'was ended by the signal {killed!r}' if killed else 'has left without a word'
+    return (
+        f'a process that loads data {how}. Killed: the machine ran out of memory, see dmesg; take a smaller '
+        'train_dataloader.num_workers or batch_size. Bus error: /dev/shm is full, as in a container with its 64 MB '
+        '(docker run --shm-size=8g). Segmentation fault or else: a library or a transform broke; '
+        'train_dataloader.num_workers=0 and train_dataloader.persistent_workers=False show where. '
+        f'{_go_on(folder).capitalize()}'
+    )
+
+
+def _go_on(folder: Path) -> str:
+    newest = latest_checkpoint(folder)
+    if newest is None:
+        return f'there is no checkpoint in {folder} yet, so start again'
+    return f'the newest whole checkpoint is {newest}, go on from it with --resume'

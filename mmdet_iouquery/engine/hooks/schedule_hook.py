@@ -1,0 +1,77 @@
+"""What a run's schedule comes to, before its first step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from mmdet.registry import HOOKS
+from mmengine.hooks import EMAHook, Hook
+from mmengine.runner import Runner
+
+from ...errors import InputError
+
+_WARM_UPS = ('Linear', 'Constant')
+_FOREVER = int(1e9)  # mmengine's default of ``end``
+
+
+@HOOKS.register_module()
+class ScheduleHook(Hook):
+    """Write the phases of a run to the log, and refuse a warm-up that is longer than the run.
+
+    Phases are the parameter schedulers', those of hooks that switch something at an epoch, and the beginning of an
+    exponential moving average.
+    """
+
+    priority = 'VERY_HIGH'
+
+    def before_train(self, runner: Runner) -> None:
+        """Before anything else.
+
+        Raises:
+            InputError: a linear or constant schedule from the run's beginning does not end in it.
+        """
+        for scheduler in _schedulers(runner):
+            total, unit = _length(runner, scheduler)
+            kind = type(scheduler).__name__
+            if kind.startswith(_WARM_UPS) and scheduler.begin == 0 and total < scheduler.end < _FOREVER:
+                raise InputError(
+                    f'the warm-up ({kind}) takes {scheduler.end} {unit}, but the run has {total}: it would end before '
+                    f'its learning rate is reached; set its end in param_scheduler, at most to about '
+                    f'{max(1, total // 10)}'
+                )
+        epochs = len(runner.train_dataloader)
+        of_epochs = f', {runner.max_epochs} epochs of {epochs}' if runner.max_epochs > 1 else ''
+        runner.logger.info('\n'.join([f'schedule: {runner.max_iters} steps{of_epochs}', *_phases(runner)]))
+
+
+def _phases(runner: Runner) -> Iterator[str]:
+    for scheduler in _schedulers(runner):
+        total, unit = _length(runner, scheduler)
+        kind = f'{type(scheduler).__name__} of {scheduler.param_name}'
+        if scheduler.begin >= total:
+            yield f'  {kind}: never, as it begins at {scheduler.begin} of {total} {unit}'
+        else:
+            yield f'  {kind}: {unit} {scheduler.begin} to {min(scheduler.end, total)}'
+    for hook in runner.hooks:
+        name = type(hook).__name__
+        for key in ('switch_epoch', 'num_last_epochs'):
+            value = getattr(hook, key, None)
+            if isinstance(value, int):
+                epoch = value if key == 'switch_epoch' else runner.max_epochs - value
+                yield f'  {name}: ' + (f'from epoch {epoch} on' if epoch < runner.max_epochs else 'never')
+        if isinstance(hook, EMAHook):
+            settings = ', '.join(
+                f'{key} {value}' for key, value in hook.ema_cfg.items() if key in ('momentum', 'gamma')
+            )
+            yield f'  {name} ({hook.ema_cfg["type"]}): {settings}'
+
+
+def _schedulers(runner: Runner) -> Iterator[Any]:
+    groups = runner.param_schedulers
+    for group in groups.values() if isinstance(groups, dict) else [groups or []]:
+        yield from group
+
+
+def _length(runner: Runner, scheduler: Any) -> tuple[int, str]:
+    return (runner.max_epochs, 'epochs') if scheduler.by_epoch else (runner.max_iters, 'steps')

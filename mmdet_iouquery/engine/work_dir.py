@@ -1,0 +1,98 @@
+"""The folder that a run writes to: can it be written, and is there room for checkpoints? Asked before a run starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from ..errors import InputError
+from .atomic_backend import remove_leftovers
+
+# tensors as large as the parameters that an optimiser keeps: two of the Adam family, one of SGD with momentum
+_OPTIMIZER_COPIES = {'SGD': 1, 'Adagrad': 1, 'Lion': 1}
+
+
+def check_writable(folder: str | Path) -> None:
+    """Make the folder where it is missing, and write a file there.
+
+    Raises:
+        InputError: the system refuses.
+    """
+    folder = Path(folder)
+    probe = folder / '.can_be_written'
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b'yes')
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f'cannot write to the work folder {folder}: {error.strerror or error}; name another with --work-dir'
+        ) from error
+
+
+def check_room(cfg: Config, model: nn.Module) -> None:
+    """Compare the room on the disk with the size of the checkpoints that are going to be written.
+
+    Prints a note when it is enough for one checkpoint, but not for all that are kept and the one that replaces the
+    oldest.
+
+    Raises:
+        InputError: one checkpoint would not fit.
+    """
+    folder = checkpoint_folder(cfg)
+    check_writable(folder)
+    remove_leftovers(folder)
+    size, free = checkpoint_size(cfg, model), shutil.disk_usage(folder).free
+    if size > free:
+        raise InputError(
+            f'a checkpoint takes about {_mb(size)} and there are {_mb(free)} free at {folder}; make room, or name '
+            'another folder with --work-dir'
+        )
+    kept = _checkpoint_hook(cfg).get('max_keep_ckpts', -1)
+    missing = kept + 1 - len([*folder.glob('epoch_*.pth'), *folder.glob('iter_*.pth')])
+    if kept > 0 and missing * size > free:
+        print(
+            f'note: {kept} checkpoints of about {_mb(size)} are kept and one more while the oldest is replaced; the '
+            f'{_mb(free)} free at {folder} are not enough for {missing} more. Make room, or keep fewer with '
+            'default_hooks.checkpoint.max_keep_ckpts'
+        )
+
+
+def checkpoint_folder(cfg: Config) -> Path:
+    """Where ``CheckpointHook`` writes: the work folder, or one of that name in its ``out_dir``."""
+    out_dir = _checkpoint_hook(cfg).get('out_dir')
+    return Path(cfg.work_dir) if out_dir is None else Path(out_dir) / Path(cfg.work_dir).name
+
+
+def checkpoint_size(cfg: Config, model: nn.Module) -> int:
+    """Bytes of a training checkpoint, about: weights, those of the EMA, and the optimiser's state."""
+    weights = sum(map(_bytes, model.state_dict().values()))
+    trained = sum(_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
+    optimizer = cfg.optim_wrapper.get('optimizer') or {}
+    copies = _OPTIMIZER_COPIES.get(_name(optimizer), 2)
+    if _name(optimizer) == 'SGD' and not optimizer.get('momentum'):
+        copies = 0
+    has_ema = any(_name(hook) == 'EMAHook' for hook in cfg.get('custom_hooks') or ())
+    return weights * (2 if has_ema else 1) + trained * copies
+
+
+def _bytes(tensor: torch.Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
+
+
+def _name(entry: Any) -> str:
+    kind = entry.get('type', '')
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
+
+
+def _checkpoint_hook(cfg: Config) -> Any:
+    return (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+
+
+def _mb(size: int) -> str:
+    return f'{size / 1e6:.0f} MB'

@@ -1,0 +1,64 @@
+"""Checks of what a config gives a part: each names the argument and the values it can have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral, Real
+
+from ..errors import InputError
+
+
+def check_counts(*, least: int | None = 1, **values: object) -> None:
+    """Raise :class:`InputError` unless each is a whole number, of at least ``least`` where that is given."""
+    for name, value in values.items():
+        whole = isinstance(value, Integral) and not isinstance(value, bool)
+        if not whole or (least is not None and value < least):  # type: ignore[operator]
+            bound = '' if least is None else f'at least {least} and '
+            raise InputError(f'{name} must be {bound}a whole number, got {value!r}')
+
+
+def check_numbers(*, least: float = 0.0, most: float = math.inf, **values: object) -> None:
+    """Raise :class:`InputError` unless each is a finite number from ``least`` to ``most``."""
+    for name, value in values.items():
+        real = isinstance(value, Real) and not isinstance(value, bool)
+        if not real or not math.isfinite(value) or not least <= value <= most:  # type: ignore[arg-type, operator]
+            bound = f'lie in [{least:g}, {most:g}]' if math.isfinite(most) else f'be a number of at least {least:g}'
+            raise InputError(f'{name} must {bound}, got {value!r}')
+
+
+def check_flags(**values: object) -> None:
+    """Raise :class:`InputError` unless each is True or False."""
+    for name, value in values.items():
+        if not isinstance(value, bool):
+            raise InputError(f'{name} must be True or False, got {value!r}')
+
+
+def check_choice(choices: Sequence[str], **values: object) -> None:
+    """Raise :class:`InputError` unless each is one of the names."""
+    for name, value in values.items():
+        if value not in choices:
+            raise InputError(f'{name} must be one of {list(choices)}, got {value!r}')
+
+
+def check_configs(**values: object) -> None:
+    """Raise :class:`InputError` unless each is None or a dict."""
+    for name, value in values.items():
+        if value is not None and not isinstance(value, Mapping):
+            raise InputError(f"{name} must be a dict such as dict(type='...'), or None, got {value!r}")
+
+
+def check_sequence(*, least: int | None = 1, **values: object) -> None:
+    """Raise :class:`InputError` unless each is a list, not empty, that :func:`check_counts` likes."""
+    for name, value in values.items():
+        if not isinstance(value, Sequence) or isinstance(value, str) or not value:
+            raise InputError(f'{name} must be a list of whole numbers, got {value!r}')
+        check_counts(least=least, **{f'{name}[{i}]': one for i, one in enumerate(value)})
+
+
+def check_heads(num_heads: int, **width: int) -> None:
+    """Raise :class:`InputError` unless attention heads share a width, given under its name, equally."""
+    check_counts(**width, num_heads=num_heads)
+    for name, value in width.items():
+        if value % num_heads:
+            raise InputError(f'{name} {value} must be divisible by num_heads {num_heads}')

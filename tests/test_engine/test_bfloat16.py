@@ -1,0 +1,58 @@
+"""Training under bfloat16 autocast, on any device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from runs import small_run
+from torch import nn
+
+from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.engine import BFloat16OptimWrapper
+from mmdet_iouquery.engine.launch import _enable_amp
+from mmdet_iouquery.errors import InputError
+
+
+def test_forward_in_bfloat16_step_in_single_precision() -> None:
+    """Products are rounded to bfloat16, weights and gradients are not, and nothing is scaled."""
+    layer = nn.Linear(1, 1, bias=False)
+    layer.weight.data.fill_(1.0)
+    wrapper = BFloat16OptimWrapper(torch.optim.SGD(layer.parameters(), lr=0.25))
+    x = torch.full((1, 1), 1 + 2.0**-10)  # bfloat16 has no such number
+    with wrapper.optim_context(layer):
+        y = layer(x)
+    assert y.dtype == torch.bfloat16 and y.item() == 1.0
+    assert layer(x).dtype == torch.float32, 'the context is over'
+    wrapper.update_params(y.float().sum())
+    assert layer.weight.dtype == torch.float32
+    assert layer.weight.item() == 0.75  # the gradient is x, rounded to 1
+
+
+def test_options() -> None:
+    cfg = Config({'optim_wrapper': {'type': 'OptimWrapper'}})
+    _enable_amp(cfg, 'bfloat16')
+    assert cfg.optim_wrapper == {'type': 'BFloat16OptimWrapper'}
+    if torch.cuda.is_available():
+        _enable_amp(cfg, 'float16')
+        assert cfg.optim_wrapper == {'type': 'AmpOptimWrapper', 'loss_scale': 'dynamic'}
+    else:
+        with pytest.raises(InputError, match='--amp .float16. needs a CUDA device.*--amp bfloat16'):
+            _enable_amp(cfg, 'float16')
+
+
+def test_a_training_follows_that_in_single_precision(tmp_path: Path) -> None:
+    """Losses of two steps from the same weights, on the same pictures, within the roundings of 8 bits."""
+    root = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
+    losses = {}
+    for kind in ('OptimWrapper', 'BFloat16OptimWrapper'):
+        options = {'train_cfg.max_iters': 2, 'optim_wrapper.type': kind, 'randomness': dict(seed=0)}
+        runner = small_run(root, tmp_path / kind, {**options, 'default_hooks.checkpoint': None})
+        runner.train()
+        losses[kind] = torch.from_numpy(runner.message_hub.get_scalar('train/loss').data[0])
+    assert losses['OptimWrapper'].shape == (2,)
+    assert not torch.equal(*losses.values())
+    # a changed matching or choice of queries moves single terms by more than the roundings
+    torch.testing.assert_close(*losses.values(), rtol=0.05, atol=0)

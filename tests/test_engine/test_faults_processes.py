@@ -1,0 +1,137 @@
+"""Several processes: data workers that die, signals to a whole job, and ranks that have to stop together."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from mmdet.registry import TRANSFORMS
+from started_run import CONTEXT, ended, errors, run_train, small_config
+from toy_run import EPOCH, CallAt, ToyData, toy_runner
+
+from mmdet_iouquery.checkpoints.files import damage
+from mmdet_iouquery.engine.endings import told_endings
+from mmdet_iouquery.engine.launch import run_tool
+from mmdet_iouquery.errors import TrainingStopped
+
+WORKERS = """
+custom_imports = dict(imports=['mmdet_iouquery', 'test_faults_processes'], allow_failed_imports=False)
+train_dataloader.update(num_workers=2, persistent_workers=True)
+train_dataloader['dataset']['pipeline'].insert(3, dict(type='DieAt', folder={folder!r}, call={call}, signum={signum}))
+default_hooks['checkpoint'].update(interval=1)
+"""
+
+
+@TRANSFORMS.register_module()
+class DieAt:
+    """Ends the process that loads a picture, the n-th one of all workers."""
+
+    def __init__(self, folder: str, call: int, signum: int) -> None:
+        self.folder, self.call, self.signum = Path(folder), call, signum
+
+    def __call__(self, results: dict) -> dict:
+        (self.folder / f'call_{os.getpid()}_{len(os.listdir(self.folder))}').touch()
+        if len(os.listdir(self.folder)) >= self.call:
+            os.kill(os.getpid(), self.signum)
+        return results
+
+
+def test_a_data_worker_that_is_killed(tmp_path: Path) -> None:
+    """As the kernel does when memory runs out; in the fourth step, after three checkpoints of which two are kept."""
+    calls = tmp_path / 'calls'
+    calls.mkdir()
+    config = small_config(tmp_path, WORKERS.format(folder=str(calls), call=30, signum=int(signal.SIGKILL)))
+    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', tmp_path / 'run')
+    assert status == 5, said[-3000:]
+    (told,) = errors(said)
+    assert told.startswith("error: a process that loads data was ended by the signal 'Killed'")
+    saved = sorted((tmp_path / 'run').glob('iter_*.pth'))
+    assert saved and all(damage(path) is None for path in saved)
+    for words in ('ran out of memory', 'num_workers', '/dev/shm', f'is {saved[-1]}, go on from it with --resume'):
+        assert words in told
+    assert not list((tmp_path / 'run').glob('*.tmp'))
+
+
+def signal_job(signum: int) -> None:
+    """Signal every process of this one's group, from outside of it, as a scheduler does."""
+    group, child = os.getpgid(0), os.fork()
+    if child == 0:
+        os.setsid()
+        os.killpg(group, signum)
+        os._exit(0)
+    os.waitpid(child, 0)
+
+
+class SignalledData(ToyData):
+    """The ``at``-th sample of all has the job signalled by the worker that loads it."""
+
+    def __init__(self, marker: str, at: int, signum: int) -> None:
+        self.marker, self.at, self.signum = marker, at, signum
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        with open(self.marker, 'a') as file:
+            file.write('.')
+        if os.path.getsize(self.marker) == self.at:
+            signal_job(self.signum)
+        return super().__getitem__(index)
+
+
+def job(folder: str, where: str, signum: int, by_epoch: bool) -> int:
+    """A toy training with two data workers, in a group of its own, that signals the group."""
+    runner_folder = Path(folder)
+    hooks = [CallAt('before_train_iter', EPOCH + 1, lambda _: signal_job(signum))] if where == 'main' else []
+    data = SignalledData(f'{folder}/marker', 4 * EPOCH, signum) if where == 'worker' else ToyData()
+    runner = toy_runner(
+        runner_folder, *hooks, by_epoch=by_epoch, length=40 if by_epoch else 40 * EPOCH, workers=2, data=data
+    )
+
+    def run() -> None:
+        with told_endings(runner, runner_folder):
+            runner.train()
+
+    return run_tool(run)
+
+
+@pytest.mark.parametrize('name', ['SIGTERM', 'SIGUSR1', 'SIGINT'])
+@pytest.mark.parametrize(('where', 'by_epoch'), [('main', True), ('main', False), ('worker', True)])
+def test_a_signal_to_every_process_of_a_job(name: str, where: str, by_epoch: bool, tmp_path: Path) -> None:
+    """The data workers outlive it, so that the iteration can be finished; and they are gone afterwards."""
+    signum = int(signal.Signals[name])
+    status, said = ended(tmp_path / 'log', job, str(tmp_path), where, signum, by_epoch)
+    assert status == 128 + signum, said[-3000:]
+    assert 'Traceback' not in said and f'stopped by {name} after iteration' in said
+    (saved,) = tmp_path.glob('*.pth')
+    assert f'saved {saved}; go on with --resume' in said
+    if where == 'main':
+        assert saved.name == f'iter_{EPOCH + 2}.pth'
+
+
+def rank(number: int, store: str, folder: str) -> None:
+    torch.set_num_threads(1)
+    torch.distributed.init_process_group('gloo', init_method=f'file://{store}', rank=number, world_size=2)
+    signalled = CallAt('before_train_iter', 2, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+    runner = toy_runner(Path(folder), *[signalled][:number], by_epoch=False, length=10)
+    try:
+        runner.train()
+        end = 'trained to the end'
+    except TrainingStopped as stop:
+        end = f'{stop.code} {stop}'
+    Path(folder, f'rank_{number}').write_text(f'{runner.iter + 1} {end}')
+    torch.distributed.destroy_process_group()
+
+
+def test_all_ranks_stop_after_the_same_iteration(tmp_path: Path) -> None:
+    """Only the second of two gets the signal, and only the first writes."""
+    processes = mp.start_processes(
+        rank, (str(tmp_path / 'store'), str(tmp_path)), 2, join=False, start_method=CONTEXT.get_start_method()
+    )
+    assert processes.join(timeout=120) or processes.join(timeout=1), 'a process hangs'
+    told = f'3 143 stopped by SIGTERM after iteration 3; saved {tmp_path / "iter_3.pth"}; go on with --resume'
+    assert [(tmp_path / f'rank_{number}').read_text() for number in range(2)] == [told, told]
+    content: dict[str, Any] = torch.load(tmp_path / 'iter_3.pth', weights_only=True)
+    assert content['meta']['iter'] == 3

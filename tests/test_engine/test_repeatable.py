@@ -1,0 +1,173 @@
+"""N + M steps are N steps, an end, and M more: bit for bit, wherever the end falls."""
+
+from __future__ import annotations
+
+import pickle
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.dataset import DefaultSampler, InfiniteSampler
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+from runs import small_run
+from torch.utils.data import DataLoader, Dataset
+
+from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.datasets.seeded_batches import SeededBatch, SeededBatchSampler, seed_of
+
+PICTURES, BATCH, SIZE = 8, 2, 32
+AN_EPOCH = PICTURES // BATCH
+LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+RESIZE = dict(type='Resize', scale=(SIZE, SIZE), keep_ratio=False)
+STRONG = [
+    *LOAD,
+    dict(type='PhotoMetricDistortion'),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='ToUint8'),
+    RESIZE,
+    dict(type='PackDetInputs'),
+]
+WEAK = [*LOAD, RESIZE, dict(type='RandomFlip', prob=0.5), dict(type='PackDetInputs')]
+
+
+class Stop(Hook):
+    """Save after a step, as a kill right after a checkpoint would leave it."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+        self.losses: list[float] = []
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.losses.append(float(outputs['loss']))
+        if runner.iter + 1 == self.step:
+            meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
+            runner.save_checkpoint(runner.work_dir, f'iter_{self.step}.pth', by_epoch=False, meta=meta)
+            raise KeyboardInterrupt
+
+
+def options(workers: int, by_epoch: bool) -> dict[str, Any]:
+    """Two epochs' worth of everything that changes in a run: warm-up to step 6, strong augmentation to step 8, EMA."""
+    loop = dict(type='EpochBasedTrainLoop', max_epochs=3) if by_epoch else dict(type='IterBasedTrainLoop', max_iters=12)
+    hooks = [
+        dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.01, gamma=5, update_buffers=True, priority=49),
+    ]
+    if by_epoch:
+        hooks.append(dict(type='PipelineSwitchHook', switch_epoch=2, switch_pipeline=WEAK))
+    sampler = dict(type='DefaultSampler' if by_epoch else 'InfiniteSampler', shuffle=True)
+    return {
+        'train_cfg': dict(_delete_=True, **loop),
+        'train_dataloader.num_workers': workers,
+        'train_dataloader.persistent_workers': workers > 0,
+        'train_dataloader.sampler': sampler,
+        'train_dataloader.dataset.pipeline': STRONG,
+        'model.bbox_head.decoder.dropout': 0.1,
+        'param_scheduler': [dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=6)],
+        'default_hooks.checkpoint': None,
+        'custom_hooks': hooks,
+        'randomness': dict(seed=None if by_epoch else 3),
+    }
+
+
+def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume: Path | None = None) -> list[float]:
+    """Losses of the steps up to ``stop``, whose checkpoint is in the work folder."""
+    if resume is not None:
+        given = {**given, 'resume': True, 'load_from': str(resume)}
+    runner, hook = small_run(digits, work_dir, given, image_size=SIZE), Stop(stop)
+    runner.register_hook(hook, priority='VERY_LOW')
+    with pytest.raises(KeyboardInterrupt):
+        runner.train()
+    return hook.losses
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    return build_digits(root, num_train=PICTURES, num_val=2, image_size=96, progress=False)
+
+
+@pytest.mark.parametrize(
+    ('by_epoch', 'workers', 'ends'),
+    [(True, 0, [3, 6, 9]), (True, 2, [4, 10]), (False, 0, [5])],
+    ids=['warm-up, strong and weak', 'workers, ends of epochs', 'iterations'],
+)
+def test_stopped_and_resumed_is_the_same_run(
+    by_epoch: bool, workers: int, ends: list[int], digits: Path, tmp_path: Path
+) -> None:
+    """Weights, averaged weights, optimizer and losses of 11 steps."""
+    given, losses, found = options(workers, by_epoch), [], None
+    for number, end in enumerate([*ends, 11]):
+        losses += train(digits, tmp_path / f'part_{number}', given, end, found)
+        found = tmp_path / f'part_{number}' / f'iter_{end}.pth'
+    parts = torch.load(found, weights_only=True)
+    # by epoch, the first part drew a seed, and the others took it over
+    given['randomness'] = dict(seed=parts['meta']['seed'])
+    expected = train(digits, tmp_path / 'whole', given, 11)
+    whole = torch.load(tmp_path / 'whole' / 'iter_11.pth', weights_only=True)
+    assert losses == expected
+    for kind in ('state_dict', 'ema_state_dict'):
+        assert whole[kind].keys() == parts[kind].keys()
+        assert all(torch.equal(tensor, parts[kind][key]) for key, tensor in whole[kind].items())
+    for number, state in whole['optimizer']['state'].items():
+        for key, value in state.items():
+            assert torch.equal(value, parts['optimizer']['state'][number][key])
+    assert whole['param_schedulers'] == parts['param_schedulers']
+
+
+class Noise(Dataset):
+    """What an augmentation would draw, and how often it was asked."""
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, index: int) -> tuple[int, float, float, float]:
+        drawn = [(random.random(), float(np.random.rand()), float(torch.rand(()))) for _ in range(index % 3 + 1)]
+        return (index, *drawn[-1])
+
+
+def stream(workers: int, *, epoch: int = 0, skip: int = 0, seed: int = 1) -> list[tuple]:
+    sampler = DefaultSampler(Noise(), shuffle=True, seed=seed)
+    sampler.set_epoch(epoch)
+    batches = SeededBatchSampler(sampler, 2)
+    loader = DataLoader(Noise(), batch_sampler=batches, num_workers=workers, collate_fn=list)
+    batches.skip_batches(skip)
+    return list(loader)
+
+
+def test_random_numbers_depend_on_the_place_alone() -> None:
+    expected = stream(0)
+    assert [len(batch) for batch in expected] == [2, 2, 2, 1]
+    numbers = [number for batch in expected for sample in batch for number in sample[1:]]
+    assert len(set(numbers)) == len(numbers)
+    assert stream(2) == expected, 'whatever the number of workers'
+    assert stream(2, skip=2) == expected[2:], 'and wherever the epoch is entered'
+    other = {number for batch in stream(0, epoch=1) for sample in batch for number in sample[1:]}
+    assert other.isdisjoint(numbers)
+    assert stream(0, seed=2) != expected
+
+
+def test_batches_are_torchs() -> None:
+    """Indices, lengths and the last batch; skipping lasts for one iteration; batches survive the way to a worker."""
+    for drop_last in (False, True):
+        sampler = DefaultSampler(Noise(), shuffle=True, seed=0)
+        ours = SeededBatchSampler(sampler, 3, drop_last=drop_last)
+        theirs = torch.utils.data.BatchSampler(sampler, 3, drop_last)
+        expected = list(theirs)
+        assert [batch[:] for batch in ours] == expected and len(ours) == len(theirs)
+        ours.skip_batches(1)
+        assert list(ours) == expected[1:] and list(ours) == expected
+    batch = SeededBatch([4, 2], (1, 2))
+    assert pickle.loads(pickle.dumps(batch)).place == (1, 2)
+    endless = iter(SeededBatchSampler(InfiniteSampler(Noise(), seed=0), 4))
+    assert sorted(sum((next(endless)[:] for _ in range(7)), [])) == sorted(list(range(7)) * 4)
+
+
+def test_seeds_are_spread() -> None:
+    seeds = {
+        seed_of(seed, epoch, rank, n) for seed in range(4) for epoch in range(4) for rank in range(4) for n in range(64)
+    }
+    assert len(seeds) == 4 * 4 * 4 * 64 and max(seeds) < 2**32
+    assert seed_of(1, 23) != seed_of(12, 3)

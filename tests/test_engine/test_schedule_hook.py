@@ -1,0 +1,108 @@
+"""The run's phases: inside the run and in order, or refused."""
+
+from __future__ import annotations
+
+import math
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmdet.models.layers import ExpMomentumEMA
+from mmengine.config import Config
+from mmengine.hooks import EMAHook
+from mmengine.optim import ConstantLR, CosineAnnealingLR, LinearLR, MultiStepLR
+from torch import nn
+
+from mmdet_iouquery import config_path
+from mmdet_iouquery.engine.hooks import ScheduleHook
+from mmdet_iouquery.errors import InputError
+
+
+def runner(schedulers: Any, *, epochs: int, steps: int, hooks: tuple = ()) -> SimpleNamespace:
+    lines: list[str] = []
+    logger = SimpleNamespace(info=lines.append, lines=lines)
+    return SimpleNamespace(
+        param_schedulers=schedulers,
+        max_epochs=epochs,
+        max_iters=epochs * steps,
+        train_dataloader=range(steps),
+        hooks=hooks,
+        logger=logger,
+    )
+
+
+def optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+
+
+@pytest.mark.parametrize('kind', [LinearLR, ConstantLR])
+def test_a_warm_up_longer_than_the_run_is_refused(kind: Any) -> None:
+    warm_up = kind(optimizer(), by_epoch=False, begin=0, end=2000)
+    ScheduleHook().before_train(runner([warm_up], epochs=10, steps=200))
+    text = rf'the warm-up \({kind.__name__}\) takes 2000 steps, but the run has 1990:.*at most to about 199'
+    with pytest.raises(InputError, match=text):
+        ScheduleHook().before_train(runner({'a': [warm_up]}, epochs=10, steps=199))
+    by_epoch = kind(optimizer(), by_epoch=True, begin=0, end=3)
+    with pytest.raises(InputError, match='takes 3 epochs, but the run has 2'):
+        ScheduleHook().before_train(runner([by_epoch], epochs=2, steps=9999))
+
+
+def test_schedules_without_end_and_others_than_warm_ups_pass() -> None:
+    one = optimizer()
+    kept = [ConstantLR(one, factor=0.5), MultiStepLR(one, milestones=[100]), CosineAnnealingLR(one, T_max=500, end=500)]
+    ScheduleHook().before_train(runner(kept, epochs=2, steps=3))
+    ScheduleHook().before_train(runner(None, epochs=1, steps=1))
+
+
+@pytest.mark.parametrize('epochs', [1, 2, 3, 5, 12, 36, 72, 200])
+def test_phases_lie_inside_the_run_and_follow_each_other(epochs: int) -> None:
+    """As a config derives them from one number, for every length of the run."""
+    one, steps = optimizer(), 40
+    schedulers = [
+        LinearLR(one, by_epoch=False, begin=0, end=10),
+        CosineAnnealingLR(one, by_epoch=True, begin=epochs // 2, end=epochs, T_max=max(1, epochs - epochs // 2)),
+    ]
+    switches = (SimpleNamespace(switch_epoch=max(0, epochs - 2)), SimpleNamespace(num_last_epochs=1))
+    given = runner(schedulers, epochs=epochs, steps=steps, hooks=switches)
+    ScheduleHook().before_train(given)
+    (text,) = given.logger.lines
+    head, warm_up, cosine, switch, last = text.splitlines()
+    assert head == f'schedule: {epochs * steps} steps' + (f', {epochs} epochs of {steps}' if epochs > 1 else '')
+    assert warm_up.endswith('LinearLR of lr: steps 0 to 10')
+    begin, end = map(int, re.search(r'epochs (\d+) to (\d+)', cosine).groups())
+    assert (begin, end) == (epochs // 2, epochs)
+    assert f'from epoch {max(0, epochs - 2)} on' in switch and f'from epoch {epochs - 1} on' in last
+
+
+def test_what_never_begins_is_said() -> None:
+    late = MultiStepLR(optimizer(), milestones=[9], begin=9, by_epoch=True)
+    given = runner([late], epochs=5, steps=2, hooks=(SimpleNamespace(switch_epoch=7),))
+    ScheduleHook().before_train(given)
+    assert 'MultiStepLR of lr: never, as it begins at 9 of 5 epochs' in given.logger.lines[0]
+    assert 'SimpleNamespace: never' in given.logger.lines[0]
+
+
+def test_the_average_of_the_shipped_configs_is_the_papers() -> None:
+    """Decay 0.9999 * (1 - exp(-step / 2000)), read back from what the average has become."""
+    cfg = Config.fromfile(config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'))
+    settings = next(hook for hook in cfg.custom_hooks if hook.type == 'EMAHook')
+    assert settings.ema_type == 'ExpMomentumEMA'
+    hook = EMAHook(ema_type='ExpMomentumEMA', momentum=settings.momentum, gamma=settings.gamma)
+    assert f'momentum {settings.momentum}' in '\n'.join(phases_of(hook))
+    model = nn.Linear(1, 1, bias=False).double()
+    average = ExpMomentumEMA(model, momentum=settings.momentum, gamma=settings.gamma)
+    average.update_parameters(model)  # the first time, it copies
+    model.weight.data.fill_(1.0)
+    for step in range(2, 10000):
+        average.module.weight.data.fill_(0.0)
+        average.update_parameters(model)
+        decay = 1 - average.module.weight.item()
+        assert decay == pytest.approx(0.9999 * (1 - math.exp(-step / 2000)), rel=1e-9)
+
+
+def phases_of(hook: EMAHook) -> list[str]:
+    given = runner([], epochs=1, steps=1, hooks=(hook,))
+    ScheduleHook().before_train(given)
+    return given.logger.lines
