@@ -79,7 +79,15 @@ setup(
         'quickstart': ['Pillow', 'scikit-learn'],
         'convert': ['safetensors'],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
-        'test': ['hypothesis', 'pytest', 'pytest-cov', 'pytest-xdist[psutil]', 'safetensors', 'setuptools>=64', 'transformers'],
+        'test': [
+            'hypothesis',
+            'pytest',
+            'pytest-cov',
+            'pytest-xdist[psutil]',
+            'safetensors',
+            'setuptools>=64',
+            'transformers',
+        ],
         'test-demo': ['selenium'],
         'dev': ['mypy', 'pre-commit', 'ruff'],
     },

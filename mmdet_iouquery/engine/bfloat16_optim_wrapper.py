@@ -15,8 +15,8 @@ from torch import nn
 class BFloat16OptimWrapper(OptimWrapper):
     """mmengine's ``OptimWrapper`` whose forward pass runs under ``torch.autocast`` with bfloat16, on any device.
 
-    bfloat16 has single precision's range, so neither losses nor gradients are scaled. mmengine's ``AmpOptimWrapper`` always
-    scales them, and refuses a machine without accelerator.
+    bfloat16 has single precision's range, so neither losses nor gradients are scaled. mmengine's ``AmpOptimWrapper``
+    always scales them, and refuses a machine without accelerator.
     """
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import torch
 import torch.multiprocessing as mp
 from mmdet.registry import TRANSFORMS
-from started_run import CONTEXT, ended, errors, run_train, small_config
+from started_run import CONTEXT, Started, ended, errors, run_train, small_config
 from toy_run import EPOCH, CallAt, ToyData, toy_runner
 
 from mmdet_iouquery.checkpoints.files import damage
@@ -65,6 +66,31 @@ def signal_job(signum: int) -> None:
         os.killpg(group, signum)
         os._exit(0)
     os.waitpid(child, 0)
+
+
+STEPS = "default_hooks.update(logger=dict(interval=1))\ndefault_hooks['checkpoint'].update(interval=1000)\n"
+
+
+def trained(said: str) -> list[int]:
+    return [int(step) for step in re.findall(r'Iter\(train\) *\[ *(\d+)/', said)]
+
+
+def test_the_tool_stops_at_sigterm_and_goes_on_there(tmp_path: Path) -> None:
+    """The hook comes with the shipped configs."""
+    config = small_config(tmp_path, STEPS)
+    arguments = [config, '--work-dir', tmp_path / 'run', '--resume']
+    run = Started(tmp_path / 'log', run_train, *arguments)
+    run.wait_for(lambda: trained(run.said()))
+    os.kill(run.process.pid, signal.SIGTERM)
+    assert run.status() == 143, run.said()[-3000:]
+    done = trained(run.said())
+    saved = tmp_path / 'run' / f'iter_{done[-1]}.pth'
+    assert not errors(run.said())
+    assert f'stopped by SIGTERM after iteration {done[-1]}; saved {saved}; go on with --resume\n' in run.said()
+    end = ['--cfg-options', f'train_cfg.max_iters={done[-1] + 2}', 'train_cfg.val_interval=100000']
+    status, said = ended(tmp_path / 'log', run_train, *arguments, *end)
+    assert status == 0 and f'resuming from {saved}\n' in said, said[-3000:]
+    assert done + trained(said) == list(range(1, done[-1] + 3))
 
 
 class SignalledData(ToyData):
