@@ -22,7 +22,7 @@ def resident_mb() -> float:
 
 @pytest.mark.skipif(not Path('/proc/self/statm').is_file(), reason="reads Linux's /proc")
 def test_memory_is_flat_over_200_steps() -> None:
-    """After the first 50 steps, which meet every size, it grows by less than 30 MB: a picture of 128 px kept is more."""
+    """After the first 50 steps, which meet every size, it grows by less than 30 MB."""
     model = small_detector().train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     resident = []
