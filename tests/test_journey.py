@@ -63,7 +63,6 @@ def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
 
     total = done + STEPS
     options = [f'train_cfg.max_iters={total}', f'train_cfg.val_interval={total}', 'default_hooks.logger.interval=1']
-    options += ['param_scheduler.0.end=2']
     resumed = tool('train', config, '--work-dir', work_dir, '--resume', '--cfg-options', *options)
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert f'resuming from {saved}' in resumed.stdout

@@ -27,6 +27,7 @@ def runner(schedulers: Any, *, epochs: int, steps: int, hooks: tuple = ()) -> Si
         param_schedulers=schedulers,
         max_epochs=epochs,
         max_iters=epochs * steps,
+        iter=0,
         train_dataloader=range(steps),
         hooks=hooks,
         logger=logger,

@@ -29,12 +29,14 @@ class ScheduleHook(Hook):
         """Before anything else.
 
         Raises:
-            InputError: a linear or constant schedule from the run's beginning does not end in it.
+            InputError: a linear or constant schedule from the run's beginning does not end in it; not of a run that goes
+                on from a checkpoint, which has its schedules' ends from there.
         """
         for scheduler in _schedulers(runner):
             total, unit = _length(runner, scheduler)
             kind = type(scheduler).__name__
-            if kind.startswith(_WARM_UPS) and scheduler.begin == 0 and total < scheduler.end < _FOREVER:
+            longer = scheduler.begin == 0 and total < scheduler.end < _FOREVER
+            if runner.iter == 0 and kind.startswith(_WARM_UPS) and longer:
                 raise InputError(
                     f'the warm-up ({kind}) takes {scheduler.end} {unit}, but the run has {total}: it would end before '
                     f'its learning rate is reached; set its end in param_scheduler, at most to about '

@@ -51,7 +51,8 @@ class PredictionSettings:
             value = getattr(settings, name)
             if value is not None or name == 'max_per_img':
                 check_counts(**{f'test_cfg.{name}': value})
-        check_counts(least=None, **{'test_cfg.num_decoder_layers': settings.num_decoder_layers or 0})
+        if settings.num_decoder_layers is not None:
+            check_counts(least=None, **{'test_cfg.num_decoder_layers': settings.num_decoder_layers})
         check_flags(**{'test_cfg.keep_selected': settings.keep_selected})
         thresholds = settings.score_thr if isinstance(settings.score_thr, Sequence) else [settings.score_thr]
         check_numbers(**{f'test_cfg.score_thr[{i}]': value for i, value in enumerate(thresholds)})

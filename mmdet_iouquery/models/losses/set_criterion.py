@@ -21,6 +21,7 @@ from ...core import (
     generalized_box_iou_elementwise,
 )
 from ...structures import DenoisingQueries, Pairs, Predictions, Selection, Targets
+from ..arguments import check_choice
 
 OVERLAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     'iou': box_iou_elementwise,
@@ -69,8 +70,7 @@ class SetCriterion(nn.Module):
         quality: str = 'iou',
     ) -> None:
         super().__init__()
-        if quality not in OVERLAPS:
-            raise ValueError(f'quality must be one of {list(OVERLAPS)}, got {quality!r}')
+        check_choice(list(OVERLAPS), quality=quality)
         self.quality = quality
         self.assigner = TASK_UTILS.build(assigner) if isinstance(assigner, dict) else assigner
         self.loss_cls = _built(loss_cls)

@@ -241,8 +241,9 @@ def _check_levels(num_inputs: int, start_level: int, num_outs: int, encoder_leve
     levels = num_inputs - start_level
     if levels < 2:
         raise ValueError(
-            'a hybrid encoder fuses maps of several scales and was given one; give the backbone more out_indices, or '
-            'leave it out: a DETR on one map has an encoder of its own'
+            'a hybrid encoder fuses maps of several scales and was given one '
+            f'({num_inputs} in in_channels, start_level {start_level}); give the backbone more out_indices, or leave '
+            'it out: a DETR on one map has an encoder of its own'
         )
     if num_outs < levels:
         raise ValueError(f'num_outs must be at least the number of maps used, {levels}, got {num_outs}')
