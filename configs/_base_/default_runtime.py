@@ -16,6 +16,8 @@ default_hooks = dict(
     schedule=dict(type='ScheduleHook'),
     # gradients with inf or NaN never reach the weights
     non_finite=dict(type='NonFiniteHook'),
+    # pictures that training could not use are counted in the log
+    skipped_pictures=dict(type='SkippedPicturesHook'),
     # SIGTERM, SIGUSR1 or Ctrl-C: save after the running iteration, and stop
     stop=dict(type='StopOnSignalHook'),
     visualization=dict(type='DetVisualizationHook'),

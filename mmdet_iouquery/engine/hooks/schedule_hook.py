@@ -29,8 +29,8 @@ class ScheduleHook(Hook):
         """Before anything else.
 
         Raises:
-            InputError: a linear or constant schedule from the run's beginning does not end in it. Not for a run that goes
-                on from a checkpoint, whose schedules end where they did.
+            InputError: a linear or constant schedule from the run's beginning does not end in it. Not for a run that
+                goes on from a checkpoint, whose schedules end where they did.
         """
         for scheduler in _schedulers(runner):
             total, unit = _length(runner, scheduler)
