@@ -1,0 +1,37 @@
+"""Three optimizer steps from equal weights, in training mode throughout, give the authors' losses."""
+
+from __future__ import annotations
+
+import json
+
+import golden_formula as formula
+import numpy as np
+import pytest
+import torch
+from helpers import DATA, build_detector, golden_weights, sample, shipped_config
+from mmengine.optim import build_optim_wrapper
+from test_golden import their_name
+
+from mmdet_iouquery.checkpoints import convert
+from mmdet_iouquery.core import box_cxcywh_to_xyxy
+
+NAME, SIZE = 'rtdetr_r18_320x320', 160
+
+
+def test_losses_of_three_steps() -> None:
+    """With the shipped optimizer: its groups, rates, decays and clipping; batch norms by the batch; no denoising."""
+    config = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
+    model = build_detector(config, data_preprocessor__batch_augments=None)
+    model.load_state_dict(convert(golden_weights(NAME), 'rtdetr'), strict=True)
+    model.bbox_head.denoising = None  # its draws would have to be shared
+    optim_wrapper = build_optim_wrapper(model.train(), shipped_config(config).optim_wrapper)
+    for step, expected in enumerate(json.loads((DATA / 'rtdetr_r18_three_steps.json').read_text())):
+        images = torch.from_numpy(formula.image(f'three_steps_{step}', (3, 3, SIZE, SIZE)))
+        samples = [
+            sample(box_cxcywh_to_xyxy(torch.from_numpy(boxes)) * SIZE, np.asarray(labels), (SIZE, SIZE))
+            for labels, boxes in formula.targets(f'three_steps_{step}', 3, [3, 0, 7], 80)
+        ]
+        losses = model.loss(images, samples)
+        found = {their_name(name, 3).removeprefix('loss/'): loss.item() for name, loss in losses.items()}
+        assert found == pytest.approx(expected, rel=1e-4), f'step {step + 1}'
+        optim_wrapper.update_params(sum(losses.values()))
