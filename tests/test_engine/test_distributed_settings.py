@@ -21,7 +21,7 @@ from mmdet_iouquery.errors import InputError
 TOOLS = Path(__file__).parents[2] / 'tools'
 CONFIG = 'my configs/one.py'
 SETTINGS = ('NNODES', 'NODE_RANK', 'MASTER_ADDR', 'PORT', 'MAX_RESTARTS')
-SETTINGS += ('GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SIGNAL', 'SRUN_ARGS')
+SETTINGS += ('PYTHON', 'GPUS', 'GPUS_PER_NODE', 'CPUS_PER_TASK', 'SIGNAL', 'SRUN_ARGS')
 
 
 @pytest.fixture
