@@ -53,8 +53,12 @@ def test_a_warm_up_longer_than_the_run_is_refused(kind: Any) -> None:
 def test_schedules_without_end_and_others_than_warm_ups_pass() -> None:
     one = optimizer()
     kept = [ConstantLR(one, factor=0.5), MultiStepLR(one, milestones=[100]), CosineAnnealingLR(one, T_max=500, end=500)]
-    ScheduleHook().before_train(runner(kept, epochs=2, steps=3))
-    ScheduleHook().before_train(runner(None, epochs=1, steps=1))
+    given = runner(kept, epochs=2, steps=3)
+    ScheduleHook().before_train(given)
+    assert 'CosineAnnealingLR of lr: epochs 0 to 2' in given.logger.lines[0]
+    given = runner(None, epochs=1, steps=1)
+    ScheduleHook().before_train(given)
+    assert given.logger.lines == ['schedule: 1 steps']
 
 
 @pytest.mark.parametrize('epochs', [1, 2, 3, 5, 12, 36, 72, 200])
