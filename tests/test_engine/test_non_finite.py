@@ -13,6 +13,7 @@ from runs import small_run
 from torch import Tensor, nn
 
 from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.engine.hooks import NonFiniteHook
 from mmdet_iouquery.engine.non_finite import (
     gradients_are_finite,
     is_finite,
@@ -147,10 +148,23 @@ def test_a_loss_that_is_not_finite_stops_the_run(digits: Path, tmp_path: Path) -
         runner.train()
 
 
+def test_steps_that_a_loss_scaler_leaves_out_keep_no_pictures(digits: Path, tmp_path: Path) -> None:
+    """Such a step never reaches the optimizer; what was remembered of it goes all the same."""
+    kept: list[int] = []
+
+    class LeaveOut(Hook):
+        def before_train(self, runner: Runner) -> None:
+            runner.optim_wrapper.step = lambda **_: None
+
+        def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+            kept.append(len(next(hook for hook in runner.hooks if isinstance(hook, NonFiniteHook))._calls))
+
+    runner_with(digits, tmp_path / 'run', LeaveOut()).train()
+    assert kept == [0, 0, 0, 0]
+
+
 @pytest.mark.parametrize('settings', [dict(action='ignore'), dict(max_skipped=0)])
 def test_settings(settings: dict[str, Any]) -> None:
-    from mmdet_iouquery.engine.hooks import NonFiniteHook
-
     with pytest.raises(ValueError, match=next(iter(settings))):
         NonFiniteHook(**settings)
 

@@ -88,6 +88,8 @@ class NonFiniteHook(Hook):
             self._end(runner, f'{", ".join(broken)} not finite, though the gradients are')
         if self.skipped:
             runner.message_hub.update_scalar('train/skipped_steps', self.skipped)
+        if runner.optim_wrapper.should_update():  # a loss scaler may have left the step out: nothing is kept for later
+            self._calls = []
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         for name, tensor in checkpoint['state_dict'].items():
