@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from ..analysis import contact_sheet, draw_run
 from ..config_files import config_path
 from ..datasets import CocoSet, build_digits, find_coco_set
 from ..errors import InputError
+from .child import run_child
 
 BASE = 'quickstart/rtdetr_r18vd_160_digits.py'
 NUM_PICTURES, SCORE_THR, NUM_LOOKED_AT = 8, 0.5, 50
@@ -166,11 +165,11 @@ default_hooks = dict(checkpoint=dict(interval=max(1, max_iters // 4)))
 '''
 
 
-def _run(*command: object) -> None:
+def _run(program: Path, *arguments: object) -> None:
     """Run a tool with this interpreter; its own message has said why when it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], check=False)
-    if done.returncode:
-        raise InputError(f'{Path(str(command[0])).name} left with status {done.returncode}; what it said stands above')
+    status = run_child(program, *arguments)
+    if status:
+        raise InputError(f'{program.name} left with status {status}; what it said stands above')
 
 
 def _say(text: str) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -331,9 +330,9 @@ def interrupted(arguments: list[str]) -> Path:
     """The work folder of a comparison that is cut off in the third step of its fourth run; all in this process."""
     steps: list[None] = []
 
-    def train(command: list[str], **_: object) -> SimpleNamespace:
-        launch.train(command[2:])
-        return SimpleNamespace(returncode=0)
+    def train(program: Path, *arguments: object, **_: object) -> int:
+        launch.train([str(one) for one in arguments])
+        return 0
 
     def cut_off() -> None:
         steps.append(None)
@@ -341,7 +340,7 @@ def interrupted(arguments: list[str]) -> Path:
             raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(command, 'subprocess', SimpleNamespace(run=train))
+        patch.setattr(command, 'run_child', train)
         patch.setattr(recorder, '_require_parent', cut_off)
         # laying configs out for the eye takes half of the time
         for place in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):
@@ -403,8 +402,7 @@ def test_other_settings_are_refused(arguments: list[str], changed: list[str], me
 def test_a_run_that_fails_is_named_with_its_log(
     configs: list[Path], digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failing = SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=1))
-    monkeypatch.setattr(command, 'subprocess', failing)
+    monkeypatch.setattr(command, 'run_child', lambda *_, **__: 1)
     with pytest.raises(InputError, match=r'many, seed 0 \(1 of 1\): the training left with status 1.*output.txt'):
         compare(TOOLS, [str(configs[0]), '--work-dir', str(tmp_path), '--data', str(digits), '--iters', '4'])
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from mmengine.config import DictAction
 from ...analysis.curves import Curve, Line, draw_curves
 from ...datasets import find_coco_set
 from ...errors import InputError
+from ..child import run_child
 from ..launch import report_dataset
 from .recorder import PARENT_VARIABLE
 from .records import RunResult, read_result, write_json
@@ -127,18 +126,14 @@ def finished(tools: Path, run: Run, title: str) -> RunResult:
         return result
     output = run.folder / OUTPUT_NAME
     print(f'== {title}: training; its log is {output}', flush=True)
-    command = [tools / 'train.py', run.folder / CONFIG_NAME, '--work-dir', run.folder, '--resume']
+    arguments = [run.folder / CONFIG_NAME, '--work-dir', run.folder, '--resume']
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
     with open(output, 'a', encoding='utf-8') as log:
-        done = subprocess.run(
-            [sys.executable, *map(str, command)],
-            stdout=log,
-            env={**os.environ, PARENT_VARIABLE: str(os.getpid())},
-            check=False,
-        )
+        status = run_child(tools / 'train.py', *arguments, stdout=log, environment=environment)
     result = read_result(run.folder)
     if result is None:
         raise InputError(
-            f'{title}: the training left with status {done.returncode}; what it said stands above and in {output}. '
+            f'{title}: the training left with status {status}; what it said stands above and in {output}. '
             'The same command goes on from its last checkpoint'
         )
     print(f'   AP {100 * (result.final.ap or 0):.1f}', flush=True)

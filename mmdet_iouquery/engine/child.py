@@ -1,0 +1,71 @@
+"""Run one of the tools in a process of its own."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import TrainingStopped
+
+_SIGNALS = tuple(signal.Signals[name] for name in ('SIGINT', 'SIGTERM') if name in signal.Signals.__members__)
+
+
+def run_child(
+    program: Path, *arguments: object, stdout: IO | None = None, environment: dict[str, str] | None = None
+) -> int:
+    """Run a Python program with this interpreter, and let it end in its own time when a signal asks for a stop.
+
+    ``subprocess.run`` would kill it a quarter of a second after Ctrl-C, in the middle of its last checkpoint. Here
+    Ctrl-C, which a terminal sends to the program too, only makes this process wait for it; SIGTERM is passed on.
+
+    Args:
+        program: to run.
+        arguments: of its command line.
+        stdout: file that takes what it prints; None: where this process prints.
+        environment: its environment variables; None: those of this process.
+
+    Returns:
+        its exit status, negative where a signal ended it.
+
+    Raises:
+        TrainingStopped: a signal came while it ran; it has ended.
+    """
+    received: list[int] = []
+    children: list[subprocess.Popen] = []
+
+    def remember(signum: int, frame: object) -> None:
+        received.append(signum)
+        if signum != signal.SIGINT:
+            for child in children:
+                child.terminate()
+
+    with _handlers(remember):
+        children.append(
+            subprocess.Popen([sys.executable, str(program), *map(str, arguments)], stdout=stdout, env=environment)
+        )
+        if signal.SIGTERM in received:  # before there was a process to pass it on to
+            children[0].terminate()
+        status = children[0].wait()
+    if received:
+        raise TrainingStopped(received[0], f'in {program.name}; the same command goes on where it was')
+    return status
+
+
+@contextmanager
+def _handlers(handler: Any) -> Iterator[None]:
+    """Handle signals, not ignore them: a program inherits what is ignored, and must hear them itself."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python calls handlers in the main thread only
+        return
+    before = {one: signal.signal(one, handler) for one in _SIGNALS}
+    try:
+        yield
+    finally:
+        for one, previous in before.items():
+            signal.signal(one, signal.SIG_DFL if previous is None else previous)

@@ -1,0 +1,72 @@
+"""A tool in a process of its own ends in its own time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mmdet_iouquery.engine.child import run_child
+from mmdet_iouquery.errors import TrainingStopped
+
+CHILD = """
+import pathlib, signal, sys, time
+def save(signum, frame):
+    time.sleep(1.0)  # longer than the quarter second that subprocess.run grants
+    pathlib.Path(sys.argv[1]).write_text(signal.Signals(signum).name)
+    raise SystemExit(128 + signum)
+signal.signal(signal.SIGINT, save)
+signal.signal(signal.SIGTERM, save)
+print('ready', flush=True)
+time.sleep(60)
+"""
+PARENT = """
+import sys, pathlib
+from mmdet_iouquery.engine.child import run_child
+from mmdet_iouquery.engine.launch import run_tool
+raise SystemExit(run_tool(lambda: run_child(pathlib.Path(sys.argv[1]), sys.argv[2])))
+"""
+
+
+@pytest.mark.skipif(os.name == 'nt', reason='no signals to a group of processes')
+@pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM], ids=['Ctrl-C', 'SIGTERM'])
+def test_the_child_saves_before_it_ends(tmp_path: Path, signum: signal.Signals) -> None:
+    (tmp_path / 'child.py').write_text(CHILD)
+    command = [sys.executable, '-c', PARENT, str(tmp_path / 'child.py'), str(tmp_path / 'saved')]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    ) as parent:
+        while parent.stdout.readline().strip() != 'ready':  # others may print at their import
+            assert parent.poll() is None
+        if signum == signal.SIGINT:
+            os.killpg(parent.pid, signum)  # as a terminal does
+        else:
+            parent.send_signal(signum)
+        _, said = parent.communicate(timeout=30)
+    assert (tmp_path / 'saved').read_text() == signum.name
+    assert parent.returncode == 128 + signum
+    assert f'stopped by {signum.name} in child.py; the same command goes on where it was' in said
+
+
+def test_its_status_is_handed_on_and_the_handlers_are_as_before(tmp_path: Path) -> None:
+    program = tmp_path / 'program.py'
+    program.write_text('import os, sys; print(os.environ["WORD"]); raise SystemExit(int(sys.argv[1]))')
+    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    for status in (0, 3):
+        with open(tmp_path / 'said', 'w') as said:
+            assert run_child(program, status, stdout=said, environment={**os.environ, 'WORD': 'heard'}) == status
+        assert (tmp_path / 'said').read_text() == 'heard\n'
+    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_a_signal_stops_what_would_come_next(tmp_path: Path) -> None:
+    program = tmp_path / 'deaf.py'
+    program.write_text(
+        'import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); os.kill(os.getppid(), signal.SIGINT)'
+    )
+    with pytest.raises(TrainingStopped, match='SIGINT in deaf.py'):
+        run_child(program)  # it leaves with 0
