@@ -19,19 +19,24 @@ NAME, SIZE = 'rtdetr_r18_320x320', 160
 
 
 def test_losses_of_three_steps() -> None:
-    """With the shipped optimizer: its groups, rates, decays and clipping; batch norms by the batch; no denoising."""
+    """With the shipped optimizer: its groups, rates, decays and clipping; batch norms by the batch; no denoising.
+
+    In double precision: AdamW moves weights of almost no gradient by the sign of it, so in single precision two orders of
+    summing up are a thousandth apart after three steps. What remains is that boxes and anchors are made in single.
+    """
     config = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
     model = build_detector(config, data_preprocessor__batch_augments=None)
     model.load_state_dict(convert(golden_weights(NAME), 'rtdetr'), strict=True)
+    model.double()
     model.bbox_head.denoising = None  # its draws would have to be shared
     optim_wrapper = build_optim_wrapper(model.train(), shipped_config(config).optim_wrapper)
     for step, expected in enumerate(json.loads((DATA / 'rtdetr_r18_three_steps.json').read_text())):
-        images = torch.from_numpy(formula.image(f'three_steps_{step}', (3, 3, SIZE, SIZE)))
+        images = torch.from_numpy(formula.image(f'three_steps_{step}', (3, 3, SIZE, SIZE))).double()
         samples = [
             sample(box_cxcywh_to_xyxy(torch.from_numpy(boxes)) * SIZE, np.asarray(labels), (SIZE, SIZE))
             for labels, boxes in formula.targets(f'three_steps_{step}', 3, [3, 0, 7], 80)
         ]
         losses = model.loss(images, samples)
         found = {their_name(name, 3).removeprefix('loss/'): loss.item() for name, loss in losses.items()}
-        assert found == pytest.approx(expected, rel=1e-4), f'step {step + 1}'
+        assert found == pytest.approx(expected, rel=1e-6), f'step {step + 1}'
         optim_wrapper.update_params(sum(losses.values()))
