@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from .names import PrefixMap
 
 _MOST_LAYERS = 12
@@ -87,9 +88,18 @@ def file_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[s
 
 
 def split_anchors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Our names of the learned anchors, which hold centre and size apart."""
+    """Our names of the learned anchors, which hold centre and size apart.
+
+    Raises:
+        InputError: they have another shape than (Q, 4).
+    """
     ours = dict(weights)
     anchors_unact = ours.pop('query_selector.anchors_unact.weight', None)
     if anchors_unact is not None:
+        if anchors_unact.shape[1:] != (4,):
+            raise InputError(
+                f'refpoint_embed.weight has the shape {tuple(anchors_unact.shape)} and not (queries, 4): the file is no '
+                'DAB-DETR that learns anchor boxes'
+            )
         ours['query_selector.xy_unact'], ours['query_selector.wh_unact'] = anchors_unact[:, :2], anchors_unact[:, 2:]
     return ours

@@ -86,3 +86,9 @@ def test_an_unknown_key_is_named(fill: Callable[..., dict[str, Tensor]]) -> None
     theirs = {**authors_file('shared', fill, []), 'transformer.decoder.layers.0.gate.weight': torch.zeros(2)}
     with pytest.raises(InputError, match=r"'transformer\.decoder\.layers\.0\.gate\.weight'"):
         convert(theirs, 'dab_detr')
+
+
+def test_anchors_of_another_shape_are_named(fill: Callable[..., dict[str, Tensor]]) -> None:
+    theirs = {**authors_file('shared', fill, []), 'refpoint_embed.weight': torch.zeros(300, 2)}
+    with pytest.raises(InputError, match=r'refpoint_embed\.weight has the shape \(300, 2\) and not \(queries, 4\)'):
+        convert(theirs, 'dab_detr')
