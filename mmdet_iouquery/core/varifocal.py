@@ -25,9 +25,7 @@ def varifocal_loss(
     Returns:
         (N, C), the unreduced loss, in the logits' type.
     """
-    num_classes = logits.shape[-1]
-    positive = F.one_hot(labels, num_classes + 1)[..., :num_classes].to(logits.dtype)
-    target = positive * quality.to(logits.dtype).unsqueeze(-1)
-    probability = logits.detach().sigmoid()
-    weight = torch.where(positive.bool(), target, alpha * probability.pow(gamma))
+    positive = labels.unsqueeze(-1) == torch.arange(logits.shape[-1], device=labels.device)
+    target = torch.where(positive, quality.to(logits.dtype).unsqueeze(-1), 0.0)
+    weight = torch.where(positive, target, alpha * logits.detach().sigmoid().pow(gamma))
     return F.binary_cross_entropy_with_logits(logits, target, weight=weight, reduction='none')

@@ -23,6 +23,9 @@ class BatchedHungarianAssigner:
         alpha, gamma: of the focal class cost.
     """
 
+    same_number_each_layer = True
+    """Pairs are sorted by layer, and each layer has as many."""
+
     def __init__(self, **costs: float) -> None:
         self.costs = MatchCosts(**costs)
         check_numbers(**costs)

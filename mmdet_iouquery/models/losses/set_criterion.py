@@ -1,9 +1,9 @@
-"""Matching and losses of all layers and the encoder in one pass, and of the denoising queries in another."""
+"""Matching and losses of all layers, matched and denoising queries, in one pass, and of the encoder in another."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,17 @@ OVERLAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     'diou': distance_box_iou_elementwise,
     'ciou': complete_box_iou_elementwise,
 }
+
+
+class _Group(NamedTuple):
+    """Queries that stand side by side, and the names of their losses, one prefix a layer."""
+
+    names: list[str]
+    num_queries: int
+    pairs: Pairs
+    """Counted from the group's first query."""
+    average: Tensor
+    """What each sum is divided by."""
 
 
 @MODELS.register_module()
@@ -100,23 +111,24 @@ class SetCriterion(nn.Module):
         if denoising is not None:
             num_denoising = denoising.queries.content.shape[1]
         average = reduce_mean(decoder.logits.new_tensor(float(len(targets.labels)))).clamp(min=1.0)
-        names = [f'd{i}.' for i in range(num_layers - 1)] + ['']
-        matching = Predictions(*(x[:, :, num_denoising:] for x in decoder))
+        matching = Predictions(*(x[:, :, num_denoising:].detach() for x in decoder))
+        encoder_losses: dict[str, Tensor] = {}
         if selection is None or selection.encoder is None:
-            losses = self._losses(matching, self.assigner(matching, targets), targets, average, names)
+            pairs = self.assigner(matching, targets)
         else:
-            losses = self._with_encoder(matching, selection, targets, average, names)
+            pairs, encoder_losses = self._match_with_encoder(matching, selection, targets, average)
+        names = [f'd{i}.' for i in range(num_layers - 1)] + ['']
+        groups = [_Group(names, matching.logits.shape[2], pairs, average)]
         if denoising is not None:
-            noisy = Predictions(*(x[:, :, :num_denoising] for x in decoder))
-            pairs = _every_layer(denoising.pairs, num_layers)
             names = [f'{name}dn_' for name in names]
-            losses.update(self._losses(noisy, pairs, targets, average * denoising.num_groups, names))
-        return losses
+            pairs = _every_layer(denoising.pairs, num_layers)
+            groups.insert(0, _Group(names, num_denoising, pairs, average * denoising.num_groups))
+        return {**self._losses(decoder, groups, targets), **encoder_losses}
 
-    def _with_encoder(
-        self, matching: Predictions, selection: Selection, targets: Targets, average: Tensor, names: list[str]
-    ) -> dict[str, Tensor]:
-        """The decoder's losses and the encoder's, with one matching for both where they ask for the same things."""
+    def _match_with_encoder(
+        self, matching: Predictions, selection: Selection, targets: Targets, average: Tensor
+    ) -> tuple[Pairs, dict[str, Tensor]]:
+        """The decoder's pairs and the encoder's losses, with one matching for both where they ask for the same."""
         assert selection.encoder is not None
         encoder = _float(selection.encoder)
         if selection.class_agnostic or encoder.logits.shape[1:] != matching.logits.shape[1:]:
@@ -125,40 +137,45 @@ class SetCriterion(nn.Module):
         else:
             objects, last = targets, len(matching.logits)
             both = self.assigner(Predictions(*(torch.cat(pair) for pair in zip(matching, encoder))), targets)
-            pairs, encoder_pairs = (
-                Pairs(*(index[rows] for index in both)) for rows in (both.layer < last, both.layer == last)
-            )
+            # a mask would make the host wait for the device, to learn how many there are
+            share = len(both.layer) // (last + 1)
+            even = getattr(self.assigner, 'same_number_each_layer', False)
+            of_decoder = slice(share * last) if even else both.layer < last
+            of_encoder = slice(share * last, None) if even else both.layer == last
+            pairs, encoder_pairs = (Pairs(*(index[rows] for index in both)) for rows in (of_decoder, of_encoder))
             encoder_pairs = encoder_pairs._replace(layer=encoder_pairs.layer - last)
-        losses = self._losses(matching, pairs, targets, average, names)
         loss_cls = self.soft_encoder_loss_cls if selection.iou_aware else self.encoder_loss_cls
         soft = selection.iou_aware is not False
-        losses.update(self._losses(encoder, encoder_pairs, objects, average, ['enc_'], loss_cls, soft))
+        losses = self._losses(
+            encoder, [_Group(['enc_'], encoder.logits.shape[2], encoder_pairs, average)], objects, loss_cls, soft
+        )
         if selection.iou_logits is not None:
-            logits = selection.iou_logits.float()[encoder_pairs.layer, encoder_pairs.image, encoder_pairs.query]
-            iou = self._overlap(encoder.boxes, encoder_pairs, targets)
+            index = encoder_pairs.layer, encoder_pairs.image, encoder_pairs.query
+            logits = selection.iou_logits.float()[index]
+            iou = self._overlap(encoder.boxes[index], targets.boxes[encoder_pairs.truth])
             loss = F.binary_cross_entropy_with_logits(logits, iou, reduction='sum')
             losses['enc_loss_quality'] = loss / average + 0.0 * selection.iou_logits.sum()
-        return losses
+        return pairs, losses
 
-    def _overlap(self, boxes: Tensor, pairs: Pairs, targets: Targets) -> Tensor:
-        """The quality (M,) in [0, 1] of each pair's box, detached."""
-        matched_xyxy = box_cxcywh_to_xyxy(boxes.detach()[pairs.layer, pairs.image, pairs.query])
-        return OVERLAPS[self.quality](matched_xyxy, box_cxcywh_to_xyxy(targets.boxes[pairs.truth])).clamp(0, 1)
+    def _overlap(self, matched: Tensor, truth: Tensor) -> Tensor:
+        """The quality (M,) in [0, 1] of each pair's boxes (M, 4), detached."""
+        return OVERLAPS[self.quality](box_cxcywh_to_xyxy(matched.detach()), box_cxcywh_to_xyxy(truth)).clamp(0, 1)
 
     def _losses(
         self,
         predictions: Predictions,
-        pairs: Pairs,
+        groups: Sequence[_Group],
         targets: Targets,
-        average: Tensor,
-        names: list[str],
         loss_cls: nn.Module | None = None,
         soft: bool = True,
     ) -> dict[str, Tensor]:
-        """The three losses of each of the ``names``' layers; ``soft``: class scores learn the quality, else 1."""
+        """The three losses of each of the groups' layers; ``soft``: class scores learn the quality, else 1."""
         logits, boxes = predictions
         loss_cls = loss_cls or self.loss_cls
         num_layers, num_classes = len(logits), logits.shape[-1]
+        names = [name for group in groups for name in group.names]
+        average = torch.stack([group.average for group in groups]).repeat_interleave(num_layers)
+        pairs, place = _joined(groups)
         matched, truth = boxes[pairs.layer, pairs.image, pairs.query], targets.boxes[pairs.truth]
 
         labels = torch.full(logits.shape[:-1], num_classes, dtype=torch.long, device=logits.device)
@@ -166,23 +183,36 @@ class SetCriterion(nn.Module):
         target: Tensor | tuple[Tensor, Tensor] = labels.flatten()
         if isinstance(loss_cls, QualityFocalLoss):
             quality = logits.new_zeros(labels.shape)
-            quality[pairs.layer, pairs.image, pairs.query] = self._overlap(boxes, pairs, targets) if soft else 1.0
+            quality[pairs.layer, pairs.image, pairs.query] = self._overlap(matched, truth) if soft else 1.0
             target = (labels.flatten(), quality.flatten())
 
-        def per_layer(loss: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
-            """The pairs' losses summed by layer, (L,)."""
-            if not len(pairs.layer):  # some of mmdet's losses give a scalar then; every layer stays in the graph
-                return prediction.sum() * prediction.new_zeros(num_layers)
-            pair_loss = loss(prediction, target, reduction_override='none').reshape(len(pairs.layer), -1).sum(-1)
-            return pair_loss.new_zeros(num_layers).index_add(0, pairs.layer, pair_loss)
+        def per_place(loss: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
+            """The pairs' losses summed by group and layer, (S,), S = number of names."""
+            if not len(place):  # some of mmdet's losses give a scalar then; every layer stays in the graph
+                return prediction.sum() * prediction.new_zeros(len(names))
+            pair_loss = loss(prediction, target, reduction_override='none').reshape(len(place), -1).sum(-1)
+            return pair_loss.new_zeros(len(names)).index_add(0, place, pair_loss)
 
         class_loss = loss_cls(logits.flatten(0, 2), target, reduction_override='none')
+        by_group = class_loss.reshape(*labels.shape, -1).split([group.num_queries for group in groups], dim=2)
         terms = {
-            'loss_cls': class_loss.reshape(num_layers, class_loss.numel() // num_layers).sum(-1),
-            'loss_bbox': per_layer(self.loss_bbox, matched, truth),
-            'loss_iou': per_layer(self.loss_iou, box_cxcywh_to_xyxy(matched), box_cxcywh_to_xyxy(truth)),
+            'loss_cls': torch.cat([part.sum((1, 2, 3)) for part in by_group]),
+            'loss_bbox': per_place(self.loss_bbox, matched, truth),
+            'loss_iou': per_place(self.loss_iou, box_cxcywh_to_xyxy(matched), box_cxcywh_to_xyxy(truth)),
         }
-        return {prefix + term: value[i] / average for i, prefix in enumerate(names) for term, value in terms.items()}
+        by_place = {term: (value / average).unbind() for term, value in terms.items()}
+        return {prefix + term: values[i] for i, prefix in enumerate(names) for term, values in by_place.items()}
+
+
+def _joined(groups: Sequence[_Group]) -> tuple[Pairs, Tensor]:
+    """All pairs, by the queries of all groups; and the place (M,) of each one's loss among those of all groups."""
+    pairs, places, first_query, first_place = [], [], 0, 0
+    for group in groups:
+        pairs.append(group.pairs._replace(query=group.pairs.query + first_query))
+        places.append(group.pairs.layer + first_place)
+        first_query += group.num_queries
+        first_place += len(group.names)
+    return Pairs(*(torch.cat(columns) for columns in zip(*pairs))), torch.cat(places)
 
 
 def _built(loss: Any) -> nn.Module:
