@@ -93,7 +93,7 @@ class Targets(NamedTuple):
 
 
 class Pairs(NamedTuple):
-    """Which prediction answers for which ground truth: the only currency between matching and losses. Each (M,) int64."""
+    """Which prediction answers for which ground truth: the only currency between matching and losses. (M,) int64."""
 
     layer: Tensor
     image: Tensor

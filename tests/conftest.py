@@ -7,6 +7,8 @@ import os
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one core for each worker and what it starts; torch reads it when it is loaded
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from mmdet.utils import register_all_modules
@@ -22,3 +24,12 @@ def _registered() -> None:
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _own_visualizer() -> Iterator[None]:
+    """mmengine hands out one visualizer a name; one of an earlier test writes into a folder that is gone by now."""
+    yield
+    from mmdet.visualization import DetLocalVisualizer
+
+    DetLocalVisualizer._instance_dict.clear()

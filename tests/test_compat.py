@@ -279,7 +279,8 @@ def test_without_mmcv_there_is_nothing_to_stand_in_for() -> None:
 def test_mmdet_and_mmcv_ops_import_through_this_package() -> None:
     code = 'import mmdet_iouquery, mmcv.ops, mmdet.models; print(mmdet_iouquery.compat.ops_state())'
     result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert result.stdout.strip() in ('compiled', 'stand-in'), result.stderr
+    # mmdet may print something of its own first
+    assert result.stdout.split()[-1:] in (['compiled'], ['stand-in']), result.stderr
 
 
 # --- checkpoints ------------------------------------------------------------------------------------------------------

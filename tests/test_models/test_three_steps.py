@@ -21,8 +21,8 @@ NAME, SIZE = 'rtdetr_r18_320x320', 160
 def test_losses_of_three_steps() -> None:
     """With the shipped optimizer: its groups, rates, decays and clipping; batch norms by the batch; no denoising.
 
-    In double precision: AdamW moves weights of almost no gradient by the sign of it, so in single precision two orders of
-    summing up are a thousandth apart after three steps. What remains is that boxes and anchors are made in single.
+    In double precision: AdamW moves weights of almost no gradient by the sign of it, so in single precision two orders
+    of summing up are a thousandth apart after three steps. What remains is that boxes and anchors are made in single.
     """
     config = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
     model = build_detector(config, data_preprocessor__batch_augments=None)
