@@ -29,6 +29,7 @@ OPTIONAL = {
     'transformers': 'comparing against another implementation in the tests',
     'tqdm': 'progress bars',
     'matplotlib': 'plots',
+    'faster-coco-eval': 'faster COCO evaluation, by FastCocoMetric',
 }
 REQUIRED = {'numpy': 'numpy', 'cv2': 'opencv-python', 'pycocotools': 'pycocotools', 'scipy': 'scipy'}
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
@@ -47,12 +48,21 @@ class Torch:
 
 
 @dataclass(frozen=True)
+class Attention:
+    """The back end that deformable attention takes on this machine, and why not others that are faster on some."""
+
+    chosen: str
+    others: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Facts:
     """What :func:`gather` saw.
 
     ``installed`` maps distributions to versions, ``failures`` maps a module or a part of this package to the reason why
     it does not import, ``absent`` names modules of interest that are nowhere on the path, ``ops`` is the state of
-    mmcv's compiled operators (:func:`compat.ops_state`), and ``cores`` counts those this process may use.
+    mmcv's compiled operators (:func:`compat.ops_state`), and ``cores`` counts those this process may use;
+    ``attention`` is None where the parts do not import.
     """
 
     python: str
@@ -63,6 +73,7 @@ class Facts:
     absent: frozenset[str] = frozenset()
     ops: str = 'missing'
     torch: Torch | None = None
+    attention: Attention | None = None
 
 
 class Row(NamedTuple):
@@ -160,8 +171,20 @@ def _try_parts(facts: Facts) -> Facts:
         reason = str(error).splitlines()[0]
         return replace(facts, failures={**facts.failures, 'mmcv._ext': reason}, ops='broken')
     package = __package__ or 'mmdet_iouquery'
-    parts = ('mmdet.models', *(f'{package}.{name}' for name in ('models', 'datasets', 'engine')))
-    return replace(facts, failures={**facts.failures, **_failures(parts)}, ops=compat.ops_state())
+    failures = _failures(['mmdet.models', *(f'{package}.{name}' for name in ('models', 'datasets', 'engine'))])
+    attention = None if failures else _probe_attention(facts)
+    return replace(facts, failures={**facts.failures, **failures}, ops=compat.ops_state(), attention=attention)
+
+
+def _probe_attention(facts: Facts) -> Attention:
+    import torch
+
+    from .core.deformable_attention import BACKENDS, choose_backend, why_not
+
+    device = torch.device('cuda' if facts.torch is not None and facts.torch.cuda_available else 'cpu')
+    points = (4, 4, 4)
+    reasons = {name: why_not(name, device, points, 'bilinear') for name in BACKENDS}
+    return Attention(choose_backend(device, points), {name: text for name, text in reasons.items() if text})
 
 
 # --- judge ------------------------------------------------------------------------------------------------------------
@@ -185,6 +208,9 @@ def _rows(facts: Facts) -> list[Row]:
     for package in FAMILIES[family] if family else ():
         rows += _family_rows(package, facts.installed)
     rows.append(Row('packages', 'mmcv operators', facts.ops))
+    if facts.attention is not None:
+        others = '; '.join(f'not {name}: {reason}' for name, reason in facts.attention.others.items())
+        rows.append(Row('packages', 'deformable attention', facts.attention.chosen, others))
     rows += [Row('packages', module, _state(module, name, facts)) for module, name in REQUIRED.items()]
     if 'torchvision' in facts.installed:
         rows.append(Row('packages', 'torchvision', _state('torchvision', 'torchvision', facts), 'not needed'))
@@ -326,7 +352,8 @@ def _slow(facts: Facts) -> list[str]:
             'mmcv has no compiled operators: our models do not need them, those of mmdet that use NMS, RoIAlign or '
             f'deformable convolution cannot run; to have them: {compat.compiled_ops_line(family)}'
         )
-    lines.append('deformable attention is plain PyTorch (grid_sample): no compiled kernel to install, slower than one')
+    if facts.attention is not None and facts.attention.chosen == 'grid_sample':
+        lines.append('deformable attention is plain PyTorch (grid_sample): python -m pip install triton')
     if facts.cores <= FEW_CORES:
         lines.append(f'{facts.cores} CPU cores for loading and augmenting images: num_workers above that does not help')
     return lines
@@ -344,7 +371,7 @@ def render(report: Report) -> str:
         lines += ['', row.section] if row.section != section else []
         section = row.section
         lines.append(f'  {row.name:<{widths[0]}}  {row.value:<{widths[1]}}  {row.note}'.rstrip())
-    lines += ['', 'slow', *(f'  - {line}' for line in report.slow)]
+    lines += ['', 'slow', *(f'  - {line}' for line in report.slow)] if report.slow else []
     if report.findings:
         lines += ['', 'problems']
     for finding in sorted(report.findings, key=lambda item: item.level != 'error'):

@@ -13,7 +13,7 @@ import pytest
 
 from mmdet_iouquery import doctor
 from mmdet_iouquery.datasets import build_digits, find_coco_set
-from mmdet_iouquery.doctor import Facts, Torch
+from mmdet_iouquery.doctor import Attention, Facts, Torch
 from mmdet_iouquery.engine.quickstart import config_text
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,6 +28,7 @@ GOOD = Facts(
     absent=frozenset({'torchvision', 'pkg_resources'}),
     ops='compiled',
     torch=Torch(cuda_build='13.0', cuda_available=True, device='A device', threads=8),
+    attention=Attention('triton'),
 )
 
 
@@ -53,7 +54,8 @@ def test_a_good_environment_has_no_findings_and_names_what_it_found() -> None:
     assert row_of(GOOD, 'mmcv operators').value == 'compiled'
     assert row_of(GOOD, 'cv2').value == 'opencv-python 4.12.0.88'
     assert row_of(GOOD, 'safetensors').value == 'not installed'
-    assert len(report.slow) == 1 and 'grid_sample' in report.slow[0]
+    assert row_of(GOOD, 'deformable attention') == ('packages', 'deformable attention', 'triton', '')
+    assert report.slow == []
 
 
 def test_a_version_that_is_allowed_but_untested_is_told_apart() -> None:
@@ -160,7 +162,6 @@ def test_what_will_be_slow_on_a_small_machine() -> None:
     assert [line.split(':')[0] for line in slow] == [
         'no CUDA (this torch is a CPU build)',
         'mmcv has no compiled operators',
-        'deformable attention is plain PyTorch (grid_sample)',
         '2 CPU cores for loading and augmenting images',
     ]
     driver = doctor.examine(replace(GOOD, torch=Torch(cuda_build='13.0', threads=2))).slow[0]
@@ -265,3 +266,16 @@ def test_without_any_package_the_data_doctor_sends_to_the_other() -> None:
     result = run_data_doctor('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', options=('-S',))
     assert result.returncode == 2 and 'Traceback' not in result.stderr and result.stdout == ''
     assert '`python -m mmdet_iouquery.doctor` says what is missing' in result.stderr
+
+
+def test_the_back_end_of_deformable_attention_is_named_and_why_no_other() -> None:
+    others = {'triton': 'triton is not installed', 'mmcv': 'mmcv has no compiled operators'}
+    facts = replace(GOOD, attention=Attention('grid_sample', others))
+    row = row_of(facts, 'deformable attention')
+    assert row.value == 'grid_sample'
+    assert row.note == 'not triton: triton is not installed; not mmcv: mmcv has no compiled operators'
+    assert doctor.examine(facts).slow == [
+        'deformable attention is plain PyTorch (grid_sample): python -m pip install triton'
+    ]
+    here = row_of(doctor.gather(), 'deformable attention')
+    assert here.value in ('embedding_bag', 'triton', 'mmcv', 'grid_sample') and f'not {here.value}' not in here.note

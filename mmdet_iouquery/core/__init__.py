@@ -17,22 +17,25 @@ from .boxes import (
     generalized_box_iou_elementwise,
     inverse_sigmoid,
 )
-from .deformable_attention import multi_scale_deformable_attention
+from .deformable_attention import choose_backend, multi_scale_deformable_attention
 from .denoising import DenoisingLayout, denoising_layout, noisy_truth
 from .matching import MatchCosts, hungarian_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range
 from .selection import gather_tokens, top_detections, top_tokens, without_overlaps
+from .table_cache import TableCache
 from .varifocal import varifocal_loss
 
 __all__ = [
     'FLOAT16_MAX',
     'DenoisingLayout',
     'MatchCosts',
+    'TableCache',
     'as_float',
     'box_cxcywh_to_xyxy',
     'box_iou_elementwise',
     'box_xyxy_to_cxcywh',
+    'choose_backend',
     'complete_box_iou_elementwise',
     'denoising_layout',
     'distance_box_iou_elementwise',

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
+from ..core.deformable_attention import BACKENDS
 from ..errors import InputError
 
 
@@ -62,3 +63,9 @@ def check_heads(num_heads: int, **width: int) -> None:
     for name, value in width.items():
         if value % num_heads:
             raise InputError(f'{name} {value} must be divisible by num_heads {num_heads}')
+
+
+def check_backend(name: object) -> None:
+    """Raise :class:`InputError` unless it is None or names a back end of deformable attention."""
+    if name is not None:
+        check_choice([*BACKENDS], attention_backend=name)

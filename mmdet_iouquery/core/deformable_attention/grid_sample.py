@@ -1,4 +1,4 @@
-"""Multi-scale deformable attention (Deformable DETR, eq. 3) without compiled operators."""
+"""Deformable attention by ``grid_sample``: any device, and every exporter knows it."""
 
 from __future__ import annotations
 
@@ -9,42 +9,36 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def multi_scale_deformable_attention(
-    value: Tensor, spatial_shapes: Sequence[tuple[int, int]], sampling_locations: Tensor, attention_weights: Tensor
+def attend(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    num_points: Sequence[int],
+    locations: Tensor,
+    weights: Tensor,
+    sampling: str,
 ) -> Tensor:
-    """Weighted sum of values read at fractional places of several maps, bilinearly; outside a map everything is 0.
-
-    P sampling points a level and head; the others as in :mod:`mmdet_iouquery.core`, with V = number of levels.
-
-    Args:
-        value: (B, N, H, D / H), the levels' tokens one after the other, row by row.
-        spatial_shapes: height and width of each of the V levels; their products sum to N.
-        sampling_locations: (B, Q, H, V, P, 2), x and y, [0, 1] from a map's outer edge to the other.
-        attention_weights: (B, Q, H, V, P), of the locations' type.
-
-    Returns:
-        (B, Q, D), of the value's type, but computed in the locations', as half precision is too coarse for those.
-    """
+    """Back end of :func:`.multi_scale_deformable_attention`, one call of ``grid_sample`` a level."""
     batch, _, heads, head_dims = value.shape
-    queries, levels, points = sampling_locations.shape[1], len(spatial_shapes), sampling_locations.shape[4]
+    queries = locations.shape[1]
     # grid_sample wants (B * H, channels, h, w) and coordinates in [-1, 1]
-    maps = (
-        value.to(sampling_locations.dtype)
-        .permute(0, 2, 3, 1)
-        .flatten(0, 1)
-        .split([h * w for h, w in spatial_shapes], dim=2)
-    )
-    grids = (2 * sampling_locations - 1).transpose(1, 2).flatten(0, 1)
+    maps = value.to(locations.dtype).permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in spatial_shapes], dim=2)
+    grids = locations.transpose(1, 2).flatten(0, 1).split(list(num_points), dim=2)
     sampled = [
-        F.grid_sample(
-            level_map.unflatten(2, shape),
-            grids[:, :, level],
-            mode='bilinear',
-            padding_mode='zeros',
-            align_corners=False,
-        )
-        for level, (level_map, shape) in enumerate(zip(maps, spatial_shapes))
+        _read(level_map.unflatten(2, shape), grid, sampling)
+        for level_map, shape, grid in zip(maps, spatial_shapes, grids)
     ]
-    weights = attention_weights.transpose(1, 2).reshape(batch * heads, 1, queries, levels * points)
-    attended = (torch.cat(sampled, dim=-1) * weights).sum(-1)
+    shares = weights.transpose(1, 2).reshape(batch * heads, 1, queries, sum(num_points))
+    attended = (torch.cat(sampled, dim=-1) * shares).sum(-1)
     return attended.reshape(batch, heads * head_dims, queries).transpose(1, 2).to(value.dtype)
+
+
+def _read(level_map: Tensor, locations: Tensor, sampling: str) -> Tensor:
+    """A map (B * H, channels, h, w) at (B * H, Q, P, 2): (B * H, channels, Q, P)."""
+    if sampling == 'bilinear':
+        grid = 2 * locations - 1
+        return F.grid_sample(level_map, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
+    height, width = level_map.shape[-2:]
+    x, y = (locations.detach() * locations.new_tensor([width, height]) + 0.5).long().unbind(-1)
+    index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
+    read = level_map.flatten(2).gather(2, index.flatten(1).unsqueeze(1).expand(-1, level_map.shape[1], -1))
+    return read.unflatten(2, index.shape[1:])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ..arguments import check_counts, check_sequence
+from ..layers import fastest_format
 
 
 @MODELS.register_module()
@@ -37,7 +38,8 @@ class ResNetVd(ResNet):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Pictures (B, 3, H, W), in any precision, to the stages' maps, in that of the weights (``model.half()``)."""
-        return super().forward(x.to(self.stem[0].weight.dtype))
+        x = x.to(self.stem[0].weight.dtype)
+        return super().forward(x.contiguous(memory_format=fastest_format(x)))
 
     def make_res_layer(self, **kwargs: Any) -> ResLayer:
         """A stage of blocks, the first of which always projects its shortcut, after pooling if it halves the map."""

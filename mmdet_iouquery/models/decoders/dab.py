@@ -17,7 +17,7 @@ from ...core import (
     within_range,
 )
 from ...structures import Memory, Predictions, Queries
-from ..arguments import check_configs, check_counts, check_flags, check_heads, check_numbers
+from ..arguments import check_backend, check_configs, check_counts, check_flags, check_heads, check_numbers
 from ..layers import MLP, ConcatenatedCrossAttention, DeformableAttention, SeparatedSelfAttention
 from .deformable import DeformableDecoderLayer
 from .heads import class_head, resolve_depth, run_layer
@@ -92,6 +92,7 @@ class DABDecoder(BaseModule):
         act_cfg: activation of the dense layers' feed-forward networks (deformable: ReLU).
         cross_attention: 'dense', over all tokens of one map or several; or 'deformable'.
         num_levels, num_points: maps in the memory, and sampling points a head and level, of 'deformable'.
+        attention_backend: of 'deformable', see :class:`.deformable.DeformableDecoder`.
         query_scale: how the position's scale comes about: 'cond_elewise', D numbers from the content; 'cond_scalar',
             one; 'fix_elewise', D learned numbers a layer, from the first layer on.
         modulate_hw_attn: modulate dense attention by width and height.
@@ -119,6 +120,7 @@ class DABDecoder(BaseModule):
         cross_attention: str = 'dense',
         num_levels: int = 1,
         num_points: int = 4,
+        attention_backend: str | None = None,
         query_scale: str = 'cond_elewise',
         modulate_hw_attn: bool = True,
         keep_query_pos: bool = False,
@@ -154,6 +156,7 @@ class DABDecoder(BaseModule):
             with_cp=with_cp,
         )
         check_configs(act_cfg=act_cfg)
+        check_backend(attention_backend)
         if embed_dims % 4:
             raise ValueError(f'embed_dims must be a multiple of 4, for the sine codes, got {embed_dims}')
         check_heads(num_heads, embed_dims=embed_dims)
@@ -178,7 +181,9 @@ class DABDecoder(BaseModule):
             )
         else:
             self.layers = nn.ModuleList(
-                DeformableDecoderLayer(embed_dims, num_heads, feedforward_channels, num_levels, num_points, dropout)
+                DeformableDecoderLayer(
+                    embed_dims, num_heads, feedforward_channels, num_levels, num_points, dropout, attention_backend
+                )
                 for _ in range(num_layers)
             )
         # the deformable kind has none, as its authors' code

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ...core import as_float, inverse_sigmoid, within_range
 from ...structures import Memory, Predictions, Queries
-from ..arguments import check_counts, check_flags, check_heads, check_numbers
+from ..arguments import check_backend, check_counts, check_flags, check_heads, check_numbers
 from ..layers import MLP, DeformableAttention, SelfAttention
 from .heads import class_head, resolve_depth, run_layer
 
@@ -26,11 +26,12 @@ class DeformableDecoderLayer(nn.Module):
         num_levels: int,
         num_points: int,
         dropout: float,
+        attention_backend: str | None = None,
     ) -> None:
         super().__init__()
         self.self_attn = SelfAttention(embed_dims, num_heads, dropout)
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.cross_attn = DeformableAttention(embed_dims, num_heads, num_levels, num_points)
+        self.cross_attn = DeformableAttention(embed_dims, num_heads, num_levels, num_points, backend=attention_backend)
         self.norm2 = nn.LayerNorm(embed_dims)
         self.linear1 = nn.Linear(embed_dims, feedforward_channels)
         self.linear2 = nn.Linear(feedforward_channels, embed_dims)
@@ -64,6 +65,8 @@ class DeformableDecoder(BaseModule):
         num_heads, feedforward_channels, dropout: of the layers.
         num_levels: maps in the memory.
         num_points: sampling points a head and level.
+        attention_backend: of deformable attention: 'triton' or 'mmcv' on CUDA devices, 'embedding_bag' or 'grid_sample'
+            on any; None: the fastest that runs. They differ in speed alone.
         with_cp: recompute the layers for their gradients, which takes less memory and more time.
     """
 
@@ -78,6 +81,7 @@ class DeformableDecoder(BaseModule):
         num_levels: int = 3,
         num_points: int = 4,
         dropout: float = 0.0,
+        attention_backend: str | None = None,
         with_cp: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
@@ -92,11 +96,14 @@ class DeformableDecoder(BaseModule):
         check_heads(num_heads, embed_dims=embed_dims)
         check_numbers(most=1.0, dropout=dropout)
         check_flags(with_cp=with_cp)
+        check_backend(attention_backend)
         self.num_classes = num_classes
         self.num_levels = num_levels
         self.with_cp = with_cp
         self.layers = nn.ModuleList(
-            DeformableDecoderLayer(embed_dims, num_heads, feedforward_channels, num_levels, num_points, dropout)
+            DeformableDecoderLayer(
+                embed_dims, num_heads, feedforward_channels, num_levels, num_points, dropout, attention_backend
+            )
             for _ in range(num_layers)
         )
         self.query_pos_head = MLP(4, 2 * embed_dims, embed_dims, num_layers=2)

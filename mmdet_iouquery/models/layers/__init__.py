@@ -1,10 +1,11 @@
 """Small building blocks that several parts share. Not registered: they are no choices of a config."""
 
+from . import mmcv_attention  # noqa: F401  registers a back end
 from .attention import ConcatenatedCrossAttention, SelfAttention, SeparatedSelfAttention
 from .conv import ConvNormAct
 from .deformable_attention import DeformableAttention
 from .mlp import MLP
-from .tokens import as_tokens
+from .tokens import as_tokens, fastest_format, memory_format_of
 
 __all__ = [
     'MLP',
@@ -14,4 +15,6 @@ __all__ = [
     'SelfAttention',
     'SeparatedSelfAttention',
     'as_tokens',
+    'fastest_format',
+    'memory_format_of',
 ]

@@ -16,13 +16,18 @@ class DeformableAttention(nn.Module):
 
     A point's offset is a fraction of the box's size: ``offset / num_points * size / 2`` from its centre (Deformable
     DETR, appendix A.4).
+
+    ``backend`` forces one of :data:`mmdet_iouquery.core.deformable_attention.BACKENDS`; None: the fastest that runs.
     """
 
-    def __init__(self, embed_dims: int, num_heads: int, num_levels: int, num_points: int) -> None:
+    def __init__(
+        self, embed_dims: int, num_heads: int, num_levels: int, num_points: int, *, backend: str | None = None
+    ) -> None:
         super().__init__()
         if embed_dims % num_heads:
             raise ValueError(f'embed_dims {embed_dims} must be divisible by num_heads {num_heads}')
         self.shape = (num_heads, num_levels, num_points)
+        self.backend = backend
         total = num_heads * num_levels * num_points
         self.sampling_offsets = nn.Linear(embed_dims, 2 * total)
         self.attention_weights = nn.Linear(embed_dims, total)
@@ -54,7 +59,9 @@ class DeformableAttention(nn.Module):
             value = value.masked_fill(memory.padding.unsqueeze(-1), 0.0)
         value = value.unflatten(-1, (self.shape[0], -1))
         locations, weights = self.sampling(query, boxes, memory)
-        attended = multi_scale_deformable_attention(value, memory.spatial_shapes, locations, weights)
+        attended = multi_scale_deformable_attention(
+            value, memory.spatial_shapes, locations, weights, backend=self.backend
+        )
         return within_range(self.output_proj(attended))
 
     def sampling(self, query: Tensor, boxes: Tensor, memory: Memory) -> SampledAttention:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -11,9 +13,9 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...core import sine_position_encoding_2d, within_range
+from ...core import TableCache, sine_position_encoding_2d, within_range
 from ..arguments import check_configs, check_counts, check_heads, check_numbers, check_sequence
-from ..layers import ConvNormAct, SelfAttention, as_tokens
+from ..layers import ConvNormAct, SelfAttention, as_tokens, memory_format_of
 
 
 class AIFI(nn.Module):
@@ -32,6 +34,7 @@ class AIFI(nn.Module):
         super().__init__()
         self.temperature = temperature
         self.column_major = position_order == 'column_major'
+        self._tables = TableCache()
         self.layers = nn.ModuleList(
             AIFILayer(embed_dims, num_heads, feedforward_channels, dropout) for _ in range(num_layers)
         )
@@ -39,18 +42,22 @@ class AIFI(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, h, w) to (B, D, h, w)."""
         height, width = x.shape[-2:]
-        position = sine_position_encoding_2d(
-            height,
-            width,
-            x.shape[1],
-            temperature=self.temperature,
-            column_major=self.column_major,
-            device=x.device,
-        ).to(x.dtype)
+
+        def make_position() -> Tensor:
+            return sine_position_encoding_2d(
+                height,
+                width,
+                x.shape[1],
+                temperature=self.temperature,
+                column_major=self.column_major,
+                device=x.device,
+            ).to(x.dtype)
+
+        position = self._tables((height, width, x.device, x.dtype), make_position)
         tokens = as_tokens(x)
         for layer in self.layers:
             tokens = layer(tokens, position)
-        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous()
+        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous(memory_format=memory_format_of(x))
 
 
 class AIFILayer(nn.Module):
@@ -84,6 +91,25 @@ class RepVGGBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.act(within_range(self.conv1(x) + self.conv2(x)))
+
+    def merged(self) -> nn.Module:
+        """One 3x3 convolution and the activation, which give the same once norms are fused into the convolutions."""
+        three, one = (cast(nn.Conv2d, part.conv) for part in (self.conv1, self.conv2))
+        if three.bias is None or one.bias is None:
+            raise ValueError('fuse the norms into the convolutions first')
+        conv = copy.deepcopy(three)
+        with torch.no_grad():
+            conv.weight += F.pad(one.weight, [1, 1, 1, 1])
+            cast(Tensor, conv.bias).add_(one.bias)
+        return MergedRepVGGBlock(conv, self.act)
+
+
+class MergedRepVGGBlock(nn.Sequential):
+    """What a :class:`RepVGGBlock` becomes for prediction."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, act = self
+        return act(within_range(conv(x)))
 
 
 class Fusion(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
-from ...core import as_float, gather_tokens, grid_anchors, top_tokens, within_range
+from ...core import TableCache, as_float, gather_tokens, grid_anchors, top_tokens, within_range
 from ...structures import Memory, Predictions, Queries, Selection
 from ..arguments import check_counts, check_flags, check_numbers
 from ..layers import MLP
@@ -58,6 +58,7 @@ class EncoderTokenSelector(BaseModule):
         nn.init.xavier_uniform_(self.memory_proj.weight)
         nn.init.constant_(self.cls_head.bias, bias_init_with_prob(0.01))
         self.content = nn.Embedding(num_queries, embed_dims) if learned_content else None
+        self._tables = TableCache()
 
     def forward(self, memory: Memory, num_queries: int | None = None) -> Selection:
         """Choose min(Q, N) queries.
@@ -68,13 +69,7 @@ class EncoderTokenSelector(BaseModule):
         Raises:
             ValueError: more queries than there is learned content for.
         """
-        anchors_unact, valid = grid_anchors(
-            memory.spatial_shapes,
-            grid_size=self.grid_size,
-            eps=self.anchor_eps,
-            extent=memory.extent,
-            device=memory.tokens.device,
-        )
+        anchors_unact, valid = self._anchors(memory)
         tokens = self.memory_norm(within_range(self.memory_proj(memory.tokens * valid.to(memory.tokens.dtype))))
         logits, iou_logits = within_range(self.cls_head(tokens)), self.predict_iou(tokens)
         score = self.rank_score(logits.detach(), None if iou_logits is None else iou_logits.detach())
@@ -91,6 +86,20 @@ class EncoderTokenSelector(BaseModule):
             iou_aware=self.iou_aware,
             iou_logits=None if iou_logits is None else iou_logits.gather(1, index)[None],
         )
+
+    def _anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
+        def make() -> tuple[Tensor, Tensor]:
+            return grid_anchors(
+                memory.spatial_shapes,
+                grid_size=self.grid_size,
+                eps=self.anchor_eps,
+                extent=memory.extent,
+                device=memory.tokens.device,
+            )
+
+        if memory.extent is not None:  # of this batch alone
+            return make()
+        return self._tables((memory.spatial_shapes, memory.tokens.device), make)
 
     def rank_score(self, logits: Tensor, iou_logits: Tensor | None) -> Tensor:
         """The score (B, N) that ranks tokens, of logits (B, N, C) and, where predicted, of the IoU's (B, N)."""

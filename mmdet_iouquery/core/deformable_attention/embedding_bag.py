@@ -1,0 +1,155 @@
+"""Deformable attention as weighted sums of table rows, which torch's ``embedding_bag`` makes in one pass over the rows.
+
+A head's channels of one token are a row. A query's head reads up to four rows a sampling point, each by the attention
+weight times the share that bilinear interpolation gives it. The gradient of the rows is such a sum as well, with the
+parts of rows and queries exchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+_PIECE = 8192
+
+
+def attend(
+    value: Tensor,
+    spatial_shapes: Sequence[tuple[int, int]],
+    num_points: Sequence[int],
+    locations: Tensor,
+    weights: Tensor,
+    sampling: str,
+) -> Tensor:
+    """Back end of :func:`.multi_scale_deformable_attention`.
+
+    Points and shares are computed in the locations' type, and summed up in the value's.
+    """
+    tokens, heads = value.shape[1:3]
+    grid = _Grid.of(spatial_shapes, num_points, heads, locations)
+    image, head = (torch.arange(count, dtype=torch.int32, device=value.device) for count in (len(value), heads))
+    first_row = image.view(-1, 1, 1, 1) * (tokens * heads) + head.view(-1, 1) + grid.start
+    if sampling == 'bilinear':
+        index, shares = _Corners.apply(locations, weights, grid, first_row)
+    else:
+        pixel = (locations.detach().movedim(-1, 0) * grid.size + 0.5).int()
+        x, y = torch.minimum(pixel.clamp(min=0), grid.size.int() - 1)
+        index, shares = x * grid.step[0] + y * grid.step[1] + first_row, weights
+    # one bag for each image, query and head
+    index, shares = index.flatten(0, 2).flatten(1), shares.flatten(0, 2).flatten(1)
+    rows = value.reshape(-1, value.shape[-1])
+    return _WeightedRows.apply(rows, index, shares.to(value.dtype)).view(*locations.shape[:2], -1)
+
+
+class _Grid(NamedTuple):
+    """The map that each of the S points reads, x before y."""
+
+    size: Tensor
+    """(2, 1, 1, 1, S), width and height in pixels, in the locations' type."""
+    step: Tensor
+    """(2, S) int32, rows from a pixel to the next one on its right, and below."""
+    start: Tensor
+    """(S,) int32, the map's first row."""
+
+    @classmethod
+    def of(
+        cls, spatial_shapes: Sequence[tuple[int, int]], num_points: Sequence[int], heads: int, like: Tensor
+    ) -> _Grid:
+        columns, start = [], 0
+        for (height, width), points in zip(spatial_shapes, num_points):
+            columns += [(width, height, heads, heads * width, start)] * points
+            start += height * width * heads
+        table = torch.tensor(columns, dtype=torch.int32, device=like.device).T
+        return cls(table[:2].to(like.dtype).view(2, 1, 1, 1, -1), table[2:4], table[4])
+
+
+class _Corners(torch.autograd.Function):
+    """The four pixels around each point, as rows, and their shares: index and shares (B, Q, H, 2, 2, S), y before x.
+
+    A pixel has the share ``max(0, 1 - |distance|)`` on either axis, so what lies outside of a map has none. To stay
+    inside it, the pair of pixels on an axis is the nearest pair of the map where the point lies beyond its edge.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, locations: Tensor, weights: Tensor, grid: _Grid, first_row: Tensor) -> tuple[Tensor, Tensor]:
+        place = locations.movedim(-1, 0).contiguous() * grid.size - 0.5
+        several = (grid.size > 1).to(place.dtype)  # a map of one pixel has no second one on that axis
+        # fmin and fmax let no NaN into an index
+        low = torch.fmin(torch.fmax(place.floor(), torch.zeros_like(place)), grid.size - 1 - several)
+        distance = place - low
+        shares = _hat(distance), _hat(distance - 1) * several
+        x, y = low.int()
+        step_x, step_y = grid.step * several.view(2, -1).int()
+        corners = torch.stack([torch.zeros_like(step_x), step_x, step_y, step_x + step_y]).unflatten(0, (2, 2))
+        pixel = torch.addcmul(first_row, y, grid.step[1]).addcmul(x, grid.step[0])
+        index = pixel[..., None, None, :] + corners
+        of_x, of_y = (torch.stack([near[axis] for near in shares], dim=-2) for axis in (0, 1))
+        ctx.save_for_backward(of_x, of_y, distance, several, weights, grid.size)
+        ctx.mark_non_differentiable(index)
+        return index, (of_y * weights.unsqueeze(-2)).unsqueeze(-2) * of_x.unsqueeze(-3)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, _: None, grad: Tensor) -> tuple[Tensor | None, ...]:
+        of_x, of_y, distance, several, weights, size = ctx.saved_tensors
+        by_y = (grad * of_x.unsqueeze(-3)).sum(-2)  # (B, Q, H, 2, S)
+        grad_weights = (by_y * of_y).sum(-2)
+        if not ctx.needs_input_grad[0]:
+            return None, grad_weights, None, None
+        by_x = (grad * of_y.unsqueeze(-2)).sum(-3)
+        # slope of a share: one up before the pixel, one down after it
+        at = distance.floor()
+        rising, falling, beyond = at == -1, at == 0, at == 1
+        slopes = (
+            rising.to(grad.dtype) - falling.to(grad.dtype),
+            (falling.to(grad.dtype) - beyond.to(grad.dtype)) * several,
+        )
+        along = [
+            sum(by[..., corner, :] * slope[axis] for corner, slope in enumerate(slopes))
+            for axis, by in enumerate((by_x, by_y))
+        ]
+        grad_locations = torch.stack(along) * weights * size
+        return grad_locations.movedim(0, -1), grad_weights, None, None
+
+
+class _WeightedRows(torch.autograd.Function):
+    """``shares`` (M, K) times the ``rows`` (R, D) that ``index`` (M, K) names, summed over K: (M, D)."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor, shares: Tensor) -> Tensor:
+        ctx.save_for_backward(rows, index, shares)
+        return F.embedding_bag(index, rows, mode='sum', per_sample_weights=shares)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        rows, index, shares = ctx.saved_tensors
+        # by row, so that memory is read in order and each row's uses stand together
+        row, order = index.flatten().sort()
+        bag = torch.div(order, index.shape[1], rounding_mode='floor')
+        grad_rows = grad_shares = None
+        if ctx.needs_input_grad[0]:
+            uses = torch.bincount(row, minlength=len(rows))
+            starts, sorted_shares = uses.cumsum(0) - uses, shares.flatten()[order]
+            grad_rows = F.embedding_bag(bag, grad, offsets=starts, mode='sum', per_sample_weights=sorted_shares)
+        if ctx.needs_input_grad[2]:
+            grad_shares = torch.empty_like(shares).flatten().scatter_(0, order, _dot_products(rows, row, grad, bag))
+            grad_shares = grad_shares.view_as(shares)
+        return grad_rows, None, grad_shares
+
+
+def _dot_products(a: Tensor, a_index: Tensor, b: Tensor, b_index: Tensor) -> Tensor:
+    """``a[a_index] . b[b_index]``, row by row; in pieces that stay in the cache."""
+    products = torch.empty(len(a_index), dtype=a.dtype, device=a.device)
+    for i, j, out in zip(a_index.split(_PIECE), b_index.split(_PIECE), products.split(_PIECE)):
+        torch.sum(a.index_select(0, i).mul_(b.index_select(0, j)), -1, out=out)
+    return products
+
+
+def _hat(distance: Tensor) -> Tensor:
+    return (1 - distance.abs()).clamp(min=0)
