@@ -28,7 +28,7 @@ def pipeline(name: str, *, scale: tuple[int, int] | None = None, on_error: str =
     """The training pipeline of a shipped config, resizing to ``scale`` (width, height)."""
     steps = copy.deepcopy(_steps(name))
     for step in steps:
-        if step['type'] == 'Resize' and scale:
+        if step['type'].endswith('Resize') and scale:
             step['scale'] = scale
         if step['type'] == 'LoadCheckedImage':
             step['on_error'] = on_error

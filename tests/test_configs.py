@@ -81,7 +81,7 @@ def test_the_papers_recipe(name: str) -> None:
     preprocessor = cfg.model.data_preprocessor
     assert (preprocessor.mean, preprocessor.std, preprocessor.bgr_to_rgb) == ([0] * 3, [255] * 3, True)
     pipeline = [step.type for step in cfg.train_dataloader.dataset.pipeline]
-    order = ['PhotoMetricDistortion', 'Expand', 'RandomApply', 'RandomFlip', 'Resize']
+    order = ['DistortColours', 'ExpandAndCrop', 'RandomFlip', 'AntialiasedResize']
     assert [step for step in pipeline if step in order] == order
 
 

@@ -139,7 +139,7 @@ def resizing(pipeline: Sequence[Mapping[str, Any]]) -> Resizing | None:
     """The last ``Resize`` of a pipeline, where its size is fixed."""
     for step in reversed(pipeline):
         scale = step.get('scale')
-        if type_name(step) == 'Resize' and scale is not None:
+        if type_name(step) in ('Resize', 'AntialiasedResize') and scale is not None:
             width, height = (scale, scale) if isinstance(scale, int) else scale
             return Resizing(int(width), int(height), bool(step.get('keep_ratio', False)))
     return None

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
+from mmcv.image import rescale_size
 from mmcv.transforms import BaseTransform
+from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
+
+from ..errors import InputError
 
 
 @TRANSFORMS.register_module()
@@ -41,3 +48,74 @@ class ToUint8(BaseTransform):
         """``results['img']`` (H, W, 3), any number type, to uint8."""
         results['img'] = np.clip(np.rint(results['img']), 0, 255).astype(np.uint8)
         return results
+
+
+@TRANSFORMS.register_module()
+class AntialiasedResize(Resize):
+    """mmdet's ``Resize`` with ``backend='pillow'`` and bilinear interpolation, at a third to a sixth of its time.
+
+    torch resizes bytes as Pillow does, but for the rounding in each of the two passes: values differ by 2 at most, and
+    hardly ever by more than 1. It is quick on processors with AVX2; on others, and with a torch before 2.1, Pillow does
+    the work.
+
+    The picture that is left is a view of one laid out (3, H, W), so that ``PackDetInputs`` has nothing to copy.
+
+    Args:
+        scale, scale_factor, keep_ratio, clip_object_border: as in the parent.
+    """
+
+    def __init__(
+        self,
+        scale: int | tuple[int, int] | None = None,
+        *,
+        scale_factor: float | tuple[float, float] | None = None,
+        keep_ratio: bool = False,
+        clip_object_border: bool = True,
+    ) -> None:
+        super().__init__(
+            scale=scale,
+            scale_factor=scale_factor,
+            keep_ratio=keep_ratio,
+            clip_object_border=clip_object_border,
+            backend='pillow',
+            interpolation='bilinear',
+        )
+
+    def _resize_img(self, results: dict) -> None:
+        image = check_bytes(results['img'], self)
+        if not torch_resizes_quickly():
+            super()._resize_img(results)
+            return
+        height, width = image.shape[:2]
+        size = rescale_size((width, height), results['scale']) if self.keep_ratio else results['scale']
+        results['img'] = resized(image, size)
+        results['img_shape'] = results['img'].shape[:2]
+        results['scale_factor'] = (size[0] / width, size[1] / height)
+        results['keep_ratio'] = self.keep_ratio
+
+
+def torch_resizes_quickly() -> bool:
+    """Whether torch has vector code for resizing bytes on this processor."""
+    cpu = getattr(torch.backends, 'cpu', None)  # came with torch 2.1, as resizing bytes in all their layouts
+    return cpu is not None and cpu.get_cpu_capability() in ('AVX2', 'AVX512')
+
+
+def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A picture (H, W, 3) uint8 stretched to ``size`` (width, height), bilinear and antialiased."""
+    if image.strides[1] < 0:  # as mmcv mirrors; OpenCV copies that some 30 times faster than NumPy
+        image = cv2.flip(image[:, ::-1], 1)
+    if min(image.strides) < 0:
+        image = image.copy()
+    batch = torch.from_numpy(image).permute(2, 0, 1)[None]
+    planes = F.interpolate(batch, size=(size[1], size[0]), mode='bilinear', antialias=True)[0]
+    return planes.numpy().transpose(1, 2, 0)
+
+
+def check_bytes(image: np.ndarray, transform: BaseTransform) -> np.ndarray:
+    """The picture itself; InputError naming the transform unless it is (H, W, 3) uint8."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise InputError(
+            f'{type(transform).__name__} takes pictures (height, width, 3) of uint8, got {image.shape} of '
+            f'{image.dtype}; load them with LoadCheckedImage, and put ToUint8 behind what makes floats of them'
+        )
+    return image

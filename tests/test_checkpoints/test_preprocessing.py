@@ -27,7 +27,7 @@ CONFIGS = {
     'rtdetr': 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py',
     'dab_detr': 'dab_detr/dab-detr_r50_dab-decoder_8xb2-50e_coco.py',
 }
-RANDOM = {'PhotoMetricDistortion', 'Expand', 'RandomApply', 'RandomFlip'}
+RANDOM = {'DistortColours', 'ExpandAndCrop', 'RandomFlip'}
 SIDE = 640
 
 

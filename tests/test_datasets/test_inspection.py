@@ -335,6 +335,7 @@ def test_pipelines_and_models_are_understood() -> None:
         'unchecked',
     ]
     assert resizing([dict(type='Resize', scale=64), check]) == (64, 64, False)
+    assert resizing([dict(type='AntialiasedResize', scale=(32, 64)), check]) == (32, 64, False)
     assert resizing([dict(type='RandomChoiceResize', scales=[(1, 2)])]) is None
     assert limits_of(dict(bbox_head=dict(type='RTDETRHead'))) == (300, None)
     assert limits_of(dict(bbox_head=dict(type='RTDETRHead', denoising=dict(type='ContrastiveDenoising')))) == (300, 100)

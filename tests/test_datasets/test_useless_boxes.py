@@ -122,7 +122,7 @@ def test_boxes_are_cut_before_the_picture_is_expanded(image: Path) -> None:
     assert cleaned['gt_bboxes'].tensor.tolist() == [[0, 0, 64, 9], [1, 2, 3, 4]]
     assert cleaned['gt_bboxes_labels'].tolist() == [0, 4] and len(cleaned['gt_ignore_flags']) == 2
     kinds = [step['type'] for step in pipeline('coco')]
-    assert kinds.index('LoadAnnotations') < kinds.index('CleanBoxes') < kinds.index('Expand')
+    assert kinds.index('LoadAnnotations') < kinds.index('CleanBoxes') < kinds.index('ExpandAndCrop')
 
 
 def test_boxes_over_the_border_are_cut_and_kept(image: Path) -> None:

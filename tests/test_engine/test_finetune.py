@@ -46,7 +46,7 @@ def edited(folder: Path, data: Path, **numbers: Any) -> Config:
         loader.num_workers, loader.persistent_workers = 0, False
         inner = loader.dataset.get('dataset', loader.dataset)
         for step in inner.pipeline:
-            if step.type == 'Resize':
+            if step.type.endswith('Resize'):
                 step.scale = (SIZE, SIZE)
     cfg.merge_from_dict(
         {

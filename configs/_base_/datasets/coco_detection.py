@@ -13,13 +13,12 @@ train_pipeline = [
     dict(type='LoadCheckedImage', on_error='skip', backend_args=backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='CleanBoxes'),
-    dict(type='PhotoMetricDistortion'),
-    dict(type='Expand', mean=[0, 0, 0], to_rgb=True, ratio_range=(1, 4), prob=0.5),
-    dict(type='RandomApply', transforms=dict(type='MinIoURandomCrop'), prob=0.8),
+    # what mmdet's PhotoMetricDistortion, Expand, RandomApply(MinIoURandomCrop) and Resize do with equal seeds, faster
+    dict(type='DistortColours'),
+    dict(type='ExpandAndCrop', ratio_range=(1, 4), expand_prob=0.5, crop_prob=0.8),
     drop_small_boxes,
     dict(type='RandomFlip', prob=0.5),
-    dict(type='ToUint8'),
-    resize,
+    dict(type='AntialiasedResize', scale=image_scale, keep_ratio=False),
     drop_small_boxes,
     dict(type='PackDetInputs'),
 ]
