@@ -12,7 +12,7 @@ from typing import Any
 from . import compat
 from .version import __version__
 
-__all__ = ['__version__', 'config_path']
+__all__ = ['__version__', 'config_path', 'prepare_for_inference']
 
 
 def _is_doctor_run() -> bool:
@@ -32,6 +32,10 @@ def __getattr__(name: str) -> Any:
         from .config_files import config_path
 
         return config_path
+    if name == 'prepare_for_inference':
+        from .deploy import prepare_for_inference
+
+        return prepare_for_inference
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
@@ -43,4 +47,4 @@ if not _is_doctor_run():
         compat.install_ops_stand_in()
         from . import engine, evaluation, models  # noqa: F401
         from .checkpoints import initializer  # noqa: F401
-        from .datasets import loading, seeded_batches, transforms  # noqa: F401
+        from .datasets import augmentation, loading, seeded_batches, transforms  # noqa: F401

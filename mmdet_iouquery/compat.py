@@ -1,7 +1,8 @@
 """What this project has to know about the inside of mmengine, mmcv and torch: no other file looks in there.
 
-Three subjects: which packages are installed and whether they fit (:func:`diagnose`), mmcv without compiled operators
-(:func:`install_ops_stand_in`), and training checkpoints under torch >= 2.6 (:func:`allow_own_checkpoints`).
+Four subjects: which packages are installed and whether they fit (:func:`diagnose`), mmcv without compiled operators
+(:func:`install_ops_stand_in`), training checkpoints under torch >= 2.6 (:func:`allow_own_checkpoints`), and oneDNN's
+convolutions (:func:`packs_convolutions`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 import re
 import sys
 from collections.abc import Collection, Mapping
+from functools import cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
 from types import FunctionType, ModuleType
@@ -346,3 +348,49 @@ def _history_statistic(owner: object, name: str) -> object:
     if owner is not HistoryBuffer or name not in STATISTICS:
         raise pickle.UnpicklingError(f'a checkpoint may not read the attribute {name!r} of {owner!r}')
     return getattr(HistoryBuffer, name)
+
+
+# --- oneDNN's convolutions --------------------------------------------------------------------------------------------
+
+PACKED_ACTIVATIONS = {None: 'none', 'relu': 'relu', 'silu': 'swish'}
+"""Of :func:`run_packed_convolution`, by their names in torch."""
+
+
+@cache
+def packs_convolutions(dtype: Any) -> bool:
+    """Whether torch offers oneDNN's convolutions with packed weights, as its compiler uses them, for a type of numbers.
+
+    They are no public interface, so they are tried once, on a small convolution whose result is known.
+    """
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        return False
+    x, weight = torch.ones(1, 16, 5, 5, dtype=dtype), torch.ones(32, 16, 3, 3, dtype=dtype)
+    layout = (1, 1), (1, 1), (1, 1), 1
+    try:
+        packed = pack_convolution(weight, *layout, x.shape)
+        y = run_packed_convolution(x, packed, None, *layout, 'relu')
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+        return False
+    return y.shape == (1, 32, 5, 5) and bool((y[..., 1:4, 1:4] == 16 * 9).all())
+
+
+def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, groups: int, input_shape: Any) -> Any:
+    """A convolution's weights as oneDNN wants them for inputs of a shape: a tensor that only it can read."""
+    import torch
+
+    return torch.ops.mkldnn._reorder_convolution_weight(
+        weight, [*padding], [*stride], [*dilation], groups, [*input_shape]
+    )
+
+
+def run_packed_convolution(
+    x: Any, packed: Any, bias: Any, padding: Any, stride: Any, dilation: Any, groups: int, activation: str
+) -> Any:
+    """A convolution and the activation after it, by packed weights."""
+    import torch
+
+    return torch.ops.mkldnn._convolution_pointwise(
+        x, packed, bias, [*padding], [*stride], [*dilation], groups, activation, [], ''
+    )

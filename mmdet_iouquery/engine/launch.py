@@ -129,9 +129,15 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
         default='float32',
         help='cast the weights (default: float32); half precision is for RT-DETR and its parts, not all of mmdet',
     )
+    parser.add_argument(
+        '--prepare', action='store_true', help='test what prepare_for_inference makes of the detector, in --dtype'
+    )
     args = parser.parse_args(arguments)
     cfg = load_config(args)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    if args.prepare:
+        hook = dict(type='PrepareForInferenceHook', dtype=args.dtype)
+        cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
     if args.out:
         _coco_metric(cfg).outfile_prefix = args.out
     _check_work_dir(cfg)
@@ -140,7 +146,8 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
     runner = build_runner(cfg)
     check_checkpoint(_bare(runner.model), args.checkpoint)
     report_preprocessing(cfg, args.checkpoint)
-    runner.model.to(getattr(torch, args.dtype))
+    if not args.prepare:
+        runner.model.to(getattr(torch, args.dtype))
     metrics = runner.test()
     if args.out and runner.rank == 0:
         Path(f'{args.out}.metrics.json').write_text(

@@ -1,10 +1,19 @@
 """Hooks."""
 
 from .non_finite_hook import NonFiniteHook
+from .prepare_hook import PrepareForInferenceHook
 from .progress_hook import ProgressHook
 from .repeatable_hook import RepeatableHook
 from .schedule_hook import ScheduleHook
 from .skipped_pictures_hook import SkippedPicturesHook
 from .stop_hook import StopOnSignalHook
 
-__all__ = ['NonFiniteHook', 'ProgressHook', 'RepeatableHook', 'ScheduleHook', 'SkippedPicturesHook', 'StopOnSignalHook']
+__all__ = [
+    'NonFiniteHook',
+    'PrepareForInferenceHook',
+    'ProgressHook',
+    'RepeatableHook',
+    'ScheduleHook',
+    'SkippedPicturesHook',
+    'StopOnSignalHook',
+]

@@ -1,0 +1,13 @@
+"""Where torch's own convolutions are called after all."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def is_recorded(*tensors: Tensor) -> bool:
+    """Whether a graph is made of what is done to them: compiled, exported, or for gradients."""
+    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+        return True
+    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)

@@ -1,0 +1,143 @@
+"""Faster convolutions compute what torch's do."""
+
+from __future__ import annotations
+
+import copy
+import random
+from fractions import Fraction
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mmdet_iouquery import compat
+from mmdet_iouquery.deploy.packed import PackedConv2d, can_pack
+from mmdet_iouquery.deploy.prepare import prepare_for_inference
+from mmdet_iouquery.deploy.winograd import WinogradConv2d, can_winograd, transforms
+
+
+def test_minimal_filtering_is_exact_in_rational_numbers() -> None:
+    of_kernel, of_input, of_output = transforms()
+    draw = random.Random(0)
+    for _ in range(20):
+        weights, inputs = ([Fraction(draw.randint(-9, 9), draw.randint(1, 9)) for _ in range(n)] for n in (3, 6))
+        of_weights = [sum(a * b for a, b in zip(row, weights)) for row in of_kernel]
+        of_inputs = [sum(a * b for a, b in zip(row, inputs)) for row in of_input]
+        products = [a * b for a, b in zip(of_weights, of_inputs)]
+        found = [sum(a * b for a, b in zip(row, products)) for row in of_output]
+        assert found == [sum(weights[k] * inputs[i + k] for k in range(3)) for i in range(4)]
+
+
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('size', [(8, 8), (5, 7), (1, 1), (2, 13)])
+def test_winograd_equals_the_convolution(size: tuple[int, int], bias: bool) -> None:
+    conv = nn.Conv2d(6, 5, 3, padding=1, bias=bias)
+    x = torch.randn(2, 6, *size)
+    expected = F.conv2d(x.double(), conv.weight.double(), None if bias is False else conv.bias.double(), padding=1)
+    for given in (x, x.contiguous(memory_format=torch.channels_last)):
+        with torch.no_grad():
+            found = WinogradConv2d(conv)(given)
+        # single precision; the transforms lose a digit at most
+        assert (found - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
+    double = WinogradConv2d(copy.deepcopy(conv).double().requires_grad_(False))
+    torch.testing.assert_close(double(x.double()), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_winograd_in_pieces_equals_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large map is transformed a few rows at a time, whose number does not divide the map's."""
+    conv = WinogradConv2d(nn.Conv2d(4, 4, 3, padding=1))
+    x = torch.randn(2, 4, 37, 18)
+    with torch.no_grad():
+        whole = conv(x)
+        monkeypatch.setattr('mmdet_iouquery.deploy.winograd._PIECE', 36 * 5 * 4 * 3)  # three rows of five squares
+        torch.testing.assert_close(conv(x), whole, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'can'),
+    [
+        ({}, True),
+        ({'stride': 2}, False),
+        ({'padding': 0}, False),
+        ({'dilation': 2, 'padding': 2}, False),
+        ({'groups': 2}, False),
+        ({'padding_mode': 'reflect'}, False),
+        ({'kernel_size': 1, 'padding': 0}, False),
+        ({'out_channels': 64}, False),
+    ],
+)
+def test_winograd_is_for_wide_plain_3x3(changes: dict, can: bool) -> None:
+    settings = {'in_channels': 128, 'out_channels': 128, 'kernel_size': 3, 'padding': 1, **changes}
+    assert can_winograd(nn.Conv2d(**settings)) is can
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('activation', [None, 'relu', 'silu'])
+def test_packed_equals_convolution_and_activation(activation: str | None, dtype: torch.dtype) -> None:
+    if not compat.packs_convolutions(dtype):
+        pytest.skip(f'this torch has no packed convolutions in {dtype}')
+    conv = nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=2).to(dtype)
+    packed = PackedConv2d(conv, activation)
+    with torch.no_grad():
+        for size in ((9, 9), (12, 7), (9, 9)):  # packed for each size
+            x = torch.randn(2, 8, *size).to(dtype)
+            expected = conv(x) if activation is None else getattr(F, activation)(conv(x))
+            # fused, the activation comes before the rounding to the type, and not after
+            torch.testing.assert_close(packed(x), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+    again = copy.deepcopy(packed)
+    torch.testing.assert_close(again(x), packed(x))
+    assert not can_pack(nn.Conv2d(1, 1, 3, padding='same'))
+
+
+def test_activations_are_taken_over_where_they_follow_at_once() -> None:
+    """By a convolution that can, in a Sequential; the result is the same either way."""
+    if not compat.packs_convolutions(torch.float32):
+        pytest.skip('this torch has no packed convolutions')
+    model = nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, padding=1),
+        nn.BatchNorm2d(8),
+        nn.SiLU(inplace=True),
+        nn.Conv2d(8, 128, 1),
+        nn.MaxPool2d(2),
+        nn.ReLU(),
+        nn.Conv2d(128, 128, 3, padding=1),
+        nn.ReLU(inplace=True),
+    ).eval()
+    x = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        prepared = prepare_for_inference(model)
+        torch.testing.assert_close(prepared(x), model(x), rtol=1e-4, atol=1e-5)
+    kinds = [type(part).__name__ for part in prepared]
+    assert kinds == [
+        *('PackedConv2d', 'Identity', 'Identity'),
+        *('PackedConv2d', 'MaxPool2d', 'ReLU'),
+        *('WinogradConv2d', 'ReLU'),
+    ]
+    assert prepared[0].activation == 'silu' and prepared[3].activation is None
+
+
+def test_without_packed_convolutions_torchs_own_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    compat.packs_convolutions.cache_clear()
+    monkeypatch.setattr(compat, 'pack_convolution', lambda *_: torch.ops.mkldnn.there_is_no_such_operator())
+    assert not compat.packs_convolutions(torch.float32)
+    prepared = prepare_for_inference(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
+    assert [type(part) for part in prepared] == [nn.Conv2d, nn.ReLU]
+    compat.packs_convolutions.cache_clear()
+
+
+def test_subclasses_of_convolutions_are_left_alone() -> None:
+    class Doubled(nn.Conv2d):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return 2 * super().forward(x)
+
+    prepared = prepare_for_inference(nn.Sequential(Doubled(128, 128, 3, padding=1)))
+    assert type(prepared[0]) is Doubled
+
+
+def test_gradients_for_the_pictures_are_torchs_own() -> None:
+    """As for a map of what a detection depends on: the weights ask for none, the picture does."""
+    model = nn.Sequential(nn.Conv2d(3, 128, 1), nn.SiLU(), nn.Conv2d(128, 128, 3, padding=1)).eval()
+    x = torch.randn(1, 3, 6, 6, requires_grad=True)
+    ours, expected = (torch.autograd.grad(one(x).square().sum(), x)[0] for one in (prepare_for_inference(model), model))
+    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)

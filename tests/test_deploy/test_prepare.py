@@ -1,0 +1,151 @@
+"""A prepared detector predicts the same, and the detector it was made of stays as it was."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers import build_detector, random_batch, small_detector
+from hosts import host_config
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_iouquery import prepare_for_inference
+from mmdet_iouquery.core import TableCache
+from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.models.necks.hybrid_encoder import RepVGGBlock
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """Batch norms as after a training: nothing is 0 or 1."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            nn.init.normal_(module.running_mean, std=0.2)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    return model.eval()
+
+
+def raw(model: nn.Module, images: Tensor, token_index: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, boxes and chosen tokens; equal scores may order queries differently, so both sides can be given one."""
+    selector = model.bbox_head.query_selector
+    chosen = []
+    handle = selector.register_forward_hook(lambda _, inputs, selection: chosen.append(selection.token_index))
+    with torch.no_grad():
+        logits, boxes = model.bbox_head.forward(model.extract_feat(images))
+    handle.remove()
+    return logits.float(), boxes.float(), chosen[0]
+
+
+def by_token(prediction: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+    logits, boxes, index = prediction
+    order = index.argsort(1)
+    return (
+        logits.gather(1, order.unsqueeze(-1).expand_as(logits)),
+        boxes.gather(1, order.unsqueeze(-1).expand_as(boxes)),
+        index.gather(1, order),
+    )
+
+
+@pytest.mark.parametrize('depth', [18, 50])
+def test_logits_and_boxes_are_the_same(depth: int) -> None:
+    """Every token is a query, so that no choice among nearly equal scores can differ."""
+    model = with_statistics(
+        build_detector(
+            f'rtdetr/rtdetr_r{depth}vd_8xb2-72e_coco.py',
+            bbox_head__num_classes=5,
+            bbox_head__query_selector__num_queries=10**4,
+        )
+    )
+    images = torch.rand(2, 3, 64, 96)
+    before = copy.deepcopy(model.state_dict())
+    prepared = prepare_for_inference(model)
+    ours, expected = by_token(raw(prepared, images)), by_token(raw(model, images))
+    assert torch.equal(ours[2], expected[2])
+    for one, other in zip(ours[:2], expected[:2]):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, (nn.BatchNorm2d, RepVGGBlock)) for module in prepared.modules())
+    assert not any(parameter.requires_grad for parameter in prepared.parameters())
+    # the model itself is as it was
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert any(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
+def test_half_precision_is_close(dtype: torch.dtype) -> None:
+    model = with_statistics(
+        small_detector(bbox_head__query_selector__num_queries=10**4, data_preprocessor__std=[255.0] * 3)
+    )
+    images = torch.rand(1, 3, 64, 64)
+    prepared = prepare_for_inference(model, dtype)
+    assert {p.dtype for p in prepared.parameters()} == {dtype}
+    # pixels are scaled in single precision
+    assert prepared.data_preprocessor.std.dtype == torch.float32
+    ours, expected = by_token(raw(prepared, images)), by_token(raw(model, images))
+    # some forty layers of weights rounded to 8 (bfloat16) or 11 bits; a layer gone wrong is off by more than 1
+    bound = {torch.bfloat16: 0.1, torch.float16: 0.02}[dtype]
+    assert (ours[0].sigmoid() - expected[0].sigmoid()).abs().max() < bound
+    assert (ours[1] - expected[1]).abs().max() < bound
+
+
+def test_detections_are_the_same_through_mmdets_own_call() -> None:
+    model = with_statistics(small_detector())
+    images, samples = random_batch([0, 0], 64, 64)
+    data = {'inputs': list((images * 255).byte()), 'data_samples': samples}
+    with torch.no_grad():
+        found, expected = prepare_for_inference(model).test_step(copy.deepcopy(data)), model.test_step(data)
+    for one, other in zip(found, expected):
+        torch.testing.assert_close(one.pred_instances.scores, other.pred_instances.scores, rtol=1e-4, atol=1e-5)
+        assert len(one.pred_instances) == len(other.pred_instances) > 0
+
+
+def test_mmdets_own_detectors_can_be_prepared() -> None:
+    cfg = host_config('DINO')
+    model = with_statistics(MODELS.build(cfg))
+    images, samples = random_batch([0], 64, 64, num_classes=80)
+    samples[0].set_metainfo({'img_shape': (64, 64)})
+    with torch.no_grad():
+        ours, expected = (one.predict(images, copy.deepcopy(samples)) for one in (prepare_for_inference(model), model))
+    torch.testing.assert_close(ours[0].pred_instances.scores, expected[0].pred_instances.scores, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=r'half precision .* this DINO has DINOHead; leave dtype out'):
+        prepare_for_inference(model, torch.bfloat16)
+
+
+def test_other_types_are_refused() -> None:
+    with pytest.raises(InputError, match=r'dtype must be torch.bfloat16, .* got torch.int8'):
+        prepare_for_inference(nn.Linear(1, 1), torch.int8)
+
+
+def test_tables_are_made_once_a_shape_and_serve_in_training() -> None:
+    made = []
+
+    def make() -> Tensor:
+        made.append(None)
+        return torch.ones(2)
+
+    cache = TableCache(size=2)
+    with torch.inference_mode():
+        first = cache('a', make)
+    assert cache('a', make) is first and len(made) == 1
+    weight = torch.ones(2, requires_grad=True)
+    (weight * first).sum().backward()  # a tensor of inference mode could not be saved for this
+    cache('b', make)
+    cache('a', make)
+    cache('c', make)  # 'b' goes, used longest ago
+    assert len(made) == 3 and cache('a', make) is first and len(made) == 3
+    cache('b', make)
+    assert len(made) == 4
+    assert copy.deepcopy(cache)('a', make) is not first
+
+
+def test_tables_follow_the_size_of_the_pictures() -> None:
+    """A second size, and the first again, give what a model that has seen nothing else gives."""
+    model = with_statistics(small_detector())
+    sizes = [(64, 64), (96, 64), (64, 64)]
+    pictures = [torch.rand(1, 3, *size) for size in sizes]
+    in_turn = [raw(model, picture) for picture in pictures]
+    for picture, found in zip(pictures, in_turn):
+        alone = raw(copy.deepcopy(model), picture)
+        assert all(torch.equal(one, other) for one, other in zip(found, alone))
