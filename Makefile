@@ -49,14 +49,15 @@ demo: ## serve a page to try a checkpoint on pictures, at http://127.0.0.1:7860
 	$(SETUP)
 	@"$(RUN)" tools/demo.py $(ARGS)
 
-test: EXTRAS := $(TEST_EXTRAS)
+test: EXTRAS := $(TEST_EXTRAS),test-triton
 test: ## run the tests and print their coverage
 	$(SETUP)
 	@"$(RUN)" -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
 
 test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
 	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
-	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) $(ARGS)
+	@# what needs torch alone has run in `make test`, as has most of the fuzzing
+	@FUZZ_CASES=20 .venv-openmmlab/bin/python -m pytest $(PARALLEL) --ignore=tests/test_core $(ARGS)
 
 test-long: EXTRAS := $(TEST_EXTRAS)
 test-long: ## run what takes too long for every day: 50 kills, 10,000 fuzzed cases and more, memory, overfitting

@@ -78,8 +78,10 @@ setup(
         'openmmlab': [*family('openmmlab'), 'setuptools<82'],  # mmengine imports pkg_resources, dropped in 82
         'quickstart': ['Pillow', 'scikit-learn'],
         'convert': ['safetensors'],
+        'fast': ['faster-coco-eval>=1.7.2,<2'],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'test': [
+            'faster-coco-eval>=1.7.2,<2',
             'hypothesis',
             'pytest',
             'pytest-cov',
@@ -89,6 +91,7 @@ setup(
             'transformers',
         ],
         'test-demo': ['selenium'],
+        'test-triton': ['triton; platform_system == "Linux"'],  # torch's CUDA builds bring it
         'dev': ['mypy', 'pre-commit', 'ruff'],
     },
     zip_safe=False,
