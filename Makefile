@@ -56,8 +56,8 @@ test: ## run the tests and print their coverage
 
 test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
 	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
-	@# what needs torch alone has run in `make test`, as has most of the fuzzing
-	@FUZZ_CASES=20 .venv-openmmlab/bin/python -m pytest $(PARALLEL) --ignore=tests/test_core $(ARGS)
+	@# what needs torch alone has run in `make test`
+	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) --ignore=tests/test_core $(ARGS)
 
 test-long: EXTRAS := $(TEST_EXTRAS)
 test-long: ## run what takes too long for every day: 50 kills, 10,000 fuzzed cases and more, memory, overfitting
