@@ -78,10 +78,10 @@ setup(
         'openmmlab': [*family('openmmlab'), 'setuptools<82'],  # mmengine imports pkg_resources, dropped in 82
         'quickstart': ['Pillow', 'scikit-learn'],
         'convert': ['safetensors'],
-        'fast': ['faster-coco-eval>=1.7.2,<2'],
+        'fast': [VERSION['FASTER_COCO_EVAL'].requirement],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'test': [
-            'faster-coco-eval>=1.7.2,<2',
+            VERSION['FASTER_COCO_EVAL'].requirement,
             'hypothesis',
             'pytest',
             'pytest-cov',

@@ -17,7 +17,7 @@ TORCH_TESTED = '2.13.0'
 
 
 class Package(NamedTuple):
-    """One package of a family.
+    """A package, of a family or optional.
 
     ``allowed`` is the range that is accepted: what the family's own mmdet demands at import, cut where a release is too
     old to carry what this project uses. ``tested`` is the one version that the test suite was run against.
@@ -52,5 +52,8 @@ FAMILIES: dict[str, tuple[Package, ...]] = {
         Package('mmdet', ('mmdet',), '>=3.2,<4.0', '3.3.0'),
     ),
 }
+
+FASTER_COCO_EVAL = Package('faster_coco_eval', ('faster-coco-eval',), '>=1.7.2,<2.0', '1.8.0')
+"""Optional: evaluates boxes."""
 
 PYTHON_MINIMUM_OF_FAMILY = {'onedl': (3, 10), 'openmmlab': (3, 9)}

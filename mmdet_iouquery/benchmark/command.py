@@ -111,8 +111,13 @@ def _data(args: argparse.Namespace, reference: Reference | None) -> Rows:
 def _evaluation(args: argparse.Namespace, reference: Reference | None) -> Rows:
     pictures = args.pictures or 5000
     sides = evaluation_case(pictures, 300, 0)
-    numbers = {name: list(call()) for name, call in sides.items()}
-    rows = rows_of(time_in_turn(sides, args.rounds), 'pycocotools', pictures=pictures, detections=300)
+    numbers: dict[str, list[float]] = {}
+
+    def kept(name: str) -> Callable[[], None]:
+        return lambda: numbers.update({name: list(sides[name]())})
+
+    timings = time_in_turn({name: kept(name) for name in sides}, args.rounds)
+    rows = rows_of(timings, 'pycocotools', pictures=pictures, detections=300)
     for row in rows:
         row['numbers'] = numbers[row['side']]
     return rows

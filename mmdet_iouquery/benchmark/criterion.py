@@ -62,7 +62,8 @@ def criterion_sides(case: Case, reference: Reference | None = None) -> dict[str,
     torch.manual_seed(0)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     truth = Batch(case.pictures, 1, case.objects, device)
-    layout = denoising_layout([case.objects] * case.pictures, DENOISING, device=device)
+    # the authors' denoising has room for all objects, ours for a set number, so that is set to suit
+    layout = denoising_layout([case.objects] * case.pictures, max(DENOISING, case.objects), device=device)
     total = layout.num_denoising + case.queries
     shape, encoder_shape = (case.layers, case.pictures, total), (1, case.pictures, case.queries)
     leaves = [

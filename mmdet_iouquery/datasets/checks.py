@@ -123,6 +123,11 @@ def type_name(node: Mapping[str, Any]) -> str:
     return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
 
 
+def is_coco_metric(node: Mapping[str, Any]) -> bool:
+    """Whether a config entry asks for mmdet's metric of COCO's AP, or ours that stands for it."""
+    return type_name(node) in ('CocoMetric', 'FastCocoMetric')
+
+
 def _as_list(value: Any) -> list[Mapping[str, Any]]:
     items = value if isinstance(value, (list, tuple)) else [value]
     return [item for item in items if isinstance(item, Mapping)]
@@ -200,7 +205,7 @@ def _evaluator_files(cfg: Mapping[str, Any], part: str) -> list[str]:
     files = []
     for evaluator in _as_list(cfg.get(f'{part}_evaluator')):
         path = evaluator.get('ann_file')
-        if type_name(evaluator) != 'CocoMetric' or not isinstance(path, str) or _is_remote(path):
+        if not is_coco_metric(evaluator) or not isinstance(path, str) or _is_remote(path):
             continue
         if not os.path.isfile(path):
             raise InputError(

@@ -20,6 +20,7 @@ from torch import nn
 from ..checkpoints.preprocessing import preprocessing_notes
 from ..config_files import config_path
 from ..datasets import check_config
+from ..datasets.checks import is_coco_metric
 from ..errors import InputError, RunError, TrainingStopped
 from .checkpoint_check import check_checkpoint, check_pretrained
 from .dry_run import dry_run
@@ -207,7 +208,7 @@ def run_tool(command: Callable[[], object]) -> int:
 def _coco_metric(cfg: Config) -> ConfigDict:
     evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
     for evaluator in evaluators:
-        if evaluator.type in ('CocoMetric', 'mmdet.CocoMetric'):
+        if is_coco_metric(evaluator):
             return evaluator
     raise InputError(f'--out writes what a CocoMetric finds, and test_evaluator of {cfg.filename} has none')
 

@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 from pycocotools.cocoeval import COCOeval
 
 from ..compat import distribution_version, in_range
-from ..version import Package
+from ..version import FASTER_COCO_EVAL
 
-FASTER_COCO_EVAL = Package('faster_coco_eval', ('faster-coco-eval',), '>=1.7.2,<2.0', '1.8.0')
 _HALVES = 0.5 ** np.arange(32)
 _ONE_DETECTION = 1 / (1 + np.spacing(1))
 """What pycocotools gives for a precision of 1 of 1, because it keeps its denominators above 0."""

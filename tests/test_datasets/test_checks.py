@@ -426,11 +426,12 @@ def test_categories_in_different_orders(cfg: dict[str, Any], tmp_path: Path) -> 
         check_config(cfg)
 
 
-def test_the_evaluators_own_file_in_another_order(cfg: dict[str, Any], tmp_path: Path) -> None:
+@pytest.mark.parametrize('metric', ['CocoMetric', 'FastCocoMetric'])
+def test_the_evaluators_own_file_in_another_order(cfg: dict[str, Any], tmp_path: Path, metric: str) -> None:
     """CocoMetric turns labels into category ids by the order of the file that it reads."""
     other = tmp_path / 'val/evaluated.json'
     other.write_text((tmp_path / 'val/ann.json').read_text())
-    cfg['val_evaluator'] = dict(type='CocoMetric', ann_file=str(other))
+    cfg['val_evaluator'] = dict(type=metric, ann_file=str(other))
     assert 'the evaluator reads another file' in check_config(cfg)[1].warnings[-1]
     _rewrite(other, lambda content: content['categories'].reverse())
     with pytest.raises(InputError, match=r'val_dataloader.dataset: the class list is not in the order of .*evaluated'):

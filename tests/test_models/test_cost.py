@@ -29,7 +29,7 @@ def test_parameters_and_operations_are_the_papers(name: str) -> None:
         images = torch.empty(1, 3, 640, 640)
     assert math.floor(count_parameters(model) / 1e6) == parameters
     counted = count_flops(lambda: model.bbox_head.forward(model.extract_feat(images))) / 1e9
-    # ours are convolutions and matrix products alone; norms, activations and sampling add up to half a percent. R50-m is
-    # 1.5 % below all the same, which the config, equal to the authors' key for key, does not explain
+    # ours are convolutions and matrix products alone; norms, activations and sampling add up to half a percent. R50-m
+    # is 1.5 % below all the same, which the config, equal to the authors' key for key, does not explain
     tolerance = 0.016 if name == 'r50vd_m_8xb2' else 0.01
     assert abs(counted - gflops) <= tolerance * gflops + (0 if name == 'r50vd_m_8xb2' else 0.5)

@@ -23,7 +23,7 @@ def attend(
 
     Sums are made in float32, or in float64 if value or locations are. Those of the value's gradient are made by atomic
     additions, so that its last bits differ from run to run. Locations of discrete sampling get no gradient.
-    Infinite locations are like others far outside; between pixels, so are NaNs.
+    Infinite locations are like others far outside a map.
     """
     from .triton_operator import attention
 

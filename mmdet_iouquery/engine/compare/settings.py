@@ -14,6 +14,7 @@ from mmengine.registry import init_default_scope
 
 from ...config_files import config_path
 from ...datasets import CocoSet, build_digits
+from ...datasets.checks import is_coco_metric
 from ...datasets.coco_json import read_json
 from ...errors import InputError
 from .records import write_json
@@ -203,6 +204,6 @@ def _require_box_metric(path: Path, cfg: Config) -> None:
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
     for one in evaluators:
         metrics = one.get('metric', 'bbox')
-        if one.get('type') == 'CocoMetric' and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
+        if is_coco_metric(one) and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
             return
     raise InputError(f"{path}: a comparison reads COCO's AP; give val_evaluator=dict(type='CocoMetric', metric='bbox')")
