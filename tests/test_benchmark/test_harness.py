@@ -78,7 +78,8 @@ def test_operations_do_not_grow_with_the_step() -> None:
 def test_what_is_measured_is_printed_and_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(criterion, 'STANDARD', Case(1, 2, 4, 2))
+    for name in ('STANDARD', 'SMALL'):
+        monkeypatch.setattr(criterion, name, Case(1, 2, 4, 2))
     monkeypatch.setattr(criterion, 'GROWTH', {'objects': (1, 3), 'layers': (1, 2)})
     monkeypatch.setattr(command, 'machine', lambda: {'device': 'this one'})
     out = tmp_path / 'new' / 'criterion.json'
