@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from mmdet.utils import register_all_modules
+from mmengine.visualization import Visualizer
 
 import mmdet_iouquery  # noqa: F401  before anything of mmdet
 
@@ -32,4 +33,5 @@ def _own_visualizer() -> Iterator[None]:
     yield
     from mmdet.visualization import DetLocalVisualizer
 
-    DetLocalVisualizer._instance_dict.clear()
+    for kind in (DetLocalVisualizer, Visualizer):
+        kind._instance_dict.clear()

@@ -54,5 +54,7 @@ def test_a_training_follows_that_in_single_precision(tmp_path: Path) -> None:
         losses[kind] = torch.from_numpy(runner.message_hub.get_scalar('train/loss').data[0])
     assert losses['OptimWrapper'].shape == (2,)
     assert not torch.equal(*losses.values())
-    # a changed matching or choice of queries moves single terms by more than the roundings
-    torch.testing.assert_close(*losses.values(), rtol=0.05, atol=0)
+    plain, half = losses.values()
+    # a changed matching or choice of queries moves single terms by more than the roundings; the second step's weights
+    # differ besides, as AdamW moves those of almost no gradient by its sign: up to 0.07 seen over three seeds
+    assert (half - plain).abs()[0] <= 0.05 * plain[0] and (half - plain).abs()[1] <= 0.15 * plain[1]

@@ -75,7 +75,8 @@ def choose_backend(
         if reason is not None:
             raise ValueError(f'deformable attention by {name!r} cannot run on {device}: {reason}')
         return name
-    if torch.compiler.is_exporting() or torch.onnx.is_in_onnx_export():
+    is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # came with torch 2.7
+    if is_exporting() or torch.onnx.is_in_onnx_export():
         return 'grid_sample'
     preferred = _PREFERRED.get(device.type, ())
     return next((one for one in preferred if why_not(one, device, num_points, sampling) is None), 'grid_sample')

@@ -29,5 +29,5 @@ def fastest_format(x: Tensor) -> torch.memory_format:
 
     Convolutions and norms hand the layout of what they are given on to what they return.
     """
-    half = x.dtype in (torch.float16, torch.bfloat16) or (x.is_cuda and torch.is_autocast_enabled('cuda'))
+    half = x.dtype in (torch.float16, torch.bfloat16) or (x.is_cuda and torch.is_autocast_enabled())
     return torch.channels_last if x.device.type == 'cpu' or half else torch.contiguous_format
