@@ -15,7 +15,8 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {'relu': nn.ReLU, 'silu': nn.SiLU}
 class PackedConv2d(nn.Module):
     """What a :class:`torch.nn.Conv2d` computes, and the activation after it, in one call of oneDNN.
 
-    A plain convolution lays its weights out anew in every call. Here it is done once for each size of pictures.
+    A plain convolution lays its weights out anew in every call. Here it is done once for each of the last four shapes
+    of the input.
 
     Args:
         conv: the convolution.
@@ -27,7 +28,7 @@ class PackedConv2d(nn.Module):
         self.weight, self.bias = conv.weight, conv.bias
         self.stride, self.padding, self.dilation = conv.stride, conv.padding, conv.dilation
         self.groups, self.activation = conv.groups, activation
-        self._packed = TableCache()
+        self._packed = TableCache(size=4)  # each holds as much as the weights
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, D, h, w)."""
@@ -35,7 +36,7 @@ class PackedConv2d(nn.Module):
         if x.device.type != 'cpu' or is_recorded(x, self.weight):
             y = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
             return y if self.activation is None else getattr(F, self.activation)(y)
-        weight = self._packed(tuple(x.shape), lambda: pack_convolution(self.weight, *layout, x.shape))
+        weight = self._packed((x.shape, x.dtype), lambda: pack_convolution(self.weight, *layout, x.shape))
         return run_packed_convolution(x, weight, self.bias, *layout, PACKED_ACTIVATIONS[self.activation])
 
 
@@ -45,5 +46,5 @@ def can_pack(conv: nn.Conv2d) -> bool:
 
 
 def activation_of(module: nn.Module) -> str | None:
-    """The name of an activation that a convolution can take over; None: it can take this one over not."""
+    """The name of an activation that a convolution can take over; None: this is none of them."""
     return next((name for name, kind in _ACTIVATIONS.items() if type(module) is kind), None)
