@@ -21,7 +21,7 @@ from .deformable_attention import choose_backend, multi_scale_deformable_attenti
 from .denoising import DenoisingLayout, denoising_layout, noisy_truth
 from .matching import MatchCosts, hungarian_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
-from .precision import FLOAT16_MAX, as_float, within_range
+from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
 from .selection import gather_tokens, top_detections, top_tokens, without_overlaps
 from .table_cache import TableCache
 from .varifocal import varifocal_loss
@@ -54,5 +54,6 @@ __all__ = [
     'top_tokens',
     'varifocal_loss',
     'within_range',
+    'without_gradients',
     'without_overlaps',
 ]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -25,3 +28,27 @@ def within_range(x: Tensor) -> Tensor:
     very large number, which the next norm brings back.
     """
     return x.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX) if x.dtype == torch.float16 else x
+
+
+def autocasts_on_cpu() -> bool:
+    """Whether torch chooses the precision of what is computed on the CPU at this point."""
+    try:
+        return torch.is_autocast_enabled('cpu')
+    except TypeError:  # before torch 2.4 it takes no device
+        return torch.is_autocast_cpu_enabled()
+
+
+@contextmanager
+def without_gradients() -> Iterator[None]:
+    """``torch.no_grad`` for one part of a forward pass that is trained.
+
+    Under autocast, versions of torch keep the weights they have cast for the rest of the pass, those cast here without
+    a graph, and later calls of the same modules would then train nothing. Here none are kept.
+    """
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
-from ...core import TableCache, as_float, gather_tokens, grid_anchors, top_tokens, within_range
+from ...core import TableCache, as_float, gather_tokens, grid_anchors, top_tokens, within_range, without_gradients
 from ...structures import Memory, Predictions, Queries, Selection
 from ..arguments import check_counts, check_flags, check_numbers
 from ..layers import MLP
@@ -70,22 +71,39 @@ class EncoderTokenSelector(BaseModule):
             ValueError: more queries than there is learned content for.
         """
         anchors_unact, valid = self._anchors(memory)
-        tokens = self.memory_norm(within_range(self.memory_proj(memory.tokens * valid.to(memory.tokens.dtype))))
-        logits, iou_logits = within_range(self.cls_head(tokens)), self.predict_iou(tokens)
-        score = self.rank_score(logits.detach(), None if iou_logits is None else iou_logits.detach())
-        index = top_tokens(score, num_queries or self.num_queries, memory.padding)
+        valid = valid.to(memory.tokens.dtype)
+        if torch.is_grad_enabled():
+            with without_gradients():
+                index = self._choose(memory, valid, num_queries)
+        else:
+            index = self._choose(memory, valid, num_queries)
 
-        # the box head is a chain of small layers: run it on the chosen tokens alone
-        chosen, logits = gather_tokens(tokens, index), gather_tokens(logits, index)
-        anchors_unact = gather_tokens(anchors_unact.expand(len(index), -1, -1), index)
+        # all that follows, and so every gradient, is of the chosen tokens alone
+        batch = len(index)
+        valid, anchors_unact = (gather_tokens(x.expand(batch, -1, -1), index) for x in (valid, anchors_unact))
+        chosen = self._project(gather_tokens(memory.tokens, index), valid)
         boxes_unact = as_float(self.bbox_head(chosen)) + anchors_unact
+        iou_logits = self.predict_iou(chosen)
         return Selection(
             Queries(self._content(chosen), boxes_unact.detach()),
-            encoder=Predictions(logits[None], boxes_unact.sigmoid()[None]),
+            encoder=Predictions(self._classify(chosen)[None], boxes_unact.sigmoid()[None]),
             token_index=index,
             iou_aware=self.iou_aware,
-            iou_logits=None if iou_logits is None else iou_logits.gather(1, index)[None],
+            iou_logits=None if iou_logits is None else iou_logits[None],
         )
+
+    def _choose(self, memory: Memory, valid: Tensor, num_queries: int | None) -> Tensor:
+        """Indices (B, Q) of the tokens that rank best, of all."""
+        tokens = self._project(memory.tokens, valid)
+        score = self.rank_score(self._classify(tokens), self.predict_iou(tokens))
+        return top_tokens(score, num_queries or self.num_queries, memory.padding)
+
+    def _project(self, tokens: Tensor, valid: Tensor) -> Tensor:
+        """Tokens (B, N, D) of the memory, those that are not valid as zeros, in the selector's own space."""
+        return self.memory_norm(within_range(self.memory_proj(tokens * valid)))
+
+    def _classify(self, tokens: Tensor) -> Tensor:
+        return within_range(self.cls_head(tokens))
 
     def _anchors(self, memory: Memory) -> tuple[Tensor, Tensor]:
         def make() -> tuple[Tensor, Tensor]:

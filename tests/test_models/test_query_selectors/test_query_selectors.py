@@ -38,6 +38,43 @@ def test_queries_are_the_best_tokens_and_detached(kind: str) -> None:
     assert selection.encoder.logits.requires_grad and selection.encoder.boxes.requires_grad
 
 
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS)
+def test_gradients_are_those_of_all_tokens_without_keeping_them(kind: str, autocast: bool) -> None:
+    """A graph through every token's projection and scores gives the same; ours keeps what was chosen alone."""
+    selector, given = build(kind), memory()
+    kept = 0
+
+    def count(x: torch.Tensor) -> torch.Tensor:
+        nonlocal kept
+        of_all = x.dim() > 1 and TOKENS in (x.shape[0], x.shape[1], x.shape[0] // 2)
+        kept += of_all and x.data_ptr() != given.tokens.data_ptr()  # the memory itself is there anyway
+        return x
+
+    with torch.autocast('cpu', dtype=torch.bfloat16, enabled=autocast):
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda x: x):
+            selection = selector(given)
+        index = selection.token_index[..., None]
+        valid = selector._anchors(given)[1].to(given.tokens.dtype)
+        tokens = selector.memory_norm(selector.memory_proj(given.tokens * valid))
+        logits = selector.cls_head(tokens).gather(1, index.expand(-1, -1, CLASSES))
+        iou_logits = selector.predict_iou(tokens)
+    assert kept == 0
+    ours, theirs = [selection.encoder.logits[0].float()], [logits.float()]
+    if iou_logits is not None:
+        ours, theirs = [*ours, selection.iou_logits[0].float()], [*theirs, iou_logits.gather(1, index[..., 0]).float()]
+    wanted = [given.tokens, *selector.memory_proj.parameters(), *selector.cls_head.parameters()]
+    found, expected = (
+        torch.autograd.grad(sum((part * (i + part.detach())).sum() for i, part in enumerate(side)), wanted)
+        for side in (ours, theirs)
+    )
+    for one, other in zip(found, expected):
+        assert other.abs().max() > 0
+        # half precision: sums of bfloat16 products in another order
+        tolerance = 0.02 if autocast else 1e-5
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * other.abs().max().item())
+
+
 @pytest.mark.parametrize('kind', ENCODER_SELECTORS)
 def test_padding_comes_last(kind: str) -> None:
     padding = torch.zeros(2, TOKENS, dtype=torch.bool)
