@@ -97,9 +97,7 @@ class ConcatenatedCrossAttention(nn.Module):
         query, key = self._query_key(content, query_pos, query_sine, tokens, token_pos)
         value = within_range(self.value(tokens)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         allowed = None if padding is None else ~padding[:, None, None, :]
-        attended = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=allowed, dropout_p=self.dropout if self.training else 0.0
-        )
+        attended = dot_product_attention(query, key, value, allowed, self.dropout if self.training else 0.0)
         return within_range(self.out_proj(attended.transpose(1, 2).flatten(2)))
 
     def attention(
@@ -142,10 +140,31 @@ def _attend(
     query, key, value = (
         within_range(part).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
     )
-    attended = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=allowed, dropout_p=module.dropout if module.training else 0.0
-    )
+    attended = dot_product_attention(query, key, value, allowed, module.dropout if module.training else 0.0)
     return within_range(module.out_proj(attended.transpose(1, 2).flatten(2)))
+
+
+def dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout: float = 0.0
+) -> Tensor:
+    """query (B, H, Q, d), key and value (B, H, N, d) to (B, H, Q, d); ``allowed`` (Q, N) or (B, 1, 1, N) bool.
+
+    As torch's ``scaled_dot_product_attention``, whose fused form for CPUs is slow in bfloat16: there, plain matrix
+    products take under half the time, forward and backward. Scores are then rounded to bfloat16, as autocast rounds
+    them in any attention that is not fused.
+    """
+    graph = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
+    if graph or query.device.type != 'cpu' or query.dtype != torch.bfloat16:
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+    batch_heads, scale = query.shape[:2], query.shape[-1] ** -0.5
+    query, key, value = (part.flatten(0, 1) for part in (query, key, value))
+    if allowed is None:
+        score = torch.bmm(query * scale, key.transpose(1, 2))
+    else:
+        bias = torch.zeros_like(allowed, dtype=query.dtype).masked_fill(~allowed, -torch.inf)
+        bias = bias if bias.dim() == 2 else bias.expand(*batch_heads, -1, -1).flatten(0, 1)
+        score = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=scale)
+    return torch.bmm(F.dropout(score.softmax(-1), dropout), value).unflatten(0, batch_heads)
 
 
 def _checked_heads(embed_dims: int, num_heads: int) -> int:
