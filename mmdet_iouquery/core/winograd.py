@@ -1,15 +1,14 @@
-"""3x3 convolutions by minimal filtering (Winograd), as matrix products: fewer multiplications, on CPUs."""
+"""3x3 convolutions and their gradients by minimal filtering (Winograd), as a quarter of the multiplications."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import cache
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from .recording import is_recorded
+from torch import Tensor
 
 OUT, KERNEL = 4, 3
 """Side of the squares of output pixels that are computed at once, and of the kernel."""
@@ -18,80 +17,72 @@ SIDE = OUT + KERNEL - 1
 POINTS = (Fraction(0), Fraction(-1), Fraction(1), Fraction(1, 2), Fraction(-2))
 """Where polynomials are evaluated. These lose the fewest digits for 4 outputs of 3 weights (Barabasz et al. 2020,
 "Error analysis and improving the accuracy of Winograd convolution for deep neural networks", table 1)."""
-_PIECE = 2**20  # numbers of a piece of the transformed input: it stays in a cache of some megabytes
+_PIECE = 2**19  # least numbers of a piece of the transformed input: it stays in a cache of some megabytes
 
 Matrix = list[list[Fraction]]
 
 
-class WinogradConv2d(nn.Module):
-    """What a :class:`torch.nn.Conv2d` of 3x3, stride 1 and padding 1 computes (Lavin & Gray 2016, section 4.1).
+def winograd_conv2d(x: Tensor, products: Tensor, bias: Tensor | None = None) -> Tensor:
+    """A 3x3 convolution of stride 1 and padding 1.
 
-    36 products instead of 144 for 4 x 4 output pixels and each pair of channels. In single precision the error is some
-    three times that of the convolution itself, 3e-6 of the largest output. It takes four times the memory of the
-    weights, which are kept for where a graph is recorded. For prediction only.
+    36 products instead of 144 for 4 x 4 output pixels and each pair of channels (Lavin & Gray 2016, "Fast algorithms
+    for convolutional neural networks", section 4.1). In single precision the error is some three times that of the
+    convolution itself, 3e-6 of the largest output.
 
     Args:
-        conv: the convolution, see :func:`can_winograd`.
+        x: (B, C, h, w).
+        products: the weights of :func:`winograd_weight`, (36, C, D).
+        bias: (D,).
+
+    Returns:
+        (B, D, h, w), channels last.
     """
-
-    products: Tensor
-    of_input: Tensor
-    of_output: Tensor
-
-    def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.weight, self.bias = conv.weight, conv.bias
-        of_kernel, of_input, of_output = (torch.tensor(to_float(m), dtype=torch.float64) for m in transforms())
-        weight = torch.einsum('ai,bj,ocij->abco', of_kernel, of_kernel, conv.weight.detach().double().cpu())
-        tables = {
-            'products': weight.flatten(0, 1),  # (36, C, D)
-            'of_input': torch.kron(of_input, of_input),  # (36, 36)
-            'of_output': torch.kron(of_output, of_output),  # (16, 36)
-        }
-        for name, table in tables.items():
-            self.register_buffer(name, table.to(conv.weight).contiguous(), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, D, h, w), channels last."""
-        if is_recorded(x, self.weight):
-            return F.conv2d(x, self.weight, self.bias, padding=1)
-        batch, channels, height, width = x.shape
-        rows, columns = -(-height // OUT), -(-width // OUT)
-        padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, columns * OUT - width + 1, 1, rows * OUT - height + 1))
-        image, row, column, _ = padded.stride()
-        squares = padded.as_strided(
-            (batch, SIDE, SIDE, rows, columns, channels), (image, row, column, row * OUT, column * OUT, 1)
-        )
-        out = x.new_empty(batch, rows, OUT, columns, OUT, self.products.shape[-1])
-        step = max(1, _PIECE // (SIDE**2 * columns * max(channels, out.shape[-1])))
-        for i in range(batch):
-            for first in range(0, rows, step):
-                self._piece(squares[i, :, :, first : first + step], out[i, first : first + step])
-        return out.view(batch, rows * OUT, columns * OUT, -1)[:, :height, :width].permute(0, 3, 1, 2)
-
-    def _piece(self, squares: Tensor, out: Tensor) -> None:
-        """squares (6, 6, r, c, C) to out (r, 4, c, 4, D)."""
-        rows, columns, channels = squares.shape[2:]
-        transformed = torch.mm(self.of_input, squares.reshape(SIDE**2, -1)).view(SIDE**2, rows * columns, channels)
-        products = torch.bmm(transformed, self.products)
-        found = torch.mm(self.of_output, products.view(SIDE**2, -1)).view(OUT, OUT, rows, columns, -1)
-        found = found.permute(2, 0, 3, 1, 4)
-        if self.bias is None:
-            out.copy_(found)
+    batch, channels, height, width = x.shape
+    rows, columns = -(-height // OUT), -(-width // OUT)
+    _, of_input, of_output = _matrices(x.dtype)
+    squares = _squares(x, 1, SIDE)
+    out = x.new_empty(batch, rows, OUT, columns, OUT, products.shape[-1])
+    for images, some in _pieces(batch, rows, columns, products):
+        transformed = _on_both_sides(of_input, squares[:, :, images, some])
+        found = _on_both_sides(of_output, torch.bmm(transformed, products).view(SIDE, SIDE, -1))
+        piece = out[images, some]
+        found = found.view(OUT, OUT, *piece.shape[:2], columns, -1).permute(2, 3, 0, 4, 1, 5)
+        if bias is None:
+            piece.copy_(found)
         else:
-            torch.add(found, self.bias, out=out)
+            torch.add(found, bias, out=piece)
+    return out.view(batch, rows * OUT, columns * OUT, -1)[:, :height, :width].permute(0, 3, 1, 2)
 
 
-def can_winograd(conv: nn.Conv2d) -> bool:
-    """Whether :class:`WinogradConv2d` computes the same, and is faster: enough channels for matrix products to pay."""
-    same = (
-        conv.kernel_size == (3, 3)
-        and conv.stride == conv.dilation == (1, 1)
-        and conv.padding == (1, 1)
-        and conv.padding_mode == 'zeros'
-        and conv.groups == 1
-    )
-    return same and min(conv.in_channels, conv.out_channels) >= 128
+def winograd_weight(weight: Tensor, *, backward: bool = False) -> Tensor:
+    """The weights (D, C, 3, 3) for :func:`winograd_conv2d`, (36, C, D), four times as many.
+
+    ``backward``: those, (36, D, C), that take the gradient of the output to that of the input.
+    """
+    of_kernel, _, _ = _matrices(weight.dtype)
+    matrix = torch.kron(of_kernel, of_kernel)
+    flat = weight.reshape(-1, KERNEL**2).t()
+    if backward:  # the kernel turned by half a turn
+        return torch.mm(matrix.flip(1), flat).view(SIDE**2, *weight.shape[:2])
+    return torch.mm(matrix, flat).view(SIDE**2, *weight.shape[:2]).transpose(1, 2)
+
+
+def winograd_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
+    """The gradient (D, C, 3, 3) for the weights, of the input (B, C, h, w) and the output's gradient (B, D, h, w).
+
+    That of the products is summed over all squares first, and transformed once (as the transpose of the convolution:
+    each of its three matrices, transposed, in the other order).
+    """
+    batch, channels, height, width = x.shape
+    of_kernel, of_input, of_output = _matrices(x.dtype)
+    inputs, grads = _squares(x, 1, SIDE), _squares(grad, 0, OUT)
+    products = x.new_zeros(SIDE**2, grad.shape[1], channels)
+    for images, some in _pieces(batch, -(-height // OUT), -(-width // OUT), products):
+        one = _on_both_sides(of_output.t(), grads[:, :, images, some])
+        other = _on_both_sides(of_input, inputs[:, :, images, some])
+        products.baddbmm_(one.transpose(1, 2), other)
+    matrix = torch.kron(of_kernel, of_kernel)
+    return torch.mm(products.view(SIDE**2, -1).t(), matrix).view(-1, channels, KERNEL, KERNEL)
 
 
 def transforms() -> tuple[Matrix, Matrix, Matrix]:
@@ -107,9 +98,45 @@ def transforms() -> tuple[Matrix, Matrix, Matrix]:
     return of_kernel, of_input, of_output
 
 
-def to_float(matrix: Matrix) -> list[list[float]]:
-    """For torch, which knows no fractions."""
-    return [[float(entry) for entry in row] for row in matrix]
+@cache
+def _matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
+    with torch.inference_mode(False):
+        matrices = [[[float(entry) for entry in row] for row in matrix] for matrix in transforms()]
+        of_kernel, of_input, of_output = (torch.tensor(matrix, dtype=dtype) for matrix in matrices)
+    return of_kernel, of_input, of_output
+
+
+def _squares(x: Tensor, padding: int, side: int) -> Tensor:
+    """(B, C, h, w) as overlapping squares (side, side, B, r, c, C), one for each 4 x 4 pixels, zero outside the map."""
+    _, channels, height, width = x.shape
+    rows, columns = -(-height // OUT), -(-width // OUT)
+    right, below = (OUT * n + side - OUT - padding for n in (columns, rows))
+    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, right - width, padding, below - height))
+    image, row, column, channel = padded.stride()
+    return padded.as_strided(
+        (side, side, len(x), rows, columns, channels), (row, column, image, row * OUT, column * OUT, channel)
+    )
+
+
+def _pieces(batch: int, rows: int, columns: int, products: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Slices of images and of rows of squares that together are all of them: some images, or some rows of one.
+
+    The products (36, C, D), all of which are gone through for each piece, are half as large, if not smaller.
+    """
+    size = max(_PIECE, 2 * products.numel())
+    step = max(1, size // (SIDE**2 * columns * max(products.shape[1:])))
+    images = max(1, step // rows)
+    for image in range(0, batch, images):
+        for row in range(0, rows, step):
+            yield slice(image, image + images), slice(row, row + step)
+
+
+def _on_both_sides(matrix: Tensor, squares: Tensor) -> Tensor:
+    """A matrix M (m, n) on squares S (n, n, ...) of numbers: M S M^T, as (m * m, N, C) of the last dimension C."""
+    after, before = matrix.shape
+    half = torch.mm(matrix, squares.reshape(before, -1)).view(after, before, -1)
+    whole = torch.bmm(matrix.expand(after, after, before), half)
+    return whole.view(after**2, -1, squares.shape[-1])
 
 
 def _product(numbers: Sequence[Fraction]) -> Fraction:

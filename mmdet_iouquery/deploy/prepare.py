@@ -11,9 +11,10 @@ from torch import nn
 from ..compat import packs_convolutions
 from ..errors import InputError
 from ..models.dense_heads import RTDETRHead
+from ..models.layers import WinogradConv2d, can_winograd
 from ..models.necks.hybrid_encoder import RepVGGBlock
 from .packed import PackedConv2d, activation_of, can_pack
-from .winograd import WinogradConv2d, can_winograd
+from .winograd import PreparedWinogradConv2d
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -82,7 +83,8 @@ def _replace_convolutions(module: nn.Module) -> None:
     """Put faster ones in the place of convolutions on the CPU."""
     last: str | None = None  # the convolution that an activation follows at once, in a Sequential
     for name, child in module.named_children():
-        if type(child) is nn.Conv2d:  # subclasses compute something else
+        # subclasses that are not ours compute something else
+        if isinstance(child, nn.Conv2d) and type(child) in (nn.Conv2d, WinogradConv2d):
             conv = _faster(child)
             setattr(module, name, conv)
             last = name if isinstance(conv, PackedConv2d) and isinstance(module, nn.Sequential) else None
@@ -98,7 +100,7 @@ def _replace_convolutions(module: nn.Module) -> None:
 def _faster(conv: nn.Conv2d) -> nn.Module:
     dtype = conv.weight.dtype
     if dtype == torch.float32 and can_winograd(conv):
-        return WinogradConv2d(conv)
+        return PreparedWinogradConv2d(conv)
     if dtype != torch.float16 and packs_convolutions(dtype) and can_pack(conv):
         return PackedConv2d(conv)
     return conv

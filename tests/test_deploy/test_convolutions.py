@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
-from fractions import Fraction
 
 import pytest
 import torch
@@ -14,19 +12,8 @@ from torch import nn
 from mmdet_iouquery import compat
 from mmdet_iouquery.deploy.packed import PackedConv2d, can_pack
 from mmdet_iouquery.deploy.prepare import prepare_for_inference
-from mmdet_iouquery.deploy.winograd import WinogradConv2d, can_winograd, transforms
-
-
-def test_minimal_filtering_is_exact_in_rational_numbers() -> None:
-    of_kernel, of_input, of_output = transforms()
-    draw = random.Random(0)
-    for _ in range(20):
-        weights, inputs = ([Fraction(draw.randint(-9, 9), draw.randint(1, 9)) for _ in range(n)] for n in (3, 6))
-        of_weights = [sum(a * b for a, b in zip(row, weights)) for row in of_kernel]
-        of_inputs = [sum(a * b for a, b in zip(row, inputs)) for row in of_input]
-        products = [a * b for a, b in zip(of_weights, of_inputs)]
-        found = [sum(a * b for a, b in zip(row, products)) for row in of_output]
-        assert found == [sum(weights[k] * inputs[i + k] for k in range(3)) for i in range(4)]
+from mmdet_iouquery.deploy.winograd import PreparedWinogradConv2d
+from mmdet_iouquery.models.layers import WinogradConv2d
 
 
 @pytest.mark.parametrize('bias', [True, False])
@@ -37,39 +24,11 @@ def test_winograd_equals_the_convolution(size: tuple[int, int], bias: bool) -> N
     expected = F.conv2d(x.double(), conv.weight.double(), None if bias is False else conv.bias.double(), padding=1)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         with torch.no_grad():
-            found = WinogradConv2d(conv)(given)
+            found = PreparedWinogradConv2d(conv)(given)
         # single precision; the transforms lose a digit at most
         assert (found - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
-    double = WinogradConv2d(copy.deepcopy(conv).double().requires_grad_(False))
+    double = PreparedWinogradConv2d(copy.deepcopy(conv).double().requires_grad_(False))
     torch.testing.assert_close(double(x.double()), expected, rtol=1e-12, atol=1e-12)
-
-
-def test_winograd_in_pieces_equals_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A large map is transformed a few rows at a time, whose number does not divide the map's."""
-    conv = WinogradConv2d(nn.Conv2d(4, 4, 3, padding=1))
-    x = torch.randn(2, 4, 37, 18)
-    with torch.no_grad():
-        whole = conv(x)
-        monkeypatch.setattr('mmdet_iouquery.deploy.winograd._PIECE', 36 * 5 * 4 * 3)  # three rows of five squares
-        torch.testing.assert_close(conv(x), whole, rtol=0, atol=1e-6)
-
-
-@pytest.mark.parametrize(
-    ('changes', 'can'),
-    [
-        ({}, True),
-        ({'stride': 2}, False),
-        ({'padding': 0}, False),
-        ({'dilation': 2, 'padding': 2}, False),
-        ({'groups': 2}, False),
-        ({'padding_mode': 'reflect'}, False),
-        ({'kernel_size': 1, 'padding': 0}, False),
-        ({'out_channels': 64}, False),
-    ],
-)
-def test_winograd_is_for_wide_plain_3x3(changes: dict, can: bool) -> None:
-    settings = {'in_channels': 128, 'out_channels': 128, 'kernel_size': 3, 'padding': 1, **changes}
-    assert can_winograd(nn.Conv2d(**settings)) is can
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -101,7 +60,7 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
         nn.Conv2d(8, 128, 1),
         nn.MaxPool2d(2),
         nn.ReLU(),
-        nn.Conv2d(128, 128, 3, padding=1),
+        WinogradConv2d(128, 128, 3, padding=1),
         nn.ReLU(inplace=True),
     ).eval()
     x = torch.randn(1, 3, 16, 16)
@@ -112,7 +71,7 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
     assert kinds == [
         *('PackedConv2d', 'Identity', 'Identity'),
         *('PackedConv2d', 'MaxPool2d', 'ReLU'),
-        *('WinogradConv2d', 'ReLU'),
+        *('PreparedWinogradConv2d', 'ReLU'),
     ]
     assert prepared[0].activation == 'silu' and prepared[3].activation is None
 

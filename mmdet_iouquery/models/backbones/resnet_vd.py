@@ -34,7 +34,9 @@ class ResNetVd(ResNet):
         _check_stages(**kwargs)
         check_counts(depth=depth)
         # an empty list, unlike None, keeps the parent from choosing an initialisation of its own
-        super().__init__(depth, deep_stem=True, avg_down=True, init_cfg=[] if init_cfg is None else init_cfg, **kwargs)
+        init_cfg = [] if init_cfg is None else init_cfg
+        conv_cfg = kwargs.pop('conv_cfg', None) or {'type': 'WinogradConv2d'}
+        super().__init__(depth, deep_stem=True, avg_down=True, conv_cfg=conv_cfg, init_cfg=init_cfg, **kwargs)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Pictures (B, 3, H, W), in any precision, to the stages' maps, in that of the weights (``model.half()``)."""

@@ -6,6 +6,7 @@ from .conv import ConvNormAct
 from .deformable_attention import DeformableAttention
 from .mlp import MLP
 from .tokens import as_tokens, fastest_format, memory_format_of
+from .winograd_conv import WinogradConv2d, can_winograd
 
 __all__ = [
     'MLP',
@@ -14,7 +15,9 @@ __all__ = [
     'DeformableAttention',
     'SelfAttention',
     'SeparatedSelfAttention',
+    'WinogradConv2d',
     'as_tokens',
+    'can_winograd',
     'fastest_format',
     'memory_format_of',
 ]

@@ -8,6 +8,7 @@ from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from ...core import within_range
+from .winograd_conv import WinogradConv2d
 
 
 class ConvNormAct(nn.Sequential):
@@ -27,7 +28,7 @@ class ConvNormAct(nn.Sequential):
         norm_cfg: dict,
         act_cfg: dict | None = None,
     ) -> None:
-        conv = nn.Conv2d(
+        conv = WinogradConv2d(
             in_channels, out_channels, kernel_size, stride=stride, padding=(kernel_size - 1) // 2, bias=False
         )
         parts = OrderedDict(conv=conv, norm=build_norm_layer(norm_cfg, out_channels)[1])

@@ -1,0 +1,138 @@
+"""Convolutions that are trained on CPUs with fewer multiplications."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
+
+from ...core.precision import autocasts_on_cpu
+from ...core.winograd import SIDE, winograd_conv2d, winograd_weight, winograd_weight_gradient
+
+_MOST = 6 * 2**20  # numbers of the transformed weights at a time: 24 MiB, as glibc maps 32 MiB and more anew each time
+
+
+@MODELS.register_module()
+class WinogradConv2d(nn.Conv2d):
+    """torch's ``Conv2d``, with gradients that take less time where wide 3x3 kernels are trained on a CPU.
+
+    Those of stride 1 are computed by minimal filtering, forward and backward (:mod:`mmdet_iouquery.core.winograd`);
+    of those of stride 2, the gradient for the weights is one matrix product. That is in single or double precision,
+    where gradients are recorded; everywhere else (prediction, other kernels and devices, autocast, compiled or exported
+    graphs) this is torch's convolution. Rounding differs, by 3e-6 of the largest output in single precision.
+
+    In mmdet's own parts: ``conv_cfg=dict(type='WinogradConv2d')``.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, D, h', w')."""
+        if trains_faster(self) and self._is_trained_here(x):
+            function = _Filtered if self.stride == (1, 1) else _Strided
+            return function.apply(x, self.weight, self.bias)
+        return super().forward(x)
+
+    def _is_trained_here(self, x: Tensor) -> bool:
+        trained = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        here = x.device.type == self.weight.device.type == 'cpu' and not torch.compiler.is_compiling()
+        exact = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64) and not autocasts_on_cpu()
+        return trained and here and exact
+
+
+def is_plain_3x3(conv: nn.Conv2d) -> bool:
+    """Whether a convolution of 3x3 has no padding, dilation or groups but the common ones."""
+    return (
+        conv.kernel_size == (3, 3)
+        and conv.padding == conv.dilation == (1, 1)
+        and conv.padding_mode == 'zeros'
+        and conv.groups == 1
+    )
+
+
+def can_winograd(conv: nn.Conv2d) -> bool:
+    """Whether minimal filtering computes the same, and is faster: enough channels for matrix products to pay."""
+    return is_plain_3x3(conv) and conv.stride == (1, 1) and min(conv.in_channels, conv.out_channels) >= 128
+
+
+def trains_faster(conv: nn.Conv2d) -> bool:
+    """Whether there are gradients of ours that are faster than torch's on CPUs."""
+    strided = is_plain_3x3(conv) and conv.stride == (2, 2) and min(conv.in_channels, conv.out_channels) >= 64
+    return strided or can_winograd(conv)
+
+
+class _Filtered(torch.autograd.Function):
+    """3x3, stride 1, padding 1, by minimal filtering.
+
+    Where there are many channels, some of the results' at a time: the transformed weights are never larger than what
+    the C library hands out again without asking the system for fresh pages.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        parts = weight.split(_width(weight.shape[1]))
+        y = _joined([winograd_conv2d(x, winograd_weight(part)) for part in parts], dim=1)
+        return y if bias is None else y.add_(bias[:, None, None])
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_input, of_weight, of_bias = ctx.needs_input_grad
+        found: list[Tensor | None] = [None, None, None]
+        if of_input:
+            parts = weight.split(_width(weight.shape[0]), dim=1)
+            found[0] = _joined([winograd_conv2d(grad, winograd_weight(part, backward=True)) for part in parts], dim=1)
+        if of_weight:
+            parts = grad.split(_width(weight.shape[1]), dim=1)
+            found[1] = _joined([winograd_weight_gradient(x, part) for part in parts], dim=0)
+        if of_bias:
+            found[2] = grad.sum((0, 2, 3))
+        return tuple(found)
+
+
+class _Strided(torch.autograd.Function):
+    """3x3, stride 2, padding 1: torch's, but for the gradient of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.conv2d(x, weight, bias, stride=2, padding=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_input, of_weight, of_bias = ctx.needs_input_grad
+        return (
+            conv2d_input(x.shape, weight, grad, stride=2, padding=1) if of_input else None,
+            _weight_gradient(x, grad, stride=2) if of_weight else None,
+            grad.sum((0, 2, 3)) if of_bias else None,
+        )
+
+
+def _width(others: int) -> int:
+    """How many channels to compute at a time, of as many others."""
+    return max(1, _MOST // (SIDE**2 * others))
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, stride: int) -> Tensor:
+    """(D, C, 3, 3), of the input (B, C, h, w) and the output's gradient (B, D, h', w'), a picture at a time."""
+    channels, (height, width) = x.shape[1], grad.shape[2:]
+    padded, grad = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)), grad.permute(0, 2, 3, 1)
+    image, row, column, channel = padded.stride()
+    windows = padded.as_strided(
+        (len(x), height, width, 3, 3, channels), (image, row * stride, column * stride, row, column, channel)
+    )
+    total = x.new_zeros(grad.shape[-1], 9 * channels)
+    for window, one in zip(windows, grad):
+        total.addmm_(one.reshape(height * width, -1).t(), window.reshape(height * width, -1))
+    return total.view(-1, 3, 3, channels).permute(0, 3, 1, 2)
