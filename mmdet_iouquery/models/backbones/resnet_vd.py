@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmdet.models.backbones import ResNet
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ..arguments import check_counts, check_sequence
-from ..layers import fastest_format
+from ..layers import WinogradConv2d, can_fuse, fastest_format, norm_relu_conv, norm_relu_pool
 
 
 @MODELS.register_module()
@@ -37,6 +37,8 @@ class ResNetVd(ResNet):
         init_cfg = [] if init_cfg is None else init_cfg
         conv_cfg = kwargs.pop('conv_cfg', None) or {'type': 'WinogradConv2d'}
         super().__init__(depth, deep_stem=True, avg_down=True, conv_cfg=conv_cfg, init_cfg=init_cfg, **kwargs)
+        self.add_module('stem', Stem(*self.stem, self.maxpool))
+        self.add_module('maxpool', nn.Identity())  # the stem's last part
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Pictures (B, 3, H, W), in any precision, to the stages' maps, in that of the weights (``model.half()``)."""
@@ -53,6 +55,26 @@ class ResNetVd(ResNet):
                 build_norm_layer(kwargs['norm_cfg'], channels)[1],
             )
         return layer
+
+
+class Stem(nn.Sequential):
+    """Three times a convolution, a norm and ReLU; and pooling. In training, what lies between is not kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, *between, norm, relu, pool = self
+        x = first(x)
+        for triple in (between[:3], between[3:]):
+            x = _norm_relu_conv(x, *triple)
+        if type(relu) is nn.ReLU and can_fuse(norm, x):
+            return norm_relu_pool(x, cast(nn.BatchNorm2d, norm))
+        return pool(relu(norm(x)))
+
+
+def _norm_relu_conv(x: Tensor, norm: nn.Module, relu: nn.Module, conv: nn.Module) -> Tensor:
+    plain = type(relu) is nn.ReLU and type(conv) in (nn.Conv2d, WinogradConv2d) and conv.bias is None
+    if plain and can_fuse(norm, x):
+        return norm_relu_conv(x, cast(nn.BatchNorm2d, norm), cast(nn.Conv2d, conv))
+    return conv(relu(norm(x)))
 
 
 def _check_stages(

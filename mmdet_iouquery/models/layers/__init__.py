@@ -4,6 +4,7 @@ from . import mmcv_attention  # noqa: F401  registers a back end
 from .attention import ConcatenatedCrossAttention, SelfAttention, SeparatedSelfAttention
 from .conv import ConvNormAct
 from .deformable_attention import DeformableAttention
+from .fused_norm import can_fuse, norm_relu_conv, norm_relu_pool, norm_silu
 from .mlp import MLP
 from .tokens import as_tokens, fastest_format, memory_format_of
 from .winograd_conv import WinogradConv2d, can_winograd
@@ -17,7 +18,11 @@ __all__ = [
     'SeparatedSelfAttention',
     'WinogradConv2d',
     'as_tokens',
+    'can_fuse',
     'can_winograd',
     'fastest_format',
     'memory_format_of',
+    'norm_relu_conv',
+    'norm_relu_pool',
+    'norm_silu',
 ]

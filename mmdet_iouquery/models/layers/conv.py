@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from typing import cast
 
 from mmcv.cnn import build_activation_layer, build_norm_layer
 from torch import Tensor, nn
 
 from ...core import within_range
+from .fused_norm import can_fuse, norm_silu
 from .winograd_conv import WinogradConv2d
 
 
@@ -37,6 +39,14 @@ class ConvNormAct(nn.Sequential):
         super().__init__(parts)
 
     def forward(self, x: Tensor) -> Tensor:
-        for part in self:
-            x = within_range(part(x))
-        return x
+        y, norm = self.convolve(x)
+        act = self[2] if len(self) == 3 else None
+        if type(act) is nn.SiLU and can_fuse(norm, y):
+            return norm_silu([y], [norm])
+        y = within_range(norm(y))
+        return y if act is None else within_range(act(y))
+
+    def convolve(self, x: Tensor) -> tuple[Tensor, nn.BatchNorm2d]:
+        """The convolution's output and the norm that comes next, for who goes on from there."""
+        conv, norm, *_ = self
+        return within_range(conv(x)), cast(nn.BatchNorm2d, norm)

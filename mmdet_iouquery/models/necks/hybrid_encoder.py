@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...core import TableCache, sine_position_encoding_2d, within_range
 from ..arguments import check_configs, check_counts, check_heads, check_numbers, check_sequence
-from ..layers import ConvNormAct, SelfAttention, as_tokens, memory_format_of
+from ..layers import ConvNormAct, SelfAttention, as_tokens, can_fuse, memory_format_of, norm_silu
 
 
 class AIFI(nn.Module):
@@ -90,7 +90,11 @@ class RepVGGBlock(nn.Module):
         self.act = build_activation_layer(act_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.act(within_range(self.conv1(x) + self.conv2(x)))
+        maps, norms = zip(*(part.convolve(x) for part in (self.conv1, self.conv2)))
+        if type(self.act) is nn.SiLU and all(map(can_fuse, norms, maps)):
+            return norm_silu(maps, norms)
+        three, one = (within_range(norm(y)) for norm, y in zip(norms, maps))
+        return self.act(within_range(three + one))
 
     def merged(self) -> nn.Module:
         """One 3x3 convolution and the activation, which give the same once norms are fused into the convolutions."""
