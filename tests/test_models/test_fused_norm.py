@@ -8,10 +8,18 @@ from collections.abc import Callable
 import pytest
 import torch
 import torch.nn.functional as F
+from mmdet.models.backbones.resnet import BasicBlock
 from torch import Tensor, nn
 
-from mmdet_iouquery.models.backbones.resnet_vd import Stem
-from mmdet_iouquery.models.layers import ConvNormAct, can_fuse, norm_relu_conv, norm_relu_pool, norm_silu
+from mmdet_iouquery.models.backbones.resnet_vd import Stem, VdBasicBlock
+from mmdet_iouquery.models.layers import (
+    ConvNormAct,
+    WinogradConv2d,
+    can_fuse,
+    norm_relu_conv,
+    norm_relu_pool,
+    norm_silu,
+)
 
 SIZES = [(9, 8), (1, 5), (12, 12)]
 
@@ -59,13 +67,16 @@ def test_silu_of_one_and_of_a_sum(size: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize('size', SIZES)
-def test_relu_and_convolution(size: tuple[int, int]) -> None:
-    conv = nn.Conv2d(6, 4, 3, stride=2, padding=1, bias=False).double()
+@pytest.mark.parametrize(
+    ('kind', 'channels', 'stride'), [(nn.Conv2d, 6, 2), (WinogradConv2d, 128, 1), (WinogradConv2d, 64, 2)]
+)
+def test_relu_and_convolution(kind: type[nn.Conv2d], channels: int, stride: int, size: tuple[int, int]) -> None:
+    conv = kind(channels, channels, 3, stride=stride, padding=1, bias=False).double()
     same(
         lambda maps, modules: norm_relu_conv(*maps, *modules),
         lambda maps, modules: modules[1](F.relu(modules[0](maps[0]))),
-        [picture(size)],
-        [norm(), conv],
+        [picture(size, channels)],
+        [norm(channels), conv],
     )
 
 
@@ -121,6 +132,22 @@ def test_a_stem_keeps_a_map_for_each_convolution() -> None:
     size = 2 * 8 * 16 * 16
     assert kept(lambda: Stem(*parts)(x), x) == 3 * size + 3 * size // 4
     assert kept(lambda: nn.Sequential(*parts)(x), x) == 6 * size + size // 4
+
+
+@pytest.mark.parametrize('stride', [1, 2])
+def test_a_block_is_mmdets(stride: int) -> None:
+    """Numbers, gradients and statistics; and it keeps a map less: what its second convolution is given."""
+
+    shortcut = nn.Sequential(nn.Conv2d(8, 8, 1, stride=stride, bias=False), nn.BatchNorm2d(8))
+    block, x = VdBasicBlock(8, 8, stride=stride, downsample=shortcut).double(), picture((8, 8), 8)
+    same(
+        lambda maps, blocks: blocks[0](maps[0]),
+        lambda maps, blocks: BasicBlock.forward(blocks[0], maps[0]),
+        [x],
+        [block],
+    )
+    size = 2 * 8 * (8 // stride) ** 2
+    assert kept(lambda: BasicBlock.forward(block, x), x) - kept(lambda: block(x), x) == size
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])

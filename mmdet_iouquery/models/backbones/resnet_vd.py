@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from mmcv.cnn import build_conv_layer, build_norm_layer
 from mmdet.models.backbones import ResNet
+from mmdet.models.backbones.resnet import BasicBlock
 from mmdet.models.layers import ResLayer
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -47,6 +48,8 @@ class ResNetVd(ResNet):
 
     def make_res_layer(self, **kwargs: Any) -> ResLayer:
         """A stage of blocks, the first of which always projects its shortcut, after pooling if it halves the map."""
+        if kwargs['block'] is BasicBlock:
+            kwargs['block'] = VdBasicBlock
         layer = ResLayer(**kwargs)
         if kwargs['stride'] == 1:  # the parent has no projection here, or one behind a pooling of 1x1
             channels = kwargs['planes'] * kwargs['block'].expansion
@@ -55,6 +58,17 @@ class ResNetVd(ResNet):
                 build_norm_layer(kwargs['norm_cfg'], channels)[1],
             )
         return layer
+
+
+class VdBasicBlock(BasicBlock):
+    """mmdet's block; in training, what lies between its convolutions is not kept."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.with_cp:
+            return super().forward(x)
+        identity = x if self.downsample is None else self.downsample(x)
+        y = self.norm2(_norm_relu_conv(self.conv1(x), self.norm1, self.relu, self.conv2))
+        return self.relu(y.add_(identity))
 
 
 class Stem(nn.Sequential):

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .winograd_conv import WinogradConv2d, trained_gradients, trained_output
+
 _POOL = 3, 2, 1  # kernel size, stride, padding
 
 
@@ -36,7 +38,8 @@ def norm_relu_conv(x: Tensor, norm: nn.BatchNorm2d, conv: nn.Conv2d) -> Tensor:
 
     What the convolution was given is computed again, which costs a memory pass. See :func:`can_fuse`.
     """
-    return _NormReLUConv.apply(norm, conv, x, norm.weight, norm.bias, conv.weight)
+    faster = isinstance(conv, WinogradConv2d) and conv.is_trained_faster(x)
+    return _NormReLUConv.apply(norm, conv, faster, x, norm.weight, norm.bias, conv.weight)
 
 
 def can_fuse(norm: nn.Module, x: Tensor) -> bool:
@@ -79,26 +82,32 @@ class _NormSiLU(torch.autograd.Function):
 class _NormReLUConv(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, norm: nn.BatchNorm2d, conv: nn.Conv2d, x: Tensor, weight: Tensor, bias: Tensor, kernel: Tensor
+        ctx: Any, norm: nn.BatchNorm2d, conv: nn.Conv2d, faster: bool, x: Tensor, *parameters: Tensor
     ) -> Tensor:
         y, *statistics = _normalise(norm, x)
-        ctx.norm, ctx.conv = norm, conv
-        ctx.save_for_backward(x, weight, bias, kernel, *statistics)
+        ctx.norm, ctx.conv, ctx.faster, kernel = norm, conv, faster, parameters[-1]
+        ctx.save_for_backward(x, *parameters, *statistics)
+        if faster:
+            return trained_output(y.relu_(), kernel, conv.stride[0])
         return F.conv2d(y.relu_(), kernel, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, kernel, *statistics = ctx.saved_tensors
-        norm, conv = ctx.norm, ctx.conv
+        norm, conv, of_kernel = ctx.norm, ctx.conv, ctx.needs_input_grad[-1]
         y = _again(norm, x, weight, bias, *statistics).relu_()
-        layout = conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups
-        grad, of_kernel, _ = torch.ops.aten.convolution_backward(
-            grad, y, kernel.to(grad.dtype), None, *layout, [True, ctx.needs_input_grad[5], False]
-        )
-        grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        of_kernel = None if of_kernel is None else of_kernel.to(kernel.dtype)
-        return None, None, *_norm_backward(norm, grad, x, weight, *statistics), of_kernel
+        of_y: Tensor | None
+        if ctx.faster:
+            of_y, found = trained_gradients(y, kernel, grad, conv.stride[0], of_weight=of_kernel)
+        else:
+            layout = conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups
+            of_y, found, _ = torch.ops.aten.convolution_backward(
+                grad, y, kernel.to(grad.dtype), None, *layout, [True, of_kernel, False]
+            )
+        grad = torch.ops.aten.threshold_backward(of_y, y, 0)
+        found = None if found is None else found.to(kernel.dtype)
+        return None, None, None, *_norm_backward(norm, grad, x, weight, *statistics), found
 
 
 class _NormReLUPool(torch.autograd.Function):

@@ -31,16 +31,16 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, D, h', w')."""
-        if trains_faster(self) and self._is_trained_here(x):
-            function = _Filtered if self.stride == (1, 1) else _Strided
-            return function.apply(x, self.weight, self.bias)
+        if self.is_trained_faster(x):
+            return _Trained.apply(x, self.weight, self.bias, self.stride[0])
         return super().forward(x)
 
-    def _is_trained_here(self, x: Tensor) -> bool:
+    def is_trained_faster(self, x: Tensor) -> bool:
+        """Whether a graph is recorded of an input for which there is a faster way."""
         trained = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         here = x.device.type == self.weight.device.type == 'cpu' and not torch.compiler.is_compiling()
         exact = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64) and not autocasts_on_cpu()
-        return trained and here and exact
+        return trains_faster(self) and trained and here and exact
 
 
 def is_plain_3x3(conv: nn.Conv2d) -> bool:
@@ -64,55 +64,51 @@ def trains_faster(conv: nn.Conv2d) -> bool:
     return strided or can_winograd(conv)
 
 
-class _Filtered(torch.autograd.Function):
-    """3x3, stride 1, padding 1, by minimal filtering.
-
-    Where there are many channels, some of the results' at a time: the transformed weights are never larger than what
-    the C library hands out again without asking the system for fresh pages.
-    """
-
+class _Trained(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, stride: int) -> Tensor:
         ctx.save_for_backward(x, weight)
-        parts = weight.split(_width(weight.shape[1]))
-        y = _joined([winograd_conv2d(x, winograd_weight(part)) for part in parts], dim=1)
+        ctx.stride = stride
+        y = trained_output(x, weight, stride)
         return y if bias is None else y.add_(bias[:, None, None])
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_input, of_weight, of_bias = ctx.needs_input_grad
-        found: list[Tensor | None] = [None, None, None]
-        if of_input:
-            parts = weight.split(_width(weight.shape[0]), dim=1)
-            found[0] = _joined([winograd_conv2d(grad, winograd_weight(part, backward=True)) for part in parts], dim=1)
-        if of_weight:
-            parts = grad.split(_width(weight.shape[1]), dim=1)
-            found[1] = _joined([winograd_weight_gradient(x, part) for part in parts], dim=0)
-        if of_bias:
-            found[2] = grad.sum((0, 2, 3))
-        return tuple(found)
+        of_input, of_weight, of_bias, _ = ctx.needs_input_grad
+        found = trained_gradients(x, weight, grad, ctx.stride, of_input, of_weight)
+        return *found, grad.sum((0, 2, 3)) if of_bias else None, None
 
 
-class _Strided(torch.autograd.Function):
-    """3x3, stride 2, padding 1: torch's, but for the gradient of the weights."""
+def trained_output(x: Tensor, weight: Tensor, stride: int) -> Tensor:
+    """The convolution of a :class:`WinogradConv2d` that :meth:`~WinogradConv2d.is_trained_faster`, without a graph.
 
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return F.conv2d(x, weight, bias, stride=2, padding=1)
+    Where there are many channels, some of the results' at a time: the transformed weights are never larger than what
+    the C library hands out again without asking the system for fresh pages.
+    """
+    if stride != 1:
+        return F.conv2d(x, weight, None, stride, padding=1)
+    parts = weight.split(_width(weight.shape[1]))
+    return _joined([winograd_conv2d(x, winograd_weight(part)) for part in parts], dim=1)
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
-        of_input, of_weight, of_bias = ctx.needs_input_grad
-        return (
-            conv2d_input(x.shape, weight, grad, stride=2, padding=1) if of_input else None,
-            _weight_gradient(x, grad, stride=2) if of_weight else None,
-            grad.sum((0, 2, 3)) if of_bias else None,
-        )
+
+def trained_gradients(
+    x: Tensor, weight: Tensor, grad: Tensor, stride: int, of_input: bool = True, of_weight: bool = True
+) -> tuple[Tensor | None, Tensor | None]:
+    """The gradients of :func:`trained_output` for input and weights, where asked for."""
+    inputs = weights = None
+    if of_input and stride == 1:
+        parts = weight.split(_width(weight.shape[0]), dim=1)
+        inputs = _joined([winograd_conv2d(grad, winograd_weight(part, backward=True)) for part in parts], dim=1)
+    elif of_input:
+        inputs = conv2d_input(x.shape, weight, grad, stride, padding=1)
+    if of_weight and stride == 1:
+        parts = grad.split(_width(weight.shape[1]), dim=1)
+        weights = _joined([winograd_weight_gradient(x, part) for part in parts], dim=0)
+    elif of_weight:
+        weights = _weight_gradient(x, grad, stride)
+    return inputs, weights
 
 
 def _width(others: int) -> int:
