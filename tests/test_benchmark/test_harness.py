@@ -15,6 +15,7 @@ from mmdet_iouquery.benchmark import command, criterion, timing
 from mmdet_iouquery.benchmark.criterion import Case, criterion_sides
 from mmdet_iouquery.benchmark.figures import growth_chart
 from mmdet_iouquery.benchmark.reference import Reference
+from mmdet_iouquery.benchmark.training import peak_of_tensors
 from mmdet_iouquery.errors import InputError
 
 AUTHORS_OPERATIONS = 4619
@@ -121,3 +122,15 @@ def test_a_folder_that_is_not_the_authors_code_is_refused(tmp_path: Path, monkey
         Reference(tmp_path)
     with pytest.raises(InputError, match='--rounds 0: at least 1'):
         command.benchmark(['criterion', '--rounds', '0'])
+
+
+def test_the_peak_of_tensors_is_what_lives_at_a_time() -> None:
+    """10,000 numbers of 4 bytes each: three at once, then one more after two have gone."""
+
+    def call() -> None:
+        a, b, c = (torch.empty(10_000) for _ in range(3))
+        del a, b
+        d = torch.empty(10_000)
+        del c, d
+
+    assert peak_of_tensors(call) == pytest.approx(3 * 40_000, rel=0.05)  # and torch's bookkeeping
