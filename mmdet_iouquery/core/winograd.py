@@ -17,7 +17,7 @@ SIDE = OUT + KERNEL - 1
 POINTS = (Fraction(0), Fraction(-1), Fraction(1), Fraction(1, 2), Fraction(-2))
 """Where polynomials are evaluated. These lose the fewest digits for 4 outputs of 3 weights (Barabasz et al. 2020,
 "Error analysis and improving the accuracy of Winograd convolution for deep neural networks", table 1)."""
-_PIECE = 2**19  # least numbers of a piece of the transformed input: it stays in a cache of some megabytes
+_PIECE = 2**20  # numbers of a piece of the transformed input: it stays in a cache of some megabytes
 
 Matrix = list[list[Fraction]]
 
@@ -42,7 +42,7 @@ def winograd_conv2d(x: Tensor, products: Tensor, bias: Tensor | None = None) -> 
     _, of_input, of_output = _matrices(x.dtype)
     squares = _squares(x, 1, SIDE)
     out = x.new_empty(batch, rows, OUT, columns, OUT, products.shape[-1])
-    for images, some in _pieces(batch, rows, columns, products):
+    for images, some in _pieces(batch, rows, columns, max(channels, out.shape[-1])):
         transformed = _on_both_sides(of_input, squares[:, :, images, some])
         found = _on_both_sides(of_output, torch.bmm(transformed, products).view(SIDE, SIDE, -1))
         piece = out[images, some]
@@ -77,7 +77,7 @@ def winograd_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     of_kernel, of_input, of_output = _matrices(x.dtype)
     inputs, grads = _squares(x, 1, SIDE), _squares(grad, 0, OUT)
     products = x.new_zeros(SIDE**2, grad.shape[1], channels)
-    for images, some in _pieces(batch, -(-height // OUT), -(-width // OUT), products):
+    for images, some in _pieces(batch, -(-height // OUT), -(-width // OUT), max(channels, grad.shape[1])):
         one = _on_both_sides(of_output.t(), grads[:, :, images, some])
         other = _on_both_sides(of_input, inputs[:, :, images, some])
         products.baddbmm_(one.transpose(1, 2), other)
@@ -118,13 +118,9 @@ def _squares(x: Tensor, padding: int, side: int) -> Tensor:
     )
 
 
-def _pieces(batch: int, rows: int, columns: int, products: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices of images and of rows of squares that together are all of them: some images, or some rows of one.
-
-    The products (36, C, D), all of which are gone through for each piece, are half as large, if not smaller.
-    """
-    size = max(_PIECE, 2 * products.numel())
-    step = max(1, size // (SIDE**2 * columns * max(products.shape[1:])))
+def _pieces(batch: int, rows: int, columns: int, channels: int) -> Iterator[tuple[slice, slice]]:
+    """Slices of images and of rows of squares that together are all of them: some images, or some rows of one."""
+    step = max(1, _PIECE // (SIDE**2 * columns * channels))
     images = max(1, step // rows)
     for image in range(0, batch, images):
         for row in range(0, rows, step):

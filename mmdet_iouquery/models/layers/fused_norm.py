@@ -115,28 +115,29 @@ class _NormReLUPool(torch.autograd.Function):
     def forward(ctx: Any, norm: nn.BatchNorm2d, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         mean, var = torch.batch_norm_update_stats(x, norm.running_mean, norm.running_var, float(norm.momentum or 0))
         _count(norm)
-        invstd = (var + norm.eps).rsqrt()
-        scale = weight * invstd
-        sign = torch.where(scale < 0, -1.0, 1.0).to(x.dtype)[:, None, None]
-        pooled, index = F.max_pool2d(x * sign if (sign < 0).any() else x, *_POOL, return_indices=True)
-        pooled = pooled * sign
-        y = torch.addcmul((bias - mean * scale)[:, None, None], pooled, scale[:, None, None]).to(x.dtype).relu_()
-        ctx.save_for_backward(x, weight, mean, invstd, pooled, index, y)
+        if (weight < 0).any():
+            sign = torch.where(weight < 0, -1.0, 1.0).to(x.dtype)[:, None, None]
+            pooled, index = F.max_pool2d(x * sign, *_POOL, return_indices=True)
+            pooled *= sign
+        else:
+            pooled, index = F.max_pool2d(x, *_POOL, return_indices=True)
+        y = torch.native_batch_norm(pooled, weight, bias, mean, var, False, 0.0, norm.eps)[0].relu_()
+        ctx.eps = norm.eps
+        ctx.save_for_backward(x, weight, mean, var, pooled, index, y)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, mean, invstd, pooled, index, y = ctx.saved_tensors
-        # what the pooling left out has a gradient too: through the mean and the variance that it is part of
+        x, weight, mean, var, pooled, index, y = ctx.saved_tensors
         grad = torch.ops.aten.threshold_backward(grad, y, 0)
-        of_bias = grad.sum((0, 2, 3), dtype=mean.dtype)
-        normed = (pooled - mean[:, None, None]) * invstd[:, None, None]
-        of_weight = (grad * normed).sum((0, 2, 3))
-        count, scale = x.numel() // x.shape[1], weight * invstd
-        slope = -scale * invstd * of_weight / count
-        level = -scale * of_bias / count - slope * mean
-        chosen = (grad * scale[:, None, None]).to(x.dtype)
+        chosen, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, pooled, weight, mean, var, mean, var, False, ctx.eps, [True, True, True]
+        )
+        # what the pooling left out has a gradient too: through the mean and the variance that it is part of
+        count, invstd = x.numel() // x.shape[1], (var + ctx.eps).rsqrt()
+        slope = -weight * invstd.square() * of_weight / count
+        level = -weight * invstd * of_bias / count - slope * mean
         dense = torch.ops.aten.max_pool2d_with_indices_backward(
             chosen, x, *([side, side] for side in _POOL), [1, 1], False, index
         )
