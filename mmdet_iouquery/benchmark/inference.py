@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from ..deploy import prepare_for_inference
+from ..errors import InputError
 from .models import Batch, detector
 from .reference import NAME, Reference
 from .timing import rows_of, time_in_turn
+
+ANY_SIZE = 'prepared, compiled for any size'
 
 
 def inference(
@@ -26,13 +29,20 @@ def inference(
     """Time ours as built, prepared, prepared in bfloat16, and ``compiled``; and the authors' in deploy mode.
 
     Random weights: every query is decoded whatever its score, so that time depends on no weight.
+
+    Raises:
+        InputError: ``compiled``, but torch's compiler does not run here.
     """
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    if compiled:
+        _check_compiler(device)
     rows = []
     for depth in depths:
         models = _models(depth, side, reference, device, compiled=compiled)
         for size in batches:
             images = Batch(size, side, 0, device).images
+            if compiled:  # for an oblong first: sides of a square would be taken for equal ones
+                _call(models[ANY_SIZE], images.new_zeros(size, 3, side, side + 32))()
             sides = {name: _call(model, images) for name, model in models.items()}
             rows += rows_of(time_in_turn(sides, rounds), NAME, model=f'R{depth}', batch=size, side_px=side)
     return rows
@@ -49,9 +59,24 @@ def _models(
         models[f'{NAME}, bfloat16 autocast'] = _autocast(models[NAME], device)
     models |= {'as built': _raw(ours), 'prepared': _raw(prepared), 'prepared, bfloat16': _raw(half)}
     if compiled:
-        models['prepared, compiled'] = torch.compile(_raw(prepared), fullgraph=True)
-        models['prepared, bfloat16, compiled'] = torch.compile(_raw(half), fullgraph=True)
+        torch.compiler.reset()  # there are at most eight graphs of a function
+        models['prepared, compiled'] = torch.compile(models['prepared'], fullgraph=True, dynamic=False)
+        models['prepared, bfloat16, compiled'] = torch.compile(
+            models['prepared, bfloat16'], fullgraph=True, dynamic=False
+        )
+        # of the same function it would take the graph for one size, where that fits
+        models[ANY_SIZE] = torch.compile(lambda images: _raw(prepared)(images), fullgraph=True, dynamic=True)
     return models
+
+
+def _check_compiler(device: torch.device) -> None:
+    try:
+        torch.compile(torch.neg)(torch.ones(2, device=device))
+    except RuntimeError as error:
+        raise InputError(
+            f'--compile: {str(error).splitlines()[0]}; torch compiles by a C++ compiler on CPUs (put g++ on the PATH, '
+            'or name another in CXX) and by Triton on GPUs; or leave --compile out'
+        ) from error
 
 
 def _raw(model: Any) -> Callable[[Tensor], tuple[Tensor, Tensor]]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._inductor import config as inductor
 
 from mmdet_iouquery.benchmark import command, criterion, timing
 from mmdet_iouquery.benchmark.criterion import Case, criterion_sides
@@ -134,3 +135,9 @@ def test_the_peak_of_tensors_is_what_lives_at_a_time() -> None:
         del c, d
 
     assert peak_of_tensors(call) == pytest.approx(3 * 40_000, rel=0.05)  # and torch's bookkeeping
+
+
+def test_compiling_without_a_compiler_is_refused_before_anything_is_timed() -> None:
+    none, message = {'cpp.cxx': ('/no/such/compiler',)}, r'^--compile: .*compiler.*; torch compiles by a C\+\+ compiler'
+    with inductor.patch(none), pytest.raises(InputError, match=message):
+        command.benchmark(['inference', '--compile', '--depths', '18', '--side', '64', '--rounds', '1'])

@@ -1,0 +1,68 @@
+"""``torch.compile`` takes a detector as one graph, which serves pictures of all sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from helpers import small_detector
+from torch import Tensor, nn
+
+from mmdet_iouquery import prepare_for_inference
+
+
+def detector() -> nn.Module:
+    """A model whose boxes are not its anchors, as they are before training; each token is a query."""
+    model = small_detector(
+        neck__num_fusion_blocks=1, bbox_head__decoder__num_layers=1, bbox_head__query_selector__num_queries=10**4
+    )
+    for parameter in model.parameters():
+        if not parameter.any():
+            nn.init.normal_(parameter, std=0.02)
+    return model.eval()
+
+
+def predictor(model: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
+    def predict(images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Logits, boxes, and which token each is of."""
+        decoded = model.bbox_head.run_parts(model.extract_feat(images))
+        return decoded.predictions.logits[-1], decoded.predictions.boxes[-1], decoded.selection.token_index
+
+    return predict
+
+
+def by_token(logits: Tensor, boxes: Tensor, index: Tensor) -> list[Tensor]:
+    """In the tokens' order: rounding decides between nearly equal scores."""
+    return [part.take_along_dim(index.argsort(1).unsqueeze(-1), 1) for part in (logits, boxes)]
+
+
+def recorder(graphs: list[Any]) -> Callable[..., Any]:
+    """A compiler that keeps the graphs it is given, and leaves them as they are."""
+
+    def compile_graph(graph: torch.fx.GraphModule, inputs: list[Any]) -> Callable[..., Any]:
+        graphs.append(graph)
+        return graph.forward
+
+    return compile_graph
+
+
+@pytest.mark.parametrize('prepare', [False, True], ids=['as built', 'prepared'])
+@torch.no_grad()
+def test_one_graph_for_the_first_size_and_one_for_all_others(prepare: bool) -> None:
+    """Anything that broke the graph would be an error here.
+
+    Two pictures at once: of one, torch asks of each small map on the CPU whether a convolution is worth oneDNN, and
+    compiles anew where the answer changes.
+    """
+    torch.compiler.reset()
+    model = prepare_for_inference(detector()) if prepare else detector()
+    predict, graphs = predictor(model), []
+    compiled = torch.compile(predict, fullgraph=True, backend=recorder(graphs))
+    for number, size in enumerate([(64, 64), (96, 128), (128, 128), (160, 192), (224, 96), (96, 224), (64, 64)]):
+        images = torch.rand(2, 3, *size)
+        for ours, expected in zip(by_token(*compiled(images)), by_token(*predict(images))):
+            # convolutions of another layout, and prepared ones torch's own, in a graph: logits of some 5 differ by 1e-6
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
+        assert len(graphs) == min(number + 1, 2), size
