@@ -57,7 +57,7 @@ class AIFI(nn.Module):
         tokens = as_tokens(x)
         for layer in self.layers:
             tokens = layer(tokens, position)
-        # torch 2.13 fails to compile a convolution of this view, of several pictures and changing sizes (pytorch #188323)
+        # torch 2.13 cannot compile a convolution of this view, of several pictures of any size (pytorch #188323)
         layout = torch.contiguous_format if torch.compiler.is_compiling() else memory_format_of(x)
         return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous(memory_format=layout)
 
