@@ -82,6 +82,7 @@ def test_elsewhere_it_is_torchs_own() -> None:
         return torch.equal(one(x), other(x))
 
     assert not same(ours, torchs, x)  # trained
+    assert same(copy.deepcopy(ours).eval(), torchs, x)
     with torch.no_grad():
         assert same(ours, torchs, x)
     with torch.autocast('cpu', dtype=torch.bfloat16):

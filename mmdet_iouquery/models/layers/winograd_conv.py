@@ -23,7 +23,7 @@ class WinogradConv2d(nn.Conv2d):
 
     Those of stride 1 are computed by minimal filtering, forward and backward (:mod:`mmdet_iouquery.core.winograd`);
     of those of stride 2, the gradient for the weights is one matrix product. That is in single or double precision,
-    where gradients are recorded; everywhere else (prediction, other kernels and devices, autocast, compiled or exported
+    in training mode; everywhere else (prediction, other kernels and devices, autocast, compiled or exported
     graphs) this is torch's convolution. Rounding differs, by 3e-6 of the largest output in single precision.
 
     In mmdet's own parts: ``conv_cfg=dict(type='WinogradConv2d')``.
@@ -36,8 +36,8 @@ class WinogradConv2d(nn.Conv2d):
         return super().forward(x)
 
     def is_trained_faster(self, x: Tensor) -> bool:
-        """Whether a graph is recorded of an input for which there is a faster way."""
-        trained = torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
+        """Whether it is being trained, on an input for which there is a faster way."""
+        trained = self.training and torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         here = x.device.type == self.weight.device.type == 'cpu' and not torch.compiler.is_compiling()
         exact = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64) and not autocasts_on_cpu()
         return trains_faster(self) and trained and here and exact
