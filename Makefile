@@ -25,8 +25,8 @@ endif
 SETUP := @tools/setup_env.sh
 COVERAGE := --cov=mmdet_iouquery --cov-report=term-missing:skip-covered
 TEST_EXTRAS := quickstart,convert,test
-# a file of tests is run by one worker, as its tests share what they build
-PARALLEL := -n logical --dist loadfile
+# a file of tests is run by one worker, as its tests share what they build; tests/conftest.py has the longest come first
+PARALLEL := -n logical --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart demo test test-openmmlab test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean

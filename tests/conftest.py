@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one core for each worker and what it starts; torch reads it when it is loaded
@@ -16,10 +17,21 @@ from mmengine.visualization import Visualizer
 
 import mmdet_iouquery  # noqa: F401  before anything of mmdet
 
+LONGEST = ('test_journey', 'test_distributed_tools', 'test_cells', 'test_compare', 'test_analyze', 'test_packaging')
+"""The files that take longest. They come first, so that none of them is left when the other workers have ended."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture(scope='session', autouse=True)
-def _registered() -> None:
+def _registered() -> Iterator[None]:
     register_all_modules(init_default_scope=True)
+    # a million objects of imported packages are there to stay: mmengine has the collector look for waste with every set
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -43,16 +43,21 @@ COSTS = [
 ]
 
 
-def host_config(name: str, *, sigmoid: bool = False, loss: str = 'focal', **model: Any) -> ConfigDict:
-    """The model of mmdet's config, one encoder and two decoder layers, 20 queries, no dropout, no weights to fetch.
+def host_config(
+    name: str, *, sigmoid: bool = False, loss: str = 'focal', full_width: bool = False, **model: Any
+) -> ConfigDict:
+    """The model of mmdet's config, with a narrow backbone, an encoder and two decoder layers, 20 queries, no dropout.
 
     Args:
         sigmoid: give the head a sigmoid loss, ``loss`` of :data:`LOSSES`, and matching costs that go with it.
+        full_width: leave the backbone as wide as it is.
         model: more keys of the model.
     """
     path = HOSTS[name].config.replace('mmdet::', '')
     cfg = Config.fromfile(_mmdet_config(path)).model
-    cfg.backbone.init_cfg = None
+    cfg.backbone.init_cfg = None  # weights to fetch
+    if not full_width:
+        narrow(cfg)
     cfg.encoder.num_layers, cfg.num_queries = 1, 20
     cfg.test_cfg.max_per_img = 20
     if 'type' not in cfg.decoder:
@@ -63,6 +68,13 @@ def host_config(name: str, *, sigmoid: bool = False, loss: str = 'focal', **mode
         cfg.train_cfg.assigner.match_costs = [ConfigDict(cost) for cost in COSTS]
     cfg.update(model)
     return cfg
+
+
+def narrow(model: ConfigDict) -> None:
+    """A ResNet with an eighth of its channels, and so what the neck is given."""
+    if 'ResNet' in model.backbone.type:
+        model.backbone.base_channels = 8
+        model.neck.in_channels = [channels // 8 for channels in model.neck.in_channels]
 
 
 def _mmdet_config(path: str) -> str:
@@ -83,11 +95,11 @@ def greedy_nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int 
     """Indices of the boxes that greedy NMS keeps, best first: what mmcv's operator computes."""
     from mmdet_iouquery.core import box_iou_elementwise
 
-    order, kept = scores.argsort(descending=True).tolist(), []
-    for i in order:
-        if not kept or (box_iou_elementwise(boxes[i], boxes[kept]) <= iou_threshold).all():
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.long)
+    order, kept = scores.argsort(descending=True), []
+    while len(order):
+        kept.append(order[0])
+        order = order[1:][box_iou_elementwise(boxes[order[0]], boxes[order[1:]]) <= iou_threshold]
+    return torch.stack(kept) if kept else order
 
 
 @contextmanager

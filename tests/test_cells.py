@@ -14,7 +14,7 @@ import pytest
 import torch
 from cells import CELLS, NMS_AT_PREDICTION, NMS_AT_TRAINING, PARTS, WHOLE_HEAD
 from helpers import sample, shipped_config
-from hosts import nms_in_torch
+from hosts import narrow, nms_in_torch
 from mmdet.models.detectors import DetectionTransformer
 from mmdet.registry import HOOKS, MODELS
 from mmengine.config import Config, ConfigDict
@@ -43,6 +43,7 @@ MOST = {
     'num_decoder_layers': 2,
     'max_per_img': 20,
     'score_thr': 0.0,
+    'nms_pre': 20,
 }
 
 
@@ -68,6 +69,7 @@ def small_config(name: str) -> Config:
     config = shipped_config(name)
     config.model.data_preprocessor.batch_augments = None
     shrink(config.model)
+    narrow(config.model)
     return config
 
 

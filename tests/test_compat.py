@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -276,13 +277,6 @@ def test_without_mmcv_there_is_nothing_to_stand_in_for() -> None:
     assert run_bare(code).stdout == 'no mmcv False\n'
 
 
-def test_mmdet_and_mmcv_ops_import_through_this_package() -> None:
-    code = 'import mmdet_iouquery, mmcv.ops, mmdet.models; print(mmdet_iouquery.compat.ops_state())'
-    result = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    # mmdet may print something of its own first
-    assert result.stdout.split()[-1:] in (['compiled'], ['stand-in']), result.stderr
-
-
 # --- checkpoints ------------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +345,7 @@ def test_everything_else_is_still_refused(value: Call) -> None:
 RESUME = """
 import sys
 import mmdet_iouquery
+import mmcv.ops, mmdet.models
 import torch
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
@@ -382,14 +377,16 @@ def run(epochs, resume):
     return start[0], runner.iter, len(runner.message_hub.get_scalar('train/loss').data[0])
 
 
-print(run(2, False), run(3, True))
+print(run(2, False), run(3, True), mmdet_iouquery.compat.ops_state())
 """
 
 
-def test_a_training_of_mmengine_resumes_with_its_history(tmp_path: Path) -> None:
+def test_operators_import_and_a_training_of_mmengine_resumes_with_its_history(tmp_path: Path) -> None:
+    """In a process that has imported nothing else."""
     script = tmp_path / 'resume.py'
     script.write_text(RESUME)
     command = [sys.executable, str(script), str(tmp_path / 'work')]
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert result.stdout.strip().endswith('(0, 8, 8) (8, 12, 12)'), result.stderr[-2000:]
+    # mmdet may print something of its own first
+    assert re.search(r'\(0, 8, 8\) \(8, 12, 12\) (compiled|stand-in)$', result.stdout.strip()), result.stderr[-2000:]

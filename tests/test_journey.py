@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from runs import SMALL_MODEL
 
 from mmdet_iouquery.datasets import build_digits, find_coco_set
-from mmdet_iouquery.engine.quickstart import config_text
+from mmdet_iouquery.engine.launch import run_tool, train
+from mmdet_iouquery.engine.quickstart import config_text, quickstart
 from mmdet_iouquery.engine.resume import latest_checkpoint
 
 TOOLS = Path(__file__).parents[1] / 'tools'
@@ -31,7 +33,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(digits: Path, tmp_path: Path) -> Path:
     path = tmp_path / 'config.py'
-    path.write_text(config_text(find_coco_set(digits), iters=1000, image_size=SIZE))
+    path.write_text(config_text(find_coco_set(digits), iters=1000, image_size=SIZE) + SMALL_MODEL)
     return path
 
 
@@ -95,34 +97,41 @@ def predicted_like_mmdet(config: Path, checkpoint: Path) -> None:
     assert boxes.min() >= 0 and boxes.max() <= 128 + 1e-3
 
 
-def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path) -> None:
+def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     work_dir = tmp_path / 'my run'
-    arguments = ['--data', digits, '--work-dir', work_dir, '--image-size', SIZE]
-    done = tool('quickstart', *arguments, '--iters', 3)
+    arguments = [str(one) for one in ('--data', digits, '--work-dir', work_dir, '--image-size', SIZE, '--iters')]
+    done = tool('quickstart', *arguments, 3)
     assert done.returncode == 0, done.stderr[-3000:]
     for line in ('COCO AP', 'pictures.png', 'iter_3.pth', 'config.py', 'index.html'):
         assert line in done.stdout
     assert len(list((work_dir / 'pictures').glob('*.png'))) == 4 and (work_dir / 'pictures.png').is_file()
     for figure in ('selection-quality', 'selection-thresholds', 'tokens-my-run-1', 'denoising-my-run-1', 'curves'):
         assert (work_dir / 'queries' / f'{figure}.png').is_file(), figure
-    refused = tool('quickstart', *arguments, '--iters', 5)
-    assert refused.returncode == 2 and 'holds a run with other settings' in refused.stderr
+    assert run_tool(lambda: quickstart(TOOLS, [*arguments, '5'])) == 2
+    assert 'holds a run with other settings' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ('options', 'message'),
+    ('as_a_script', 'option', 'message'),
     [
-        (['model.bbox_head.num_classes=9'], r'model.bbox_head.num_classes.*9.*10'),
-        (['train_dataloader.dataset.ann_file=/nowhere/train.json'], r'/nowhere/train.json'),
-        (['load_from=/nowhere/weights.pth'], r'there is no file /nowhere/weights.pth'),
+        (True, 'model.bbox_head.num_classes=9', r'model.bbox_head.num_classes.*9.*10'),
+        (False, 'train_dataloader.dataset.ann_file=/nowhere/train.json', r'/nowhere/train.json'),
+        (False, 'load_from=/nowhere/weights.pth', r'there is no file /nowhere/weights.pth'),
     ],
     ids=['class count', 'annotations', 'weights'],
 )
-def test_bad_input_is_said_before_training(config: Path, tmp_path: Path, options: list[str], message: str) -> None:
-    done = tool('train', config, '--work-dir', tmp_path / 'run', '--cfg-options', *options)
-    assert done.returncode == 2 and 'Traceback' not in done.stderr
-    errors = [line for line in done.stderr.splitlines() if line.startswith('error: ')]
-    assert len(errors) == 1 and re.search(message, errors[0]), done.stderr
+def test_bad_input_is_said_before_training(
+    as_a_script: bool, option: str, message: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(config), '--work-dir', str(tmp_path / 'run'), '--cfg-options', option]
+    if as_a_script:
+        done = tool('train', *arguments)
+        status, said = done.returncode, done.stderr
+    else:
+        status, said = run_tool(lambda: train(arguments)), capsys.readouterr().err
+    assert status == 2 and 'Traceback' not in said
+    errors = [line for line in said.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1 and re.search(message, errors[0]), said
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 

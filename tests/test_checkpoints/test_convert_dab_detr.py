@@ -29,7 +29,7 @@ DECODERS: dict[str, dict[str, Any]] = {
 def detector(variant: str) -> nn.Module:
     """The adapter of the authors' width in the goldens, with our parts."""
     attention, ffn = {'embed_dims': DIMS, 'num_heads': 4}, {'embed_dims': DIMS, 'feedforward_channels': 128}
-    cfg = host_config('DABDETR', num_queries=QUERIES)
+    cfg = host_config('DABDETR', full_width=True, num_queries=QUERIES)
     cfg.neck.out_channels, cfg.positional_encoding.num_feats = DIMS, DIMS // 2
     layer = {'self_attn_cfg': attention, 'ffn_cfg': {**ffn, 'num_fcs': 2, 'act_cfg': {'type': 'PReLU'}}}
     cfg.update(type='IoUQueryDABDETR', encoder=ConfigDict(num_layers=2, layer_cfg=layer))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -11,31 +12,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
+import torch.multiprocessing as mp
+from runs import SMALL_MODEL
+
 from mmdet_iouquery.datasets import build_digits, find_coco_set
 from mmdet_iouquery.engine.quickstart import config_text
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the server below: its children share two cores
 CONTEXT = multiprocessing.get_context('forkserver')
 CONTEXT.set_forkserver_preload(['mmdet_iouquery.engine.launch', 'mmdet.apis', 'toy_run'])
-
-SMALL_MODEL = """
-model.update(
-    backbone=dict(
-        _delete_=True, type='CSPNeXt', widen_factor=0.125, deepen_factor=0.33, out_indices=(2, 3, 4),
-        norm_cfg=dict(type='BN'), act_cfg=dict(type='SiLU'),
-    ),
-    neck=dict(in_channels=[32, 64, 128], out_channels=32, num_heads=4, feedforward_channels=64),
-)
-model['bbox_head'].update(
-    in_channels=[32] * 3,
-    embed_dims=32,
-    query_selector=dict(num_queries=20),
-    denoising=dict(num_denoising=4),
-    decoder=dict(num_layers=1, num_heads=4, feedforward_channels=64),
-)
-param_scheduler = [dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin=0, end=1)]
-"""
-"""Makes the quickstart's model one of 0.5 million parameters, with small checkpoints, for a run of any length."""
 
 
 def small_config(folder: Path, more: str = '') -> Path:
@@ -80,6 +65,12 @@ def ended(log: Path, call: Callable[..., object], *arguments: Any) -> tuple[int 
     return run.status(), run.said()
 
 
+def in_processes(call: Callable[..., None], *arguments: Any, count: int = 2, seconds: float = 240) -> None:
+    """Run ``call(rank, *arguments)`` for each of ``count`` ranks at once; one that fails or hangs fails the test."""
+    running = mp.start_processes(call, arguments, count, join=False, start_method=CONTEXT.get_start_method())
+    assert running.join(timeout=seconds) or running.join(timeout=1), 'a process hangs'
+
+
 def run_train(*arguments: object) -> int:
     """What ``tools/train.py`` does with these arguments."""
     from mmdet_iouquery.engine.launch import run_tool, train
@@ -94,6 +85,7 @@ def errors(text: str) -> list[str]:
 
 
 def _run(log: str, call: Callable[..., object], arguments: Sequence[Any]) -> None:
+    gc.freeze()  # as in conftest.py
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from hosts import HOSTS, host_config
+from matplotlib.figure import Figure
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 
@@ -70,6 +71,17 @@ class Trained:
         path = self.folder / 'base.py'
         path.write_text(text)
         return path
+
+
+@pytest.fixture
+def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Figures as PNG files alone: for what is not about the SVG files and the pictures within the page."""
+
+    def save(self: Figure, place: Any, *, format: str, original: Any = Figure.savefig, **options: Any) -> None:
+        if isinstance(place, Path) and format == 'png':
+            original(self, place, format=format, **options)
+
+    monkeypatch.setattr(Figure, 'savefig', save)
 
 
 @pytest.fixture
@@ -158,6 +170,7 @@ def test_numbers_pictures_and_page(trained: Trained, tmp_path: Path, capsys: pyt
     assert 'both score and IoU above 0.5 in 0 of 48 selected queries' in said
 
 
+@pytest.mark.usefixtures('drawn_once')
 @pytest.mark.parametrize('name', ['DETR', 'DABDETR', 'DeformableDETR', 'DINO'])
 def test_mmdets_own_detectors(name: str, trained: Trained, tmp_path: Path) -> None:
     out = tmp_path / 'out'
@@ -229,6 +242,7 @@ def test_a_detector_without_queries_is_refused(trained: Trained, tmp_path: Path)
         analyze([*trained.save(cfg, tmp_path / 'fcos.py', 0), '--out', str(tmp_path / 'out')])
 
 
+@pytest.mark.usefixtures('drawn_once')
 def test_a_picture_without_objects(trained: Trained, digits: CocoSet, tmp_path: Path) -> None:
     """Its queries count with an IoU of 0, and it is not among the pictures drawn."""
     content = json.loads(Path(digits.val_ann).read_text())

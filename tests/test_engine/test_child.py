@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from started_run import Started
 
 from mmdet_iouquery.engine.child import run_child
+from mmdet_iouquery.engine.launch import run_tool
 from mmdet_iouquery.errors import TrainingStopped
 
 CHILD = """
@@ -24,32 +24,26 @@ signal.signal(signal.SIGTERM, save)
 print('ready', flush=True)
 time.sleep(60)
 """
-PARENT = """
-import sys, pathlib
-from mmdet_iouquery.engine.child import run_child
-from mmdet_iouquery.engine.launch import run_tool
-raise SystemExit(run_tool(lambda: run_child(pathlib.Path(sys.argv[1]), sys.argv[2])))
-"""
+
+
+def hand_on(program: Path, argument: Path) -> int:
+    """What a tool does that starts another."""
+    return run_tool(lambda: run_child(program, argument))
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='no signals to a group of processes')
 @pytest.mark.parametrize('signum', [signal.SIGINT, signal.SIGTERM], ids=['Ctrl-C', 'SIGTERM'])
 def test_the_child_saves_before_it_ends(tmp_path: Path, signum: signal.Signals) -> None:
     (tmp_path / 'child.py').write_text(CHILD)
-    command = [sys.executable, '-c', PARENT, str(tmp_path / 'child.py'), str(tmp_path / 'saved')]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
-    ) as parent:
-        while parent.stdout.readline().strip() != 'ready':  # others may print at their import
-            assert parent.poll() is None
-        if signum == signal.SIGINT:
-            os.killpg(parent.pid, signum)  # as a terminal does
-        else:
-            parent.send_signal(signum)
-        _, said = parent.communicate(timeout=30)
+    parent = Started(tmp_path / 'log', hand_on, tmp_path / 'child.py', tmp_path / 'saved')
+    parent.wait_for(lambda: 'ready\n' in parent.said())
+    if signum == signal.SIGINT:
+        os.killpg(parent.process.pid, signum)  # as a terminal does
+    else:
+        os.kill(parent.process.pid, signum)
+    assert parent.status(seconds=30) == 128 + signum
     assert (tmp_path / 'saved').read_text() == signum.name
-    assert parent.returncode == 128 + signum
-    assert f'stopped by {signum.name} in child.py; the same command goes on where it was' in said
+    assert f'stopped by {signum.name} in child.py; the same command goes on where it was' in parent.said()
 
 
 def test_its_status_is_handed_on_and_the_handlers_are_as_before(tmp_path: Path) -> None:

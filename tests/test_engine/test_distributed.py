@@ -6,7 +6,6 @@ The processes are started once for the whole file and run everything that the te
 from __future__ import annotations
 
 import copy
-import sys
 from collections.abc import Callable
 from functools import partial
 from hashlib import sha256
@@ -16,13 +15,11 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from helpers import NARROW, random_batch, small_detector
+from hosts import host_config
+from started_run import in_processes
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the processes start without pytest
-from helpers import random_batch, small_detector  # noqa: E402
-from hosts import host_config  # noqa: E402
 
 SIZE = (64, 64)
 PROCESSES, STEPS = 2, 3
@@ -44,7 +41,7 @@ def quiet(model: nn.Module) -> nn.Module:
 def rtdetr(**overrides: Any) -> nn.Module:
     """Same weights in every process."""
     torch.manual_seed(0)
-    return quiet(small_detector(**overrides))
+    return quiet(small_detector(**NARROW, **overrides))
 
 
 def dino() -> nn.Module:
@@ -93,10 +90,7 @@ def pictures(counts: list[int]) -> tuple[torch.Tensor, list]:
 def losses_and_gradients(
     chosen: slice, counts: list[int], overrides: dict[str, Any], distributed: bool = False
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """Of some of the pictures; denoising draws the same noise for the same ones.
-
-    Of each gradient a thousand numbers or all: two of all of them would fill 160 MB.
-    """
+    """Of some of the pictures; denoising draws the same noise for the same ones."""
     model = rtdetr(**overrides).double()
     images, samples = pictures(counts)
     called = DistributedDataParallel(model, find_unused_parameters=False) if distributed else model
@@ -104,9 +98,7 @@ def losses_and_gradients(
     log = called(images[chosen], copy.deepcopy(samples[chosen]), mode='loss')
     total(log).backward()
     return {name: float(loss) for name, loss in log.items()}, {
-        name: p.grad.flatten()[:: max(1, p.numel() // 1000)].clone()
-        for name, p in model.named_parameters()
-        if p.grad is not None
+        name: p.grad for name, p in model.named_parameters() if p.grad is not None
     }
 
 
@@ -139,9 +131,7 @@ def process(rank: int, store: str, folder: str) -> None:
 def left(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     """What each process leaves; a failing or hanging one fails the tests."""
     folder = tmp_path_factory.mktemp('processes')
-    arguments = (str(folder / 'store'), str(folder))
-    context = mp.start_processes(process, arguments, PROCESSES, join=False, start_method='spawn')
-    assert context.join(timeout=240) or context.join(timeout=1), 'a process hangs'
+    in_processes(process, str(folder / 'store'), str(folder), count=PROCESSES)
     return [torch.load(folder / f'rank_{rank}.pt') for rank in range(PROCESSES)]
 
 

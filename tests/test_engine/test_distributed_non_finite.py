@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
+from helpers import NARROW, random_batch, small_detector
 from mmengine.optim import OptimWrapper
+from started_run import in_processes
 from torch.nn.parallel import DistributedDataParallel
-
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the processes start without pytest
-from helpers import random_batch, small_detector  # noqa: E402
 
 PROCESSES = 2
 BROKEN = 'bbox_head.decoder.layers.1.linear2'
@@ -32,7 +28,7 @@ def run_rank(rank: int, folder: str) -> None:
     register_all_modules(init_default_scope=True)
     dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=PROCESSES)
     torch.manual_seed(0)
-    model = small_detector().train()
+    model = small_detector(**NARROW).train()
     model.init_weights()
     wrapped = DistributedDataParallel(model, find_unused_parameters=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
@@ -72,8 +68,7 @@ def run_rank(rank: int, folder: str) -> None:
 @pytest.fixture(scope='module')
 def left(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp('two processes')
-    context = mp.start_processes(run_rank, (str(folder),), PROCESSES, join=False, start_method='spawn')
-    assert context.join(timeout=200) or context.join(timeout=1), 'a process hangs'
+    in_processes(run_rank, str(folder), count=PROCESSES)
     return [torch.load(folder / f'rank_{rank}.pt') for rank in range(PROCESSES)]
 
 

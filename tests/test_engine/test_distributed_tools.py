@@ -14,12 +14,14 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 from mmengine.config import Config
+from runs import SMALL_MODEL
 
 from mmdet_iouquery.datasets import build_digits, find_coco_set
 from mmdet_iouquery.engine.launch import test as evaluate
 from mmdet_iouquery.engine.quickstart import config_text
 
-ROOT = Path(__file__).parents[2]
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
 STEPS, DIES_AT, PICTURES = 4, 3, 5
 
 HOOKS = '''
@@ -96,6 +98,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     config = path / 'my config.py'
     config.write_text(
         config_text(find_coco_set(data), iters=STEPS, image_size=64)
+        + SMALL_MODEL
         + "custom_imports = dict(imports=['mmdet_iouquery', 'hooks_of_this_test'], allow_failed_imports=False)\n"
         + f'train_cfg.update(val_interval={STEPS + 1})\n'
         # alone in its batch, a picture's numbers are the same to the last bit whoever has the others
@@ -105,7 +108,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
         + 'default_hooks["checkpoint"].update(interval=2)\n'
     )
     (path / 'hooks_of_this_test.py').write_text(HOOKS)
-    environment = {**os.environ, 'PYTHON': sys.executable, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': f'{ROOT}:{path}'}
+    environment = {
+        **os.environ,
+        'PYTHON': sys.executable,
+        'OMP_NUM_THREADS': '1',
+        'PYTHONPATH': f'{ROOT}:{TESTS}:{path}',
+    }
     for name in ('NNODES', 'NODE_RANK', 'PORT', 'MASTER_ADDR', 'MAX_RESTARTS'):
         environment.pop(name, None)
     return Folder(path, config, environment)

@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 from mmdet.registry import TRANSFORMS
-from started_run import CONTEXT, Started, ended, errors, run_train, small_config
+from started_run import Started, ended, errors, in_processes, run_train, small_config
 from toy_run import EPOCH, CallAt, ToyData, toy_runner
 
 from mmdet_iouquery.checkpoints.files import damage
@@ -153,10 +152,7 @@ def rank(number: int, store: str, folder: str) -> None:
 
 def test_all_ranks_stop_after_the_same_iteration(tmp_path: Path) -> None:
     """Only the second of two gets the signal, and only the first writes."""
-    processes = mp.start_processes(
-        rank, (str(tmp_path / 'store'), str(tmp_path)), 2, join=False, start_method=CONTEXT.get_start_method()
-    )
-    assert processes.join(timeout=120) or processes.join(timeout=1), 'a process hangs'
+    in_processes(rank, str(tmp_path / 'store'), str(tmp_path))
     told = f'3 143 stopped by SIGTERM after iteration 3; saved {tmp_path / "iter_3.pth"}; go on with --resume'
     assert [(tmp_path / f'rank_{number}').read_text() for number in range(2)] == [told, told]
     content: dict[str, Any] = torch.load(tmp_path / 'iter_3.pth', weights_only=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from runs import small_run
+from runs import SMALL_MODEL, small_run
 from torch import Tensor, nn
 
 from mmdet_iouquery.datasets import build_digits
@@ -78,11 +78,12 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def runner_with(digits: Path, work_dir: Path, hook: Hook, **settings: Any) -> Runner:
     options = {
         'train_cfg.max_iters': 4,
+        'model.bbox_head.decoder.num_layers': 2,
         'default_hooks.checkpoint.interval': 1,
         'default_hooks.non_finite': dict(type='NonFiniteHook', **settings),
         'randomness': dict(seed=0),
     }
-    runner = small_run(digits, work_dir, options, image_size=32)
+    runner = small_run(digits, work_dir, options, SMALL_MODEL, image_size=32)
     runner.register_hook(hook, priority='LOWEST')
     return runner
 

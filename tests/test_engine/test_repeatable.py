@@ -13,7 +13,7 @@ import torch
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
-from runs import small_run
+from runs import SMALL_MODEL, small_run
 from torch.utils.data import DataLoader, Dataset
 
 from mmdet_iouquery.datasets import build_digits
@@ -76,10 +76,12 @@ def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume
     """Losses of the steps up to ``stop``, whose checkpoint is in the work folder."""
     if resume is not None:
         given = {**given, 'resume': True, 'load_from': str(resume)}
-    runner, hook = small_run(digits, work_dir, given, image_size=SIZE), Stop(stop)
+    runner, hook = small_run(digits, work_dir, given, SMALL_MODEL, image_size=SIZE), Stop(stop)
     runner.register_hook(hook, priority='VERY_LOW')
     with pytest.raises(KeyboardInterrupt):
         runner.train()
+    if runner.train_dataloader._iterator is not None:  # its queues close first where it is left to the collector, and
+        runner.train_dataloader._iterator._shutdown_workers()  # each worker then waits five seconds for a last word
     return hook.losses
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from runs import small_run
+from runs import SMALL_MODEL, small_run
 
 from mmdet_iouquery.datasets import build_digits
 
@@ -39,7 +39,7 @@ def test_skipped_pictures_are_counted(workers: int, tmp_path: Path) -> None:
         'default_hooks.checkpoint': None,
         'randomness': dict(seed=0),
     }
-    runner = small_run(root, tmp_path / 'run', options, image_size=32)
+    runner = small_run(root, tmp_path / 'run', options, SMALL_MODEL, image_size=32)
     runner.train()
     counts = runner.message_hub.get_scalar('train/skipped_pictures').data[0].tolist()
     assert runner.iter == 6 and counts == sorted(counts) and counts[-1] >= 3, 'twelve samples are three times all four'

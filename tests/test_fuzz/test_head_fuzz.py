@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import sample, small_detector
+from helpers import NARROW, sample, small_detector
 from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
-STRIDES, CLASSES = (8, 16, 32), 5
+STRIDES, CLASSES, WIDTH = (8, 16, 32), 5, NARROW['neck__out_channels']
 HEADS: dict[str, dict[str, Any]] = {
     'RT-DETR': {},
     'dense DAB decoder': {'bbox_head__decoder': {'_delete_': True, 'type': 'DABDecoder', 'num_layers': 2}},
@@ -29,7 +29,7 @@ pictures = st.tuples(
 @pytest.fixture(scope='module', params=HEADS.values(), ids=HEADS)
 def head(request: pytest.FixtureRequest) -> nn.Module:
     torch.manual_seed(0)
-    model = small_detector(**request.param)
+    model = small_detector(**NARROW, **request.param)
     model.init_weights()
     return model.bbox_head
 
@@ -41,7 +41,7 @@ def batch_of(given_pictures: list) -> tuple[list[Tensor], SampleList]:
     for h, w, objects, crowd in given_pictures:
         objects = objects + [([1.0, 1.0, 9.0, 9.0], 0)] * crowd
         samples.append(sample([box for box, _ in objects], [label for _, label in objects], (height, width), (h, w)))
-    maps = [torch.randn(len(samples), 256, height // stride, width // stride) for stride in STRIDES]
+    maps = [torch.randn(len(samples), WIDTH, height // stride, width // stride) for stride in STRIDES]
     return maps, samples
 
 
