@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 
+import plain_configs  # noqa: F401  before mmengine
+
 if 'PYTEST_XDIST_WORKER' in os.environ:  # one core for each worker and what it starts; torch reads it when it is loaded
     os.environ.setdefault('OMP_NUM_THREADS', '1')
 

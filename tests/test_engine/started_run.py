@@ -20,7 +20,7 @@ from mmdet_iouquery.engine.quickstart import config_text
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the server below: its children share two cores
 CONTEXT = multiprocessing.get_context('forkserver')
-CONTEXT.set_forkserver_preload(['mmdet_iouquery.engine.launch', 'mmdet.apis', 'toy_run'])
+CONTEXT.set_forkserver_preload(['plain_configs', 'mmdet_iouquery.engine.launch', 'mmdet.apis', 'toy_run'])
 
 
 def small_config(folder: Path, more: str = '') -> Path:
