@@ -37,7 +37,7 @@ def picture(size: tuple[int, int], channels: int = 6) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last).requires_grad_()
 
 
-def same(
+def assert_same(
     ours: Callable[..., Tensor], parts: Callable[..., Tensor], maps: list[Tensor], modules: list[nn.Module]
 ) -> None:
     """Output, gradients and the norms' statistics, of functions of maps and modules, to the last digits."""
@@ -58,7 +58,7 @@ def same(
 @pytest.mark.parametrize('size', SIZES)
 def test_silu_of_one_and_of_a_sum(size: tuple[int, int]) -> None:
     for number in (1, 2):
-        same(
+        assert_same(
             norm_silu,
             lambda maps, norms: F.silu(sum(norm(x) for norm, x in zip(norms, maps))),
             [picture(size) for _ in range(number)],
@@ -72,7 +72,7 @@ def test_silu_of_one_and_of_a_sum(size: tuple[int, int]) -> None:
 )
 def test_relu_and_convolution(kind: type[nn.Conv2d], channels: int, stride: int, size: tuple[int, int]) -> None:
     conv = kind(channels, channels, 3, stride=stride, padding=1, bias=False).double()
-    same(
+    assert_same(
         lambda maps, modules: norm_relu_conv(*maps, *modules),
         lambda maps, modules: modules[1](F.relu(modules[0](maps[0]))),
         [picture(size, channels)],
@@ -83,7 +83,7 @@ def test_relu_and_convolution(kind: type[nn.Conv2d], channels: int, stride: int,
 @pytest.mark.parametrize('size', SIZES)
 def test_relu_and_pooling(size: tuple[int, int]) -> None:
     """Also where a weight is negative, and the smallest number of a window is the largest after the norm."""
-    same(
+    assert_same(
         lambda maps, norms: norm_relu_pool(*maps, *norms),
         lambda maps, norms: F.max_pool2d(F.relu(norms[0](maps[0])), 3, 2, 1),
         [picture(size)],
@@ -140,7 +140,7 @@ def test_a_block_is_mmdets(stride: int) -> None:
 
     shortcut = nn.Sequential(nn.Conv2d(8, 8, 1, stride=stride, bias=False), nn.BatchNorm2d(8))
     block, x = VdBasicBlock(8, 8, stride=stride, downsample=shortcut).double(), picture((8, 8), 8)
-    same(
+    assert_same(
         lambda maps, blocks: blocks[0](maps[0]),
         lambda maps, blocks: BasicBlock.forward(blocks[0], maps[0]),
         [x],
