@@ -100,7 +100,7 @@ def transforms() -> tuple[Matrix, Matrix, Matrix]:
 
 @cache
 def _matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
-    with torch.inference_mode(False):
+    with torch.inference_mode(False):  # what is made in inference mode cannot be used in training
         matrices = [[[float(entry) for entry in row] for row in matrix] for matrix in transforms()]
         of_kernel, of_input, of_output = (torch.tensor(matrix, dtype=dtype) for matrix in matrices)
     return of_kernel, of_input, of_output

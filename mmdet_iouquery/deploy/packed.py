@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from ..compat import PACKED_ACTIVATIONS, pack_convolution, run_packed_convolution
 from ..core import TableCache
-from .recording import is_recorded
+from ..core.recording import is_recorded
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {'relu': nn.ReLU, 'silu': nn.SiLU}
 

@@ -28,7 +28,8 @@ class ResNetVd(ResNet):
     Args:
         depth: 18, 34, 50, 101 or 152.
         init_cfg: as everywhere in mmdet. None leaves PyTorch's default weights, which the reference starts from.
-        kwargs: mmdet's ``ResNet`` arguments (``out_indices``, ``frozen_stages``, ``norm_cfg``, ``norm_eval``, ...).
+        kwargs: mmdet's ``ResNet`` arguments (``out_indices``, ``frozen_stages``, ``norm_cfg``, ``norm_eval``, ...);
+            ``conv_cfg`` is a ``WinogradConv2d`` if not given.
     """
 
     def __init__(self, depth: int, *, init_cfg: dict | list | None = None, **kwargs: Any) -> None:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core import within_range
+from ...core.recording import is_recorded
 from ...structures import DenseAttention
 
 
@@ -153,8 +154,7 @@ def dot_product_attention(
     products take under half the time, forward and backward. Scores are then rounded to bfloat16, as autocast rounds
     them in any attention that is not fused.
     """
-    graph = torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export()
-    if graph or query.device.type != 'cpu' or query.dtype != torch.bfloat16:
+    if is_recorded() or query.device.type != 'cpu' or query.dtype != torch.bfloat16:
         return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
     batch_heads, scale = query.shape[:2], query.shape[-1] ** -0.5
     query, key, value = (part.flatten(0, 1) for part in (query, key, value))

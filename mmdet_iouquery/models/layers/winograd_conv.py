@@ -17,7 +17,7 @@ from ...core.winograd import SIDE, winograd_conv2d, winograd_weight, winograd_we
 _MOST = 6 * 2**20  # numbers of the transformed weights at a time: 24 MiB, as glibc maps 32 MiB and more anew each time
 
 
-@MODELS.register_module()
+@MODELS.register_module()  # mmengine's registry, as mmcv looks convolutions up from any scope
 class WinogradConv2d(nn.Conv2d):
     """torch's ``Conv2d``, with gradients that take less time where wide 3x3 kernels are trained on a CPU.
 
@@ -43,7 +43,7 @@ class WinogradConv2d(nn.Conv2d):
         return trains_faster(self) and trained and here and exact
 
 
-def is_plain_3x3(conv: nn.Conv2d) -> bool:
+def _is_plain_3x3(conv: nn.Conv2d) -> bool:
     """Whether a convolution of 3x3 has no padding, dilation or groups but the common ones."""
     return (
         conv.kernel_size == (3, 3)
@@ -55,12 +55,12 @@ def is_plain_3x3(conv: nn.Conv2d) -> bool:
 
 def can_winograd(conv: nn.Conv2d) -> bool:
     """Whether minimal filtering computes the same, and is faster: enough channels for matrix products to pay."""
-    return is_plain_3x3(conv) and conv.stride == (1, 1) and min(conv.in_channels, conv.out_channels) >= 128
+    return _is_plain_3x3(conv) and conv.stride == (1, 1) and min(conv.in_channels, conv.out_channels) >= 128
 
 
 def trains_faster(conv: nn.Conv2d) -> bool:
     """Whether there are gradients of ours that are faster than torch's on CPUs."""
-    strided = is_plain_3x3(conv) and conv.stride == (2, 2) and min(conv.in_channels, conv.out_channels) >= 64
+    strided = _is_plain_3x3(conv) and conv.stride == (2, 2) and min(conv.in_channels, conv.out_channels) >= 64
     return strided or can_winograd(conv)
 
 

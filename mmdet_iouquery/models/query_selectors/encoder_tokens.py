@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
@@ -72,10 +71,7 @@ class EncoderTokenSelector(BaseModule):
         """
         anchors_unact, valid = self._anchors(memory)
         valid = valid.to(memory.tokens.dtype)
-        if torch.is_grad_enabled():
-            with without_gradients():
-                index = self._choose(memory, valid, num_queries)
-        else:
+        with without_gradients():
             index = self._choose(memory, valid, num_queries)
 
         # all that follows, and so every gradient, is of the chosen tokens alone

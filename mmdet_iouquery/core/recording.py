@@ -1,4 +1,4 @@
-"""Where torch's own convolutions are called after all."""
+"""Where torch's own functions are called after all, as a graph is made of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def is_recorded(*tensors: Tensor) -> bool:
-    """Whether a graph is made of what is done to them: compiled, exported, or for gradients."""
+    """Whether a graph is made of what is done: compiled, exported or, of these tensors, for gradients."""
     if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
         return True
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
