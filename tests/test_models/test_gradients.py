@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -64,3 +65,22 @@ def test_tokens_of_a_normed_map(training: bool, batch: int) -> None:
         found.append([given.grad, *(p.grad.clone() for p in block.parameters())])
     for ours, expected in zip(*found):
         torch.testing.assert_close(ours, expected)
+
+
+def test_gradients_lie_as_the_maps_do() -> None:
+    """Batch norms are given gradients that are channels last, as their inputs are, wherever maps are joined."""
+    model = small_detector().train()
+    lie_so: list[bool] = []
+
+    def look(grads: Sequence[Tensor]) -> None:
+        lie_so.append(grads[0].is_contiguous(memory_format=torch.channels_last))
+
+    def watch(_: nn.Module, __: object, y: Tensor) -> None:
+        y.grad_fn.register_prehook(look)  # behind hooks of the map itself
+
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.register_forward_hook(watch)
+    images, samples = random_batch([2, 1], *SIZE)
+    sum(model.loss(images, samples).values()).backward()
+    assert len(lie_so) > 10 and all(lie_so)

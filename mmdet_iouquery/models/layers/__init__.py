@@ -6,7 +6,7 @@ from .conv import ConvNormAct
 from .deformable_attention import DeformableAttention
 from .fused_norm import can_fuse, norm_relu_conv, norm_relu_pool, norm_silu
 from .mlp import MLP
-from .tokens import as_tokens, fastest_format, memory_format_of
+from .tokens import as_tokens, fastest_format, keeping_layout, memory_format_of
 from .winograd_conv import WinogradConv2d, can_winograd
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     'can_fuse',
     'can_winograd',
     'fastest_format',
+    'keeping_layout',
     'memory_format_of',
     'norm_relu_conv',
     'norm_relu_pool',

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
 
 def as_tokens(x: Tensor) -> Tensor:
-    """A map (B, D, h, w) as tokens (B, h * w, D), row by row.
+    """A map (B, D, h, w) as tokens (B, h * w, D), row by row."""
+    return keeping_layout(x).flatten(2).transpose(1, 2)
 
-    The gradient of a single picture is laid out anew on its way back: torch's batch norm on the CPU (seen in 2.13)
-    silently computes wrong gradients, in training and evaluation mode, from one that comes as such a transposed view
-    with a batch of 1.
+
+def keeping_layout(x: Tensor) -> Tensor:
+    """The map itself, whose gradient is laid out as the map is: before it is seen in another way, or joined to others.
+
+    From a gradient that is a view of something larger, torch's batch norm on the CPU (seen in 2.13) takes its own
+    ten times as slowly; and silently wrong, in training and evaluation mode, from the transposed view of a single
+    picture's, where the map is not channels last.
     """
-    if len(x) == 1 and x.requires_grad:
-        x.register_hook(Tensor.contiguous)
-    return x.flatten(2).transpose(1, 2)
+    if x.requires_grad and (len(x) == 1 or not torch.compiler.is_compiling()):
+        x.register_hook(partial(Tensor.contiguous, memory_format=memory_format_of(x)))
+    return x
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:

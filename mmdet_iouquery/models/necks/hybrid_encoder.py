@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...core import TableCache, sine_position_encoding_2d, within_range
 from ..arguments import check_configs, check_counts, check_heads, check_numbers, check_sequence
-from ..layers import ConvNormAct, SelfAttention, as_tokens, can_fuse, memory_format_of, norm_silu
+from ..layers import ConvNormAct, SelfAttention, as_tokens, can_fuse, keeping_layout, memory_format_of, norm_silu
 
 
 class AIFI(nn.Module):
@@ -134,7 +134,7 @@ class Fusion(nn.Module):
             self.conv3 = ConvNormAct(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        x = torch.cat(maps, dim=1)
+        x = torch.cat([keeping_layout(x) for x in maps], dim=1)
         return self.conv3(within_range(self.bottlenecks(self.conv1(x)) + self.conv2(x)))
 
 
