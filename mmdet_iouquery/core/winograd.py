@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
+from itertools import groupby
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 OUT, KERNEL = 4, 3
@@ -17,7 +18,7 @@ SIDE = OUT + KERNEL - 1
 POINTS = (Fraction(0), Fraction(-1), Fraction(1), Fraction(1, 2), Fraction(-2))
 """Where polynomials are evaluated. These lose the fewest digits for 4 outputs of 3 weights (Barabasz et al. 2020,
 "Error analysis and improving the accuracy of Winograd convolution for deep neural networks", table 1)."""
-_PIECE = 2**20  # numbers of a piece of the transformed input: it stays in a cache of some megabytes
+_PIECE = 2**19  # numbers of a piece of the transformed input: it and what it becomes stay in the cache
 
 Matrix = list[list[Fraction]]
 
@@ -37,21 +38,24 @@ def winograd_conv2d(x: Tensor, products: Tensor, bias: Tensor | None = None) -> 
     Returns:
         (B, D, h, w), channels last.
     """
-    batch, channels, height, width = x.shape
+    (batch, channels, height, width), more = x.shape, products.shape[-1]
     rows, columns = -(-height // OUT), -(-width // OUT)
     _, of_input, of_output = _matrices(x.dtype)
-    squares = _squares(x, 1, SIDE)
-    out = x.new_empty(batch, rows, OUT, columns, OUT, products.shape[-1])
-    for images, some in _pieces(batch, rows, columns, max(channels, out.shape[-1])):
-        transformed = _on_both_sides(of_input, squares[:, :, images, some])
-        found = _on_both_sides(of_output, torch.bmm(transformed, products).view(SIDE, SIDE, -1))
-        piece = out[images, some]
-        found = found.view(OUT, OUT, *piece.shape[:2], columns, -1).permute(2, 3, 0, 4, 1, 5)
-        if bias is None:
-            piece.copy_(found)
-        else:
-            torch.add(found, bias, out=piece)
-    return out.view(batch, rows * OUT, columns * OUT, -1)[:, :height, :width].permute(0, 3, 1, 2)
+    out = x.new_empty(batch, rows, OUT, columns, OUT, more)
+    pieces = _pieces(max(channels, more), _squares(x, 1, SIDE), out.permute(2, 4, 0, 1, 3, 5))
+    one, other = _buffers(2, max(channels, more), pieces)
+    for (_, _, *count, _), alike in groupby(pieces, key=lambda piece: piece[0].shape):
+        there = _Transform(of_input, (SIDE, SIDE, *count, channels), one, other)
+        back = _Transform(of_output, (SIDE, SIDE, *count, more), other, one)
+        for squares, found in alike:
+            there.squares.copy_(squares)
+            torch.bmm(there(), products, out=back.rows)
+            back()
+            if bias is None:
+                found.copy_(back.result)
+            else:
+                torch.add(back.result, bias, out=found)
+    return out.view(batch, rows * OUT, columns * OUT, more)[:, :height, :width].permute(0, 3, 1, 2)
 
 
 def winograd_weight(weight: Tensor, *, backward: bool = False) -> Tensor:
@@ -73,16 +77,21 @@ def winograd_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     That of the products is summed over all squares first, and transformed once (as the transpose of the convolution:
     each of its three matrices, transposed, in the other order).
     """
-    batch, channels, height, width = x.shape
+    channels, more = x.shape[1], grad.shape[1]
     of_kernel, of_input, of_output = _matrices(x.dtype)
-    inputs, grads = _squares(x, 1, SIDE), _squares(grad, 0, OUT)
-    products = x.new_zeros(SIDE**2, grad.shape[1], channels)
-    for images, some in _pieces(batch, -(-height // OUT), -(-width // OUT), max(channels, grad.shape[1])):
-        one = _on_both_sides(of_output.t(), grads[:, :, images, some])
-        other = _on_both_sides(of_input, inputs[:, :, images, some])
-        products.baddbmm_(one.transpose(1, 2), other)
+    products, added = x.new_empty(SIDE**2, more, channels), False
+    pieces = _pieces(max(channels, more), _squares(x, 1, SIDE), _squares(grad, 0, OUT))
+    one, other, between = _buffers(3, max(channels, more), pieces)
+    for (_, _, *count, _), alike in groupby(pieces, key=lambda piece: piece[0].shape):
+        inputs = _Transform(of_input, (SIDE, SIDE, *count, channels), one, between)
+        grads = _Transform(of_output.t(), (OUT, OUT, *count, more), other, between)
+        for squares, of_squares in alike:
+            inputs.squares.copy_(squares)
+            grads.squares.copy_(of_squares)
+            products.baddbmm_(grads().transpose(1, 2), inputs(), beta=int(added))
+            added = True
     matrix = torch.kron(of_kernel, of_kernel)
-    return torch.mm(products.view(SIDE**2, -1).t(), matrix).view(-1, channels, KERNEL, KERNEL)
+    return torch.mm(matrix.t(), products.view(SIDE**2, -1)).view(KERNEL, KERNEL, -1, channels).permute(2, 3, 0, 1)
 
 
 def transforms() -> tuple[Matrix, Matrix, Matrix]:
@@ -108,31 +117,61 @@ def _matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 def _squares(x: Tensor, padding: int, side: int) -> Tensor:
     """(B, C, h, w) as overlapping squares (side, side, B, r, c, C), one for each 4 x 4 pixels, zero outside the map."""
-    _, channels, height, width = x.shape
+    batch, channels, height, width = x.shape
     rows, columns = -(-height // OUT), -(-width // OUT)
-    right, below = (OUT * n + side - OUT - padding for n in (columns, rows))
-    padded = F.pad(x.permute(0, 2, 3, 1), (0, 0, padding, right - width, padding, below - height))
+    below, right = (OUT * (n - 1) + side for n in (rows, columns))
+    padded = x.new_empty(batch, below, right, channels)
+    inside = slice(padding, padding + height), slice(padding, padding + width)
+    padded[:, : inside[0].start] = padded[:, inside[0].stop :] = 0
+    padded[:, inside[0], : inside[1].start] = padded[:, inside[0], inside[1].stop :] = 0
+    padded[:, inside[0], inside[1]] = x.permute(0, 2, 3, 1)
     image, row, column, channel = padded.stride()
     return padded.as_strided(
         (side, side, len(x), rows, columns, channels), (row, column, image, row * OUT, column * OUT, channel)
     )
 
 
-def _pieces(batch: int, rows: int, columns: int, channels: int) -> Iterator[tuple[slice, slice]]:
-    """Slices of images and of rows of squares that together are all of them: some images, or some rows of one."""
+def _pieces(channels: int, *several: Tensor) -> list[tuple[Tensor, ...]]:
+    """Tensors (., ., B, r, c, .) side by side in pieces, of some images or of some rows of one."""
+    rows, columns = several[0].shape[3:5]
     step = max(1, _PIECE // (SIDE**2 * columns * channels))
     images = max(1, step // rows)
-    for image in range(0, batch, images):
-        for row in range(0, rows, step):
-            yield slice(image, image + images), slice(row, row + step)
+    return list(zip(*([piece for some in x.split(images, 2) for piece in some.split(step, 3)] for x in several)))
 
 
-def _on_both_sides(matrix: Tensor, squares: Tensor) -> Tensor:
-    """A matrix M (m, n) on squares S (n, n, ...) of numbers: M S M^T, as (m * m, N, C) of the last dimension C."""
-    after, before = matrix.shape
-    half = torch.mm(matrix, squares.reshape(before, -1)).view(after, before, -1)
-    whole = torch.bmm(matrix.expand(after, after, before), half)
-    return whole.view(after**2, -1, squares.shape[-1])
+def _buffers(count: int, channels: int, pieces: list[tuple[Tensor, ...]]) -> Tensor:
+    """Room for a transformed piece each: all pieces take turns in it, so that it stays in the cache."""
+    first = pieces[0][0]
+    return first.new_empty(count, SIDE**2 * math.prod(first.shape[2:5]) * channels)
+
+
+class _Transform:
+    """A matrix M (m, n) on squares S (n, n, ..., C): M S M^T, as ``result`` (m, m, ..., C).
+
+    ``squares``, to be filled, and ``result`` lie in one buffer, what comes in between in another.
+    """
+
+    def __init__(self, matrix: Tensor, shape: tuple[int, ...], buffer: Tensor, between: Tensor) -> None:
+        (after, before), (*_, channels) = matrix.shape, shape
+        self.squares = _first(buffer, shape)
+        self.rows = self.squares.view(before**2, -1, channels)
+        self._flat = self.squares.view(before, -1)
+        self._half = _first(between, (after, self._flat.shape[1]))
+        self._halves = self._half.view(after, before, -1)
+        self._whole = _first(buffer, (after, after, self._halves.shape[2]))
+        self.result = self._whole.view(after, after, *shape[2:])
+        self._result_rows = self._whole.view(after**2, -1, channels)
+        self._matrix, self._matrices = matrix, matrix.expand(after, after, before)
+
+    def __call__(self) -> Tensor:
+        """The result, as (m * m, N, C)."""
+        torch.mm(self._matrix, self._flat, out=self._half)
+        torch.bmm(self._matrices, self._halves, out=self._whole)
+        return self._result_rows
+
+
+def _first(buffer: Tensor, shape: tuple[int, ...]) -> Tensor:
+    return buffer[: math.prod(shape)].view(shape)
 
 
 def _product(numbers: Sequence[Fraction]) -> Fraction:

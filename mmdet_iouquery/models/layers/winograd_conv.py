@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -9,11 +10,11 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.grad import conv2d_input
 
 from ...core.precision import autocasts_on_cpu
-from ...core.winograd import SIDE, winograd_conv2d, winograd_weight, winograd_weight_gradient
+from ...core.winograd import OUT, SIDE, winograd_conv2d, winograd_weight, winograd_weight_gradient
 
+_FEWEST = 200  # squares of pixels in a batch: with fewer, transforming the weights takes longer than it saves
 _MOST = 6 * 2**20  # numbers of the transformed weights at a time: 24 MiB, as glibc maps 32 MiB and more anew each time
 
 
@@ -40,7 +41,7 @@ class WinogradConv2d(nn.Conv2d):
         trained = self.training and torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
         here = x.device.type == self.weight.device.type == 'cpu' and not torch.compiler.is_compiling()
         exact = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64) and not autocasts_on_cpu()
-        return trains_faster(self) and trained and here and exact
+        return trained and here and exact and trains_faster(self, x)
 
 
 def _is_plain_3x3(conv: nn.Conv2d) -> bool:
@@ -58,10 +59,11 @@ def can_winograd(conv: nn.Conv2d) -> bool:
     return _is_plain_3x3(conv) and conv.stride == (1, 1) and min(conv.in_channels, conv.out_channels) >= 128
 
 
-def trains_faster(conv: nn.Conv2d) -> bool:
+def trains_faster(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether there are gradients of ours that are faster than torch's on CPUs."""
     strided = _is_plain_3x3(conv) and conv.stride == (2, 2) and min(conv.in_channels, conv.out_channels) >= 64
-    return strided or can_winograd(conv)
+    squares = len(x) * math.prod(-(-side // OUT) for side in x.shape[-2:])
+    return strided or (can_winograd(conv) and squares >= _FEWEST)
 
 
 class _Trained(torch.autograd.Function):
@@ -102,7 +104,8 @@ def trained_gradients(
         parts = weight.split(_width(weight.shape[0]), dim=1)
         inputs = _joined([winograd_conv2d(grad, winograd_weight(part, backward=True)) for part in parts], dim=1)
     elif of_input:
-        inputs = conv2d_input(x.shape, weight, grad, stride, padding=1)
+        layout = [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
+        inputs = torch.ops.aten.convolution_backward(grad, x, weight, None, *layout, [True, False, False])[0]
     if of_weight and stride == 1:
         parts = grad.split(_width(weight.shape[1]), dim=1)
         weights = _joined([winograd_weight_gradient(x, part) for part in parts], dim=0)
