@@ -2,7 +2,7 @@
 
 from . import mmcv_attention  # noqa: F401  registers a back end
 from .attention import ConcatenatedCrossAttention, SelfAttention, SeparatedSelfAttention
-from .conv import ConvNormAct
+from .conv import ConvNormAct, enlarged
 from .deformable_attention import DeformableAttention
 from .fused_norm import can_fuse, norm_relu_conv, norm_relu_pool, norm_silu
 from .mlp import MLP
@@ -20,6 +20,7 @@ __all__ = [
     'as_tokens',
     'can_fuse',
     'can_winograd',
+    'enlarged',
     'fastest_format',
     'keeping_layout',
     'memory_format_of',

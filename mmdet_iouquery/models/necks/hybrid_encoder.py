@@ -15,7 +15,16 @@ from torch import Tensor, nn
 
 from ...core import TableCache, sine_position_encoding_2d, within_range
 from ..arguments import check_configs, check_counts, check_heads, check_numbers, check_sequence
-from ..layers import ConvNormAct, SelfAttention, as_tokens, can_fuse, keeping_layout, memory_format_of, norm_silu
+from ..layers import (
+    ConvNormAct,
+    SelfAttention,
+    as_tokens,
+    can_fuse,
+    enlarged,
+    keeping_layout,
+    memory_format_of,
+    norm_silu,
+)
 
 
 class AIFI(nn.Module):
@@ -133,9 +142,14 @@ class Fusion(nn.Module):
         if hidden != out_channels:
             self.conv3 = ConvNormAct(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
 
-    def forward(self, *maps: Tensor) -> Tensor:
-        x = torch.cat([keeping_layout(x) for x in maps], dim=1)
-        return self.conv3(within_range(self.bottlenecks(self.conv1(x)) + self.conv2(x)))
+    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
+        """Two maps, side by side along the channels; ``coarse`` is enlarged to the size of ``fine``, (B, D, h, w)."""
+        parts = (self.conv1, self.conv2)
+        maps: tuple[Tensor, ...] = coarse, fine
+        if not all(isinstance(part, ConvNormAct) and part.takes_apart(fine) for part in parts):
+            maps = (torch.cat([keeping_layout(enlarged(x, fine)) for x in maps], dim=1),)
+        one, other = (part(*maps) for part in parts)
+        return self.conv3(within_range(self.bottlenecks(one) + other))
 
 
 @MODELS.register_module()
@@ -257,7 +271,7 @@ class HybridEncoder(BaseModule):
         fused = [maps[-1]]
         for lateral, block, finer in zip(self.lateral_convs, self.fpn_blocks, reversed(maps[:-1])):
             fused[-1] = lateral(fused[-1])
-            fused.append(block(F.interpolate(fused[-1], size=finer.shape[-2:], mode='nearest'), finer))
+            fused.append(block(fused[-1], finer))
         return fused[::-1]
 
     def _bottom_up(self, maps: list[Tensor]) -> list[Tensor]:
