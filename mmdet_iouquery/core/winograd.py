@@ -11,6 +11,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from .windows import windows
+
 OUT, KERNEL = 4, 3
 """Side of the squares of output pixels that are computed at once, and of the kernel."""
 SIDE = OUT + KERNEL - 1
@@ -116,19 +118,9 @@ def _matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _squares(x: Tensor, padding: int, side: int) -> Tensor:
-    """(B, C, h, w) as overlapping squares (side, side, B, r, c, C), one for each 4 x 4 pixels, zero outside the map."""
-    batch, channels, height, width = x.shape
-    rows, columns = -(-height // OUT), -(-width // OUT)
-    below, right = (OUT * (n - 1) + side for n in (rows, columns))
-    padded = x.new_empty(batch, below, right, channels)
-    inside = slice(padding, padding + height), slice(padding, padding + width)
-    padded[:, : inside[0].start] = padded[:, inside[0].stop :] = 0
-    padded[:, inside[0], : inside[1].start] = padded[:, inside[0], inside[1].stop :] = 0
-    padded[:, inside[0], inside[1]] = x.permute(0, 2, 3, 1)
-    image, row, column, channel = padded.stride()
-    return padded.as_strided(
-        (side, side, len(x), rows, columns, channels), (row, column, image, row * OUT, column * OUT, channel)
-    )
+    """(B, C, h, w) as overlapping squares (side, side, B, r, c, C), one for each 4 x 4 pixels."""
+    rows, columns = (-(-size // OUT) for size in x.shape[2:])
+    return windows(x, rows, columns, side=side, stride=OUT, padding=padding)
 
 
 def _pieces(channels: int, *several: Tensor) -> list[tuple[Tensor, ...]]:

@@ -74,7 +74,7 @@ class _NormSiLU(torch.autograd.Function):
         maps, parameters, statistics = saved[:n], saved[n : 3 * n], saved[3 * n :]
         each = list(zip(ctx.norms, maps, *(parts[i::2] for parts in (parameters, statistics) for i in range(2))))
         total = _sum([_again(norm, *others) for norm, *others in each])
-        grad = torch.ops.aten.silu_backward(grad, total)
+        grad = torch.ops.aten.silu_backward.grad_input(grad, total, grad_input=total)
         found = [_norm_backward(norm, grad, x, weight, *stats) for norm, x, weight, _, *stats in each]
         return None, *(of_map for of_map, *_ in found), *(part for _, *both in found for part in both)
 
@@ -105,7 +105,7 @@ class _NormReLUConv(torch.autograd.Function):
             of_y, found, _ = torch.ops.aten.convolution_backward(
                 grad, y, kernel.to(grad.dtype), None, *layout, [True, of_kernel, False]
             )
-        grad = torch.ops.aten.threshold_backward(of_y, y, 0)
+        grad = torch.ops.aten.threshold_backward.grad_input(of_y, y, 0, grad_input=of_y)  # nobody else's
         found = None if found is None else found.to(kernel.dtype)
         return None, None, None, *_norm_backward(norm, grad, x, weight, *statistics), found
 

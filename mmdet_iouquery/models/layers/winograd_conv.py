@@ -12,9 +12,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...core.precision import autocasts_on_cpu
+from ...core.windows import windows
 from ...core.winograd import OUT, SIDE, winograd_conv2d, winograd_weight, winograd_weight_gradient
 
 _FEWEST = 200  # squares of pixels in a batch: with fewer, transforming the weights takes longer than it saves
+_PIECE = 2**20  # numbers of windows at a time: they stay in the cache
 _MOST = 6 * 2**20  # numbers of the transformed weights at a time: 24 MiB, as glibc maps 32 MiB and more anew each time
 
 
@@ -124,14 +126,12 @@ def _joined(parts: list[Tensor], dim: int) -> Tensor:
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, stride: int) -> Tensor:
-    """(D, C, 3, 3), of the input (B, C, h, w) and the output's gradient (B, D, h', w'), a picture at a time."""
+    """(D, C, 3, 3), of the input (B, C, h, w) and the output's gradient (B, D, h', w'), some rows at a time."""
     channels, (height, width) = x.shape[1], grad.shape[2:]
-    padded, grad = F.pad(x.permute(0, 2, 3, 1), (0, 0, 1, 1, 1, 1)), grad.permute(0, 2, 3, 1)
-    image, row, column, channel = padded.stride()
-    windows = padded.as_strided(
-        (len(x), height, width, 3, 3, channels), (image, row * stride, column * stride, row, column, channel)
-    )
-    total = x.new_zeros(grad.shape[-1], 9 * channels)
-    for window, one in zip(windows, grad):
-        total.addmm_(one.reshape(height * width, -1).t(), window.reshape(height * width, -1))
+    seen = windows(x, height, width, side=3, stride=stride, padding=1).permute(2, 3, 4, 0, 1, 5)
+    total = x.new_zeros(grad.shape[1], 9 * channels)
+    step = max(1, _PIECE // (width * 9 * channels))
+    for image, of_image in zip(seen, grad.permute(0, 2, 3, 1)):
+        for some, of_some in zip(image.split(step), of_image.split(step)):
+            total.addmm_(of_some.flatten(0, 1).t(), some.reshape(-1, 9 * channels))
     return total.view(-1, 3, 3, channels).permute(0, 3, 1, 2)
