@@ -106,6 +106,7 @@ class _NormReLUConv(torch.autograd.Function):
                 grad, y, kernel.to(grad.dtype), None, *layout, [True, of_kernel, False]
             )
         grad = torch.ops.aten.threshold_backward.grad_input(of_y, y, 0, grad_input=of_y)  # nobody else's
+        del y  # its memory is the next one's
         found = None if found is None else found.to(kernel.dtype)
         return None, None, None, *_norm_backward(norm, grad, x, weight, *statistics), found
 

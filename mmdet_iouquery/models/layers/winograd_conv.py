@@ -128,7 +128,7 @@ def _joined(parts: list[Tensor], dim: int) -> Tensor:
 def _weight_gradient(x: Tensor, grad: Tensor, stride: int) -> Tensor:
     """(D, C, 3, 3), of the input (B, C, h, w) and the output's gradient (B, D, h', w'), some rows at a time."""
     channels, (height, width) = x.shape[1], grad.shape[2:]
-    seen = windows(x, height, width, side=3, stride=stride, padding=1).permute(2, 3, 4, 0, 1, 5)
+    seen = windows(x, height, width, side=3, stride=stride, padding=(1, 1)).permute(2, 3, 4, 0, 1, 5)
     total = x.new_zeros(grad.shape[1], 9 * channels)
     step = max(1, _PIECE // (width * 9 * channels))
     for image, of_image in zip(seen, grad.permute(0, 2, 3, 1)):
