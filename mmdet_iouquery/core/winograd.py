@@ -83,7 +83,7 @@ def winograd_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     """
     channels, more = x.shape[1], grad.shape[1]
     of_kernel, of_input, of_output = _matrices(x.dtype)
-    products, added = x.new_empty(SIDE**2, more, channels), False
+    products = x.new_zeros(SIDE**2, more, channels)
     pieces = _pieces(x, max(channels, more))
     one, other, between = _buffers(3, x, pieces, max(channels, more))
     for size, alike in groupby(pieces, key=lambda piece: piece.size):
@@ -92,8 +92,7 @@ def winograd_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
         for piece in alike:
             inputs.squares.copy_(_squares(x, piece, SIDE, padding=1))
             grads.squares.copy_(_squares(grad, piece, OUT, padding=0))
-            products.baddbmm_(grads().transpose(1, 2), inputs(), beta=int(added))
-            added = True
+            products.baddbmm_(grads().transpose(1, 2), inputs())
     matrix = torch.kron(of_kernel, of_kernel)
     return torch.mm(matrix.t(), products.view(SIDE**2, -1)).view(KERNEL, KERNEL, -1, channels).permute(2, 3, 0, 1)
 
@@ -129,17 +128,17 @@ class _Piece(NamedTuple):
 
 
 def _pieces(x: Tensor, channels: int) -> list[_Piece]:
-    """All of a map (B, C, h, w) that has a square for each 4 x 4 pixels."""
+    """Those of a map (B, C, h, w) that has a square for each 4 x 4 pixels, pieces of one size side by side."""
     batch, rows, columns = len(x), *(-(-size // OUT) for size in x.shape[2:])
-    step = min(rows, max(1, _PIECE // (SIDE**2 * columns * channels)))
-    images = min(batch, max(1, _PIECE // (SIDE**2 * columns * channels * rows)))
+    step = max(1, _PIECE // (SIDE**2 * columns * channels))
+    images = max(1, step // rows)
     pieces = []
     for image in range(0, batch, images):
         for row in range(0, rows, step):
             ends = min(image + images, batch), min(row + step, rows)
             size = ends[0] - image, ends[1] - row, columns
             pieces.append(_Piece(slice(image, ends[0]), slice(row, ends[1]), size))
-    return pieces
+    return sorted(pieces, key=lambda piece: piece.size)
 
 
 def _squares(x: Tensor, piece: _Piece, side: int, padding: int) -> Tensor:
@@ -151,7 +150,8 @@ def _squares(x: Tensor, piece: _Piece, side: int, padding: int) -> Tensor:
 
 def _buffers(count: int, x: Tensor, pieces: list[_Piece], channels: int) -> Tensor:
     """Room for a transformed piece each: all pieces take turns in it, so that it stays in the cache."""
-    return x.new_empty(count, SIDE**2 * math.prod(pieces[0].size) * channels)
+    largest = max((math.prod(piece.size) for piece in pieces), default=0)
+    return x.new_empty(count, SIDE**2 * largest * channels)
 
 
 class _Transform:

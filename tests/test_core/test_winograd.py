@@ -49,6 +49,12 @@ def test_equals_the_convolution_and_its_gradients(
         assert (found - expected).abs().max() <= tolerance * max(1.0, expected.abs().max().item())
 
 
+def test_of_no_pictures() -> None:
+    x, weight = torch.empty(0, 4, 9, 6), torch.randn(5, 4, 3, 3)
+    assert winograd_conv2d(x, winograd_weight(weight)).shape == (0, 5, 9, 6)
+    assert not winograd_weight_gradient(x, x.new_empty(0, 5, 9, 6)).any()
+
+
 @pytest.mark.parametrize('piece', [1, 36 * 5 * 4 * 3, 36 * 5 * 4 * 21])
 def test_in_pieces_it_is_the_same(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large map is transformed a few rows at a time, whose number does not divide the map's; small maps together."""

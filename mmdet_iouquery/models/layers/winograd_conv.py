@@ -24,10 +24,11 @@ _MOST = 6 * 2**20  # numbers of the transformed weights at a time: 24 MiB, as gl
 class WinogradConv2d(nn.Conv2d):
     """torch's ``Conv2d``, with gradients that take less time where wide 3x3 kernels are trained on a CPU.
 
-    Those of stride 1 are computed by minimal filtering, forward and backward (:mod:`mmdet_iouquery.core.winograd`);
-    of those of stride 2, the gradient for the weights is one matrix product. That is in single or double precision,
-    in training mode; everywhere else (prediction, other kernels and devices, autocast, compiled or exported
-    graphs) this is torch's convolution. Rounding differs, by 3e-6 of the largest output in single precision.
+    Those of stride 1 are computed by minimal filtering, forward and backward (:mod:`mmdet_iouquery.core.winograd`),
+    on maps that together have 200 squares of 4 x 4 pixels; of those of stride 2, the gradient for the weights is a
+    matrix product. That is in single or double precision, in training mode; everywhere else (prediction, other
+    kernels and devices, smaller maps, autocast, compiled or exported graphs) this is torch's convolution. Rounding
+    differs, by 3e-6 of the largest output in single precision.
 
     In mmdet's own parts: ``conv_cfg=dict(type='WinogradConv2d')``.
     """
