@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email
+import gc
 import importlib.util
 import json
 import math
@@ -184,6 +185,20 @@ def test_config_names_do_not_lead_out_of_the_folder(tmp_path: Path) -> None:
     for name in ('../secret.py', str(tmp_path / 'secret.py'), '', 'rtdetr'):
         with pytest.raises(InputError, match='no shipped config'):
             config_path(name, root)
+
+
+@pytest.mark.parametrize('collects', [True, False])
+def test_importing_leaves_garbage_collection_as_it_was(collects: bool) -> None:
+    """It rests meanwhile; an import that fails changes nothing either."""
+    before = gc.isenabled()
+    try:
+        (gc.enable if collects else gc.disable)()
+        with pytest.raises(ImportError), mmdet_iouquery._not_collecting_garbage():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() is collects
+    finally:
+        (gc.enable if before else gc.disable)()
 
 
 def test_empty_installation_says_so(tmp_path: Path) -> None:
