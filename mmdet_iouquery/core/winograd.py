@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from fractions import Fraction
 from functools import cache
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -45,16 +44,15 @@ def winograd_conv2d(x: Tensor, products: Tensor, bias: Tensor | None = None) -> 
     rows, columns = -(-height // OUT), -(-width // OUT)
     _, of_input, of_output = _matrices(x.dtype)
     out = x.new_empty(batch, rows, OUT, columns, OUT, more)
-    pieces = _pieces(x, max(channels, more))
-    one, other = _buffers(2, x, pieces, max(channels, more))
-    for size, alike in groupby(pieces, key=lambda piece: piece.size):
-        there = _Transform(of_input, (SIDE, SIDE, *size, channels), one, other)
-        back = _Transform(of_output, (SIDE, SIDE, *size, more), other, one)
-        for piece in alike:
-            there.squares.copy_(_squares(x, piece, SIDE, padding=1))
+    pieces = _pieces(max(channels, more), _squares(x, 1, SIDE), out.permute(2, 4, 0, 1, 3, 5))
+    one, other = _buffers(2, max(channels, more), pieces)
+    for (_, _, *count, _), alike in groupby(pieces, key=lambda piece: piece[0].shape):
+        there = _Transform(of_input, (SIDE, SIDE, *count, channels), one, other)
+        back = _Transform(of_output, (SIDE, SIDE, *count, more), other, one)
+        for squares, found in alike:
+            there.squares.copy_(squares)
             torch.bmm(there(), products, out=back.rows)
             back()
-            found = out[piece.images, piece.rows].permute(2, 4, 0, 1, 3, 5)
             if bias is None:
                 found.copy_(back.result)
             else:
@@ -84,14 +82,14 @@ def winograd_weight_gradient(x: Tensor, grad: Tensor) -> Tensor:
     channels, more = x.shape[1], grad.shape[1]
     of_kernel, of_input, of_output = _matrices(x.dtype)
     products = x.new_zeros(SIDE**2, more, channels)
-    pieces = _pieces(x, max(channels, more))
-    one, other, between = _buffers(3, x, pieces, max(channels, more))
-    for size, alike in groupby(pieces, key=lambda piece: piece.size):
-        inputs = _Transform(of_input, (SIDE, SIDE, *size, channels), one, between)
-        grads = _Transform(of_output.t(), (OUT, OUT, *size, more), other, between)
-        for piece in alike:
-            inputs.squares.copy_(_squares(x, piece, SIDE, padding=1))
-            grads.squares.copy_(_squares(grad, piece, OUT, padding=0))
+    pieces = _pieces(max(channels, more), _squares(x, 1, SIDE), _squares(grad, 0, OUT))
+    one, other, between = _buffers(3, max(channels, more), pieces)
+    for (_, _, *count, _), alike in groupby(pieces, key=lambda piece: piece[0].shape):
+        inputs = _Transform(of_input, (SIDE, SIDE, *count, channels), one, between)
+        grads = _Transform(of_output.t(), (OUT, OUT, *count, more), other, between)
+        for squares, of_squares in alike:
+            inputs.squares.copy_(squares)
+            grads.squares.copy_(of_squares)
             products.baddbmm_(grads().transpose(1, 2), inputs())
     matrix = torch.kron(of_kernel, of_kernel)
     return torch.mm(matrix.t(), products.view(SIDE**2, -1)).view(KERNEL, KERNEL, -1, channels).permute(2, 3, 0, 1)
@@ -118,40 +116,24 @@ def _matrices(dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
     return of_kernel, of_input, of_output
 
 
-class _Piece(NamedTuple):
-    """Some images, or some rows of squares of one."""
-
-    images: slice
-    rows: slice
-    size: tuple[int, int, int]
-    """Of images, and of rows and columns of squares."""
+def _squares(x: Tensor, padding: int, side: int) -> Tensor:
+    """(B, C, h, w) as overlapping squares (side, side, B, r, c, C), one for each 4 x 4 pixels."""
+    rows, columns = (-(-size // OUT) for size in x.shape[2:])
+    return windows(x, rows, columns, side=side, stride=OUT, padding=(padding, padding))
 
 
-def _pieces(x: Tensor, channels: int) -> list[_Piece]:
-    """Those of a map (B, C, h, w) that has a square for each 4 x 4 pixels, pieces of one size side by side."""
-    batch, rows, columns = len(x), *(-(-size // OUT) for size in x.shape[2:])
+def _pieces(channels: int, *several: Tensor) -> list[tuple[Tensor, ...]]:
+    """Tensors (., ., B, r, c, .) side by side in pieces, of some images or of some rows of one."""
+    rows, columns = several[0].shape[3:5]
     step = max(1, _PIECE // (SIDE**2 * columns * channels))
     images = max(1, step // rows)
-    pieces = []
-    for image in range(0, batch, images):
-        for row in range(0, rows, step):
-            ends = min(image + images, batch), min(row + step, rows)
-            size = ends[0] - image, ends[1] - row, columns
-            pieces.append(_Piece(slice(image, ends[0]), slice(row, ends[1]), size))
-    return sorted(pieces, key=lambda piece: piece.size)
+    return list(zip(*([piece for some in x.split(images, 2) for piece in some.split(step, 3)] for x in several)))
 
 
-def _squares(x: Tensor, piece: _Piece, side: int, padding: int) -> Tensor:
-    """Of a piece of a map (B, C, h, w), overlapping squares (side, side, b, r, c, C), zero outside of the map."""
-    start, stop = (OUT * row - padding for row in (piece.rows.start, piece.rows.stop))
-    part = x[piece.images, :, max(start, 0) : stop - OUT + side]
-    return windows(part, *piece.size[1:], side=side, stride=OUT, padding=(max(-start, 0), padding))
-
-
-def _buffers(count: int, x: Tensor, pieces: list[_Piece], channels: int) -> Tensor:
+def _buffers(count: int, channels: int, pieces: list[tuple[Tensor, ...]]) -> Tensor:
     """Room for a transformed piece each: all pieces take turns in it, so that it stays in the cache."""
-    largest = max((math.prod(piece.size) for piece in pieces), default=0)
-    return x.new_empty(count, SIDE**2 * largest * channels)
+    first = pieces[0][0]
+    return first.new_empty(count, SIDE**2 * math.prod(first.shape[2:5]) * channels)
 
 
 class _Transform:
