@@ -66,6 +66,7 @@ def test_silu_of_one_and_of_a_sum(size: tuple[int, int]) -> None:
         )
 
 
+@pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize('size', SIZES)
 @pytest.mark.parametrize(
     ('kind', 'channels', 'stride'), [(nn.Conv2d, 6, 2), (WinogradConv2d, 128, 1), (WinogradConv2d, 64, 2)]

@@ -94,6 +94,7 @@ def their_name(name: str, num_layers: int) -> str:
     return f'loss/{LOSSES[term]}' + (f'_aux_{layer}' if prefix else '')
 
 
+@pytest.mark.usefixtures('filtered_small_maps')
 def test_training(case: tuple[str, nn.Module]) -> None:
     name, model = case
     reference = golden(name)

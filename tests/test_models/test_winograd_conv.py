@@ -14,12 +14,6 @@ from mmdet_iouquery.models.layers import WinogradConv2d, can_winograd, winograd_
 PLAIN = {'in_channels': 128, 'out_channels': 128, 'kernel_size': 3, 'padding': 1}
 
 
-@pytest.fixture
-def small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maps of any size are filtered."""
-    monkeypatch.setattr(winograd_conv, '_FEWEST', 1)
-
-
 @pytest.mark.parametrize(
     ('changes', 'filtered', 'faster'),
     [
@@ -52,7 +46,7 @@ def test_enough_squares_to_transform_the_weights_for(shape: tuple[int, int, int]
     assert winograd_conv.trains_faster(nn.Conv2d(**PLAIN, stride=2), x)
 
 
-@pytest.mark.usefixtures('small_maps')
+@pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize('in_parts', [False, True])
 @pytest.mark.parametrize('stride', [1, 2])
 @pytest.mark.parametrize('bias', [True, False])
@@ -75,7 +69,7 @@ def test_output_and_gradients_are_torchs(
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.usefixtures('small_maps')
+@pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize('stride', [1, 2])
 def test_only_the_gradients_asked_for(stride: int) -> None:
     """A frozen convolution between trained ones, and the first one of a network."""
@@ -89,7 +83,7 @@ def test_only_the_gradients_asked_for(stride: int) -> None:
     assert conv.weight.grad is None and x.grad is not None
 
 
-@pytest.mark.usefixtures('small_maps')
+@pytest.mark.usefixtures('filtered_small_maps')
 def test_elsewhere_it_is_torchs_own() -> None:
     """In prediction, in half precision, under autocast and in exported graphs: bit for bit."""
     ours, x = WinogradConv2d(**PLAIN), torch.randn(1, 128, 6, 6)

@@ -41,7 +41,7 @@ class ConvNormAct(nn.Sequential):
         super().__init__(parts)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """One map (B, C, h, w), or, where it :meth:`takes_apart`, several that would have to be joined."""
+        """A map (B, C, h, w) to (B, D, h', w'); of maps that it :meth:`takes_apart`, all that would be joined."""
         y, norm = self.convolve(*maps)
         act = self[2] if len(self) == 3 else None
         if type(act) is nn.SiLU and can_fuse(norm, y):

@@ -63,7 +63,7 @@ def can_winograd(conv: nn.Conv2d) -> bool:
 
 
 def trains_faster(conv: nn.Conv2d, x: Tensor) -> bool:
-    """Whether there are gradients of ours that are faster than torch's on CPUs."""
+    """Whether gradients of ours are faster than torch's on CPUs, for inputs of the size of ``x``."""
     strided = _is_plain_3x3(conv) and conv.stride == (2, 2) and min(conv.in_channels, conv.out_channels) >= 64
     squares = len(x) * math.prod(-(-side // OUT) for side in x.shape[-2:])
     return strided or (can_winograd(conv) and squares >= _FEWEST)

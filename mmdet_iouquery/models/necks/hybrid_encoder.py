@@ -142,12 +142,11 @@ class Fusion(nn.Module):
         if hidden != out_channels:
             self.conv3 = ConvNormAct(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
 
-    def forward(self, coarse: Tensor, fine: Tensor) -> Tensor:
-        """Two maps, side by side along the channels; ``coarse`` is enlarged to the size of ``fine``, (B, D, h, w)."""
-        parts = (self.conv1, self.conv2)
-        maps: tuple[Tensor, ...] = coarse, fine
-        if not all(isinstance(part, ConvNormAct) and part.takes_apart(fine) for part in parts):
-            maps = (torch.cat([keeping_layout(enlarged(x, fine)) for x in maps], dim=1),)
+    def forward(self, *maps: Tensor) -> Tensor:
+        """Maps side by side along the channels, all enlarged to the last one's size, to (B, out_channels, h, w)."""
+        parts, last = (self.conv1, self.conv2), maps[-1]
+        if not all(isinstance(part, ConvNormAct) and part.takes_apart(last) for part in parts):
+            maps = (torch.cat([keeping_layout(enlarged(x, last)) for x in maps], dim=1),)
         one, other = (part(*maps) for part in parts)
         return self.conv3(within_range(self.bottlenecks(one) + other))
 
