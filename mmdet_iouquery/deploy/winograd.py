@@ -24,7 +24,7 @@ class PreparedWinogradConv2d(nn.Module):
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         products = winograd_weight(conv.weight.detach().double()).to(conv.weight.dtype)
-        self.register_buffer('products', products.contiguous(), persistent=False)
+        self.register_buffer('products', products, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, D, h, w), channels last."""

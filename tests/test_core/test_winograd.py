@@ -10,26 +10,30 @@ import torch
 import torch.nn.functional as F
 
 from mmdet_iouquery.core import winograd
-from mmdet_iouquery.core.winograd import transforms, winograd_conv2d, winograd_weight, winograd_weight_gradient
+from mmdet_iouquery.core.winograd import transforms, winograd_conv2d, winograd_gradients, winograd_weight
 
 
-def test_minimal_filtering_is_exact_in_rational_numbers() -> None:
-    of_kernel, of_input, of_output = transforms()
+@pytest.mark.parametrize('side', [2, 4])
+def test_minimal_filtering_is_exact_in_rational_numbers(side: int) -> None:
+    of_weight, of_input, of_output = transforms(side)
     draw = random.Random(0)
     for _ in range(20):
-        weights, inputs = ([Fraction(draw.randint(-9, 9), draw.randint(1, 9)) for _ in range(n)] for n in (3, 6))
-        of_weights = [sum(a * b for a, b in zip(row, weights)) for row in of_kernel]
-        of_inputs = [sum(a * b for a, b in zip(row, inputs)) for row in of_input]
+        weights, inputs = ([Fraction(draw.randint(-9, 9), draw.randint(1, 9)) for _ in range(n)] for n in (3, side + 2))
+        of_weights, of_inputs = (
+            [sum(a * b for a, b in zip(row, numbers)) for row in matrix]
+            for matrix, numbers in ((of_weight, weights), (of_input, inputs))
+        )
         products = [a * b for a, b in zip(of_weights, of_inputs)]
         found = [sum(a * b for a, b in zip(row, products)) for row in of_output]
-        assert found == [sum(weights[k] * inputs[i + k] for k in range(3)) for i in range(4)]
+        assert found == [sum(weights[k] * inputs[i + k] for k in range(3)) for i in range(side)]
 
 
+@pytest.mark.parametrize('side', [2, 4])
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 @pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize('size', [(8, 8), (5, 7), (1, 1), (2, 13)])
 def test_equals_the_convolution_and_its_gradients(
-    size: tuple[int, int], layout: torch.memory_format, dtype: torch.dtype, tolerance: float
+    size: tuple[int, int], layout: torch.memory_format, dtype: torch.dtype, tolerance: float, side: int
 ) -> None:
     """In double precision to the last digits; in single, the transforms lose a digit at most."""
     x, weight, bias = torch.randn(2, 6, *size).double(), torch.randn(5, 6, 3, 3).double(), torch.randn(5).double()
@@ -39,12 +43,9 @@ def test_equals_the_convolution_and_its_gradients(
     of_input, of_weight = torch.autograd.grad(y, (x, weight), grad)
 
     x, grad = (part.detach().to(dtype).contiguous(memory_format=layout) for part in (x, grad))
-    weight, bias = weight.detach().to(dtype), bias.to(dtype)
-    for found, expected in (
-        (winograd_conv2d(x, winograd_weight(weight), bias), y),
-        (winograd_conv2d(grad, winograd_weight(weight, backward=True)), of_input),
-        (winograd_weight_gradient(x, grad), of_weight),
-    ):
+    values, bias = winograd_weight(weight.detach().to(dtype), side), bias.to(dtype)
+    ours = winograd_conv2d(x, values, bias), *winograd_gradients(x, values, grad)
+    for found, expected in zip(ours, (y, of_input, of_weight)):
         assert found.dtype == dtype
         assert (found - expected).abs().max() <= tolerance * max(1.0, expected.abs().max().item())
 
@@ -52,15 +53,29 @@ def test_equals_the_convolution_and_its_gradients(
 def test_of_no_pictures() -> None:
     x, weight = torch.empty(0, 4, 9, 6), torch.randn(5, 4, 3, 3)
     assert winograd_conv2d(x, winograd_weight(weight)).shape == (0, 5, 9, 6)
-    assert not winograd_weight_gradient(x, x.new_empty(0, 5, 9, 6)).any()
+    of_input, of_weight = winograd_gradients(x, winograd_weight(weight), x.new_empty(0, 5, 9, 6))
+    assert of_input.shape == x.shape and of_weight.shape == weight.shape and not of_weight.any()
 
 
-@pytest.mark.parametrize('piece', [1, 36 * 5 * 4 * 3, 36 * 5 * 4 * 21])
-def test_in_pieces_it_is_the_same(piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_gradients_asked_for() -> None:
+    x, values, grad = torch.randn(1, 3, 9, 6), winograd_weight(torch.randn(5, 3, 3, 3)), torch.randn(1, 5, 9, 6)
+    of_input, of_weight = winograd_gradients(x, values, grad)
+    for asked in ((True, False), (False, True), (False, False)):
+        for found, expected, wanted in zip(winograd_gradients(x, values, grad, *asked), (of_input, of_weight), asked):
+            assert found is None if not wanted else torch.equal(found, expected)
+
+
+@pytest.mark.parametrize('side', [2, 4])
+@pytest.mark.parametrize('piece', [1, 3 * 5, 21 * 5])
+def test_in_pieces_it_is_the_same(piece: int, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """A large map is transformed a few rows at a time, whose number does not divide the map's; small maps together."""
-    x, weight, grad = torch.randn(3, 4, 37, 18), torch.randn(4, 4, 3, 3), torch.randn(3, 4, 37, 18)
-    whole = winograd_conv2d(x, winograd_weight(weight)), winograd_weight_gradient(x, grad)
+    x, values, grad = (
+        torch.randn(3, 4, 37, 18),
+        winograd_weight(torch.randn(5, 4, 3, 3), side),
+        torch.randn(3, 5, 37, 18),
+    )
+    whole = winograd_conv2d(x, values), *winograd_gradients(x, values, grad)
     monkeypatch.setattr(winograd, '_PIECE', piece)
-    in_pieces = winograd_conv2d(x, winograd_weight(weight)), winograd_weight_gradient(x, grad)
+    in_pieces = winograd_conv2d(x, values), *winograd_gradients(x, values, grad)
     for one, other in zip(in_pieces, whole):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())

@@ -9,6 +9,7 @@ import torch
 from mmcv.cnn import build_conv_layer
 from torch import Tensor, nn
 
+from mmdet_iouquery.core import winograd as core
 from mmdet_iouquery.models.layers import WinogradConv2d, can_winograd, winograd_conv
 
 PLAIN = {'in_channels': 128, 'out_channels': 128, 'kernel_size': 3, 'padding': 1}
@@ -28,7 +29,8 @@ PLAIN = {'in_channels': 128, 'out_channels': 128, 'kernel_size': 3, 'padding': 1
         ({'groups': 2}, False, False),
         ({'padding_mode': 'reflect'}, False, False),
         ({'kernel_size': 1, 'padding': 0}, False, False),
-        ({'out_channels': 64}, False, False),
+        ({'out_channels': 64}, True, True),
+        ({'out_channels': 32}, False, False),
     ],
 )
 def test_which_convolutions(changes: dict, filtered: bool, faster: bool) -> None:
@@ -37,22 +39,50 @@ def test_which_convolutions(changes: dict, filtered: bool, faster: bool) -> None
     assert winograd_conv.trains_faster(conv, torch.empty(2, 128, 40, 37)) is faster
 
 
-@pytest.mark.parametrize(('shape', 'faster'), [((2, 40, 40), True), ((2, 40, 36), False), ((8, 17, 20), True)])
-def test_enough_squares_to_transform_the_weights_for(shape: tuple[int, int, int], faster: bool) -> None:
-    """Of 4 x 4 pixels, begun ones too: 200, 180 and 200 in a batch; a strided convolution transforms nothing."""
+@pytest.mark.parametrize(
+    ('channels', 'shape', 'side'),
+    [
+        (64, (2, 40, 40), 4),
+        (64, (8, 17, 20), 4),
+        (64, (2, 40, 36), 0),
+        (255, (2, 40, 36), 0),
+        (256, (2, 40, 36), 2),
+        (512, (2, 20, 20), 2),
+        (512, (8, 9, 10), 2),
+        (512, (2, 20, 18), 0),
+    ],
+)
+def test_enough_squares_to_transform_the_weights_for(channels: int, shape: tuple[int, int, int], side: int) -> None:
+    """200 in a batch, begun ones too: of 4 x 4 pixels, or of 2 x 2 for many channels."""
     batch, *size = shape
-    x = torch.empty(batch, 128, *size)
-    assert winograd_conv.trains_faster(nn.Conv2d(**PLAIN), x) is faster
-    assert winograd_conv.trains_faster(nn.Conv2d(**PLAIN, stride=2), x)
+    x = torch.empty(batch, channels, *size)
+    assert winograd_conv.trains_faster(nn.Conv2d(channels, 600, 3, padding=1), x) is (side > 0)
+    assert winograd_conv.trains_faster(nn.Conv2d(channels, 600, 3, 2, padding=1), x)  # which transforms nothing
+
+
+def test_squares_of_2_for_many_channels_on_small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """16 numbers for each of a kernel instead of 36."""
+    sizes = []
+
+    def winograd_conv2d(x: Tensor, values: Tensor) -> Tensor:
+        sizes.append(len(values))
+        return core.winograd_conv2d(x, values)
+
+    monkeypatch.setattr(winograd_conv, 'winograd_conv2d', winograd_conv2d)
+    conv = WinogradConv2d(256, 256, 3, padding=1)
+    for side in (57, 56, 28):
+        conv(torch.randn(1, 256, side, side))
+    assert sizes == [36, 16]  # torch's convolution for the last
 
 
 @pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize('in_parts', [False, True])
-@pytest.mark.parametrize('stride', [1, 2])
+@pytest.mark.parametrize(('stride', 'side'), [(1, 4), (1, 2), (2, 4)])
 @pytest.mark.parametrize('bias', [True, False])
 def test_output_and_gradients_are_torchs(
-    stride: int, bias: bool, in_parts: bool, monkeypatch: pytest.MonkeyPatch
+    stride: int, side: int, bias: bool, in_parts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(winograd_conv, '_NARROWEST', {side: 64})
     if in_parts:  # 50 channels at a time
         monkeypatch.setattr(winograd_conv, '_MOST', 36 * 128 * 50)
     ours = WinogradConv2d(128, 130, 3, stride=stride, padding=1, bias=bias).double()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import reduce
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from torch.autograd.function import once_differentiable
 
 from ...core.precision import autocasts_on_cpu
 from ...core.windows import windows
-from ...core.winograd import OUT, SIDE, winograd_conv2d, winograd_weight, winograd_weight_gradient
+from ...core.winograd import winograd_conv2d, winograd_gradients, winograd_weight
 
-_FEWEST = 200  # squares of pixels in a batch: with fewer, transforming the weights takes longer than it saves
+_NARROWEST = {4: 64, 2: 256}  # channels on both sides, by the side of squares: with fewer, products are too small
+_FEWEST = 200  # squares in a batch: with fewer, transforming the weights takes longer than it saves
 _PIECE = 2**20  # numbers of windows at a time: they stay in the cache
 _MOST = 6 * 2**20  # numbers of the transformed weights at a time: 24 MiB, as glibc maps 32 MiB and more anew each time
 
@@ -25,10 +27,10 @@ class WinogradConv2d(nn.Conv2d):
     """torch's ``Conv2d``, with gradients that take less time where wide 3x3 kernels are trained on a CPU.
 
     Those of stride 1 are computed by minimal filtering, forward and backward (:mod:`mmdet_iouquery.core.winograd`),
-    on maps that together have 200 squares of 4 x 4 pixels; of those of stride 2, the gradient for the weights is a
-    matrix product. That is in single or double precision, in training mode; everywhere else (prediction, other
-    kernels and devices, smaller maps, autocast, compiled or exported graphs) this is torch's convolution. Rounding
-    differs, by 3e-6 of the largest output in single precision.
+    from 64 channels on: on maps that together have 200 squares of 4 x 4 pixels, or with 256 channels 200 of 2 x 2. Of
+    those of stride 2, the gradient for the weights is a matrix product. That is in single or double precision, in
+    training mode; everywhere else (prediction, other kernels and devices, smaller maps, autocast, compiled or exported
+    graphs) this is torch's convolution. Rounding differs, by 3e-6 of the largest output in single precision.
 
     In mmdet's own parts: ``conv_cfg=dict(type='WinogradConv2d')``.
     """
@@ -59,14 +61,27 @@ def _is_plain_3x3(conv: nn.Conv2d) -> bool:
 
 def can_winograd(conv: nn.Conv2d) -> bool:
     """Whether minimal filtering computes the same, and is faster: enough channels for matrix products to pay."""
-    return _is_plain_3x3(conv) and conv.stride == (1, 1) and min(conv.in_channels, conv.out_channels) >= 128
+    return _is_plain_3x3(conv) and conv.stride == (1, 1) and _channels(conv) >= min(_NARROWEST.values())
 
 
 def trains_faster(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether gradients of ours are faster than torch's on CPUs, for inputs of the size of ``x``."""
-    strided = _is_plain_3x3(conv) and conv.stride == (2, 2) and min(conv.in_channels, conv.out_channels) >= 64
-    squares = len(x) * math.prod(-(-side // OUT) for side in x.shape[-2:])
-    return strided or (can_winograd(conv) and squares >= _FEWEST)
+    if _is_plain_3x3(conv) and conv.stride == (2, 2):
+        return _channels(conv) >= 64
+    return can_winograd(conv) and _side(x, _channels(conv)) > 0
+
+
+def _channels(conv: nn.Conv2d) -> int:
+    return min(conv.in_channels, conv.out_channels)
+
+
+def _side(x: Tensor, channels: int) -> int:
+    """That of the largest squares that pay, or 0."""
+    for side, narrowest in _NARROWEST.items():
+        squares = len(x) * math.prod(-(-pixels // side) for pixels in x.shape[-2:])
+        if channels >= narrowest and squares >= _FEWEST:
+            return side
+    return 0
 
 
 class _Trained(torch.autograd.Function):
@@ -94,32 +109,42 @@ def trained_output(x: Tensor, weight: Tensor, stride: int) -> Tensor:
     """
     if stride != 1:
         return F.conv2d(x, weight, None, stride, padding=1)
-    parts = weight.split(_width(weight.shape[1]))
-    return _joined([winograd_conv2d(x, winograd_weight(part)) for part in parts], dim=1)
+    side = _side(x, min(weight.shape[:2]))
+    return _joined([winograd_conv2d(x, winograd_weight(part, side)) for part in _parts(weight, side)], dim=1)
 
 
 def trained_gradients(
     x: Tensor, weight: Tensor, grad: Tensor, stride: int, of_input: bool = True, of_weight: bool = True
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of :func:`trained_output` for input and weights, where asked for."""
+    if stride == 1:
+        return _filtered_gradients(x, weight, grad, of_input, of_weight)
     inputs = weights = None
-    if of_input and stride == 1:
-        parts = weight.split(_width(weight.shape[0]), dim=1)
-        inputs = _joined([winograd_conv2d(grad, winograd_weight(part, backward=True)) for part in parts], dim=1)
-    elif of_input:
+    if of_input:
         layout = [stride] * 2, [1, 1], [1, 1], False, [0, 0], 1
         inputs = torch.ops.aten.convolution_backward(grad, x, weight, None, *layout, [True, False, False])[0]
-    if of_weight and stride == 1:
-        parts = grad.split(_width(weight.shape[1]), dim=1)
-        weights = _joined([winograd_weight_gradient(x, part) for part in parts], dim=0)
-    elif of_weight:
+    if of_weight:
         weights = _weight_gradient(x, grad, stride)
     return inputs, weights
 
 
-def _width(others: int) -> int:
-    """How many channels to compute at a time, of as many others."""
-    return max(1, _MOST // (SIDE**2 * others))
+def _filtered_gradients(
+    x: Tensor, weight: Tensor, grad: Tensor, of_input: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    side = _side(x, min(weight.shape[:2]))
+    parts = _parts(weight, side)
+    of_parts = grad.split([len(part) for part in parts], dim=1)
+    found = [
+        winograd_gradients(x, winograd_weight(part, side), of_part, of_input, of_weight)
+        for part, of_part in zip(parts, of_parts)
+    ]
+    inputs, weights = ([part for part in several if part is not None] for several in zip(*found))
+    return reduce(torch.add, inputs) if of_input else None, _joined(weights, dim=0) if of_weight else None
+
+
+def _parts(weight: Tensor, side: int) -> tuple[Tensor, ...]:
+    """Some of the kernels (D, C, 3, 3) at a time."""
+    return weight.split(max(1, _MOST // ((side + 2) ** 2 * weight.shape[1])))
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:

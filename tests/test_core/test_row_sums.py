@@ -1,0 +1,31 @@
+"""Sums of table rows are products with the sparse matrix."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from scipy import sparse
+
+from mmdet_iouquery.core.row_sums import RowSums
+
+
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-14), (torch.float32, 1e-5)])
+@pytest.mark.parametrize('width', [1, 7, 640])
+def test_equals_the_product(width: int, dtype: torch.dtype, tolerance: float) -> None:
+    """Of a matrix with empty rows and columns, on a table and on a part of one."""
+    dense = torch.randn(23, 31).double() * (torch.rand(23, 31) < 0.2)
+    dense[[0, 9, 22]] = 0
+    dense[:, 5] = 0
+    table = torch.randn(40, width, dtype=dtype)
+    sums = RowSums(sparse.csr_matrix(dense.numpy()), dtype)
+    for some in (table[:31], table[9:]):
+        found = sums(some)
+        assert found.dtype == dtype and not found[[0, 9, 22]].any()
+        torch.testing.assert_close(found.double(), dense @ some.double(), rtol=0, atol=tolerance * 10)
+
+
+def test_rows_without_an_entry_are_not_read() -> None:
+    """So what has no part in a sum may be anything."""
+    table = torch.tensor([[1.0], [float('nan')], [3.0]])
+    sums = RowSums(sparse.csr_matrix([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), torch.float32)
+    assert sums(table).tolist() == [[5.0], [0.0]]
