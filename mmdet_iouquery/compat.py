@@ -2,7 +2,7 @@
 
 Four subjects: which packages are installed and whether they fit (:func:`diagnose`), mmcv without compiled operators
 (:func:`install_ops_stand_in`), training checkpoints under torch >= 2.6 (:func:`allow_own_checkpoints`), and oneDNN's
-convolutions (:func:`packs_convolutions`).
+layers with packed weights (:func:`packs_weights`).
 """
 
 from __future__ import annotations
@@ -350,17 +350,17 @@ def _history_statistic(owner: object, name: str) -> object:
     return getattr(HistoryBuffer, name)
 
 
-# --- oneDNN's convolutions --------------------------------------------------------------------------------------------
+# --- oneDNN's layers --------------------------------------------------------------------------------------------------
 
 PACKED_ACTIVATIONS = {None: 'none', 'relu': 'relu', 'silu': 'swish'}
 """Of :func:`run_packed_convolution`, by their names in torch."""
 
 
 @cache
-def packs_convolutions(dtype: Any) -> bool:
-    """Whether torch offers oneDNN's convolutions with packed weights, as its compiler uses them, for a type of numbers.
+def packs_weights(dtype: Any) -> bool:
+    """Whether torch offers oneDNN's layers with packed weights, as its compiler uses them, for a type of numbers.
 
-    They are no public interface, so they are tried once, on a small convolution whose result is known.
+    They are no public interface, so they are tried once, on small layers whose results are known.
     """
     import torch
 
@@ -371,9 +371,12 @@ def packs_convolutions(dtype: Any) -> bool:
     try:
         packed = pack_convolution(weight, *layout, x.shape)
         y = run_packed_convolution(x, packed, None, *layout, 'relu')
+        rows, matrix, bias = (torch.ones(shape, dtype=dtype) for shape in ((5, 16), (32, 16), 32))
+        rows = run_packed_linear(rows, pack_linear(matrix, len(rows)), bias)
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return False
-    return y.shape == (1, 32, 5, 5) and bool((y[..., 1:4, 1:4] == 16 * 9).all())
+    convolves = y.shape == (1, 32, 5, 5) and bool((y[..., 1:4, 1:4] == 16 * 9).all())
+    return convolves and rows.shape == (5, 32) and bool((rows == 17).all())
 
 
 def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, groups: int, input_shape: Any) -> Any:
@@ -394,3 +397,17 @@ def run_packed_convolution(
     return torch.ops.mkldnn._convolution_pointwise(
         x, packed, bias, [*padding], [*stride], [*dilation], groups, activation, [], ''
     )
+
+
+def pack_linear(weight: Any, rows: int) -> Any:
+    """A linear layer's weights as oneDNN wants them for a number of rows: a tensor that only it can read."""
+    import torch
+
+    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
+
+
+def run_packed_linear(rows: Any, packed: Any, bias: Any) -> Any:
+    """A linear layer on rows (N, C), by packed weights."""
+    import torch
+
+    return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, 'none', [], '')

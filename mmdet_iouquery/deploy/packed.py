@@ -1,11 +1,11 @@
-"""Convolutions whose weights lie as the CPU's library wants them."""
+"""Layers whose weights lie as the CPU's library wants them."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..compat import PACKED_ACTIVATIONS, pack_convolution, run_packed_convolution
+from ..compat import PACKED_ACTIVATIONS, pack_convolution, pack_linear, run_packed_convolution, run_packed_linear
 from ..core import TableCache
 from ..core.recording import is_recorded
 
@@ -38,6 +38,28 @@ class PackedConv2d(nn.Module):
             return y if self.activation is None else getattr(F, self.activation)(y)
         weight = self._packed((x.shape, x.dtype), lambda: pack_convolution(self.weight, *layout, x.shape))
         return run_packed_convolution(x, weight, self.bias, *layout, PACKED_ACTIVATIONS[self.activation])
+
+
+class PackedLinear(nn.Module):
+    """What a :class:`torch.nn.Linear` computes, by oneDNN, with weights laid out once for each number of rows.
+
+    Args:
+        linear: the layer.
+    """
+
+    def __init__(self, linear: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = linear.weight, linear.bias
+        self._packed = TableCache(size=4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., C) to (..., D)."""
+        here = x.device.type == 'cpu' and x.dtype == self.weight.dtype and x.numel() > 0
+        if not here or is_recorded(x, self.weight):
+            return F.linear(x, self.weight, self.bias)
+        rows = x.reshape(-1, x.shape[-1])
+        weight = self._packed(len(rows), lambda: pack_linear(self.weight, len(rows)))
+        return run_packed_linear(rows, weight, self.bias).view(*x.shape[:-1], -1)
 
 
 def can_pack(conv: nn.Conv2d) -> bool:

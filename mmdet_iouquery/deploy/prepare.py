@@ -8,12 +8,12 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
-from ..compat import packs_convolutions
+from ..compat import packs_weights
 from ..errors import InputError
 from ..models.dense_heads import RTDETRHead
 from ..models.layers import WinogradConv2d, can_winograd
 from ..models.necks.hybrid_encoder import RepVGGBlock
-from .packed import PackedConv2d, activation_of, can_pack
+from .packed import PackedConv2d, PackedLinear, activation_of, can_pack
 from .winograd import PreparedWinogradConv2d
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -25,8 +25,9 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     Batch norms are fused into the convolutions before them, RepVGG blocks merged into one convolution each, and weights
     laid out channels last where that is the faster layout (on CPUs, and in half precision). On CPUs, wide 3x3
     convolutions in single precision are computed by fewer multiplications (:mod:`.winograd`), for which the copy takes
-    five times the memory of their weights, and others have their weights packed once (:mod:`.packed`). Tables of
-    anchors and positions, and fused attention, need no preparing: models of this package have them always.
+    five times the memory of their weights; other convolutions, and linear layers, have their weights packed once
+    (:mod:`.packed`). Tables of anchors and positions, and fused attention, need no preparing: models of this package
+    have them always.
 
     Predictions equal those of ``model.eval()`` up to rounding: logits and boxes to 1e-4 in single precision. The copy
     is for prediction alone: it cannot be trained, and its weights are no checkpoint of ``model``.
@@ -49,7 +50,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     if parameter.device.type == 'cpu' or parameter.dtype in HALVES:
         prepared.to(memory_format=torch.channels_last)
     if parameter.device.type == 'cpu':
-        _replace_convolutions(prepared)
+        _replace_layers(prepared)
     return prepared
 
 
@@ -79,8 +80,8 @@ def _merge_repvgg(module: nn.Module) -> None:
             _merge_repvgg(child)
 
 
-def _replace_convolutions(module: nn.Module) -> None:
-    """Put faster ones in the place of convolutions on the CPU."""
+def _replace_layers(module: nn.Module) -> None:
+    """Put faster ones in the place of convolutions and linear layers on the CPU."""
     last: str | None = None  # the convolution that an activation follows at once, in a Sequential
     for name, child in module.named_children():
         # subclasses that are not ours compute something else
@@ -88,19 +89,23 @@ def _replace_convolutions(module: nn.Module) -> None:
             conv = _faster(child)
             setattr(module, name, conv)
             last = name if isinstance(conv, PackedConv2d) and isinstance(module, nn.Sequential) else None
+        elif type(child) is nn.Linear and _packs(child):
+            setattr(module, name, PackedLinear(child))
+            last = None
         elif last is not None and activation_of(child):
             getattr(module, last).activation = activation_of(child)
             setattr(module, name, nn.Identity())
             last = None
         elif not isinstance(child, nn.Identity):
             last = None
-            _replace_convolutions(child)
+            _replace_layers(child)
 
 
 def _faster(conv: nn.Conv2d) -> nn.Module:
-    dtype = conv.weight.dtype
-    if dtype == torch.float32 and can_winograd(conv):
+    if conv.weight.dtype == torch.float32 and can_winograd(conv):
         return PreparedWinogradConv2d(conv)
-    if dtype != torch.float16 and packs_convolutions(dtype) and can_pack(conv):
-        return PackedConv2d(conv)
-    return conv
+    return PackedConv2d(conv) if _packs(conv) and can_pack(conv) else conv
+
+
+def _packs(layer: nn.Conv2d | nn.Linear) -> bool:
+    return layer.weight.dtype != torch.float16 and packs_weights(layer.weight.dtype)

@@ -1,4 +1,4 @@
-"""Faster convolutions compute what torch's do."""
+"""Faster convolutions and linear layers compute what torch's do."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdet_iouquery import compat
-from mmdet_iouquery.deploy.packed import PackedConv2d, can_pack
+from mmdet_iouquery.deploy.packed import PackedConv2d, PackedLinear, can_pack
 from mmdet_iouquery.deploy.prepare import prepare_for_inference
 from mmdet_iouquery.deploy.winograd import PreparedWinogradConv2d
 from mmdet_iouquery.models.layers import WinogradConv2d
@@ -37,7 +37,7 @@ def test_winograd_equals_the_convolution(size: tuple[int, int], bias: bool) -> N
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize('activation', [None, 'relu', 'silu'])
 def test_packed_equals_convolution_and_activation(activation: str | None, dtype: torch.dtype) -> None:
-    if not compat.packs_convolutions(dtype):
+    if not compat.packs_weights(dtype):
         pytest.skip(f'this torch has no packed convolutions in {dtype}')
     conv = nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=2).to(dtype)
     packed = PackedConv2d(conv, activation)
@@ -52,9 +52,37 @@ def test_packed_equals_convolution_and_activation(activation: str | None, dtype:
     assert not can_pack(nn.Conv2d(1, 1, 3, padding='same'))
 
 
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('width', [1, 4, 80, 256])
+def test_packed_equals_linear(width: int, bias: bool, dtype: torch.dtype) -> None:
+    """For any number of rows, laid out in any way, and none."""
+    if not compat.packs_weights(dtype):
+        pytest.skip(f'this torch has no packed linear layers in {dtype}')
+    linear = nn.Linear(24, width, bias=bias).to(dtype)
+    packed = PackedLinear(linear)
+    with torch.no_grad():
+        for x in (
+            torch.randn(2, 9, 24),
+            torch.randn(24, 50).t(),
+            torch.randn(24),
+            torch.randn(2, 9, 24),
+            torch.empty(0, 24),
+        ):
+            expected = F.linear(x.to(dtype).double(), linear.weight.double(), linear.bias.double() if bias else None)
+            found = packed(x.to(dtype))
+            assert found.dtype == dtype
+            torch.testing.assert_close(found.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+        x = torch.randn(9, 24, dtype=dtype)
+        torch.testing.assert_close(copy.deepcopy(packed)(x), packed(x))
+        other = torch.bfloat16 if dtype == torch.float32 else torch.float32
+        with torch.autocast('cpu', torch.bfloat16):  # where inputs of another type may come
+            assert packed(torch.randn(3, 24, dtype=other)).dtype == torch.bfloat16
+
+
 def test_activations_are_taken_over_where_they_follow_at_once() -> None:
     """By a convolution that can, in a Sequential; the result is the same either way."""
-    if not compat.packs_convolutions(torch.float32):
+    if not compat.packs_weights(torch.float32):
         pytest.skip('this torch has no packed convolutions')
     model = nn.Sequential(
         nn.Conv2d(3, 8, 3, stride=2, padding=1),
@@ -79,27 +107,33 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
     assert prepared[0].activation == 'silu' and prepared[3].activation is None
 
 
-def test_without_packed_convolutions_torchs_own_stay(monkeypatch: pytest.MonkeyPatch) -> None:
-    compat.packs_convolutions.cache_clear()
+def test_without_packed_weights_torchs_own_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    compat.packs_weights.cache_clear()
     monkeypatch.setattr(compat, 'pack_convolution', lambda *_: torch.ops.mkldnn.there_is_no_such_operator())
-    assert not compat.packs_convolutions(torch.float32)
-    prepared = prepare_for_inference(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU()))
-    assert [type(part) for part in prepared] == [nn.Conv2d, nn.ReLU]
-    compat.packs_convolutions.cache_clear()
+    assert not compat.packs_weights(torch.float32)
+    prepared = prepare_for_inference(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 8)))
+    assert [type(part) for part in prepared] == [nn.Conv2d, nn.ReLU, nn.Linear]
+    compat.packs_weights.cache_clear()
 
 
-def test_subclasses_of_convolutions_are_left_alone() -> None:
+def test_subclasses_are_left_alone() -> None:
     class Doubled(nn.Conv2d):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(x)
 
-    prepared = prepare_for_inference(nn.Sequential(Doubled(128, 128, 3, padding=1)))
-    assert type(prepared[0]) is Doubled
+    class Halved(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) / 2
+
+    prepared = prepare_for_inference(nn.Sequential(Doubled(128, 128, 3, padding=1), Halved(8, 8)))
+    assert [type(part) for part in prepared] == [Doubled, Halved]
 
 
 def test_gradients_for_the_pictures_are_torchs_own() -> None:
     """As for a map of what a detection depends on: the weights ask for none, the picture does."""
-    model = nn.Sequential(nn.Conv2d(3, 128, 1), nn.SiLU(), nn.Conv2d(128, 128, 3, padding=1)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 128, 1), nn.SiLU(), nn.Conv2d(128, 128, 3, padding=1), nn.Flatten(2), nn.Linear(36, 5)
+    ).eval()
     x = torch.randn(1, 3, 6, 6, requires_grad=True)
     ours, expected = (torch.autograd.grad(one(x).square().sum(), x)[0] for one in (prepare_for_inference(model), model))
     torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
