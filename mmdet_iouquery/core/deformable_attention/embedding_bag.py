@@ -15,8 +15,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_PIECE = 8192  # rows of two tables at a time: with 32 channels they fill two megabytes
-
 
 def attend(
     value: Tensor,
@@ -123,7 +121,8 @@ class _WeightedRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, index: Tensor, shares: Tensor) -> Tensor:
         ctx.save_for_backward(rows, index, shares)
-        return F.embedding_bag(index, rows, mode='sum', per_sample_weights=shares)
+        # detached, as torch keeps more for a backward pass of its own
+        return F.embedding_bag(index, rows.detach(), mode='sum', per_sample_weights=shares.detach())
 
     @staticmethod
     @once_differentiable
@@ -131,11 +130,11 @@ class _WeightedRows(torch.autograd.Function):
         rows, index, shares = ctx.saved_tensors
         # by row, so that memory is read in order and each row's uses stand together
         row, order = index.flatten().sort()
-        bag = torch.div(order, index.shape[1], rounding_mode='floor')
+        bag = torch.div(order, index.shape[1], rounding_mode='floor').int()
         grad_rows = grad_shares = None
         if ctx.needs_input_grad[0]:
             uses = torch.bincount(row, minlength=len(rows))
-            starts, sorted_shares = uses.cumsum(0) - uses, shares.flatten()[order]
+            starts, sorted_shares = (uses.cumsum(0) - uses).int(), shares.flatten().index_select(0, order)
             grad_rows = F.embedding_bag(bag, grad, offsets=starts, mode='sum', per_sample_weights=sorted_shares)
         if ctx.needs_input_grad[2]:
             grad_shares = torch.empty_like(shares).flatten().scatter_(0, order, _dot_products(rows, row, grad, bag))
@@ -144,11 +143,13 @@ class _WeightedRows(torch.autograd.Function):
 
 
 def _dot_products(a: Tensor, a_index: Tensor, b: Tensor, b_index: Tensor) -> Tensor:
-    """``a[a_index] . b[b_index]``, row by row; in pieces that stay in the cache."""
-    products = torch.empty(len(a_index), dtype=a.dtype, device=a.device)
-    for i, j, out in zip(a_index.split(_PIECE), b_index.split(_PIECE), products.split(_PIECE)):
-        torch.sum(a.index_select(0, i).mul_(b.index_select(0, j)), -1, out=out)
-    return products
+    """``a[a_index] . b[b_index]``, row by row: as torch finds the gradient of ``embedding_bag``'s weights."""
+    dtype = torch.promote_types(a.dtype, torch.float32)  # in half precision it would be slow
+    starts = a_index[:1]  # not read, as the bag of each entry is given
+    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
+        b.to(dtype), a.to(dtype), a_index, starts, b_index, 0
+    )
+    return products.to(a.dtype)
 
 
 def _hat(distance: Tensor) -> Tensor:
