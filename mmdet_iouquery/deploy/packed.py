@@ -41,7 +41,9 @@ class PackedConv2d(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """What a :class:`torch.nn.Linear` computes, by oneDNN, with weights laid out once for each number of rows.
+    """What a :class:`torch.nn.Linear` computes, by oneDNN.
+
+    Its weights are laid out once for each of the last four numbers of rows.
 
     Args:
         linear: the layer.

@@ -18,16 +18,16 @@ class PreparedWinogradConv2d(nn.Module):
         conv: the convolution.
     """
 
-    products: Tensor
+    values: Tensor
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
-        products = winograd_weight(conv.weight.detach().double()).to(conv.weight.dtype)
-        self.register_buffer('products', products, persistent=False)
+        values = winograd_weight(conv.weight.detach().double()).to(conv.weight.dtype)
+        self.register_buffer('values', values, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, D, h, w), channels last."""
         if x.device.type != 'cpu' or is_recorded(x, self.weight):
             return F.conv2d(x, self.weight, self.bias, padding=1)
-        return winograd_conv2d(x, self.products, self.bias)
+        return winograd_conv2d(x, self.values, self.bias)

@@ -9,7 +9,7 @@ from scipy import sparse
 from mmdet_iouquery.core.row_sums import RowSums
 
 
-@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-14), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-13), (torch.float32, 1e-4)])
 @pytest.mark.parametrize('width', [1, 7, 640])
 def test_equals_the_product(width: int, dtype: torch.dtype, tolerance: float) -> None:
     """Of a matrix with empty rows and columns, on a table and on a part of one."""
@@ -21,7 +21,7 @@ def test_equals_the_product(width: int, dtype: torch.dtype, tolerance: float) ->
     for some in (table[:31], table[9:]):
         found = sums(some)
         assert found.dtype == dtype and not found[[0, 9, 22]].any()
-        torch.testing.assert_close(found.double(), dense @ some.double(), rtol=0, atol=tolerance * 10)
+        torch.testing.assert_close(found.double(), dense @ some.double(), rtol=0, atol=tolerance)
 
 
 def test_rows_without_an_entry_are_not_read() -> None:
