@@ -18,6 +18,8 @@ default_hooks = dict(
     non_finite=dict(type='NonFiniteHook'),
     # pictures that training could not use are counted in the log
     skipped_pictures=dict(type='SkippedPicturesHook'),
+    # on CPUs: memory is kept for the next step instead of being given back and asked for again
+    freed_memory=dict(type='KeepFreedMemoryHook'),
     # SIGTERM, SIGUSR1 or Ctrl-C: save after the running iteration, and stop
     stop=dict(type='StopOnSignalHook'),
     visualization=dict(type='DetVisualizationHook'),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate
 from operator import itemgetter
@@ -14,30 +16,82 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from ..engine.compare.cost import MB, peak_memory_mb
+from ..engine.freed_memory import keep_freed_memory
 from .models import Batch, detector
 from .reference import NAME, Reference
 from .timing import rows_of, time_in_turn
 
 OURS = 'ours'
 AUTOCAST = ', bfloat16 autocast'
+KEPT, GIVEN_BACK = ', freed memory kept', ', freed memory given back'
 
 
 def training(
     reference: Reference | None, *, depth: int, batch: int, side: int, objects: int, rounds: int
 ) -> list[dict[str, Any]]:
-    """Time a step in single precision and under bfloat16 autocast; and its peak memory, in processes of their own.
+    """Time a step in single precision and under bfloat16 autocast, and its memory; each side in a process of its own.
 
-    ``tensors_mb`` is the peak of what tensors held, ``memory_mb`` the process's on a CPU: with its libraries, and what
-    the C library keeps of freed memory, which differs by some 5 % from run to run.
+    On a CPU ours keeps freed memory, as ``KeepFreedMemoryHook`` has it in training, and the authors' does not; both are
+    timed the other way round as well. ``tensors_mb`` is the peak of what tensors held. ``grown_mb`` is by how much the
+    process's own peak grew in these steps, and ``process_mb`` that peak, with its libraries; they differ by some 5 %
+    from run to run.
     """
-    names = [OURS] if reference is None else [NAME, OURS]
     settings = dict(depth=depth, batch=batch, side=side, objects=objects)
     folder = None if reference is None else str(reference.folder)
-    sides = {name: _step(name, folder, **settings) for one in names for name in (one, one + AUTOCAST)}
-    rows = rows_of(time_in_turn(sides, rounds), NAME, model=f'R{depth}', batch=batch, side_px=side, objects=objects)
-    for row in rows:
-        row['tensors_mb'], row['memory_mb'] = _in_own_process(partial(_peaks, row['side'], folder, **settings))
+    with ExitStack() as stack:
+        trainers = {
+            name: stack.enter_context(_trainer(name, folder, settings)) for name in _names(with_reference=bool(folder))
+        }
+        timings = time_in_turn({name: partial(_ask, one, _train) for name, one in trainers.items()}, rounds)
+        rows = rows_of(timings, NAME, model=f'R{depth}', batch=batch, side_px=side, objects=objects)
+        for row in rows:
+            row |= _ask(trainers[row['side']], _memory)
     return rows
+
+
+def _names(*, with_reference: bool) -> list[str]:
+    on_cpu = not torch.cuda.is_available()
+    theirs = [NAME, *[NAME + KEPT] * on_cpu, NAME + AUTOCAST]
+    return [*theirs * with_reference, OURS, *[OURS + GIVEN_BACK] * on_cpu, OURS + AUTOCAST]
+
+
+def _trainer(name: str, folder: str | None, settings: dict[str, int]) -> ProcessPoolExecutor:
+    """A process that has the model and the batch of a side."""
+    spawn = multiprocessing.get_context('spawn')
+    given = torch.get_num_threads(), name, folder, settings
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=given)
+
+
+def _ask(trainer: ProcessPoolExecutor, what: Callable[[], Any]) -> Any:
+    return trainer.submit(what).result()
+
+
+_there: dict[str, Any] = {}
+"""What a trainer's process holds: its step, and its memory before the first, in 10^6 bytes."""
+
+
+def _begin(threads: int, name: str, folder: str | None, settings: dict[str, int]) -> None:
+    torch.set_num_threads(threads)
+    if name.endswith(KEPT) or (name.startswith(OURS) and not name.endswith(GIVEN_BACK)):
+        keep_freed_memory()
+    _there.update(step=_step(name, folder, **settings), start=peak_memory_mb())
+
+
+def _train() -> None:
+    _there['step']()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _memory() -> dict[str, float]:
+    """After some steps, in 10^6 bytes."""
+    peak = peak_memory_mb()
+    if torch.cuda.is_available():  # where tensors are all that is counted
+        return {'tensors_mb': peak}
+    model = _there['step']()
+    of_model = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
+    tensors = (of_model + peak_of_tensors(_there['step'])) / MB
+    return {'tensors_mb': tensors, 'grown_mb': peak - _there['start'], 'process_mb': peak}
 
 
 def _step(name: str, folder: str | None, *, depth: int, batch: int, side: int, objects: int) -> Callable[[], nn.Module]:
@@ -66,18 +120,6 @@ def _our_loss(model: Any, given: Batch) -> Tensor:
     return sum(model.loss(given.images, given.samples()).values())
 
 
-def _peaks(name: str, folder: str | None, **settings: int) -> tuple[float, float]:
-    """Of tensors and of the process, in 10^6 bytes."""
-    step = _step(name, folder, **settings)
-    for _ in range(2):
-        model = step()
-    process = peak_memory_mb()
-    if torch.cuda.is_available():  # which counts tensors anyway
-        return process, process
-    of_model = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
-    return (of_model + peak_of_tensors(step)) / MB, process
-
-
 def peak_of_tensors(call: Callable[[], object]) -> int:
     """The most bytes that tensors made by a call on the CPU held at a time."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
@@ -85,9 +127,3 @@ def peak_of_tensors(call: Callable[[], object]) -> int:
     events = recorded.profiler.kineto_results.events()
     sizes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == '[memory]']
     return max(accumulate((size for _, size in sorted(sizes, key=itemgetter(0))), initial=0))
-
-
-def _in_own_process(call: Callable[[], tuple[float, float]]) -> tuple[float, float]:
-    """A fresh one, as a process's peak never falls again."""
-    with multiprocessing.get_context('spawn').Pool(1) as pool:
-        return pool.apply(call)

@@ -1,5 +1,6 @@
 """Hooks."""
 
+from .freed_memory_hook import KeepFreedMemoryHook
 from .non_finite_hook import NonFiniteHook
 from .prepare_hook import PrepareForInferenceHook
 from .progress_hook import ProgressHook
@@ -9,6 +10,7 @@ from .skipped_pictures_hook import SkippedPicturesHook
 from .stop_hook import StopOnSignalHook
 
 __all__ = [
+    'KeepFreedMemoryHook',
     'NonFiniteHook',
     'PrepareForInferenceHook',
     'ProgressHook',

@@ -1,0 +1,61 @@
+"""Memory that tensors free is kept for the next ones: the system is asked for it once."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmdet.registry import HOOKS
+
+from mmdet_iouquery.engine import freed_memory
+from mmdet_iouquery.engine.hooks import freed_memory_hook
+
+TENSOR_MB, COUNT, STEPS = 40, 6, 5
+# a step makes tensors one after the other and frees them in the other order, as a training step does its activations
+COUNT_FAULTS = f"""
+import resource, sys, torch
+from mmdet_iouquery.engine.freed_memory import keep_freed_memory
+if sys.argv[1] == 'keep':
+    assert keep_freed_memory()
+def step():
+    held = [torch.ones({TENSOR_MB} * 2**18) for _ in range({COUNT})]
+    while held:
+        held.pop()
+for _ in range(3):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range({STEPS}):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the setting is of glibc')
+def test_pages_are_asked_for_once() -> None:
+    def faults(how: str) -> int:
+        found = subprocess.run([sys.executable, '-c', COUNT_FAULTS, how], capture_output=True, text=True, check=True)
+        return int(found.stdout.split()[-1])
+
+    pages = STEPS * COUNT * TENSOR_MB * 2**20 // resource.getpagesize()
+    assert faults('give back') > 0.9 * pages
+    assert faults('keep') < 0.1 * pages
+
+
+def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(platform, 'libc_ver', lambda: ('', ''))
+    monkeypatch.setattr(freed_memory.ctypes, 'CDLL', lambda name: pytest.fail('called'))
+    assert freed_memory.keep_freed_memory() is False
+
+
+@pytest.mark.parametrize(('device', 'calls'), [('cpu', 1), ('meta', 0)])
+def test_the_hook_acts_where_the_model_is_on_a_cpu(device: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[None] = []
+    monkeypatch.setattr(freed_memory_hook, 'keep_freed_memory', lambda: seen.append(None))
+    hook = HOOKS.build({'type': 'KeepFreedMemoryHook'})
+    hook.before_train(SimpleNamespace(model=torch.nn.Linear(1, 1, device=device)))
+    assert len(seen) == calls
