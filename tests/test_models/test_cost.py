@@ -19,6 +19,10 @@ MODELS = {
     'r101vd_8xb2': (76, 259),
 }
 
+OF_UNCHOSEN = 2 * (8400 - 300) * (2 * 256**2 + 4 * 256) / 1e9
+"""GFLOPs of the boxes of tokens that are not chosen. The authors' code computes them and ours does not: by our counter
+theirs has 61.5 (R18), 137.8 (R50) and 100.6 (R50-m), 2.1 more than ours each time; the table's R50-m has them too."""
+
 
 @pytest.mark.parametrize('name', MODELS)
 def test_parameters_and_operations_are_the_papers(name: str) -> None:
@@ -29,7 +33,7 @@ def test_parameters_and_operations_are_the_papers(name: str) -> None:
         images = torch.empty(1, 3, 640, 640)
     assert math.floor(count_parameters(model) / 1e6) == parameters
     counted = count_flops(lambda: model.bbox_head.forward(model.extract_feat(images))) / 1e9
-    # ours are convolutions and matrix products alone; norms, activations and sampling add up to half a percent. R50-m
-    # is 1.5 % below all the same, which the config, equal to the authors' key for key, does not explain
-    tolerance = 0.016 if name == 'r50vd_m_8xb2' else 0.01
-    assert abs(counted - gflops) <= tolerance * gflops + (0 if name == 'r50vd_m_8xb2' else 0.5)
+    if name == 'r50vd_m_8xb2':
+        counted += OF_UNCHOSEN
+    # ours are convolutions and matrix products alone; norms, activations and sampling add up to half a percent
+    assert abs(counted - gflops) <= 0.01 * gflops + (0 if name == 'r50vd_m_8xb2' else 0.5)
