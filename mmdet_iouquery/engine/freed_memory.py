@@ -13,7 +13,7 @@ def keep_freed_memory() -> bool:
 
     By default glibc gives large blocks, and the free end of its heap, back to the system at once. Every training step
     then gets hundreds of megabytes anew, page by page, each page zeroed by the system first. Peak memory grows by a few
-    percent, as fewer blocks can move. See mallopt(3).
+    percent: what is free between blocks in use stays with the process. See mallopt(3).
 
     Returns:
         Whether the C library is glibc and did so; with any other, nothing is changed.
