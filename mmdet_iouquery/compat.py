@@ -1,12 +1,14 @@
 """What this project has to know about the inside of mmengine, mmcv and torch: no other file looks in there.
 
-Four subjects: which packages are installed and whether they fit (:func:`diagnose`), mmcv without compiled operators
-(:func:`install_ops_stand_in`), training checkpoints under torch >= 2.6 (:func:`allow_own_checkpoints`), and oneDNN's
-layers with packed weights (:func:`packs_weights`).
+Five subjects: which packages are installed and whether they fit (:func:`diagnose`), mmcv without compiled operators
+(:func:`install_ops_stand_in`), training checkpoints under torch >= 2.6 (:func:`allow_own_checkpoints`), the
+name under which a runner writes down its config (:func:`dumped_as`), and oneDNN's layers with packed weights
+(:func:`packs_weights`).
 """
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.metadata
 import importlib.util
@@ -348,6 +350,23 @@ def _history_statistic(owner: object, name: str) -> object:
     if owner is not HistoryBuffer or name not in STATISTICS:
         raise pickle.UnpicklingError(f'a checkpoint may not read the attribute {name!r} of {owner!r}')
     return getattr(HistoryBuffer, name)
+
+
+# --- configs ----------------------------------------------------------------------------------------------------------
+
+
+def dumped_as(cfg: Any, name: str) -> Any:
+    """A copy of an mmengine ``Config`` that a runner writes into its work folder as ``name``.
+
+    A runner writes the resolved config under the base name of the file that it was read from.
+    """
+    cfg = copy.deepcopy(cfg)
+    state = list(cfg.__getstate__())
+    if state[1] != cfg.filename:
+        raise RuntimeError(f'mmengine {distribution_version("mmengine")} keeps a Config in another way than is known')
+    state[1] = str(Path(cfg.filename).with_name(name))
+    cfg.__setstate__(tuple(state))
+    return cfg
 
 
 # --- oneDNN's layers --------------------------------------------------------------------------------------------------

@@ -107,8 +107,10 @@ def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path, capsys: pytes
     assert len(list((work_dir / 'pictures').glob('*.png'))) == 4 and (work_dir / 'pictures.png').is_file()
     for figure in ('selection-quality', 'selection-thresholds', 'tokens-my-run-1', 'denoising-my-run-1', 'curves'):
         assert (work_dir / 'queries' / f'{figure}.png').is_file(), figure
+    again = tool('quickstart', *arguments, 3)
+    assert again.returncode == 0 and 'finished before' in again.stdout and 'COCO AP' in again.stdout, again.stderr
     assert run_tool(lambda: quickstart(TOOLS, [*arguments, '5'])) == 2
-    assert 'holds a run with other settings' in capsys.readouterr().err
+    assert 'holds a run with other settings (--iters: 3 there, 5 asked for now)' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import sys
 from mmdet_iouquery.checkpoints import SOURCES, TARGETS
 from mmdet_iouquery.checkpoints.class_head import parse_class_names
 from mmdet_iouquery.checkpoints.convert_file import convert_file
-from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.engine.launch import run_tool
 
 
 def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -32,24 +32,24 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def convert(args: argparse.Namespace) -> None:
+    """Convert, and say what was done."""
+    summary = convert_file(
+        args.src,
+        args.dst,
+        args.source,
+        target=args.to,
+        source_classes=parse_class_names(args.source_classes) if args.source_classes is not None else None,
+        target_classes=parse_class_names(args.classes) if args.classes is not None else None,
+        force=args.force,
+    )
+    print(summary or f'{args.dst} holds this conversion of {args.src} already; nothing to do')
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run; returns the exit status, 2 for input that a person can mend."""
     args = parse_args(arguments)
-    try:
-        summary = convert_file(
-            args.src,
-            args.dst,
-            args.source,
-            target=args.to,
-            source_classes=parse_class_names(args.source_classes) if args.source_classes is not None else None,
-            target_classes=parse_class_names(args.classes) if args.classes is not None else None,
-            force=args.force,
-        )
-    except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    print(summary)
-    return 0
+    return run_tool(lambda: convert(args))
 
 
 if __name__ == '__main__':

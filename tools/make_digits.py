@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from mmdet_iouquery.datasets.digits import DigitsRecipe, build_digits
-from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.engine.launch import run_tool
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -24,12 +24,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = vars(parse_args(argv))
-    try:
-        build_digits(args.pop('root'), **args)
-    except InputError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return 0
+    return run_tool(lambda: build_digits(args.pop('root'), **args))
 
 
 if __name__ == '__main__':

@@ -100,6 +100,16 @@ found_torch() {
     "$python" -c 'import importlib.metadata as metadata; print(metadata.version("torch"))' 2>/dev/null || true
 }
 
+# pip writes RECORD last: what lacks it was being installed when a set-up was stopped, and would count as installed.
+if [ "${USE_CURRENT:-}" != 1 ]; then
+    for folder in "$home"/lib/python*/site-packages/*.dist-info; do
+        if [ -d "$folder" ] && ! [ -e "$folder/RECORD" ]; then
+            say "installing $(basename "$folder" .dist-info) again: its installation was stopped half-way"
+            rm -rf "$folder"
+        fi
+    done
+fi
+
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 constraints=$scratch/constraints.txt

@@ -20,6 +20,8 @@ default_hooks = dict(
     skipped_pictures=dict(type='SkippedPicturesHook'),
     # on CPUs: memory is kept for the next step instead of being given back and asked for again
     freed_memory=dict(type='KeepFreedMemoryHook'),
+    # a validation that the run was stopped in is made up for when it is resumed
+    missed_validation=dict(type='MissedValidationHook'),
     # SIGTERM, SIGUSR1 or Ctrl-C: save after the running iteration, and stop
     stop=dict(type='StopOnSignalHook'),
     visualization=dict(type='DetVisualizationHook'),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ..errors import InputError
+from ..file_io import checksum
 from ..version import __version__
 from .class_head import select_classes
 from .convert import SOURCES, TARGETS, Conversion, convert_accounted, convert_back
-from .files import check_destination, read_checkpoint, write_checkpoint
+from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
 from .preprocessing import KEY, preprocessing_of
 
 _ROOTS = {'mmdet': 'state_dict', 'rtdetr': 'model'}
@@ -51,7 +52,7 @@ def convert_file(
     source_classes: Sequence[str] | None = None,
     target_classes: Sequence[str] | None = None,
     force: bool = False,
-) -> Summary:
+) -> Summary | None:
     """Convert a file.
 
     Args:
@@ -63,11 +64,19 @@ def convert_file(
         target_classes: names of the classes to write weights for; None: those of the file.
         force: replace ``destination`` if it exists.
 
+    Returns:
+        What was done; None: ``destination`` holds the outcome of this very conversion already.
+
     Raises:
-        InputError: see :func:`read_checkpoint`, :func:`convert`, :func:`select_classes`, :func:`write_checkpoint`.
+        InputError: see :func:`read_checkpoint`, :func:`convert`, :func:`select_classes`, :func:`write_checkpoint`;
+            ``destination`` holds something else.
     """
-    path = check_destination(destination, force)
     _check_request(source, target, source_classes, target_classes)
+    request = _request(checkpoint_file(source_path), source, target, source_classes, target_classes)
+    path = check_destination(destination, force=True)
+    if path.exists() and not force:
+        _require_same_request(path, request)
+        return None
     content = read_checkpoint(source_path)
     conversion = convert_accounted(content, source)
     weights = conversion.weights
@@ -76,7 +85,11 @@ def convert_file(
     if source_classes is not None and target_classes is not None:
         weights, kept, fresh = select_classes(weights, source_classes, target_classes)
     weights = convert_back(weights, target)
-    meta = _meta(source_path, source, conversion.wrapper, target_classes)
+    meta: dict[str, Any] = {'converter': f'mmdet_iouquery {__version__}', **request}
+    if conversion.wrapper:
+        meta['source_weights'] = conversion.wrapper
+    if target_classes is not None:
+        meta['dataset_meta'] = {'classes': tuple(target_classes)}
     preprocessing = preprocessing_of(source, content)
     if preprocessing:
         meta[KEY] = preprocessing
@@ -98,12 +111,29 @@ def _check_request(
         raise InputError('--classes and --source-classes belong together: classes to write, and classes of the file')
 
 
-def _meta(path: str | Path, source: str, wrapper: str, classes: Sequence[str] | None) -> dict[str, Any]:
-    """Plain strings and numbers, and mmdet's ``dataset_meta`` where the class names are known."""
-    meta: dict[str, Any] = {'converter': f'mmdet_iouquery {__version__}', 'source': source}
-    meta['source_file'] = Path(path).name
-    if wrapper:
-        meta['source_weights'] = wrapper
-    if classes is not None:
-        meta['dataset_meta'] = {'classes': tuple(classes)}
-    return meta
+def _request(
+    path: Path,
+    source: str,
+    target: str,
+    source_classes: Sequence[str] | None,
+    target_classes: Sequence[str] | None,
+) -> dict[str, Any]:
+    """What a conversion is asked for, as the written file notes it: plain strings and lists."""
+    request: dict[str, Any] = {'source_file': path.name, 'source_checksum': checksum(path), 'source': source}
+    request['target'] = target
+    if source_classes is not None and target_classes is not None:
+        request.update(source_classes=list(source_classes), target_classes=list(target_classes))
+    return request
+
+
+def _require_same_request(path: Path, request: Mapping[str, Any]) -> None:
+    """Raise :class:`InputError` where an existing file is not the outcome of the same request."""
+    there = read_meta(path) if damage(path) is None else {}
+    if 'source_checksum' not in there:
+        raise InputError(f'{path} exists already; choose another name, or --force to replace it')
+    for key in {**request, 'source_classes': None, 'target_classes': None}:
+        if there.get(key) != request.get(key):
+            raise InputError(
+                f'{path} exists already, of another conversion ({key}: {there.get(key)!r} there, {request.get(key)!r} '
+                'asked for now); choose another name, or --force to replace it'
+            )

@@ -30,15 +30,21 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     Raises:
         InputError: there is no such file, it is no checkpoint, torn, or holds objects that only code could restore.
     """
+    path = checkpoint_file(path)
+    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+    if not isinstance(content, Mapping):
+        raise InputError(f'{path} is no checkpoint: it holds a {type(content).__name__}, not a dict of tensors')
+    return content
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """The file that a path names, in a Hugging Face folder its weights; raises :class:`InputError`: there is none."""
     path = Path(path).expanduser()
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
         raise InputError(f'there is no file {path}')
-    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
-    if not isinstance(content, Mapping):
-        raise InputError(f'{path} is no checkpoint: it holds a {type(content).__name__}, not a dict of tensors')
-    return content
+    return path
 
 
 def _in_folder(folder: Path) -> Path:
@@ -72,6 +78,22 @@ def _read_torch(path: Path) -> Any:
         raise InputError(f'cannot read {path}: {error}') from error
     except Exception as error:  # a torn file fails in whatever way the first missing byte makes it
         raise InputError(f'{path} is torn or no checkpoint ({_first_line(error)}); get the file again') from error
+
+
+def read_meta(path: Path) -> Mapping[str, Any]:
+    """What a training notes in its checkpoint beside the tensors, which are not read; empty: nothing.
+
+    Args:
+        path: a whole file, see :func:`damage`.
+
+    Raises:
+        InputError: it holds objects that only code could restore.
+    """
+    try:
+        content = torch.load(path, map_location='cpu', mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(unpickling_message(path, error)) from error
+    return content.get('meta') or {} if isinstance(content, Mapping) else {}
 
 
 def is_zip(path: Path) -> bool:
@@ -156,7 +178,7 @@ def write_checkpoint(
     path = check_destination(path, force)
     # clones: a view would bring its whole storage along
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}
-    beside = path.with_name(f'.{path.name}.{os.getpid()}.part')
+    beside = path.with_name(f'.{path.name}.part')  # always the same, so that none is left by calls that were killed
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with open(beside, 'wb') as file:

@@ -15,6 +15,7 @@ Shape shorthand: S scans, H and W the picture's height and width, h and w a digi
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import shutil
@@ -120,7 +121,9 @@ def build_digits(
         return target
     source = _load_source()
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f'.{target.name}.partial-', dir=target.parent))
+    prefix = f'.{target.name}.partial-'
+    _remove_leftovers(target.parent, prefix)
+    partial = Path(tempfile.mkdtemp(prefix=f'{prefix}{os.getpid()}-', dir=target.parent))
     try:
         _write_set(partial, recipe, source, progress)
         if target.exists():
@@ -132,6 +135,18 @@ def build_digits(
     if progress:
         print(f'{target}: {num_train} training and {num_val} validation pictures of {image_size} px')
     return target
+
+
+def _remove_leftovers(folder: Path, prefix: str) -> None:
+    """Remove half-made sets of processes that were killed."""
+    for path in folder.glob(f'{glob.escape(prefix)}*-*') if os.name == 'posix' else ():
+        pid = path.name[len(prefix) :].partition('-')[0]
+        try:
+            os.kill(int(pid), 0)
+        except ProcessLookupError:
+            shutil.rmtree(path, ignore_errors=True)
+        except (ValueError, OSError):  # not a number; a process of somebody else
+            continue
 
 
 def scan_pools(num_scans: int, seed: int) -> dict[str, np.ndarray]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,12 +14,15 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..datasets.coco_json import read_json
 from ..errors import InputError
 from ..evaluation.calibration import Calibration, Cut, Judged, best_cut, fit_calibration, held_out, joined, judge
 from ..evaluation.selection_quality import Objects, calibration_error
+from ..file_io import checksum, write_json, write_text
 from ..models.dense_heads import RTDETRHead
 from .detector import load_detector, read_config
 from .launch import report_dataset, report_preprocessing
+from .run_settings import differences, settings_of
 from .work_dir import check_writable
 
 WITHOUT_CUT = 0.5
@@ -55,7 +57,11 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     cfg = _without_thresholds(read_config(args.config, args.cfg_options))
     out = Path(args.out)
-    _check_out(out)
+    check_writable(out.parent, option='--out')
+    settings = _settings(args, cfg)
+    if _is_finished(out, settings, args.restart):
+        print(f'finished before, nothing to do; --restart fits anew\nnumbers: {out}.json   config: {out}.py')
+        return
     if not args.no_check:
         report_dataset(cfg, splits=('val',))
     detector = load_detector(cfg, args.checkpoint).to(torch.device(args.device))
@@ -67,8 +73,11 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
     found = fit(joined(judged_pictures(detector, loader, args.iou), len(classes)), classes)
     print(table(found))
     about = {'config': args.config, 'checkpoint': args.checkpoint, 'iou': args.iou, 'pictures': len(loader.dataset)}
-    _with_ending(out, '.json').write_text(json.dumps({**about, **numbers(found)}, indent=1) + '\n', encoding='utf-8')
-    _with_ending(out, '.py').write_text(config_text(found, cfg.filename, args.checkpoint, args.iou), encoding='utf-8')
+    text = config_text(found, cfg.filename, args.checkpoint, args.iou)
+    # the config comes last: without it, the fit is not finished
+    _with_ending(out, '.py').unlink(missing_ok=True)
+    write_json(_with_ending(out, '.json'), {**about, **numbers(found), 'settings': settings, 'written': text})
+    write_text(_with_ending(out, '.py'), text)
     print(f'numbers: {out}.json   config with these settings: {out}.py')
 
 
@@ -90,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='overrides; PREFIX.py lacks them'
     )
     parser.add_argument('--no-check', action='store_true', help='do not read the annotations before')
+    parser.add_argument('--restart', action='store_true', help='fit anew, over the files of an earlier fit')
     return parser
 
 
@@ -100,11 +110,30 @@ def _iou(text: str) -> float:
     return value
 
 
-def _check_out(out: Path) -> None:
-    try:
-        check_writable(out.parent)
-    except InputError as error:
-        raise InputError(f'cannot write to {out.parent}; name another place with --out') from error
+def _settings(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
+    """All that the outcome depends on, but for the pictures and annotations themselves."""
+    if not Path(args.checkpoint).is_file():
+        raise InputError(f'there is no file {args.checkpoint}; name the checkpoint (.pth) of a training')
+    return {'iou': args.iou, 'checkpoint': checksum(Path(args.checkpoint)), **settings_of(cfg)}
+
+
+def _is_finished(out: Path, settings: dict[str, Any], restart: bool) -> bool:
+    """Whether the files of the same fit are there.
+
+    Raises:
+        InputError: there are others, or the config was edited since, and ``restart`` is False.
+    """
+    config, note = _with_ending(out, '.py'), _with_ending(out, '.json')
+    if restart or not config.is_file():
+        return False
+    there = read_json(note) if note.is_file() else {}
+    remedy = 'name another --out, or replace it with --restart'
+    if not isinstance(there, dict) or there.get('written') != config.read_text(encoding='utf-8'):
+        raise InputError(f'{config} was edited, or not written by this tool; {remedy}')
+    differing = differences(there['settings'], settings)
+    if differing:
+        raise InputError(f'{config} is of other settings ({differing}); {remedy}')
+    return True
 
 
 def _with_ending(prefix: Path, ending: str) -> Path:

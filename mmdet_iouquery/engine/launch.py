@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import copy
+import glob
 import json
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -22,12 +25,16 @@ from ..config_files import config_path
 from ..datasets import check_config
 from ..datasets.checks import is_coco_metric
 from ..errors import InputError, RunError, TrainingStopped
+from ..file_io import write_text
+from .begin import begin
 from .checkpoint_check import check_checkpoint, check_pretrained
 from .dry_run import dry_run
 from .endings import told_endings
 from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
-from .resume import checkpoint_to_resume, latest_checkpoint
-from .work_dir import check_room, check_writable, checkpoint_folder
+from .run_settings import record, settings_of
+from .work_dir import check_room, check_writable, checkpoint_folder, claimed
+
+_PARTIAL = '.partial'  # between prefix and ending of files that an evaluation has not finished
 
 
 def common_parser(description: str) -> argparse.ArgumentParser:
@@ -72,7 +79,11 @@ def train(arguments: Sequence[str] | None = None) -> None:
         nargs='?',
         const='auto',
         metavar='CHECKPOINT',
-        help='go on from this checkpoint; without a path from the newest complete one of the work folder, if any',
+        help='go on from this checkpoint, or without a path from the newest whole one of the work folder, whatever the '
+        'settings; without --resume this happens where the folder holds a run of the same settings',
+    )
+    parser.add_argument(
+        '--restart', action='store_true', help='start anew; what an earlier run left in the work folder is set aside'
     )
     parser.add_argument(
         '--amp',
@@ -98,8 +109,18 @@ def train(arguments: Sequence[str] | None = None) -> None:
         _enable_amp(cfg, args.amp)
     if args.auto_scale_lr:
         _enable_auto_scale(cfg)
-    _set_resume(cfg, args.resume)
+    if args.restart and args.resume:
+        raise InputError('--restart starts anew and --resume goes on: give one of them')
     _check_work_dir(cfg)
+    with _claimed_by_first(cfg) if args.dry_run is None else nullcontext():
+        _train(cfg, args)
+
+
+def _train(cfg: Config, args: argparse.Namespace) -> None:
+    """What comes after the command line has been read."""
+    settings = settings_of(cfg)
+    if args.dry_run is None and not begin(cfg, settings, resume=args.resume, restart=args.restart):
+        return
     if not args.no_check:
         report_dataset(cfg, splits=('train', 'val'))
     runner = build_runner(cfg)
@@ -113,6 +134,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
         return
     if runner.rank == 0:
         check_room(cfg, model)
+        record(Path(cfg.work_dir), settings)
     with told_endings(runner, checkpoint_folder(cfg)):
         runner.train()
 
@@ -140,7 +162,7 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
         hook = dict(type='PrepareForInferenceHook', dtype=args.dtype)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
     if args.out:
-        _coco_metric(cfg).outfile_prefix = args.out
+        _coco_metric(cfg).outfile_prefix = f'{args.out}{_PARTIAL}'
     _check_work_dir(cfg)
     if not args.no_check:
         report_dataset(cfg, splits=('test',))
@@ -151,9 +173,9 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
         runner.model.to(getattr(torch, args.dtype))
     metrics = runner.test()
     if args.out and runner.rank == 0:
-        Path(f'{args.out}.metrics.json').write_text(
-            json.dumps({k: float(v) for k, v in metrics.items()}, indent=1) + '\n'
-        )
+        _name_results(Path(args.out))
+        text = json.dumps({k: float(v) for k, v in metrics.items()}, indent=1)
+        write_text(Path(f'{args.out}.metrics.json'), text + '\n')
     return metrics
 
 
@@ -191,7 +213,7 @@ def run_tool(command: Callable[[], object]) -> int:
     """
     logging.raiseExceptions = False  # where the disk is full, each line for the log file would leave a traceback
     try:
-        with leaving_together():
+        with _sigterm_ends_by_an_exception(), leaving_together():
             command()
     except (InputError, RunError) as error:
         print(f'error: {error}', file=sys.stderr)
@@ -203,6 +225,33 @@ def run_tool(command: Callable[[], object]) -> int:
         print('stopped by SIGINT', file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
+
+
+@contextmanager
+def _sigterm_ends_by_an_exception() -> Iterator[None]:
+    """Have SIGTERM raise TrainingStopped, so that what is half made is removed; a training has its own way to stop."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python calls handlers in the main thread only
+        return
+    pid = os.getpid()
+
+    def stop(signum: int, frame: object) -> None:
+        if os.getpid() != pid:  # a process forked from this one, such as a data worker: it ends as it would have
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        raise TrainingStopped(signum, 'before it was done; the same command starts again, or goes on where it was')
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _name_results(prefix: Path) -> None:
+    """Give the files of a finished evaluation their names; one that was stopped leaves those of the one before."""
+    for path in prefix.parent.glob(f'{glob.escape(prefix.name + _PARTIAL)}.*.json'):
+        os.replace(path, path.with_name(path.name.replace(f'{prefix.name}{_PARTIAL}', prefix.name, 1)))
 
 
 def _coco_metric(cfg: Config) -> ConfigDict:
@@ -232,25 +281,19 @@ def _enable_auto_scale(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def _set_resume(cfg: Config, resume: str | None) -> None:
-    """Name the checkpoint to go on from, where the command line or the config asks for it."""
-    if resume is None and cfg.get('resume'):
-        resume = cfg.get('load_from') or 'auto'  # the config's own wish: mmengine would take it unseen
-    if resume is None:
-        return
-    auto = resume == 'auto'
-    found = latest_checkpoint(cfg.work_dir, checkpoint_folder(cfg)) if auto else checkpoint_to_resume(resume)
-    if found is None:
-        print(f'note: nothing to resume in {cfg.work_dir}; training starts from the beginning')
-    else:
-        print(f'resuming from {found}')
-        cfg.load_from = str(found)
-    cfg.resume = found is not None
-
-
 def _check_work_dir(cfg: Config) -> None:
     if process_rank(cfg.launcher) == 0:
         check_writable(cfg.work_dir)
+
+
+@contextmanager
+def _claimed_by_first(cfg: Config) -> Iterator[None]:
+    """Keep other trainings out of the work folder; the first process does it for all."""
+    if process_rank(cfg.launcher) != 0:
+        yield
+        return
+    with claimed(cfg.work_dir):
+        yield
 
 
 def _bare(model: nn.Module | dict) -> nn.Module:

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
+from ..compat import dumped_as
 from ..errors import InputError
 
 # Rank, rank on this machine and number of processes, as each launcher tells them.
@@ -98,7 +100,16 @@ def build_runner(cfg: Config) -> Any:
         _complete_strategy(cfg)
     if cfg.launcher != 'none' and get_device() == 'cpu':
         _join_on_cpu(cfg)
+    cfg = _beside_its_file(cfg)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _beside_its_file(cfg: Config) -> Config:
+    """A config that lies in its own work folder is written down beside itself, where a runner would replace it."""
+    path = Path(cfg.filename) if cfg.filename else None
+    if path is None or not path.is_file() or path.resolve() != (Path(cfg.work_dir) / path.name).resolve():
+        return cfg
+    return dumped_as(cfg, f'{path.stem}_resolved{path.suffix}')
 
 
 def _check_strategy(cfg: Config) -> None:

@@ -5,54 +5,153 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
 
 from ..analysis import contact_sheet, draw_run
 from ..config_files import config_path
 from ..datasets import CocoSet, build_digits, find_coco_set
+from ..datasets.coco_json import read_json
 from ..errors import InputError
+from ..file_io import checksum, write_json, write_text
 from .child import run_child
+from .run_settings import differences, flattened
+from .work_dir import check_writable, claimed, set_aside
 
 BASE = 'quickstart/rtdetr_r18vd_160_digits.py'
-NUM_PICTURES, SCORE_THR, NUM_LOOKED_AT = 8, 0.5, 50
+NUM_IMAGES_DRAWN, SCORE_THR, NUM_IMAGES_ANALYZED = 8, 0.5, 50
+NOTE_NAME = 'quickstart.json'
+_WRITTEN = ('config.py', 'config_resolved.py', NOTE_NAME, 'annotations', 'test', 'pictures', 'pictures.png', 'queries')
+_WAYS_OUT = 'choose another --work-dir (make: WORK_DIR=...), or start anew with --restart (make: ARGS=--restart)'
+_RESULTS = ('detections.bbox.json', 'detections.metrics.json')
 
 
 def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
-    """Run the whole way.
+    """Run the whole way, or what an earlier call has left of it.
 
     Args:
         tools: folder of ``train.py`` and ``test.py``.
         arguments: of the command line.
+
+    Raises:
+        InputError: the arguments or the data are unfit, the work folder holds a run of other settings, a stage failed.
     """
     args = _parser().parse_args(arguments)
-    started = time.monotonic()
     work_dir = Path(args.work_dir or _default_work_dir(args.data)).resolve()
-    work_dir.mkdir(parents=True, exist_ok=True)
-    coco = _data(args.data, work_dir)
-    config = _write_config(work_dir, coco, args)
+    check_writable(work_dir)
+    with claimed(work_dir, '.quickstart.lock'):
+        if args.restart:
+            _set_aside(work_dir)
+        progress = Progress(work_dir)
+        progress.require_same('settings', _options(args))
+        coco = _data(args.data, work_dir)
+        text = config_text(coco, iters=args.iters, image_size=args.image_size, seed=args.seed)
+        progress.require_same('config', flattened(Config.fromstring(text, '.py').to_dict()))
+        progress.require_same('annotations', {str(path): checksum(path) for path in (coco.train_ann, coco.val_ann)})
+        progress.write()  # before the config: a stop in between leaves settings that are known
+        config = _write_config(work_dir, text)
+        minutes = progress.run(_stages(tools, work_dir, config, coco, args.iters))
+        if minutes:
+            parts = ', '.join(f'{name} {value:.1f}' for name, value in minutes.items())
+            _say(f'done in {sum(minutes.values()):.1f} minutes: {parts}')
+        else:
+            _say('finished before, nothing to do; --restart (make: ARGS=--restart) starts anew')
+        _summary(work_dir, config, args.iters)
 
-    _say(f'training on {coco.train_images}: {args.iters} steps, classes {", ".join(coco.classes)}')
-    # a run that was cut off goes on where it was
-    _run(tools / 'train.py', config, '--work-dir', work_dir, '--resume')
-    trained = time.monotonic()
-    checkpoint, results = work_dir / f'iter_{args.iters}.pth', work_dir / 'detections'
-    _say(f'evaluating {checkpoint.name} on {coco.val_images}')
-    _run(tools / 'test.py', config, checkpoint, '--work-dir', work_dir / 'test', '--out', results)
-    metrics = json.loads(Path(f'{results}.metrics.json').read_text())
-    pictures = draw_run(
-        coco.val_ann,
-        coco.val_images,
-        f'{results}.bbox.json',
-        work_dir / 'pictures',
-        num_images=NUM_PICTURES,
-        score_thr=SCORE_THR,
-    )
-    contact_sheet(pictures, 2, work_dir / 'pictures.png')
-    _say('looking at what the queries select, and where they go')
-    looked_at = ['--names', work_dir.name, '--images', NUM_LOOKED_AT, '--pictures', 1]
-    _run(tools / 'analyze_queries.py', config, checkpoint, '--out', work_dir / 'queries', *looked_at)
-    _summary(work_dir, config, checkpoint, metrics, trained - started, time.monotonic() - started)
+
+class Stage(NamedTuple):
+    """One step of the way: its name, what is said when it begins, the file it leaves, and what makes it."""
+
+    name: str
+    title: str
+    result: Path
+    make: Callable[[], None]
+
+
+class Progress:
+    """What a work folder notes of its run: the settings, and the stages that are done.
+
+    Raises:
+        InputError: the folder holds a run, but no such note.
+    """
+
+    def __init__(self, work_dir: Path) -> None:
+        self.work_dir = work_dir
+        note = read_json(work_dir / NOTE_NAME) if (work_dir / NOTE_NAME).is_file() else {}
+        if not note and (work_dir / 'config.py').exists():
+            raise InputError(f'{work_dir} holds a run whose settings are not known; {_WAYS_OUT}')
+        self.settings: dict[str, Any] = note.get('settings', {})
+        self.done: list[str] = note.get('done', [])
+
+    def require_same(self, kind: str, asked: Mapping[str, Any]) -> None:
+        """Note settings of a kind; raise :class:`InputError` where the run has others."""
+        differing = differences(self.settings.get(kind, asked), asked)
+        if differing:
+            raise InputError(f'{self.work_dir} holds a run with other {kind} ({differing}); {_WAYS_OUT}')
+        self.settings[kind] = dict(asked)
+
+    def run(self, stages: Sequence[Stage]) -> dict[str, float]:
+        """Make the first stage that is missing and all after it, which build on it; returns minutes by their names."""
+        whole = [stage.name in self.done and stage.result.is_file() for stage in stages]
+        first = whole.index(False) if False in whole else len(stages)
+        minutes = {}
+        for number in range(first, len(stages)):
+            stage = stages[number]
+            self.write(stages[:number])
+            _say(stage.title)
+            started = time.monotonic()
+            stage.make()
+            minutes[stage.name] = (time.monotonic() - started) / 60
+            self.write(stages[: number + 1])
+        return minutes
+
+    def write(self, done: Sequence[Stage] | None = None) -> None:
+        """Write the note; ``done`` are the stages that are whole from now on, None: as before."""
+        if done is not None:
+            self.done = [stage.name for stage in done]
+        write_json(self.work_dir / NOTE_NAME, {'settings': self.settings, 'done': self.done})
+
+
+def _stages(tools: Path, work_dir: Path, config: Path, coco: CocoSet, iters: int) -> list[Stage]:
+    checkpoint, detections = work_dir / f'iter_{iters}.pth', work_dir / 'detections'
+    queries, drawn = work_dir / 'queries', work_dir / 'pictures'
+    analysis = ['--names', work_dir.name, '--images', NUM_IMAGES_ANALYZED, '--pictures', 1]
+
+    def draw() -> None:
+        images = draw_run(
+            coco.val_ann,
+            coco.val_images,
+            f'{detections}.bbox.json',
+            drawn,
+            num_images=NUM_IMAGES_DRAWN,
+            score_thr=SCORE_THR,
+        )
+        contact_sheet(images, 2, work_dir / 'pictures.png')
+
+    return [
+        Stage(
+            'training',
+            f'training on {coco.train_images}: {iters} steps, classes {", ".join(coco.classes)}',
+            checkpoint,
+            lambda: _run(tools / 'train.py', config, '--work-dir', work_dir),
+        ),
+        Stage(
+            'evaluation',
+            f'evaluating {checkpoint.name} on {coco.val_images}',
+            Path(f'{detections}.metrics.json'),
+            lambda: _run(tools / 'test.py', config, checkpoint, '--work-dir', work_dir / 'test', '--out', detections),
+        ),
+        Stage('drawing', f'drawing detections of {NUM_IMAGES_DRAWN} images', work_dir / 'pictures.png', draw),
+        Stage(
+            'analysis',
+            'looking at what the queries select, and where they go',
+            queries / 'index.html',
+            lambda: _run(tools / 'analyze_queries.py', config, checkpoint, '--out', queries, *analysis, '--restart'),
+        ),
+    ]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -67,6 +166,10 @@ def _parser() -> argparse.ArgumentParser:
         type=_at_least_two,
         default=160,
         help='pictures are resized to this side in pixels (default: 160)',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of weights and order of the images (default: 0)')
+    parser.add_argument(
+        '--restart', action='store_true', help='start anew; what an earlier run left in the work folder is set aside'
     )
     return parser
 
@@ -88,19 +191,31 @@ def _data(data: str | None, work_dir: Path) -> CocoSet:
     return find_coco_set(build_digits(Path('data') / 'digits'))
 
 
-def _write_config(work_dir: Path, coco: CocoSet, args: argparse.Namespace) -> Path:
-    """Write the run's config, a child of the shipped one; refuse a folder that holds another run."""
-    path, text = work_dir / 'config.py', config_text(coco, iters=args.iters, image_size=args.image_size)
-    if path.is_file() and path.read_text() != text:
+def _options(args: argparse.Namespace) -> dict[str, Any]:
+    data = 'handwritten digits' if args.data is None else str(Path(args.data).resolve())
+    return {'--data': data, '--iters': args.iters, '--image-size': args.image_size, '--seed': args.seed}
+
+
+def _set_aside(work_dir: Path) -> None:
+    target = set_aside(work_dir, also=(*_WRITTEN, *_RESULTS))
+    if target is not None:
+        print(f'the earlier run is in {target} now')
+
+
+def _write_config(work_dir: Path, text: str) -> Path:
+    """Write the run's config, a child of the shipped one; refuse to write over one that was edited since."""
+    path = work_dir / 'config.py'
+    if not path.is_file():
+        write_text(path, text)
+    elif path.read_text(encoding='utf-8') != text:
         raise InputError(
-            f'{work_dir} holds a run with other settings ({path.name} differs); choose another --work-dir (make: '
-            f'WORK_DIR=...) or remove that folder'
+            f'{path} was edited; train it with tools/train.py {path} --work-dir OTHER_FOLDER, or move it away to have '
+            'it written anew'
         )
-    path.write_text(text)
     return path
 
 
-def config_text(coco: CocoSet, *, iters: int, image_size: int) -> str:
+def config_text(coco: CocoSet, *, iters: int, image_size: int, seed: int = 0) -> str:
     """A config that trains the quickstart's model on ``coco``, for people to read and go on from."""
     return f'''"""RT-DETR-R18 on {coco.train_images.name}, written by tools/quickstart.py. Yours to change."""
 _base_ = [{config_path(BASE)!r}]
@@ -162,6 +277,7 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=1.0, end_factor=0.02, by_epoch=False, begin=warmup_iters, end=max_iters),
 ]
 default_hooks = dict(checkpoint=dict(interval=max(1, max_iters // 4)))
+randomness = dict(seed={seed})
 '''
 
 
@@ -176,17 +292,15 @@ def _say(text: str) -> None:
     print(f'\n== {text}', flush=True)
 
 
-def _summary(
-    work_dir: Path, config: Path, checkpoint: Path, metrics: dict[str, float], training: float, total: float
-) -> None:
+def _summary(work_dir: Path, config: Path, iters: int) -> None:
+    metrics = json.loads((work_dir / 'detections.metrics.json').read_text(encoding='utf-8'))
     ap = {name: next((v for k, v in metrics.items() if k.endswith(f'bbox_{name}')), -1.0) for name in ('mAP', 'mAP_50')}
     logs = sorted(work_dir.glob('*/*.log'))
-    _say(f'done in {total / 60:.1f} minutes, {training / 60:.1f} of them data and training')
     rows = [
         ('COCO AP', f'{ap["mAP"]:.3f}   (IoU 0.50:0.95; at 0.50: {ap["mAP_50"]:.3f})'),
         ('pictures', f'{work_dir / "pictures.png"}   (each alone in {work_dir / "pictures"})'),
         ('queries', f'{work_dir / "queries" / "index.html"}   (a page to open in a browser)'),
-        ('checkpoint', checkpoint),
+        ('checkpoint', work_dir / f'iter_{iters}.pth'),
         ('config', config),
         ('detections', work_dir / 'detections.bbox.json'),
         ('training log', logs[-1] if logs else work_dir),

@@ -1,10 +1,20 @@
-"""The folder that a run writes to: can it be written, and is there room for checkpoints? Asked before a run starts."""
+"""The folder that a run writes to: can it be written, is there room, and does nobody else write there?"""
 
 from __future__ import annotations
 
+import errno
+import os
+import re
 import shutil
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+if sys.platform != 'win32':
+    import fcntl
 
 import torch
 from mmengine.config import Config
@@ -13,12 +23,14 @@ from torch import nn
 from ..errors import InputError
 from .atomic_backend import remove_leftovers
 
+# checkpoints, mmengine's logs of each start, and what this package notes beside them
+_OF_A_TRAINING = re.compile(r'.*\.pth(\.outdated|\.tmp)?|\d{8}_\d{6}|last_checkpoint|last_validation|settings\.json')
 # tensors as large as the parameters that an optimiser keeps: two of the Adam family, one of SGD with momentum
 _OPTIMIZER_COPIES = {'SGD': 1, 'Adagrad': 1, 'Lion': 1}
 
 
-def check_writable(folder: str | Path) -> None:
-    """Make the folder where it is missing, and write a file there.
+def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
+    """Make the folder where it is missing, and write a file there; ``option`` of the command line names it.
 
     Raises:
         InputError: the system refuses.
@@ -31,8 +43,56 @@ def check_writable(folder: str | Path) -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(
-            f'cannot write to the work folder {folder}: {error.strerror or error}; name another with --work-dir'
+            f'cannot write to the work folder {folder}: {error.strerror or error}; name another with {option}'
         ) from error
+
+
+@contextmanager
+def claimed(folder: str | Path, name: str = '.lock') -> Iterator[None]:
+    """Keep other processes out of a folder as long as this one is inside; the claim ends with the process, however.
+
+    Where the system or the file system knows no locks, nobody is kept out.
+
+    Args:
+        folder: that exists.
+        name: of the file that is locked; those who name different ones do not mind each other.
+
+    Raises:
+        InputError: another process is inside.
+    """
+    if sys.platform == 'win32':
+        yield
+        return
+    with open(Path(folder) / name, 'a+', encoding='utf-8') as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EAGAIN):
+                file.seek(0)
+                raise InputError(
+                    f'process {file.read().strip() or "of an unknown number"} writes to {folder} at this moment; wait '
+                    'until it has ended, or name another --work-dir'
+                ) from error
+        file.truncate(0)
+        file.write(f'{os.getpid()}\n')
+        file.flush()
+        yield
+
+
+def set_aside(folder: str | Path, also: Collection[str] = ()) -> Path | None:
+    """Move what an earlier training wrote into a folder of its own, ``before-DATE-TIME``; None: there was nothing.
+
+    Moved are checkpoints, logs, notes of them, and files and folders of the names in ``also``; all else stays.
+    """
+    folder = Path(folder)
+    found = [path for path in sorted(folder.iterdir()) if path.name in also or _OF_A_TRAINING.fullmatch(path.name)]
+    if not found:
+        return None
+    target = folder / time.strftime('before-%Y%m%d-%H%M%S')
+    target.mkdir()
+    for path in found:
+        path.rename(target / path.name)
+    return target
 
 
 def check_room(cfg: Config, model: nn.Module) -> None:

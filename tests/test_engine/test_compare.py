@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -32,6 +33,7 @@ from mmdet_iouquery.engine.compare.records import (
 )
 from mmdet_iouquery.engine.compare.schedule import set_iters
 from mmdet_iouquery.engine.compare.table import comparison_table, mean_and_deviation
+from mmdet_iouquery.engine.run_settings import flattened
 from mmdet_iouquery.errors import InputError, TrainingStopped
 
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -280,7 +282,7 @@ def test_a_schedule_that_can_not_be_stretched(change: dict, message: str) -> Non
 
 def test_flattened_names_every_value() -> None:
     nested = {'a': {'b': [1, {'c': (2, 3)}]}, 'd': [], 'e': None}
-    assert settings.flattened(nested) == {'a.b.0': 1, 'a.b.1.c.0': 2, 'a.b.1.c.1': 3, 'd': [], 'e': None}
+    assert flattened(nested) == {'a.b.0': 1, 'a.b.1.c.0': 2, 'a.b.1.c.1': 3, 'd': [], 'e': None}
 
 
 # --- a real one -------------------------------------------------------------------------------------------------------
@@ -384,7 +386,7 @@ def test_a_comparison_goes_on_where_it_was_cut_off(interrupted: Path, arguments:
         (['--iters', '6'], r'many/seed_0 holds a run with other settings \(\S*: 2 there, 3 asked for now\)'),
         (
             ['--cfg-options', 'train_dataloader.batch_size=2'],
-            r'\(train_dataloader.batch_size: 4 there, 2 asked for now\); choose another --work-dir, or remove that',
+            r'\(train_dataloader.batch_size: 4 there, 2 asked for now\); choose another --work-dir, or train it anew',
         ),
     ],
     ids=['iters', 'options'],
@@ -393,6 +395,24 @@ def test_a_comparison_goes_on_where_it_was_cut_off(interrupted: Path, arguments:
 def test_other_settings_are_refused(arguments: list[str], changed: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         compare(TOOLS, [*arguments, *changed])
+
+
+def test_restart_sets_runs_of_other_settings_aside(
+    interrupted: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, 'run_child', lambda *_, **__: 1)  # trains nothing
+    work_dir = shutil.copytree(interrupted, tmp_path / 'out')
+    again = [str(work_dir) if one == str(interrupted) else one for one in arguments]
+    with pytest.raises(InputError, match=r'few, seed 7 \(4 of 4\): the training left'):
+        compare(TOOLS, [*again, '--restart'])  # of the same settings: what is finished stays, what is not goes on
+    assert not list(work_dir.glob('*/before-*')) and (work_dir / 'few' / 'seed_7' / 'iter_2.pth').is_file()
+    with pytest.raises(InputError, match=r'many, seed 0 \(1 of 4\): the training left'):
+        compare(TOOLS, [*again, '--iters', '6', '--restart'])
+    for name in ('many', 'few'):
+        assert len(list((work_dir / name).glob('before-*_seed_[07]'))) == 2
+    assert read_result(work_dir / 'many' / 'seed_0') is None
+    (aside,) = (work_dir / 'many').glob('before-*_seed_0')
+    assert read_result(aside) == read_result(interrupted / 'many' / 'seed_0')
 
 
 def test_a_run_that_fails_is_named_with_its_log(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ from ...analysis.chart import Chart, save_chart
 from ...analysis.page import Note, page
 from ...analysis.run_logs import RunLog, read_run
 from ...errors import InputError
+from ...file_io import checksum, write_json, write_text
 from ..detector import read_config
+from ..run_settings import finished_before, flattened, settings_of
+from ..work_dir import check_writable
 from .collect import ModelRun, collect, grouped, require_same_pictures
 from .sections import sections_of, selection_rows
 
-PAGE_NAME, NUMBERS_NAME = 'index.html', 'selection.json'
+PAGE_NAME, NUMBERS_NAME, SETTINGS_NAME = 'index.html', 'selection.json', 'settings.json'
 
 
 def analyze(arguments: Sequence[str] | None = None) -> None:
@@ -34,10 +36,16 @@ def analyze(arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     runs = _runs(args)
     out = Path(args.out)
+    check_writable(out, option='--out')
+    settings = _settings(args, runs)
+    if finished_before(out / SETTINGS_NAME, settings, args.restart):
+        print(f'finished before, nothing to do; --restart draws anew\npage: {out / PAGE_NAME}')
+        return
     for run in runs:
         collect(run, split=args.split, images=args.images, drawn=args.pictures, device=args.device, seed=args.seed)
     require_same_pictures(runs)
     write(out, runs, _logs(runs), args.temperatures)
+    write_json(out / SETTINGS_NAME, settings)
 
 
 def write(out: Path, runs: Sequence[ModelRun], logs: dict[str, list[RunLog]], temperatures: Sequence[float]) -> None:
@@ -52,8 +60,8 @@ def write(out: Path, runs: Sequence[ModelRun], logs: dict[str, list[RunLog]], te
             elif isinstance(part, Note):
                 print(f'note: {part.text}')
     rows = selection_rows(groups)
-    (out / NUMBERS_NAME).write_text(json.dumps(rows, indent=1, allow_nan=False) + '\n', encoding='utf-8')
-    (out / PAGE_NAME).write_text(page('What queries select, and where they go', _intro(runs), sections), 'utf-8')
+    write_json(out / NUMBERS_NAME, rows)
+    write_text(out / PAGE_NAME, page('What queries select, and where they go', _intro(runs), sections))
     for row in rows:
         print(
             f'{row["model"]} ({Path(row["checkpoint"]).name}): both score and IoU above 0.5 in {row["both_above"]} of '
@@ -91,7 +99,15 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='overrides of every config'
     )
+    parser.add_argument('--restart', action='store_true', help='draw anew, over an earlier analysis in the folder')
     return parser
+
+
+def _settings(args: argparse.Namespace, runs: Sequence[ModelRun]) -> dict[str, Any]:
+    """All that the outcome depends on, but for the pictures themselves."""
+    settings = {key: getattr(args, key) for key in ('split', 'images', 'pictures', 'temperatures', 'seed')}
+    models = [dict(name=run.name, checkpoint=checksum(run.checkpoint), config=settings_of(run.cfg)) for run in runs]
+    return flattened({**settings, 'models': models})
 
 
 def _count(text: str) -> int:

@@ -12,10 +12,11 @@ from mmengine.config import DictAction
 from ...analysis.curves import Curve, Line, draw_curves
 from ...datasets import find_coco_set
 from ...errors import InputError
+from ...file_io import write_json, write_text
 from ..child import run_child
 from ..launch import report_dataset
 from .recorder import PARENT_VARIABLE
-from .records import RunResult, read_result, write_json
+from .records import RunResult, read_result
 from .settings import (
     CONFIG_NAME,
     Changes,
@@ -27,6 +28,7 @@ from .settings import (
     require_same_data,
     require_same_settings,
     runs_of,
+    set_others_aside,
     write_settings,
 )
 from .table import by_config, comparison_table
@@ -72,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='overrides of every config'
     )
+    parser.add_argument(
+        '--restart', action='store_true', help='train anew what was run with other settings, which is set aside'
+    )
     parser.add_argument('--report-only', action='store_true', help='table and picture from the runs that are finished')
     return parser
 
@@ -106,13 +111,16 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
     configs = [changed_config(path, changes) for path in paths]
     require_same_data(paths, configs)
     runs = [run for path, cfg in zip(paths, configs) for run in runs_of(path, cfg, args.seeds or [0], work_dir)]
-    for run in runs:
-        require_same_settings(run)
+    if not args.restart:
+        for run in runs:
+            require_same_settings(run)
     for path, cfg in zip(paths, configs):
         build_missing_digits(cfg)
         report_dataset(cfg, splits=('train', 'val'))
         require_buildable(path, cfg)
     for run in runs:
+        if args.restart:
+            set_others_aside(run)
         if read_result(run.folder) is None:
             write_settings(run)
     return runs
@@ -161,7 +169,7 @@ def report(work_dir: Path, results: list[RunResult]) -> str:
     """Write ``results.json``, ``table.md`` and ``curves.png``; returns the table."""
     write_json(work_dir / 'results.json', [result.to_json() for result in results])
     text = comparison_table(results)
-    (work_dir / 'table.md').write_text(text, encoding='utf-8')
+    write_text(work_dir / 'table.md', text)
     draw_curves([_curve(name, runs) for name, runs in by_config(results).items()], work_dir / 'curves.png')
     return text
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ...errors import InputError
+from ...file_io import write_json
 
 RESULT_NAME = 'result.json'
 _BLOCKS = 50  # points of a loss curve
@@ -132,13 +132,6 @@ def loss_curve(losses: Sequence[float]) -> tuple[LossPoint, ...]:
     return tuple(
         LossPoint(min(start + length, len(losses)), mean_loss(losses[start : start + length])) for start in starts
     )
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write a JSON file that is whole or absent, on one line for each value."""
-    temporary = path.with_name(path.name + '.tmp')
-    temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n', encoding='utf-8')
-    os.replace(temporary, path)
 
 
 def write_result(folder: Path, result: RunResult) -> None:

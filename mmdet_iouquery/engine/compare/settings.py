@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,13 +15,14 @@ from mmengine.registry import init_default_scope
 from ...config_files import config_path
 from ...datasets import CocoSet, build_digits
 from ...datasets.checks import is_coco_metric
-from ...datasets.coco_json import read_json
 from ...errors import InputError
-from .records import write_json
+from ...file_io import write_text
+from ..run_settings import differences, record, recorded, settings_of
+from .records import RESULT_NAME
 from .schedule import set_iters
 
 DIGITS = Path('data') / 'digits'
-CONFIG_NAME, SETTINGS_NAME = 'config.py', 'settings.json'
+CONFIG_NAME = 'config.py'
 # Below these keys num_classes counts something else: ImageNet's classes, foreground or not, stuff.
 _OTHER_CLASSES = frozenset({'backbone', 'rpn_head', 'semantic_head', 'data_preprocessor'})
 
@@ -89,35 +90,33 @@ def _with_progress(hooks: list[ConfigDict]) -> list[ConfigDict]:
 
 
 def require_same_settings(run: Run) -> None:
-    """Raise :class:`InputError` where the folder of a run holds one of other settings."""
-    path = run.folder / SETTINGS_NAME
-    if not path.is_file():
-        return
-    there, asked = read_json(path), flattened(run.cfg.to_dict())
-    for key in sorted({*there, *asked}):
-        if there.get(key) != asked.get(key):
-            raise InputError(
-                f'{run.folder} holds a run with other settings ({key}: {there.get(key)!r} there, {asked.get(key)!r} '
-                'asked for now); choose another --work-dir, or remove that folder to train it anew'
-            )
+    """Raise :class:`InputError` where the folder of a run holds one of other settings that has trained."""
+    differing = _differences(run)
+    if differing:
+        raise InputError(
+            f'{run.folder} holds a run with other settings ({differing}); choose another --work-dir, or train it anew '
+            'with --restart'
+        )
+
+
+def set_others_aside(run: Run) -> None:
+    """Rename the folder of a run with other settings, where the run would write to."""
+    if _differences(run):
+        target = run.folder.rename(run.folder.with_name(time.strftime(f'before-%Y%m%d-%H%M%S_{run.folder.name}')))
+        print(f'the earlier run of {run.folder} is in {target} now')
+
+
+def _differences(run: Run) -> str:
+    there = recorded(run.folder)
+    has_trained = (run.folder / RESULT_NAME).is_file() or any(run.folder.glob('*.pth'))
+    return differences(there, settings_of(run.cfg)) if there is not None and has_trained else ''
 
 
 def write_settings(run: Run) -> None:
-    """Write the run's config, and what :func:`require_same_settings` reads: the runner rewrites its config."""
+    """Write the run's config, and what :func:`require_same_settings` reads."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    run.cfg.dump(run.folder / CONFIG_NAME)
-    write_json(run.folder / SETTINGS_NAME, flattened(run.cfg.to_dict()))
-
-
-def flattened(node: Any, where: str = '') -> dict[str, Any]:
-    """Every value of nested containers by its dotted place, as JSON holds it."""
-    if isinstance(node, Mapping) and node:
-        items: Any = node.items()
-    elif isinstance(node, (list, tuple)) and node:
-        items = enumerate(node)
-    else:
-        return {where: json.loads(json.dumps(node, default=repr))}
-    return {k: v for key, value in items for k, v in flattened(value, f'{where}.{key}' if where else str(key)).items()}
+    record(run.folder, settings_of(run.cfg))
+    write_text(run.folder / CONFIG_NAME, run.cfg.pretty_text)
 
 
 def require_same_data(paths: Sequence[Path], configs: Sequence[Config]) -> None:

@@ -1,6 +1,7 @@
 """Hooks."""
 
 from .freed_memory_hook import KeepFreedMemoryHook
+from .missed_validation_hook import MissedValidationHook
 from .non_finite_hook import NonFiniteHook
 from .prepare_hook import PrepareForInferenceHook
 from .progress_hook import ProgressHook
@@ -11,6 +12,7 @@ from .stop_hook import StopOnSignalHook
 
 __all__ = [
     'KeepFreedMemoryHook',
+    'MissedValidationHook',
     'NonFiniteHook',
     'PrepareForInferenceHook',
     'ProgressHook',

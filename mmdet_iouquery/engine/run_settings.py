@@ -1,0 +1,81 @@
+"""The settings of the run that a work folder holds, and how those asked for now differ from them.
+
+mmengine writes the resolved config of every start into the work folder, over that of the start before, so it does not
+tell with which settings the checkpoints there were trained. ``settings.json`` does.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+
+from ..datasets.coco_json import read_json
+from ..errors import InputError
+from ..file_io import write_json
+
+NAME = 'settings.json'
+_OF_THE_START = ('work_dir', 'resume', 'launcher')  # what may differ from start to start of one run
+_NAMED = 3  # differences that a message lists
+
+
+def settings_of(cfg: Config) -> dict[str, Any]:
+    """Every value of a config by its dotted key, without those that belong to one start of a run alone."""
+    return flattened({key: value for key, value in cfg.to_dict().items() if key not in _OF_THE_START})
+
+
+def flattened(node: Any, where: str = '') -> dict[str, Any]:
+    """Every value of nested containers by its dotted place, as JSON holds it."""
+    if isinstance(node, Mapping) and node:
+        items: Any = node.items()
+    elif isinstance(node, (list, tuple)) and node:
+        items = enumerate(node)
+    else:
+        return {where: json.loads(json.dumps(node, default=repr))}
+    return {k: v for key, value in items for k, v in flattened(value, f'{where}.{key}' if where else str(key)).items()}
+
+
+def record(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Write down the settings of the run that a folder holds from now on."""
+    write_json(folder / NAME, settings)
+
+
+def recorded(folder: Path) -> dict[str, Any] | None:
+    """The settings of the run that a folder holds; None: they were not written down."""
+    path = folder / NAME
+    return read_json(path) if path.is_file() else None
+
+
+def finished_before(note: Path, settings: Mapping[str, Any], restart: bool) -> bool:
+    """Whether an outcome of the same settings is there, as the note says that is written after it.
+
+    Args:
+        note: JSON file of the settings; it is removed where the outcome is to be made anew.
+        settings: that are asked for, flat.
+        restart: make it anew, whatever there is.
+
+    Raises:
+        InputError: there is one of other settings, and ``restart`` is False.
+    """
+    if not note.is_file():
+        return False
+    differing = differences(read_json(note), settings)
+    if differing and not restart:
+        raise InputError(
+            f'{note.parent} holds an outcome of other settings ({differing}); name another --out, or replace it with '
+            '--restart'
+        )
+    if restart:
+        note.unlink()
+    return not restart
+
+
+def differences(there: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Which settings differ, with the old and the new value of the first ones; empty: none does."""
+    keys = [key for key in {**asked, **there} if there.get(key) != asked.get(key)]
+    named = [f'{key}: {there.get(key)!r} there, {asked.get(key)!r} asked for now' for key in keys[:_NAMED]]
+    more = f'; and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''
+    return '; '.join(named) + more

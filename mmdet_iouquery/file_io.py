@@ -1,0 +1,37 @@
+"""Text files that are whole or absent, and checksums.
+
+A process killed while it writes leaves the file that was there before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` in UTF-8 beside ``path``, and rename it into place. The folder is made where it is missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f'.{path.name}.tmp')
+    temporary.write_text(text, encoding='utf-8')
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write ``content`` as JSON likewise, one value a line.
+
+    Raises:
+        ValueError: it holds NaN or infinity, which JSON does not know.
+    """
+    write_text(path, json.dumps(content, indent=1, allow_nan=False) + '\n')
+
+
+def checksum(path: Path) -> str:
+    """The first half of a file's SHA-256, for a person to compare."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()[:32]

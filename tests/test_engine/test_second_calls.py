@@ -1,0 +1,419 @@
+"""Every command that leaves files, called again with the same arguments: after a stop, and when it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mmengine.runner import IterBasedTrainLoop, TestLoop, ValLoop
+from PIL import Image
+from runs import SMALL_MODEL
+from started_run import Started, ended, errors, run_train, small_config
+
+from mmdet_iouquery.checkpoints.convert_file import convert_file
+from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.engine import calibrate, launch, quickstart
+from mmdet_iouquery.engine.analyze import command as analyze
+from mmdet_iouquery.engine.work_dir import claimed
+from mmdet_iouquery.errors import InputError
+
+pytestmark = pytest.mark.skipif(os.name == 'nt', reason='kills processes')
+TOOLS = Path(__file__).parents[2] / 'tools'
+STEPS = 8
+
+
+def killed_in(owner: Any, name: str, call: int = 1) -> None:
+    """Have this process killed by a call of ``owner.name``, from the first on."""
+    original, calls = getattr(owner, name), []
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments, **options)
+
+    setattr(owner, name, counted)
+
+
+def killed_in_writing(name: str) -> None:
+    """Have this process killed when half of a text file of that name is written."""
+    original = Path.write_text
+
+    def half(self: Path, text: str, *arguments: Any, **options: Any) -> int:
+        if name in self.name:
+            original(self, text[: len(text) // 2], *arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(self, text, *arguments, **options)
+
+    Path.write_text = half  # type: ignore[method-assign, assignment]
+
+
+# --- make quickstart --------------------------------------------------------------------------------------------------
+
+# in the order in which they are reached; validations come after steps 4 and 8, checkpoints after every second step
+STOPS: dict[str, Callable[[], None]] = {
+    'the note of the settings': lambda: killed_in_writing(quickstart.NOTE_NAME),
+    'the config': lambda: killed_in_writing('config.py'),
+    'step 4': lambda: killed_in(IterBasedTrainLoop, 'run_iter', 4),
+    'the first validation': lambda: killed_in(ValLoop, 'run_iter'),
+    'the last validation': lambda: killed_in(ValLoop, 'run', 2),
+    'the evaluation': lambda: killed_in(TestLoop, 'run_iter'),
+    'the results': lambda: killed_in_writing('detections.metrics.json'),
+    'the drawing': lambda: killed_in(quickstart, 'contact_sheet'),
+    'the analysis': lambda: killed_in(analyze, 'page'),
+    'the page': lambda: killed_in_writing('index.html'),
+}
+
+
+def run_quickstart(work_dir: str, data: str, stop: str | None = None, *more: str) -> int:
+    """``tools/quickstart.py`` in this process, with a small model and short looks; killed at one of :data:`STOPS`."""
+    call = {'train': launch.train, 'test': launch.test, 'analyze_queries': analyze.analyze}
+    original = quickstart.config_text
+
+    def run_child(program: Path, *arguments: object) -> int:
+        return launch.run_tool(lambda: call[program.stem]([str(one) for one in arguments]))
+
+    quickstart.run_child = run_child
+    quickstart.config_text = lambda *arguments, **options: original(*arguments, **options) + SMALL_MODEL
+    quickstart.NUM_IMAGES_DRAWN = quickstart.NUM_IMAGES_ANALYZED = 2
+    analyze.sections_of = lambda *_: []  # no figures, which take most of the time
+    if stop is not None:
+        STOPS[stop]()
+    settings = {'--data': data, '--work-dir': work_dir, '--image-size': '64', '--iters': str(STEPS)}
+    arguments = [*(word for pair in settings.items() for word in pair), *more]
+    return launch.run_tool(lambda: quickstart.quickstart(TOOLS, arguments))
+
+
+def validations(work_dir: Path) -> list[int]:
+    """Steps of the validations that ended, in the logs of all starts."""
+    lines = [line for log in sorted(work_dir.glob('*/vis_data/scalars.json')) for line in log.read_text().splitlines()]
+    return [json.loads(line)['step'] for line in lines if 'bbox_mAP"' in line]
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    return build_digits(root, num_train=8, num_val=4, image_size=96, progress=False)
+
+
+@pytest.fixture(scope='module')
+def stopped_everywhere(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder of a quickstart that was killed ten times, and called again each time."""
+    folder = tmp_path_factory.mktemp('stopped')
+    work_dir = folder / 'my run'
+    for number, stop in enumerate(STOPS):
+        status, said = ended(folder / f'log_{number}', run_quickstart, str(work_dir), str(data), stop)
+        assert status == -signal.SIGKILL, f'{stop}: {said[-3000:]}'
+    status, said = ended(folder / 'log', run_quickstart, str(work_dir), str(data))
+    assert status == 0, said[-3000:]
+    return work_dir
+
+
+def test_a_quickstart_stopped_everywhere_ends_as_one_that_was_not(
+    stopped_everywhere: Path, data: Path, tmp_path: Path
+) -> None:
+    status, said = ended(tmp_path / 'log', run_quickstart, str(tmp_path / 'run'), str(data))
+    assert status == 0, said[-3000:]
+    for name in ('detections.bbox.json', 'detections.metrics.json', 'queries/selection.json'):
+        ours, theirs = (json.loads((folder / name).read_text()) for folder in (stopped_everywhere, tmp_path / 'run'))
+        if name.endswith('selection.json'):  # it names checkpoints by their paths
+            ours, theirs = ([{**row, 'model': '', 'checkpoint': ''} for row in rows] for rows in (ours, theirs))
+        assert ours == theirs, name
+    ours, theirs = (
+        torch.load(folder / f'iter_{STEPS}.pth', weights_only=True)['state_dict']
+        for folder in (stopped_everywhere, tmp_path / 'run')
+    )
+    assert all(torch.equal(tensor, ours[key]) for key, tensor in theirs.items())
+    assert validations(stopped_everywhere) == validations(tmp_path / 'run') == [STEPS // 2, STEPS]
+    with Image.open(stopped_everywhere / 'pictures.png') as image:
+        image.load()
+    assert '</html>' in (stopped_everywhere / 'queries' / 'index.html').read_text(encoding='utf-8')
+
+
+def test_a_finished_quickstart_says_so_and_does_nothing(stopped_everywhere: Path, data: Path, tmp_path: Path) -> None:
+    before = {
+        path: path.stat().st_mtime_ns for path in stopped_everywhere.rglob('*') if path.suffix in ('.pth', '.png')
+    }
+    status, said = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data))
+    assert status == 0 and 'finished before' in said and f'iter_{STEPS}.pth' in said and 'COCO AP' in said
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize(
+    ('more', 'named'),
+    [
+        (('--iters', '12'), f'other settings (--iters: {STEPS} there, 12 asked for now)'),
+        (('--image-size', '96', '--seed', '3'), '--image-size: 64 there, 96 asked for now; --seed: 0 there, 3 asked'),
+    ],
+)
+def test_a_quickstart_of_other_settings_is_refused(
+    more: tuple[str, ...], named: str, stopped_everywhere: Path, data: Path, tmp_path: Path
+) -> None:
+    status, said = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data), None, *more)
+    (error,) = errors(said)
+    assert status == 2 and named in error and '--restart' in error and 'WORK_DIR=' in error
+
+
+def test_changed_annotations_and_an_edited_config_are_refused(
+    stopped_everywhere: Path, data: Path, tmp_path: Path
+) -> None:
+    annotations, config = data / 'annotations' / 'val.json', stopped_everywhere / 'config.py'
+    for path, named in ((annotations, 'other annotations'), (config, 'was edited')):
+        before = path.read_text(encoding='utf-8')
+        path.write_text(before.replace('1', '1 ', 1), encoding='utf-8')
+        try:
+            status, said = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data))
+        finally:
+            path.write_text(before, encoding='utf-8')
+        (error,) = errors(said)
+        assert status == 2 and named in error and path.name in error
+
+
+def test_restart_sets_the_run_aside_and_keeps_what_is_not_its_own(data: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / 'run'
+    status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(data), 'the first validation')
+    (work_dir / 'notes.txt').write_text('mine')
+    before = {path.name for path in work_dir.iterdir() if not path.name.startswith('.')} - {'notes.txt'}
+    assert status == -signal.SIGKILL and {'config.py', 'iter_4.pth', 'quickstart.json', 'settings.json'} <= before, said
+    arguments = (str(work_dir), str(data), 'the config', '--restart', '--seed', '1')
+    assert ended(tmp_path / 'log', run_quickstart, *arguments)[0] == -signal.SIGKILL
+    (aside,) = work_dir.glob('before-*')
+    assert {path.name for path in aside.iterdir()} == before
+    assert (work_dir / 'notes.txt').read_text() == 'mine' and not list(work_dir.glob('*.pth'))
+
+
+# --- tools/train.py, tools/test.py ------------------------------------------------------------------------------------
+
+
+def run_killed(module: str, name: str, call: int, *arguments: object) -> int:
+    killed_in({'train': IterBasedTrainLoop, 'val': ValLoop, 'test': TestLoop}[module], name, call)
+    return run_train(*arguments)
+
+
+def run_test(*arguments: object) -> int:
+    return launch.run_tool(lambda: launch.test([str(one) for one in arguments]))
+
+
+def run_test_killed(*arguments: object) -> int:
+    killed_in(TestLoop, 'run_iter')
+    return run_test(*arguments)
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    more = f"train_cfg.update(max_iters={STEPS}, val_interval=4)\ndefault_hooks['checkpoint'].update(interval=2)\n"
+    return small_config(tmp_path_factory.mktemp('config'), more)
+
+
+@pytest.fixture(scope='module')
+def trained(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The work folder of a training that was killed in step 6 and in the last validation, and is done."""
+    work_dir = tmp_path_factory.mktemp('trained') / 'run'
+    log = work_dir.with_name('log')
+    for module, name, call in (('train', 'run_iter', 6), ('val', 'run', 1)):
+        assert ended(log, run_killed, module, name, call, config, '--work-dir', work_dir)[0] == -signal.SIGKILL
+    assert (work_dir / f'iter_{STEPS}.pth').is_file()
+    status, said = ended(log, run_train, config, '--work-dir', work_dir)
+    assert status == 0 and f'resuming from {work_dir / f"iter_{STEPS}.pth"}' in said, said[-3000:]
+    return work_dir
+
+
+def test_a_training_called_again_goes_on_and_ends_as_one_that_was_not_stopped(
+    trained: Path, config: Path, tmp_path: Path
+) -> None:
+    assert ended(tmp_path / 'log', run_train, config, '--work-dir', tmp_path / 'run')[0] == 0
+    ours, theirs = (
+        torch.load(folder / f'iter_{STEPS}.pth', weights_only=True) for folder in (trained, tmp_path / 'run')
+    )
+    assert all(torch.equal(tensor, ours['state_dict'][key]) for key, tensor in theirs['state_dict'].items())
+    assert validations(trained) == validations(tmp_path / 'run') == [4, STEPS]
+
+
+def test_a_finished_training_says_so(trained: Path, config: Path, tmp_path: Path) -> None:
+    starts = sorted(trained.glob('2*'))
+    for more in ((), ('--resume',)):
+        status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', trained, *more)
+        assert status == 0 and 'this training is finished' in said and str(trained / f'iter_{STEPS}.pth') in said
+    assert sorted(trained.glob('2*')) == starts  # not even a log was begun
+
+
+def test_a_training_of_other_settings_is_refused_unless_resumed(trained: Path, config: Path, tmp_path: Path) -> None:
+    longer = ('--cfg-options', f'train_cfg.max_iters={STEPS + 2}')
+    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', trained, *longer)
+    (error,) = errors(said)
+    assert status == 2 and f'(train_cfg.max_iters: {STEPS} there, {STEPS + 2} asked for now)' in error
+    assert '--resume' in error and '--restart' in error and not (trained / f'iter_{STEPS + 2}.pth').exists()
+
+    copy = tmp_path / 'copy'
+    copy.mkdir()
+    for name in (f'iter_{STEPS}.pth', 'settings.json', 'last_validation'):
+        (copy / name).write_bytes((trained / name).read_bytes())
+    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, '--resume', *longer)
+    assert status == 0 and f'going on with other settings than before: train_cfg.max_iters: {STEPS} there' in said
+    assert (copy / f'iter_{STEPS + 2}.pth').is_file() and validations(copy) == [STEPS + 2]
+    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, *longer)
+    assert status == 0 and 'this training is finished' in said
+
+    (copy / 'settings.json').unlink()
+    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, *longer)
+    (error,) = errors(said)
+    assert status == 2 and 'whose settings are not known' in error and '--restart' in error
+
+
+def test_a_restarted_training_is_a_new_one(config: Path, tmp_path: Path) -> None:
+    work_dir = tmp_path / 'run'
+    for restart in ((), ('--restart',)):
+        arguments = ('train', 'run_iter', 4, config, '--work-dir', work_dir, *restart)
+        assert ended(tmp_path / 'log', run_killed, *arguments)[0] == -signal.SIGKILL
+    (aside,) = work_dir.glob('before-*')
+    assert (aside / 'iter_2.pth').is_file() and (aside / 'settings.json').is_file()
+    assert torch.load(work_dir / 'iter_2.pth', weights_only=True)['meta']['iter'] == 2
+    assert 'resuming' not in (tmp_path / 'log').read_text()
+    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, '--restart', '--resume')
+    assert status == 2 and 'give one of them' in errors(said)[0]
+
+
+def test_a_config_in_its_own_work_folder_stays_as_it_is(config: Path, tmp_path: Path) -> None:
+    own = tmp_path / 'config.py'
+    own.write_text(config.read_text())
+    assert (
+        ended(tmp_path / 'log', run_killed, 'train', 'run_iter', 1, own, '--work-dir', tmp_path)[0] == -signal.SIGKILL
+    )
+    assert own.read_text() == config.read_text() and 'max_keep_ckpts' in (tmp_path / 'config_resolved.py').read_text()
+
+
+def wait_inside(folder: str, ready: str) -> int:
+    with claimed(folder):
+        Path(ready).touch()
+        time.sleep(60)
+    return 0
+
+
+def test_two_trainings_do_not_write_to_one_folder(config: Path, tmp_path: Path) -> None:
+    work_dir, ready = tmp_path / 'run', tmp_path / 'ready'
+    work_dir.mkdir()
+    other = Started(tmp_path / 'other', wait_inside, str(work_dir), str(ready))
+    other.wait_for(ready.exists)
+    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir)
+    (error,) = errors(said)
+    assert status == 2 and f'process {other.process.pid} writes to {work_dir} at this moment' in error
+    os.killpg(other.process.pid, signal.SIGKILL)  # the claim ends with the process
+    other.status()
+    with claimed(work_dir):
+        pass
+
+
+def test_an_evaluation_leaves_the_results_of_the_one_before_until_it_is_done(
+    trained: Path, config: Path, tmp_path: Path
+) -> None:
+    prefix = tmp_path / 'found'
+    arguments = (config, trained / f'iter_{STEPS}.pth', '--work-dir', tmp_path / 'test', '--out', prefix)
+    files = [Path(f'{prefix}.bbox.json'), Path(f'{prefix}.metrics.json')]
+    assert ended(tmp_path / 'log', run_test_killed, *arguments)[0] == -signal.SIGKILL
+    assert not any(path.exists() for path in files)
+    results = []
+    for _ in range(2):
+        assert ended(tmp_path / 'log', run_test, *arguments)[0] == 0
+        results.append([path.read_bytes() for path in files])
+    assert results[0] == results[1] and not list(tmp_path.glob('*partial*'))
+    assert ended(tmp_path / 'log', run_test_killed, *arguments)[0] == -signal.SIGKILL
+    assert [path.read_bytes() for path in files] == results[0]
+
+
+# --- tools/analyze_queries.py, tools/calibrate.py ---------------------------------------------------------------------
+
+
+def run_analyze(killed: bool, *arguments: object) -> int:
+    analyze.sections_of = lambda *_: []
+    if killed:
+        killed_in(analyze, 'page')
+    return launch.run_tool(lambda: analyze.analyze([str(one) for one in arguments]))
+
+
+def run_calibrate(killed: bool, *arguments: object) -> int:
+    if killed:
+        killed_in_writing('fit.py')
+    return launch.run_tool(lambda: calibrate.calibrate([str(one) for one in arguments]))
+
+
+@pytest.mark.parametrize('run', [run_analyze, run_calibrate], ids=['analyze_queries', 'calibrate'])
+def test_an_outcome_is_made_once_and_never_half(
+    run: Callable[..., int], trained: Path, config: Path, tmp_path: Path
+) -> None:
+    of_analysis = run is run_analyze
+    out = tmp_path / 'queries' if of_analysis else tmp_path / 'fit'
+    last = out / 'index.html' if of_analysis else tmp_path / 'fit.py'
+    short, other = (('--images', 2), ('--images', 3)) if of_analysis else ((), ('--iou', 0.4))
+    named = 'images: 2 there, 3 asked for now' if of_analysis else 'iou: 0.5 there, 0.4 asked for now'
+    arguments = (config, trained / f'iter_{STEPS}.pth', '--out', out, '--device', 'cpu', *short)
+    log = tmp_path / 'log'
+    assert ended(log, run, True, *arguments)[0] == -signal.SIGKILL and not last.exists()
+    status, said = ended(log, run, False, *arguments)
+    assert status == 0 and 'finished before' not in said, said[-3000:]
+    made = last.stat().st_mtime_ns
+    status, said = ended(log, run, False, *arguments)
+    assert status == 0 and 'finished before' in said and str(last) in said and last.stat().st_mtime_ns == made
+    status, said = ended(log, run, False, *arguments, *other)
+    assert status == 2 and named in errors(said)[0] and '--restart' in errors(said)[0]
+    assert ended(log, run, False, *arguments, *other, '--restart')[0] == 0 and last.stat().st_mtime_ns > made
+
+
+def test_an_edited_calibration_is_not_lost(trained: Path, config: Path, tmp_path: Path) -> None:
+    arguments = (config, trained / f'iter_{STEPS}.pth', '--out', tmp_path / 'fit', '--device', 'cpu')
+    (tmp_path / 'fit.py').write_text('score_thr = 0.3  # by hand\n')
+    status, said = ended(tmp_path / 'log', run_calibrate, False, *arguments)
+    assert status == 2 and 'was edited, or not written by this tool' in errors(said)[0]
+    assert (tmp_path / 'fit.py').read_text() == 'score_thr = 0.3  # by hand\n'
+
+
+# --- tools/make_digits.py, tools/convert_checkpoint.py ----------------------------------------------------------------
+
+
+def run_digits(root: str, ready: str) -> int:
+    """``build_digits`` that waits in the middle of a picture."""
+    save = Image.Image.save
+
+    def slow(self: Image.Image, *arguments: Any, **options: Any) -> None:
+        save(self, *arguments, **options)
+        Path(ready).touch()
+        time.sleep(60)
+
+    Image.Image.save = slow  # type: ignore[method-assign]
+    return launch.run_tool(lambda: build_digits(root, num_train=2, num_val=2, image_size=96, progress=False))
+
+
+@pytest.mark.parametrize('signum', [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_digits_set_is_whole_or_absent(signum: signal.Signals, tmp_path: Path) -> None:
+    root, ready = tmp_path / 'data' / 'digits', tmp_path / 'ready'
+    run = Started(tmp_path / 'log', run_digits, str(root), str(ready))
+    run.wait_for(ready.exists)
+    os.kill(run.process.pid, signum)
+    assert run.status() == (-signum if signum == signal.SIGKILL else 128 + signum), run.said()
+    assert bool(list(root.parent.iterdir())) == (signum == signal.SIGKILL)
+    build_digits(root, num_train=2, num_val=2, image_size=96, progress=False)
+    assert [path.name for path in root.parent.iterdir()] == ['digits']
+
+
+def test_a_conversion_called_again_is_done_already(trained: Path, tmp_path: Path) -> None:
+    source, path = trained / f'iter_{STEPS}.pth', tmp_path / 'out.pth'
+    convert_file(source, path, 'mmdet')
+    before = path.read_bytes()
+    assert convert_file(source, path, 'mmdet') is None and path.read_bytes() == before
+    changed = tmp_path / 'changed' / source.name
+    changed.parent.mkdir()
+    torch.save({'state_dict': torch.load(source, weights_only=True)['state_dict']}, changed)
+    for other, options, named in (
+        (changed, {}, 'source_checksum'),
+        (source, dict(source_classes=list('0123456789'), target_classes=['0', '7']), 'source_classes: None there'),
+    ):
+        with pytest.raises(InputError, match=f'of another conversion \\({named}.*--force'):
+            convert_file(other, path, 'mmdet', **options)
+    assert path.read_bytes() == before
+    assert convert_file(changed, path, 'mmdet', force=True) is not None and path.read_bytes() != before
