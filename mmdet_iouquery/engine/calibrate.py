@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from ..checkpoints.files import checkpoint_file
 from ..datasets.coco_json import read_json
 from ..errors import InputError
 from ..evaluation.calibration import Calibration, Cut, Judged, best_cut, fit_calibration, held_out, joined, judge
@@ -112,9 +113,7 @@ def _iou(text: str) -> float:
 
 def _settings(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
     """All that the outcome depends on, but for the pictures and annotations themselves."""
-    if not Path(args.checkpoint).is_file():
-        raise InputError(f'there is no file {args.checkpoint}; name the checkpoint (.pth) of a training')
-    return {'iou': args.iou, 'checkpoint': checksum(Path(args.checkpoint)), **settings_of(cfg)}
+    return {'iou': args.iou, 'checkpoint': checksum(checkpoint_file(args.checkpoint)), **settings_of(cfg)}
 
 
 def _is_finished(out: Path, settings: dict[str, Any], restart: bool) -> bool:

@@ -43,7 +43,7 @@ def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
         probe.unlink()
     except OSError as error:
         raise InputError(
-            f'cannot write to the work folder {folder}: {error.strerror or error}; name another with {option}'
+            f'cannot write to the folder {folder}: {error.strerror or error}; name another with {option}'
         ) from error
 
 

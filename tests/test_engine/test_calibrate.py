@@ -149,7 +149,7 @@ def test_names_stay_within_their_comment(tmp_path: Path) -> None:
         (['--cfg-options', 'model.bbox_head.num_classes=9'], 'model.bbox_head.num_classes=9'),
         (['--cfg-options', 'val_dataloader.dataset.ann_file=/nowhere/val.json'], '/nowhere/val.json'),
         (['--cfg-options', 'val_dataloader='], 'has no val_dataloader'),
-        (['--out', '/proc/nowhere/fit'], 'cannot write to /proc/nowhere; name another place with --out'),
+        (['--out', '/proc/nowhere/fit'], 'cannot write to the folder /proc/nowhere: '),
     ],
     ids=['class count', 'annotations', 'no set', 'no place'],
 )

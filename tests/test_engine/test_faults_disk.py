@@ -139,7 +139,7 @@ def test_a_work_folder_that_cannot_be_written(
     work_dir = tmp_path / place
     assert run_tool(lambda: train([str(config), '--work-dir', str(work_dir)])) == 2
     assert re.fullmatch(
-        rf'error: cannot write to the work folder {work_dir}: .+; name another with --work-dir\n',
+        rf'error: cannot write to the folder {work_dir}: .+; name another with --work-dir\n',
         capsys.readouterr().err,
     )
     check_writable(tmp_path / 'new' / 'run')
