@@ -96,24 +96,6 @@ def test_any_number_of_queries_on_the_same_weights(detector: nn.Module, wanted: 
     assert many.token_index[0, 0] == few.token_index[0, 0]
 
 
-def test_shallower_decoder_gives_that_layers_output(detector: nn.Module) -> None:
-    head = detector.eval().bbox_head
-    with torch.no_grad():
-        memory = head.memory(detector.extract_feat(torch.rand(1, 3, *SIZE)))
-        queries = head.query_selector(memory).queries
-        head.decoder.train()
-        every = head.decoder(queries, memory)
-        head.decoder.eval()
-        for depth in (1, 2, 3):
-            one = head.decoder(queries, memory, num_layers=depth)
-            assert torch.equal(one.logits[0], every.logits[depth - 1])
-            assert torch.equal(one.boxes[0], every.boxes[depth - 1])
-        assert torch.equal(head.decoder(queries, memory, num_layers=-2).logits[0], every.logits[1])
-    for wrong in (0, 4, -4):
-        with pytest.raises(ValueError, match=f'num_decoder_layers={wrong}.*3 layers'):
-            head.decoder(queries, memory, num_layers=wrong)
-
-
 def test_prediction_in_the_original_pixels(detector: nn.Module) -> None:
     images, _ = random_batch([0], *SIZE)
     data = sample([], [], SIZE)
