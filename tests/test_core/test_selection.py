@@ -45,6 +45,9 @@ def test_excluded_tokens_come_last() -> None:
     excluded = torch.tensor([[True, False, True, False]])
     assert top_tokens(score, 2, excluded).tolist() == [[3, 1]]
     assert set(top_tokens(score, 4, excluded)[0, 2:].tolist()) == {0, 2}
+    # whatever their score, and the others'
+    assert top_tokens(score - 50, 2, excluded).tolist() == [[3, 1]]
+    assert top_tokens((score - 3e4).half(), 2, torch.tensor([[True, False, True, True]]))[0, 0] == 1
 
 
 def test_overlaps_by_hand() -> None:

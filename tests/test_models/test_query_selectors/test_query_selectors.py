@@ -38,6 +38,43 @@ def test_queries_are_the_best_tokens_and_detached(kind: str) -> None:
     assert selection.encoder.logits.requires_grad and selection.encoder.boxes.requires_grad
 
 
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS)
+def test_a_box_is_its_tokens_grid_anchor_plus_a_delta(kind: str) -> None:
+    """Added as logits; 0 as every head starts. Anchors by hand: squares of 0.1 on the finest level, 0.2 on the next."""
+    selector, given = build(kind, grid_size=0.1), memory()
+    anchors = torch.tensor(
+        [
+            [(column + 0.5) / width, (row + 0.5) / height, side, side]
+            for side, (height, width) in zip((0.1, 0.2), SHAPES)
+            for row in range(height)
+            for column in range(width)
+        ]
+    )
+    for delta in ([0.0, 0.0, 0.0, 0.0], [0.7, -0.3, 1.5, -2.0]):
+        with torch.no_grad():
+            selector.bbox_head.layers[-1].bias.copy_(torch.tensor(delta))
+        selection = selector(given)
+        expected = torch.logit(anchors)[selection.token_index] + torch.tensor(delta)
+        torch.testing.assert_close(selection.queries.anchors_unact, expected)
+        torch.testing.assert_close(selection.encoder.boxes[0], expected.sigmoid())
+
+
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS)
+def test_tokens_whose_anchor_is_beyond_the_margin_count_as_zeros(kind: str) -> None:
+    """With a margin of 0.1, of 6 x 8 tokens the outermost rows and columns, and their boxes are the whole input."""
+    selector, given = build(kind, anchor_eps=0.1, grid_size=0.2), memory()
+    inside = torch.zeros(6, 8, dtype=torch.bool)
+    inside[1:-1, 1:-1] = True
+    inside = torch.cat([inside.flatten(), torch.ones(12, dtype=torch.bool)])
+    other = given._replace(tokens=torch.where(inside[:, None], given.tokens, 9.0))
+    ours, theirs = (selector(one, num_queries=TOKENS) for one in (given, other))
+    assert torch.equal(ours.encoder.logits, theirs.encoder.logits)
+    beyond = ~inside[ours.token_index]
+    assert int(beyond.sum()) == 2 * 24 and (ours.encoder.boxes[0][beyond] == 1).all()
+    of_zeros = selector.cls_head(selector.memory_norm(selector.memory_proj(torch.zeros(DIMS))))
+    torch.testing.assert_close(ours.encoder.logits[0][beyond], of_zeros.expand(2 * 24, -1))
+
+
 @pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('kind', ENCODER_SELECTORS)
 def test_gradients_are_those_of_all_tokens_without_keeping_them(kind: str, autocast: bool) -> None:
@@ -91,6 +128,13 @@ def test_iou_aware_and_class_score_differ_in_what_they_learn_alone() -> None:
     assert torch.equal(ours.token_index, theirs.token_index)
     assert torch.equal(ours.encoder.logits, theirs.encoder.logits)
     assert ours.iou_aware is True and theirs.iou_aware is False
+
+
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS[:2])
+def test_tokens_rank_by_their_best_class(kind: str) -> None:
+    """Whatever their other classes say: the order is not that of the mean."""
+    logits = build(kind)(memory(), num_queries=TOKENS).encoder.logits[0]
+    assert (logits.amax(-1).diff(dim=1) <= 1e-6).all() and (logits.mean(-1).diff(dim=1) > 1e-3).any()
 
 
 def test_score_times_iou_ranks_by_the_product() -> None:
@@ -156,10 +200,12 @@ def test_learned_queries_are_as_many_as_there_are(kind: str) -> None:
 
 
 def test_learned_positions_stay_with_their_queries() -> None:
-    """Denoising queries, put before them, have none."""
+    """Denoising queries, put before them, have none; neither have two of them together."""
     learned = build('LearnedEmbeddings')(memory()).queries
     noisy = learned._replace(content=torch.ones(2, 4, DIMS), anchors_unact=torch.ones(2, 4, 4), position=None)
     joined = learned.after(noisy)
+    assert torch.equal(joined.content, torch.cat([noisy.content, learned.content], 1))
+    assert torch.equal(joined.anchors_unact, torch.cat([noisy.anchors_unact, learned.anchors_unact], 1))
     code = torch.full((2, 14, DIMS), 0.5)
     assert torch.equal(joined.at(code)[:, :4], code[:, :4])
     torch.testing.assert_close(joined.at(code)[:, 4:], code[:, 4:] + learned.position)
