@@ -154,7 +154,7 @@ class SetCriterion(nn.Module):
             logits = selection.iou_logits.float()[index]
             iou = self._overlap(encoder.boxes[index], targets.boxes[encoder_pairs.truth])
             loss = F.binary_cross_entropy_with_logits(logits, iou, reduction='sum')
-            losses['enc_loss_quality'] = loss / average + 0.0 * selection.iou_logits.sum()
+            losses['enc_loss_quality'] = loss / average
         return pairs, losses
 
     def _overlap(self, matched: Tensor, truth: Tensor) -> Tensor:

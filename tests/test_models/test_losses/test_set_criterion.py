@@ -1,0 +1,190 @@
+"""The criterion's sums: what they are divided by, and that each goes under the name of its layer and group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor
+
+from mmdet_iouquery.core import box_cxcywh_to_xyxy, generalized_box_iou_elementwise
+from mmdet_iouquery.models.dense_heads.rtdetr_head import CRITERION
+from mmdet_iouquery.models.losses import SetCriterion, set_criterion
+from mmdet_iouquery.structures import DenoisingQueries, Predictions, Queries, Selection, Targets
+
+CLASSES, LAYERS, MATCHING = 4, 3, 5
+TERMS = ('loss_cls', 'loss_bbox', 'loss_iou')
+
+
+def build(**settings: Any) -> SetCriterion:
+    return MODELS.build({**CRITERION, **settings})
+
+
+def truth(*counts: int) -> Targets:
+    total = sum(counts)
+    boxes = torch.rand(total, 4, dtype=torch.float64) * 0.3 + 0.3
+    return Targets(torch.arange(total) % CLASSES, boxes, counts)
+
+
+def predictions(queries: int = MATCHING, layers: int = LAYERS, images: int = 2) -> Predictions:
+    logits = torch.randn(layers, images, queries, CLASSES, dtype=torch.float64)
+    return Predictions(logits, torch.rand(layers, images, queries, 4, dtype=torch.float64) * 0.4 + 0.2)
+
+
+def selection(encoder: Predictions, **more: Any) -> Selection:
+    return Selection(Queries(torch.zeros(2, MATCHING, 8), torch.zeros(2, MATCHING, 4)), encoder, **more)
+
+
+def denoising(pairs: list[tuple[int, int, int]], queries: int, groups: int) -> DenoisingQueries:
+    """``pairs`` of image, query and ground truth."""
+    given = Queries(torch.zeros(2, queries, 8), torch.zeros(2, queries, 4))
+    index = torch.tensor(pairs, dtype=torch.long).reshape(-1, 3).unbind(1)
+    return DenoisingQueries(given, torch.zeros(queries + MATCHING, queries + MATCHING).bool(), index, groups)
+
+
+def every_loss(targets: Targets) -> dict[str, Tensor]:
+    """Of the same predictions of decoder, encoder and denoising, whatever the number of processes."""
+    torch.manual_seed(5)
+    decoder, encoder = predictions(4 + MATCHING), predictions(layers=1)
+    pairs = [(int(image), 1, box) for box, image in enumerate(targets.image)]
+    more = {'iou_logits': torch.randn(1, 2, MATCHING, dtype=torch.float64), 'iou_aware': False}
+    return build()(decoder, selection(encoder, **more), targets, denoising(pairs, 4, groups=2))
+
+
+@pytest.mark.parametrize(
+    ('counts', 'elsewhere', 'average'),
+    [
+        ((2, 1), [1], 2.0),  # 3 here and 1 there
+        ((2, 1), [3, 0], 2.0),  # of three processes
+        ((0, 0), [8], 4.0),  # none here, whose scores count a quarter of what they would alone
+        ((1, 0), [0], 1.0),  # the mean is 1/2: at least 1, and not the mean of numbers that are at least 1
+        ((0, 0), [1], 1.0),
+        ((0, 0), [0], 1.0),
+        ((2, 0), [1, 0], 1.0),  # 2, 1 and none
+        ((2, 1), [], 3.0),
+    ],
+    ids=str,
+)
+def test_sums_are_divided_by_the_mean_number_of_boxes_of_the_processes(
+    counts: tuple[int, ...], elsewhere: list[int], average: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them: the decoder's, the encoder's, its quality and denoising, which keeps its own number of groups."""
+    targets, told = truth(*counts), []
+    alone = every_loss(targets)
+
+    def mean_over_processes(x: Tensor) -> Tensor:
+        told.append(x.item())
+        return (x + sum(elsewhere)) / (1 + len(elsewhere))
+
+    monkeypatch.setattr(set_criterion, 'reduce_mean', mean_over_processes)
+    found = every_loss(targets)
+    assert told == [sum(counts)]  # once, of what is here
+    assert len(found) == 2 * 3 * LAYERS + 4 and found.keys() == alone.keys()
+    for name, loss in found.items():
+        assert loss.item() == pytest.approx(alone[name].item() * max(1, sum(counts)) / average, rel=1e-9), name
+
+
+def test_each_term_goes_under_its_layers_name() -> None:
+    """Of both groups: 5 L1 and 2 (1 - GIoU), summed over two boxes; denoising's over its two groups as well."""
+    targets = truth(1, 1)
+    everything = predictions(4 + MATCHING)
+    # matching queries 2 and 0 hit their boxes, layer i off by i + 1 hundredths
+    for image, query in ((0, 2), (1, 0)):
+        everything.logits[:, image, 4 + query, targets.labels[image]] = 20.0
+        for layer in range(LAYERS):
+            shift = torch.tensor([0.01 * (layer + 1), 0, 0, 0])
+            everything.boxes[layer, image, 4 + query] = targets.boxes[image] + shift
+    pairs = [(0, 0, 0), (1, 1, 1), (0, 2, 0), (1, 3, 1)]
+    losses = build()(everything, None, targets, denoising(pairs, 4, groups=2))
+    assert list(losses) == [
+        f'{layer}{group}{term}' for group in ('dn_', '') for layer in ('d0.', 'd1.', '') for term in TERMS
+    ]
+    for layer, prefix in enumerate(('d0.', 'd1.', '')):
+        assert losses[prefix + 'loss_bbox'].item() == pytest.approx(5 * 0.01 * (layer + 1))
+        image, query, box = (torch.tensor(index) for index in zip(*pairs))
+        noisy, exact = everything.boxes[layer, image, query], targets.boxes[box]
+        assert losses[prefix + 'dn_loss_bbox'].item() == pytest.approx(5 * (noisy - exact).abs().sum().item() / (2 * 2))
+        giou = generalized_box_iou_elementwise(box_cxcywh_to_xyxy(noisy), box_cxcywh_to_xyxy(exact))
+        assert losses[prefix + 'dn_loss_iou'].item() == pytest.approx(2 * (1 - giou).sum().item() / (2 * 2), rel=1e-4)
+
+
+def test_denoising_is_what_the_same_pairs_cost_as_a_match() -> None:
+    """With an assigner that says them, over one group: term by term and layer by layer, and both change neither."""
+    targets, noisy, matching = truth(2, 1), predictions(4), predictions()
+    pairs = [(0, 3, 0), (0, 0, 1), (1, 2, 2)]
+    joined = Predictions(*(torch.cat(pair, dim=2) for pair in zip(noisy, matching)))
+    found = build()(joined, None, targets, denoising(pairs, 4, groups=1))
+    every_layer = [torch.tensor(index).repeat(LAYERS) for index in zip(*pairs)]
+    layer = torch.arange(LAYERS).repeat_interleave(len(pairs))
+
+    def told(*_: object) -> set_criterion.Pairs:
+        return set_criterion.Pairs(layer, *every_layer)
+
+    expected = build(assigner=told)(noisy, None, targets, None)
+    alone = build()(matching, None, targets, None)
+    assert len(found) == 18
+    for name, loss in expected.items():
+        prefix, _, term = name.rpartition('loss')
+        torch.testing.assert_close(found[f'{prefix}dn_loss{term}'], loss)
+        torch.testing.assert_close(found[name], alone[name])
+
+
+@pytest.mark.parametrize('counts', [(2, 1), (0, 7), (0, 0)], ids=str)
+@pytest.mark.parametrize('even', [True, False])
+def test_an_encoders_losses_are_what_it_would_cost_as_a_decoder(even: bool, counts: tuple[int, ...]) -> None:
+    """Matched with the decoder's layers at once; also by an assigner that does not say it pairs as many a layer."""
+    targets, decoder, encoder = truth(*counts), predictions(), predictions(layers=1)
+    criterion = build()
+    if not even:
+        assigner = criterion.assigner
+        criterion.assigner = lambda *given: assigner(*given)
+    found = criterion(decoder, selection(encoder), targets, None)
+    of_encoder, of_decoder = (build()(given, None, targets, None) for given in (encoder, decoder))
+    assert found.keys() == of_decoder.keys() | {f'enc_{term}' for term in TERMS}
+    for term in TERMS:
+        torch.testing.assert_close(found[f'enc_{term}'], of_encoder[term])
+    for name, loss in of_decoder.items():
+        torch.testing.assert_close(found[name], loss)
+
+
+def test_an_encoder_may_have_a_class_loss_of_its_own() -> None:
+    focal = {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 3.0}
+    targets, decoder, encoder = truth(2, 1), predictions(), predictions(layers=1)
+    for iou_aware in (None, True, False):
+        found = build(encoder_loss_cls=focal)(decoder, selection(encoder, iou_aware=iou_aware), targets, None)
+        torch.testing.assert_close(
+            found['enc_loss_cls'], build(loss_cls=focal)(encoder, None, targets, None)['loss_cls']
+        )
+        torch.testing.assert_close(found['loss_cls'], build()(decoder, None, targets, None)['loss_cls'])
+
+
+def test_the_quality_of_boxes_teaches_scores_and_not_boxes() -> None:
+    targets, decoder = truth(2, 1), predictions()
+    decoder.boxes.requires_grad_()
+    decoder.logits.requires_grad_()
+    losses = build()(decoder, None, targets, None)
+    for name, loss in losses.items():
+        gradients = torch.autograd.grad(loss, list(decoder), retain_graph=True, allow_unused=True)
+        learns = [gradient is not None and bool(gradient.any()) for gradient in gradients]
+        assert learns == (['cls' in name, 'cls' not in name]), name
+
+
+def test_everything_stays_in_the_graph_whatever_the_boxes() -> None:
+    """A batch without boxes gives boxes, and the encoder's quality, a gradient of zeros, which DDP waits for."""
+    decoder, encoder = predictions(4 + MATCHING), predictions(layers=1)
+    quality = torch.randn(1, 2, MATCHING, dtype=torch.float64).requires_grad_()
+    inputs = [x.requires_grad_() for x in (*decoder, *encoder)] + [quality]
+    chosen = selection(encoder, iou_logits=quality)
+    for counts in ((0, 0), (2, 1)):
+        targets = truth(*counts)
+        pairs = [(int(image), 1, box) for box, image in enumerate(targets.image)]
+        losses = build()(decoder, chosen, targets, denoising(pairs, 4, groups=1))
+        assert all(loss.requires_grad for loss in losses.values())
+        gradients = torch.autograd.grad(sum(losses.values()), inputs)
+        assert [bool(gradient.any()) for gradient in gradients] == [True, any(counts)] * 2 + [any(counts)]
+    # of one pair there is one quality to learn
+    alone = build()(decoder, chosen, truth(1, 0), denoising([], 4, groups=1))
+    (gradient,) = torch.autograd.grad(alone['enc_loss_quality'], quality)
+    assert int((gradient != 0).sum()) == 1
