@@ -62,7 +62,7 @@ def hungarian_pairs(cost: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor
         layer, query and ground-truth index, each (M,) int64 on the CPU, M = L * sum(min(count, Q)), sorted by layer,
         then by ground truth.
     """
-    table = np.nan_to_num(cost.detach().cpu().numpy(), nan=1e6, posinf=1e6, neginf=-1e6)
+    table = np.nan_to_num(cost.detach().cpu().numpy(), nan=1e6, posinf=1e6, neginf=1e6)
     starts = np.cumsum([0, *counts])
     layers, queries, truths = [], [], []
     for layer, rows in enumerate(table):

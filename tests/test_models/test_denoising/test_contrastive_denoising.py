@@ -184,3 +184,18 @@ def test_a_crowded_image_is_said_once(settings: dict[str, Any], counts: tuple[in
     for _ in range(2):
         denoising(truth(*counts), 2)
     assert len(lines) == (said is not None) and all(said in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'num_denoising': 0}, 'num_denoising must be at least 1, got 0; set denoising=None to do without'),
+        ({'num_groups': 0}, r'num_groups must lie in \[1, num_denoising=4\], got 0'),
+        ({'num_groups': 5}, r'num_groups must lie in \[1, num_denoising=4\], got 5'),
+        ({'box_noise': 'corner'}, "box_noise must be one of .*, got 'corner'"),
+        ({'box_noise': 'centre_size'}, "'corners' with contrastive=True, got 'centre_size'"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(**settings)

@@ -119,6 +119,24 @@ def test_prediction_in_the_original_pixels(detector: nn.Module) -> None:
     torch.testing.assert_close(results.bboxes * torch.tensor([0.5, 0.25, 0.5, 0.25]), in_input.bboxes)
 
 
+def test_detections_are_cut_at_the_image_by_hand(detector: nn.Module) -> None:
+    """An image 64 wide and 96 high in an input of 128; the image as it came is 2 and 4 times as large."""
+    data, head = sample([], [], SIZE, img_shape=(96, 64)), detector.eval().bbox_head
+    data.set_metainfo({'scale_factor': (0.5, 0.25)})
+    # from 32 to 96 across and -32 to 160 down; and all of it inside
+    boxes = torch.tensor([[0.5, 0.5, 0.5, 1.5], [0.25, 0.5, 0.25, 0.25]])
+    logits = torch.tensor([[2.0, -9, -9, -9, -9], [-9, -9, -9, 1.0, -9]])
+    handle = head.decoder.register_forward_hook(lambda *_: Predictions(logits[None, None], boxes[None, None]))
+    with torch.no_grad():
+        x = detector.extract_feat(torch.rand(1, 3, *SIZE))
+        (found,), (in_input,) = (head.predict(x, [data], rescale=rescale) for rescale in (True, False))
+    handle.remove()
+    assert in_input.bboxes[:2].tolist() == [[32, 0, 64, 96], [16, 48, 48, 80]]
+    assert found.bboxes[:2].tolist() == [[64, 0, 128, 384], [32, 192, 96, 320]]
+    assert found.labels[:2].tolist() == [0, 3]
+    torch.testing.assert_close(found.scores[:2], torch.tensor([2.0, 1.0]).sigmoid())
+
+
 def test_score_threshold_and_limit() -> None:
     model = small_detector(test_cfg__max_per_img=20).eval()
     images, samples = random_batch([0], *SIZE)

@@ -212,11 +212,11 @@ MMDETS_COSTS = [
 ]
 
 
-@pytest.mark.parametrize('counts', [(2, 3), (0, 4), (0, 0), (7, 1)], ids=str)
+@pytest.mark.parametrize('counts', [(2, 3), (0, 4), (0, 0), (7, 1), (2, 1, 3)], ids=str)
 def test_mmdets_assigner_and_the_batched_one_agree(counts: tuple[int, ...]) -> None:
     """Seven boxes for six queries among them."""
-    predictions = Predictions(torch.randn(3, 2, 6, 4), torch.rand(3, 2, 6, 4) * 0.4 + 0.2)
-    total = sum(counts)
+    total, images = sum(counts), len(counts)
+    predictions = Predictions(torch.randn(3, images, 6, 4), torch.rand(3, images, 6, 4) * 0.4 + 0.2)
     targets = Targets(torch.randint(4, (total,)), torch.rand(total, 4) * 0.4 + 0.2, counts)
     theirs = PerImageAssigner(TASK_UTILS.build({'type': 'HungarianAssigner', 'match_costs': MMDETS_COSTS}))
     ours = TASK_UTILS.build({'type': 'BatchedHungarianAssigner'})

@@ -132,10 +132,14 @@ def test_denoising_is_what_the_same_pairs_cost_as_a_match() -> None:
 
 
 @pytest.mark.parametrize('counts', [(2, 1), (0, 7), (0, 0)], ids=str)
+@pytest.mark.parametrize('queries', [MATCHING, MATCHING + 3])
 @pytest.mark.parametrize('even', [True, False])
-def test_an_encoders_losses_are_what_it_would_cost_as_a_decoder(even: bool, counts: tuple[int, ...]) -> None:
-    """Matched with the decoder's layers at once; also by an assigner that does not say it pairs as many a layer."""
-    targets, decoder, encoder = truth(*counts), predictions(), predictions(layers=1)
+def test_an_encoders_losses_are_what_it_would_cost_as_a_decoder(
+    even: bool, queries: int, counts: tuple[int, ...]
+) -> None:
+    """Matched with the decoder's layers at once, where it has as many queries; also by an assigner that does not say
+    that it makes as many pairs a layer."""
+    targets, decoder, encoder = truth(*counts), predictions(), predictions(queries, layers=1)
     criterion = build()
     if not even:
         assigner = criterion.assigner
@@ -149,6 +153,34 @@ def test_an_encoders_losses_are_what_it_would_cost_as_a_decoder(even: bool, coun
         torch.testing.assert_close(found[name], loss)
 
 
+def test_a_class_agnostic_encoder_is_matched_by_objects() -> None:
+    """Also where it says as many queries and classes as the decoder: all boxes are of class 0 to it."""
+    targets, decoder, encoder = truth(2, 1), predictions(), predictions(layers=1)
+    found = build()(decoder, selection(encoder, class_agnostic=True), targets, None)
+    objects = build()(encoder, None, targets._replace(labels=torch.zeros_like(targets.labels)), None)
+    classes = build()(encoder, None, targets, None)
+    for term in TERMS:
+        torch.testing.assert_close(found[f'enc_{term}'], objects[term])
+        assert not torch.isclose(found[f'enc_{term}'], classes[term])
+        torch.testing.assert_close(found[term], build()(decoder, None, targets, None)[term])
+
+
+def test_each_query_learns_the_quality_of_its_own_box() -> None:
+    """Exact boxes, and boxes half as wide, whose IoU is 1/2; summed and divided by their number."""
+    targets = truth(2, 1)
+    boxes = targets.boxes * torch.tensor([1.0, 1.0, 0.5, 1.0]).double()
+    boxes[1] = targets.boxes[1]
+    encoder = predictions(2, layers=1)
+    for image, query, box in ((0, 1, 0), (0, 0, 1), (1, 1, 2)):
+        encoder.boxes[0, image, query] = boxes[box]
+        encoder.logits[0, image, query, targets.labels[box]] = 20.0
+    quality = torch.tensor([[[0.3, -1.0], [9.0, 2.0]]], dtype=torch.float64)
+    found = build()(predictions(), selection(encoder, iou_logits=quality), targets, None)['enc_loss_quality']
+    cost = torch.nn.functional.softplus
+    expected = cost(torch.tensor(-0.3)) + cost(torch.tensor(-1.0)) + 0.5 * 1.0 + cost(torch.tensor(2.0)) - 0.5 * 2.0
+    assert found.item() == pytest.approx(expected.item() / 3, rel=1e-5)
+
+
 def test_an_encoder_may_have_a_class_loss_of_its_own() -> None:
     focal = {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 3.0}
     targets, decoder, encoder = truth(2, 1), predictions(), predictions(layers=1)
@@ -158,6 +190,11 @@ def test_an_encoder_may_have_a_class_loss_of_its_own() -> None:
             found['enc_loss_cls'], build(loss_cls=focal)(encoder, None, targets, None)['loss_cls']
         )
         torch.testing.assert_close(found['loss_cls'], build()(decoder, None, targets, None)['loss_cls'])
+    # nor is it another one beside a decoder's loss that knows no soft targets
+    soft = {'type': 'IoUVarifocalLoss', 'alpha': 0.3, 'loss_weight': 7.0}
+    found = build(loss_cls=focal, encoder_loss_cls=soft)(decoder, selection(encoder, iou_aware=True), targets, None)
+    expected = build(loss_cls=soft)(encoder, None, targets, None)['loss_cls']
+    torch.testing.assert_close(found['enc_loss_cls'], expected)
 
 
 def test_the_quality_of_boxes_teaches_scores_and_not_boxes() -> None:
@@ -184,7 +221,16 @@ def test_everything_stays_in_the_graph_whatever_the_boxes() -> None:
         assert all(loss.requires_grad for loss in losses.values())
         gradients = torch.autograd.grad(sum(losses.values()), inputs)
         assert [bool(gradient.any()) for gradient in gradients] == [True, any(counts)] * 2 + [any(counts)]
-    # of one pair there is one quality to learn
-    alone = build()(decoder, chosen, truth(1, 0), denoising([], 4, groups=1))
-    (gradient,) = torch.autograd.grad(alone['enc_loss_quality'], quality)
-    assert int((gradient != 0).sum()) == 1
+
+
+def test_the_quality_of_a_query_without_a_pair_is_not_read() -> None:
+    """Were it infinite; that of the one pair learns alone."""
+    targets, encoder = truth(1, 0), predictions(layers=1)
+    criterion = build()
+    (query,) = criterion.assigner(encoder, targets).query.tolist()
+    quality = torch.full((1, 2, MATCHING), torch.inf, dtype=torch.float64)
+    quality[0, 0, query] = 0.3
+    quality.requires_grad_()
+    loss = criterion(predictions(), selection(encoder, iou_logits=quality), targets, None)['enc_loss_quality']
+    (gradient,) = torch.autograd.grad(loss, quality)
+    assert loss.isfinite() and gradient[0].nonzero().tolist() == [[0, query]]

@@ -59,6 +59,17 @@ def test_a_box_is_its_tokens_grid_anchor_plus_a_delta(kind: str) -> None:
         torch.testing.assert_close(selection.encoder.boxes[0], expected.sigmoid())
 
 
+def test_grid_anchors_are_those_of_each_images_part_of_the_map() -> None:
+    """Of either batch by its own extents: half of the width is the whole of an image's, and what is beyond is none."""
+    selector = build('IoUAwareQuerySelector')
+    column = torch.cat([(torch.arange(width) + 0.5).repeat(height) / width for height, width in SHAPES])
+    for extent in ([[0.5, 1.0], [1.0, 1.0]], [[1.0, 1.0], [0.5, 1.0]]):
+        selection = selector(memory(extent=torch.tensor(extent)), num_queries=TOKENS)
+        for image, (width, _) in enumerate(extent):
+            x, boxes = column[selection.token_index[image]] / width, selection.encoder.boxes[0, image]
+            torch.testing.assert_close(boxes[:, 0], torch.where(x < 1, x, 1.0))
+
+
 @pytest.mark.parametrize('kind', ENCODER_SELECTORS)
 def test_tokens_whose_anchor_is_beyond_the_margin_count_as_zeros(kind: str) -> None:
     """With a margin of 0.1, of 6 x 8 tokens the outermost rows and columns, and their boxes are the whole input."""
