@@ -69,8 +69,10 @@ def distance_box_iou_elementwise(a_xyxy: Tensor, b_xyxy: Tensor, eps: float = 1e
 
 def complete_box_iou_elementwise(a_xyxy: Tensor, b_xyxy: Tensor, eps: float = 1e-7) -> Tensor:
     """DIoU less a term for differing aspect ratios, in [-2, 1] (Zheng et al. 2020, eq. 8 to 11)."""
-    width, height = (torch.stack([a_xyxy, b_xyxy])[..., 2:] - torch.stack([a_xyxy, b_xyxy])[..., :2]).unbind(-1)
-    angle = torch.atan(width / height.clamp(min=eps))
-    v = 4 / math.pi**2 * (angle[0] - angle[1]) ** 2
+    angle_a, angle_b = (
+        torch.atan(width / height.clamp(min=eps))
+        for width, height in ((x[..., 2:] - x[..., :2]).unbind(-1) for x in (a_xyxy, b_xyxy))
+    )
+    v = 4 / math.pi**2 * (angle_a - angle_b) ** 2
     alpha = v / (1 - box_iou_elementwise(a_xyxy, b_xyxy, eps) + v).clamp(min=eps)
     return distance_box_iou_elementwise(a_xyxy, b_xyxy, eps) - alpha * v

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
 from mmdet_iouquery.core import (
     box_cxcywh_to_xyxy,
@@ -38,6 +40,8 @@ def test_formats_are_inverse_in_any_shape() -> None:
         ([0, 0, 1, 1], [2, 0, 3, 1], 0.0, -1 / 3),
         # one inside the other: 1 / 4, hull is the larger
         ([0, 0, 2, 2], [0, 0, 1, 1], 0.25, 0.25),
+        # intersection 2 x 1, areas 8 and 8, hull from (1, 1) to (5, 6)
+        ([1, 1, 5, 3], [2, 2, 4, 6], 1 / 7, 1 / 7 - 6 / 20),
         # no area at all: not NaN
         ([1, 1, 1, 1], [1, 1, 1, 1], 0.0, 0.0),
     ],
@@ -50,24 +54,47 @@ def test_overlaps_by_hand(a: list, b: list, iou: float, giou: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ('a', 'b', 'diou', 'ciou'),
+    ('a', 'b', 'iou', 'shift', 'aspects'),
     [
-        ([0, 0, 2, 2], [0, 0, 2, 2], 1.0, 1.0),
-        # IoU 1/7, centres sqrt(2) apart, diagonal of the hull sqrt(18); both square, so CIoU adds nothing
-        ([0, 0, 2, 2], [1, 1, 3, 3], 1 / 7 - 2 / 18, 1 / 7 - 2 / 18),
-        ([0, 0, 1, 1], [2, 0, 3, 1], -4 / 10, -4 / 10),
-        # IoU 1/2, centres 1 apart, diagonal sqrt(20): aspect 1 against 2
-        ([0, 0, 2, 2], [0, 0, 4, 2], 0.5 - 1 / 20, None),
+        ([0, 0, 2, 2], [0, 0, 2, 2], 1.0, 0.0, (1, 1)),
+        # centres sqrt(2) apart, diagonal of the hull sqrt(18)
+        ([0, 0, 2, 2], [1, 1, 3, 3], 1 / 7, 2 / 18, (1, 1)),
+        ([0, 0, 1, 1], [2, 0, 3, 1], 0.0, 4 / 10, (1, 1)),
+        # centres 1 apart, diagonal sqrt(20)
+        ([0, 0, 2, 2], [0, 0, 4, 2], 0.5, 1 / 20, (1, 2)),
+        # centres (3, 2) and (3, 4), hull from (1, 1) to (5, 6)
+        ([1, 1, 5, 3], [2, 2, 4, 6], 1 / 7, 4 / 41, (2, 0.5)),
     ],
 )
-def test_distance_and_complete_iou_by_hand(a: list, b: list, diou: float, ciou: float | None) -> None:
+def test_distance_and_complete_iou_by_hand(
+    a: list, b: list, iou: float, shift: float, aspects: tuple[float, float]
+) -> None:
+    """IoU less the squares of the centres' distance over the diagonal; less v^2 / (1 - IoU + v) for the aspects."""
+    v = 4 / math.pi**2 * (math.atan(aspects[0]) - math.atan(aspects[1])) ** 2
     a_xyxy, b_xyxy = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
-    if ciou is None:
-        v = 4 / math.pi**2 * (math.atan(2) - math.atan(1)) ** 2
-        ciou = diou - v * v / (0.5 + v)
     for one, other in ((a_xyxy, b_xyxy), (b_xyxy, a_xyxy)):
-        assert distance_box_iou_elementwise(one, other).item() == pytest.approx(diou, abs=1e-6)
-        assert complete_box_iou_elementwise(one, other).item() == pytest.approx(ciou, abs=1e-6)
+        assert distance_box_iou_elementwise(one, other).item() == pytest.approx(iou - shift)
+        complete = iou - shift - (v * v / (1 - iou + v) if v else 0)
+        assert complete_box_iou_elementwise(one, other).item() == pytest.approx(complete)
+
+
+@pytest.mark.parametrize(
+    'overlap',
+    [
+        box_iou_elementwise,
+        generalized_box_iou_elementwise,
+        distance_box_iou_elementwise,
+        complete_box_iou_elementwise,
+    ],
+)
+def test_overlaps_of_any_shapes_are_those_of_each_two_boxes(overlap: Callable[[Tensor, Tensor], Tensor]) -> None:
+    """(3, 1, 4) against (2, 4): each of three with each of two."""
+    low = torch.rand(5, 2, dtype=torch.float64)
+    boxes = torch.cat([low, low + 0.1 + torch.rand(5, 2, dtype=torch.float64)], dim=1)
+    found = overlap(boxes[:3, None], boxes[3:])
+    expected = [[overlap(a, b) for b in boxes[3:]] for a in boxes[:3]]
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(overlap(boxes[3:], boxes[:3, None]), found)
 
 
 def test_boxes_without_area_have_finite_overlaps() -> None:
