@@ -33,6 +33,6 @@ def resolve_depth(num_layers: int | None, available: int) -> int:
     if num_layers is None:
         return available
     depth = num_layers if num_layers > 0 else available + 1 + num_layers
-    if not 0 < depth <= available or num_layers == 0:
+    if not 0 < depth <= available:
         raise ValueError(f'num_decoder_layers={num_layers}, but the decoder has {available} layers: 1..{available}')
     return depth
