@@ -34,6 +34,13 @@ def test_border_of_a_fine_map_is_held_off_by_a_finite_value() -> None:
     assert torch.finfo(torch.float16).max > INVALID_ANCHOR_UNACT
 
 
+def test_the_margin_itself_is_held_off() -> None:
+    """Of 4 x 4 centres at 1/8, 3/8, ... the inner four are within a margin of 1/8; side 1/8 is not, 1/4 is."""
+    for grid_size, inner in ((0.125, 0), (0.25, 4), (0.875, 0)):
+        _, valid = grid_anchors([(4, 4)], grid_size=grid_size, eps=0.125)
+        assert int(valid.sum()) == inner and valid.view(4, 4)[1:3, 1:3].sum() == inner
+
+
 def test_a_level_too_coarse_for_its_anchor_is_invalid() -> None:
     # 0.05 * 2 ** 5 = 1.6 of the input
     _, valid = grid_anchors([(2, 2)] * 6)

@@ -261,6 +261,21 @@ def test_another_number_of_maps_is_refused() -> None:
         build()(queries(), Memory(torch.randn(2, 24, DIMS).double(), SHAPES[:1]))
 
 
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'num_heads': 3}, 'embed_dims 8 must be divisible by num_heads 3'),
+        ({'dropout': 1.5}, r'dropout must .*1.*, got 1\.5'),
+        ({'num_points': 0}, 'num_points must be at least 1 .*, got 0'),
+        ({'with_cp': 'no'}, "with_cp must be .* got 'no'"),
+        ({'attention_backend': 'fastest'}, "attention_backend.*'fastest'"),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(**settings)
+
+
 def test_layers_run_again_for_the_gradient_only_when_asked_and_trained() -> None:
     def runs(with_cp: bool, training: bool) -> tuple[int, Tensor]:
         torch.manual_seed(0)
