@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import permutations
 
 import pytest
@@ -23,6 +24,28 @@ def test_cost_of_one_pair_by_hand() -> None:
     focal = 0.25 * (1 - p) ** 2 * -torch.log(p) - 0.75 * p**2 * -torch.log(1 - p)
     giou = generalized_box_iou_elementwise(box_cxcywh_to_xyxy(box), box_cxcywh_to_xyxy(truth))
     assert cost.item() == pytest.approx((2 * focal + 5 * 0.3 - 2 * giou).item(), abs=1e-5)
+
+
+def test_cost_of_sure_scores_is_that_of_1e_8() -> None:
+    """Where a probability is 0 or 1 exactly: a quarter of -log(1e-8), and three quarters less."""
+    cost = MatchCosts().class_cost(torch.tensor([-200.0, 200.0], dtype=torch.float64))
+    assert cost.tolist() == pytest.approx([0.25 * 8 * math.log(10), -0.75 * 8 * math.log(10)], rel=1e-6)
+
+
+@pytest.mark.parametrize('half', ['logits', 'boxes', 'truth'])
+def test_costs_are_in_single_precision(half: str) -> None:
+    """Of numbers that half precision holds exactly: they cost what they cost in single precision."""
+    given = {
+        'logits': torch.randn(1, 1, 4, 2).half(),
+        'boxes': (torch.rand(1, 1, 4, 4) * 0.4 + 0.2).half(),
+        'truth': (torch.rand(3, 4) * 0.4 + 0.2).half(),
+    }
+    labels, image = torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.long)
+    single = {key: value.float() for key, value in given.items()}
+    costs = []
+    for values in (single, {**single, half: given[half]}):
+        costs.append(MatchCosts()(values['logits'], values['boxes'], labels, values['truth'], image))
+    assert costs[1].dtype == torch.float32 and torch.equal(*costs)
 
 
 def test_batched_costs_equal_one_image_at_a_time() -> None:
@@ -50,7 +73,7 @@ def test_assignment_is_the_cheapest() -> None:
 
 
 def test_more_boxes_than_queries() -> None:
-    layer, query, truth = hungarian_pairs(torch.randn(1, 9, 4), (9,))
+    layer, query, truth = hungarian_pairs(torch.randn(1, 9, 4, requires_grad=True), (9,))
     assert len(layer) == 4 and sorted(query.tolist()) == [0, 1, 2, 3] and len(set(truth.tolist())) == 4
 
 

@@ -60,5 +60,6 @@ def test_overlaps_by_hand() -> None:
 
 
 def test_gather_tokens() -> None:
-    tokens = torch.arange(12.0).view(1, 4, 3)
-    assert gather_tokens(tokens, torch.tensor([[2, 0]])).tolist() == [[[6, 7, 8], [0, 1, 2]]]
+    tokens = torch.arange(24.0).view(2, 4, 3)
+    found = gather_tokens(tokens, torch.tensor([[2, 0], [1, 1]])).tolist()
+    assert found == [[[6, 7, 8], [0, 1, 2]], [[15, 16, 17], [15, 16, 17]]]

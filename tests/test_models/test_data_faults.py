@@ -128,8 +128,9 @@ def test_a_box_that_is_not_finite_is_refused_by_the_pictures_name(value: float) 
 
 
 @pytest.mark.parametrize('value', [torch.nan, torch.inf, -torch.inf])
-def test_broken_predictions_do_not_reach_mmdets_solver(value: float) -> None:
-    """The others are matched as if the broken query were not there."""
+@pytest.mark.parametrize('numbers', [slice(None), slice(2, 3)], ids=['all', 'one'])
+def test_broken_predictions_do_not_reach_mmdets_solver(numbers: slice, value: float) -> None:
+    """The others are matched as if the broken query were not there, should one number of it be broken or all."""
     costs = [
         dict(type='FocalLossCost', weight=2.0),
         dict(type='BBoxL1Cost', weight=5.0, box_format='xywh'),
@@ -141,6 +142,6 @@ def test_broken_predictions_do_not_reach_mmdets_solver(value: float) -> None:
         torch.tensor([[0.2, 0.2, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2], [0.8, 0.8, 0.2, 0.2]]),
     )
     truth = Targets(torch.tensor([1, 2]), boxes[[2, 1]].clone(), (2,))
-    logits[0, 0, 0], boxes[0] = value, value
+    logits[0, 0, 0, numbers], boxes[0, numbers] = value, value
     pairs = assigner(Predictions(logits, boxes[None, None]), truth)
     assert sorted(zip(pairs.query.tolist(), pairs.truth.tolist())) == [(1, 1), (2, 0)]

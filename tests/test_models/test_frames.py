@@ -13,7 +13,7 @@ from mmdet_iouquery.models.frames import boxes_in_px, extent_of, keep_selected, 
 from mmdet_iouquery.structures import Predictions, Queries, Selection
 
 INPUT = (64, 96)
-"""Height and width of the padded batch."""
+"""Height and width of the padded batch; mmdet may add the channels to an image's."""
 SMALL = (40, 24)
 """Those of an image in it, in the upper left corner."""
 SHAPES = ((4, 6), (2, 3), (1, 2))
@@ -25,7 +25,7 @@ def batch() -> list[DetDataSample]:
     return [
         sample([[24, 16, 72, 48], [0, 0, 96, 64]], [2, 0], INPUT),
         sample([], [], INPUT),
-        sample([[6, 10, 18, 30], [12, 20, 36, 40], [0, 0, 24, 40]], [1, 4, 3], INPUT, SMALL),
+        sample([[6, 10, 18, 30], [12, 20, 36, 40], [0, 0, 24, 40]], [1, 4, 3], INPUT, (*SMALL, 3)),
     ]
 
 
@@ -50,6 +50,13 @@ def test_boxes_are_shares_of_their_own_image_when_asked() -> None:
     expected = [half, whole, half, [1.0, 0.75, 1.0, 0.5], whole]
     torch.testing.assert_close(targets.boxes, torch.tensor(expected))
     assert targets.labels.tolist() == [2, 0, 1, 4, 3] and targets.counts == (2, 0, 3)
+
+
+@pytest.mark.parametrize('dtype', [torch.float16, torch.float64])
+def test_boxes_are_in_single_precision_whatever_the_annotations_are(dtype: torch.dtype) -> None:
+    one = sample([[24, 16, 72, 48]], [2], INPUT)
+    one.gt_instances.bboxes = one.gt_instances.bboxes.to(dtype)
+    assert targets_of([one], 5).boxes.dtype == torch.float32
 
 
 def test_a_batch_without_boxes_keeps_its_images() -> None:
@@ -113,7 +120,7 @@ def test_extent_is_the_share_of_width_and_height() -> None:
     torch.testing.assert_close(of_image.boxes * extent.repeat(1, 2)[of_image.image], of_input.boxes)
 
 
-META = {'batch_input_shape': INPUT, 'img_shape': SMALL, 'scale_factor': (0.5, 0.25)}
+META = {'batch_input_shape': INPUT, 'img_shape': (*SMALL, 3), 'scale_factor': (0.5, 0.25)}
 
 
 @pytest.mark.parametrize(
@@ -188,6 +195,13 @@ def test_an_encoder_of_objects_alone_keeps_no_labels() -> None:
 def test_selected_boxes_are_kept_in_pixels(settings: dict[str, Any], expected: list[float]) -> None:
     """The left half of the input, or of the image."""
     assert selected(settings)[1].selected_queries.bboxes[1].tolist() == pytest.approx(expected)
+
+
+def test_what_is_kept_is_in_single_precision() -> None:
+    chosen, samples = selection(), [sample([], [], INPUT), sample([], [], INPUT)]
+    keep_selected(chosen._replace(encoder=Predictions(*(x.bfloat16() for x in chosen.encoder))), samples)
+    kept = samples[0].selected_queries
+    assert kept.scores.dtype == kept.bboxes.dtype == torch.float32
 
 
 def test_samples_stay_as_they_are_where_the_encoder_predicts_nothing() -> None:

@@ -151,7 +151,7 @@ class SetCriterion(nn.Module):
         )
         if selection.iou_logits is not None:
             index = encoder_pairs.layer, encoder_pairs.image, encoder_pairs.query
-            logits = selection.iou_logits.float()[index]
+            logits = as_float(selection.iou_logits)[index]
             iou = self._overlap(encoder.boxes[index], targets.boxes[encoder_pairs.truth])
             loss = F.binary_cross_entropy_with_logits(logits, iou, reduction='sum')
             losses['enc_loss_quality'] = loss / average

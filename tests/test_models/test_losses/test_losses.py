@@ -108,7 +108,10 @@ def test_mmdets_focal_loss_gets_labels_alone() -> None:
 def test_half_precision_predictions_give_single_precision_losses() -> None:
     criterion = MODELS.build(CRITERION)
     predictions, targets = perfect()
-    losses = criterion(Predictions(*(x.bfloat16() for x in predictions)), None, targets, None)
+    decoder, encoder = (Predictions(*(x[i].bfloat16() for x in predictions)) for i in (slice(2), slice(1)))
+    chosen = selection(encoder, iou_logits=torch.randn(1, 2, 5, dtype=torch.bfloat16))
+    losses = criterion(decoder, chosen, targets, None)
+    assert 'enc_loss_quality' in losses
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in losses.values())
 
 
@@ -203,6 +206,11 @@ def test_negative_overlaps_count_as_none() -> None:
 def test_an_unknown_overlap_is_named() -> None:
     with pytest.raises(ValueError, match="quality must be one of .* got 'siou'"):
         MODELS.build({**CRITERION, 'quality': 'siou'})
+
+
+def test_the_assigners_settings_are_checked() -> None:
+    with pytest.raises(ValueError, match=r'alpha must .*1.*, got 1\.5'):
+        TASK_UTILS.build({'type': 'BatchedHungarianAssigner', 'alpha': 1.5})
 
 
 MMDETS_COSTS = [
