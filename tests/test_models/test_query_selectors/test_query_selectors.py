@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -157,6 +158,27 @@ def test_score_times_iou_ranks_by_the_product() -> None:
     by_class = build('ClassScoreQuerySelector')
     by_class.load_state_dict({k: v for k, v in selector.state_dict().items() if not k.startswith('iou_head')})
     assert not torch.equal(by_class(given, num_queries=TOKENS).token_index, selection.token_index)
+
+
+def test_the_encoders_heads_start_as_said() -> None:
+    """Scores at a probability of 0.01, box heads of three layers at 0."""
+    selector = build('IoUAwareQuerySelector')
+    assert selector.cls_head.bias.tolist() == pytest.approx([-math.log(99)] * CLASSES)
+    assert [layer.weight.shape for layer in selector.bbox_head.layers] == [(DIMS, DIMS), (DIMS, DIMS), (4, DIMS)]
+    assert not selector.bbox_head.layers[-1].weight.any() and not selector.bbox_head.layers[-1].bias.any()
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'grid_size': 1.5}, r'grid_size must .*1.*, got 1\.5'),
+        ({'anchor_eps': 0.7}, r'anchor_eps must .*0\.5.*, got 0\.7'),
+        ({'num_queries': 0}, 'num_queries must be at least 1 .*, got 0'),
+    ],
+)
+def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build('IoUAwareQuerySelector', **settings)
 
 
 def test_learned_content_is_the_same_for_every_image_and_trained() -> None:
