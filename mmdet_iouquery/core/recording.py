@@ -6,8 +6,11 @@ import torch
 from torch import Tensor
 
 
+def is_captured() -> bool:
+    """Whether a graph is made of what is done: compiled, exported or traced (``torch.jit.trace``)."""
+    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+
+
 def is_recorded(*tensors: Tensor) -> bool:
-    """Whether a graph is made of what is done: compiled, exported or, of these tensors, for gradients."""
-    if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
-        return True
-    return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    """Whether a graph is made of what is done: captured or, of these tensors, for gradients."""
+    return is_captured() or (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))

@@ -8,13 +8,15 @@ from typing import Any
 
 import torch
 
+from .recording import is_captured
+
 
 class TableCache:
     """Remembers what a function made for the last few keys.
 
     For tensors that are no function of weights or pictures, as anchors and position codes: making them anew costs some
-    twenty operations a call. A copy of the cache, and what is unpickled, starts empty. Where a graph is recorded
-    (``torch.compile``, ``torch.export``) nothing is remembered, as tables belong into the graph there.
+    twenty operations a call. A copy of the cache, and what is unpickled, starts empty. Where a graph is made
+    (``torch.compile``, ``torch.export``, ``torch.jit.trace``) nothing is remembered, as tables belong into it there.
 
     Args:
         size: number of keys; the least recently used goes first.
@@ -26,7 +28,7 @@ class TableCache:
 
     def __call__(self, key: Hashable, make: Callable[[], Any]) -> Any:
         """What ``make`` gave for ``key``."""
-        if torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export():
+        if is_captured():
             return make()
         if key not in self._tables:
             with torch.inference_mode(False):  # a table made in inference mode would be no good in training

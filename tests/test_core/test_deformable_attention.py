@@ -153,7 +153,23 @@ def test_the_fastest_that_runs_is_chosen(monkeypatch: pytest.MonkeyPatch) -> Non
     assert choose_backend(cuda, [4, 3], 'discrete') == 'triton'
     assert choose_backend(cuda, [4], name='grid_sample') == 'grid_sample'
     monkeypatch.setattr(torch.compiler, 'is_exporting', lambda: True)
-    assert choose_backend(cpu, [4, 4]) == 'grid_sample'
+    assert choose_backend(cpu, [4, 4]) == choose_backend(cpu, [4, 4], name='embedding_bag') == 'grid_sample'
+
+
+@pytest.mark.parametrize('backend', [None, *OF_TORCH])
+@pytest.mark.parametrize('grad', [False, True])
+def test_a_trace_computes_the_same_of_other_numbers(backend: str | None, grad: bool) -> None:
+    """By operators that other programs know: no function of ours stands in the graph."""
+
+    def attend(*given: torch.Tensor) -> torch.Tensor:
+        return multi_scale_deformable_attention(given[0], SHAPES, *given[1:], backend=backend)
+
+    with torch.set_grad_enabled(grad):
+        traced = torch.jit.trace(attend, tuple(x.requires_grad_(grad) for x in arguments(0.2)))
+    kinds = {node.kind() for node in traced.inlined_graph.nodes()}
+    assert {kind.split('::')[0] for kind in kinds} <= {'aten', 'prim'} and 'prim::PythonOp' not in kinds
+    others = arguments(0.5)
+    torch.testing.assert_close(traced(*others), loop(others[0], *others[1:]), rtol=0, atol=1e-12)
 
 
 def test_a_back_end_that_cannot_run_is_refused_with_the_reason() -> None:

@@ -65,7 +65,7 @@ def choose_backend(
 ) -> str:
     """The back end that is used: the one named, otherwise the fastest that runs on the device.
 
-    What is exported is always ``grid_sample``, which every exporter knows.
+    What is exported or traced is always ``grid_sample``, which every exporter knows, whatever is named.
 
     Raises:
         ValueError: the one named cannot do this; the message says why.
@@ -74,10 +74,11 @@ def choose_backend(
         reason = why_not(name, device, num_points, sampling)
         if reason is not None:
             raise ValueError(f'deformable attention by {name!r} cannot run on {device}: {reason}')
-        return name
     is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # came with torch 2.7
-    if is_exporting() or torch.onnx.is_in_onnx_export():
+    if is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
         return 'grid_sample'
+    if name is not None:
+        return name
     preferred = _PREFERRED.get(device.type, ())
     return next((one for one in preferred if why_not(one, device, num_points, sampling) is None), 'grid_sample')
 

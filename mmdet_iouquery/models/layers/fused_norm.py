@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ...core.recording import is_captured
 from .winograd_conv import WinogradConv2d, trained_gradients, trained_output
 
 _POOL = 3, 2, 1  # kernel size, stride, padding
@@ -53,7 +54,7 @@ def can_fuse(norm: nn.Module, x: Tensor) -> bool:
         and torch.is_grad_enabled()
         and x.device.type == 'cpu'
         and x.dtype != torch.float16  # its range is watched between the parts
-        and not torch.compiler.is_compiling()
+        and not is_captured()
     )
 
 

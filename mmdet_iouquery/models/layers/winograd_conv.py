@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ...core.precision import autocasts_on_cpu
+from ...core.recording import is_captured
 from ...core.windows import windows
 from ...core.winograd import winograd_conv2d, winograd_gradients, winograd_weight
 
@@ -29,8 +30,8 @@ class WinogradConv2d(nn.Conv2d):
     Those of stride 1 are computed by minimal filtering, forward and backward (:mod:`mmdet_iouquery.core.winograd`),
     from 64 channels on: on maps that together have 200 squares of 4 x 4 pixels, or with 256 channels 200 of 2 x 2. Of
     those of stride 2, the gradient for the weights is a matrix product. That is in single or double precision, in
-    training mode; everywhere else (prediction, other kernels and devices, smaller maps, autocast, compiled or exported
-    graphs) this is torch's convolution. Rounding differs, by 3e-6 of the largest output in single precision.
+    training mode; everywhere else (prediction, other kernels and devices, smaller maps, autocast, compiled, exported or
+    traced graphs) this is torch's convolution. Rounding differs, by 3e-6 of the largest output in single precision.
 
     In mmdet's own parts: ``conv_cfg=dict(type='WinogradConv2d')``.
     """
@@ -44,7 +45,7 @@ class WinogradConv2d(nn.Conv2d):
     def is_trained_faster(self, x: Tensor) -> bool:
         """Whether it is being trained, on an input for which there is a faster way."""
         trained = self.training and torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        here = x.device.type == self.weight.device.type == 'cpu' and not torch.compiler.is_compiling()
+        here = x.device.type == self.weight.device.type == 'cpu' and not is_captured()
         exact = x.dtype == self.weight.dtype and x.dtype in (torch.float32, torch.float64) and not autocasts_on_cpu()
         return trained and here and exact and trains_faster(self, x)
 
