@@ -30,7 +30,7 @@ def pipeline(name: str, *, scale: tuple[int, int] | None = None, on_error: str =
     for step in steps:
         if step['type'].endswith('Resize') and scale:
             step['scale'] = scale
-        if step['type'] == 'LoadCheckedImage':
+        if 'on_error' in step:
             step['on_error'] = on_error
     return steps
 

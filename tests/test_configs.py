@@ -8,11 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import random_batch, shipped_config
-from mmdet.registry import MODELS
+from mmcv.transforms import LoadImageFromFile
+from mmdet.datasets import get_loading_pipeline
+from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmdet_iouquery.config_files import config_names
+from mmdet_iouquery.datasets.loading import LoadCheckedImage
 
 CONFIGS = [name for name in config_names() if name.startswith(('rtdetr/', 'quickstart/', 'ablations/', 'finetune/'))]
 """Those that are RT-DETR; ``test_cells.py`` has the others."""
@@ -113,3 +116,22 @@ def test_metafile_names_every_coco_config() -> None:
     text = (Path(__file__).parents[1] / 'configs' / 'rtdetr' / 'metafile.yml').read_text()
     for name in COCO:
         assert f'Config: configs/{name}\n' in text
+
+
+@pytest.mark.parametrize('name', config_names())
+def test_mmdets_tools_find_what_loads_images_and_annotations(name: str) -> None:
+    """They look by mmdet's class; what is built of it is ours where unusable images are left out of training."""
+    train = shipped_config(name).train_dataloader.dataset
+    loading = get_loading_pipeline((train.get('dataset') or train).pipeline)
+    assert [step.type for step in loading] == ['LoadImageFromFile', 'LoadAnnotations']
+    load = TRANSFORMS.build(loading[0])
+    assert isinstance(load, LoadCheckedImage) == ('on_error' in loading[0])
+    assert isinstance(load, LoadCheckedImage) or name not in CONFIGS
+
+
+@pytest.mark.parametrize('name', config_names())
+def test_mmdets_tools_may_replace_the_loader_of_test_pipelines(name: str) -> None:
+    """``DetInferencer`` looks for it by name, ``inference_detector`` takes it to be the first step."""
+    test = shipped_config(name).test_dataloader.dataset.pipeline
+    assert test[0].type == 'LoadImageFromFile' and type(TRANSFORMS.build(test[0])) is LoadImageFromFile
+    assert name not in CONFIGS or test[1].type == 'CheckImage'

@@ -7,7 +7,7 @@ max_iters = 300
 
 resize = dict(type='Resize', scale=image_scale, keep_ratio=False, interpolation='bilinear', backend='pillow')
 train_pipeline = [
-    dict(type='LoadCheckedImage', on_error='skip'),
+    dict(type='LoadImageFromFile', _scope_='mmdet_iouquery', on_error='skip'),
     dict(type='LoadAnnotations', with_bbox=True),
     resize,
     dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False),

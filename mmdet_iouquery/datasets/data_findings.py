@@ -78,12 +78,13 @@ def _of_set(one: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
 
 _EFFECTS = {
     (True, 'skip'): 'training takes another picture instead and names the file in its log',
-    (True, 'raise'): "training stops there: set on_error='skip' in LoadCheckedImage, or mend the files",
+    (True, 'raise'): "training stops there: set on_error='skip' where it loads images, or mend the files",
     (False, 'raise'): 'evaluation stops there: mend the files, or take them out of the annotations',
 }
 _UNCHECKED = (
     'the pipeline does not check: mmdet stops at what it cannot read, and takes the grey rest of a cut file for '
-    'picture; load with LoadCheckedImage, or put CheckImage behind LoadImageFromFile'
+    "picture; load with dict(type='LoadImageFromFile', _scope_='mmdet_iouquery'), or put CheckImage behind "
+    'LoadImageFromFile'
 )
 
 

@@ -16,6 +16,7 @@ import cv2
 import numpy as np
 
 from ..errors import InputError
+from ..registry import SCOPE
 from .box_statistics import Resizing
 from .checks import ConfigSet, checked_sets, type_name
 from .coco_report import CheckedSet
@@ -128,11 +129,16 @@ def _with_bar(facts: Iterator[ImageFacts], total: int, name: str, progress: bool
 def on_error(pipeline: Sequence[Mapping[str, Any]]) -> str:
     """What a pipeline does with an unusable picture: 'skip', 'raise' or, where nothing checks, 'unchecked'."""
     for step in pipeline:
-        if type_name(step) == 'LoadCheckedImage':
+        if _is_checked_loader(step):
             return str(step.get('on_error', 'raise'))
         if type_name(step) == 'CheckImage':
             return 'raise'
     return 'unchecked'
+
+
+def _is_checked_loader(step: Mapping[str, Any]) -> bool:
+    in_scope = step.get('_scope_') == SCOPE or str(step.get('type')).startswith(f'{SCOPE}.')
+    return type_name(step) == 'LoadCheckedImage' or (type_name(step) == 'LoadImageFromFile' and in_scope)
 
 
 def resizing(pipeline: Sequence[Mapping[str, Any]]) -> Resizing | None:

@@ -12,6 +12,7 @@ from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmdet.registry import TRANSFORMS
 from mmengine.logging import print_log
 
+from .. import registry
 from ..errors import InputError
 from .image_files import ImageError, check, decode, size_of
 from .skip_ledger import SkipLedger
@@ -24,9 +25,13 @@ _REMEDY = (
 )
 
 
+@registry.TRANSFORMS.register_module('LoadImageFromFile')
 @TRANSFORMS.register_module()
 class LoadCheckedImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` for whole pictures of the annotated size; what is not one is refused.
+
+    In a config ``dict(type='LoadImageFromFile', _scope_='mmdet_iouquery')``, which mmdet's tools take for the loader it
+    is. ``dict(type='LoadCheckedImage')``, as in configs of version 0.1, is the same to all but those tools.
 
     A picture that was annotated as it is stored is taken so, and one annotated upright is turned as its EXIF data say;
     see :func:`~mmdet_iouquery.datasets.image_files.decode`.
@@ -90,7 +95,7 @@ class LoadCheckedImage(LoadImageFromFile):
 
 @TRANSFORMS.register_module()
 class CheckImage(BaseTransform):
-    """The same checks behind mmcv's ``LoadImageFromFile``, for test pipelines, in which mmdet looks for that name.
+    """The same checks behind mmcv's ``LoadImageFromFile``, for test pipelines, in which mmdet replaces that step.
 
     Refuses what :class:`LoadCheckedImage` would, and takes the picture as it is stored where only that has the size
     annotated. Pictures that come as arrays pass.

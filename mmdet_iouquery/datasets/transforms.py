@@ -116,6 +116,6 @@ def check_bytes(image: np.ndarray, transform: BaseTransform) -> np.ndarray:
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(
             f'{type(transform).__name__} takes pictures (height, width, 3) of uint8, got {image.shape} of '
-            f'{image.dtype}; load them with LoadCheckedImage, and put ToUint8 behind what makes floats of them'
+            f'{image.dtype}; load them with LoadImageFromFile, and put ToUint8 behind what makes floats of them'
         )
     return image

@@ -241,7 +241,7 @@ train_dataloader = dict(
         ann_file={str(coco.train_ann)!r},
         data_prefix=dict(img={str(coco.train_images)!r}),
         pipeline=[
-            dict(type='LoadCheckedImage', on_error='skip'),
+            dict(type='LoadImageFromFile', _scope_='mmdet_iouquery', on_error='skip'),
             annotations,
             resize,
             at_least_1_px,

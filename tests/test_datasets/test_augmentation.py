@@ -27,7 +27,7 @@ EXPAND_AND_CROP = [
     dict(type='RandomApply', transforms=dict(type='MinIoURandomCrop'), prob=0.8),
 ]
 MMDETS = [
-    dict(type='LoadCheckedImage'),
+    dict(type='LoadImageFromFile', _scope_='mmdet_iouquery'),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='CleanBoxes'),
     PHOTOMETRIC[0],

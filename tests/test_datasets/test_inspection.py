@@ -70,7 +70,7 @@ def config(root: Path, **model: Any) -> Config:
             pipeline=[*load, dict(type='Resize', scale=(96, 96), keep_ratio=False)],
         )
 
-    train = dataset('train', dict(type='LoadCheckedImage', on_error='skip'))
+    train = dataset('train', dict(type='LoadImageFromFile', _scope_='mmdet_iouquery', on_error='skip'))
     val = dataset('val', dict(type='LoadImageFromFile'), dict(type='CheckImage'))
     head = dict(type='RTDETRHead', num_classes=2, query_selector=dict(num_queries=7), denoising=dict(num_denoising=5))
     return Config(
@@ -327,13 +327,14 @@ def test_what_resize_makes_of_sides_is_what_mmcv_makes() -> None:
 
 
 def test_pipelines_and_models_are_understood() -> None:
-    skip, check = dict(type='LoadCheckedImage', on_error='skip'), dict(type='mmdet.CheckImage')
-    assert [on_error([one]) for one in (skip, dict(type='LoadCheckedImage'), check, {})] == [
-        'skip',
-        'raise',
-        'raise',
-        'unchecked',
-    ]
+    ours, check = dict(type='LoadImageFromFile', _scope_='mmdet_iouquery'), dict(type='mmdet.CheckImage')
+    steps = {
+        'skip': [dict(ours, on_error='skip'), dict(type='LoadCheckedImage', on_error='skip')],
+        'raise': [ours, dict(type='LoadCheckedImage'), dict(type='mmdet_iouquery.LoadImageFromFile'), check],
+        'unchecked': [{}, dict(type='LoadImageFromFile'), dict(type='LoadImageFromFile', _scope_='mmdet')],
+    }
+    for expected, ones in steps.items():
+        assert {on_error([one]) for one in ones} == {expected}
     assert resizing([dict(type='Resize', scale=64), check]) == (64, 64, False)
     assert resizing([dict(type='AntialiasedResize', scale=(32, 64)), check]) == (32, 64, False)
     assert resizing([dict(type='RandomChoiceResize', scales=[(1, 2)])]) is None

@@ -68,9 +68,11 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-SKIP = dict(type='LoadCheckedImage', on_error='skip')
+OURS = dict(type='LoadImageFromFile', _scope_='mmdet_iouquery')
+SKIP = dict(OURS, on_error='skip')
 SOURCES = {
-    'train': [dict(type='LoadCheckedImage')],
+    'train': [OURS],
+    'train, as version 0.1 named it': [dict(type='LoadCheckedImage')],
     'test': [dict(type='LoadImageFromFile'), dict(type='CheckImage')],
 }
 

@@ -29,7 +29,7 @@ def test_skipped_pictures_are_counted(workers: int, tmp_path: Path) -> None:
                 data_prefix=dict(img=str(root / 'train')),
                 metainfo=dict(classes=tuple('0123456789')),
                 pipeline=[
-                    dict(type='LoadCheckedImage', on_error='skip'),
+                    dict(type='LoadImageFromFile', _scope_='mmdet_iouquery', on_error='skip'),
                     dict(type='LoadAnnotations', with_bbox=True),
                     dict(type='Resize', scale=(32, 32), keep_ratio=False),
                     dict(type='PackDetInputs'),

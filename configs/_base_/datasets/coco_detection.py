@@ -10,7 +10,8 @@ resize = dict(type='Resize', scale=image_scale, keep_ratio=False, interpolation=
 drop_small_boxes = dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False)
 
 train_pipeline = [
-    dict(type='LoadCheckedImage', on_error='skip', backend_args=backend_args),
+    # the scope makes it this package's loader, which leaves out images that cannot be used
+    dict(type='LoadImageFromFile', _scope_='mmdet_iouquery', on_error='skip', backend_args=backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='CleanBoxes'),
     # what mmdet's PhotoMetricDistortion, Expand, RandomApply(MinIoURandomCrop) and Resize do with equal seeds, faster
