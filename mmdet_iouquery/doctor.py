@@ -2,7 +2,8 @@
 
 :func:`gather` looks at the machine, :func:`examine` judges what it saw and touches nothing, :func:`render` prints it.
 The exit status is 0 when training can run and 1 when it cannot. ``doctor data CONFIG`` looks at the data instead, see
-:mod:`mmdet_iouquery.datasets.inspection_command`.
+:mod:`mmdet_iouquery.datasets.inspection_command`, and ``doctor checkpoint FILE`` at a checkpoint, see
+:mod:`mmdet_iouquery.checkpoints.inspection`.
 """
 
 from __future__ import annotations
@@ -392,9 +393,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     if given[:1] == ['data']:
         return _data(given[1:])
+    if given[:1] == ['checkpoint']:
+        return _checkpoint(given[1:])
     parser = argparse.ArgumentParser(
         prog='python -m mmdet_iouquery.doctor',
-        description='Check the installation; or, as `doctor data CONFIG`, the data that a config names.',
+        description='Check the installation; or, as `doctor data CONFIG`, the data that a config names; or, as '
+        '`doctor checkpoint FILE`, what a checkpoint holds.',
     )
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
     as_json = parser.parse_args(given).json
@@ -418,6 +422,17 @@ def _data(arguments: Sequence[str]) -> int:
         print(f'error: {error}; `python -m mmdet_iouquery.doctor` says what is missing', file=sys.stderr)
         return 2
     return look_at_data(read_config, arguments)
+
+
+def _checkpoint(arguments: Sequence[str]) -> int:
+    """The doctor of a checkpoint, which needs torch alone."""
+    try:
+        compat.allow_own_checkpoints()
+        from .checkpoints.inspection import main as look_at_checkpoint
+    except ImportError as error:
+        print(f'error: {error}; `python -m mmdet_iouquery.doctor` says what is missing', file=sys.stderr)
+        return 2
+    return look_at_checkpoint(arguments)
 
 
 if __name__ == '__main__':
