@@ -22,7 +22,8 @@ class QuerySelectionMetric(BaseMetric):
     ignored boxes are no objects. Logs, under ``selection/``: ``prop_score`` and ``prop_both`` in percent (the
     paper's Prop_cls and Prop_both), ``spearman`` in [-1, 1], ``calibration_error`` and ``right_class`` in [0, 1],
     and ``both_above``, the number of queries of score and IoU above the threshold; see
-    :class:`~mmdet_iouquery.analysis.selection_quality.SelectionQuality`. A value that does not exist is left out.
+    :class:`~mmdet_iouquery.evaluation.selection_quality.SelectionQuality`. A value that does not exist is left out, as
+    all are where predictions are read from a file, into which mmdet writes no ground truth.
 
     Args:
         threshold: of score and IoU, in [0, 1).
@@ -51,6 +52,8 @@ class QuerySelectionMetric(BaseMetric):
                     '(learned queries have no scores)'
                 )
             if 'gt_instances' not in sample:
+                if data_batch is None:  # predictions from a file, without ground truth: there is nothing to compare
+                    continue
                 raise ValueError(
                     'QuerySelectionMetric: the data samples hold no ground truth; put LoadAnnotations after Resize '
                     'into the pipeline'
@@ -64,7 +67,9 @@ class QuerySelectionMetric(BaseMetric):
             self.results.append(compare_with_objects(boxes, scores, labels, objects))
 
     def compute_metrics(self, results: list[SelectedQueries]) -> dict[str, float]:
-        """The numbers over all images."""
+        """The numbers over all images; none of predictions that were read from a file."""
+        if not results:
+            return {}
         queries = SelectedQueries.joined(SelectedQueries(*one) for one in results)  # collected as plain tuples
         quality = selection_quality(queries, self.threshold)._asdict()
         names = ('prop_score', 'prop_both', 'spearman', 'calibration_error', 'right_class', 'both_above')

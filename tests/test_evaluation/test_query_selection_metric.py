@@ -83,9 +83,16 @@ def test_what_is_missing_is_said() -> None:
     with pytest.raises(ValueError, match=r'set model\.test_cfg\.keep_selected=True'):
         metric.process(None, [sample_with(selected_queries=None)])
     with pytest.raises(ValueError, match='put LoadAnnotations after Resize'):
-        metric.process(None, [sample_with(gt_instances=None)])
+        metric.process({}, [sample_with(gt_instances=None)])
     with pytest.raises(ValueError, match='threshold must lie in'):
         QuerySelectionMetric(threshold=1.0)
+
+
+def test_predictions_from_a_file_have_no_numbers_and_stop_no_other_metric() -> None:
+    """mmdet writes no ground truth into it, and its evaluator reads it back without data."""
+    metric = QuerySelectionMetric()
+    metric.process(None, [sample_with(gt_instances=None)])
+    assert metric.evaluate(size=1) == {}
 
 
 def test_a_model_that_will_not_tell_is_refused_before_training() -> None:
