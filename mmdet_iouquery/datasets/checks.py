@@ -7,16 +7,16 @@ every set, ``num_classes`` of the model, the evaluators' files.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..errors import InputError
-from .coco_json import read_coco
-from .coco_report import CheckedSet, CocoReport, check_class_list, check_coco, check_label_order, read_checked
+from .class_list import check_class_list
+from .coco_evaluation import GroundTruth, check_evaluable, read_ground_truth, unseen_warning
+from .coco_report import CheckedSet, CocoReport, check_coco, read_checked
 
-__all__ = ['CocoReport', 'check_class_list', 'check_coco', 'check_config', 'checked_sets']
+__all__ = ['CocoReport', 'Unchecked', 'check_class_list', 'check_coco', 'check_config', 'checked_sets']
 
 _PARTS = ('train', 'val', 'test')
 # Below these keys num_classes counts something else: ImageNet's classes, foreground or not, stuff.
@@ -25,87 +25,114 @@ _OTHER_CLASSES = frozenset({'backbone', 'rpn_head', 'semantic_head', 'data_prepr
 
 @dataclass(frozen=True)
 class ConfigSet:
-    """One CocoDataset of a config with its paths joined; ``image_dir`` is None where it is remote."""
+    """One CocoDataset of a config, or one of a derived class, as mmdet builds it; its annotations are not read yet.
+
+    Sets of the same ``key`` hold the same.
+    """
 
     where: str
     part: str
+    kind: str
     pipeline: tuple[Mapping[str, Any], ...]
-    ann_file: str
-    image_dir: str | None
+    dataset: Any
     classes: tuple[str, ...]
     classes_from: str
-    filter_empty: bool
-    min_size: int
     need_boxes: bool
+    key: Hashable
+
+    @property
+    def image_dir(self) -> str | None:
+        """Folder of the images; None where it is not on this machine."""
+        path = str(self.dataset.data_prefix['img'])
+        return None if _is_remote(path) else path or '.'
+
+    @property
+    def filter_empty(self) -> bool:
+        """Whether images without an annotation of the classes are left out."""
+        filters = {} if self.dataset.test_mode else self.dataset.filter_cfg or {}
+        return bool(filters.get('filter_empty_gt', False))
 
 
-def check_config(cfg: Mapping[str, Any]) -> list[CocoReport]:
-    """Check every CocoDataset of a config, its class lists, ``num_classes`` and the evaluators' files.
+@dataclass(frozen=True)
+class Unchecked:
+    """A set of a config that was not looked at: its place, its class, and why."""
 
-    Wrappers (RepeatDataset, ClassBalancedDataset, ConcatDataset, ...) are looked into. Sets of another type and remote
-    files are left alone. A set that is named twice (validation and test, usually) is read and reported once.
+    where: str
+    kind: str
+    why: str
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence, as those of a :class:`CocoReport`."""
+        return (f'not checked: {self.kind} of {self.where}: {self.why}',)
+
+
+@dataclass(frozen=True)
+class ReadSets:
+    """What was read of a config's sets, each once, and what was not."""
+
+    sets: tuple[tuple[ConfigSet, CheckedSet], ...]
+    unchecked: tuple[Unchecked, ...]
+
+
+def check_config(cfg: Mapping[str, Any]) -> list[CocoReport | Unchecked]:
+    """Check every COCO-style set of a config, its class lists, ``num_classes`` and the evaluators' files.
+
+    Each set is opened as training opens it: by its own class, ``CocoDataset`` or a derived one. Wrappers
+    (RepeatDataset, ClassBalancedDataset, ConcatDataset, ...) are looked into. Sets of another kind and remote files
+    are not looked at. A set that is named twice (validation and test, usually) is read and reported once.
 
     Args:
         cfg: An mmengine ``Config`` or a dict of the same form.
 
     Returns:
-        One report for each distinct set, in the order train, val, test.
+        One report for each distinct set, in the order train, val, test; then an :class:`Unchecked` for each that was
+        not looked at. All have ``where`` and ``warnings``.
 
     Raises:
         InputError: What :func:`check_coco` raises, with the config's path in front; or class lists that differ between
-            sets, ``num_classes`` that is not their length, an evaluator whose file is missing, or one that the model
-            does not give what it needs.
+            sets, ``num_classes`` that is not their length, an evaluator whose file is missing, or does not fit the set
+            or COCO's evaluation, or one that the model does not give what it needs.
     """
-    return [checked.report for _, checked in checked_sets(cfg)]
+    found = read_sets(cfg)
+    return [*(checked.report for _, checked in found.sets), *found.unchecked]
 
 
 def checked_sets(cfg: Mapping[str, Any]) -> list[tuple[ConfigSet, CheckedSet]]:
     """As :func:`check_config`, with what was read of each distinct set."""
-    sets = [one for part in _PARTS for one in _coco_sets(cfg, part)]
+    return list(read_sets(cfg).sets)
+
+
+def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
+    """As :func:`check_config`, with what was read of each distinct set and what was not."""
+    nodes = [(part, *leaf) for part in _PARTS for leaf in _leaves(cfg, part)]
+    reasons = {where: _unreadable(node, where) for _, where, node in nodes}
+    unchecked = [Unchecked(where, type_name(node), why) for _, where, node in nodes if (why := reasons[where])]
+    sets = [_config_set(cfg, *leaf) for leaf in nodes if reasons[leaf[1]] is None]
     _check_same_classes(sets)
     if sets:
         _check_num_classes(cfg.get('model') or {}, sets[0])
-    evaluator_files = {part: _evaluator_files(cfg, part) for part in _PARTS[1:]}
+    evaluators = {part: _coco_evaluators(cfg, part) for part in _PARTS[1:]}
     _check_keeps_selected(cfg)
-    found: dict[tuple[Any, ...], tuple[ConfigSet, CheckedSet]] = {}
+    found: dict[Hashable, tuple[ConfigSet, CheckedSet]] = {}
     for one in sets:
-        key = (one.ann_file, one.image_dir, one.filter_empty, one.min_size, one.need_boxes)
-        if key not in found:
-            found[key] = one, _checked(one, evaluator_files.get(one.part, []))
-    return list(found.values())
+        checked = found[one.key][1] if one.key in found else _checked(one)
+        if checked is None:
+            unchecked.append(Unchecked(one.where, one.kind, 'it reads its file in a way of its own'))
+        else:
+            found.setdefault(one.key, (one, checked))
+    for part, metrics in evaluators.items():
+        _check_evaluation([one for one in sets if one.part == part and one.key in found], metrics, found)
+    return ReadSets(tuple(found.values()), tuple(unchecked))
 
 
-def _coco_sets(cfg: Mapping[str, Any], part: str) -> Iterator[ConfigSet]:
+def _leaves(cfg: Mapping[str, Any], part: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
     loader = cfg.get(f'{part}_dataloader') or {}
-    evaluators = _as_list(cfg.get(f'{part}_evaluator'))
-    submits = bool(evaluators) and all(evaluator.get('format_only', False) for evaluator in evaluators)
-    for where, node in _datasets(loader.get('dataset'), f'{part}_dataloader.dataset'):
-        root = str(node.get('data_root') or '')
-        ann_file = _joined(root, node.get('ann_file'))
-        if not ann_file or _is_remote(ann_file):
-            continue
-        prefix = node.get('data_prefix') or {}
-        if 'img' not in prefix:
-            raise InputError(f"{where}: CocoDataset needs data_prefix=dict(img='folder of the images'), got {prefix!r}")
-        image_dir = _joined(root, prefix['img'])
-        classes, source = _classes_of(node, where)
-        filters = {} if node.get('test_mode', False) else node.get('filter_cfg') or {}
-        yield ConfigSet(
-            where=where,
-            part=part,
-            pipeline=tuple(_as_list(node.get('pipeline'))),
-            ann_file=ann_file,
-            image_dir=None if _is_remote(image_dir) else image_dir or '.',
-            classes=classes,
-            classes_from=source,
-            filter_empty=bool(filters.get('filter_empty_gt', False)),
-            min_size=int(filters.get('min_size', 0)),
-            need_boxes=not submits,
-        )
+    return _datasets(loader.get('dataset'), f'{part}_dataloader.dataset')
 
 
 def _datasets(node: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The CocoDatasets below a ``dataset`` entry, each with its place in the config."""
+    """The data sets below a ``dataset`` entry that wrap no other, each with its place in the config."""
     if not isinstance(node, Mapping):
         return
     if isinstance(node.get('datasets'), (list, tuple)):
@@ -113,8 +140,63 @@ def _datasets(node: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
             yield from _datasets(child, f'{where}.datasets[{index}]')
     elif node.get('dataset') is not None:
         yield from _datasets(node['dataset'], f'{where}.dataset')
-    elif type_name(node) == 'CocoDataset':
+    else:
         yield where, node
+
+
+def _unreadable(node: Mapping[str, Any], where: str) -> str | None:
+    """Why a set is not looked at: its class has nothing to do with COCO, or its file is not on this machine."""
+    from mmdet.datasets import CocoDataset
+    from mmdet.registry import DATASETS
+
+    kind: Any = node.get('type')
+    kind, name = DATASETS.get(kind) if isinstance(kind, str) else kind, type_name(node)
+    if not isinstance(kind, type):
+        raise InputError(
+            f"{where}: no data set class {name!r} is registered; name its module in the config's custom_imports"
+        )
+    if not issubclass(kind, CocoDataset) or getattr(kind, 'COCOAPI', None) is not CocoDataset.COCOAPI:
+        return 'it is no class of COCO files'
+    paths = [str(node.get('data_root') or ''), str(node.get('ann_file') or '')]
+    remote = next((path for path in reversed(paths) if _is_remote(path)), None)
+    backend = (node.get('backend_args') or {}).get('backend', 'local')
+    if remote is None and backend == 'local':
+        return None
+    return f'its annotations are not on this machine ({remote or backend})'
+
+
+def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str, Any]) -> ConfigSet:
+    from mmdet.registry import DATASETS
+
+    metainfo = node.get('metainfo') or {}
+    if 'CLASSES' in metainfo and 'classes' not in metainfo:
+        raise InputError(f"{where}.metainfo: mmdet 3.x doesn't read CLASSES; write classes=(...), in small letters")
+    settings = {**node, 'pipeline': [], 'serialize_data': False, 'lazy_init': True}
+    try:
+        dataset = DATASETS.build(settings)
+    except Exception as error:  # a class of anyone's, which training would build too
+        raise InputError(f'{where}: {type_name(node)} cannot be built: {type(error).__name__}: {error}') from error
+    if 'img' not in dataset.data_prefix:
+        needed = "data_prefix=dict(img='folder of the images')"
+        raise InputError(f'{where}: {type_name(node)} needs {needed}, got {dataset.data_prefix!r}')
+    place = f'{where}.metainfo.classes'
+    try:
+        classes = check_class_list(dataset.metainfo.get('classes'))
+    except InputError as error:
+        raise InputError(f'{place}: {error}') from error
+    evaluators = _as_list(cfg.get(f'{part}_evaluator'))
+    submits = bool(evaluators) and all(evaluator.get('format_only', False) for evaluator in evaluators)
+    return ConfigSet(
+        where=where,
+        part=part,
+        kind=type_name(node),
+        pipeline=tuple(_as_list(node.get('pipeline'))),
+        dataset=dataset,
+        classes=classes,
+        classes_from=place if 'classes' in metainfo else f"{type_name(node)}'s own list, as {place} is not set",
+        need_boxes=not submits,
+        key=(repr(sorted(settings.items())), not submits),
+    )
 
 
 def type_name(node: Mapping[str, Any]) -> str:
@@ -133,35 +215,8 @@ def _as_list(value: Any) -> list[Mapping[str, Any]]:
     return [item for item in items if isinstance(item, Mapping)]
 
 
-def _joined(root: str, path: Any) -> str:
-    """A path under ``data_root`` as BaseDataset joins it; empty for what is not a path."""
-    if not isinstance(path, str):
-        return ''
-    return path if _is_remote(path) else os.path.join(root, path)
-
-
 def _is_remote(path: str) -> bool:
     return '://' in path or path.startswith('s3:')
-
-
-def _classes_of(node: Mapping[str, Any], where: str) -> tuple[tuple[str, ...], str]:
-    """The class list of a dataset entry and where it stands."""
-    metainfo = node.get('metainfo') or {}
-    place = f'{where}.metainfo.classes'
-    if 'CLASSES' in metainfo and 'classes' not in metainfo:
-        raise InputError(f"{where}.metainfo: mmdet 3.x doesn't read CLASSES; write classes=(...), in small letters")
-    classes = metainfo.get('classes')
-    if classes is None:
-        from mmdet.datasets import CocoDataset
-
-        return tuple(CocoDataset.METAINFO['classes']), f"mmdet's own COCO list, as {place} is not set"
-    if isinstance(classes, str) and os.path.isfile(classes):
-        # mmengine reads a class list from a text file, one name a line.
-        classes = Path(classes).read_text(encoding='utf-8').splitlines()
-    try:
-        return check_class_list(classes), place
-    except InputError as error:
-        raise InputError(f'{place}: {error}') from error
 
 
 def _check_same_classes(sets: list[ConfigSet]) -> None:
@@ -200,10 +255,15 @@ def _num_classes(node: Any, where: str) -> Iterator[tuple[str, int]]:
             yield from _num_classes(value, f'{where}[{index}]')
 
 
-def _evaluator_files(cfg: Mapping[str, Any], part: str) -> list[str]:
-    """Local files of the part's CocoMetrics; InputError where one is missing."""
-    files = []
-    for evaluator in _as_list(cfg.get(f'{part}_evaluator')):
+def _coco_evaluators(cfg: Mapping[str, Any], part: str) -> list[Mapping[str, Any]] | None:
+    """The part's CocoMetrics that evaluate by a file of this machine; None where no evaluator is named.
+
+    Raises:
+        InputError: A file is missing.
+    """
+    evaluators = _as_list(cfg.get(f'{part}_evaluator'))
+    found = []
+    for evaluator in evaluators:
         path = evaluator.get('ann_file')
         if not is_coco_metric(evaluator) or not isinstance(path, str) or _is_remote(path):
             continue
@@ -212,8 +272,8 @@ def _evaluator_files(cfg: Mapping[str, Any], part: str) -> list[str]:
                 f'{part}_evaluator.ann_file: no file {path}; it is not joined with data_root, so write the whole '
                 f"path of {part}_dataloader's ann_file"
             )
-        files.append(path)
-    return files
+        found.append(evaluator)
+    return found if evaluators else None
 
 
 def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
@@ -229,42 +289,44 @@ def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
             )
 
 
-def _checked(one: ConfigSet, evaluator_files: list[str]) -> CheckedSet:
+def _checked(one: ConfigSet) -> CheckedSet | None:
     try:
-        found = read_checked(
-            one.ann_file,
-            one.image_dir,
-            one.classes,
-            filter_empty=one.filter_empty,
-            min_size=one.min_size,
-            need_boxes=one.need_boxes,
-            where=one.where,
-        )
-        others = [path for path in evaluator_files if os.path.realpath(path) != os.path.realpath(one.ann_file)]
-        for path in others:  # CocoMetric turns labels into ids by the order of its own file
-            check_label_order(read_coco(path, need_annotations=False), one.classes)
+        found = read_checked(one.dataset, one.classes, one.image_dir, need_boxes=one.need_boxes, where=one.where)
     except InputError as error:
         of_list = 'classes asked for' in str(error) or str(error).startswith('the class list')
         listed = f' (the class list is {one.classes_from})' if of_list else ''
         raise InputError(f'{one.where}: {error}{listed}') from error
-    report = found.report
-    if one.need_boxes and one.part != 'train':
-        _check_evaluable(one, found)
-    extra = tuple(f'the evaluator reads another file than the dataset: {path}' for path in others)
-    return replace(found, report=replace(report, warnings=report.warnings + extra), remarks=found.remarks + extra)
+    if found is None or one.image_dir is not None:
+        return found
+    return found.warned('not checked: whether the image files exist, as their folder is not on this machine')
 
 
-def _check_evaluable(one: ConfigSet, found: CheckedSet) -> None:
-    """What COCO's evaluation, which comes hours later, needs over and above training."""
-    report = found.report
-    if report.without_iscrowd:
-        raise InputError(
-            f"{one.where}: {report.without_iscrowd} annotations of {report.ann_file} lack 'iscrowd', at which COCO's "
-            'evaluation stops with a KeyError; add iscrowd=0 to each'
-        )
-    words = [number for number in found.annotation_ids if not isinstance(number, (int, float))]
-    if words:
-        raise InputError(
-            f"{one.where}: {len(words)} annotations of {report.ann_file} have an id that is no number, at which COCO's "
-            f'evaluation stops; number them from 1 (found: {words[0]!r})'
-        )
+def _check_evaluation(
+    sets: Sequence[ConfigSet],
+    metrics: Sequence[Mapping[str, Any]] | None,
+    found: dict[Hashable, tuple[ConfigSet, CheckedSet]],
+) -> None:
+    """What COCO's evaluation asks of a part's files, by their own file where no metric is named; adds warnings."""
+    sets = [one for one in sets if one.need_boxes]
+    if metrics is None:
+        for one in sets:
+            _check_evaluable(one, found[one.key][1], found[one.key][1].truth, {})
+        return
+    for metric in metrics:
+        own = {os.path.realpath(one.dataset.ann_file): found[one.key][1].truth for one in sets}
+        truth = own.get(os.path.realpath(metric['ann_file'])) or read_ground_truth(metric['ann_file'])
+        detected_on = [number for one in sets for number in found[one.key][1].image_ids]
+        for one in sets:
+            first, checked = found[one.key]
+            _check_evaluable(one, checked, truth, metric)
+            warnings = [unseen_warning(truth, one.classes, detected_on)]
+            if truth is not checked.truth:
+                warnings.append(f'the evaluator reads another file than the dataset: {truth.path}')
+            found[one.key] = first, checked.warned(*filter(None, warnings))
+
+
+def _check_evaluable(one: ConfigSet, checked: CheckedSet, truth: GroundTruth, metric: Mapping[str, Any]) -> None:
+    try:
+        check_evaluable(truth, one.classes, checked.image_ids, sort_categories=bool(metric.get('sort_categories')))
+    except InputError as error:
+        raise InputError(f'{one.where}: {error}') from error

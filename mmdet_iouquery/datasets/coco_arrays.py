@@ -1,21 +1,26 @@
-"""The annotations of a COCO JSON as arrays, and the errors of ids and numbers that come to light on the way.
+"""The annotations of a COCO JSON as arrays, and the errors of references and numbers that come to light on the way.
 
 Shape shorthand: A annotations, I images, C categories of the file. Boxes are x, y, w, h in px.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
 from .coco_json import CocoFile, Record
+
+BORDER_TOLERANCE = 2.0
+"""Px that a box may reach over its image's border without a word."""
+_LARGEST_SIDE = 2**20  # of an image that OpenCV reads
+_LARGEST_NUMBER = 1e9  # of a box, in px
+_LARGEST_AREA = 1e10  # px^2; COCO's evaluation leaves out what is larger
 
 
 @dataclass(frozen=True)
@@ -47,57 +52,78 @@ class CocoArrays:
 
     def degenerate(self) -> np.ndarray:
         """(A,) bool: boxes that CocoDataset drops: a side under 1 px, NaN, no area, or outside the image."""
-        far = self.boxes[:, :2] + self.boxes[:, 2:]
-        common = np.minimum(far, self.sizes) - np.maximum(self.boxes[:, :2], 0)
-        # Every comparison with NaN is false, so asking what is kept catches it where asking what is dropped would not.
-        kept = (common > 0).all(axis=1) & (self.boxes[:, 2:] >= 1).all(axis=1) & ~(self.areas <= 0)
-        return np.asarray(~kept)
+        return np.logical_or.reduce(list(self.degenerate_by_reason().values()))
 
-    def beyond_border(self, tolerance: float) -> np.ndarray:
+    def degenerate_by_reason(self) -> dict[str, np.ndarray]:
+        """What :meth:`degenerate` consists of: each such box with the first reason that holds, (A,) bool each."""
+        common = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:], self.sizes) - np.maximum(self.boxes[:, :2], 0)
+        rest = np.ones(len(self.boxes), dtype=bool)
+        found = {}
+        for reason, holds in (
+            ('NaN in bbox', np.isnan(self.boxes).any(axis=1)),
+            ('a side under 1 px', (self.boxes[:, 2:] < 1).any(axis=1)),
+            ('no part inside the image', (common <= 0).any(axis=1)),
+            ('an area of 0 or less', self.areas <= 0),
+        ):
+            found[reason] = rest & holds
+            rest &= ~holds
+        return found
+
+    def beyond_border(self, tolerance: float = BORDER_TOLERANCE) -> np.ndarray:
         """(A,) bool: boxes that reach over the image's border by more than ``tolerance`` px."""
         far = self.boxes[:, :2] + self.boxes[:, 2:]
         return np.asarray(((self.boxes[:, :2] < -tolerance) | (far > self.sizes + tolerance)).any(axis=1))
+
+    def inside_as_corners(self) -> np.ndarray:
+        """(A,) bool: boxes that lie inside their image, each with an extent, if they are read as x1, y1, x2, y2."""
+        low, high = self.boxes[:, :2], self.boxes[:, 2:]
+        inside = (low >= -BORDER_TOLERANCE) & (high <= self.sizes + BORDER_TOLERANCE)
+        return np.asarray((inside & (high > low)).all(axis=1))
+
+    def relative(self) -> np.ndarray:
+        """(A,) bool: boxes of four numbers from 0 to 1, as shares of width and height are written."""
+        return np.asarray(((self.boxes >= 0) & (self.boxes <= 1)).all(axis=1))
 
 
 def coco_arrays(coco: CocoFile) -> CocoArrays:
     """Collect the arrays of a file.
 
     Raises:
-        InputError: An id or a category name is used twice; an annotation's image or category isn't in the file; a box,
-            an area or an image's size is not made of finite numbers (NaN in a box is let through, and counted later).
+        InputError: An annotation's image or category isn't in the file; a box, an area or an image's size is not made
+            of numbers of a size that px can have (NaN in a box is let through, and counted later).
     """
-    check_ids(coco)
     annotations = coco.annotations
-    boxes = _numbers(coco.path, 'annotation', annotations, 'bbox', [one['bbox'] for one in annotations], 4)
-    areas = _numbers(coco.path, 'annotation', annotations, 'area', [(one['area'],) for one in annotations], 1)[:, 0]
-    sizes = [(image['width'], image['height']) for image in coco.images]
-    infinite = np.flatnonzero(np.isinf(boxes).any(axis=1) | np.isinf(areas))
-    if infinite.size:
-        first = annotations[infinite[0]]
-        raise InputError(f'{coco.path}: annotation id {first["id"]!r} is infinite (bbox {first["bbox"]}); correct it')
+    boxes = _numbers(coco, 'annotation', annotations, 'bbox', [one['bbox'] for one in annotations], 4)
+    areas = _numbers(coco, 'annotation', annotations, 'area', [(one['area'],) for one in annotations], 1)[:, 0]
+    huge = np.flatnonzero((np.abs(boxes) > _LARGEST_NUMBER).any(axis=1) | (np.abs(areas) > _LARGEST_AREA))
+    if huge.size:
+        first = annotations[huge[0]]
+        raise InputError(
+            f'{coco.path}: annotation id {first["id"]!r} is infinite or larger than any image (bbox {first["bbox"]}, '
+            f'area {first["area"]}); write px and px^2'
+        )
     return CocoArrays(
         image_rows=_rows_of(coco, 'image', coco.images),
         category_rows=_rows_of(coco, 'category', coco.categories),
         boxes=boxes,
         areas=areas,
-        crowd=np.array([bool(one.get('iscrowd', 0)) for one in annotations], dtype=bool),
-        ignored=np.array([bool(one.get('ignore', 0)) for one in annotations], dtype=bool),
-        image_sizes=_numbers(coco.path, 'image', coco.images, 'width, height', sizes, 2),
+        crowd=np.array([one.get('iscrowd', 0) for one in annotations], dtype=bool),
+        ignored=np.array([one.get('ignore', 0) for one in annotations], dtype=bool),
+        image_sizes=_image_sizes(coco),
     )
 
 
-def check_ids(coco: CocoFile) -> None:
-    """Raise InputError for an id that two images, categories or annotations share, or a name of two categories."""
-    for kind, records in (('image', coco.images), ('category', coco.categories), ('annotation', coco.annotations)):
-        _check_unique(coco.path, kind, 'id', [record['id'] for record in records])
-    _check_unique(coco.path, 'category', 'name', coco.classes)
-
-
-def _check_unique(file: Path, kind: str, field: str, values: Sequence[Any]) -> None:
-    if len(set(values)) == len(values):
-        return
-    value, count = Counter(values).most_common(1)[0]
-    raise InputError(f'{file}: {kind} {field} {value!r} is used {count} times; give each {kind} its own {field}')
+def _image_sizes(coco: CocoFile) -> np.ndarray:
+    sizes = [(image['width'], image['height']) for image in coco.images]
+    found = _numbers(coco, 'image', coco.images, 'width, height', sizes, 2)
+    bad = np.flatnonzero(~((found >= 1) & (found <= _LARGEST_SIDE) & (found == np.floor(found))).all(axis=1))
+    if bad.size:
+        row = bad[0]
+        raise InputError(
+            f'{coco.path}: image id {coco.images[row]["id"]!r} has width, height {sizes[row]} ({bad.size} such '
+            "images); write the picture's size in whole px"
+        )
+    return found
 
 
 def _rows_of(coco: CocoFile, kind: str, records: list[Record]) -> np.ndarray:
@@ -111,20 +137,37 @@ def _rows_of(coco: CocoFile, kind: str, records: list[Record]) -> np.ndarray:
         ids = ', '.join(repr(record['id']) for record in records[:10]) + (', ...' if len(records) > 10 else '')
         raise InputError(
             f'{coco.path}: annotation id {first["id"]!r} has {key} {first[key]!r}, which no {kind} of the file has '
-            f"({lost.size} such annotations; the file's {kind} ids: {ids}); add the {kind} or remove the annotation"
+            f"({lost.size} such annotations; the file's {kind} ids: {ids}); {_remedy(kind, first[key], row_of)}"
         )
     return rows
 
 
-def _numbers(file: Path, kind: str, records: list[Record], what: str, rows: list[Any], length: int) -> np.ndarray:
+def _remedy(kind: str, wanted: Any, row_of: dict[Any, int]) -> str:
+    """What to do about a reference that leads nowhere; it may be of another type only."""
+    for one in row_of:
+        if type(one) is not type(wanted) and str(one) == str(wanted):
+            mine, other = ('text', 'numbers') if isinstance(wanted, str) else ('a number', 'text')
+            records = 'images' if kind == 'image' else 'categories'
+            right, wrong = json.dumps(one), json.dumps(wanted)
+            return f'it is {mine}, the ids of the {records} are {other}: write {right} instead of {wrong}'
+    return f'add the {kind} or remove the annotation'
+
+
+def _numbers(coco: CocoFile, kind: str, records: list[Record], what: str, rows: list[Any], length: int) -> np.ndarray:
     """``rows`` as float64 (len(rows), length); InputError naming the first record whose row isn't such numbers."""
     formed = all(isinstance(row, (list, tuple)) and len(row) == length for row in rows)
-    if not formed or not set(map(type, chain.from_iterable(rows))) <= {int, float}:
-        record, row = next(pair for pair in zip(records, rows) if not _is_numbers(pair[1], length))
-        found = row[0] if length == 1 else row
-        raise InputError(f'{file}: {kind} id {record["id"]!r} has {what} {found!r}; write {length} number(s) in px')
-    return np.array(rows, dtype=np.float64).reshape(len(rows), length)
+    try:
+        if formed and set(map(type, chain.from_iterable(rows))) <= {int, float}:
+            return np.array(rows, dtype=np.float64).reshape(len(rows), length)
+    except OverflowError:  # a whole number that is no float
+        pass
+    record, row = next(pair for pair in zip(records, rows) if not _is_numbers(pair[1], length))
+    found = repr(row[0] if length == 1 else row)
+    found = found if len(found) <= 60 else found[:57] + '...'
+    raise InputError(f'{coco.path}: {kind} id {record["id"]!r} has {what} {found}; write {length} number(s) in px')
 
 
 def _is_numbers(row: Any, length: int) -> bool:
-    return isinstance(row, (list, tuple)) and len(row) == length and set(map(type, row)) <= {int, float}
+    if not isinstance(row, Sequence) or len(row) != length or not set(map(type, row)) <= {int, float}:
+        return False
+    return all(isinstance(value, float) or abs(value) < 1e300 for value in row)

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
-from .coco_arrays import check_ids, coco_arrays
+from .coco_arrays import coco_arrays
 from .coco_json import CocoFile, read_coco
 
 _WORDS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
@@ -64,16 +64,16 @@ def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str]
     root = Path(path).expanduser().absolute()
     if root.is_file():
         folder = root.parent.parent if root.parent.name == 'annotations' else root.parent
-        return _split(_read(root), folder, split_to)
+        return _split(read_coco(root), folder, split_to)
     if not root.is_dir():
         raise InputError(f'no folder or file {root}')
     found = _annotation_files(root)
     train, val = (_the_one(root, found, role) for role in ('train', 'val'))
     if train is not None and val is not None:
-        return _pair(root, _read(train), _read(val))
+        return _pair(root, read_coco(train), read_coco(val))
     if val is not None:
         raise InputError(f'{root} has annotations for validation ({val}) but none for training; {_ARRANGEMENTS}')
-    single = _read(train) if train is not None else _only_coco(root, found[''])
+    single = read_coco(train) if train is not None else _only_coco(root, found[''])
     return _split(single, root, split_to)
 
 
@@ -111,7 +111,7 @@ def _only_coco(root: Path, files: list[Path]) -> CocoFile:
     reasons: list[str] = []
     for file in files:
         try:
-            fits.append(_read(file))
+            fits.append(read_coco(file))
         except InputError as error:
             reasons.append(str(error))
     if len(fits) > 1:
@@ -130,12 +130,6 @@ def _only_coco(root: Path, files: list[Path]) -> CocoFile:
 
 def _relative(root: Path, files: list[Path]) -> str:
     return ', '.join(str(file.relative_to(root)) for file in files[:8]) + (', ...' if len(files) > 8 else '')
-
-
-def _read(file: Path) -> CocoFile:
-    coco = read_coco(file)
-    check_ids(coco)
-    return coco
 
 
 def _pair(root: Path, train: CocoFile, val: CocoFile) -> CocoSet:
@@ -172,7 +166,7 @@ def find_images(coco: CocoFile, root: Path, role: str) -> Path:
         InputError: No folder has them, or two equally good ones do.
     """
     count = len(coco.images)
-    names = [str(coco.images[row * count // _NAMES_TRIED]['file_name']) for row in range(_NAMES_TRIED)]
+    names = [coco.images[row * count // _NAMES_TRIED]['file_name'] for row in range(_NAMES_TRIED)]
     seen: dict[Path, int] = {}
     for folders in _image_folders(coco.path, root, role):
         scores = {folder: sum((folder / name).is_file() for name in names) for folder in folders}

@@ -2,36 +2,45 @@
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import InputError
-from .coco_arrays import CocoArrays, coco_arrays
-from .coco_json import CocoFile, read_coco
+from .class_list import check_class_list, check_classes_exist, check_label_order, listed
+from .coco_arrays import CocoArrays
+from .coco_evaluation import GroundTruth, ground_truth
+from .coco_json import CocoFile
+from .coco_loading import LoadedSet, load_set
+from .image_paths import check_files_exist
 
-_SHOWN = 5  # names or ids that a message lists
-_BORDER_TOLERANCE = 2.0  # px that a box may reach over its image's border without a word
+_MOST = 0.5  # of the boxes: a mistake that more of them share is in how the file was written
+_REMEDIES = {
+    'an area of 0 or less': 'without masks, write area = width * height',
+    'a side under 1 px': 'write px, as bbox = [x, y, width, height]',
+    'NaN in bbox': 'write numbers',
+    'no part inside the image': "correct the boxes, or the image's width and height",
+}
 
 
 @dataclass(frozen=True)
 class CocoReport:
-    """Counts of one set. "Usable" boxes are those that CocoDataset keeps for the class list, crowd included.
+    """Counts of one set. A target is a box that training learns: CocoDataset keeps it, and it is no crowd.
 
     Attributes:
         ann_file: The JSON.
         where: What asked for the set, e.g. ``train_dataloader.dataset``.
         images: Images in the JSON.
-        images_used: Those left after ``filter_empty`` and ``min_size``.
-        images_without_boxes: Those without a usable box.
+        images_used: Those that the data set class hands on, after ``filter_cfg`` and ``indices``.
+        images_without_boxes: Images in the JSON without a target.
         annotations: Annotations in the JSON.
-        class_counts: Usable boxes of each class, in the order of the class list.
-        crowd: Usable boxes marked ``iscrowd``.
+        class_counts: Targets of each class that the data set class hands on, in the order of the class list.
+        crowd: Boxes marked ``iscrowd`` that are otherwise usable.
         degenerate: Annotations whose box CocoDataset drops: a side under 1 px, NaN, no area, outside the image.
         ignored: Annotations that carry ``ignore``, which CocoDataset drops too.
         beyond_border: Boxes kept though they reach over the image's border by more than 2 px.
@@ -77,7 +86,8 @@ class CheckedSet:
         wanted: (A,) bool, annotations of the class list's categories.
         file_names: Of the images, as the JSON has them.
         image_dir: The folder that they are relative to; None where it is remote.
-        categories: The file's categories.
+        image_ids: Of the images that are used.
+        truth: The file as an evaluator reads it.
     """
 
     report: CocoReport
@@ -87,7 +97,13 @@ class CheckedSet:
     wanted: np.ndarray
     file_names: tuple[str, ...]
     image_dir: Path | None
-    categories: tuple[str, ...]
+    image_ids: tuple[object, ...]
+    truth: GroundTruth
+
+    def warned(self, *remarks: str) -> CheckedSet:
+        """The same with more remarks."""
+        report = replace(self.report, warnings=self.report.warnings + remarks)
+        return replace(self, report=report, remarks=self.remarks + remarks)
 
 
 def check_coco(
@@ -100,7 +116,7 @@ def check_coco(
     need_boxes: bool = True,
     where: str = 'check_coco',
 ) -> CocoReport:
-    """Check one set against the class list that it is to be read with.
+    """Check one set against the class list that it is to be read with, as mmdet's ``CocoDataset`` reads it.
 
     Args:
         ann_file: The JSON.
@@ -112,199 +128,187 @@ def check_coco(
         where: What asks for the set; for the report.
 
     Raises:
-        InputError: The JSON is missing, broken or not COCO; ids or numbers are wrong; a class isn't in the file, or the
-            list isn't in the file's order; image files are missing; no image or no usable box is left.
+        InputError: The JSON is missing, broken or not COCO; ids, names, flags or numbers are wrong; a class isn't in
+            the file, or the list isn't in the file's order; image files are missing; most boxes share a mistake; no
+            image or no target is left.
     """
-    return read_checked(
-        ann_file,
-        image_dir,
-        classes,
-        filter_empty=filter_empty,
-        min_size=min_size,
-        need_boxes=need_boxes,
-        where=where,
-    ).report
+    from mmdet.datasets import CocoDataset
+
+    names = check_class_list(classes)
+    dataset = CocoDataset(
+        ann_file=os.fspath(ann_file),
+        data_prefix={'img': '' if image_dir is None else os.fspath(image_dir)},
+        metainfo={'classes': names},
+        filter_cfg={'filter_empty_gt': filter_empty, 'min_size': min_size},
+        pipeline=[],
+        serialize_data=False,
+        lazy_init=True,
+    )
+    checked = read_checked(dataset, names, image_dir, need_boxes=need_boxes, where=where)
+    assert checked is not None  # CocoDataset reads through its API
+    return checked.report
 
 
 def read_checked(
-    ann_file: str | os.PathLike[str],
-    image_dir: str | os.PathLike[str] | None,
-    classes: Sequence[str],
-    *,
-    filter_empty: bool,
-    min_size: int,
-    need_boxes: bool,
-    where: str,
-) -> CheckedSet:
-    """As :func:`check_coco`, with what was read."""
-    names = check_class_list(classes)
-    coco = read_coco(ann_file, need_annotations=need_boxes)
-    arrays = coco_arrays(coco)
-    _check_classes_exist(coco, names)
-    check_label_order(coco, names)
-    if image_dir is not None:
-        _check_files_exist(coco, Path(image_dir))
-    report = _count(coco, arrays, names, filter_empty, min_size, where)
-    if need_boxes and not any(report.class_counts.values()):
+    dataset: Any, names: tuple[str, ...], image_dir: str | os.PathLike[str] | None, *, need_boxes: bool, where: str
+) -> CheckedSet | None:
+    """Load a set, built without its annotations, and check it; None where its class reads the file in its own way.
+
+    Raises:
+        InputError: As :func:`check_coco`.
+    """
+    folder = None if image_dir is None else Path(image_dir)
+    loaded = load_set(dataset, need_annotations=need_boxes, check_content=partial(_check_content, names, folder))
+    if loaded is None:
+        return None
+    coco, arrays = loaded.coco, loaded.arrays
+    wanted = np.array([name in names for name in coco.classes], dtype=bool)[arrays.category_rows]
+    if loaded.label_names is not None:
+        check_label_order(coco.path, loaded.label_names, names)
+    if need_boxes:
+        _check_boxes(coco, arrays, wanted)
+    report = _count(loaded, wanted, names, where)
+    if not report.images_used or (need_boxes and not loaded.counts.any()):
+        what = 'images with a target' if report.images_used else f'{report.images} images'
         raise InputError(
-            f'{coco.path}: none of its {report.annotations} annotations is a usable box of the class list '
-            f'({report.degenerate} degenerate, {sum(report.dropped.values())} of other categories); such a set can '
-            'neither train nor test a model'
+            f'{coco.path}: filter_cfg={dataset.filter_cfg} (and indices, if set) leave none of its {what}; lower '
+            "min_size or correct the images' width and height"
         )
-    if not report.images_used:
-        raise InputError(
-            f'{coco.path}: filter_cfg (filter_empty_gt={filter_empty}, min_size={min_size}) leaves none of its '
-            f"{report.images} images; lower min_size or correct the images' width and height"
-        )
-    remarks = tuple(_set_warnings(coco, report, need_boxes))
+    remarks = (*_mismatch(loaded, wanted, type(dataset).__name__), *_set_warnings(coco, report, need_boxes))
     return CheckedSet(
         report=replace(report, warnings=(*_box_warnings(coco, arrays, report), *remarks)),
         remarks=remarks,
         arrays=arrays,
         annotation_ids=tuple(annotation['id'] for annotation in coco.annotations),
-        wanted=_wanted(coco, arrays, names),
-        file_names=tuple(str(image['file_name']) for image in coco.images),
-        image_dir=None if image_dir is None else Path(image_dir),
-        categories=coco.classes,
+        wanted=wanted,
+        file_names=tuple(image['file_name'] for image in coco.images),
+        image_dir=folder,
+        image_ids=tuple(coco.images[row]['id'] for row in loaded.image_rows.tolist()),
+        truth=ground_truth(coco, arrays),
     )
 
 
-def check_class_list(classes: Sequence[str]) -> tuple[str, ...]:
-    """The class list as a tuple.
+def _check_content(names: tuple[str, ...], image_dir: Path | None, coco: CocoFile) -> None:
+    check_classes_exist(coco.path, coco.classes, names)
+    if image_dir is not None:
+        check_files_exist(coco.path, [image['file_name'] for image in coco.images], image_dir)
 
-    Raises:
-        InputError: It is a bare string (whose letters would become classes), empty, not of strings, or repeats a name.
-    """
-    if isinstance(classes, str):
-        raise InputError(
-            f'classes={classes!r} is a string, whose {len(classes)} letters would be taken for classes; a tuple of one '
-            f'needs a comma: classes=({classes!r},)'
+
+def _targets(arrays: CocoArrays, wanted: np.ndarray) -> np.ndarray:
+    """(A,) bool: what CocoDataset hands on to be learnt."""
+    return np.asarray(wanted & ~arrays.degenerate() & ~arrays.ignored & ~arrays.crowd)
+
+
+def _check_boxes(coco: CocoFile, arrays: CocoArrays, wanted: np.ndarray) -> None:
+    """Raise InputError where there is no target, or a mistake in how the file was written is shared by most boxes."""
+    objects = wanted & ~arrays.ignored & ~arrays.crowd
+    total = int(objects.sum())
+
+    def most(which: np.ndarray) -> bool:
+        return bool((which & objects).sum() > _MOST * total)
+
+    def refuse(which: np.ndarray, what: str) -> None:
+        count, example = int((which & objects).sum()), coco.annotations[int(np.flatnonzero(which & objects)[0])]
+        shown = f'id {example["id"]!r}: bbox {example["bbox"]}, area {example["area"]}'
+        raise InputError(f'{coco.path}: {count} of its {total} boxes {what} ({shown})')
+
+    over = arrays.beyond_border()
+    if most(arrays.relative()):
+        refuse(arrays.relative(), 'lie between 0 and 1, relative to the size of the image: write px')
+    if most(over) and (arrays.inside_as_corners() | ~over)[objects].all():
+        what = (
+            'reach over the border of their image; read as corners, all of them lie inside: are these x1, y1, x2, y2?'
         )
-    names = tuple(classes)
-    if not names or not all(isinstance(name, str) for name in names):
-        raise InputError(f"classes={names!r} must be one or more names, e.g. classes=('person', 'car')")
-    name, count = Counter(names).most_common(1)[0]
-    if count > 1:
-        raise InputError(f'classes has {name!r} {count} times; name each class once')
-    return names
+        refuse(over, f'{what} COCO has bbox = [x, y, width, height]')
+    for reason, which in arrays.degenerate_by_reason().items():
+        if most(which):
+            refuse(which, f'have {reason}, so that CocoDataset drops them; {_REMEDIES[reason]}')
+    if not _targets(arrays, wanted).any():
+        raise InputError(
+            f'{coco.path}: none of its {len(wanted)} annotations is a target ({_lost(arrays, wanted)}); such a set can '
+            'neither train nor test a model'
+        )
 
 
-def _check_classes_exist(coco: CocoFile, names: tuple[str, ...]) -> None:
-    own = set(coco.classes)
-    absent = [name for name in names if name not in own]
-    if not absent:
+def _lost(arrays: CocoArrays, wanted: np.ndarray) -> str:
+    """Why annotations are no targets, each counted once."""
+    reasons = {
+        'of categories outside the class list': ~wanted,
+        'marked ignore; write ignore=0 for what is to be found': wanted & arrays.ignored,
+        'marked iscrowd; write iscrowd=0 for single objects': wanted & ~arrays.ignored & arrays.crowd,
+    }
+    rest = wanted & ~arrays.ignored & ~arrays.crowd
+    reasons |= {f'with {reason}': which & rest for reason, which in arrays.degenerate_by_reason().items()}
+    return ', '.join(f'{which.sum()} {reason}' for reason, which in reasons.items() if which.any()) or 'there are none'
+
+
+def _mismatch(loaded: LoadedSet, wanted: np.ndarray, kind: str) -> Iterator[str]:
+    """Targets of the data set class against those of the file; InputError where CocoDataset's own rules make others."""
+    coco, arrays = loaded.coco, loaded.arrays
+    rows = arrays.image_rows[_targets(arrays, wanted)]
+    expected = np.bincount(rows, minlength=len(coco.images))[loaded.image_rows]
+    differing = np.flatnonzero(expected != loaded.counts)
+    if not len(differing):
         return
-    by_lower = {name.lower().strip(): name for name in coco.classes}
-    close = difflib.get_close_matches(absent[0].lower().strip(), by_lower, n=1)
-    hint = f'; did you mean {by_lower[close[0]]!r}?' if close else '.'
-    raise InputError(
-        f'{coco.path} lacks {len(absent)} of the {len(names)} classes asked for: {_listed(absent)}{hint} '
-        f'It has {_listed(coco.classes, 20)}; name those in metainfo=dict(classes=(...))'
+    first = differing[0]
+    text = (
+        f'{kind} makes {loaded.counts.sum()} targets of {coco.path}, which holds {expected.sum()} by the rules of '
+        f'CocoDataset; the first image that differs has id {coco.images[loaded.image_rows[first]]["id"]!r} '
+        f'({loaded.counts[first]}, not {expected[first]})'
     )
+    if not loaded.own_rules:
+        raise InputError(f'{text}; this mmdet reads annotations otherwise than the check knows: use --no-check')
+    yield text
 
 
-def check_label_order(coco: CocoFile, names: Sequence[str]) -> None:
-    """Raise InputError where the class list is not in the file's order, by which CocoDataset and CocoMetric count."""
-    order = tuple(name for name in coco.classes if name in names)
-    if order != tuple(names):
-        raise InputError(
-            f'the class list is not in the order of {coco.path}, by which CocoDataset and CocoMetric number labels: '
-            f'detections would get wrong names, without a word; write classes=({_listed(order, len(order))}) for every '
-            "set, or bring the file's categories into the order of the list"
-        )
-
-
-def _listed(names: Sequence[object], shown: int = _SHOWN) -> str:
-    return ', '.join(map(repr, names[:shown])) + (', ...' if len(names) > shown else '')
-
-
-def _check_files_exist(coco: CocoFile, image_dir: Path) -> None:
-    """Raise for missing image files; each folder is listed once, which is far faster than asking for every file."""
-    if not image_dir.is_dir():
-        raise InputError(f"{coco.path}: its image folder {image_dir} doesn't exist; correct data_prefix=dict(img=...)")
-    by_folder: dict[str, list[str]] = defaultdict(list)
-    for image in coco.images:
-        folder, name = os.path.split(str(image['file_name']))
-        by_folder[folder].append(name)
-    missing = [
-        os.path.join(folder, name)
-        for folder, names in by_folder.items()
-        for name in _absent(os.path.join(image_dir, folder), names)
-    ]
-    if missing:
-        raise InputError(
-            f'{coco.path}: {len(missing)} of {len(coco.images)} image files are not in {image_dir}: '
-            f'{_listed(missing)}; correct the image folder or the file names'
-        )
-
-
-def _absent(folder: str, names: list[str]) -> list[str]:
-    try:
-        with os.scandir(folder) as entries:
-            there = {entry.name for entry in entries}
-    except OSError:
-        there = set()
-    return [name for name in names if name not in there]
-
-
-def _count(
-    coco: CocoFile, arrays: CocoArrays, names: tuple[str, ...], filter_empty: bool, min_size: int, where: str
-) -> CocoReport:
-    categories, images = len(coco.categories), len(coco.images)
-    degenerate = arrays.degenerate()
-    wanted = _wanted(coco, arrays, names)
-    usable = wanted & ~degenerate & ~arrays.ignored
-    counts = dict(zip(coco.classes, np.bincount(arrays.category_rows[usable], minlength=categories).tolist()))
-    others = np.bincount(arrays.category_rows[~wanted], minlength=categories).tolist()
-    used = arrays.image_sizes.min(axis=1) >= min_size
-    if filter_empty:  # as CocoDataset does: an image whose only boxes are degenerate counts as filled
-        used &= np.bincount(arrays.image_rows[wanted], minlength=images) > 0
+def _count(loaded: LoadedSet, wanted: np.ndarray, names: tuple[str, ...], where: str) -> CocoReport:
+    coco, arrays = loaded.coco, loaded.arrays
+    usable = wanted & ~arrays.degenerate() & ~arrays.ignored
+    others = np.bincount(arrays.category_rows[~wanted], minlength=len(coco.categories)).tolist()
+    filled = np.unique(arrays.image_rows[usable & ~arrays.crowd])
     return CocoReport(
         ann_file=coco.path,
         where=where,
-        images=images,
-        images_used=int(used.sum()),
-        images_without_boxes=images - int(np.unique(arrays.image_rows[usable]).size),
+        images=len(coco.images),
+        images_used=len(loaded.image_rows),
+        images_without_boxes=len(coco.images) - len(filled),
         annotations=len(coco.annotations),
-        class_counts={name: counts[name] for name in names},
+        class_counts=dict(zip(names, np.bincount(loaded.labels, minlength=len(names)).tolist())),
         crowd=int((arrays.crowd & usable).sum()),
-        degenerate=int(degenerate.sum()),
+        degenerate=int(arrays.degenerate().sum()),
         ignored=int(arrays.ignored.sum()),
-        beyond_border=int((usable & arrays.beyond_border(_BORDER_TOLERANCE)).sum()),
+        beyond_border=int((usable & arrays.beyond_border()).sum()),
         dropped={name: count for name, count in zip(coco.classes, others) if name not in names},
         without_iscrowd=sum('iscrowd' not in annotation for annotation in coco.annotations),
     )
 
 
-def _wanted(coco: CocoFile, arrays: CocoArrays, names: Sequence[str]) -> np.ndarray:
-    """(A,) bool: annotations of the class list's categories."""
-    return np.array([name in names for name in coco.classes], dtype=bool)[arrays.category_rows]
-
-
 def _box_warnings(coco: CocoFile, arrays: CocoArrays, report: CocoReport) -> Iterator[str]:
+    missed = "training drops them, COCO's evaluation counts them as missed"
     if report.degenerate:
         ids = [coco.annotations[row]['id'] for row in np.flatnonzero(arrays.degenerate())]
-        yield (
-            f'{report.degenerate} degenerate boxes (a side under 1 px, NaN, no area, or outside the image), annotation '
-            f"ids {_listed(ids)}: training drops them, COCO's evaluation counts them as missed"
-        )
+        reasons = arrays.degenerate_by_reason().items()
+        why = ', '.join(f'{which.sum()} with {reason}' for reason, which in reasons if which.any())
+        yield f'{report.degenerate} degenerate boxes ({why}), annotation ids {listed(ids)}: {missed}'
     if report.ignored:
-        yield f'{report.ignored} annotations are marked ignore; training drops them'
+        yield f'{report.ignored} annotations are marked ignore: {missed}; write iscrowd=1 for what is not to count'
     if report.beyond_border:
-        yield f'{report.beyond_border} boxes reach over the border of their image; they are kept'
+        corners = bool(arrays.inside_as_corners()[arrays.beyond_border()].all())
+        question = '; read as corners, all of them lie inside: are these x1, y1, x2, y2?' if corners else ''
+        yield f'{report.beyond_border} boxes reach over the border of their image; they are kept{question}'
 
 
 def _set_warnings(coco: CocoFile, report: CocoReport, need_boxes: bool) -> Iterator[str]:
     if report.dropped:
         total = sum(report.dropped.values())
-        listed = ', '.join(f'{name!r} {count}' for name, count in list(report.dropped.items())[:_SHOWN])
+        names = ', '.join(f'{name!r} {count}' for name, count in list(report.dropped.items())[:5])
         yield (
             f'{len(report.dropped)} categories of the file are not in the class list; their {total} annotations are '
-            f'dropped ({listed}{", ..." if len(report.dropped) > _SHOWN else ""})'
+            f'dropped ({names}{", ..." if len(report.dropped) > 5 else ""})'
         )
     without = [name for name, count in report.class_counts.items() if not count]
     if without and need_boxes:
-        yield f'{len(without)} of {len(report.class_counts)} classes have no box: {_listed(without)}'
+        yield f'{len(without)} of {len(report.class_counts)} classes have no box: {listed(without)}'
     if need_boxes and any(annotation['id'] == 0 for annotation in coco.annotations):
         yield (
             "an annotation has the id 0, which COCO's evaluation takes for 'none': its box counts as missed, however "

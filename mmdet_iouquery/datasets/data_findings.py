@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import box_statistics as boxes
-from .checks import type_name
+from .checks import Unchecked, type_name
 from .duplicates import alike, repeated, same
 from .inspection import InspectedSet
 
@@ -54,9 +54,10 @@ def _first(node: Any, name: str) -> Any:
     return None
 
 
-def findings(sets: Sequence[InspectedSet], limits: Limits) -> list[DataFinding]:
+def findings(sets: Sequence[InspectedSet], limits: Limits, unchecked: Sequence[Unchecked] = ()) -> list[DataFinding]:
     """All findings, errors first."""
     found = [finding for one in sets for finding in _of_set(one, limits)]
+    found += [DataFinding('warning', one.where, f'not checked: {one.kind}', one.why) for one in unchecked]
     for first, second in combinations(sets, 2):
         if first.trains != second.trains:
             found += _shared(*((first, second) if first.trains else (second, first)))
@@ -191,7 +192,9 @@ def _useless_boxes(one: InspectedSet) -> Iterator[DataFinding]:
     effect = 'dropped' if one.trains else "COCO's evaluation counts them as missed: take them out of the annotations"
     text = '{} without an area, under 1 px, NaN or outside the picture'
     yield from _boxes(one, wanted & arrays.degenerate(), 'note' if one.trains else 'error', text, effect)
-    yield from _boxes(one, wanted & arrays.ignored, 'note', '{} marked ignore', 'dropped')
+    missed = "COCO's evaluation knows no ignore and counts them as missed: write iscrowd=1 for what is not to count"
+    level, effect = ('note', 'dropped') if one.trains else ('error', missed)
+    yield from _boxes(one, wanted & arrays.ignored, level, '{} marked ignore', effect)
     crowds = boxes.usable(one.checked) & arrays.crowd
     effect = 'no targets: what finds them is trained as background' if one.trains else 'neither rewarded nor punished'
     yield from _boxes(one, crowds, 'note', '{} marked iscrowd', effect)

@@ -18,7 +18,7 @@ import numpy as np
 from ..errors import InputError
 from ..registry import SCOPE
 from .box_statistics import Resizing
-from .checks import ConfigSet, checked_sets, type_name
+from .checks import ConfigSet, ReadSets, type_name
 from .coco_report import CheckedSet
 from .image_probe import ImageFacts, probe
 
@@ -56,26 +56,26 @@ class InspectedSet:
         return [self.checked.file_names[row] for row in self.rows]
 
 
-def inspect(
-    cfg: Mapping[str, Any], *, workers: int, limit: int | None = None, progress: bool = True
-) -> list[InspectedSet]:
-    """Read everything.
+def inspect(read: ReadSets, *, workers: int, limit: int | None = None, progress: bool = True) -> list[InspectedSet]:
+    """Read all pictures.
 
     Args:
-        cfg: An mmengine ``Config`` or a dict of the same form.
+        read: The annotations.
         workers: Processes that decode pictures; 0: this one.
         limit: Look at no more pictures of a set than these, evenly spread; None: all.
         progress: Whether to draw a bar on the standard error, where that is a terminal.
 
     Raises:
-        InputError: What :func:`~mmdet_iouquery.datasets.check_config` raises; the config names no COCO-style set; a
-            process that decodes pictures died.
+        InputError: There is no set to look at; a process that decodes pictures died.
     """
-    found = checked_sets(cfg)
-    if not found:
-        raise InputError('the config names no CocoDataset on this machine: there is nothing that could be looked at')
-    names = _names([config.part for config, _ in found])
-    return [_inspected(name, *pair, workers, limit, progress) for name, pair in zip(names, found)]
+    if not read.sets:
+        others = '; '.join(warning for one in read.unchecked for warning in one.warnings)
+        raise InputError(
+            'the config names no CocoDataset on this machine: there is nothing that could be looked at'
+            + (f' ({others})' if others else '')
+        )
+    names = _names([config.part for config, _ in read.sets])
+    return [_inspected(name, *pair, workers, limit, progress) for name, pair in zip(names, read.sets)]
 
 
 def _names(parts: Sequence[str]) -> list[str]:

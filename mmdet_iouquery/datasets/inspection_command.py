@@ -12,6 +12,7 @@ from typing import Any
 from mmengine.config import DictAction
 
 from ..errors import InputError
+from .checks import read_sets
 from .data_findings import findings, limits_of
 from .inspection import inspect
 from .inspection_report import exit_status, render, to_json
@@ -28,8 +29,9 @@ def main(read_config: Any, arguments: Sequence[str]) -> int:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what imported packages print does not belong into the report
             cfg = read_config(args.config, args.cfg_options)
-            sets = inspect(cfg, workers=args.workers, limit=args.limit)
-            found = findings(sets, limits_of(cfg.get('model') or {}))
+            read = read_sets(cfg)
+            sets = inspect(read, workers=args.workers, limit=args.limit)
+            found = findings(sets, limits_of(cfg.get('model') or {}), read.unchecked)
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -17,6 +17,7 @@ from picture_files import encoded, picture, turned
 from mmdet_iouquery import doctor
 from mmdet_iouquery.datasets import box_statistics, inspection
 from mmdet_iouquery.datasets.box_statistics import Resizing
+from mmdet_iouquery.datasets.checks import read_sets
 from mmdet_iouquery.datasets.data_findings import Limits, findings, limits_of
 from mmdet_iouquery.datasets.duplicates import alike, repeated, same
 from mmdet_iouquery.datasets.image_probe import difference_hash, probe
@@ -86,7 +87,7 @@ def found(cfg: Config, level: str | None = None, **options: Any) -> list[tuple[s
     """(level, where, text) of all findings."""
     for part in ('train', 'val'):
         assert Path(cfg.train_dataloader.dataset.data_root, part, 'ann.json').is_file()
-    sets = inspect(cfg, workers=0, progress=False, **options)
+    sets = inspect(read_sets(cfg), workers=0, progress=False, **options)
     return [(f.level, f.where, f.text) for f in findings(sets, limits_of(cfg.model)) if level in (None, f.level)]
 
 
@@ -165,7 +166,7 @@ def test_files(
     for one in parts:
         one.write()
     cfg = config(tmp_path)
-    sets = inspect(cfg, workers=0, progress=False)
+    sets = inspect(read_sets(cfg), workers=0, progress=False)
     (finding,) = [f for f in findings(sets, limits_of(cfg.model)) if f.examples]
     assert (finding.level, finding.text) == expected and finding.where == part
     assert effect in finding.effect and len(finding.examples) == 1 and 'odd.img' in finding.examples[0]
@@ -178,7 +179,9 @@ def test_damage_that_only_the_decoder_notices(parts: tuple[Part, Part], tmp_path
     for one in parts:
         one.write()
     cfg = config(tmp_path)
-    (finding,) = [f for f in findings(inspect(cfg, workers=0, progress=False), limits_of(cfg.model)) if f.examples]
+    (finding,) = [
+        f for f in findings(inspect(read_sets(cfg), workers=0, progress=False), limits_of(cfg.model)) if f.examples
+    ]
     assert (finding.level, finding.text) == ('warning', '1 picture with damage in the compressed data')
     assert 'garbled.jpg: Corrupt JPEG data' in finding.examples[0]
 
@@ -207,7 +210,7 @@ def test_a_training_set_of_unusable_pictures_alone_is_an_error(parts: tuple[Part
 BOXES = [
     ([1, 1, 0.5, 9], 'without an area, under 1 px, NaN or outside the picture', 'note', 'error'),
     ([50, 1, 9, 9], 'without an area, under 1 px, NaN or outside the picture', 'note', 'error'),
-    ([1, 1, 9, 9, dict(ignore=1)], 'marked ignore', 'note', 'note'),
+    ([1, 1, 9, 9, dict(ignore=1)], 'marked ignore', 'note', 'error'),
     ([1, 1, 9, 9, dict(iscrowd=1)], 'marked iscrowd', 'note', 'note'),
     ([40, 1, 12, 9], 'more than 2 px over the border of the picture', 'note', 'note'),
     ([0, 0, 48, 32], 'over the whole picture', 'note', 'note'),
@@ -259,7 +262,7 @@ def test_pictures_in_both_sets(parts: tuple[Part, Part], tmp_path: Path) -> None
     val.add('name.png', encoded(picture(seed=13), 'PNG'))
     for one in parts:
         one.write()
-    sets = inspect(config(tmp_path), workers=0, progress=False)
+    sets = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     said = {f.text: (f.level, f.where, f.examples) for f in findings(sets, Limits(None, None))}
     assert said['1 picture of val found in train too, byte for byte'] == (
         'error',
@@ -304,7 +307,7 @@ def test_numbers_by_hand(parts: tuple[Part, Part], tmp_path: Path) -> None:
     train.add('wide.png', encoded(picture(200, 50), 'PNG'), [[0, 0, 100, 40], [0, 0, 200, 50], [9, 9, 9, 9]], (200, 50))
     for one in parts:
         one.write()
-    (inspected, _) = inspect(config(tmp_path), workers=0, progress=False)
+    (inspected, _) = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     numbers = box_statistics.statistics(inspected.checked, Resizing(96, 96, False))
     assert numbers['width'] == (48, 124, 200) and numbers['aspect'] == (1.5, 2.75, 4)
     assert numbers['boxes_per_image'] == (1, 2, 3)
@@ -349,7 +352,7 @@ def test_a_limit_looks_at_pictures_from_all_over_the_set(parts: tuple[Part, Part
         parts[0].add(f'{i}.png', encoded(picture(seed=i), 'PNG'))
     for one in parts:
         one.write()
-    train, val = inspect(config(tmp_path), workers=0, limit=4, progress=False)
+    train, val = inspect(read_sets(config(tmp_path)), workers=0, limit=4, progress=False)
     assert train.rows == (0, 3, 6, 9) and val.rows == (0,) and len(train.images) == 4
 
 
@@ -359,7 +362,7 @@ def test_processes_see_what_one_sees(parts: tuple[Part, Part], tmp_path: Path) -
     for one in parts:
         one.write()
     cfg = config(tmp_path)
-    alone, pooled = (inspect(cfg, workers=workers, progress=False)[0] for workers in (0, 2))
+    alone, pooled = (inspect(read_sets(cfg), workers=workers, progress=False)[0] for workers in (0, 2))
     assert alone.images == pooled.images and sum(bool(one.fault) for one in alone.images) == 20
 
 
@@ -452,7 +455,7 @@ def _die(path: str, size: Any) -> None:
 def test_numbers_that_there_are_not_are_null_in_json(parts: tuple[Part, Part], tmp_path: Path) -> None:
     for one in parts:
         one.write()
-    sets = inspect(config(tmp_path), workers=0, progress=False)
+    sets = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     text = to_json(sets, [])
     assert 'NaN' not in text and json.loads(text)['status'] == 0
     assert render(sets, []).endswith('nothing was found that speaks against it')
