@@ -87,6 +87,10 @@ _UNCHECKED = (
     "picture; load with dict(type='LoadImageFromFile', _scope_='mmdet_iouquery'), or put CheckImage behind "
     'LoadImageFromFile'
 )
+_ENDLESS = (
+    "mmdet's LoadImageFromFile stops at them with OpenCV 4.12: load with LoadCheckedImage, or write the marker: "
+    "printf '\\xff\\xd9' >> FILE"
+)
 
 
 def _unusable(one: InspectedSet) -> Iterator[DataFinding]:
@@ -96,12 +100,28 @@ def _unusable(one: InspectedSet) -> Iterator[DataFinding]:
         skipped = one.trains and one.on_error == 'skip' and len(bad) < len(one.images)
         text = f'{_pictures(len(bad))} cannot be used'
         yield DataFinding('warning' if skipped else 'error', one.name, text, effect, tuple(bad))
+    yield from _remarked(one)
     doubtful = [f'{name}: {facts.complaint}' for name, facts in zip(one.files(), one.images) if facts.complaint]
     if doubtful:
         text = f'{_pictures(len(doubtful))} with damage in the compressed data'
         yield DataFinding(
             'warning', one.name, text, 'read as they are, parts may be garbled: look at them', tuple(doubtful)
         )
+
+
+def _remarked(one: InspectedSet) -> Iterator[DataFinding]:
+    """Files that are used with a line in the log."""
+    ours = any(type_name(step) == 'LoadCheckedImage' for step in one.config.pipeline)
+    remarked = [(f'{name}: {facts.remark}', facts.no_end) for name, facts in zip(one.files(), one.images)]
+    endless = tuple(text for text, no_end in remarked if no_end)
+    if endless:
+        text = f'{_pictures(len(endless))} without an end marker, but with every pixel'
+        level, effect = ('warning', 'used as they are') if ours else ('error', _ENDLESS)
+        yield DataFinding(level, one.name, text, effect, endless)
+    dark = tuple(text for (text, no_end), facts in zip(remarked, one.images) if facts.remark and not no_end)
+    if dark:
+        text = f'{_pictures(len(dark))} of 16 bits that use a small part of them'
+        yield DataFinding('warning', one.name, text, 'nearly black, as scaled to 8 bits', dark)
 
 
 def _turned(one: InspectedSet) -> Iterator[DataFinding]:

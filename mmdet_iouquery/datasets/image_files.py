@@ -2,8 +2,9 @@
 
 Decoders make a picture of what is left of a cut or damaged file, often without a word, and the rest of it is grey. A
 JPEG, PNG, WebP or GIF shows by its own structure whether it is whole, which costs far less than decoding; others, and a
-GIF without its trailer, are decoded a second time by Pillow, which is strict. Damage within the compressed data of a
-JPEG or WebP that hits no marker stays unseen here; that of a JPEG comes to light in ``doctor data``.
+GIF without its trailer, are decoded a second time by Pillow, which is strict. A JPEG that lacks nothing but its end
+marker is whole. Damage within the compressed data of a JPEG or WebP that hits no marker stays unseen here; that of a
+JPEG comes to light in ``doctor data``.
 
 A size is always (width, height) in px.
 """
@@ -23,8 +24,16 @@ _PNG, _JPEG, _GIF, _BMP, _RIFF = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'GIF', 
 # Within compressed JPEG data FF is followed by 00 or a restart marker; anything else is a marker of its own.
 _JPEG_MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])')
 _JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
+_JPEG_TAIL = bytes((0xFF, _JPEG_END))
 # Tables, comments and application data are all that may stand between a picture's scans.
 _JPEG_BETWEEN_SCANS = frozenset((0xC4, _JPEG_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# Compressed data of no picture, enough for several blocks, with each restart marker for which a decoder may be waiting.
+_JPEG_OTHER_DATA = [
+    b''.join(bytes(k * k * factor % 251 for k in range(1, 2001)) + bytes((0xFF, 0xD0 + n)) for n in range(8))
+    for factor in (1, 7, 11, 30, 77, 90, 101, 250)
+]
+_DARK = 32  # of 256 levels
 
 
 class ImageError(InputError):
@@ -50,6 +59,8 @@ def decode(data: bytes, size: tuple[float, float] | None = None) -> np.ndarray:
             than expected.
     """
     check(data)
+    if lacks_end(data):
+        data += _JPEG_TAIL
     image = _decode(data, cv2.IMREAD_COLOR)
     if size is None or size_of(image) == size:
         return image
@@ -96,18 +107,58 @@ def fault(data: bytes) -> str | None:
     return _strict_fault(data)
 
 
+def lacks_end(data: bytes) -> bool:
+    """Whether this is a JPEG without its end marker; newer versions of OpenCV decode none such."""
+    return data.startswith(_JPEG) and not (data.endswith(_JPEG_TAIL) or _jpeg_walk(data)[1])
+
+
+def remark(data: bytes, image: np.ndarray) -> str | None:
+    """What should be known of a file that is used nevertheless; None: nothing.
+
+    Args:
+        data: Its content, in which :func:`fault` found nothing.
+        image: What it was decoded to, 8 bits.
+    """
+    if lacks_end(data):
+        return 'the JPEG lacks its end marker; every pixel is there'
+    if data.startswith(_JPEG):
+        return None
+    deep = data[24:25] == b'\x10' if data.startswith(_PNG) else not data.startswith((_GIF, _BMP, _RIFF))
+    if not deep or image.max() >= _DARK:
+        return None
+    samples = _decode(data, cv2.IMREAD_UNCHANGED)
+    peak = int(samples.max())
+    if samples.dtype != np.uint16 or not peak:
+        return None
+    return (
+        f'its 16-bit samples go up to {peak} of 65535 only, so that it is nearly black; if it is one of 10, 12 or 14 '
+        f'bits, save it anew with all samples of the set times the same number (here at most {65535 // peak})'
+    )
+
+
 def _jpeg_fault(data: bytes) -> str | None:
-    """Walk from marker to marker, up to the end of the picture; what follows it (a second picture, padding) is free."""
+    reason, ended = _jpeg_walk(data)
+    if reason or ended or _has_every_pixel(data):
+        return reason
+    return 'the file is cut short: the JPEG has no end'
+
+
+def _jpeg_walk(data: bytes) -> tuple[str | None, bool]:
+    """Walk from marker to marker, up to the end of the picture; what follows it (a second picture, padding) is free.
+
+    Returns:
+        What is broken, and whether the end is there.
+    """
     position = 2
     while position + 4 <= len(data):
         if data[position] != 0xFF:
-            return f'the file is damaged: no JPEG segment where one should begin, at byte {position}'
+            return f'the file is damaged: no JPEG segment where one should begin, at byte {position}', False
         marker = data[position + 1]
         if marker == 0xFF:  # a filling byte
             position += 1
             continue
         if marker == _JPEG_END:
-            return 'the file is damaged: the JPEG ends before its picture begins'
+            return 'the file is damaged: the JPEG ends before its picture begins', False
         position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
         if marker != _JPEG_SCAN:
             continue
@@ -117,10 +168,43 @@ def _jpeg_fault(data: bytes) -> str | None:
         position = found.start()
         following = found[1][0]
         if following == _JPEG_END:
-            return None
+            return None, True
         if following not in _JPEG_BETWEEN_SCANS:
-            return f'the file is damaged: JPEG data is broken at byte {position}'
-    return 'the file is cut short: the JPEG has no end'
+            return f'the file is damaged: JPEG data is broken at byte {position}', False
+    return None, False
+
+
+def _has_every_pixel(data: bytes) -> bool:
+    """Whether a JPEG without an end has all of its scans, and its picture is the same whatever follows the last one."""
+    whole = data.rstrip(b'\0') if data.endswith(b'\0\0') else data  # reserved space that was never filled
+    whole = whole[:-1] if whole.endswith(b'\xff') else whole
+    try:
+        if not _has_every_scan(whole):
+            return False
+        image, *others = (_decode(whole + rest + _JPEG_TAIL, cv2.IMREAD_COLOR) for rest in (b'', *_JPEG_OTHER_DATA))
+    except (ImageError, LookupError, ValueError):  # the latter: a head that is broken itself
+        return False
+    return all(np.array_equal(image, other) for other in others)
+
+
+def _has_every_scan(data: bytes) -> bool:
+    """Whether every coefficient of every component was sent, to its last bit (ITU-T T.81, B.2.3: Ss, Se, Al)."""
+    lowest: dict[int, list[int]] = {}
+    position = 2
+    while position + 4 <= len(data):
+        marker, length = data[position + 1], int.from_bytes(data[position + 2 : position + 4], 'big')
+        body = data[position + 4 : position + 2 + length]
+        if marker in _JPEG_FRAMES:
+            lowest = {body[6 + 3 * k]: [99] * 64 for k in range(body[5])}
+        elif marker == _JPEG_SCAN:
+            first, last, bits = body[-3:]
+            for k in range(body[0]):
+                lowest[body[1 + 2 * k]][first : last + 1] = [bits & 15] * (last + 1 - first)
+        position += 1 if marker == 0xFF else 2 + length
+        if marker == _JPEG_SCAN:
+            found = _JPEG_MARKER.search(data, position)
+            position = found.start() if found else len(data)
+    return bool(lowest) and not any(map(any, lowest.values()))
 
 
 def _png_fault(data: bytes) -> str | None:

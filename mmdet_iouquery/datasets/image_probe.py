@@ -13,7 +13,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from .image_files import ImageError, decode, size_of
+from .image_files import ImageError, decode, lacks_end, remark, size_of
 
 _FLAT = 8  # grey levels; a picture with less between its darkest and brightest part looks like any other such
 _ORIENTATION = 0x0112  # EXIF
@@ -24,6 +24,10 @@ class ImageFacts(NamedTuple):
 
     fault: str = ''
     """Why it cannot be used."""
+    remark: str = ''
+    """What the pipeline says of it in its log, and uses it."""
+    no_end: bool = False
+    """Whether that is a JPEG's missing end marker."""
     complaint: str = ''
     """What the decoder said of a picture that it nevertheless made."""
     kind: str = ''
@@ -56,9 +60,12 @@ def probe(path: str, size: tuple[float, float]) -> ImageFacts:
             image = decode(data, size)
         except ImageError as error:
             return facts._replace(fault=str(error))
+        said_of_it = remark(data, image)
     kind, orientation, stored_size = _as_stored(data)
     return facts._replace(
-        complaint=_complaint(said),
+        remark=said_of_it or '',
+        no_end=lacks_end(data),
+        complaint='' if said_of_it else _complaint(said),
         kind=kind,
         orientation=orientation,
         as_stored=orientation >= 5 and size_of(image) == stored_size and stored_size[0] != stored_size[1],

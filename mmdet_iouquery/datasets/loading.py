@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import mmengine.fileio as fileio
@@ -14,7 +15,7 @@ from mmengine.logging import print_log
 
 from .. import registry
 from ..errors import InputError
-from .image_files import ImageError, check, decode, size_of
+from .image_files import ImageError, check, decode, remark, size_of
 from .skip_ledger import SkipLedger
 
 ON_ERROR = ('raise', 'skip')
@@ -66,11 +67,13 @@ class LoadCheckedImage(LoadImageFromFile):
         """
         path = results['img_path']
         try:
-            image = decode(_read(path, self.backend_args), _annotated_size(results))
+            data = _read(path, self.backend_args)
+            image = decode(data, _annotated_size(results))
         except ImageError as error:
             self._refuse(path, error)
             return None
         self._in_a_row = 0
+        _log_once(path, remark(data, image))
         results['img'] = image.astype(np.float32) if self.to_float32 else image
         results['img_shape'] = results['ori_shape'] = image.shape[:2]
         return results
@@ -119,6 +122,7 @@ class CheckImage(BaseTransform):
         try:
             data = _read(path, self.backend_args)
             check(data)
+            _log_once(path, remark(data, results['img']))
             if size is not None and size_of(results['img']) != size:
                 results['img'] = decode(data, size).astype(results['img'].dtype)
                 results['img_shape'] = results['ori_shape'] = results['img'].shape[:2]
@@ -128,6 +132,13 @@ class CheckImage(BaseTransform):
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}(backend_args={self.backend_args})'
+
+
+@cache
+def _log_once(path: str, said: str | None) -> None:
+    """A line in the log on a picture that is used nevertheless; once in each process."""
+    if said:
+        print_log(f'{path}: {said}', logger='current', level=logging.WARNING)
 
 
 def _read(path: str, backend_args: dict | None) -> bytes:

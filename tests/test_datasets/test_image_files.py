@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import zlib
 
@@ -12,7 +13,7 @@ from picture_files import UPRIGHT_AGAIN, as_pillow, encoded, half_of_zeros, pict
 from PIL import Image
 
 from mmdet_iouquery.datasets import image_files
-from mmdet_iouquery.datasets.image_files import ImageError, decode, fault
+from mmdet_iouquery.datasets.image_files import ImageError, decode, fault, remark
 
 RGB = picture()
 GREY = RGB.convert('L')
@@ -110,10 +111,65 @@ CHECKED = ('jpeg', 'progressive jpeg', 'jpeg with restart markers', 'png', 'anim
 def test_a_file_cut_anywhere_is_refused(kind: str) -> None:
     data = PLAIN[kind]
     for length in {0, 1, 12, 100, len(data) // 3, len(data) // 2, len(data) - 30, len(data) - 2, len(data) - 1}:
-        if length == len(data) - 1 and 'gif' in kind:
+        if length == len(data) - 1 and 'gif' in kind or length >= len(data) - 2 and 'jpeg' in kind:
             continue  # the trailer alone is gone: the picture is whole
         with pytest.raises(ImageError):
             decode(data[: max(length, 0)])
+
+
+JPEGS = {
+    'plain': dict(),
+    'progressive': dict(progressive=True),
+    'restart markers': dict(restart_marker_blocks=1),
+    'progressive, restart markers': dict(progressive=True, restart_marker_rows=1),
+    'colours in full': dict(subsampling=0, quality=95),
+}
+
+
+@pytest.mark.parametrize('blur', [0, 3])
+@pytest.mark.parametrize('kind', JPEGS)
+def test_a_jpeg_is_used_without_its_end_as_long_as_every_pixel_is_there(kind: str, blur: float) -> None:
+    """Cut byte by byte: what is taken equals the whole picture, and without the end marker alone it is taken."""
+    data = encoded(picture(50, 35, blur=blur), 'JPEG', **JPEGS[kind])
+    whole = decode(data)
+    assert remark(data, whole) is None and remark(data + b'more', whole) is None
+    refused = 0
+    for cut in [*range(1, 40), *range(40, len(data), 31)]:
+        for tail in (b'', bytes(64)):  # as it is, or in space that was reserved for the whole
+            try:
+                image = decode(data[:-cut] + tail)
+            except ImageError as error:
+                refused += 1
+                assert cut > 2, error
+            else:
+                np.testing.assert_array_equal(image, whole)
+                assert remark(data[:-cut] + tail, image) == 'the JPEG lacks its end marker; every pixel is there'
+    assert refused > 60
+
+
+def test_a_scan_that_is_missing_is_missed_though_the_last_one_is_whole() -> None:
+    """A progressive picture looks well without its last scans."""
+    data = encoded(picture(50, 35), 'JPEG', progressive=True)
+    scans = [match.start() for match in re.finditer(rb'\xff\xda', data)]
+    assert len(scans) > 3
+    for start in scans[1:]:
+        with pytest.raises(ImageError, match='the JPEG has no end'):
+            decode(data[:start])
+
+
+@pytest.mark.parametrize('extension', ['.png', '.tiff'])
+def test_16_bits_of_which_few_are_used_are_remarked_upon(extension: str) -> None:
+    """A camera's 12 bits: nearly black, as a viewer shows them, and not stretched, as that would differ by picture."""
+
+    def stored(peak: int, kind: type = np.uint16) -> bytes:
+        return cv2.imencode(extension, np.linspace(0, peak, 32 * 32).reshape(32, 32).astype(kind))[1].tobytes()
+
+    dark = decode(stored(4095))
+    assert dark.max() in (15, 16)
+    said = remark(stored(4095), dark)
+    assert said is not None and 'go up to 4095 of 65535 only' in said and '(here at most 16)' in said
+    for data in (stored(65535), stored(9000), stored(0), stored(20, np.uint8)):
+        assert remark(data, decode(data)) is None
 
 
 def test_the_reserved_but_unfilled_half_of_a_jpeg_is_seen() -> None:

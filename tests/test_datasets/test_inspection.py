@@ -152,6 +152,20 @@ SOUND = encoded(picture(seed=4), 'JPEG')
         ),
         (
             'train',
+            SOUND[:-2],
+            (48, 32),
+            ('warning', '1 picture without an end marker, but with every pixel'),
+            'used as they are',
+        ),
+        (
+            'val',
+            SOUND[:-2],
+            (48, 32),
+            ('error', '1 picture without an end marker, but with every pixel'),
+            r"printf '\xff\xd9' >> FILE",
+        ),
+        (
+            'train',
             encoded(picture(seed=5).convert('P'), 'GIF', save_all=True, append_images=[picture().convert('P')]),
             (48, 32),
             ('note', '1 picture stored otherwise: animated'),
@@ -170,6 +184,16 @@ def test_files(
     (finding,) = [f for f in findings(sets, limits_of(cfg.model)) if f.examples]
     assert (finding.level, finding.text) == expected and finding.where == part
     assert effect in finding.effect and len(finding.examples) == 1 and 'odd.img' in finding.examples[0]
+
+
+def test_16_bits_of_which_12_are_used(parts: tuple[Part, Part], tmp_path: Path) -> None:
+    deep = np.asarray(picture(seed=5)).astype(np.uint16) * 16
+    parts[0].add('camera.png', cv2.imencode('.png', deep)[1].tobytes(), [[1, 1, 8, 8, dict(category_id=2)]])
+    for one in parts:
+        one.write()
+    said = found(config(tmp_path))
+    assert ('warning', 'train', '1 picture of 16 bits that use a small part of them') in said
+    assert ('note', 'train', '1 picture stored otherwise: 16 bits') in said
 
 
 def test_damage_that_only_the_decoder_notices(parts: tuple[Part, Part], tmp_path: Path) -> None:

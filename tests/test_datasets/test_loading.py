@@ -9,6 +9,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -128,6 +129,23 @@ def test_without_an_annotated_size_any_size_will_do(tmp_path: Path) -> None:
 def test_pictures_that_come_as_arrays_pass() -> None:
     results = {'img': np.zeros((4, 5, 3), np.uint8), 'img_path': None, 'width': 9, 'height': 9}
     assert TRANSFORMS.build(dict(type='CheckImage'))(results) is results
+
+
+@pytest.mark.parametrize('load', [SKIP, *SOURCES.values()], ids=['skip', *SOURCES])
+def test_a_picture_that_is_used_with_a_remark_stands_in_the_log_once(tmp_path: Path, log: Path, load: Any) -> None:
+    """Nearly black, as few of its 16 bits are used."""
+    deep = cv2.imencode('.png', np.full((32, 48), 4000, np.uint16))[1].tobytes()
+    items = dataset(coco_set(tmp_path / 'set', {'deep.png': deep}), load)
+    assert all(items[0]['inputs'].max() == 15 for _ in range(3))
+    assert log.read_text().count('images/deep.png: its 16-bit samples go up to 4000 of 65535 only') == 1
+
+
+def test_a_jpeg_without_its_end_is_loaded_and_stands_in_the_log(tmp_path: Path, log: Path) -> None:
+    data = encoded(picture(), 'JPEG')
+    items = dataset(coco_set(tmp_path / 'set', {'0.jpg': data, '1.jpg': data[:-2]}), SKIP)
+    assert torch.equal(items[0]['inputs'], items[1]['inputs'])
+    assert log.read_text().count('images/1.jpg: the JPEG lacks its end marker; every pixel is there') == 1
+    assert items.pipeline.transforms[0].skipped == 0
 
 
 def test_skipping_draws_other_samples_and_names_each_file_once(broken: Path, log: Path) -> None:
