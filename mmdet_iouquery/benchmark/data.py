@@ -105,7 +105,7 @@ def write_set(folder: Path, num_pictures: int, seed: int) -> None:
     for image in truth['images']:
         image['file_name'] = f'{image["id"]:05}.jpg'
         cv2.imwrite(str(folder / image['file_name']), picture(rng), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    (folder / 'truth.json').write_text(json.dumps(truth))
+    (folder / 'truth.json').write_text(json.dumps(truth), encoding='utf-8')
 
 
 def picture(rng: np.random.Generator) -> np.ndarray:

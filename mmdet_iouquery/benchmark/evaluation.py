@@ -42,7 +42,7 @@ def evaluation_case(num_images: int, num_detections: int, seed: int) -> dict[str
     """
     folder = TemporaryDirectory()
     for name, content in zip(('truth', 'found'), simulate(num_images, num_detections, seed)):
-        Path(folder.name, f'{name}.json').write_text(json.dumps(content))
+        Path(folder.name, f'{name}.json').write_text(json.dumps(content), encoding='utf-8')
     evaluators = {'pycocotools': COCOeval, **({} if obstacle() else {'faster-coco-eval': FasterCOCOeval})}
     return {name: partial(_evaluate, evaluator, folder) for name, evaluator in evaluators.items()}
 

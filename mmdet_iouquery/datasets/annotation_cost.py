@@ -105,7 +105,7 @@ def measure(path: Path, stage: str, num_classes: int = OBJECTS365_CLASSES) -> Re
     if not Path('/proc/self/smaps_rollup').is_file():
         raise InputError('memory is measured through /proc/self, which only Linux has')
     command = [sys.executable, '-m', __name__, stage, str(path), str(num_classes)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, encoding='utf-8', check=False)
     if done.returncode:
         raise RuntimeError(f'reading {path} ({stage}) failed:\n{done.stderr[-2000:]}')
     return ReadingCost(**json.loads(done.stdout.splitlines()[-1]))
@@ -124,7 +124,7 @@ def _categories(num_classes: int) -> list[tuple[int, str]]:
 
 def _memory(key: str, file: str = 'status') -> float:
     """A figure of this process, in MB, from the kernel's kB."""
-    lines = Path(f'/proc/self/{file}').read_text().splitlines()
+    lines = Path(f'/proc/self/{file}').read_text(encoding='ascii').splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f'{key}:')) * 1.024e-3
 
 

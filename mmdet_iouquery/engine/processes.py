@@ -248,7 +248,7 @@ def _set_variables(cfg: Config) -> None:
 
 def _first_host(nodes: str) -> str:
     """The first name of a Slurm list such as ``node[3-5,9]``."""
-    done = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, text=True, check=False)
+    done = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, encoding='utf-8', check=False)
     if done.returncode or not done.stdout.split():
         raise InputError(f"scontrol can't tell the machines of {nodes!r}: {done.stderr.strip()}; set MASTER_ADDR")
     return done.stdout.split()[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import locale
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -60,7 +61,8 @@ def _matching(folder: Path, patterns: Sequence[str]) -> Iterator[Path]:
 def _noted(note: Path) -> Path | None:
     """The path in a note; None: there is none, or it was torn by a kill."""
     try:
-        path = Path(note.read_text(errors='replace').strip())
+        # mmengine writes it in the encoding of the locale
+        path = Path(note.read_text(encoding=locale.getpreferredencoding(False), errors='replace').strip())
         path.is_file()
     except (OSError, ValueError):  # no note; no name that a file can have
         return None

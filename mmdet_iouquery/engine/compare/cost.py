@@ -49,7 +49,9 @@ def peak_memory_mb() -> float:
     status = Path('/proc/self/status')
     if status.is_file():
         # not getrusage: on Linux a new process inherits that peak from the one that started it
-        peak = next((line for line in status.read_text().splitlines() if line.startswith('VmHWM:')), None)
+        peak = next(
+            (line for line in status.read_text(encoding='ascii').splitlines() if line.startswith('VmHWM:')), None
+        )
         if peak is not None:
             return int(peak.split()[1]) * 1024 / MB
     import resource
