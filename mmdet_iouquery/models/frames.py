@@ -90,6 +90,13 @@ def extent_of(samples: SampleList, device: torch.device | str) -> Tensor | None:
     return torch.tensor([(w / width, h / height) for h, w in extents], dtype=torch.float32, device=device)
 
 
+def complete_scale_factors(samples: SampleList) -> None:
+    """Give a ``scale_factor`` of 1 to samples whose pipeline tells none: nothing has resized them."""
+    for sample in samples:
+        if sample.metainfo.get('scale_factor') is None:
+            sample.set_metainfo({'scale_factor': (1.0, 1.0)})
+
+
 def boxes_in_px(boxes: Tensor, meta: dict[str, Any], *, by_image: bool = False, rescale: bool = True) -> Tensor:
     """Normalised cx, cy, w, h (..., 4) of an image to corners (..., 4) in px, not cut at the image.
 

@@ -17,7 +17,7 @@ from ...core.calibration import piecewise_linear
 from ...structures import Decoded, Memory
 from ..arguments import check_configs, check_counts, check_sequence
 from ..decoders.heads import resolve_depth
-from ..frames import boxes_in_px, keep_selected, padding_of, targets_of
+from ..frames import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..layers import ConvNormAct, as_tokens
 from .prediction_settings import PredictionSettings
 
@@ -108,8 +108,10 @@ class RTDETRHead(BaseModule):
         """Detections of each image, best first: ``bboxes`` (K, 4) corners in pixels, ``scores``, ``labels``.
 
         Args:
-            rescale: boxes in the original image's pixels; otherwise in the network input's.
+            rescale: boxes in the original image's pixels, by the sample's ``scale_factor`` (1 where it has none);
+                otherwise in the network input's.
         """
+        complete_scale_factors(batch_data_samples)
         decoded = self.run_parts(x, batch_data_samples)
         logits, boxes = (part[-1].float() for part in decoded.predictions)
         scores, labels, query = top_detections(logits, self.prediction_settings.max_per_img)

@@ -13,7 +13,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...structures import Decoded, DenoisingQueries, Memory, Predictions, Queries, Selection
-from ..frames import extent_of, keep_selected, targets_of
+from ..frames import complete_scale_factors, extent_of, keep_selected, targets_of
 from ..losses import PerImageAssigner, SetCriterion
 
 PART_NAMES = ('query_selector', 'denoising', 'decoder')
@@ -193,7 +193,8 @@ class QueryParts(BaseModule):
         return self.criterion(decoded.predictions, decoded.selection, targets, decoded.denoising)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
-        """Detections, by the parent's post-processing."""
+        """Detections, by the parent's post-processing; a sample without ``scale_factor`` counts as not resized."""
+        complete_scale_factors(batch_data_samples)
         if not self.has_parts:
             return super().predict(batch_inputs, batch_data_samples, rescale)
         decoded = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples)

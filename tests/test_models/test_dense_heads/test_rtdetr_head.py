@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from helpers import random_batch, sample, shipped_config, small_detector
+from helpers import NARROW, random_batch, sample, shipped_config, small_detector
 from mmdet.registry import MODELS
 from torch import nn
 
@@ -135,6 +135,18 @@ def test_detections_are_cut_at_the_image_by_hand(detector: nn.Module) -> None:
     assert found.bboxes[:2].tolist() == [[64, 0, 128, 384], [32, 192, 96, 320]]
     assert found.labels[:2].tolist() == [0, 3]
     torch.testing.assert_close(found.scores[:2], torch.tensor([2.0, 1.0]).sigmoid())
+
+
+def test_without_scale_factor_nothing_was_resized() -> None:
+    """As from a test pipeline without ``Resize``: a factor of 1, for boxes and for the queries that are kept."""
+    detector = small_detector(test_cfg=dict(keep_selected=True), **NARROW).eval()
+    images, (told,) = random_batch([0], *SIZE)
+    untold = copy.deepcopy(told)
+    del untold.scale_factor
+    with torch.no_grad():
+        found = [detector.predict(images, [one])[0] for one in (told, untold)]
+    for name in ('pred_instances', 'selected_queries'):
+        assert len(found[1].get(name).bboxes) and torch.equal(found[1].get(name).bboxes, found[0].get(name).bboxes)
 
 
 def test_score_threshold_and_limit() -> None:

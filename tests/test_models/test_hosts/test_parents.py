@@ -71,6 +71,19 @@ def test_same_outputs_and_losses(pair: tuple[nn.Module, nn.Module], padded: bool
         assert torch.equal(mine.bboxes, its.bboxes) and torch.equal(mine.scores, its.scores)
 
 
+def test_without_scale_factor_nothing_was_resized(pair: tuple[nn.Module, nn.Module]) -> None:
+    """The parent needs one told; the adapter takes 1, as from a test pipeline without ``Resize``."""
+    parent, adapter = pair
+    images, told = batch([1, 1], padded=False)
+    untold = copy.deepcopy(told)
+    for sample in untold:
+        del sample.scale_factor
+    with torch.no_grad():
+        theirs, ours = parent.eval().predict(images, told), adapter.eval().predict(images, untold)
+    for its, mine in zip(theirs, ours):
+        assert len(mine.pred_instances) and torch.equal(mine.pred_instances.bboxes, its.pred_instances.bboxes)
+
+
 def forced(name: str, **changes: Any) -> tuple[nn.Module, nn.Module]:
     """The parent, and its adapter made to run its own path with all of the parent's parts."""
     cfg = host_config(name, sigmoid=True, **changes)
