@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.structures import SampleList
@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..models.data_preprocessors import BatchMultiScale
 
 
@@ -42,10 +43,18 @@ def dry_run(runner: Runner, boxes: int = 100) -> DryRun:
 
     Args:
         boxes: boxes in each picture, at least 1.
+
+    Raises:
+        InputError: the runner builds its model when it starts, as mmengine's ``FlexibleRunner`` does.
     """
-    model = getattr(runner.model, 'module', runner.model)
+    if not isinstance(runner.model, nn.Module):
+        raise InputError(
+            f'--dry-run cannot tell what a step takes with {type(runner).__name__}, whose strategy prepares the model '
+            'when training starts; leave runner_type and strategy out for it'
+        )
+    model: Any = getattr(runner.model, 'module', runner.model)
     optim_wrapper = runner.build_optim_wrapper(runner.cfg.optim_wrapper)
-    batch = next(iter(runner.build_dataloader(runner.cfg.train_dataloader, seed=runner.seed)))
+    batch = next(iter(runner.train_dataloader))
     batch = model.data_preprocessor(batch, training=True)
     inputs, samples = _at_its_largest(model, batch['inputs'], batch['data_samples'])
     for sample in samples:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -28,8 +29,10 @@ from ..errors import InputError, RunError, TrainingStopped
 from ..file_io import write_text
 from .begin import begin
 from .checkpoint_check import check_checkpoint, check_pretrained
+from .config_mistakes import check_sections, named_mistakes
 from .dry_run import dry_run
 from .endings import told_endings
+from .first_pass import first_pass
 from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
 from .run_settings import record, settings_of
 from .work_dir import check_room, check_writable, checkpoint_folder, claimed
@@ -50,7 +53,9 @@ def common_parser(description: str) -> argparse.ArgumentParser:
         help='overrides of the config, such as train_dataloader.batch_size=4',
     )
     parser.add_argument(
-        '--no-check', action='store_true', help='do not read the annotations before; for a large set that passed once'
+        '--no-check',
+        action='store_true',
+        help='do not read the annotations before, nor try a step and an evaluation; for a large set that passed once',
     )
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
@@ -62,10 +67,11 @@ def load_config(args: argparse.Namespace) -> Config:
     path = args.config if Path(args.config).is_file() else config_path(args.config)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     refuse_nccl_without_cuda(args.launcher, (args.cfg_options or {}).get('env_cfg.dist_cfg.backend'))
-    cfg = Config.fromfile(path)
-    cfg.launcher = args.launcher
-    if args.cfg_options:
-        cfg.merge_from_dict(args.cfg_options)
+    with named_mistakes({}, f'reading {path}'):
+        cfg = Config.fromfile(path)
+        cfg.launcher = args.launcher
+        if args.cfg_options:
+            cfg.merge_from_dict(args.cfg_options)
     if args.work_dir or not cfg.get('work_dir'):
         cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(path).stem)
     return cfg
@@ -105,6 +111,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
     if args.dry_run is not None and args.dry_run < 1:
         raise InputError(f'--dry-run {args.dry_run}: name at least 1 box a picture')
     cfg = load_config(args)
+    check_sections(cfg, 'train')
     if args.amp:
         _enable_amp(cfg, args.amp)
     if args.auto_scale_lr:
@@ -123,12 +130,15 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
         return
     if not args.no_check:
         report_dataset(cfg, splits=('train', 'val'))
-    runner = build_runner(cfg)
-    model = _bare(runner.model)
+    with named_mistakes(cfg, 'building the run'):
+        runner = build_runner(cfg)
+        model = _bare(runner.model)
     check_pretrained(cfg.model)
     if cfg.get('load_from'):
         check_checkpoint(model, cfg.load_from, to_resume=cfg.get('resume', False))
         report_preprocessing(cfg, cfg.load_from)
+    if not args.no_check:
+        try_out(runner, model, cfg, 'train')
     if args.dry_run is not None:
         print(dry_run(runner, args.dry_run))
         return
@@ -157,6 +167,7 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
     )
     args = parser.parse_args(arguments)
     cfg = load_config(args)
+    check_sections(cfg, 'test')
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.prepare:
         hook = dict(type='PrepareForInferenceHook', dtype=args.dtype)
@@ -166,11 +177,15 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
     _check_work_dir(cfg)
     if not args.no_check:
         report_dataset(cfg, splits=('test',))
-    runner = build_runner(cfg)
-    check_checkpoint(_bare(runner.model), args.checkpoint)
+    with named_mistakes(cfg, 'building the run'):
+        runner = build_runner(cfg)
+        model = _bare(runner.model)
+    check_checkpoint(model, args.checkpoint)
     report_preprocessing(cfg, args.checkpoint)
     if not args.prepare:
         runner.model.to(getattr(torch, args.dtype))
+    if not args.no_check:
+        try_out(runner, model, cfg, 'test')
     metrics = runner.test()
     if args.out and runner.rank == 0:
         _name_results(Path(args.out))
@@ -187,6 +202,13 @@ def report_dataset(cfg: Config, splits: Sequence[str]) -> None:
     for report in check_config(Config(ConfigDict({k: v for k, v in cfg.items() if not k.startswith(others)}))):
         for warning in report.warnings:
             print(f'note: {warning}')
+
+
+def try_out(runner: Any, model: nn.Module, cfg: Config, part: str) -> None:
+    """Try a step and an evaluation, and print, on the first process, what could not be tried."""
+    for what in first_pass(runner, model, cfg, part):
+        if runner.rank == 0:
+            print(f'note: not tried: {what}')
 
 
 def report_preprocessing(cfg: Config, checkpoint: str) -> None:

@@ -1,0 +1,248 @@
+"""Mistakes in a config that surface as exceptions of other packages: told in a sentence that names the entry."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import re
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.registry import Registry
+
+from ..datasets.checks import type_name
+from ..errors import InputError, RunError
+from .endings import DISK_FAULTS
+
+SECTIONS = (
+    'model',
+    'train_dataloader',
+    'train_cfg',
+    'optim_wrapper',
+    'param_scheduler',
+    'val_dataloader',
+    'val_evaluator',
+    'val_cfg',
+    'test_dataloader',
+    'test_evaluator',
+    'test_cfg',
+    'default_hooks',
+    'custom_hooks',
+    'visualizer',
+    'log_processor',
+    'strategy',
+    'model_wrapper_cfg',
+)
+"""Entries that mmengine builds something from; others of a config file are names that it uses itself."""
+_LONGEST = 500
+_UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
+
+
+def check_sections(cfg: Mapping[str, Any], part: str) -> None:
+    """The entries that a training or a test cannot do without, and those that go together.
+
+    Args:
+        part: 'train' or 'test'.
+
+    Raises:
+        InputError: one is missing.
+    """
+    needed = ['model', 'train_dataloader', 'train_cfg', 'optim_wrapper'] if part == 'train' else ['model']
+    evaluations = [[f'{which}_{name}' for name in ('dataloader', 'evaluator', 'cfg')] for which in ('val', 'test')]
+    missing = [name for name in [*needed, *(evaluations[1] if part == 'test' else [])] if cfg.get(name) is None]
+    if missing:
+        what = 'training' if part == 'train' else 'a test'
+        raise InputError(
+            f'{_file(cfg)} lacks {", ".join(missing)}, which {what} needs; add it, or name a config of _base_ that '
+            'has it'
+        )
+    for names in evaluations:
+        absent = [name for name in names if cfg.get(name) is None]
+        if 0 < len(absent) < len(names):
+            there = [name for name in names if name not in absent]
+            raise InputError(
+                f'{_file(cfg)} has {" and ".join(there)} without {" and ".join(absent)}, and an evaluation needs all '
+                f'three; add what is missing, or set {" = ".join(there)} = None to do without'
+            )
+
+
+@contextmanager
+def named_mistakes(
+    cfg: Mapping[str, Any],
+    stage: str,
+    *,
+    sections: Sequence[str] = SECTIONS,
+    facts: Callable[[Exception], Iterable[str]] | None = None,
+) -> Iterator[None]:
+    """Turn any exception inside into an InputError that names the config's entry it comes from.
+
+    What the project itself raises for a person to read, a full disk and an interrupt pass as they are. The traceback of
+    anything else goes to ``traceback.txt`` in the work folder: it may be a fault of the code after all.
+
+    Args:
+        stage: what is done inside, as a subject: 'building the run'.
+        sections: the entries that can be concerned.
+        facts: called with the exception; what it gives is put behind the message.
+
+    Raises:
+        InputError: with the exception as its cause.
+    """
+    try:
+        yield
+    except RunError:
+        raise
+    except InputError as error:
+        place = place_of(error, cfg, sections)
+        if not place or any(section in str(error) for section in SECTIONS):
+            raise
+        raise InputError(f'{place}: {error}') from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            raise
+        place = place_of(error, cfg, sections)
+        where = f' fails at {place}' if place else ' fails'
+        said = _not_registered(error) or [text_of(error), *_remedies(error)]
+        parts = [f'{stage}{where}: {said[0]}', *said[1:], *(facts(error) if facts else ())]
+        raise InputError('; '.join(parts) + _traceback_file(error, cfg)) from error
+
+
+def text_of(error: BaseException) -> str:
+    """One line: the kind of an exception and what it says; the line of code where it says nothing."""
+    arguments = error.args
+    text = str(arguments[0]) if isinstance(error, KeyError) and len(arguments) == 1 else str(error)
+    text = ' '.join(text.split())
+    if not text:
+        frames = traceback.extract_tb(error.__traceback__)
+        text = f'at {frames[-1].line!r} in {Path(frames[-1].filename).name}' if frames else 'without a word'
+    if len(text) > _LONGEST:
+        text = f'{text[:_LONGEST]} ...'
+    return f'{type(error).__name__}: {text}'
+
+
+def place_of(error: BaseException, cfg: Mapping[str, Any], sections: Sequence[str] = SECTIONS) -> str:
+    """Dotted key of the entry whose object an exception comes from; '' where that is not to be seen.
+
+    Followed from the outermost frame of the traceback inwards: a frame belongs to an entry below the last one when it
+    builds an object from it, or when it is a method of an object of the entry's type. Of a single section at least that
+    is named.
+    """
+    whole: Mapping[str, Any] = {name: cfg[name] for name in sections if cfg.get(name) is not None}
+    found, node = sections[0] if len(sections) == 1 else '', whole
+    for frame in _frames(error):
+        wanted = _built_from(frame)
+        if wanted is None:
+            match = _of_class(node, frame.f_locals.get('self'), '' if node is whole else found)
+        else:  # a loop builds its data loader, which stands beside it
+            match = _most_alike(node, wanted, '' if node is whole else found) or _most_alike(whole, wanted)
+        if match is not None:
+            found, node = match
+    return found
+
+
+def entries(node: Any, where: str = '') -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every dict below a part of a config with its dotted key, outer ones first."""
+    if isinstance(node, Mapping):
+        if where:
+            yield where, node
+        for key, value in node.items():
+            yield from entries(value, f'{where}.{key}' if where else str(key))
+    elif isinstance(node, (list, tuple)):
+        for index, value in enumerate(node):
+            yield from entries(value, f'{where}[{index}]')
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+
+
+def _built_from(frame: FrameType) -> Mapping[str, Any] | None:
+    """The config that mmengine builds an object from in this frame."""
+    code = frame.f_code
+    if code.co_name == 'build_dataloader':
+        cfg = frame.f_locals.get('dataloader')
+    elif Path(code.co_filename).name == 'build_functions.py' and code.co_name != 'build_runner_from_cfg':
+        cfg = frame.f_locals.get('cfg')
+    else:
+        return None
+    return cfg if isinstance(cfg, Mapping) else None
+
+
+def _most_alike(node: Any, wanted: Mapping[str, Any], where: str = '') -> tuple[str, Mapping[str, Any]] | None:
+    """The entry of the same type with most items in common: what is built has further items, handed down to it."""
+    best, most = None, 0
+    for place, entry in entries(node, where):
+        if type_name(entry) != type_name(wanted):
+            continue
+        common = sum(1 for key, value in entry.items() if key in wanted and _equal(wanted[key], value))
+        if common > most and (common == len(entry) or 'type' in entry):
+            best, most = (place, entry), common
+    return best
+
+
+def _equal(one: Any, other: Any) -> bool:
+    try:
+        return bool(one == other)
+    except (ValueError, RuntimeError):  # of arrays and tensors
+        return False
+
+
+def _of_class(node: Any, owner: Any, where: str) -> tuple[str, Mapping[str, Any]] | None:
+    name = type(owner).__name__
+    return next(((place, entry) for place, entry in entries(node, where) if type_name(entry) == name), None)
+
+
+def _not_registered(error: BaseException) -> list[str]:
+    """Of a name that mmengine's registry does not know: that, the names most alike, and how it gets to know one."""
+    frames = _frames(error)
+    last = frames[-1].f_locals if frames else {}
+    name, registry = last.get('obj_type'), last.get('registry')
+    unknown = isinstance(error, KeyError) and isinstance(name, str) and last.get('obj_cls') is None
+    if not unknown or not isinstance(registry, Registry):
+        return []
+    where, known = f'{registry.scope}::{registry.name}', set()
+    while registry is not None:
+        known |= set(registry.module_dict)
+        registry = registry.parent
+    return [
+        f'no type {name!r} is registered ({where})',
+        *_alike(str(name).rpartition('.')[2], sorted(known)),
+        "a class of your own is known once its module is imported: custom_imports=dict(imports=['package.module'])",
+    ]
+
+
+def _remedies(error: BaseException) -> Iterator[str]:
+    unexpected = _UNEXPECTED.search(str(error))
+    if isinstance(error, TypeError) and unexpected:
+        kinds = [frame.f_locals.get('obj_cls') for frame in _frames(error) if _built_from(frame) is not None]
+        known = list(inspect.signature(kinds[-1]).parameters) if kinds and callable(kinds[-1]) else []
+        yield from _alike(unexpected[1], known)
+    if isinstance(error, ImportError):
+        yield 'install what is missing, or take the entry out of the config'
+
+
+def _alike(name: str, known: list[str]) -> Iterator[str]:
+    close = difflib.get_close_matches(name, known, n=3)
+    if close:
+        yield f'did you mean {" or ".join(close)}?'
+
+
+def _traceback_file(error: BaseException, cfg: Mapping[str, Any]) -> str:
+    """Keep the traceback in the work folder; says where, or nothing where that cannot be."""
+    folder = cfg.get('work_dir')
+    if not folder or not Path(folder).is_dir():
+        return ''
+    path = Path(folder) / 'traceback.txt'
+    try:
+        path.write_text(''.join(traceback.format_exception(type(error), error, error.__traceback__)), encoding='utf-8')
+    except OSError:
+        return ''
+    return f' (traceback: {path})'
+
+
+def _file(cfg: Mapping[str, Any]) -> str:
+    return str(cfg.filename) if isinstance(cfg, Config) and cfg.filename else 'the config'

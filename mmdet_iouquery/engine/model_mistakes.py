@@ -1,0 +1,112 @@
+"""What goes with an exception from within a model: who was given what."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+_BY_PREPROCESSOR = "model.data_preprocessor=dict(type='DetDataPreprocessor') sets it"
+_REMEDIES = {
+    'scale_factor': "add dict(type='Resize', scale_factor=1.0) to its pipeline, or set it in a step of your own",
+    'batch_input_shape': _BY_PREPROCESSOR,
+    'pad_shape': _BY_PREPROCESSOR,
+    **dict.fromkeys(('img_shape', 'ori_shape', 'img_id', 'img_path'), 'name it in meta_keys of its PackDetInputs'),
+}
+
+
+class MapShapes:
+    """Notes the shapes of what backbone and neck of a model give.
+
+    Args:
+        model: gets forward hooks.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.given: dict[str, list[tuple[int, ...]]] = {}
+        self.model = model
+        for name in ('backbone', 'neck'):
+            part = getattr(model, name, None)
+            if isinstance(part, nn.Module):
+                part.register_forward_hook(lambda _, __, maps, name=name: self._note(name, maps))
+
+    def misfits(self, cfg: Mapping[str, Any]) -> Iterator[str]:
+        """The first part that is built for other maps than it is given.
+
+        Args:
+            cfg: of the model.
+        """
+        giver = ''
+        for taker in ('backbone', 'neck', 'rpn_head', 'bbox_head'):
+            channels = [shape[1] for shape in self.given.get(giver, ())]
+            built = self._in_channels(taker, cfg.get(taker) or {})
+            wanted = [built] * len(channels) if isinstance(built, int) else built
+            if channels and wanted is not None and list(wanted) != channels:
+                yield (
+                    f'model.{giver} gives {len(channels)} maps of {", ".join(map(str, channels))} channels, and '
+                    f'model.{taker} is built for in_channels={built}: make one fit the other'
+                )
+                return
+            giver = taker if taker in self.given else giver
+
+    def failed_in(self, error: Exception) -> Iterator[str]:
+        """The innermost module that an exception has gone through, and the shapes it was given."""
+        names = {id(module): name for name, module in self.model.named_modules()}
+        for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
+            name = names.get(id(frame.f_locals.get('self')))
+            if name and frame.f_code.co_name == 'forward':
+                arguments = frame.f_code.co_varnames[1 : frame.f_code.co_argcount]
+                given = [frame.f_locals.get(argument) for argument in arguments]
+                shapes = ', '.join(str(tuple(one.shape)) for one in given if isinstance(one, Tensor))
+                yield f'it was model.{name}, a {type(frame.f_locals["self"]).__name__}' + (
+                    f', given {shapes}' if shapes else ''
+                )
+                return
+
+    def _note(self, name: str, maps: Any) -> None:
+        maps = maps if isinstance(maps, (list, tuple)) else [maps]
+        self.given[name] = [tuple(one.shape) for one in maps if isinstance(one, Tensor)]
+
+    def _in_channels(self, name: str, cfg: Mapping[str, Any]) -> Any:
+        """As configured, or the class's default; None where neither tells."""
+        if 'in_channels' in cfg:
+            return cfg['in_channels']
+        part = getattr(self.model, name, None)
+        parameter = inspect.signature(type(part)).parameters.get('in_channels') if part is not None else None
+        return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def missing_meta(error: Exception, meta: Mapping[str, Any], section: str) -> Iterator[str]:
+    """Where what a pipeline should tell of an image comes from, if that is what an exception speaks of.
+
+    Args:
+        meta: what it does tell.
+        section: of the config that has the pipeline.
+    """
+    lines = [frame.line or '' for frame in traceback.extract_tb(error.__traceback__)[-1:]]
+    text = ' '.join([str(error), *lines])
+    for name, remedy in _REMEDIES.items():
+        if name not in meta and re.search(rf"'{name}'|\.{name}\b", text):
+            yield f'the images of {section} come without {name}: {remedy}'
+
+
+def missing_truth(instances: InstanceData) -> Iterator[str]:
+    """What an image to train on lacks, whatever the exception."""
+    missing = [name for name in ('bboxes', 'labels') if name not in instances]
+    if missing:
+        yield (
+            f'the images of train_dataloader come without {" and ".join(missing)}: its pipeline needs '
+            "dict(type='LoadAnnotations', with_bbox=True)"
+        )
+
+
+def predicted(found: Sequence[Any]) -> Iterator[str]:
+    """What a model tells of its detections."""
+    instances = getattr(found[0], 'pred_instances', None) if found else None
+    if isinstance(instances, InstanceData):
+        yield f'the model predicts {", ".join(sorted(instances.keys()))}'
