@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +43,10 @@ class SeededBatch(list):
             np.random.seed(seed)
             torch.default_generator.manual_seed(seed)
             yield index
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """On its way to a worker it is not gone through: that would seed the process that trains, between two draws."""
+        return type(self), (self[:], self.place)
 
 
 @DATA_SAMPLERS.register_module()

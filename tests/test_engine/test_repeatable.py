@@ -162,7 +162,11 @@ def test_batches_are_torchs() -> None:
         ours.skip_batches(1)
         assert list(ours) == expected[1:] and list(ours) == expected
     batch = SeededBatch([4, 2], (1, 2))
-    assert pickle.loads(pickle.dumps(batch)).place == (1, 2)
+    numbers = random.getstate(), tuple(np.random.get_state()[1]), torch.get_rng_state().tolist()
+    arrived = pickle.loads(pickle.dumps(batch))
+    assert arrived.place == (1, 2) and arrived[:] == [4, 2] and isinstance(arrived, SeededBatch)
+    after = random.getstate(), tuple(np.random.get_state()[1]), torch.get_rng_state().tolist()
+    assert after == numbers, 'a data loader pickles it in a thread, beside the training'
     endless = iter(SeededBatchSampler(InfiniteSampler(Noise(), seed=0), 4))
     assert sorted(sum((next(endless)[:] for _ in range(7)), [])) == sorted(list(range(7)) * 4)
 
