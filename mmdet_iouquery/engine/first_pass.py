@@ -56,20 +56,19 @@ def first_pass(runner: Any, model: nn.Module, cfg: Config, part: str) -> list[st
         InputError: something fails, as it would in the run; names the entry of the config.
     """
     left_out: list[str] = []
-    twin = _twin(model)
     if part == 'train':
         with named_mistakes(cfg, 'building the training'):
             loader = runner.train_loop.dataloader
         check_batches(loader, 'train_dataloader')
         with _aside():
-            left_out += _step(runner, twin, loader, cfg)
+            left_out += _step(runner, _twin(model), loader, cfg)
     which = 'val' if part == 'train' else part
     with named_mistakes(cfg, 'building the evaluation'):
         loop = runner.val_loop if part == 'train' else runner.test_loop
     if loop is not None:
         check_batches(loop.dataloader, f'{which}_dataloader')
         with _aside():
-            left_out += _evaluation(runner.rank, twin, loop, cfg, which)
+            left_out += _evaluation(runner.rank, _twin(model), loop, cfg, which)
     return left_out
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric, Evaluator
-from mmengine.structures import InstanceData
+from mmengine.structures import BaseDataElement, InstanceData
+from torch import Tensor
 
 from ..errors import InputError
 from .config_mistakes import entries
@@ -79,7 +80,14 @@ def _twin(metric: BaseMetric, folder: str, samples: Sequence[Mapping[str, Any]])
 
 
 def _with_a_box(sample: Any) -> Any:
-    """At least one detection: metrics of COCO's kind end early where there is none."""
+    """At least one detection, as metrics of COCO's kind end early where there is none, and finite numbers.
+
+    Weights that are not trained yet may give others, at which a metric may stop.
+    """
+    for instances in sample.values() if isinstance(sample, BaseDataElement) else ():
+        for name, value in instances.items() if isinstance(instances, InstanceData) else ():
+            if isinstance(value, Tensor) and value.is_floating_point():
+                instances[name] = value.nan_to_num(0.0, 0.0, 0.0)
     found = getattr(sample, 'pred_instances', None)
     if isinstance(found, InstanceData) and not len(found) and set(found.keys()) == {'bboxes', 'labels', 'scores'}:
         sample.pred_instances = InstanceData(

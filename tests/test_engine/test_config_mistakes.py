@@ -1,0 +1,229 @@
+"""A mistake in a config ends in one sentence that names the entry, before work starts. Each case is a line of one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mmengine.visualization import Visualizer
+from runs import SMALL_MODEL
+
+from mmdet_iouquery.datasets import build_digits, find_coco_set
+from mmdet_iouquery.engine import launch
+from mmdet_iouquery.engine.config_mistakes import place_of, text_of
+from mmdet_iouquery.engine.quickstart import config_text
+from mmdet_iouquery.errors import InputError
+
+LOAD = "dict(type='LoadImageFromFile')"
+RESIZE = "dict(type='Resize', scale=(64, 64), keep_ratio=False)"
+BOXES = "dict(type='LoadAnnotations', with_bbox=True)"
+PACK = "dict(type='PackDetInputs')"
+MISSPELT = "dict(type='Resise', scale=(64, 64))"
+
+
+def pipeline(part: str, *steps: str) -> str:
+    return f"{part}_dataloader['dataset']['pipeline'] = [{', '.join(steps)}]"
+
+
+RETINA = "dict(_delete_=True, type='RetinaHead', num_classes=10, in_channels=32, feat_channels=32, stacked_convs=1)"
+MISTAKES: dict[str, tuple[str, ...]] = {
+    # --- parts that do not fit each other
+    "model['neck']['in_channels'] = [32, 64, 256]": (
+        'a training step fails at model.neck',
+        'model.backbone gives 3 maps of 32, 64, 128 channels',
+        'model.neck is built for in_channels=[32, 64, 256]',
+    ),
+    "model['backbone']['out_indices'] = (3, 4)": (
+        'model.backbone gives 2 maps of 64, 128 channels',
+        'model.neck is built for in_channels=[32, 64, 128]',
+    ),
+    "model['neck'] = dict(_delete_=True, type='FPN', in_channels=[32, 64], out_channels=32, num_outs=3)": (
+        'fails at model.neck: AssertionError',
+        'len(inputs) == len(self.in_channels)',
+        'gives 3 maps',
+    ),
+    "model['bbox_head']['in_channels'] = [32, 32, 64]": (
+        'a training step fails at model.bbox_head',
+        'to have 64 channels',
+        'model.neck gives 3 maps of 32, 32, 32 channels',
+    ),
+    "model['bbox_head']['in_channels'] = [32] * 4": ('model.bbox_head', 'built for 4 maps', 'given 3'),
+    "model['bbox_head']['in_channels'] = [32] * 2": ('model.bbox_head', 'built for 2 maps', 'given 3'),
+    "model['bbox_head']['decoder']['num_levels'] = 2": ('model.bbox_head.decoder', 'built for 2 levels'),
+    "model['bbox_head']['decoder']['embed_dims'] = 64": ('model.bbox_head.decoder', 'it was model.bbox_head.decoder.'),
+    f"model['bbox_head'] = {RETINA}": ('model.bbox_head: AssertionError', 'self.prior_generator.num_levels'),
+    # --- names and arguments
+    "model['neck']['type'] = 'HybridEncodr'": (
+        "building the run fails at model.neck: no type 'HybridEncodr' is registered (mmdet::model)",
+        'did you mean HybridEncoder',
+        'custom_imports',
+    ),
+    "model['neck']['out_chanels'] = 32": ('model.neck: TypeError', 'did you mean out_channels'),
+    "model['bbox_head']['criterion'] = dict(type='SetCriterion', loss_cls=dict(type='IoUVarifocLoss'))": (
+        'model.bbox_head.criterion.loss_cls',
+        'did you mean IoUVarifocalLoss',
+    ),
+    "model['test_cfg']['score_threshold'] = 0.5": ('model.bbox_head: ValueError', "['score_threshold']"),
+    "model['backbone'] = 'R18'": ('building the run fails at model: TypeError', "<class 'str'>"),
+    "custom_hooks = [dict(type='EMAHok')]": ('custom_hooks[0]', 'did you mean EMAHook'),
+    'default_hooks = dict(logger=dict(intervall=3))': ('default_hooks.logger: TypeError', 'did you mean interval'),
+    "log_processor = dict(type='LogProcesor')": ('log_processor', 'did you mean LogProcessor'),
+    "visualizer = dict(type='DetLocalVisualiser')": ('visualizer', 'did you mean DetLocalVisualizer'),
+    "train_dataloader['sampler'] = dict(type='InfinitSampler')": (
+        'building the training fails at train_dataloader.sampler',
+        'did you mean InfiniteSampler',
+    ),
+    "val_dataloader['dataset']['type'] = 'CocoDatast'": ('at val_dataloader.dataset:', 'did you mean CocoDataset'),
+    "train_cfg['type'] = 'IterBasedTrainLop'": ('train_cfg', 'did you mean IterBasedTrainLoop'),
+    "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop')": ('train_cfg: TypeError', "'max_epochs'"),
+    "optim_wrapper = dict(optimizer=dict(type='AdamWW'))": ('optim_wrapper.optimizer', 'did you mean AdamW'),
+    "optim_wrapper = dict(optimizer=dict(lr='fast'))": ('building the optimizer fails at optim_wrapper: TypeError',),
+    "optim_wrapper = dict(type='OptimWraper')": ('at optim_wrapper', 'did you mean OptimWrapper'),
+    "optim_wrapper = dict(constructor='Nobody')": ('at optim_wrapper', "no type 'Nobody' is registered"),
+    'optim_wrapper = dict(clip_grad=dict(max_norms=0.1))': ('a training step fails at optim_wrapper', 'max_norms'),
+    "param_scheduler = [dict(type='LinearLRR')]": ('param_scheduler[0]', 'did you mean LinearLR'),
+    "param_scheduler = [dict(type='LinearLR', start_factor=0.1, unit='step')]": ('param_scheduler[0]', "'unit'"),
+    # --- data
+    pipeline('train', LOAD, BOXES, MISSPELT, PACK): ('train_dataloader.dataset.pipeline[2]', 'did you mean Resize'),
+    pipeline('val', LOAD, MISSPELT, PACK): ('val_dataloader.dataset.pipeline[1]', 'did you mean Resize'),
+    f"custom_hooks = [dict(type='PipelineSwitchHook', switch_epoch=9, switch_pipeline=[{LOAD}, {MISSPELT}])]": (
+        'custom_hooks[0].switch_pipeline[1]',
+        'did you mean Resize',
+    ),
+    pipeline('train', LOAD, RESIZE, PACK): ('train_dataloader come without bboxes and labels', 'LoadAnnotations'),
+    pipeline('train', LOAD, "dict(type='FilterAnnotations')", BOXES, PACK): (
+        'train_dataloader.dataset.pipeline[1]: AssertionError',
+        "'gt_bboxes' in results",
+    ),
+    pipeline('train', LOAD, BOXES, RESIZE): ('train_dataloader: the pipeline gives a dict of', 'PackDetInputs'),
+    pipeline('val', LOAD, RESIZE, BOXES): ('val_dataloader: the pipeline gives a dict of', 'PackDetInputs'),
+    pipeline('val', LOAD, RESIZE, BOXES, "dict(type='PackDetInputs', meta_keys=('scale_factor', 'img_shape'))"): (
+        'evaluating an image fails at val_evaluator[0]',
+        'val_dataloader come without img_id: name it in meta_keys',
+    ),
+    pipeline('val', LOAD, RESIZE, BOXES, "dict(type='PackDetInputs', meta_keys=('img_id', 'ori_shape'))"): (
+        'predicting an image fails at model.bbox_head',
+        'val_dataloader come without img_shape: name it in meta_keys',
+    ),
+    "model['data_preprocessor'] = dict(_delete_=True, type='ImgDataPreprocessor')": (
+        'come without batch_input_shape',
+        'DetDataPreprocessor',
+    ),
+    "train_dataloader['num_workers'], train_dataloader['persistent_workers'] = 0, True": (
+        'building the training fails at train_dataloader: ValueError',
+        'persistent_workers',
+    ),
+    "train_dataloader['batch_size'] = 0": ('at train_dataloader', 'batch_size=0'),
+    "train_dataloader.update(batch_size=64, drop_last=True, sampler=dict(type='DefaultSampler', shuffle=True))\n"
+    "train_dataloader['batch_sampler'] = None\n"
+    "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)": (
+        'train_dataloader gives no batch: of 4 images in batches of 64',
+    ),
+    # --- evaluation and logging
+    "val_evaluator[0]['metric'] = ['bbox', 'segm']": (
+        'evaluating an image fails at val_evaluator[0]',
+        'segm is not in results',
+        'the model predicts bboxes, labels, scores',
+    ),
+    "val_evaluator[0]['metric'] = 'bbocks'": ('building the evaluation fails at val_evaluator[0]', 'bbocks'),
+    "val_evaluator[0]['metric_items'] = ['mAP_55']": ('val_evaluator[0]', 'mAP_55'),
+    "val_evaluator[0]['type'] = 'CocoMetrik'": ('val_evaluator[0]', 'did you mean CocoMetric'),
+    "val_evaluator[0]['clas_wise'] = True": ('val_evaluator[0]: TypeError', 'did you mean classwise'),
+    "val_evaluator[0]['ann_file'] = None": ('val_evaluator[0]: AssertionError: ground truth is required',),
+    "model['bbox_head']['query_selector'] = dict(_delete_=True, type='LearnedAnchors', num_queries=5)": (
+        'val_evaluator[1]',
+        'the model does not tell of its selected queries',
+    ),
+    "default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP'))": (
+        "default_hooks.checkpoint.save_best='coco/segm_mAP'",
+        'they compute coco/bbox_mAP,',
+    ),
+    "visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='WandbVisBackend')])": (
+        'building the run fails at visualizer.vis_backends[1]: ImportError',
+        'install',
+    ),
+    # --- entries
+    'val_evaluator = None': ('val_dataloader and val_cfg without val_evaluator', 'needs all three'),
+    'test_cfg = None': ('test_dataloader and test_evaluator without test_cfg', 'needs all three'),
+    'train_cfg = None': ('lacks train_cfg, which training needs',),
+    'optim_wrapper = None': ('lacks optim_wrapper, which training needs',),
+    "custom_imports = dict(imports=['nobody.knows_it'])": ('reading ', 'nobody.knows_it'),
+    "_base_ = ['nowhere.py']": ('reading ', 'nowhere.py'),
+    'x = (': ('reading ', 'SyntaxError'),
+}
+
+
+@pytest.fixture(scope='module')
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The config of a small model on four images."""
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    build_digits(root, num_train=4, num_val=2, image_size=96, progress=False)
+    return config_text(find_coco_set(root), iters=4, image_size=64) + SMALL_MODEL + 'custom_hooks = []\n'
+
+
+@pytest.mark.parametrize('mistake', MISTAKES)
+def test_one_sentence_before_training(mistake: str, text: str, tmp_path: Path) -> None:
+    config = tmp_path / 'config.py'
+    config.write_text(f'{text}{mistake}\n' if '_base_' not in mistake else mistake)
+    with pytest.raises(InputError) as refused:
+        launch.train([str(config), '--work-dir', str(tmp_path / 'run')])
+    message = str(refused.value)
+    assert '\n' not in message and all(words in message for words in MISTAKES[mistake]), message
+    assert not list(tmp_path.glob('run/*.pth'))
+
+
+def test_a_back_end_that_is_installed_is_none(text: str) -> None:
+    """The case above rests on Weights & Biases not being installed beside the tests."""
+    with pytest.raises(ImportError):
+        __import__('wandb')
+
+
+def test_before_a_test_too(text: str, tmp_path: Path) -> None:
+    """No training, the same trial: the checkpoint is only looked at, and files of an earlier test stay."""
+    config, run = tmp_path / 'config.py', tmp_path / 'run'
+    config.write_text(f'{text}train_cfg["max_iters"] = 1\nparam_scheduler = []\n')
+    launch.train([str(config), '--work-dir', str(run), '--no-check'])
+    earlier = tmp_path / 'out.bbox.json'
+    earlier.write_text('of an earlier test')
+    arguments = [str(config), str(run / 'iter_1.pth'), '--work-dir', str(run), '--out', str(tmp_path / 'out')]
+    with pytest.raises(InputError, match=r'evaluating an image fails at test_evaluator\[0\]: KeyError: segm is not in'):
+        launch.test([*arguments, '--cfg-options', "test_evaluator.0.metric=['bbox','segm']"])
+    with pytest.raises(InputError, match='lacks test_dataloader, which a test needs'):
+        launch.test([*arguments, '--cfg-options', 'test_dataloader=None'])
+    assert earlier.read_text() == 'of an earlier test'
+    Visualizer._instance_dict.clear()
+    assert 'coco/bbox_mAP' in launch.test(arguments)
+    assert earlier.read_text().startswith('[')
+
+
+def test_a_fault_of_ones_own_module_keeps_its_cause(text: str, tmp_path: Path) -> None:
+    """What it says stands in the sentence, the exception hangs on it, and the traceback is on the disk."""
+    (tmp_path / 'own_neck.py').write_text(
+        'from mmdet.registry import MODELS\n'
+        'from mmdet_iouquery.models.necks import HybridEncoder\n'
+        '@MODELS.register_module(force=True)\n'
+        'class OwnNeck(HybridEncoder):\n'
+        '    def forward(self, maps):\n'
+        "        raise ZeroDivisionError('my own fault')\n"
+    )
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\ndel sys\ncustom_imports = dict(imports=['own_neck'])\n"
+        f"{text}model['neck']['type'] = 'OwnNeck'\n"
+    )
+    with pytest.raises(InputError, match='a training step fails at model.neck: ZeroDivisionError: my own fault') as it:
+        launch.train([str(config), '--work-dir', str(tmp_path / 'run')])
+    assert isinstance(it.value.__cause__, ZeroDivisionError)
+    assert 'it was model.neck, a OwnNeck, given' not in str(it.value)  # maps come as a list
+    assert '--no-check' in str(it.value)
+    kept = (tmp_path / 'run' / 'traceback.txt').read_text()
+    assert str(tmp_path / 'run' / 'traceback.txt') in str(it.value)
+    assert 'own_neck.py' in kept and kept.rstrip().endswith('ZeroDivisionError: my own fault')
+
+
+def test_texts_are_one_short_line() -> None:
+    assert text_of(KeyError('img_id')) == 'KeyError: img_id'
+    assert text_of(ValueError('two\n  lines')) == 'ValueError: two lines'
+    assert text_of(ValueError('x' * 9999)).endswith('x ...') and len(text_of(ValueError('x' * 9999))) < 600
+    assert text_of(ValueError()) == 'ValueError: without a word'
+    assert place_of(ValueError('x'), {'model': {'type': 'RTDETR'}}) == ''

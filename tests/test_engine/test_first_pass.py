@@ -1,0 +1,237 @@
+"""The step and the evaluation before a run: on copies, in the same state as a run, without a trace."""
+
+from __future__ import annotations
+
+import copy
+import random
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hosts import host_config
+from mmdet.datasets import CocoDataset
+from mmdet.registry import DATASETS, METRICS, MODELS
+from mmengine.config import Config
+from mmengine.evaluator import BaseMetric
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.runner import Runner
+from runs import SMALL_MODEL, small_run
+from torch import Tensor
+from torch.utils.data import IterableDataset
+
+from mmdet_iouquery.datasets import build_digits, find_coco_set
+from mmdet_iouquery.engine import first_pass as module
+from mmdet_iouquery.engine import launch
+from mmdet_iouquery.engine.first_pass import first_pass
+from mmdet_iouquery.engine.quickstart import config_text
+from mmdet_iouquery.errors import InputError
+
+EVALUATION = ('val_cfg', 'val_dataloader', 'val_evaluator')
+MOSAIC = [
+    dict(type='LoadImageFromFile'),
+    dict(type='LoadAnnotations', with_bbox=True),
+    dict(type='CachedMosaic', img_scale=(64, 64)),
+    dict(type='RandomFlip', prob=0.5),
+    dict(type='PackDetInputs'),
+]
+
+
+@pytest.fixture(scope='module')
+def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp('data') / 'digits'
+    return build_digits(root, num_train=4, num_val=3, image_size=96, progress=False)
+
+
+def runner_of(digits: Path, folder: Path, options: dict[str, Any] | None = None) -> Runner:
+    """A small run with its validation."""
+    cfg = written(digits, folder)
+    evaluation = {name: cfg[name] for name in EVALUATION}
+    return small_run(digits, folder / 'run', {**evaluation, **(options or {})}, SMALL_MODEL)
+
+
+def written(digits: Path, folder: Path, more: str = '') -> Config:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / 'config.py'
+    path.write_text(config_text(find_coco_set(digits), iters=4, image_size=64) + SMALL_MODEL + more)
+    return Config.fromfile(path)
+
+
+def randomness() -> list[Any]:
+    return [random.getstate()[1], tuple(np.random.get_state()[1]), torch.get_rng_state().tolist()]
+
+
+def test_nothing_has_happened(digits: Path, tmp_path: Path) -> None:
+    """Weights, statistics, gradients, optimizer, metrics, transforms, numbers to come, log and message hub."""
+    runner = runner_of(digits, tmp_path, {'train_dataloader.dataset.pipeline': MOSAIC})
+    loop, evaluation = runner.train_loop, runner.val_loop  # built, as at the start of training
+    model, optimizer, hub = runner.model, copy.deepcopy(runner.optim_wrapper), dict(runner.message_hub.runtime_info)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    metrics = [dict(vars(metric)) for metric in evaluation.evaluator.metrics]
+    filters = [len(handler.filters) for handler in MMLogger.get_current_instance().handlers]
+    hooks = sum(len(part._forward_hooks) for part in model.modules())
+    modes, numbers = [part.training for part in model.modules()], randomness()
+    cache = loop.dataloader.dataset.pipeline.transforms[2].results_cache
+    assert first_pass(runner, model, runner.cfg, 'train') == []
+    assert randomness() == numbers and [part.training for part in model.modules()] == modes
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert runner.train_loop is loop and runner.val_loop is evaluation and (runner.iter, runner.epoch) == (0, 0)
+    assert [dict(vars(metric)) for metric in evaluation.evaluator.metrics] == metrics
+    assert cache == [] and runner.optim_wrapper == optimizer
+    assert isinstance(runner.param_schedulers, list) and all(isinstance(one, dict) for one in runner.param_schedulers)
+    assert dict(MessageHub.get_current_instance().runtime_info) == hub
+    assert [len(handler.filters) for handler in MMLogger.get_current_instance().handlers] == filters
+    assert sum(len(part._forward_hooks) for part in model.modules()) == hooks
+
+
+@pytest.mark.parametrize('workers', [0, 1])
+def test_the_training_is_the_same_bit_for_bit(workers: int, digits: Path, tmp_path: Path) -> None:
+    """With it and without: initialisation, augmented data (with a cache of images), denoising, dropout."""
+    ends = []
+    for tried in (True, False):
+        options = {
+            'train_cfg.max_iters': 3,
+            'train_dataloader.dataset.pipeline': MOSAIC,
+            'train_dataloader.num_workers': workers,
+            'train_dataloader.persistent_workers': workers > 0,
+            'model.bbox_head.decoder.dropout': 0.1,
+            'randomness': dict(seed=3),
+        }
+        runner = runner_of(digits, tmp_path / str(tried), options)
+        if tried:
+            assert first_pass(runner, runner.model, runner.cfg, 'train') == []
+        runner.train()
+        ends.append(runner.model.state_dict())
+    assert all(torch.equal(tensor, ends[1][name]) for name, tensor in ends[0].items())
+
+
+def test_a_dry_run_tries_as_well(digits: Path, tmp_path: Path) -> None:
+    written(digits, tmp_path, "val_evaluator[0]['metric'] = ['bbox', 'segm']\n")
+    with pytest.raises(InputError, match=r'at val_evaluator\[0\]: KeyError: segm'):
+        launch.train([str(tmp_path / 'config.py'), '--work-dir', str(tmp_path / 'run'), '--dry-run'])
+
+
+def test_more_queries_than_a_small_image_has_tokens(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmdet's detectors cannot select 300 of 85 tokens; of 1,360 they can. No reason to refuse."""
+    runner = runner_of(digits, tmp_path)
+    cfg = host_config('DeformableDETR', num_queries=300)
+    cfg.bbox_head.num_classes = 10
+    runner.val_loop.evaluator.metrics.pop()  # of queries, which mmdet's do not tell of
+    sides = []
+    batch = module.small_batch
+    monkeypatch.setattr(module, 'small_batch', lambda *given, **how: (sides.append(given[2]), batch(*given, **how))[1])
+    settings = Config({**runner.cfg, 'model': cfg})
+    assert first_pass(runner, MODELS.build(copy.deepcopy(cfg)), settings, 'train') == []
+    assert sides == [64, 256, 64, 256]
+
+
+def test_weights_that_are_not_initialised_yet_are_no_mistake(digits: Path, tmp_path: Path) -> None:
+    """As ``torch.empty`` may leave them: what costs and losses make of NaN would say nothing about the config."""
+    runner = runner_of(digits, tmp_path)
+    with torch.no_grad():
+        next(runner.model.bbox_head.parameters()).fill_(float('nan'))
+        next(runner.model.backbone.parameters()).fill_(1e30)
+    assert first_pass(runner, runner.model, runner.cfg, 'train') == []
+
+
+def test_no_resize_of_another_head_is_refused_with_the_remedy(digits: Path, tmp_path: Path) -> None:
+    """RetinaNet's head is mmdet's and needs a scale factor; the remedy that is named is one."""
+    head = dict(
+        type='RetinaHead',
+        num_classes=10,
+        in_channels=32,
+        feat_channels=32,
+        stacked_convs=1,
+        anchor_generator=dict(type='AnchorGenerator', scales=[4], ratios=[1.0], strides=[8, 16, 32]),
+        loss_cls=dict(type='FocalLoss', use_sigmoid=True),
+    )
+    train = dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4), pos_weight=-1)
+    steps = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True), dict(type='PackDetInputs')]
+    model = {'_delete_': True, **head}
+    options = {
+        'model.bbox_head': model,
+        'model.train_cfg': dict(**train, allowed_border=-1, debug=False),
+        'model.test_cfg': dict(_delete_=True, nms_pre=10, min_bbox_size=0, score_thr=0.0, max_per_img=5, nms=None),
+        'val_dataloader.dataset.pipeline': steps,
+        'val_evaluator': [dict(type='CocoMetric', ann_file=str(digits / 'annotations' / 'val.json'))],
+    }
+    runner = runner_of(digits, tmp_path, options)
+    with pytest.raises(InputError) as refused:
+        first_pass(runner, runner.model, runner.cfg, 'train')
+    message = str(refused.value)
+    assert 'predicting an image fails at model.bbox_head' in message
+    assert "come without scale_factor: add dict(type='Resize', scale_factor=1.0)" in message
+    steps.insert(1, dict(type='Resize', scale_factor=1.0))
+    runner = runner_of(digits, tmp_path / 'mended', options)
+    data = runner.val_dataloader.dataset[0]
+    assert data['data_samples'].scale_factor == (1.0, 1.0) and data['inputs'].shape[1:] == (96, 96)
+
+
+@DATASETS.register_module()
+class OneAfterAnother(IterableDataset):
+    METAINFO = CocoDataset.METAINFO
+    metainfo = {'classes': ('a',)}
+
+    def __iter__(self) -> Any:
+        yield from ()
+
+
+def test_what_cannot_be_tried_is_said(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Data that can only be iterated; metrics that evaluate in a way of their own."""
+
+    @METRICS.register_module(force=True)
+    class Elsewhere(BaseMetric):
+        def process(self, data_batch: Any, data_samples: Any) -> None:
+            raise AssertionError('not to be called')
+
+        compute_metrics = process  # type: ignore[assignment]
+
+        def evaluate(self, size: int) -> dict[str, float]:
+            return {}
+
+    stream = {'batch_size': 2, 'num_workers': 0, 'dataset': dict(type='OneAfterAnother'), 'persistent_workers': False}
+    options = {'train_dataloader': {'_delete_': True, **stream}, 'val_evaluator': [dict(type='Elsewhere')]}
+    runner = runner_of(digits, tmp_path, options)
+    launch.try_out(runner, runner.model, runner.cfg, 'train')
+    said = capsys.readouterr().out.splitlines()
+    assert [line for line in said if line.startswith('note: not tried')] == [
+        'note: not tried: a training step, as its data set cannot be asked for a single image',
+        'note: not tried: Elsewhere, which evaluates in its own way',
+    ]
+
+
+def test_save_best_of_a_value_that_one_image_may_lack(digits: Path, tmp_path: Path) -> None:
+    for name in ('coco/bbox_mAP_50', 'selection/right_class', 'auto'):
+        hook = dict(type='CheckpointHook', interval=1, save_best=name, rule=None if name == 'auto' else 'greater')
+        runner = runner_of(digits, tmp_path / name.replace('/', '-'), {'default_hooks.checkpoint': hook})
+        assert first_pass(runner, runner.model, runner.cfg, 'train') == []
+
+
+@METRICS.register_module()
+class Seen(BaseMetric):
+    """Keeps what it was given."""
+
+    seen: list[Any] = []
+
+    def process(self, data_batch: Any, data_samples: Any) -> None:
+        self.results.append(data_samples[0])
+
+    def compute_metrics(self, results: list[Any]) -> dict[str, float]:
+        Seen.seen.append(results)
+        return {'count': float(len(results))}
+
+
+def test_metrics_get_a_detection_even_where_the_model_finds_none(digits: Path, tmp_path: Path) -> None:
+    """COCO's end early without any, before they ask for masks."""
+    options = {'val_evaluator': [dict(type='Seen')], 'model.test_cfg.score_thr': 0.999}
+    runner = runner_of(digits, tmp_path, options)
+    Seen.seen.clear()
+    assert first_pass(runner, runner.model, runner.cfg, 'train') == []
+    ((result,),) = Seen.seen
+    found = result['pred_instances']
+    assert [tuple(found[name].shape) for name in ('bboxes', 'scores', 'labels')] == [(1, 4), (1,), (1,)]
+    assert isinstance(found['bboxes'], Tensor) and result['ori_shape'] == (96, 96)
