@@ -16,6 +16,7 @@ Shape shorthand: S scans, H and W the picture's height and width, h and w a digi
 from __future__ import annotations
 
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -118,6 +119,7 @@ def build_digits(
     if _is_built(target, recipe):
         if progress:
             print(f'{target} already holds this set; nothing done')
+            _say_checksums(target)
         return target
     source = _load_source()
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -134,6 +136,7 @@ def build_digits(
         raise
     if progress:
         print(f'{target}: {num_train} training and {num_val} validation pictures of {image_size} px')
+        _say_checksums(target)
     return target
 
 
@@ -147,6 +150,32 @@ def _remove_leftovers(folder: Path, prefix: str) -> None:
             shutil.rmtree(path, ignore_errors=True)
         except (ValueError, OSError):  # not a number; a process of somebody else
             continue
+
+
+def digits_checksums(root: str | os.PathLike[str]) -> dict[str, str]:
+    """SHA-256 of the set in ``root``, which tells whether two machines train on the same data.
+
+    There are two, because resampling and JPEG encoding can differ between versions of a library where the boxes do not.
+    Each is the sum of a list of sums: what ``sha256sum train/*.jpg val/*.jpg | sha256sum`` prints in ``root``, and
+    likewise ``annotations/train.json annotations/val.json``.
+
+    Returns:
+        ``annotations`` and ``images``, 64 hexadecimal digits each.
+    """
+    root = Path(root)
+    annotations = [f'annotations/{split}.json' for split in SPLITS]
+    images = [f'{split}/{name}' for split in SPLITS for name in sorted(p.name for p in (root / split).glob('*.jpg'))]
+    return {'annotations': _sha256(root, annotations), 'images': _sha256(root, images)}
+
+
+def _sha256(root: Path, names: list[str]) -> str:
+    lines = [f'{hashlib.sha256((root / name).read_bytes()).hexdigest()}  {name}\n' for name in names]
+    return hashlib.sha256(''.join(lines).encode()).hexdigest()
+
+
+def _say_checksums(root: Path) -> None:
+    """The first 16 digits of each, enough to compare by eye."""
+    print('SHA-256: ' + ', '.join(f'{name} {digest[:16]}' for name, digest in digits_checksums(root).items()))
 
 
 def scan_pools(num_scans: int, seed: int) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn import datasets as sklearn_datasets
 
-from mmdet_iouquery.datasets.digits import build_digits, scan_pools
+from mmdet_iouquery.datasets.digits import build_digits, digits_checksums, scan_pools
 from mmdet_iouquery.datasets.digits_picture import INK_ALPHA, compose_picture, overlap, readable_colour, stroke_alpha
 from mmdet_iouquery.errors import InputError
 
@@ -39,6 +40,41 @@ def test_same_seed_gives_equal_bytes_and_another_seed_does_not(root: Path, tmp_p
     assert _files(other).keys() == _files(root).keys()
     same = [name for name, content in _files(other).items() if content == _files(root)[name]]
     assert same == []
+    assert digits_checksums(again) == digits_checksums(root)
+    assert not set(digits_checksums(other).values()) & set(digits_checksums(root).values())
+
+
+def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
+    """By hand, of two pictures and two annotation files; each sum sees a change of its own files alone."""
+    made = build_digits(tmp_path / 'set', **dict(SMALL, num_train=2, num_val=1))
+
+    def by_hand(*names: str) -> str:
+        list_of_sums = ''.join(f'{hashlib.sha256((made / name).read_bytes()).hexdigest()}  {name}\n' for name in names)
+        return hashlib.sha256(list_of_sums.encode()).hexdigest()
+
+    before = digits_checksums(made)
+    assert before == {
+        'annotations': by_hand('annotations/train.json', 'annotations/val.json'),
+        'images': by_hand('train/000001.jpg', 'train/000002.jpg', 'val/000001.jpg'),
+    }
+    picture, boxes = made / 'val' / '000001.jpg', made / 'annotations' / 'train.json'
+    picture.write_bytes(picture.read_bytes()[:-1] + b'\0')
+    other_picture = digits_checksums(made)
+    assert other_picture['images'] != before['images'] and other_picture['annotations'] == before['annotations']
+    boxes.write_text(boxes.read_text().replace('"iscrowd":0', '"iscrowd":1', 1))
+    other_boxes = digits_checksums(made)
+    assert other_boxes['images'] == other_picture['images'] and other_boxes['annotations'] != before['annotations']
+
+
+def test_checksums_are_said_when_a_set_is_made_and_when_it_is_found(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few = dict(SMALL, num_train=2, num_val=1, progress=True)
+    made = build_digits(tmp_path / 'set', **few)
+    sums = [f'{name} {digest[:16]}' for name, digest in digits_checksums(made).items()]
+    assert capsys.readouterr().out.splitlines()[-1] == f'SHA-256: {", ".join(sums)}'
+    build_digits(made, **few)
+    assert capsys.readouterr().out.splitlines()[-1] == f'SHA-256: {", ".join(sums)}'
 
 
 def test_more_pictures_keep_the_first_ones(root: Path, tmp_path: Path) -> None:
