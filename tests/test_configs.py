@@ -15,7 +15,9 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmdet_iouquery.config_files import config_names
+from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.datasets.loading import LoadCheckedImage
+from mmdet_iouquery.engine.quickstart import config_text
 
 CONFIGS = [name for name in config_names() if name.startswith(('rtdetr/', 'quickstart/', 'ablations/', 'finetune/'))]
 """Those that are RT-DETR; ``test_cells.py`` has the others."""
@@ -110,6 +112,47 @@ def test_parameter_groups(name: str) -> None:
         assert group['weight_decay'] == (0 if undecayed else 1e-4), parameter_name
         expected = backbone_rate if parameter_name.startswith('backbone') else 1e-4
         assert group['lr'] == pytest.approx(expected), parameter_name
+
+
+def quickstart_written(folder: Path, **settings: int) -> Config:
+    """The config that the quickstart writes for a set of its own."""
+    names = (folder / name for name in ('train.json', 'train', 'val.json', 'val'))
+    path = folder / 'config.py'
+    path.write_text(config_text(CocoSet(*names, classes=('a', 'b')), **settings))
+    return Config.fromfile(path)
+
+
+def test_the_quickstart_trains_by_the_shipped_recipe(tmp_path: Path) -> None:
+    shipped = shipped_config('quickstart/rtdetr_r18vd_160_digits.py')
+    written = quickstart_written(tmp_path, iters=shipped.max_iters, image_size=160)
+    assert written.param_scheduler == shipped.param_scheduler
+    assert written.optim_wrapper == shipped.optim_wrapper
+    assert written.model.bbox_head.denoising == shipped.model.bbox_head.denoising
+    assert written.train_dataloader.batch_size == shipped.train_dataloader.batch_size
+
+
+@pytest.mark.parametrize(('iters', 'warm_up'), [(2, 1), (5, 1), (12, 2), (60, 10), (300, 50), (600, 50), (2000, 50)])
+def test_the_quickstarts_warm_up_is_at_most_a_sixth_of_the_run(tmp_path: Path, iters: int, warm_up: int) -> None:
+    """The same rates in a run of any length: up in the warm-up, down to 2 % at the end."""
+    cfg = quickstart_written(tmp_path, iters=iters, image_size=96)
+    up, down = cfg.param_scheduler
+    assert (up.begin, up.end, down.begin, down.end) == (0, warm_up, warm_up, iters)
+    assert (up.start_factor, down.start_factor, down.end_factor) == (0.01, 1.0, 0.02)
+    assert cfg.train_cfg.max_iters == iters
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablations/')])
+def test_ablations_share_the_quickstarts_recipe(name: str) -> None:
+    """Half the steps at 128 px, and nothing else of the training differs."""
+    quickstart, cfg = shipped_config('quickstart/rtdetr_r18vd_160_digits.py'), shipped_config(name)
+    assert cfg.optim_wrapper == quickstart.optim_wrapper
+    (up, down), (quickstart_up, quickstart_down) = cfg.param_scheduler, quickstart.param_scheduler
+    assert up == quickstart_up and down == {**quickstart_down, 'end': 300} and cfg.train_cfg.max_iters == 300
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        steps, quickstart_steps = cfg[loader].dataset.pipeline, quickstart[loader].dataset.pipeline
+        scales = [step.scale for step in steps if step.type == 'Resize']
+        assert scales == [(128, 128)]
+        assert [{**step, 'scale': None} for step in steps] == [{**step, 'scale': None} for step in quickstart_steps]
 
 
 def test_metafile_names_every_coco_config() -> None:

@@ -1,7 +1,8 @@
 """RT-DETR-R18 from scratch on small pictures, in minutes on two CPU cores: what ``make quickstart`` trains.
 
 The model is that of ``rtdetr_r18vd_8xb2-72e_coco.py`` with fewer queries; the recipe is for a small set and a short
-run.
+run. At twice this rate the boxes learn as fast, but the classes stand still between steps 150 and 300, and a run that
+leaves that late ends on the steep part of its learning curve: one seed gave AP 0.40 on one machine, 0.60 on another.
 """
 
 _base_ = '../rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
@@ -11,7 +12,7 @@ classes = tuple('0123456789')
 image_scale = (160, 160)
 max_iters = 600
 warmup_iters = 50
-learning_rate = 1.2e-3
+learning_rate = 6e-4
 
 model = dict(
     data_preprocessor=dict(batch_augments=None),
@@ -19,7 +20,7 @@ model = dict(
     bbox_head=dict(
         num_classes=len(classes),
         query_selector=dict(num_queries=100),
-        denoising=dict(num_denoising=30),
+        denoising=dict(num_denoising=100),
     ),
     test_cfg=dict(max_per_img=100),
 )

@@ -223,7 +223,7 @@ _base_ = [{config_path(BASE)!r}]
 classes = {tuple(coco.classes)!r}
 image_scale = ({image_size}, {image_size})
 max_iters = {iters}
-warmup_iters = {min(50, iters // 2)}
+warmup_iters = min(_base_.warmup_iters, max(1, max_iters // 6))  # shorter in a short run
 
 model = dict(
     bbox_head=dict(num_classes=len(classes)),
@@ -273,8 +273,8 @@ test_evaluator = val_evaluator
 
 train_cfg = dict(max_iters=max_iters, val_interval=max(1, max_iters // 2))
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=warmup_iters),
-    dict(type='LinearLR', start_factor=1.0, end_factor=0.02, by_epoch=False, begin=warmup_iters, end=max_iters),
+    dict(_base_.param_scheduler[0], end=warmup_iters),
+    dict(_base_.param_scheduler[1], begin=warmup_iters, end=max_iters),
 ]
 default_hooks = dict(checkpoint=dict(interval=max(1, max_iters // 4)))
 randomness = dict(seed={seed})
