@@ -298,3 +298,11 @@ def test_a_source_tree_has_its_tools_and_demos_beside_the_package(tmp_path: Path
 def test_without_arguments_it_lists_what_it_finds(capsys: pytest.CaptureFixture[str]) -> None:
     assert run.main([]) == 0
     assert [line.strip() for line in capsys.readouterr().out.splitlines()[3:]] == ([*TOOLS] or ['(none)'])
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    page = (ROOT / 'docs' / 'other-tools.md').read_text(encoding='utf-8')
+    named = set(re.findall(r'`(test_\w+)`', page))
+    texts = [path.read_text(encoding='utf-8') for path in (ROOT / 'tests').rglob('test_*.py')]
+    there = {name for text in texts for name in re.findall(r'^def (test_\w+)\(', text, re.MULTILINE)}
+    assert len(named) > 10 and named <= there

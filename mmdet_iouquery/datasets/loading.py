@@ -31,8 +31,8 @@ _REMEDY = (
 class LoadCheckedImage(LoadImageFromFile):
     """mmcv's ``LoadImageFromFile`` for whole pictures of the annotated size; what is not one is refused.
 
-    In a config ``dict(type='LoadImageFromFile', _scope_='mmdet_iouquery')``, which mmdet's tools take for the loader it
-    is. ``dict(type='LoadCheckedImage')``, as in configs of version 0.1, is the same to all but those tools.
+    In a config ``dict(type='LoadImageFromFile', _scope_='mmdet_iouquery')``, where mmdet's tools find the loader that
+    they look for. ``dict(type='LoadCheckedImage')`` is the same to all but those tools, and kept for older configs.
 
     A picture that was annotated as it is stored is taken so, and one annotated upright is turned as its EXIF data say;
     see :func:`~mmdet_iouquery.datasets.image_files.decode`.

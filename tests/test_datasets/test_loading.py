@@ -73,7 +73,7 @@ OURS = dict(type='LoadImageFromFile', _scope_='mmdet_iouquery')
 SKIP = dict(OURS, on_error='skip')
 SOURCES = {
     'train': [OURS],
-    'train, as version 0.1 named it': [dict(type='LoadCheckedImage')],
+    'train, as older configs name it': [dict(type='LoadCheckedImage')],
     'test': [dict(type='LoadImageFromFile'), dict(type='CheckImage')],
 }
 
