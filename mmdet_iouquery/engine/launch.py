@@ -25,6 +25,7 @@ from ..checkpoints.preprocessing import preprocessing_notes
 from ..config_files import config_path
 from ..datasets import check_config
 from ..datasets.checks import is_coco_metric
+from ..deploy import prepare_for_inference
 from ..errors import InputError, RunError, TrainingStopped
 from ..file_io import write_text
 from .begin import begin
@@ -185,7 +186,8 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
     if not args.prepare:
         runner.model.to(getattr(torch, args.dtype))
     if not args.no_check:
-        try_out(runner, model, cfg, 'test')
+        tried = prepare_for_inference(model, getattr(torch, args.dtype)) if args.prepare else model
+        try_out(runner, tried, cfg, 'test')
     metrics = runner.test()
     if args.out and runner.rank == 0:
         _name_results(Path(args.out))

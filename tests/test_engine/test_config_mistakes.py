@@ -190,6 +190,8 @@ def test_before_a_test_too(text: str, tmp_path: Path) -> None:
         launch.test([*arguments, '--cfg-options', "test_evaluator.0.metric=['bbox','segm']"])
     with pytest.raises(InputError, match='lacks test_dataloader, which a test needs'):
         launch.test([*arguments, '--cfg-options', 'test_dataloader=None'])
+    with pytest.raises(InputError, match=r'predicting an image fails at model.backbone: RuntimeError: .*Conv2d, given'):
+        launch.test([*arguments, '--prepare', '--dtype', 'bfloat16'])  # CSPNeXt has no half precision
     assert earlier.read_text() == 'of an earlier test'
     Visualizer._instance_dict.clear()
     assert 'coco/bbox_mAP' in launch.test(arguments)
