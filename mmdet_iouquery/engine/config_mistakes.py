@@ -14,6 +14,7 @@ from typing import Any
 
 from mmengine.config import Config
 from mmengine.registry import Registry
+from mmengine.runner import BaseLoop
 
 from ..datasets.checks import type_name
 from ..errors import InputError, RunError
@@ -39,6 +40,8 @@ SECTIONS = (
     'model_wrapper_cfg',
 )
 """Entries that mmengine builds something from; others of a config file are names that it uses itself."""
+_LISTS = ('val_evaluator', 'test_evaluator', 'param_scheduler', 'custom_hooks')
+_DICTS = (*(name for name in SECTIONS if name not in _LISTS), 'env_cfg', 'randomness')
 _LONGEST = 500
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
 
@@ -50,9 +53,17 @@ def check_sections(cfg: Mapping[str, Any], part: str) -> None:
         part: 'train' or 'test'.
 
     Raises:
-        InputError: one is missing.
+        InputError: one is missing, or is something else than a dict (a list) of settings.
     """
-    needed = ['model', 'train_dataloader', 'train_cfg', 'optim_wrapper'] if part == 'train' else ['model']
+    for name in _DICTS:
+        if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
+            raise InputError(f"{_file(cfg)}: {name} must be a dict, such as dict(type='...'), got {cfg[name]!r}")
+    for name in _LISTS:
+        many = cfg.get(name)
+        many = many if isinstance(many, (list, tuple)) else [] if many is None else [many]
+        if not all(isinstance(one, Mapping) for one in many):
+            raise InputError(f"{_file(cfg)}: {name} must be dicts, such as [dict(type='...')], got {cfg[name]!r}")
+    needed = ['model', 'env_cfg', *(['train_dataloader', 'train_cfg', 'optim_wrapper'] if part == 'train' else [])]
     evaluations = [[f'{which}_{name}' for name in ('dataloader', 'evaluator', 'cfg')] for which in ('val', 'test')]
     missing = [name for name in [*needed, *(evaluations[1] if part == 'test' else [])] if cfg.get(name) is None]
     if missing:
@@ -78,6 +89,7 @@ def named_mistakes(
     *,
     sections: Sequence[str] = SECTIONS,
     facts: Callable[[Exception], Iterable[str]] | None = None,
+    only: Callable[[Exception], bool] | None = None,
 ) -> Iterator[None]:
     """Turn any exception inside into an InputError that names the config's entry it comes from.
 
@@ -88,6 +100,7 @@ def named_mistakes(
         stage: what is done inside, as a subject: 'building the run'.
         sections: the entries that can be concerned.
         facts: called with the exception; what it gives is put behind the message.
+        only: called with the exception, which passes as it is where this is false; None: none does.
 
     Raises:
         InputError: with the exception as its cause.
@@ -102,13 +115,23 @@ def named_mistakes(
             raise
         raise InputError(f'{place}: {error}') from error
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+        if (isinstance(error, OSError) and error.errno in DISK_FAULTS) or (only and not only(error)):
             raise
         place = place_of(error, cfg, sections)
         where = f' fails at {place}' if place else ' fails'
         said = _not_registered(error) or [text_of(error), *_remedies(error)]
         parts = [f'{stage}{where}: {said[0]}', *said[1:], *(facts(error) if facts else ())]
         raise InputError('; '.join(parts) + _traceback_file(error, cfg)) from error
+
+
+def while_starting(error: Exception) -> bool:
+    """Whether an exception out of a runner's ``train`` or ``test`` comes from before its loop has taken up work."""
+    frames = _frames(error)
+    for outer, inner in zip(frames, [*frames[1:], None]):
+        if isinstance(outer.f_locals.get('self'), BaseLoop) and outer.f_code.co_name == 'run':
+            hook = inner.f_locals.get('fn_name') if inner is not None else None
+            return hook in ('before_train', 'before_test')
+    return True
 
 
 def text_of(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from ..errors import InputError, RunError, TrainingStopped
 from ..file_io import write_text
 from .begin import begin
 from .checkpoint_check import check_checkpoint, check_pretrained
-from .config_mistakes import check_sections, named_mistakes
+from .config_mistakes import check_sections, named_mistakes, while_starting
 from .dry_run import dry_run
 from .endings import told_endings
 from .first_pass import first_pass
@@ -146,7 +146,8 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
     if runner.rank == 0:
         check_room(cfg, model)
         record(Path(cfg.work_dir), settings)
-    with told_endings(runner, checkpoint_folder(cfg)):
+    starting = named_mistakes(cfg, 'starting the training', only=while_starting)
+    with told_endings(runner, checkpoint_folder(cfg)), starting:
         runner.train()
 
 
@@ -188,7 +189,8 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
     if not args.no_check:
         tried = prepare_for_inference(model, getattr(torch, args.dtype)) if args.prepare else model
         try_out(runner, tried, cfg, 'test')
-    metrics = runner.test()
+    with named_mistakes(cfg, 'starting the test', only=while_starting):
+        metrics = runner.test()
     if args.out and runner.rank == 0:
         _name_results(Path(args.out))
         text = json.dumps({k: float(v) for k, v in metrics.items()}, indent=1)

@@ -142,7 +142,17 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         'building the run fails at visualizer.vis_backends[1]: ImportError',
         'install',
     ),
+    # --- what is done last before the first step
+    "model['backbone']['init_cfg'] = dict(type='Pretrained')": (
+        'starting the training fails at model.backbone',
+        "'checkpoint'",
+    ),
+    "custom_hooks = [dict(type='EMAHook', ema_type='NoEMA')]": ('starting the training fails', "'NoEMA'"),
     # --- entries
+    "val_dataloader = 'x'": ("val_dataloader must be a dict, such as dict(type='...'), got 'x'",),
+    'optim_wrapper = 5': ('optim_wrapper must be a dict', 'got 5'),
+    "val_evaluator = 'CocoMetric'": ("val_evaluator must be dicts, such as [dict(type='...')], got 'CocoMetric'",),
+    'env_cfg = None': ('lacks env_cfg, which training needs',),
     'val_evaluator = None': ('val_dataloader and val_cfg without val_evaluator', 'needs all three'),
     'test_cfg = None': ('test_dataloader and test_evaluator without test_cfg', 'needs all three'),
     'train_cfg = None': ('lacks train_cfg, which training needs',),
@@ -221,6 +231,28 @@ def test_a_fault_of_ones_own_module_keeps_its_cause(text: str, tmp_path: Path) -
     kept = (tmp_path / 'run' / 'traceback.txt').read_text()
     assert str(tmp_path / 'run' / 'traceback.txt') in str(it.value)
     assert 'own_neck.py' in kept and kept.rstrip().endswith('ZeroDivisionError: my own fault')
+
+
+def test_only_the_start_is_a_matter_of_the_config(text: str, tmp_path: Path) -> None:
+    """From the first step on, an exception of another's is one: with its traceback."""
+    (tmp_path / 'own_hook.py').write_text(
+        'from mmdet.registry import HOOKS\n'
+        'from mmengine.hooks import Hook\n'
+        '@HOOKS.register_module(force=True)\n'
+        'class OwnHook(Hook):\n'
+        '    def __init__(self, stage):\n'
+        '        setattr(self, stage, self.fail)\n'
+        '    def fail(self, runner, *args, **kwargs):\n'
+        "        raise ZeroDivisionError('my own fault')\n"
+    )
+    imports = (
+        f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\ndel sys\ncustom_imports = dict(imports=['own_hook'])\n"
+    )
+    for stage, kind in (('before_train', InputError), ('before_train_iter', ZeroDivisionError)):
+        config = tmp_path / f'{stage}.py'
+        config.write_text(f"{imports}{text}custom_hooks = [dict(type='OwnHook', stage='{stage}')]\n")
+        with pytest.raises(kind, match='my own fault'):
+            launch.train([str(config), '--work-dir', str(tmp_path / stage)])
 
 
 def test_texts_are_one_short_line() -> None:

@@ -59,7 +59,8 @@ def written(digits: Path, folder: Path, more: str = '') -> Config:
 
 
 def randomness() -> list[Any]:
-    return [random.getstate()[1], tuple(np.random.get_state()[1]), torch.get_rng_state().tolist()]
+    _, keys, position, *_ = np.random.get_state()
+    return [random.getstate(), tuple(keys), position, torch.get_rng_state().tolist()]
 
 
 def test_nothing_has_happened(digits: Path, tmp_path: Path) -> None:
@@ -69,6 +70,7 @@ def test_nothing_has_happened(digits: Path, tmp_path: Path) -> None:
     model, optimizer, hub = runner.model, copy.deepcopy(runner.optim_wrapper), dict(runner.message_hub.runtime_info)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     metrics = [dict(vars(metric)) for metric in evaluation.evaluator.metrics]
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
     filters = [len(handler.filters) for handler in MMLogger.get_current_instance().handlers]
     hooks = sum(len(part._forward_hooks) for part in model.modules())
     modes, numbers = [part.training for part in model.modules()], randomness()
