@@ -73,7 +73,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         'building the training fails at train_dataloader.sampler',
         'did you mean InfiniteSampler',
     ),
-    "val_dataloader['dataset']['type'] = 'CocoDatast'": ('at val_dataloader.dataset:', 'did you mean CocoDataset'),
+    "val_dataloader['dataset']['type'] = 'CocoDatast'": ('val_dataloader.dataset:', "'CocoDatast' is registered"),
     "train_cfg['type'] = 'IterBasedTrainLop'": ('train_cfg', 'did you mean IterBasedTrainLoop'),
     "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop')": ('train_cfg: TypeError', "'max_epochs'"),
     "optim_wrapper = dict(optimizer=dict(type='AdamWW'))": ('optim_wrapper.optimizer', 'did you mean AdamW'),
