@@ -36,7 +36,7 @@ def begin(cfg: Config, settings: Mapping[str, Any], *, resume: str | None, resta
 
     Raises:
         InputError: the folder holds a run of other settings, or one of which they are not known; ``resume`` names no
-            whole checkpoint.
+            whole checkpoint, or one that holds code.
     """
     work_dir, folder = Path(cfg.work_dir), checkpoint_folder(cfg)
     if restart:
@@ -52,8 +52,9 @@ def begin(cfg: Config, settings: Mapping[str, Any], *, resume: str | None, resta
         if resume is not None:
             print(f'note: nothing to resume in {work_dir}; training starts from the beginning')
         return True
+    meta = read_meta(found)  # refuses a file that holds code, before anything else is said of it
     _compare_settings(work_dir, found, settings, asked_to=resume is not None)
-    if _is_finished(cfg, found):
+    if _is_finished(cfg, found, meta):
         return False
     print(f'resuming from {found}')
     cfg.load_from = str(found)
@@ -82,12 +83,12 @@ def _compare_settings(work_dir: Path, found: Path, settings: Mapping[str, Any], 
         print(f'note: going on with other settings than before: {differing}')
 
 
-def _is_finished(cfg: Config, found: Path) -> bool:
+def _is_finished(cfg: Config, found: Path, meta: Mapping[str, Any]) -> bool:
     """Whether a checkpoint is of the last step and the last validation is done; says so if it is."""
     loop = cfg.get('train_cfg') or {}
     unit = 'epoch' if loop.get('by_epoch', 'max_epochs' in loop) else 'iter'
-    last, progress = loop.get(f'max_{unit}s'), read_meta(found)
-    if not last or progress.get(unit, 0) < last or _validation_missing(cfg, progress.get('iter')):
+    last = loop.get(f'max_{unit}s')
+    if not last or meta.get(unit, 0) < last or _validation_missing(cfg, meta.get('iter')):
         return False
     if process_rank(cfg.launcher) == 0:
         print(
