@@ -443,12 +443,25 @@ def test_warnings_alone_leave_the_status_at_0(
     assert exit_status([]) == 0
 
 
+def test_a_set_that_was_not_looked_at_is_a_warning(spoiled: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of another class than those of COCO files."""
+    command = ['data', str(spoiled), '--workers', '0', '--cfg-options', 'train_dataloader.dataset.type=XMLDataset']
+    assert doctor.main(command) == 0
+    page = capsys.readouterr().out
+    assert 'warning: train_dataloader.dataset: not checked: XMLDataset' in page
+    assert '-> it is no class of COCO files' in page and 'training can run; 1 warning to look at' in page
+
+
 @pytest.mark.parametrize(
     ('options', 'message'),
     [
         (['train_dataloader.dataset.ann_file=nowhere.json'], 'no annotation file .*nowhere.json'),
         (['model.bbox_head.num_classes=9'], r'model.bbox_head.num_classes=9, but there are 2 classes'),
         (['train_dataloader=None', 'val_dataloader=None'], 'the config names no CocoDataset'),
+        (
+            ['train_dataloader.dataset.type=XMLDataset', 'val_dataloader=None'],
+            'no CocoDataset .*not checked: XMLDataset of train_dataloader.dataset: it is no class of COCO files',
+        ),
     ],
 )
 def test_bad_input_is_said_in_a_sentence_with_status_2(
