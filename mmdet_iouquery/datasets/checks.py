@@ -159,7 +159,8 @@ def _unreadable(node: Mapping[str, Any], where: str) -> str | None:
         return 'it is no class of COCO files'
     paths = [str(node.get('data_root') or ''), str(node.get('ann_file') or '')]
     remote = next((path for path in reversed(paths) if _is_remote(path)), None)
-    backend = (node.get('backend_args') or {}).get('backend', 'local')
+    arguments = node.get('backend_args')
+    backend = arguments.get('backend', 'local') if isinstance(arguments, Mapping) else 'local'
     if remote is None and backend == 'local':
         return None
     return f'its annotations are not on this machine ({remote or backend})'
@@ -176,6 +177,8 @@ def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str
         dataset = DATASETS.build(settings)
     except Exception as error:  # a class of anyone's, which training would build too
         raise InputError(f'{where}: {type_name(node)} cannot be built: {type(error).__name__}: {error}') from error
+    if not dataset.ann_file:
+        raise InputError(f"{where}: {type_name(node)} needs ann_file='path of a JSON', got {dataset.ann_file!r}")
     if 'img' not in dataset.data_prefix:
         needed = "data_prefix=dict(img='folder of the images')"
         raise InputError(f'{where}: {type_name(node)} needs {needed}, got {dataset.data_prefix!r}')

@@ -81,7 +81,9 @@ def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[C
         raise
     except Exception as error:  # whatever it is, training would end by it
         kind = type(dataset).__name__
-        raise InputError(f'{kind} cannot load {path}: {type(error).__name__}: {error}; correct the file') from error
+        raise InputError(
+            f'{kind} cannot load {path}: {type(error).__name__}: {error}; correct it, or the settings'
+        ) from error
 
 
 def _check_encoding(path: Path) -> None:

@@ -308,3 +308,34 @@ def test_a_filter_that_leaves_images_but_no_target(tmp_path: Path) -> None:
     cfg = config_of(written(tmp_path, change), 'CocoDataset', filter_cfg=dict(min_size=32))
     with pytest.raises(InputError, match=r"filter_cfg=\{'min_size': 32\} .* leave none of its images with a target"):
         check_config(cfg)
+
+
+SETTINGS = [
+    dict(type='nosuch.Workshop'),
+    dict(type=None),
+    dict(ann_file=None),
+    dict(ann_file=''),
+    dict(ann_file=['a.json']),
+    dict(ann_file='.'),
+    dict(data_prefix=None),
+    dict(data_prefix=dict(img=5)),
+    dict(metainfo=[1]),
+    dict(metainfo=dict(classes=5)),
+    dict(metainfo=dict(classes=None)),
+    dict(metainfo=dict(classes='.')),
+    dict(filter_cfg='all'),
+    dict(filter_cfg=dict(min_size='32')),
+    dict(indices='all'),
+    dict(indices=0),
+    dict(indices=[0, 99]),
+    dict(backend_args='local'),
+    dict(proposal_file='nowhere.pkl'),
+]
+
+
+@pytest.mark.parametrize('settings', SETTINGS, ids=str)
+def test_settings_that_mmdet_stops_at_are_refused_by_their_place(tmp_path: Path, settings: dict[str, Any]) -> None:
+    cfg = config_of(written(tmp_path), 'CocoDataset')
+    cfg['train_dataloader']['dataset'].update(settings)
+    with pytest.raises(InputError, match=r'^train_dataloader\.dataset(\.metainfo\.classes)?: '):
+        check_config(cfg)
