@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import contextlib
+import copy
 import gc
 import io
 import locale
@@ -43,7 +44,7 @@ class LoadedSet:
 
 
 def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[CocoFile], None]) -> LoadedSet | None:
-    """Fill a data set with its annotations. The file is parsed once, by the set's own API, and checked on the way.
+    """Fill a copy of a data set with its annotations. The file is parsed once, by the set's own API, and checked on the way.
 
     Args:
         dataset: A ``CocoDataset`` or one of a derived class, built with ``lazy_init=True, serialize_data=False``.
@@ -56,6 +57,7 @@ def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[C
     Raises:
         InputError: What :func:`coco_file`, :func:`coco_arrays` or ``check_content`` raise, or the class cannot load it.
     """
+    dataset = copy.copy(dataset)  # the caller's stays empty: what is loaded takes much memory
     path = Path(dataset.ann_file)
     read: list[tuple[CocoFile, CocoArrays]] = []
     api = dataset.COCOAPI

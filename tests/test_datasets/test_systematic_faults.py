@@ -12,6 +12,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from mmdet_iouquery.datasets import check_coco, check_config
+from mmdet_iouquery.datasets.checks import checked_sets
 from mmdet_iouquery.errors import InputError
 
 CLASSES = ('bolt', 'nut')
@@ -256,6 +257,12 @@ def test_a_derived_class_is_checked_as_it_reads_itself(tmp_path: Path) -> None:
     ):
         check_config(config_of(path, 'CocoDataset', metainfo=dict()))
     assert len(check_config(config_of(path, 'PlainWorkshop', metainfo=dict()))) == 1, 'its own list is the right one'
+
+
+def test_what_was_loaded_for_the_check_is_given_back(tmp_path: Path) -> None:
+    ((config, checked),) = checked_sets(config_of(written(tmp_path), 'CocoDataset'))
+    assert config.dataset.data_list == [] and not config.dataset._fully_initialized
+    assert checked.image_ids == (1, 2, 3, 4) and config.dataset.COCOAPI is CocoDataset.COCOAPI
 
 
 def test_labels_are_compared_as_the_class_numbers_them(tmp_path: Path) -> None:
