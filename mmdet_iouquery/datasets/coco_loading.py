@@ -44,7 +44,7 @@ class LoadedSet:
 
 
 def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[CocoFile], None]) -> LoadedSet | None:
-    """Fill a copy of a data set with its annotations. The file is parsed once, by the set's own API, and checked on the way.
+    """Fill a copy of a data set. The file is parsed once, by the set's own API, and checked on the way.
 
     Args:
         dataset: A ``CocoDataset`` or one of a derived class, built with ``lazy_init=True, serialize_data=False``.
