@@ -123,7 +123,7 @@ def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
             found.setdefault(one.key, (one, checked))
     for part, metrics in evaluators.items():
         _check_evaluation([one for one in sets if one.part == part and one.key in found], metrics, found)
-    return ReadSets(tuple(found.values()), tuple(unchecked))
+    return ReadSets(tuple(found.values()), (*unchecked, *_remote_evaluators(cfg)))
 
 
 def _leaves(cfg: Mapping[str, Any], part: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -277,6 +277,15 @@ def _coco_evaluators(cfg: Mapping[str, Any], part: str) -> list[Mapping[str, Any
             )
         found.append(evaluator)
     return found if evaluators else None
+
+
+def _remote_evaluators(cfg: Mapping[str, Any]) -> Iterator[Unchecked]:
+    for part in _PARTS[1:]:
+        for evaluator in _as_list(cfg.get(f'{part}_evaluator')):
+            path = str(evaluator.get('ann_file') or '')
+            if is_coco_metric(evaluator) and _is_remote(path):
+                why = f'its annotations are not on this machine ({path})'
+                yield Unchecked(f'{part}_evaluator', type_name(evaluator), why)
 
 
 def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:

@@ -13,6 +13,7 @@ from ..errors import InputError
 from .class_list import check_classes_exist, check_label_order
 from .coco_arrays import CocoArrays, coco_arrays
 from .coco_json import CocoFile, read_coco
+from .coco_loading import check_encoding
 
 
 @dataclass(frozen=True)
@@ -38,8 +39,9 @@ def read_ground_truth(path: str) -> GroundTruth:
     """Read and check a file of which only an evaluator knows.
 
     Raises:
-        InputError: What :func:`read_coco` and :func:`coco_arrays` raise.
+        InputError: What :func:`check_encoding`, :func:`read_coco` and :func:`coco_arrays` raise.
     """
+    check_encoding(Path(path))
     coco = read_coco(path)
     return ground_truth(coco, coco_arrays(coco))
 

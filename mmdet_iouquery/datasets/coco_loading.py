@@ -75,7 +75,7 @@ def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[C
 
     dataset.COCOAPI = checked_api
     try:
-        _check_encoding(path)
+        check_encoding(path)
         with contextlib.redirect_stdout(io.StringIO()), _no_collection():
             dataset.full_init()
             return _loaded(dataset, *read[0]) if read else None
@@ -88,8 +88,8 @@ def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[C
         ) from error
 
 
-def _check_encoding(path: Path) -> None:
-    """pycocotools opens its file in the encoding of the locale, and JSON is UTF-8."""
+def check_encoding(path: Path) -> None:
+    """Raise InputError where the locale would have a file misread: pycocotools opens it so, and JSON is UTF-8."""
     encoding = locale.getpreferredencoding(False)
     if codecs.lookup(encoding).name != 'utf-8' and path.is_file() and not path.read_bytes().isascii():
         raise InputError(

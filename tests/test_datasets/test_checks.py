@@ -351,6 +351,7 @@ def test_what_is_not_looked_at_is_said(cfg: dict[str, Any]) -> None:
         (f'not checked: CocoDataset of train_dataloader.dataset: {not_here} (s3://bucket/coco)',),
         ('not checked: XMLDataset of val_dataloader.dataset: it is no class of COCO files',),
         (f'not checked: CocoDataset of test_dataloader.dataset: {not_here} (petrel)',),
+        (f'not checked: CocoMetric of test_evaluator: {not_here} (petrel://bucket/ann.json)',),
     ]
 
 
