@@ -11,7 +11,7 @@ import numpy as np
 from . import box_statistics as boxes
 from .checks import Unchecked, type_name
 from .duplicates import alike, repeated, same
-from .inspection import InspectedSet
+from .inspection import InspectedSet, is_checked_loader
 
 COCO_DETECTIONS = 100  # that COCO's AP reads an image
 
@@ -88,8 +88,8 @@ _UNCHECKED = (
     'LoadImageFromFile'
 )
 _ENDLESS = (
-    "mmdet's LoadImageFromFile stops at them with OpenCV 4.12: load with LoadCheckedImage, or write the marker: "
-    "printf '\\xff\\xd9' >> FILE"
+    "mmdet's LoadImageFromFile stops at them with OpenCV 4.12: load with dict(type='LoadImageFromFile', "
+    "_scope_='mmdet_iouquery'), or write the marker: printf '\\xff\\xd9' >> FILE"
 )
 
 
@@ -111,7 +111,7 @@ def _unusable(one: InspectedSet) -> Iterator[DataFinding]:
 
 def _remarked(one: InspectedSet) -> Iterator[DataFinding]:
     """Files that are used with a line in the log."""
-    ours = any(type_name(step) == 'LoadCheckedImage' for step in one.config.pipeline)
+    ours = any(map(is_checked_loader, one.config.pipeline))
     remarked = [(f'{name}: {facts.remark}', facts.no_end) for name, facts in zip(one.files(), one.images)]
     endless = tuple(text for text, no_end in remarked if no_end)
     if endless:

@@ -129,14 +129,15 @@ def _with_bar(facts: Iterator[ImageFacts], total: int, name: str, progress: bool
 def on_error(pipeline: Sequence[Mapping[str, Any]]) -> str:
     """What a pipeline does with an unusable picture: 'skip', 'raise' or, where nothing checks, 'unchecked'."""
     for step in pipeline:
-        if _is_checked_loader(step):
+        if is_checked_loader(step):
             return str(step.get('on_error', 'raise'))
         if type_name(step) == 'CheckImage':
             return 'raise'
     return 'unchecked'
 
 
-def _is_checked_loader(step: Mapping[str, Any]) -> bool:
+def is_checked_loader(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a pipeline is this package's loader, under either of its names."""
     in_scope = step.get('_scope_') == SCOPE or str(step.get('type')).startswith(f'{SCOPE}.')
     return type_name(step) == 'LoadCheckedImage' or (type_name(step) == 'LoadImageFromFile' and in_scope)
 
