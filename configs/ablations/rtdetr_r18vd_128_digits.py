@@ -13,5 +13,8 @@ val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters // 3)
-param_scheduler = [_base_.param_scheduler[0], dict(_base_.param_scheduler[1], end=max_iters)]
+param_scheduler = [
+    dict(_base_.param_scheduler[0], end=max_iters // 6),
+    dict(_base_.param_scheduler[1], begin=max_iters // 2, end=max_iters),
+]
 default_hooks = dict(checkpoint=dict(interval=max_iters // 3))

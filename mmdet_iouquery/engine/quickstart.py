@@ -274,7 +274,7 @@ test_evaluator = val_evaluator
 train_cfg = dict(max_iters=max_iters, val_interval=max(1, max_iters // 2))
 param_scheduler = [
     dict(_base_.param_scheduler[0], end=warmup_iters),
-    dict(_base_.param_scheduler[1], begin=warmup_iters, end=max_iters),
+    dict(_base_.param_scheduler[1], begin=max_iters // 2, end=max_iters),
 ]
 default_hooks = dict(checkpoint=dict(interval=max(1, max_iters // 4)))
 randomness = dict(seed={seed})

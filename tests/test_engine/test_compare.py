@@ -213,10 +213,10 @@ def phases(cfg: Config) -> list[tuple[int, int]]:
     return [(one.begin, one.end) for one in cfg.param_scheduler]
 
 
-@pytest.mark.parametrize(('iters', 'expected'), [(1200, [(0, 100), (100, 1200)]), (4, [(0, 4)])])
+@pytest.mark.parametrize(('iters', 'expected'), [(1200, [(0, 200), (600, 1200)]), (4, [(2, 4)])])
 def test_iters_stretch_the_whole_schedule(iters: int, expected: list[tuple[int, int]]) -> None:
     cfg = quickstart_config()
-    assert phases(cfg) == [(0, 50), (50, 600)]
+    assert phases(cfg) == [(0, 100), (300, 600)]
     set_iters(cfg, iters, evaluations=4)
     assert cfg.train_cfg == {'type': 'IterBasedTrainLoop', 'max_iters': iters, 'val_interval': iters // 4}
     assert phases(cfg) == expected
