@@ -42,12 +42,13 @@ setup: ## make .venv with torch, the package family and this package (USE_CURREN
 quickstart: EXTRAS := quickstart,convert
 quickstart: ## train on a small sample set, or on DATA=/path; results in WORK_DIR=/path
 	$(SETUP)
-	@"$(RUN)" tools/quickstart.py $${DATA:+--data "$$DATA"} $${WORK_DIR:+--work-dir "$$WORK_DIR"} $(ARGS)
+	@# exec: a signal to make reaches the program itself, not a shell that leaves it running
+	@exec "$(RUN)" tools/quickstart.py $${DATA:+--data "$$DATA"} $${WORK_DIR:+--work-dir "$$WORK_DIR"} $(ARGS)
 
 demo: EXTRAS := quickstart,convert,demo
 demo: ## serve a page to try a checkpoint on pictures, at http://127.0.0.1:7860
 	$(SETUP)
-	@"$(RUN)" tools/demo.py $(ARGS)
+	@exec "$(RUN)" tools/demo.py $(ARGS)
 
 test: EXTRAS := $(TEST_EXTRAS),test-triton
 test: ## run the tests and print their coverage

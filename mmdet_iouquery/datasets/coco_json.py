@@ -112,8 +112,14 @@ def read_json(path: Path) -> Any:
         raise InputError(f'no annotation file {path}{_neighbours(path)}')
     try:
         text = path.read_text(encoding='utf-8')
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f'{path} is not in UTF-8 ({error}); write it anew, for instance: iconv -f LATIN1 -t UTF-8 (or -f UTF-16)'
+        ) from error
+    except OSError as error:
         raise InputError(f"{path} can't be read: {error}") from error
+    if not text.strip():
+        raise InputError(f'{path} is empty; copy or export it again')
     if text.startswith('\ufeff'):
         raise InputError(
             f'{path} begins with a byte order mark, at which the JSON reader of mmdet stops; save it as "UTF-8" '

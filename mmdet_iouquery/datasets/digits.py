@@ -210,7 +210,10 @@ def _is_built(target: Path, recipe: DigitsRecipe) -> bool:
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{note} can't be read as the parameters of a digits set; {remedy}") from None
     if found != _recipe_json(recipe):
-        raise InputError(f'{target} holds a digits set of other parameters ({found}); {remedy}')
+        asked = _recipe_json(recipe)
+        keys = [key for key in asked if found.get(key) != asked[key]]
+        differing = [f'{key}: {found.get(key)!r} there, {asked[key]!r} asked for now' for key in keys]
+        raise InputError(f'{target} holds a digits set of other parameters ({"; ".join(differing)}); {remedy}')
     _require_complete(target, recipe, remedy)
     return True
 

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mmengine.config import DictAction
-
+from ..config_options import KeyValue
 from ..errors import InputError
 from .checks import read_sets
 from .data_findings import findings, limits_of
@@ -45,7 +44,7 @@ def _parser() -> argparse.ArgumentParser:
         description='Read the annotations and pictures that a config names, and say what training makes of them.',
     )
     parser.add_argument('config', help='config file, or the name of one that came with the package')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='overrides')
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: one a core)')
     parser.add_argument('--limit', type=int, help='look at no more pictures of a set than this (default: all)')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')

@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ..checkpoints.files import checkpoint_file
+from ..config_options import KeyValue
 from ..datasets.coco_json import read_json
 from ..errors import InputError
 from ..evaluation.calibration import Calibration, Cut, Judged, best_cut, fit_calibration, held_out, joined, judge
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--iou', type=_iou, default=0.5, help='overlap from which a detection is right (default: 0.5)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='overrides; PREFIX.py lacks them'
+        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides; PREFIX.py lacks them'
     )
     parser.add_argument('--no-check', action='store_true', help='do not read the annotations before')
     parser.add_argument('--restart', action='store_true', help='fit anew, over the files of an earlier fit')

@@ -13,8 +13,9 @@ from types import FrameType
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, Runner
 
 from ..datasets.checks import type_name
 from ..errors import InputError, RunError
@@ -82,6 +83,27 @@ def check_sections(cfg: Mapping[str, Any], part: str) -> None:
             )
 
 
+def check_intervals(cfg: Mapping[str, Any]) -> None:
+    """What mmengine looks at after the first steps only: how often to validate, and the arguments of checkpoints.
+
+    Raises:
+        InputError: one is no whole number above 0, or does not exist.
+    """
+    counts: list[tuple[str, Any, str, bool]] = [('train_cfg', cfg.get('train_cfg'), 'val_interval', False)]
+    for place, entry in entries(cfg.get('default_hooks') or {}, 'default_hooks'):
+        if type_name(entry) == 'CheckpointHook':
+            counts += [(place, entry, name, True) for name in ('interval', 'max_keep_ckpts')]
+            takers = (CheckpointHook, Runner.save_checkpoint)
+            known = [name for taker in takers for name in inspect.signature(taker).parameters]
+            for name in sorted({*entry} - {*known, 'type', 'priority', '_scope_'}):
+                raise InputError('; '.join([f'{place}: CheckpointHook has no argument {name!r}', *_alike(name, known)]))
+    for place, entry, name, may_be_never in counts:
+        value = (entry or {}).get(name, 1)
+        if type(value) is not int or (value < 1 and not (may_be_never and value == -1)):
+            never = ', or -1 for none' if may_be_never else ''
+            raise InputError(f'{place}.{name}={value!r} must be a whole number from 1 on{never}')
+
+
 @contextmanager
 def named_mistakes(
     cfg: Mapping[str, Any],
@@ -115,6 +137,7 @@ def named_mistakes(
             raise
         raise InputError(f'{place}: {error}') from error
     except Exception as error:
+        _raise_interrupt_behind(error)
         if (isinstance(error, OSError) and error.errno in DISK_FAULTS) or (only and not only(error)):
             raise
         place = place_of(error, cfg, sections)
@@ -122,6 +145,15 @@ def named_mistakes(
         said = _not_registered(error) or [text_of(error), *_remedies(error)]
         parts = [f'{stage}{where}: {said[0]}', *said[1:], *(facts(error) if facts else ())]
         raise InputError('; '.join(parts) + _traceback_file(error, cfg)) from error
+
+
+def _raise_interrupt_behind(error: BaseException) -> None:
+    """mmengine turns whatever comes in its layout of a config into a SyntaxError, Ctrl-C and SIGTERM too."""
+    behind = error.__context__
+    while behind is not None:
+        if isinstance(behind, (KeyboardInterrupt, SystemExit)):
+            raise behind
+        behind = behind.__context__
 
 
 def while_starting(error: Exception) -> bool:

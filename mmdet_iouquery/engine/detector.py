@@ -12,6 +12,7 @@ from mmengine.registry import init_default_scope
 from torch import nn
 
 from ..config_files import config_path
+from ..config_options import merge_options
 from ..errors import InputError
 from ..models import hosts
 from .checkpoint_check import check_checkpoint, load_weights
@@ -28,8 +29,9 @@ def read_config(name: str, options: dict[str, Any] | None = None) -> Config:
         cfg = Config.fromfile(path)
     except FileNotFoundError as error:
         raise InputError(f'{path} needs a file that is gone: {error.filename or error}') from error
-    if options:
-        cfg.merge_from_dict(options)
+    except OSError as error:  # of an ending that no config has
+        raise InputError(f'{path} is no config ({error}); name the config first, then the checkpoint') from error
+    merge_options(cfg, options)
     return cfg
 
 

@@ -18,11 +18,12 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ..checkpoints.preprocessing import preprocessing_notes
 from ..config_files import config_path
+from ..config_options import KeyValue, merge_options
 from ..datasets import check_config
 from ..datasets.checks import is_coco_metric
 from ..deploy import prepare_for_inference
@@ -30,7 +31,7 @@ from ..errors import InputError, RunError, TrainingStopped
 from ..file_io import write_text
 from .begin import begin
 from .checkpoint_check import check_checkpoint, check_pretrained
-from .config_mistakes import check_sections, named_mistakes, while_starting
+from .config_mistakes import check_intervals, check_sections, named_mistakes, while_starting
 from .dry_run import dry_run
 from .endings import told_endings
 from .first_pass import first_pass
@@ -49,7 +50,7 @@ def common_parser(description: str) -> argparse.ArgumentParser:
     parser.add_argument(
         '--cfg-options',
         nargs='+',
-        action=DictAction,
+        action=KeyValue,
         metavar='KEY=VALUE',
         help='overrides of the config, such as train_dataloader.batch_size=4',
     )
@@ -71,8 +72,7 @@ def load_config(args: argparse.Namespace) -> Config:
     with named_mistakes({}, f'reading {path}'):
         cfg = Config.fromfile(path)
         cfg.launcher = args.launcher
-        if args.cfg_options:
-            cfg.merge_from_dict(args.cfg_options)
+        merge_options(cfg, args.cfg_options)
     if args.work_dir or not cfg.get('work_dir'):
         cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(path).stem)
     return cfg
@@ -113,6 +113,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f'--dry-run {args.dry_run}: name at least 1 box a picture')
     cfg = load_config(args)
     check_sections(cfg, 'train')
+    check_intervals(cfg)
     if args.amp:
         _enable_amp(cfg, args.amp)
     if args.auto_scale_lr:

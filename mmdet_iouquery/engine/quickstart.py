@@ -50,9 +50,8 @@ def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
         coco = _data(args.data, work_dir)
         text = config_text(coco, iters=args.iters, image_size=args.image_size, seed=args.seed)
         progress.require_same('config', flattened(Config.fromstring(text, '.py').to_dict()))
-        progress.require_same('annotations', {str(path): checksum(path) for path in (coco.train_ann, coco.val_ann)})
-        progress.write()  # before the config: a stop in between leaves settings that are known
-        config = _write_config(work_dir, text)
+        progress.require_unchanged([coco.train_ann, coco.val_ann])
+        config = progress.write_config(text)
         minutes = progress.run(_stages(tools, work_dir, config, coco, args.iters))
         if minutes:
             parts = ', '.join(f'{name} {value:.1f}' for name, value in minutes.items())
@@ -85,13 +84,43 @@ class Progress:
             raise InputError(f'{work_dir} holds a run whose settings are not known; {_WAYS_OUT}')
         self.settings: dict[str, Any] = note.get('settings', {})
         self.done: list[str] = note.get('done', [])
+        self.texts: list[str] = note.get('texts', [])  # of the config, the last one written and the one before
+        self.has_trained = any(work_dir.glob('*.pth'))
 
     def require_same(self, kind: str, asked: Mapping[str, Any]) -> None:
-        """Note settings of a kind; raise :class:`InputError` where the run has others."""
+        """Note settings of a kind; raise :class:`InputError` where there is a checkpoint of others."""
         differing = differences(self.settings.get(kind, asked), asked)
-        if differing:
+        if differing and self.has_trained:
             raise InputError(f'{self.work_dir} holds a run with other {kind} ({differing}); {_WAYS_OUT}')
         self.settings[kind] = dict(asked)
+
+    def require_unchanged(self, annotations: Sequence[Path]) -> None:
+        """Likewise of annotation files, by their checksums."""
+        there, asked = self.settings.get('annotations', {}), {str(path): checksum(path) for path in annotations}
+        changed = [path for path, value in asked.items() if there.get(path, value) != value]
+        if changed and self.has_trained:
+            raise InputError(
+                f'{self.work_dir} holds a run with other annotations ({", ".join(changed)} changed since); {_WAYS_OUT}'
+            )
+        self.settings['annotations'] = asked
+
+    def write_config(self, text: str) -> Path:
+        """Write the run's config, a child of the shipped one, and the note; refuse to write over one that was edited.
+
+        Raises:
+            InputError: the file holds another text than was written.
+        """
+        path = self.work_dir / 'config.py'
+        there = path.read_text(encoding='utf-8') if path.is_file() else text
+        if there not in (text, *self.texts):
+            raise InputError(
+                f'{path} was edited; train it with tools/train.py {path} --work-dir OTHER_FOLDER, or move it away to '
+                'have it written anew'
+            )
+        self.texts = [text, *self.texts[:1]]
+        self.write()  # first: a stop before the config is there leaves settings that are known
+        write_text(path, text)
+        return path
 
     def run(self, stages: Sequence[Stage]) -> dict[str, float]:
         """Make the first stage that is missing and all after it, which build on it; returns minutes by their names."""
@@ -112,7 +141,8 @@ class Progress:
         """Write the note; ``done`` are the stages that are whole from now on, None: as before."""
         if done is not None:
             self.done = [stage.name for stage in done]
-        write_json(self.work_dir / NOTE_NAME, {'settings': self.settings, 'done': self.done})
+        note = {'settings': self.settings, 'done': self.done, 'texts': self.texts}
+        write_json(self.work_dir / NOTE_NAME, note)
 
 
 def _stages(tools: Path, work_dir: Path, config: Path, coco: CocoSet, iters: int) -> list[Stage]:
@@ -175,10 +205,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _at_least_two(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f'{text} is less than 2')
-    return value
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 2 on')
+    return int(text)
 
 
 def _default_work_dir(data: str | None) -> Path:
@@ -200,19 +229,6 @@ def _set_aside(work_dir: Path) -> None:
     target = set_aside(work_dir, also=(*_WRITTEN, *_RESULTS))
     if target is not None:
         print(f'the earlier run is in {target} now')
-
-
-def _write_config(work_dir: Path, text: str) -> Path:
-    """Write the run's config, a child of the shipped one; refuse to write over one that was edited since."""
-    path = work_dir / 'config.py'
-    if not path.is_file():
-        write_text(path, text)
-    elif path.read_text(encoding='utf-8') != text:
-        raise InputError(
-            f'{path} was edited; train it with tools/train.py {path} --work-dir OTHER_FOLDER, or move it away to have '
-            'it written anew'
-        )
-    return path
 
 
 def config_text(coco: CocoSet, *, iters: int, image_size: int, seed: int = 0) -> str:

@@ -69,9 +69,10 @@ def claimed(folder: str | Path, name: str = '.lock') -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 file.seek(0)
+                pid = file.read().strip() or 'of an unknown number'
                 raise InputError(
-                    f'process {file.read().strip() or "of an unknown number"} writes to {folder} at this moment; wait '
-                    'until it has ended, or name another --work-dir'
+                    f'process {pid} writes to {folder} at this moment; wait until it has ended, end it (kill {pid}), or '
+                    'name another --work-dir'
                 ) from error
         file.truncate(0)
         file.write(f'{os.getpid()}\n')

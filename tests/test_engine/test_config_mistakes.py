@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
+from mmengine.config import Config
+from mmengine.config import config as config_module
 from mmengine.visualization import Visualizer
 from runs import SMALL_MODEL
 
 from mmdet_iouquery.datasets import build_digits, find_coco_set
 from mmdet_iouquery.engine import launch
-from mmdet_iouquery.engine.config_mistakes import place_of, text_of
+from mmdet_iouquery.engine.analyze import analyze
+from mmdet_iouquery.engine.calibrate import calibrate
+from mmdet_iouquery.engine.config_mistakes import named_mistakes, place_of, text_of
 from mmdet_iouquery.engine.quickstart import config_text
-from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.errors import InputError, TrainingStopped
 
 LOAD = "dict(type='LoadImageFromFile')"
 RESIZE = "dict(type='Resize', scale=(64, 64), keep_ratio=False)"
@@ -52,6 +58,16 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "model['bbox_head']['decoder']['num_levels'] = 2": ('model.bbox_head.decoder', 'built for 2 levels'),
     "model['bbox_head']['decoder']['embed_dims'] = 64": ('model.bbox_head.decoder', 'it was model.bbox_head.decoder.'),
     f"model['bbox_head'] = {RETINA}": ('model.bbox_head: AssertionError', 'self.prior_generator.num_levels'),
+    # --- what mmengine looks at after the first steps only
+    "default_hooks['checkpoint']['intervall'] = 2": (
+        "default_hooks.checkpoint: CheckpointHook has no argument 'intervall'",
+        'did you mean interval',
+    ),
+    "default_hooks['checkpoint']['save_optimiser'] = False": ('no argument', 'did you mean save_optimizer'),
+    "default_hooks['checkpoint']['interval'] = 'often'": ("default_hooks.checkpoint.interval='often' must be a whole",),
+    "default_hooks['checkpoint']['max_keep_ckpts'] = 'two'": ("max_keep_ckpts='two' must be a whole number",),
+    "train_cfg['val_interval'] = 0": ('train_cfg.val_interval=0 must be a whole number from 1 on',),
+    "train_cfg['val_interval'] = 1.5": ('train_cfg.val_interval=1.5 must be',),
     # --- names and arguments
     "model['neck']['type'] = 'HybridEncodr'": (
         "building the run fails at model.neck: no type 'HybridEncodr' is registered (mmdet::model)",
@@ -253,6 +269,47 @@ def test_only_the_start_is_a_matter_of_the_config(text: str, tmp_path: Path) -> 
         config.write_text(f"{imports}{text}custom_hooks = [dict(type='OwnHook', stage='{stage}')]\n")
         with pytest.raises(kind, match='my own fault'):
             launch.train([str(config), '--work-dir', str(tmp_path / stage)])
+
+
+@pytest.mark.parametrize('interrupt', [KeyboardInterrupt(), TrainingStopped(signal.SIGTERM, 'here')], ids=repr)
+def test_an_interrupt_is_none_of_the_configs_mistakes(
+    interrupt: BaseException, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mmengine's layout of a config turns it into a SyntaxError."""
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise interrupt
+
+    monkeypatch.setattr('yapf.yapflib.yapf_api.FormatCode', interrupted)
+    if hasattr(config_module, 'FormatCode'):
+        monkeypatch.setattr(config_module, 'FormatCode', interrupted)
+    cfg = Config(dict(a=1))
+    with pytest.raises(type(interrupt)) as raised, named_mistakes(cfg, 'building the run'):
+        cfg.pretty_text  # noqa: B018  a property that lays the text out
+    assert raised.value is interrupt
+
+
+@pytest.mark.parametrize(
+    ('words', 'said'),
+    [
+        (['model.bbox_head.num_classes'], "'model.bbox_head.num_classes' is no KEY=VALUE"),
+        (['val_evaluator.ann_file=x'], 'such as val_evaluator.0.ann_file'),
+    ],
+)
+@pytest.mark.parametrize('tool', [launch.train, analyze, calibrate], ids=['train', 'analyze', 'calibrate'])
+def test_overrides_that_fit_nothing(
+    tool: Any, words: list[str], said: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    config, checkpoint = tmp_path / 'config.py', tmp_path / 'a.pth'
+    config.write_text(text)
+    checkpoint.touch()
+    files = [str(config)] if tool is launch.train else [str(config), str(checkpoint)]
+    place = ['--work-dir' if tool is launch.train else '--out', str(tmp_path / 'out')]
+    try:
+        status = launch.run_tool(lambda: tool([*files, *place, '--cfg-options', *words]))
+    except SystemExit as stop:  # argparse's
+        status = stop.code
+    assert status == 2 and said in capsys.readouterr().err
 
 
 def test_texts_are_one_short_line() -> None:

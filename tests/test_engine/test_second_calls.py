@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -174,6 +175,20 @@ def test_changed_annotations_and_an_edited_config_are_refused(
             path.write_text(before, encoding='utf-8')
         (error,) = errors(said)
         assert status == 2 and named in error and path.name in error
+
+
+def test_data_that_were_corrected_as_told_are_taken(data: Path, tmp_path: Path) -> None:
+    """Nothing has been trained yet, so there is nothing that other settings would mix with."""
+    own, work_dir = shutil.copytree(data, tmp_path / 'own'), tmp_path / 'run'
+    annotations = own / 'annotations' / 'train.json'
+    right = annotations.read_text(encoding='utf-8')
+    annotations.write_text(right.replace('"iscrowd":0', '"iscrowd":1'), encoding='utf-8')
+    status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(own))
+    assert status == 2 and 'write iscrowd=0' in said
+    annotations.write_text(right, encoding='utf-8')
+    status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(own), 'step 4', '--seed', '1')
+    assert status == -signal.SIGKILL, said[-3000:]
+    assert list(work_dir.glob('iter_*.pth')) and 'seed=1' in (work_dir / 'config.py').read_text()
 
 
 def test_restart_sets_the_run_aside_and_keeps_what_is_not_its_own(data: Path, tmp_path: Path) -> None:

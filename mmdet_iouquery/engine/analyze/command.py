@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from mmengine.config import DictAction
 
 from ...analysis.chart import Chart, save_chart
 from ...analysis.page import Note, page
 from ...analysis.run_logs import RunLog, read_run
+from ...config_options import KeyValue
 from ...errors import InputError
 from ...file_io import checksum, write_json, write_text
 from ..detector import read_config
@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--seed', type=int, default=0, help='of the denoising noise (default: 0)')
     parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='overrides of every config'
+        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of every config'
     )
     parser.add_argument('--restart', action='store_true', help='draw anew, over an earlier analysis in the folder')
     return parser

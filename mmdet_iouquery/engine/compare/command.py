@@ -7,9 +7,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from ...analysis.curves import Curve, Line, draw_curves
+from ...config_options import KeyValue
 from ...datasets import find_coco_set
 from ...errors import InputError
 from ...file_io import write_json, write_text
@@ -72,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('--data', metavar='FOLDER', help="COCO-style set in place of the configs' own")
     parser.add_argument(
-        '--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='overrides of every config'
+        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of every config'
     )
     parser.add_argument(
         '--restart', action='store_true', help='train anew what was run with other settings, which is set aside'
