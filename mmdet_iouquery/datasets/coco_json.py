@@ -114,7 +114,8 @@ def read_json(path: Path) -> Any:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:
         raise InputError(
-            f'{path} is not in UTF-8 ({error}); write it anew, for instance: iconv -f LATIN1 -t UTF-8 (or -f UTF-16)'
+            f"{path} can't be read: it is not in UTF-8 ({error}); convert it, for instance with "
+            f'iconv -f LATIN1 -t UTF-8 {path} > NEW_FILE (or -f UTF-16)'
         ) from error
     except OSError as error:
         raise InputError(f"{path} can't be read: {error}") from error

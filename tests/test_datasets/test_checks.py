@@ -222,7 +222,12 @@ def test_missing_and_broken_files(made: Made) -> None:
     with pytest.raises(InputError, match=r'ann\.json is not valid JSON: .* line 2, column 18'):
         check_coco(made.file, None, CLASSES)
     made.file.write_bytes(b'\xff\xfe\x00')
-    with pytest.raises(InputError, match=r"ann\.json can't be read"):
+    with pytest.raises(
+        InputError, match=r"ann\.json can't be read: it is not in UTF-8 .*; convert it, .* iconv -f LATIN1"
+    ):
+        check_coco(made.file, None, CLASSES)
+    made.file.write_text('\n')
+    with pytest.raises(InputError, match=r'ann\.json is empty'):
         check_coco(made.file, None, CLASSES)
     made.file.write_text('[]')
     with pytest.raises(InputError, match='holds a list.*results'):
