@@ -71,7 +71,7 @@ def claimed(folder: str | Path, name: str = '.lock') -> Iterator[None]:
                 file.seek(0)
                 pid = file.read().strip() or 'of an unknown number'
                 raise InputError(
-                    f'process {pid} writes to {folder} at this moment; wait until it has ended, or end it (kill {pid}), '
+                    f'process {pid} writes to {folder} at this moment; wait until it has ended, end it (kill {pid}) '
                     'or name another --work-dir'
                 ) from error
         file.truncate(0)
