@@ -34,7 +34,8 @@ def flattened(node: Any, where: str = '') -> dict[str, Any]:
     elif isinstance(node, (list, tuple)) and node:
         items = enumerate(node)
     else:
-        return {where: json.loads(json.dumps(node, default=repr))}
+        # infinity and NaN, which JSON files do not have, by their names
+        return {where: json.loads(json.dumps(node, default=repr), parse_constant=str)}
     return {k: v for key, value in items for k, v in flattened(value, f'{where}.{key}' if where else str(key)).items()}
 
 

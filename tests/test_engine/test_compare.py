@@ -281,8 +281,9 @@ def test_a_schedule_that_can_not_be_stretched(change: dict, message: str) -> Non
 
 
 def test_flattened_names_every_value() -> None:
-    nested = {'a': {'b': [1, {'c': (2, 3)}]}, 'd': [], 'e': None}
-    assert flattened(nested) == {'a.b.0': 1, 'a.b.1.c.0': 2, 'a.b.1.c.1': 3, 'd': [], 'e': None}
+    nested = {'a': {'b': [1, {'c': (2, 3)}]}, 'd': [], 'e': None, 'f': math.inf, 'g': math.nan}
+    flat = {'a.b.0': 1, 'a.b.1.c.0': 2, 'a.b.1.c.1': 3, 'd': [], 'e': None, 'f': 'Infinity', 'g': 'NaN'}
+    assert flattened(nested) == flat == json.loads(json.dumps(flat, allow_nan=False))
 
 
 # --- a real one -------------------------------------------------------------------------------------------------------
