@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
 
 from .errors import InputError
+
+_READ = {'default_scope', 'custom_imports', 'auto_scale_lr', 'strategy', 'tta_model', 'tta_pipeline', 'runner_type'}
+_NEARLY = 0.9  # 'train_dataloder' is as near to 'train_dataloader' as 0.97, 'models' to 'model' as 0.91
 
 
 class KeyValue(DictAction):
@@ -25,12 +31,35 @@ class KeyValue(DictAction):
 def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
     """Put overrides into a config.
 
+    What a file names for its own use, such as ``max_epochs = 12``, has done its work when the overrides come: a note
+    says so.
+
     Raises:
-        InputError: a key leads through something that has no such entry.
+        InputError: a key leads through something that has no such entry, or begins with a name that is all but one of
+            mmengine's.
     """
     for key, value in (options or {}).items():
+        name = key.partition('.')[0]
+        meant = likely_misspelt(name)
+        if meant is not None:
+            raise InputError(f'--cfg-options {key}={value}: nothing reads {name}; did you mean {meant}?')
+        if name not in top_level_names():
+            why = 'the file has used its value already' if name in cfg else 'mmengine reads no such name'
+            print(f'note: --cfg-options {key}={value} may change nothing: {why}')
         try:
             cfg.merge_from_dict({key: value})
         except (TypeError, KeyError, IndexError, AttributeError, ValueError) as error:
             hint = '; an entry of a list goes by its number, such as val_evaluator.0.ann_file'
             raise InputError(f'--cfg-options {key}={value}: the config takes no such entry ({error}){hint}') from error
+
+
+def top_level_names() -> set[str]:
+    """The names of a config that mmengine and mmdet read themselves."""
+    return {*inspect.signature(Runner.__init__).parameters, *_READ} - {'self', 'cfg'}
+
+
+def likely_misspelt(name: str) -> str | None:
+    """The name that mmengine reads which this one nearly is; None: it is one itself, or like none."""
+    names = sorted(top_level_names())
+    close = difflib.get_close_matches(name, names, n=1, cutoff=_NEARLY)
+    return close[0] if close and name not in names else None

@@ -12,10 +12,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mmengine.config import Config
-from mmengine.hooks import CheckpointHook
 from mmengine.registry import Registry
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop
 
 from ..datasets.checks import type_name
 from ..errors import InputError, RunError
@@ -41,67 +39,8 @@ SECTIONS = (
     'model_wrapper_cfg',
 )
 """Entries that mmengine builds something from; others of a config file are names that it uses itself."""
-_LISTS = ('val_evaluator', 'test_evaluator', 'param_scheduler', 'custom_hooks')
-_DICTS = (*(name for name in SECTIONS if name not in _LISTS), 'env_cfg', 'randomness')
 _LONGEST = 500
 _UNEXPECTED = re.compile(r"unexpected keyword argument '(\w+)'")
-
-
-def check_sections(cfg: Mapping[str, Any], part: str) -> None:
-    """The entries that a training or a test cannot do without, and those that go together.
-
-    Args:
-        part: 'train' or 'test'.
-
-    Raises:
-        InputError: one is missing, or is something else than a dict (a list) of settings.
-    """
-    for name in _DICTS:
-        if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
-            raise InputError(f"{_file(cfg)}: {name} must be a dict, such as dict(type='...'), got {cfg[name]!r}")
-    for name in _LISTS:
-        many = cfg.get(name)
-        many = many if isinstance(many, (list, tuple)) else [] if many is None else [many]
-        if not all(isinstance(one, Mapping) for one in many):
-            raise InputError(f"{_file(cfg)}: {name} must be dicts, such as [dict(type='...')], got {cfg[name]!r}")
-    needed = ['model', 'env_cfg', *(['train_dataloader', 'train_cfg', 'optim_wrapper'] if part == 'train' else [])]
-    evaluations = [[f'{which}_{name}' for name in ('dataloader', 'evaluator', 'cfg')] for which in ('val', 'test')]
-    missing = [name for name in [*needed, *(evaluations[1] if part == 'test' else [])] if cfg.get(name) is None]
-    if missing:
-        what = 'training' if part == 'train' else 'a test'
-        raise InputError(
-            f'{_file(cfg)} lacks {", ".join(missing)}, which {what} needs; add it, or name a config of _base_ that '
-            'has it'
-        )
-    for names in evaluations:
-        absent = [name for name in names if cfg.get(name) is None]
-        if 0 < len(absent) < len(names):
-            there = [name for name in names if name not in absent]
-            raise InputError(
-                f'{_file(cfg)} has {" and ".join(there)} without {" and ".join(absent)}, and an evaluation needs all '
-                f'three; add what is missing, or set {" = ".join(there)} = None to do without'
-            )
-
-
-def check_intervals(cfg: Mapping[str, Any]) -> None:
-    """What mmengine looks at after the first steps only: how often to validate, and the arguments of checkpoints.
-
-    Raises:
-        InputError: one is no whole number above 0, or does not exist.
-    """
-    counts: list[tuple[str, Any, str, bool]] = [('train_cfg', cfg.get('train_cfg'), 'val_interval', False)]
-    for place, entry in entries(cfg.get('default_hooks') or {}, 'default_hooks'):
-        if type_name(entry) == 'CheckpointHook':
-            counts += [(place, entry, name, True) for name in ('interval', 'max_keep_ckpts')]
-            takers = (CheckpointHook, Runner.save_checkpoint)
-            known = [name for taker in takers for name in inspect.signature(taker).parameters]
-            for name in sorted({*entry} - {*known, 'type', 'priority', '_scope_'}):
-                raise InputError('; '.join([f'{place}: CheckpointHook has no argument {name!r}', *_alike(name, known)]))
-    for place, entry, name, may_be_never in counts:
-        value = (entry or {}).get(name, 1)
-        if type(value) is not int or (value < 1 and not (may_be_never and value == -1)):
-            never = ', or -1 for none' if may_be_never else ''
-            raise InputError(f'{place}.{name}={value!r} must be a whole number from 1 on{never}')
 
 
 @contextmanager
@@ -265,7 +204,7 @@ def _not_registered(error: BaseException) -> list[str]:
         registry = registry.parent
     return [
         f'no type {name!r} is registered ({where})',
-        *_alike(str(name).rpartition('.')[2], sorted(known)),
+        *alike(str(name).rpartition('.')[2], sorted(known)),
         "a class of your own is known once its module is imported: custom_imports=dict(imports=['package.module'])",
     ]
 
@@ -275,12 +214,13 @@ def _remedies(error: BaseException) -> Iterator[str]:
     if isinstance(error, TypeError) and unexpected:
         kinds = [frame.f_locals.get('obj_cls') for frame in _frames(error) if _built_from(frame) is not None]
         known = list(inspect.signature(kinds[-1]).parameters) if kinds and callable(kinds[-1]) else []
-        yield from _alike(unexpected[1], known)
+        yield from alike(unexpected[1], known)
     if isinstance(error, ImportError):
         yield 'install what is missing, or take the entry out of the config'
 
 
-def _alike(name: str, known: list[str]) -> Iterator[str]:
+def alike(name: str, known: Sequence[str]) -> Iterator[str]:
+    """A question after the known names most like a misspelt one; nothing where none is."""
     close = difflib.get_close_matches(name, known, n=3)
     if close:
         yield f'did you mean {" or ".join(close)}?'
@@ -297,7 +237,3 @@ def _traceback_file(error: BaseException, cfg: Mapping[str, Any]) -> str:
     except OSError:
         return ''
     return f' (traceback: {path})'
-
-
-def _file(cfg: Mapping[str, Any]) -> str:
-    return str(cfg.filename) if isinstance(cfg, Config) and cfg.filename else 'the config'

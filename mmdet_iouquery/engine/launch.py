@@ -31,7 +31,8 @@ from ..errors import InputError, RunError, TrainingStopped
 from ..file_io import write_text
 from .begin import begin
 from .checkpoint_check import check_checkpoint, check_pretrained
-from .config_mistakes import check_intervals, check_sections, named_mistakes, while_starting
+from .config_mistakes import named_mistakes, while_starting
+from .config_values import check_sections, check_values
 from .dry_run import dry_run
 from .endings import told_endings
 from .first_pass import first_pass
@@ -113,7 +114,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
         raise InputError(f'--dry-run {args.dry_run}: name at least 1 box a picture')
     cfg = load_config(args)
     check_sections(cfg, 'train')
-    check_intervals(cfg)
+    check_values(cfg)
     if args.amp:
         _enable_amp(cfg, args.amp)
     if args.auto_scale_lr:
@@ -171,6 +172,7 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
     args = parser.parse_args(arguments)
     cfg = load_config(args)
     check_sections(cfg, 'test')
+    check_values(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
     if args.prepare:
         hook = dict(type='PrepareForInferenceHook', dtype=args.dtype)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from pathlib import Path
 from typing import Any
 
+import mmdet
 import pytest
 from mmengine.config import Config
 from mmengine.config import config as config_module
 from mmengine.visualization import Visualizer
 from runs import SMALL_MODEL
 
+from mmdet_iouquery.config_options import likely_misspelt, merge_options
 from mmdet_iouquery.datasets import build_digits, find_coco_set
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.analyze import analyze
@@ -58,7 +61,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "model['bbox_head']['decoder']['num_levels'] = 2": ('model.bbox_head.decoder', 'built for 2 levels'),
     "model['bbox_head']['decoder']['embed_dims'] = 64": ('model.bbox_head.decoder', 'it was model.bbox_head.decoder.'),
     f"model['bbox_head'] = {RETINA}": ('model.bbox_head: AssertionError', 'self.prior_generator.num_levels'),
-    # --- what mmengine looks at after the first steps only
+    # --- what mmengine and torch look at late, or do not name
     "default_hooks['checkpoint']['intervall'] = 2": (
         "default_hooks.checkpoint: CheckpointHook has no argument 'intervall'",
         'did you mean interval',
@@ -68,6 +71,23 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "default_hooks['checkpoint']['max_keep_ckpts'] = 'two'": ("max_keep_ckpts='two' must be a whole number",),
     "train_cfg['val_interval'] = 0": ('train_cfg.val_interval=0 must be a whole number from 1 on',),
     "train_cfg['val_interval'] = 1.5": ('train_cfg.val_interval=1.5 must be',),
+    "train_cfg['max_iters'] = -3": ('train_cfg.max_iters=-3 must be a whole number from 1 on',),
+    "train_cfg['max_iters'] = 2.5": ('train_cfg.max_iters=2.5 must be a whole number',),
+    "train_dataloader['num_workers'] = 'two'": ("train_dataloader.num_workers='two' must be a whole number from 0 on",),
+    "val_dataloader['batch_size'] = True": ('val_dataloader.batch_size=True must be a whole number from 1 on',),
+    "param_scheduler = [dict(type='LinearLR', end='abc')]": ("param_scheduler[0].end='abc' must be a whole number",),
+    "log_level = 'INF'": ("log_level='INF' must be one of CRITICAL, ERROR, WARNING, INFO, DEBUG, NOTSET",),
+    "randomness = dict(seed='abc')": ("randomness.seed='abc' must be a whole number from 0 on",),
+    'randomness = dict(sead=1)': ("randomness: set_randomness has no argument 'sead'; did you mean seed?",),
+    "optim_wrapper = dict(optimizer=dict(lr='fast'))": (
+        "optim_wrapper.optimizer.lr='fast' must be a number from 0 on",
+    ),
+    'optim_wrapper = dict(optimizer=dict(weight_decay=-1))': ('optim_wrapper.optimizer.weight_decay=-1 must be',),
+    'optim_wrapper = dict(optimizer=dict(lr=float("nan")))': ('optim_wrapper.optimizer.lr=nan must be',),
+    'optim_wrapper = dict(clip_grad=dict(max_norms=0.1))': (
+        "optim_wrapper.clip_grad: clip_grad_norm_ has no argument 'max_norms'; did you mean max_norm",
+    ),
+    'train_dataloder = dict(batch_size=2)': ('nothing reads train_dataloder; did you mean train_dataloader?',),
     # --- names and arguments
     "model['neck']['type'] = 'HybridEncodr'": (
         "building the run fails at model.neck: no type 'HybridEncodr' is registered (mmdet::model)",
@@ -93,10 +113,8 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "train_cfg['type'] = 'IterBasedTrainLop'": ('train_cfg', 'did you mean IterBasedTrainLoop'),
     "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop')": ('train_cfg: TypeError', "'max_epochs'"),
     "optim_wrapper = dict(optimizer=dict(type='AdamWW'))": ('optim_wrapper.optimizer', 'did you mean AdamW'),
-    "optim_wrapper = dict(optimizer=dict(lr='fast'))": ('building the optimizer fails at optim_wrapper: TypeError',),
     "optim_wrapper = dict(type='OptimWraper')": ('at optim_wrapper', 'did you mean OptimWrapper'),
     "optim_wrapper = dict(constructor='Nobody')": ('at optim_wrapper', "no type 'Nobody' is registered"),
-    'optim_wrapper = dict(clip_grad=dict(max_norms=0.1))': ('a training step fails at optim_wrapper', 'max_norms'),
     "param_scheduler = [dict(type='LinearLRR')]": ('param_scheduler[0]', 'did you mean LinearLR'),
     "param_scheduler = [dict(type='LinearLR', start_factor=0.1, unit='step')]": ('param_scheduler[0]', "'unit'"),
     # --- data
@@ -129,7 +147,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         'building the training fails at train_dataloader: ValueError',
         'persistent_workers',
     ),
-    "train_dataloader['batch_size'] = 0": ('at train_dataloader', 'batch_size=0'),
+    "train_dataloader['batch_size'] = 0": ('train_dataloader.batch_size=0 must be a whole number from 1 on',),
     "train_dataloader.update(batch_size=64, drop_last=True, sampler=dict(type='DefaultSampler', shuffle=True))\n"
     "train_dataloader['batch_sampler'] = None\n"
     "train_cfg = dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=1)": (
@@ -294,6 +312,7 @@ def test_an_interrupt_is_none_of_the_configs_mistakes(
     [
         (['model.bbox_head.num_classes'], "'model.bbox_head.num_classes' is no KEY=VALUE"),
         (['val_evaluator.ann_file=x'], 'such as val_evaluator.0.ann_file'),
+        (['train_dataloder.batch_size=2'], 'nothing reads train_dataloder; did you mean train_dataloader?'),
     ],
 )
 @pytest.mark.parametrize('tool', [launch.train, analyze, calibrate], ids=['train', 'analyze', 'calibrate'])
@@ -310,6 +329,24 @@ def test_overrides_that_fit_nothing(
     except SystemExit as stop:  # argparse's
         status = stop.code
     assert status == 2 and said in capsys.readouterr().err
+
+
+def test_overrides_that_come_too_late_are_noted(text: str, capsys: pytest.CaptureFixture) -> None:
+    cfg = Config.fromstring(text, '.py')
+    merge_options(cfg, {'max_iters': 9, 'device': 'cuda', 'train_cfg.max_iters': 7, 'model.bbox_head.num_classes': 3})
+    notes = capsys.readouterr().out.splitlines()
+    assert cfg.train_cfg.max_iters == 7
+    assert len(notes) == 2
+    assert 'max_iters=9 may change nothing: the file has used its value already' in notes[0]
+    assert 'device=cuda may change nothing: mmengine reads no such name' in notes[1]
+
+
+def test_no_name_in_mmdets_configs_is_taken_for_a_misspelt_one() -> None:
+    """The counter-example to a refusal: what others call their own variables."""
+    files = [*Path(mmdet.__file__).parent.glob('.mim/configs/**/*.py')]
+    names = {name for path in files for name in re.findall(r'^(\w+) *=', path.read_text(encoding='utf-8'), re.M)}
+    assert len(names) > 100
+    assert not [name for name in names if likely_misspelt(name)]
 
 
 def test_texts_are_one_short_line() -> None:

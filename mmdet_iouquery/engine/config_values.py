@@ -1,0 +1,159 @@
+"""Entries of a config that mmengine and torch look at late, or in words that do not name them: checked at the start."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator, Mapping
+from numbers import Real
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
+from mmengine.runner import Runner
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from ..config_options import likely_misspelt
+from ..datasets.checks import type_name
+from ..errors import InputError
+from .config_mistakes import SECTIONS, alike, entries
+
+_LISTS = ('val_evaluator', 'test_evaluator', 'param_scheduler', 'custom_hooks')
+_DICTS = (*(name for name in SECTIONS if name not in _LISTS), 'env_cfg', 'randomness')
+
+_LOG_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET')
+
+
+def check_sections(cfg: Mapping[str, Any], part: str) -> None:
+    """The entries that a training or a test cannot do without, and those that go together.
+
+    Args:
+        part: 'train' or 'test'.
+
+    Raises:
+        InputError: one is missing, is something else than a dict (a list) of settings, or has a name that is all but
+            one of mmengine's.
+    """
+    for name in cfg:
+        meant = likely_misspelt(name)
+        if meant is not None:
+            raise InputError(f'{_file(cfg)}: nothing reads {name}; did you mean {meant}?')
+    for name in _DICTS:
+        if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
+            raise InputError(f"{_file(cfg)}: {name} must be a dict, such as dict(type='...'), got {cfg[name]!r}")
+    for name in _LISTS:
+        if not all(isinstance(entry, Mapping) for entry in _listed(cfg.get(name))):
+            raise InputError(f"{_file(cfg)}: {name} must be dicts, such as [dict(type='...')], got {cfg[name]!r}")
+    needed = ['model', 'env_cfg', *(['train_dataloader', 'train_cfg', 'optim_wrapper'] if part == 'train' else [])]
+    evaluations = [[f'{which}_{name}' for name in ('dataloader', 'evaluator', 'cfg')] for which in ('val', 'test')]
+    missing = [name for name in [*needed, *(evaluations[1] if part == 'test' else [])] if cfg.get(name) is None]
+    if missing:
+        what = 'training' if part == 'train' else 'a test'
+        raise InputError(
+            f'{_file(cfg)} lacks {", ".join(missing)}, which {what} needs; add it, or name a config of _base_ that '
+            'has it'
+        )
+    for names in evaluations:
+        absent = [name for name in names if cfg.get(name) is None]
+        if 0 < len(absent) < len(names):
+            there = [name for name in names if name not in absent]
+            raise InputError(
+                f'{_file(cfg)} has {" and ".join(there)} without {" and ".join(absent)}, and an evaluation needs all '
+                f'three; add what is missing, or set {" = ".join(there)} = None to do without'
+            )
+
+
+def check_values(cfg: Mapping[str, Any]) -> None:
+    """Numbers and words of the training's schedule, data loaders, optimizer, checkpoints, log and seed.
+
+    Raises:
+        InputError: one is out of its range, or of a name that nothing takes.
+    """
+    for section, name, value, fits, wanted in _ranges(cfg):
+        if value is not None and not fits(value):
+            raise InputError(f'{".".join(filter(None, [section, name]))}={value!r} must be {wanted}')
+    for section, settings, takers in _arguments(cfg):
+        known = sorted({name for taker in takers for name in inspect.signature(taker).parameters})
+        for name in sorted({*settings} - {*known, 'type', 'priority', '_scope_'}):
+            owner = type_name(settings) or takers[0].__name__
+            raise InputError('; '.join([f'{section}: {owner} has no argument {name!r}', *alike(name, known)]))
+
+
+_Range = tuple[str, str, Any, Callable[[Any], bool], str]
+
+
+def _ranges(cfg: Mapping[str, Any]) -> Iterator[_Range]:
+    """Section, name, value, whether a value fits, and what it must be, of each entry that is there."""
+
+    def whole(section: str, settings: Any, *names: str, least: int = 1, or_never: bool = False) -> Iterator[_Range]:
+        wanted = f'a whole number from {least} on' + (', or -1 for none' if or_never else '')
+        for name in names:
+            yield section, name, settings.get(name), lambda x: _is_whole(x, least) or (or_never and x == -1), wanted
+
+    def number(section: str, settings: Any, *names: str) -> Iterator[_Range]:
+        for name in names:
+            yield section, name, settings.get(name), _is_number, 'a number from 0 on'
+
+    loop = cfg.get('train_cfg') or {}
+    for name in ('max_epochs', 'max_iters'):  # mmengine takes 12.0 too
+        value = loop.get(name)
+        yield 'train_cfg', name, value, lambda x: _is_number(x) and x == x // 1 >= 1, 'a whole number from 1 on'
+    yield from whole('train_cfg', loop, 'val_interval')
+    yield from whole('train_cfg', loop, 'val_begin', least=0)
+    for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        loader = cfg.get(section) or {}
+        yield from whole(section, loader, 'batch_size')
+        yield from whole(section, loader, 'num_workers', least=0)
+    wrapper = cfg.get('optim_wrapper') or {}
+    yield from whole('optim_wrapper', wrapper, 'accumulative_counts')
+    optimizer = wrapper.get('optimizer')
+    if isinstance(optimizer, Mapping):
+        yield from number('optim_wrapper.optimizer', optimizer, 'lr', 'weight_decay', 'momentum', 'eps')
+    if isinstance(wrapper.get('clip_grad'), Mapping):
+        yield from number('optim_wrapper.clip_grad', wrapper['clip_grad'], 'max_norm', 'clip_value')
+    for index, schedule in enumerate(_listed(cfg.get('param_scheduler'))):
+        yield from whole(f'param_scheduler[{index}]', schedule, 'begin', least=0)
+        yield from whole(f'param_scheduler[{index}]', schedule, 'end', 'T_max')
+    for section, hook in _checkpoint_hooks(cfg):
+        yield from whole(section, hook, 'interval', 'max_keep_ckpts', or_never=True)
+    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
+    yield from whole('default_hooks.logger', logger, 'interval')
+    yield from whole('randomness', cfg.get('randomness') or {}, 'seed', least=0)
+    yield (
+        '',
+        'log_level',
+        cfg.get('log_level'),
+        lambda x: x in _LOG_LEVELS or type(x) is int,
+        f'one of {", ".join(_LOG_LEVELS)}',
+    )
+
+
+def _arguments(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], list[Callable]]]:
+    """Section, settings and who takes them, where a wrong name surfaces late or not at all."""
+    for section, hook in _checkpoint_hooks(cfg):
+        yield section, hook, [CheckpointHook, Runner.save_checkpoint]
+    yield 'randomness', cfg.get('randomness') or {}, [Runner.set_randomness]
+    clip = (cfg.get('optim_wrapper') or {}).get('clip_grad')
+    if isinstance(clip, Mapping):
+        yield 'optim_wrapper.clip_grad', clip, [clip_grad_value_ if clip.get('type') == 'value' else clip_grad_norm_]
+
+
+def _checkpoint_hooks(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    hooks = entries(cfg.get('default_hooks') or {}, 'default_hooks')
+    return ((section, entry) for section, entry in hooks if type_name(entry) == 'CheckpointHook')
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return type(value) is int and value >= least
+
+
+def _listed(entry: Any) -> list | tuple:
+    return entry if isinstance(entry, (list, tuple)) else [] if entry is None else [entry]
+
+
+def _file(cfg: Mapping[str, Any]) -> str:
+    return str(cfg.filename) if isinstance(cfg, Config) and cfg.filename else 'the config'
