@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from helpers import random_batch, shipped_config
@@ -175,7 +176,15 @@ def test_mmdets_tools_find_what_loads_images_and_annotations(name: str) -> None:
 
 @pytest.mark.parametrize('name', config_names())
 def test_mmdets_tools_may_replace_the_loader_of_test_pipelines(name: str) -> None:
-    """``DetInferencer`` looks for it by name, ``inference_detector`` takes it to be the first step."""
-    test = shipped_config(name).test_dataloader.dataset.pipeline
-    assert test[0].type == 'LoadImageFromFile' and type(TRANSFORMS.build(test[0])) is LoadImageFromFile
-    assert name not in CONFIGS or test[1].type == 'CheckImage'
+    """``DetInferencer`` looks for it by name, ``inference_detector`` takes it to be the first step.
+
+    What they put there keeps the scope, and so reads files by this package's loader where the config names that.
+    """
+    load = shipped_config(name).test_dataloader.dataset.pipeline[0]
+    kind = LoadCheckedImage if load.get('_scope_') else LoadImageFromFile
+    assert load.type == 'LoadImageFromFile' and type(TRANSFORMS.build(load)) is kind
+    assert kind is LoadCheckedImage or name not in CONFIGS
+    replaced = TRANSFORMS.build({**load, 'type': 'mmdet.InferencerLoader'})
+    assert type(replaced.from_file) is kind
+    image = np.zeros((4, 6, 3), dtype=np.uint8)
+    assert replaced(image)['img'] is image

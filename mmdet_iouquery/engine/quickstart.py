@@ -272,8 +272,7 @@ val_dataloader = dict(
         ann_file={str(coco.val_ann)!r},
         data_prefix=dict(img={str(coco.val_images)!r}),
         pipeline=[
-            dict(type='LoadImageFromFile'),
-            dict(type='CheckImage'),
+            dict(type='LoadImageFromFile', _scope_='mmdet_iouquery'),
             resize,
             annotations,
             dict(type='PackDetInputs', meta_keys=meta_keys),

@@ -10,7 +10,7 @@ resize = dict(type='Resize', scale=image_scale, keep_ratio=False, interpolation=
 drop_small_boxes = dict(type='FilterAnnotations', min_gt_bbox_wh=(1, 1), keep_empty=False)
 
 train_pipeline = [
-    # the scope makes it this package's loader, which leaves out images that cannot be used
+    # the scope makes it this package's loader, which does not use damaged images; training leaves them out
     dict(type='LoadImageFromFile', _scope_='mmdet_iouquery', on_error='skip', backend_args=backend_args),
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='CleanBoxes'),
@@ -24,8 +24,7 @@ train_pipeline = [
     dict(type='PackDetInputs'),
 ]
 test_pipeline = [
-    dict(type='LoadImageFromFile', backend_args=backend_args),
-    dict(type='CheckImage', backend_args=backend_args),
+    dict(type='LoadImageFromFile', _scope_='mmdet_iouquery', backend_args=backend_args),
     resize,
     dict(type='LoadAnnotations', with_bbox=True),
     dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
