@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import importlib
 import json
 import os
@@ -346,7 +347,7 @@ def _slow(facts: Facts) -> list[str]:
     lines = []
     if facts.torch is not None and not facts.torch.cuda_available:
         why = 'the driver offers no device to it' if facts.torch.cuda_build else 'this torch is a CPU build'
-        lines.append(f'no CUDA ({why}): training runs on {facts.torch.threads} CPU threads')
+        lines.append(f'no CUDA ({why}): training runs on {_count(facts.torch.threads, "CPU thread")}')
     if facts.ops in ('stand-in', 'missing'):
         family = compat.family_of(facts.installed) or 'onedl'
         lines.append(
@@ -356,8 +357,14 @@ def _slow(facts: Facts) -> list[str]:
     if facts.attention is not None and facts.attention.chosen == 'grid_sample':
         lines.append('deformable attention is plain PyTorch (grid_sample): python -m pip install triton')
     if facts.cores <= FEW_CORES:
-        lines.append(f'{facts.cores} CPU cores for loading and augmenting images: num_workers above that does not help')
+        lines.append(
+            f'{_count(facts.cores, "CPU core")} for loading and augmenting images: num_workers above that does not help'
+        )
     return lines
+
+
+def _count(number: int, what: str) -> str:
+    return f'{number} {what}' if number == 1 else f'{number} {what}s'
 
 
 # --- say --------------------------------------------------------------------------------------------------------------
@@ -401,6 +408,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         '`doctor checkpoint FILE`, what a checkpoint holds.',
     )
     parser.add_argument('--json', action='store_true', help='print the report as JSON')
+    if given and not given[0].startswith('-'):
+        close = difflib.get_close_matches(given[0], ('data', 'checkpoint'), n=1)
+        hint = f'did you mean `doctor {close[0]}`?' if close else 'it takes `data CONFIG`, `checkpoint FILE` or nothing'
+        parser.error(f'there is no doctor of {given[0]!r}; {hint}')
     as_json = parser.parse_args(given).json
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what imported packages print does not belong into the report

@@ -35,3 +35,8 @@ def checksum(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()[:32]
+
+
+def identity(path: Path) -> str:
+    """A file by its name and the beginning of its checksum: what a message about another file can show."""
+    return f'{path.name}, SHA-256 {checksum(path)[:16]}'

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
@@ -64,9 +64,19 @@ def find_tool(name: str, tools: dict[str, Path]) -> Path:
     if not known:
         raise InputError(f'there is no file {name}, and the mmdet installed here came without tools; give a path')
     by_file = {tool.rsplit('/', 1)[-1]: tool for tool in known}
-    close = [by_file[match] for match in difflib.get_close_matches(wanted.rsplit('/', 1)[-1], by_file, n=5)]
+    close = [by_file[match] for match in _alike(wanted.rsplit('/', 1)[-1], by_file)]
     hint = f'close to it: {", ".join(close)}' if close else f'`python -m {NAME}` lists them'
     raise InputError(f'there is no file {name}, and no tool of that name came with mmdet; {hint}')
+
+
+def _alike(name: str, known: Iterable[str]) -> list[str]:
+    """Names close to a misspelt one; a word of theirs, as ``browse`` of ``browse_dataset``, counts as well."""
+    words: dict[str, list[str]] = {}
+    for tool in known:
+        for word in {tool, *tool.split('_')}:
+            words.setdefault(word, []).append(tool)
+    close = difflib.get_close_matches(name, words, n=5)
+    return [*dict.fromkeys(tool for word in close for tool in words[word])][:5]
 
 
 def run_file(path: Path, arguments: Sequence[str]) -> None:

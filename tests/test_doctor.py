@@ -278,3 +278,12 @@ def test_the_back_end_of_deformable_attention_is_named_and_why_no_other() -> Non
     ]
     here = row_of(doctor.gather(), 'deformable attention')
     assert here.value in ('embedding_bag', 'triton', 'mmcv', 'grid_sample') and f'not {here.value}' not in here.note
+
+
+@pytest.mark.parametrize(
+    ('word', 'said'), [('dta', 'did you mean `doctor data`?'), ('fish', 'it takes `data CONFIG`, `checkpoint FILE`')]
+)
+def test_a_doctor_that_there_is_not(word: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        doctor.main([word, 'config.py'])
+    assert f'there is no doctor of {word!r}; {said}' in capsys.readouterr().err

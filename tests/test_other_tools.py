@@ -279,6 +279,8 @@ def test_an_unknown_tool_is_refused_with_the_nearest_names(tmp_path: Path, capsy
     tools = tools_in(tmp_path, 'analysis_tools/get_flops.py', 'train.py')
     with pytest.raises(InputError, match=r'no file get_flop, .*; close to it: analysis_tools/get_flops$'):
         run.find_tool('get_flop', tools)
+    with pytest.raises(InputError, match=r'no file borwse, .*; close to it: analysis_tools/browse_dataset$'):
+        run.find_tool('borwse', tools_in(tmp_path, 'analysis_tools/browse_dataset.py', 'train.py'))
     with pytest.raises(InputError, match='came without tools; give a path'):
         run.find_tool('train', {})
     assert run.main(['nothing like it']) == 2

@@ -98,7 +98,7 @@ def build_digits(
     max_overlap: float = 0.05,
     progress: bool = True,
 ) -> Path:
-    """Write the digits set, or leave an equal one that is already there.
+    """Write the digits set, or leave an equal one that is already there; one that has lost files gets them back.
 
     It is built in a hidden folder beside ``root`` and renamed at the end, so ``root`` is never half a set.
 
@@ -128,9 +128,10 @@ def build_digits(
     partial = Path(tempfile.mkdtemp(prefix=f'{prefix}{os.getpid()}-', dir=target.parent))
     try:
         _write_set(partial, recipe, source, progress)
-        if target.exists():
-            target.rmdir()  # _is_built saw that it is empty
-        partial.rename(target)
+        if target.exists():  # _is_built saw that it is empty, or a set of this recipe that has lost files
+            _restore(target, partial)
+        else:
+            partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
@@ -138,6 +139,16 @@ def build_digits(
         print(f'{target}: {num_train} training and {num_val} validation pictures of {image_size} px')
         _say_checksums(target)
     return target
+
+
+def _restore(target: Path, whole: Path) -> None:
+    """Put the files of a whole set that ``target`` lacks there; what it has stays."""
+    for path in sorted(whole.rglob('*')):
+        place = target / path.relative_to(whole)
+        if path.is_file() and not place.exists():
+            place.parent.mkdir(exist_ok=True)
+            path.rename(place)
+    shutil.rmtree(whole)
 
 
 def _remove_leftovers(folder: Path, prefix: str) -> None:
@@ -214,15 +225,10 @@ def _is_built(target: Path, recipe: DigitsRecipe) -> bool:
         keys = [key for key in asked if found.get(key) != asked[key]]
         differing = [f'{key}: {found.get(key)!r} there, {asked[key]!r} asked for now' for key in keys]
         raise InputError(f'{target} holds a digits set of other parameters ({"; ".join(differing)}); {remedy}')
-    _require_complete(target, recipe, remedy)
-    return True
-
-
-def _require_complete(target: Path, recipe: DigitsRecipe, remedy: str) -> None:
-    for split, expected in zip(SPLITS, (recipe.num_train, recipe.num_val)):
-        pictures = len(list((target / split).glob('*.jpg')))
-        if pictures != expected or not (target / 'annotations' / f'{split}.json').is_file():
-            raise InputError(f'{target} has lost files ({pictures} of {expected} pictures in {split}/); {remedy}')
+    return all(
+        len(list((target / split).glob('*.jpg'))) == expected and (target / 'annotations' / f'{split}.json').is_file()
+        for split, expected in zip(SPLITS, (recipe.num_train, recipe.num_val))
+    )
 
 
 def _recipe_json(recipe: DigitsRecipe) -> dict[str, Any]:

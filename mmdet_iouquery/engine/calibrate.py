@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from ..datasets.coco_json import read_json
 from ..errors import InputError
 from ..evaluation.calibration import Calibration, Cut, Judged, best_cut, fit_calibration, held_out, joined, judge
 from ..evaluation.selection_quality import Objects, calibration_error
-from ..file_io import checksum, write_json, write_text
+from ..file_io import identity, write_json, write_text
 from ..models.dense_heads import RTDETRHead
 from .detector import load_detector, read_config
 from .launch import report_dataset, report_preprocessing
@@ -58,7 +59,7 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
     """
     args = _parser().parse_args(arguments)
     cfg = _without_thresholds(read_config(args.config, args.cfg_options))
-    out = Path(args.out)
+    out = Path(re.sub(r'\.(py|json)$', '', args.out))
     check_writable(out.parent, option='--out')
     settings = _settings(args, cfg)
     if _is_finished(out, settings, args.restart):
@@ -114,7 +115,7 @@ def _iou(text: str) -> float:
 
 def _settings(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
     """All that the outcome depends on, but for the pictures and annotations themselves."""
-    return {'iou': args.iou, 'checkpoint': checksum(checkpoint_file(args.checkpoint)), **settings_of(cfg)}
+    return {'iou': args.iou, 'checkpoint': identity(checkpoint_file(args.checkpoint)), **settings_of(cfg)}
 
 
 def _is_finished(out: Path, settings: dict[str, Any], restart: bool) -> bool:

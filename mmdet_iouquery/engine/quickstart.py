@@ -18,6 +18,7 @@ from ..datasets.coco_json import read_json
 from ..errors import InputError
 from ..file_io import checksum, write_json, write_text
 from .child import run_child
+from .config_mistakes import text_of
 from .run_settings import differences, flattened
 from .work_dir import check_writable, claimed, set_aside
 
@@ -41,6 +42,8 @@ def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
     """
     args = _parser().parse_args(arguments)
     work_dir = Path(args.work_dir or _default_work_dir(args.data)).resolve()
+    if args.data is not None and not Path(args.data).expanduser().exists():  # before a folder is made for it
+        raise InputError(f'no folder or file {Path(args.data).absolute()}; name a COCO-style set with --data')
     check_writable(work_dir)
     with claimed(work_dir, '.quickstart.lock'):
         if args.restart:
@@ -114,8 +117,8 @@ class Progress:
         there = path.read_text(encoding='utf-8') if path.is_file() else text
         if there not in (text, *self.texts):
             raise InputError(
-                f'{path} was edited; train it with tools/train.py {path} --work-dir OTHER_FOLDER, or move it away to '
-                'have it written anew'
+                f'{path} was edited ({_changed(self.texts[0] if self.texts else text, there)}); train it with '
+                f'tools/train.py {path} --work-dir OTHER_FOLDER, or move it away to have it written anew'
             )
         self.texts = [text, *self.texts[:1]]
         self.write()  # first: a stop before the config is there leaves settings that are known
@@ -143,6 +146,15 @@ class Progress:
             self.done = [stage.name for stage in done]
         note = {'settings': self.settings, 'done': self.done, 'texts': self.texts}
         write_json(self.work_dir / NOTE_NAME, note)
+
+
+def _changed(written: str, there: str) -> str:
+    """The settings in which an edited config differs from what was written, or why it cannot be told."""
+    try:
+        before, now = (flattened(Config.fromstring(text, '.py').to_dict()) for text in (written, there))
+    except Exception as error:
+        return f'it cannot be read any more: {text_of(error)}'
+    return differences(before, now, ('as written', 'now')) or 'its text, but no setting'
 
 
 def _stages(tools: Path, work_dir: Path, config: Path, coco: CocoSet, iters: int) -> list[Stage]:

@@ -215,12 +215,18 @@ def test_other_content_is_never_overwritten(root: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
 
 
-def test_a_set_that_lost_files_is_told(tmp_path: Path) -> None:
+def test_a_set_that_lost_files_gets_them_back(tmp_path: Path) -> None:
     few = dict(SMALL, num_train=2, num_val=1)
     made = build_digits(tmp_path / 'set', **few)
+    before = digits_checksums(made)
     (made / 'train' / '000002.jpg').unlink()
-    with pytest.raises(InputError, match=r'lost files \(1 of 2 pictures in train/\)'):
-        build_digits(made, **few)
+    (made / 'annotations' / 'val.json').unlink()
+    (made / 'notes.txt').write_text('mine')
+    kept = (made / 'train' / '000001.jpg').stat().st_mtime_ns
+    build_digits(made, **few)
+    assert digits_checksums(made) == before
+    assert (made / 'train' / '000001.jpg').stat().st_mtime_ns == kept and (made / 'notes.txt').read_text() == 'mine'
+    assert [path.name for path in tmp_path.iterdir()] == ['set']
 
 
 def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

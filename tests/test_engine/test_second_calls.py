@@ -166,9 +166,15 @@ def test_changed_annotations_and_an_edited_config_are_refused(
     stopped_everywhere: Path, data: Path, tmp_path: Path
 ) -> None:
     annotations, config = data / 'annotations' / 'val.json', stopped_everywhere / 'config.py'
-    for path, named in ((annotations, 'other annotations'), (config, 'was edited')):
+    seed = 'randomness.seed: 0 as written, 7 now'
+    for path, edit, named in (
+        (annotations, ('1', '1 '), 'other annotations'),
+        (config, ('R18', 'R-18'), 'was edited (its text, but no setting)'),
+        (config, ('seed=0', 'seed=7'), f'was edited ({seed})'),
+    ):
         before = path.read_text(encoding='utf-8')
-        path.write_text(before.replace('1', '1 ', 1), encoding='utf-8')
+        assert edit[0] in before
+        path.write_text(before.replace(*edit, 1), encoding='utf-8')
         try:
             status, said = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data))
         finally:

@@ -14,7 +14,7 @@ from ...analysis.page import Note, page
 from ...analysis.run_logs import RunLog, read_run
 from ...config_options import KeyValue
 from ...errors import InputError
-from ...file_io import checksum, write_json, write_text
+from ...file_io import identity, write_json, write_text
 from ..detector import read_config
 from ..run_settings import finished_before, flattened, settings_of
 from ..work_dir import check_writable
@@ -106,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
 def _settings(args: argparse.Namespace, runs: Sequence[ModelRun]) -> dict[str, Any]:
     """All that the outcome depends on, but for the pictures themselves."""
     settings = {key: getattr(args, key) for key in ('split', 'images', 'pictures', 'temperatures', 'seed')}
-    models = [dict(name=run.name, checkpoint=checksum(run.checkpoint), config=settings_of(run.cfg)) for run in runs]
+    models = [dict(name=run.name, checkpoint=identity(run.checkpoint), config=settings_of(run.cfg)) for run in runs]
     return flattened({**settings, 'models': models})
 
 
