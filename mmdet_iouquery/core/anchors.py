@@ -41,6 +41,7 @@ def grid_anchors(
         levels.append(torch.stack([grid_x, grid_y, side, side], dim=-1).flatten(0, 1))
     anchors = torch.cat(levels).unsqueeze(0)
     if extent is not None:
-        anchors = torch.cat([anchors[..., :2] / extent.unsqueeze(1), anchors[..., 2:].expand(len(extent), -1, -1)], -1)
+        centres = anchors[..., :2] / extent.unsqueeze(1)
+        anchors = torch.cat([centres, anchors[..., 2:].expand(extent.shape[0], -1, -1)], dim=-1)
     valid = ((anchors > eps) & (anchors < 1 - eps)).all(-1, keepdim=True)
     return torch.where(valid, torch.log(anchors / (1 - anchors)), INVALID_ANCHOR_UNACT), valid

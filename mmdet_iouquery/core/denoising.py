@@ -69,8 +69,8 @@ def _slots(counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:
     start = 0
     for image, count in enumerate(counts):
         chosen = torch.arange(count) if count <= limit else torch.randperm(count)[:limit].sort().values
-        truth[image, : len(chosen)] = start + chosen
-        padded[image, : len(chosen)] = False
+        truth[image, : chosen.shape[0]] = start + chosen
+        padded[image, : chosen.shape[0]] = False
         start += count
     return truth, padded
 
@@ -137,7 +137,7 @@ def noisy_truth(
     Returns:
         labels (B, P), ``num_classes`` where padded; boxes_unact (B, P, 4), logits of cx, cy, w, h.
     """
-    if len(labels) == 0:
+    if labels.shape[0] == 0:
         labels, boxes = labels.new_zeros(1), boxes.new_zeros(1, 4)
     noisy_labels, noisy_boxes = labels[layout.truth], boxes[layout.truth]
     if label_noise_ratio > 0:

@@ -49,8 +49,8 @@ def without_overlaps(boxes_xyxy: Tensor, threshold: float) -> Tensor:
     """
     boxes = boxes_xyxy.detach().cpu()
     overlapping = box_iou_elementwise(boxes[:, None], boxes[None]) > threshold
-    kept = torch.ones(len(boxes), dtype=torch.bool)
-    for row in range(len(boxes)):
+    kept = torch.ones(boxes.shape[0], dtype=torch.bool)
+    for row in range(boxes.shape[0]):
         if kept[row]:
             kept[row + 1 :] &= ~overlapping[row, row + 1 :]
     return kept.to(boxes_xyxy.device)

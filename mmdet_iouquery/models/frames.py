@@ -35,11 +35,11 @@ def targets_of(samples: SampleList, num_classes: int, *, by_image: bool = False)
         boxes_px = get_box_tensor(instances.bboxes).float()
         boxes.append(box_xyxy_to_cxcywh(boxes_px / boxes_px.new_tensor([width, height, width, height])))
         labels.append(instances.labels)
-    return Targets(torch.cat(labels), torch.cat(boxes), tuple(len(part) for part in labels))
+    return Targets(torch.cat(labels), torch.cat(boxes), tuple(part.shape[0] for part in labels))
 
 
 def _check_labels(labels: Tensor, num_classes: int, sample: object) -> None:
-    if labels.device.type != 'cpu' or not len(labels):
+    if labels.device.type != 'cpu' or labels.shape[0] == 0:
         return
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:

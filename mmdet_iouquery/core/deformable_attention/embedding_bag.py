@@ -30,7 +30,7 @@ def attend(
     """
     tokens, heads = value.shape[1:3]
     grid = _Grid.of(spatial_shapes, num_points, heads, locations)
-    image, head = (torch.arange(count, dtype=torch.int32, device=value.device) for count in (len(value), heads))
+    image, head = (torch.arange(count, dtype=torch.int32, device=value.device) for count in (value.shape[0], heads))
     first_row = image.view(-1, 1, 1, 1) * (tokens * heads) + head.view(-1, 1) + grid.start
     if sampling == 'bilinear':
         index, shares = _Corners.apply(locations, weights, grid, first_row)
@@ -133,7 +133,7 @@ class _WeightedRows(torch.autograd.Function):
         bag = torch.div(order, index.shape[1], rounding_mode='floor').int()
         grad_rows = grad_shares = None
         if ctx.needs_input_grad[0]:
-            uses = torch.bincount(row, minlength=len(rows))
+            uses = torch.bincount(row, minlength=rows.shape[0])
             starts, sorted_shares = (uses.cumsum(0) - uses).int(), shares.flatten().index_select(0, order)
             grad_rows = F.embedding_bag(bag, grad, offsets=starts, mode='sum', per_sample_weights=sorted_shares)
         if ctx.needs_input_grad[2]:

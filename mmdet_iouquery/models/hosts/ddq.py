@@ -133,7 +133,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         boxes_xyxy = box_cxcywh_to_xyxy(selection.encoder.boxes[0].detach())
         kept = []
         for image_score, image_boxes in zip(score, boxes_xyxy):
-            rank = torch.arange(len(image_score), 0, -1, device=score.device, dtype=score.dtype)
+            rank = torch.arange(image_score.shape[0], 0, -1, device=score.device, dtype=score.dtype)
             _, distinct = batched_nms(image_boxes, rank, torch.ones_like(rank), self.dqs_cfg)
             others = torch.ones_like(image_score, dtype=torch.bool)
             others[distinct] = False
@@ -171,7 +171,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         first, number = self.cache_dict['dis_query_info']
         logits, boxes = (x[:, :, : first + number] for x in decoded.predictions)
         dense = Predictions(*(x[:, :, first + number :] for x in decoded.predictions))
-        aside = self._aside(len(logits), len(batch_data_samples))
+        aside = self._aside(logits.shape[0], len(batch_data_samples))
         self.criterion.assigner.aside = aside
         if aside is not None:  # of no class, for certain: focal losses of such a score are zero
             none = torch.zeros(*aside.shape[:2], first, dtype=torch.bool, device=aside.device)

@@ -113,7 +113,7 @@ class IoUQueryDeformableDETR(DeformableQueryParts, DeformableDETR):
             valid_ratios=inputs['valid_ratios'],
             reg_branches=self.bbox_head.reg_branches if self.with_box_refine else None,
         )
-        return Predictions(*self.bbox_head(hidden, [anchors, *references]))
+        return Predictions(*self.bbox_head(hidden, [anchors, *references.unbind()]))
 
 
 class DINOQueryParts(DeformableQueryParts):
@@ -181,7 +181,7 @@ def parents_denoising(queries: Queries, mask: Tensor, meta: dict[str, int], samp
     per_group = meta['num_denoising_queries'] // num_groups
     images, slots, truths, start = [], [], [], 0
     for i, sample in enumerate(samples):
-        count = len(sample.gt_instances.labels)
+        count = sample.gt_instances.labels.shape[0]
         images.append(torch.full((count * num_groups,), i))
         slots.append((torch.arange(num_groups)[:, None] * per_group + torch.arange(count)).flatten())
         truths.append((start + torch.arange(count)).repeat(num_groups))

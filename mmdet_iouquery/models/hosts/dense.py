@@ -77,7 +77,7 @@ class EmbeddedQueryParts(DenseQueryParts):
     def _parents_queries(
         self, encoded: dict[str, Any], samples: OptSampleList
     ) -> tuple[Selection, DenoisingQueries | None]:
-        position = self.query_embedding.weight.expand(len(encoded['memory']), -1, -1)
+        position = self.query_embedding.weight.expand(encoded['memory'].shape[0], -1, -1)
         return Selection(
             Queries(torch.zeros_like(position), position.new_zeros(*position.shape[:2], 4), position)
         ), None

@@ -107,10 +107,10 @@ class SetCriterion(nn.Module):
             selection: the selector's answer; its encoder predictions (1, B, Q, ...), where it has some, are supervised.
         """
         decoder = _float(decoder)
-        num_layers, num_denoising = len(decoder.logits), 0
+        num_layers, num_denoising = decoder.logits.shape[0], 0
         if denoising is not None:
             num_denoising = denoising.queries.content.shape[1]
-        average = reduce_mean(decoder.logits.new_tensor(float(len(targets.labels)))).clamp(min=1.0)
+        average = reduce_mean(decoder.logits.new_tensor(float(targets.labels.shape[0]))).clamp(min=1.0)
         matching = Predictions(*(x[:, :, num_denoising:].detach() for x in decoder))
         encoder_losses: dict[str, Tensor] = {}
         if selection is None or selection.encoder is None:
@@ -135,10 +135,10 @@ class SetCriterion(nn.Module):
             objects = targets._replace(labels=torch.zeros_like(targets.labels)) if selection.class_agnostic else targets
             pairs, encoder_pairs = self.assigner(matching, targets), self.assigner(encoder, objects)
         else:
-            objects, last = targets, len(matching.logits)
+            objects, last = targets, matching.logits.shape[0]
             both = self.assigner(Predictions(*(torch.cat(pair) for pair in zip(matching, encoder))), targets)
             # a mask would make the host wait for the device, to learn how many there are
-            share = len(both.layer) // (last + 1)
+            share = both.layer.shape[0] // (last + 1)
             even = getattr(self.assigner, 'same_number_each_layer', False)
             of_decoder = slice(share * last) if even else both.layer < last
             of_encoder = slice(share * last, None) if even else both.layer == last
@@ -172,7 +172,7 @@ class SetCriterion(nn.Module):
         """The three losses of each of the groups' layers; ``soft``: class scores learn the quality, else 1."""
         logits, boxes = predictions
         loss_cls = loss_cls or self.loss_cls
-        num_layers, num_classes = len(logits), logits.shape[-1]
+        num_layers, num_classes = logits.shape[0], logits.shape[-1]
         names = [name for group in groups for name in group.names]
         average = torch.stack([group.average for group in groups]).repeat_interleave(num_layers)
         pairs, place = _joined(groups)
@@ -188,9 +188,9 @@ class SetCriterion(nn.Module):
 
         def per_place(loss: nn.Module, prediction: Tensor, target: Tensor) -> Tensor:
             """The pairs' losses summed by group and layer, (S,), S = number of names."""
-            if not len(place):  # some of mmdet's losses give a scalar then; every layer stays in the graph
+            if place.shape[0] == 0:  # some of mmdet's losses give a scalar then; every layer stays in the graph
                 return prediction.sum() * prediction.new_zeros(len(names))
-            pair_loss = loss(prediction, target, reduction_override='none').reshape(len(place), -1).sum(-1)
+            pair_loss = loss(prediction, target, reduction_override='none').reshape(place.shape[0], -1).sum(-1)
             return pair_loss.new_zeros(len(names)).index_add(0, place, pair_loss)
 
         class_loss = loss_cls(logits.flatten(0, 2), target, reduction_override='none')
@@ -227,5 +227,5 @@ def _float(predictions: Predictions) -> Predictions:
 def _every_layer(pairs: tuple[Tensor, Tensor, Tensor], num_layers: int) -> Pairs:
     """Repeat one layer's pairs for all."""
     image, query, truth = (index.repeat(num_layers) for index in pairs)
-    layer = torch.arange(num_layers, device=image.device).repeat_interleave(len(pairs[0]))
+    layer = torch.arange(num_layers, device=image.device).repeat_interleave(pairs[0].shape[0])
     return Pairs(layer, image, query, truth)

@@ -75,7 +75,7 @@ class EncoderTokenSelector(BaseModule):
             index = self._choose(memory, valid, num_queries)
 
         # all that follows, and so every gradient, is of the chosen tokens alone
-        batch = len(index)
+        batch = index.shape[0]
         valid, anchors_unact = (gather_tokens(x.expand(batch, -1, -1), index) for x in (valid, anchors_unact))
         chosen = self._project(gather_tokens(memory.tokens, index), valid)
         boxes_unact = as_float(self.bbox_head(chosen)) + anchors_unact
@@ -130,7 +130,7 @@ class EncoderTokenSelector(BaseModule):
             raise ValueError(
                 f'{chosen.shape[1]} queries asked for, but there is learned content for {self.content.num_embeddings}'
             )
-        return self.content.weight[: chosen.shape[1]].expand(len(chosen), -1, -1)
+        return self.content.weight[: chosen.shape[1]].expand(chosen.shape[0], -1, -1)
 
     def extra_repr(self) -> str:
         return f'num_classes={self.num_classes}, num_queries={self.num_queries}'

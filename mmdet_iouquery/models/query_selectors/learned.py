@@ -89,7 +89,7 @@ class LearnedAnchors(_LearnedQueries):
         Raises:
             ValueError: more queries than there are.
         """
-        number, batch = self._number(num_queries), len(memory.tokens)
+        number, batch = self._number(num_queries), memory.tokens.shape[0]
         anchors_unact = torch.cat([self.xy_unact, self.wh_unact], dim=-1)
         if self.patterns is not None:
             anchors_unact = anchors_unact.repeat(self.patterns.num_embeddings, 1)
@@ -100,8 +100,8 @@ class LearnedAnchors(_LearnedQueries):
         if self.content is not None:
             return self.content.weight
         if self.patterns is not None:
-            return self.patterns.weight.repeat_interleave(len(self.wh_unact), dim=0)
-        return anchors_unact.new_zeros(len(anchors_unact), self.embed_dims)
+            return self.patterns.weight.repeat_interleave(self.wh_unact.shape[0], dim=0)
+        return anchors_unact.new_zeros(anchors_unact.shape[0], self.embed_dims)
 
 
 @MODELS.register_module()
@@ -142,7 +142,7 @@ class LearnedEmbeddings(_LearnedQueries):
         Raises:
             ValueError: more queries than there are.
         """
-        number, batch = self._number(num_queries), len(memory.tokens)
+        number, batch = self._number(num_queries), memory.tokens.shape[0]
         position = self.position.weight[:number].expand(batch, -1, -1)
         content = position.new_zeros(position.shape)
         if self.content is not None:
