@@ -15,7 +15,7 @@ from typing import Any
 from . import compat
 from .version import __version__
 
-__all__ = ['__version__', 'config_path', 'prepare_for_inference']
+__all__ = ['__version__', 'accelerate_training', 'config_path', 'prepare_for_inference', 'restore']
 
 
 def _is_doctor_run() -> bool:
@@ -43,6 +43,10 @@ def _not_collecting_garbage() -> Iterator[None]:
 
 
 def __getattr__(name: str) -> Any:
+    if name in ('accelerate_training', 'restore'):
+        from . import cpu
+
+        return getattr(cpu, name)
     if name == 'config_path':
         from .config_files import config_path
 

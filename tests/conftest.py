@@ -18,7 +18,7 @@ from mmdet.utils import register_all_modules
 from mmengine.visualization import Visualizer
 
 import mmdet_iouquery  # noqa: F401  before anything of mmdet
-from mmdet_iouquery.models.layers import winograd_conv
+from mmdet_iouquery.cpu import convolution
 
 LONGEST = ('test_journey', 'test_distributed_tools', 'test_cells', 'test_compare', 'test_analyze', 'test_packaging')
 """The files that take longest. They come first, so that none of them is left when the other workers have ended."""
@@ -45,7 +45,7 @@ def _seed() -> None:
 @pytest.fixture
 def filtered_small_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Minimal filtering also in training on maps that are too small for it to pay."""
-    monkeypatch.setattr(winograd_conv, '_FEWEST', 1)
+    monkeypatch.setattr(convolution, '_FEWEST', 1)
 
 
 @pytest.fixture(autouse=True)

@@ -59,7 +59,7 @@ def hungarian_pairs(cost: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor
         counts: number of ground-truth boxes of each image; their sum is T.
 
     Returns:
-        layer, query and ground-truth index, each (M,) int64 on the CPU, M = L * sum(min(count, Q)), sorted by layer,
+        layer, query and ground-truth index, each (M,) int64 on the host, M = L * sum(min(count, Q)), sorted by layer,
         then by ground truth.
     """
     table = np.nan_to_num(cost.detach().cpu().numpy(), nan=1e6, posinf=1e6, neginf=1e6)

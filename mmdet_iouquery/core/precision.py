@@ -30,14 +30,6 @@ def within_range(x: Tensor) -> Tensor:
     return x.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX) if x.dtype == torch.float16 else x
 
 
-def autocasts_on_cpu() -> bool:
-    """Whether torch chooses the precision of what is computed on the CPU at this point."""
-    try:
-        return torch.is_autocast_enabled('cpu')
-    except TypeError:  # before torch 2.4 it takes no device
-        return torch.is_autocast_cpu_enabled()
-
-
 @contextmanager
 def without_gradients() -> Iterator[None]:
     """``torch.no_grad`` for one part of a forward pass that is trained.

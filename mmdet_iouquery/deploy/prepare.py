@@ -8,13 +8,10 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
-from ..compat import packs_weights
+from ..cpu import accelerate_prediction, restore
 from ..errors import InputError
 from ..models.dense_heads import RTDETRHead
-from ..models.layers import WinogradConv2d, can_winograd
 from ..models.necks.hybrid_encoder import RepVGGBlock
-from .packed import PackedConv2d, PackedLinear, activation_of, can_pack
-from .winograd import PreparedWinogradConv2d
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -24,10 +21,10 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
 
     Batch norms are fused into the convolutions before them, RepVGG blocks merged into one convolution each, and weights
     laid out channels last where that is the faster layout (on CPUs, and in half precision). On CPUs, wide 3x3
-    convolutions in single precision are computed by fewer multiplications (:mod:`.winograd`), for which the copy takes
-    five times the memory of their weights; other convolutions, and linear layers, have their weights packed once
-    (:mod:`.packed`). Tables of anchors and positions, and fused attention, need no preparing: models of this package
-    have them always.
+    convolutions in single precision are computed by fewer multiplications (:mod:`mmdet_iouquery.cpu.winograd`), for
+    which the copy takes five times the memory of their weights; other convolutions, and linear layers, have their
+    weights packed once (:mod:`mmdet_iouquery.cpu.prediction`). Tables of anchors and positions, and fused attention,
+    need no preparing: models of this package have them always.
 
     Predictions equal those of ``model.eval()`` up to rounding: logits and boxes to 1e-4 in single precision. The copy
     is for prediction alone: it cannot be trained, and its weights are no checkpoint of ``model``.
@@ -42,7 +39,9 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     """
     if dtype is not None:
         _check_dtype(model, dtype)
-    prepared = fuse_conv_bn(copy.deepcopy(model).eval()).requires_grad_(False)
+    prepared = copy.deepcopy(model).eval()
+    restore(prepared)
+    prepared = fuse_conv_bn(prepared).requires_grad_(False)
     _merge_repvgg(prepared)
     if dtype is not None:
         _cast(prepared, dtype)
@@ -50,7 +49,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     if parameter.device.type == 'cpu' or parameter.dtype in HALVES:
         prepared.to(memory_format=torch.channels_last)
     if parameter.device.type == 'cpu':
-        _replace_layers(prepared)
+        accelerate_prediction(prepared)
     return prepared
 
 
@@ -78,34 +77,3 @@ def _merge_repvgg(module: nn.Module) -> None:
             setattr(module, name, child.merged())
         else:
             _merge_repvgg(child)
-
-
-def _replace_layers(module: nn.Module) -> None:
-    """Put faster ones in the place of convolutions and linear layers on the CPU."""
-    last: str | None = None  # the convolution that an activation follows at once, in a Sequential
-    for name, child in module.named_children():
-        # subclasses that are not ours compute something else
-        if isinstance(child, nn.Conv2d) and type(child) in (nn.Conv2d, WinogradConv2d):
-            conv = _faster(child)
-            setattr(module, name, conv)
-            last = name if isinstance(conv, PackedConv2d) and isinstance(module, nn.Sequential) else None
-        elif type(child) is nn.Linear and _packs(child):
-            setattr(module, name, PackedLinear(child))
-            last = None
-        elif last is not None and activation_of(child):
-            getattr(module, last).activation = activation_of(child)
-            setattr(module, name, nn.Identity())
-            last = None
-        elif not isinstance(child, nn.Identity):
-            last = None
-            _replace_layers(child)
-
-
-def _faster(conv: nn.Conv2d) -> nn.Module:
-    if conv.weight.dtype == torch.float32 and can_winograd(conv):
-        return PreparedWinogradConv2d(conv)
-    return PackedConv2d(conv) if _packs(conv) and can_pack(conv) else conv
-
-
-def _packs(layer: nn.Conv2d | nn.Linear) -> bool:
-    return layer.weight.dtype != torch.float16 and packs_weights(layer.weight.dtype)

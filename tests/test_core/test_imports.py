@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,3 +39,22 @@ def test_core_imports_nothing_from_above() -> None:
             if isinstance(node, ast.ImportFrom):
                 assert node.level <= depth, f'{path}:{node.lineno} imports from above core'
                 assert (node.module or '').split('.')[0] not in ('mmdet', 'mmcv', 'mmengine')
+
+
+def test_parts_know_nothing_of_what_makes_cpus_fast() -> None:
+    """``core`` and ``models`` say what is computed; ``cpu`` stands on them.
+
+    The back ends of deformable attention are alternatives of one operator, chosen by device, so they name theirs.
+    """
+    words = re.compile(r'winograd|can_fuse|(?<![a-z])fused|\bCPUs?\b')
+    sources = [path for folder in ('core', 'models') for path in (PACKAGE / folder).rglob('*.py')]
+    assert len(sources) > 40
+    for path in sources:
+        text = path.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names] + [getattr(node, 'module', None) or '']
+                assert not any('cpu' in name.split('.') for name in names), f'{path}:{node.lineno} imports cpu'
+        if 'deformable_attention' not in path.parts:
+            found = words.search(text)
+            assert found is None, f'{path} has the word {found.group() if found else None}'

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 from helpers import random_batch, small_detector
 from torch import Tensor, nn
 
+from mmdet_iouquery import accelerate_training
 from mmdet_iouquery.models.layers import ConvNormAct, as_tokens
 
 SIZE = (64, 96)
@@ -23,8 +23,10 @@ def gradients(model: nn.Module, images: Tensor, samples: list, weight: float = 1
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
+@pytest.mark.usefixtures('filtered_small_maps')
+@pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
 @pytest.mark.parametrize('changes', [{}, DENSE, {'bbox_head__query_selector': {'type': 'LearnedAnchors'}}])
-def test_batch_against_single_pictures(changes: dict[str, Any]) -> None:
+def test_batch_against_single_pictures(changes: dict[str, Any], accelerate: bool) -> None:
     """In double precision, batch norms frozen: losses are divided by 5 boxes together, by 4 and 1 alone."""
     model = small_detector(bbox_head__denoising=None, **changes)
     model.init_weights()
@@ -32,6 +34,8 @@ def test_batch_against_single_pictures(changes: dict[str, Any]) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eval()
+    if accelerate:
+        accelerate_training(model)
     images, samples = random_batch([4, 1], *SIZE)
     images = images.double()
     for sample in samples:
@@ -65,22 +69,3 @@ def test_tokens_of_a_normed_map(training: bool, batch: int) -> None:
         found.append([given.grad, *(p.grad.clone() for p in block.parameters())])
     for ours, expected in zip(*found):
         torch.testing.assert_close(ours, expected)
-
-
-def test_gradients_lie_as_the_maps_do() -> None:
-    """Batch norms are given gradients that are channels last, as their inputs are, wherever maps are joined."""
-    model = small_detector().train()
-    lie_so: list[bool] = []
-
-    def look(grads: Sequence[Tensor]) -> None:
-        lie_so.append(grads[0].is_contiguous(memory_format=torch.channels_last))
-
-    def watch(_: nn.Module, __: object, y: Tensor) -> None:
-        y.grad_fn.register_prehook(look)  # behind hooks of the map itself
-
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.register_forward_hook(watch)
-    images, samples = random_batch([2, 1], *SIZE)
-    sum(model.loss(images, samples).values()).backward()
-    assert len(lie_so) > 10 and all(lie_so)

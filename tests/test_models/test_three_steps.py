@@ -12,13 +12,15 @@ from helpers import DATA, build_detector, golden_weights, sample, shipped_config
 from mmengine.optim import build_optim_wrapper
 from test_golden import their_name
 
+from mmdet_iouquery import accelerate_training
 from mmdet_iouquery.checkpoints import convert
 from mmdet_iouquery.core import box_cxcywh_to_xyxy
 
 NAME, SIZE = 'rtdetr_r18_320x320', 160
 
 
-def test_losses_of_three_steps() -> None:
+@pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
+def test_losses_of_three_steps(accelerate: bool) -> None:
     """With the shipped optimizer: its groups, rates, decays and clipping; batch norms by the batch; no denoising.
 
     In double precision: AdamW moves weights of almost no gradient by the sign of it, so in single precision two orders
@@ -29,6 +31,8 @@ def test_losses_of_three_steps() -> None:
     model.load_state_dict(convert(golden_weights(NAME), 'rtdetr'), strict=True)
     model.double()
     model.bbox_head.denoising = None  # its draws would have to be shared
+    if accelerate:
+        accelerate_training(model)
     optim_wrapper = build_optim_wrapper(model.train(), shipped_config(config).optim_wrapper)
     for step, expected in enumerate(json.loads((DATA / 'rtdetr_r18_three_steps.json').read_text())):
         images = torch.from_numpy(formula.image(f'three_steps_{step}', (3, 3, SIZE, SIZE))).double()

@@ -10,13 +10,21 @@ from helpers import build_detector, small_detector
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mmdet_iouquery import prepare_for_inference
+from mmdet_iouquery import accelerate_training, prepare_for_inference
 
 pytestmark = pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')  # shapes are those of the trace
+
+
+def accelerated() -> nn.Module:
+    model = small_detector().train()
+    accelerate_training(model)
+    return model
+
 
 DETECTORS: dict[str, Callable[[], nn.Module]] = {
     'for prediction': lambda: small_detector().eval(),
     'in training': lambda: small_detector().train(),
+    'accelerated, in training': accelerated,
     'prepared': lambda: prepare_for_inference(small_detector()),
     'dense DAB decoder': lambda: build_detector('rtdetr/rtdetr_r18vd_dab-decoder_8xb2-72e_coco.py').eval(),
 }

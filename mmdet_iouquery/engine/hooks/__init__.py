@@ -1,6 +1,6 @@
 """Hooks."""
 
-from .freed_memory_hook import KeepFreedMemoryHook
+from .cpu_hooks import AccelerateTrainingHook, KeepFreedMemoryHook
 from .missed_validation_hook import MissedValidationHook
 from .non_finite_hook import NonFiniteHook
 from .prepare_hook import PrepareForInferenceHook
@@ -11,6 +11,7 @@ from .skipped_pictures_hook import SkippedPicturesHook
 from .stop_hook import StopOnSignalHook
 
 __all__ = [
+    'AccelerateTrainingHook',
     'KeepFreedMemoryHook',
     'MissedValidationHook',
     'NonFiniteHook',

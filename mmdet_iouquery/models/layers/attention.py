@@ -7,8 +7,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core import within_range
-from ...core.recording import is_recorded
 from ...structures import DenseAttention
+
+
+class DotProductAttention(nn.Module):
+    """Scaled dot-product attention (Vaswani et al. 2017, section 3.2.1), with dropout of the weights in training."""
+
+    def __init__(self, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.dropout = dropout
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
+        """query (B, H, Q, d), key and value (B, H, N, d) to (B, H, Q, d).
+
+        ``allowed`` (Q, N) or (B, 1, 1, N) bool, True = may attend.
+        """
+        dropout = self.dropout if self.training else 0.0
+        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
 
 
 class SelfAttention(nn.MultiheadAttention):
@@ -20,6 +35,7 @@ class SelfAttention(nn.MultiheadAttention):
 
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__(embed_dims, num_heads, dropout=dropout, batch_first=True)
+        self.dot_product = DotProductAttention(dropout)
 
     def forward(  # type: ignore[override]
         self, content: Tensor, position: Tensor, attention_mask: Tensor | None = None
@@ -40,7 +56,7 @@ class SeparatedSelfAttention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
         self.num_heads = _checked_heads(embed_dims, num_heads)
-        self.dropout = dropout
+        self.dot_product = DotProductAttention(dropout)
         self.q_content = nn.Linear(embed_dims, embed_dims)
         self.q_pos = nn.Linear(embed_dims, embed_dims)
         self.k_content = nn.Linear(embed_dims, embed_dims)
@@ -72,7 +88,7 @@ class ConcatenatedCrossAttention(nn.Module):
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0, *, with_query_pos: bool = False) -> None:
         super().__init__()
         self.num_heads = _checked_heads(embed_dims, num_heads)
-        self.dropout = dropout
+        self.dot_product = DotProductAttention(dropout)
         self.q_content = nn.Linear(embed_dims, embed_dims)
         self.q_pos = nn.Linear(embed_dims, embed_dims) if with_query_pos else None
         self.q_sine = nn.Linear(embed_dims, embed_dims)
@@ -98,7 +114,7 @@ class ConcatenatedCrossAttention(nn.Module):
         query, key = self._query_key(content, query_pos, query_sine, tokens, token_pos)
         value = within_range(self.value(tokens)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         allowed = None if padding is None else ~padding[:, None, None, :]
-        attended = dot_product_attention(query, key, value, allowed, self.dropout if self.training else 0.0)
+        attended = self.dot_product(query, key, value, allowed)
         return within_range(self.out_proj(attended.transpose(1, 2).flatten(2)))
 
     def attention(
@@ -141,30 +157,8 @@ def _attend(
     query, key, value = (
         within_range(part).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
     )
-    attended = dot_product_attention(query, key, value, allowed, module.dropout if module.training else 0.0)
+    attended = module.dot_product(query, key, value, allowed)
     return within_range(module.out_proj(attended.transpose(1, 2).flatten(2)))
-
-
-def dot_product_attention(
-    query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None, dropout: float = 0.0
-) -> Tensor:
-    """query (B, H, Q, d), key and value (B, H, N, d) to (B, H, Q, d); ``allowed`` (Q, N) or (B, 1, 1, N) bool.
-
-    As torch's ``scaled_dot_product_attention``, whose fused form for CPUs is slow in bfloat16: there, plain matrix
-    products take under half the time, forward and backward. Scores are then rounded to bfloat16, as autocast rounds
-    them in any attention that is not fused.
-    """
-    if is_recorded() or query.device.type != 'cpu' or query.dtype != torch.bfloat16:
-        return F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
-    batch_heads, scale = query.shape[:2], query.shape[-1] ** -0.5
-    query, key, value = (part.flatten(0, 1) for part in (query, key, value))
-    if allowed is None:
-        score = torch.bmm(query * scale, key.transpose(1, 2))
-    else:
-        bias = torch.zeros_like(allowed, dtype=query.dtype).masked_fill(~allowed, -torch.inf)
-        bias = bias if bias.dim() == 2 else bias.expand(*batch_heads, -1, -1).flatten(0, 1)
-        score = torch.baddbmm(bias, query, key.transpose(1, 2), alpha=scale)
-    return torch.bmm(F.dropout(score.softmax(-1), dropout), value).unflatten(0, batch_heads)
 
 
 def _checked_heads(embed_dims: int, num_heads: int) -> int:

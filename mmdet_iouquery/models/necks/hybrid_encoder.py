@@ -15,16 +15,7 @@ from torch import Tensor, nn
 
 from ...core import TableCache, sine_position_encoding_2d, within_range
 from ..arguments import check_configs, check_counts, check_heads, check_numbers, check_sequence
-from ..layers import (
-    ConvNormAct,
-    SelfAttention,
-    as_tokens,
-    can_fuse,
-    enlarged,
-    keeping_layout,
-    memory_format_of,
-    norm_silu,
-)
+from ..layers import ConvNormAct, SelfAttention, as_tokens
 
 
 class AIFI(nn.Module):
@@ -66,9 +57,9 @@ class AIFI(nn.Module):
         tokens = as_tokens(x)
         for layer in self.layers:
             tokens = layer(tokens, position)
-        # torch 2.13 cannot compile a convolution of this view, of several pictures of any size (pytorch #188323)
-        layout = torch.contiguous_format if torch.compiler.is_compiling() else memory_format_of(x)
-        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous(memory_format=layout)
+        x = tokens.transpose(1, 2).unflatten(2, (height, width))
+        # torch 2.13 cannot compile a convolution of this view, of several images of any size (pytorch #188323)
+        return x.contiguous() if torch.compiler.is_compiling() else x
 
 
 class AIFILayer(nn.Module):
@@ -101,17 +92,14 @@ class RepVGGBlock(nn.Module):
         self.act = build_activation_layer(act_cfg)
 
     def forward(self, x: Tensor) -> Tensor:
-        maps, norms = zip(*(part.convolve(x) for part in (self.conv1, self.conv2)))
-        if type(self.act) is nn.SiLU and all(map(can_fuse, norms, maps)):
-            return norm_silu(maps, norms)
-        three, one = (within_range(norm(y)) for norm, y in zip(norms, maps))
-        return self.act(within_range(three + one))
+        """(B, D, h, w) to (B, D, h, w)."""
+        return self.act(within_range(self.conv1(x) + self.conv2(x)))
 
     def merged(self) -> nn.Module:
-        """One 3x3 convolution and the activation, which give the same once norms are fused into the convolutions."""
+        """One 3x3 convolution and the activation, which give the same once norms are folded into the convolutions."""
         three, one = (cast(nn.Conv2d, part.conv) for part in (self.conv1, self.conv2))
         if three.bias is None or one.bias is None:
-            raise ValueError('fuse the norms into the convolutions first')
+            raise ValueError('fold the norms into the convolutions first')
         conv = copy.deepcopy(three)
         with torch.no_grad():
             conv.weight += F.pad(one.weight, [1, 1, 1, 1])
@@ -142,13 +130,15 @@ class Fusion(nn.Module):
         if hidden != out_channels:
             self.conv3 = ConvNormAct(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
 
-    def forward(self, *maps: Tensor) -> Tensor:
-        """Maps side by side along the channels, all enlarged to the last one's size, to (B, out_channels, h, w)."""
-        parts, last = (self.conv1, self.conv2), maps[-1]
-        if not all(isinstance(part, ConvNormAct) and part.takes_apart(last) for part in parts):
-            maps = (torch.cat([keeping_layout(enlarged(x, last)) for x in maps], dim=1),)
-        one, other = (part(*maps) for part in parts)
-        return self.conv3(within_range(self.bottlenecks(one) + other))
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
+        """A map (B, C, h', w') of a neighbouring scale and this one's (B, C, h, w) to (B, out_channels, h, w)."""
+        x = torch.cat([_resized(other, x.shape[-2:]), x], dim=1)
+        return self.conv3(within_range(self.bottlenecks(self.conv1(x)) + self.conv2(x)))
+
+
+def _resized(x: Tensor, size: torch.Size) -> Tensor:
+    """A map with another height and width, by repeating pixels."""
+    return x if x.shape[-2:] == size else F.interpolate(x, size=size, mode='nearest')
 
 
 @MODELS.register_module()
@@ -267,11 +257,11 @@ class HybridEncoder(BaseModule):
         return tuple(outputs)
 
     def _top_down(self, maps: list[Tensor]) -> list[Tensor]:
-        fused = [maps[-1]]
+        outputs = [maps[-1]]
         for lateral, block, finer in zip(self.lateral_convs, self.fpn_blocks, reversed(maps[:-1])):
-            fused[-1] = lateral(fused[-1])
-            fused.append(block(fused[-1], finer))
-        return fused[::-1]
+            outputs[-1] = lateral(outputs[-1])
+            outputs.append(block(outputs[-1], finer))
+        return outputs[::-1]
 
     def _bottom_up(self, maps: list[Tensor]) -> list[Tensor]:
         outputs = [maps[0]]

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import copy
-
 import pytest
 import torch
 from mmdet.registry import MODELS
 from torch import nn
-
-from mmdet_iouquery.models.necks import hybrid_encoder
 
 
 def build(**kwargs: object) -> nn.Module:
@@ -181,27 +177,3 @@ def test_further_levels_draw_no_random_number_before_the_others() -> None:
     with_more = build(num_outs=5).state_dict()
     assert list(with_more)[: len(plain)] == list(plain)
     assert all(torch.equal(value, with_more[key]) for key, value in plain.items())
-
-
-@pytest.mark.parametrize('sizes', [((3, 4), (6, 8)), ((3, 4), (5, 7)), ((4, 6), (4, 6))])
-def test_a_fusion_takes_maps_apart_in_training_and_joins_them_elsewhere(sizes: tuple) -> None:
-    """To the same output and gradients, and the same statistics of its norms."""
-    ours = hybrid_encoder.Fusion(8, 6, 1, 0.5, {'type': 'BN'}, {'type': 'SiLU', 'inplace': True}).double()
-    joins = copy.deepcopy(ours)
-    for part in (joins.conv1, joins.conv2):
-        part.conv = nn.Conv2d(8, 3, 1, bias=False).double()  # another type than the one that is taken apart
-        assert not part.takes_apart(torch.empty(2, 4, 3, 3))
-    joins.load_state_dict(ours.state_dict())
-    found = []
-    for block in (ours, joins):
-        torch.manual_seed(0)
-        given = [torch.randn(2, 4, *size, dtype=torch.double, requires_grad=True) for size in sizes]
-        assert block.conv1.takes_apart(given[1]) is (block is ours)
-        y = block(*given)
-        y.square().sum().backward()
-        found.append([y, *(x.grad for x in given), *(p.grad for p in block.parameters()), *block.buffers()])
-        block.eval()
-        assert not block.conv1.takes_apart(given[1])
-        found[-1].append(block(*given))
-    for one, other in zip(*found):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)

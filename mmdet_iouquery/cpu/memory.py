@@ -1,4 +1,4 @@
-"""What the C library does with memory that tensors on the CPU have freed."""
+"""What the C library does with memory that tensors have freed."""
 
 from __future__ import annotations
 

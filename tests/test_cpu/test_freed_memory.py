@@ -12,14 +12,14 @@ import pytest
 import torch
 from mmdet.registry import HOOKS
 
-from mmdet_iouquery.engine import freed_memory
-from mmdet_iouquery.engine.hooks import freed_memory_hook
+from mmdet_iouquery.cpu import memory
+from mmdet_iouquery.engine.hooks import cpu_hooks
 
 TENSOR_MB, COUNT, STEPS = 40, 6, 5
 # a step makes tensors one after the other and frees them in the other order, as a training step does its activations
 COUNT_FAULTS = f"""
 import resource, sys, torch
-from mmdet_iouquery.engine.freed_memory import keep_freed_memory
+from mmdet_iouquery.cpu import keep_freed_memory
 if sys.argv[1] == 'keep':
     assert keep_freed_memory()
 def step():
@@ -48,14 +48,14 @@ def test_pages_are_asked_for_once() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, 'libc_ver', lambda: ('', ''))
-    monkeypatch.setattr(freed_memory.ctypes, 'CDLL', lambda name: pytest.fail('called'))
-    assert freed_memory.keep_freed_memory() is False
+    monkeypatch.setattr(memory.ctypes, 'CDLL', lambda name: pytest.fail('called'))
+    assert memory.keep_freed_memory() is False
 
 
 @pytest.mark.parametrize(('device', 'calls'), [('cpu', 1), ('meta', 0)])
 def test_the_hook_acts_where_the_model_is_on_a_cpu(device: str, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[None] = []
-    monkeypatch.setattr(freed_memory_hook, 'keep_freed_memory', lambda: seen.append(None))
+    monkeypatch.setattr(cpu_hooks, 'keep_freed_memory', lambda: seen.append(None))
     hook = HOOKS.build({'type': 'KeepFreedMemoryHook'})
     hook.before_train(SimpleNamespace(model=torch.nn.Linear(1, 1, device=device)))
     assert len(seen) == calls

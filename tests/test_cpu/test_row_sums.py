@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from mmdet_iouquery.core.row_sums import RowSums
+from mmdet_iouquery.cpu.winograd import RowSums
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-13), (torch.float32, 1e-4)])

@@ -9,11 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_iouquery import compat
-from mmdet_iouquery.deploy.packed import PackedConv2d, PackedLinear, can_pack
-from mmdet_iouquery.deploy.prepare import prepare_for_inference
-from mmdet_iouquery.deploy.winograd import PreparedWinogradConv2d
-from mmdet_iouquery.models.layers import WinogradConv2d
+from mmdet_iouquery import compat, prepare_for_inference
+from mmdet_iouquery.cpu.convolution import is_plain
+from mmdet_iouquery.cpu.prediction import FilteredConv2d, PackedConv2d, PackedLinear
 
 
 @pytest.mark.parametrize('bias', [True, False])
@@ -24,13 +22,13 @@ def test_winograd_equals_the_convolution(size: tuple[int, int], bias: bool) -> N
     expected = F.conv2d(x.double(), conv.weight.double(), None if bias is False else conv.bias.double(), padding=1)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         with torch.no_grad():
-            found = PreparedWinogradConv2d(conv)(given)
+            found = FilteredConv2d(conv)(given)
         # single precision; the transforms lose a digit at most
         assert (found - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
     # on another device than it was prepared on it is torch's own
     with torch.no_grad():
-        assert PreparedWinogradConv2d(conv).to('meta')(x.to('meta')).shape == expected.shape
-    double = PreparedWinogradConv2d(copy.deepcopy(conv).double().requires_grad_(False))
+        assert FilteredConv2d(conv).to('meta')(x.to('meta')).shape == expected.shape
+    double = FilteredConv2d(copy.deepcopy(conv).double().requires_grad_(False))
     torch.testing.assert_close(double(x.double()), expected, rtol=1e-12, atol=1e-12)
 
 
@@ -49,7 +47,7 @@ def test_packed_equals_convolution_and_activation(activation: str | None, dtype:
             torch.testing.assert_close(packed(x), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
     again = copy.deepcopy(packed)
     torch.testing.assert_close(again(x), packed(x))
-    assert not can_pack(nn.Conv2d(1, 1, 3, padding='same'))
+    assert not is_plain(nn.Conv2d(1, 1, 3, padding='same'))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -91,7 +89,7 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
         nn.Conv2d(8, 128, 1),
         nn.MaxPool2d(2),
         nn.ReLU(),
-        WinogradConv2d(128, 128, 3, padding=1),
+        nn.Conv2d(128, 128, 3, padding=1),
         nn.ReLU(inplace=True),
     ).eval()
     x = torch.randn(1, 3, 16, 16)
@@ -102,7 +100,7 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
     assert kinds == [
         *('PackedConv2d', 'Identity', 'Identity'),
         *('PackedConv2d', 'MaxPool2d', 'ReLU'),
-        *('PreparedWinogradConv2d', 'ReLU'),
+        *('FilteredConv2d', 'ReLU'),
     ]
     assert prepared[0].activation == 'silu' and prepared[3].activation is None
 

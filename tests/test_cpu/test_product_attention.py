@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from mmdet_iouquery.models.layers.attention import dot_product_attention
+from mmdet_iouquery.cpu.attention import ProductAttention
 
 
 @pytest.mark.parametrize('mask', ['none', 'between queries', 'padding'])
@@ -24,7 +24,7 @@ def test_it_is_the_attention_of_single_precision(mask: str) -> None:
         allowed[1, ..., 6:] = False
 
     found = [x.clone().requires_grad_() for x in inputs]
-    y = dot_product_attention(*found, allowed)
+    y = ProductAttention()(*found, allowed)
     expected = [x.double().requires_grad_() for x in inputs]
     z = F.scaled_dot_product_attention(*expected, attn_mask=allowed)
     assert y.dtype == torch.bfloat16
@@ -34,7 +34,7 @@ def test_it_is_the_attention_of_single_precision(mask: str) -> None:
         # numbers of about 1, their sums rounded to 8 binary digits a few times
         assert (one.double() - other).abs().max() < 0.05
     if mask == 'padding':
-        of_value = torch.autograd.grad(dot_product_attention(*found, allowed), found, grad)[2]
+        of_value = torch.autograd.grad(ProductAttention()(*found, allowed), found, grad)[2]
         assert (of_value[1, :, 6:] == 0).all() and (of_value[0] != 0).all()
 
 
@@ -42,6 +42,6 @@ def test_dropout_leaves_the_mean_alone() -> None:
     torch.manual_seed(0)
     query, key = torch.randn(1, 2, 3, 8).bfloat16(), torch.randn(1, 2, 50, 8).bfloat16()
     value = torch.ones(1, 2, 50, 8).bfloat16()
-    drawn = torch.stack([dot_product_attention(query, key, value, None, 0.5).float() for _ in range(200)])
+    drawn = torch.stack([ProductAttention(0.5)(query, key, value).float() for _ in range(200)])
     assert drawn.std() > 0.1
     assert abs(drawn.mean() - 1) < 0.03
