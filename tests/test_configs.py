@@ -164,6 +164,12 @@ def test_metafile_names_every_coco_config() -> None:
 
 
 @pytest.mark.parametrize('name', config_names())
+def test_trainings_meant_for_a_cpu_alone_are_accelerated_there(name: str) -> None:
+    hooks = [hook.type for hook in (shipped_config(name).get('default_hooks') or {}).values()]
+    assert ('AccelerateTrainingHook' in hooks) == name.startswith(('quickstart/', 'ablations/'))
+
+
+@pytest.mark.parametrize('name', config_names())
 def test_mmdets_tools_find_what_loads_images_and_annotations(name: str) -> None:
     """They look by mmdet's class; what is built of it is ours where unusable images are left out of training."""
     train = shipped_config(name).train_dataloader.dataset

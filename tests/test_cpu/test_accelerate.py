@@ -5,17 +5,21 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import random_batch, small_detector
+from mmengine.hooks import Hook
 from mmengine.runner import Runner
+from runs import small_run
 from torch import Tensor, nn
 
 from mmdet_iouquery import accelerate_training, restore
 from mmdet_iouquery.cpu import training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
+from mmdet_iouquery.datasets import build_digits
 from mmdet_iouquery.engine.hooks import AccelerateTrainingHook
 from mmdet_iouquery.models.necks.hybrid_encoder import Fusion, RepVGGBlock
 
@@ -216,3 +220,28 @@ def test_the_hook_acts_where_the_model_is_on_a_cpu(device: str, wrap: Any) -> No
     assert type(conv) is (WinogradConv2d if device == 'cpu' else nn.Conv2d)
     hook.after_train(runner)
     assert type(conv) is nn.Conv2d
+
+
+class Look(Hook):
+    """Which classes there are after a step, of the model and of its moving average."""
+
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.of_model = set(classes(runner.model).values())
+        [ema] = [hook.ema_model for hook in runner.hooks if hasattr(hook, 'ema_model')]
+        self.of_average = set(classes(ema).values())
+
+
+def test_a_training_is_accelerated_and_leaves_a_plain_model_and_checkpoint(tmp_path: Path) -> None:
+    """The quickstart's own hooks, with a moving average of the weights."""
+    digits = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
+    ema = dict(type='EMAHook', momentum=0.1, priority=49)
+    options = {'train_cfg.max_iters': 2, 'default_hooks.checkpoint.interval': 2, 'custom_hooks': [ema]}
+    runner = small_run(digits, tmp_path / 'run', options)
+    look, before = Look(), classes(runner.model)
+    runner.register_hook(look)
+    runner.train()
+    faster = set(training._FASTER.values())
+    assert faster <= look.of_model and not faster & look.of_average
+    assert classes(runner.model) == before
+    saved = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=True)['state_dict']
+    assert list(saved) == list(small_detector().state_dict())
