@@ -57,9 +57,8 @@ class _NormSiLU(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         n, saved = len(ctx.norms), ctx.saved_tensors
         maps, parameters, statistics = saved[:n], saved[n : 3 * n], saved[3 * n :]
-        branches = list(
-            zip(ctx.norms, maps, parameters[::2], parameters[1::2], statistics[::2], statistics[1::2])
-        )  # norm, map, weight, bias, mean, inverse deviation
+        # norm, map, weight, bias, mean and inverse deviation of each
+        branches = list(zip(ctx.norms, maps, parameters[::2], parameters[1::2], statistics[::2], statistics[1::2]))
         total = reduce(Tensor.add_, [_normalise_again(*branch) for branch in branches])
         grad = torch.ops.aten.silu_backward.grad_input(grad, total, grad_input=total)
         gradients = [_norm_backward(norm, grad, x, weight, *stats) for norm, x, weight, _, *stats in branches]

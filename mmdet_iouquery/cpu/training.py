@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.recording import is_captured
-from ..models.layers import ConvNormAct, DotProductAttention
-from ..models.layers.tokens import keep_layout
+from ..models.layers import ConvNormAct, DotProductAttention, keep_layout
 from ..models.necks.hybrid_encoder import Fusion, RepVGGBlock
 from .attention import ProductAttention
 from .convolution import WinogradConv2d, can_filter

@@ -5,7 +5,7 @@ from .attention import ConcatenatedCrossAttention, DotProductAttention, SelfAtte
 from .conv import ConvNormAct
 from .deformable_attention import DeformableAttention
 from .mlp import MLP
-from .tokens import as_tokens
+from .tokens import as_tokens, keep_layout, layout_of
 
 __all__ = [
     'MLP',
@@ -16,4 +16,6 @@ __all__ = [
     'SelfAttention',
     'SeparatedSelfAttention',
     'as_tokens',
+    'keep_layout',
+    'layout_of',
 ]

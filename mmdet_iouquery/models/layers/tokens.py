@@ -20,7 +20,11 @@ def as_tokens(x: Tensor) -> Tensor:
 
 
 def keep_layout(x: Tensor) -> None:
-    """Have the gradient of a map (B, D, h, w) laid out as the map is: channels last or contiguous."""
+    """Have the gradient of a map laid out as the map is."""
+    x.register_hook(partial(Tensor.contiguous, memory_format=layout_of(x)))
+
+
+def layout_of(x: Tensor) -> torch.memory_format:
+    """How a map (B, D, h, w) lies in memory: channels last or, of anything else, contiguous."""
     channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    x.register_hook(partial(Tensor.contiguous, memory_format=layout))
+    return torch.channels_last if channels_last else torch.contiguous_format

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ...core import TableCache, sine_position_encoding_2d, within_range
 from ..arguments import check_configs, check_counts, check_heads, check_numbers, check_sequence
-from ..layers import ConvNormAct, SelfAttention, as_tokens
+from ..layers import ConvNormAct, SelfAttention, as_tokens, layout_of
 
 
 class AIFI(nn.Module):
@@ -57,9 +57,9 @@ class AIFI(nn.Module):
         tokens = as_tokens(x)
         for layer in self.layers:
             tokens = layer(tokens, position)
-        x = tokens.transpose(1, 2).unflatten(2, (height, width))
         # torch 2.13 cannot compile a convolution of this view, of several images of any size (pytorch #188323)
-        return x.contiguous() if torch.compiler.is_compiling() else x
+        layout = torch.contiguous_format if torch.compiler.is_compiling() else layout_of(x)
+        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous(memory_format=layout)
 
 
 class AIFILayer(nn.Module):
