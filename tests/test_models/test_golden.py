@@ -11,6 +11,7 @@ import torch
 from helpers import build_detector, golden, golden_weights
 from torch import Tensor, nn
 
+from mmdet_iouquery import accelerate_training, restore
 from mmdet_iouquery.checkpoints import convert
 from mmdet_iouquery.checkpoints.rtdetr import DETECTOR
 from mmdet_iouquery.core import denoising_layout
@@ -95,9 +96,13 @@ def their_name(name: str, num_layers: int) -> str:
 
 
 @pytest.mark.usefixtures('filtered_small_maps')
-def test_training(case: tuple[str, nn.Module]) -> None:
+@pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
+def test_training(case: tuple[str, nn.Module], accelerate: bool) -> None:
     name, model = case
     reference = golden(name)
+    restore(model)
+    if accelerate:
+        accelerate_training(model)
     losses, last, targets = train_step(name, model)
     num_layers = len(model.bbox_head.decoder.layers)
 
