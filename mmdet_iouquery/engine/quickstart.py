@@ -22,7 +22,7 @@ from .config_mistakes import text_of
 from .run_settings import differences, flattened
 from .work_dir import check_writable, claimed, set_aside
 
-BASE = 'quickstart/rtdetr_r18vd_160_digits.py'
+BASE = 'quickstart/rtdetr_r18vd_digits.py'
 NUM_IMAGES_DRAWN, SCORE_THR, NUM_IMAGES_ANALYZED = 8, 0.5, 50
 NOTE_NAME = 'quickstart.json'
 _WRITTEN = ('config.py', 'config_resolved.py', NOTE_NAME, 'annotations', 'test', 'pictures', 'pictures.png', 'queries')
@@ -202,12 +202,12 @@ def _parser() -> argparse.ArgumentParser:
         '--data', help='folder or JSON file of your own COCO-style set (default: handwritten digits, made here)'
     )
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
-    parser.add_argument('--iters', type=_at_least_two, default=600, help='training steps of 4 pictures (default: 600)')
+    parser.add_argument('--iters', type=_at_least_two, default=800, help='training steps of 4 pictures (default: 800)')
     parser.add_argument(
         '--image-size',
         type=_at_least_two,
-        default=160,
-        help='pictures are resized to this side in pixels (default: 160)',
+        default=128,
+        help='pictures are resized to this side in pixels (default: 128)',
     )
     parser.add_argument('--seed', type=int, default=0, help='of weights and order of the images (default: 0)')
     parser.add_argument(

@@ -215,7 +215,7 @@ def test_mmdets_inferencer_takes_files_and_arrays_through_our_test_pipeline(tmp_
     """It puts a loader of its own in the place of ``LoadImageFromFile``, for which it looks by name."""
     from mmdet.apis import DetInferencer
 
-    config = config_path('quickstart/rtdetr_r18vd_160_digits.py')
+    config = config_path('quickstart/rtdetr_r18vd_digits.py')
     inferencer = DetInferencer(model=str(config), device='cpu', show_progress=False)
     (tmp_path / 'whole.png').write_bytes(encoded(picture(), 'PNG'))
     (tmp_path / 'cut.jpg').write_bytes(encoded(picture(), 'JPEG')[:-60])

@@ -41,7 +41,7 @@ def checkpoint(path: Path, age: float, config: str | None = 'config.py') -> Path
 
 def test_the_quickstarts_checkpoints_come_first_then_the_newest_runs(tmp_path: Path) -> None:
     checkpoint(tmp_path / 'quickstart' / 'iter_450.pth', age=90)
-    checkpoint(tmp_path / 'quickstart' / 'iter_600.pth', age=80)
+    checkpoint(tmp_path / 'quickstart' / 'iter_800.pth', age=80)
     checkpoint(tmp_path / 'old' / 'epoch_9.pth', age=70, config='rtdetr.py')
     checkpoint(tmp_path / 'compared' / 'new' / 'seed_0' / 'iter_100.pth', age=10)
     checkpoint(tmp_path / 'compared' / 'new' / 'seed_0' / 'iter_50.pth', age=75)
@@ -49,13 +49,13 @@ def test_the_quickstarts_checkpoints_come_first_then_the_newest_runs(tmp_path: P
     (tmp_path / 'old' / 'torn.pth').write_bytes(b'PK')
     found = found_checkpoints(tmp_path)
     assert [one.name for one in found] == [
-        'quickstart/iter_600.pth',
+        'quickstart/iter_800.pth',
         'quickstart/iter_450.pth',
         'compared/new/seed_0/iter_100.pth',
         'compared/new/seed_0/iter_50.pth',
         'old/epoch_9.pth',
     ]
-    assert found[0].checkpoint == tmp_path / 'quickstart' / 'iter_600.pth'
+    assert found[0].checkpoint == tmp_path / 'quickstart' / 'iter_800.pth'
     assert [one.config.name for one in found] == ['config.py'] * 4 + ['rtdetr.py']
     assert found_checkpoints(tmp_path / 'nowhere') == []
 

@@ -37,7 +37,7 @@ from mmdet_iouquery.engine.run_settings import flattened
 from mmdet_iouquery.errors import InputError, TrainingStopped
 
 TOOLS = Path(__file__).parents[2] / 'tools'
-QUICKSTART = 'quickstart/rtdetr_r18vd_160_digits.py'
+QUICKSTART = 'quickstart/rtdetr_r18vd_digits.py'
 RESULT = RunResult(
     config='plain',
     seed=0,
@@ -216,7 +216,7 @@ def phases(cfg: Config) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(('iters', 'expected'), [(1200, [(0, 200), (600, 1200)]), (4, [(2, 4)])])
 def test_iters_stretch_the_whole_schedule(iters: int, expected: list[tuple[int, int]]) -> None:
     cfg = quickstart_config()
-    assert phases(cfg) == [(0, 100), (300, 600)]
+    assert phases(cfg) == [(0, 133), (400, 800)]
     set_iters(cfg, iters, evaluations=4)
     assert cfg.train_cfg == {'type': 'IterBasedTrainLoop', 'max_iters': iters, 'val_interval': iters // 4}
     assert phases(cfg) == expected
@@ -370,7 +370,7 @@ def test_a_comparison_goes_on_where_it_was_cut_off(interrupted: Path, arguments:
     order = {(one.config, one.seed): one.data_order for one in results}
     assert order['many', 0] == order['few', 0] != order['many', 7] == order['few', 7]
     for one in results:
-        assert (one.steps, one.batch_size, one.image_size) == (4, 4, (160, 160))
+        assert (one.steps, one.batch_size, one.image_size) == (4, 4, (128, 128))
         assert [evaluation.step for evaluation in one.evaluations] == [2, 4]
         assert all(0 <= evaluation.ap <= 1 for evaluation in one.evaluations)
         assert [point.step for point in one.losses] == [1, 2, 3, 4]
@@ -476,7 +476,7 @@ def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch:
     [
         ([], 'no config to compare'),
         (['quickstart/nothing.py'], "no shipped config 'quickstart/nothing.py'.*close to it|there are"),
-        ([QUICKSTART, f'elsewhere/{Path(QUICKSTART).name}'], '2 configs are called rtdetr_r18vd_160_digits'),
+        ([QUICKSTART, f'elsewhere/{Path(QUICKSTART).name}'], '2 configs are called rtdetr_r18vd_digits'),
         ([QUICKSTART, '--seeds', '1', '2', '1'], '--seeds: 1 is given twice'),
         ([QUICKSTART, '--seeds', '-1'], '--seeds: -1 is negative'),
         ([QUICKSTART, '--iters', '-5'], '--iters -5: there must be at least one step'),

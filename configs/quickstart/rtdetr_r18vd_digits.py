@@ -9,8 +9,8 @@ _base_ = '../rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
 
 data_root = 'data/digits/'
 classes = tuple('0123456789')
-image_scale = (160, 160)
-max_iters = 600
+image_scale = (128, 128)
+max_iters = 800
 warmup_iters = max_iters // 6
 decay_begin = max_iters // 2
 learning_rate = 8e-4
