@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Real
 from typing import Any
 
 from mmengine.config import Config
@@ -144,7 +143,7 @@ def _checkpoint_hooks(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and 0 <= value < math.inf
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def _is_whole(value: Any, least: int) -> bool:
