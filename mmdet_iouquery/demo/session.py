@@ -17,6 +17,7 @@ from PIL import Image
 from ..analysis.trace import QueryTrace, parts_of, trace
 from ..checkpoints.initializer import load_checkpoint
 from ..config_files import config_path
+from ..datasets.image_files import ImageError
 from ..engine.detector import load_detector, read_config
 from ..engine.resume import is_complete
 from ..errors import InputError
@@ -131,8 +132,9 @@ class DemoModel:
         load, *others = self._pipeline
         try:
             data = load({'img_path': str(path), 'img_id': 0})
-        except (AssertionError, OSError, cv2.error) as error:  # what decoders make of other files
-            raise InputError(f'{path.name} is no picture that can be read; take a JPEG or PNG file') from error
+        except (AssertionError, OSError, cv2.error, InputError) as error:  # what decoders and loaders make of others
+            why = f' ({error.__cause__})' if isinstance(error.__cause__, ImageError) else ''
+            raise InputError(f'{path.name} is no picture that can be read{why}; take a JPEG or PNG file') from error
         picture = Image.fromarray(np.ascontiguousarray(data['img'][..., ::-1], dtype=np.uint8))
         for transform in others:
             data = transform(data)

@@ -119,11 +119,23 @@ def test_a_picture_is_seen_as_the_pipeline_turns_it(model: DemoModel, tmp_path: 
     assert top[2] > 200 > 50 > top[0] and bottom[0] > 200 > 50 > bottom[2]
 
 
-@pytest.mark.parametrize('content', [b'', b'no picture at all', b'\x89PNG\r\n\x1a\n' + 40 * b'\0'])
-def test_a_file_that_is_no_picture_is_refused_in_a_sentence(model: DemoModel, tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ('content', 'why'),
+    [
+        (b'', 'the file is empty'),
+        (b'no picture at all', 'OpenCV .* cannot read it as a picture; .*'),
+        (b'\x89PNG\r\n\x1a\n' + 40 * b'\0', 'the file is cut short: the PNG has no end'),
+    ],
+    ids=['empty', 'text', 'png'],
+)
+def test_a_file_that_is_no_picture_is_refused_in_a_sentence(
+    model: DemoModel, tmp_path: Path, content: bytes, why: str
+) -> None:
     path = tmp_path / 'notes.png'
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r'^notes\.png is no picture that can be read; take a JPEG or PNG file$'):
+    with pytest.raises(
+        InputError, match=rf'^notes\.png is no picture that can be read \({why}\); take a JPEG or PNG file$'
+    ):
         model.look(path)
 
 
