@@ -16,7 +16,7 @@ from mmengine.registry import init_default_scope
 from mmdet_iouquery import config_path
 
 CONFIGS = {'coco': 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'quickstart': 'quickstart/rtdetr_r18vd_digits.py'}
-SCALES = {'coco': (640, 640), 'quickstart': (160, 160)}
+SCALES = {'coco': (640, 640), 'quickstart': (128, 128)}
 
 
 @cache

@@ -127,5 +127,6 @@ def test_boxes_are_cut_before_the_picture_is_expanded(image: Path) -> None:
 
 def test_boxes_over_the_border_are_cut_and_kept(image: Path) -> None:
     packed = run(built(pipeline('quickstart')), image, [[-10, -10, 32, 24], [-INF, 0, INF, 24]])
-    expected = [[0, 0, 80, 80], [0, 0, 160, 80]]
+    width, height = SCALES['quickstart']
+    expected = [[0, 0, width / 2, height / 2], [0, 0, width, height / 2]]
     assert packed['data_samples'].gt_instances.bboxes.tensor.tolist() == expected
