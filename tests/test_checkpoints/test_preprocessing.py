@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dataset import pseudo_collate
 from torch import Tensor
 
@@ -63,6 +63,11 @@ def through(steps: list[dict[str, Any]], picture: np.ndarray, folder: Path, *, t
     )
     settings = dict(config().model.data_preprocessor, batch_augments=None)
     return MODELS.build(settings)(pseudo_collate([dataset[0]]), training)['inputs'][0]
+
+
+def resize_of(cfg: Config) -> ConfigDict:
+    (resize,) = (step for step in cfg.test_dataloader.dataset.pipeline if step.type == 'Resize')
+    return resize
 
 
 def both_ways(picture: np.ndarray, folder: Path) -> tuple[Tensor, Tensor]:
@@ -131,7 +136,7 @@ def test_each_difference_is_named(options: dict[str, Any], words: list[str], tmp
     cfg = config()
     for key, value in options.items():
         if key.startswith('resize__'):
-            cfg.test_dataloader.dataset.pipeline[2][key.removeprefix('resize__')] = value
+            resize_of(cfg)[key.removeprefix('resize__')] = value
         else:
             cfg.merge_from_dict({key.replace('__', '.'): value})
     (note,) = preprocessing_notes(cfg, path)
@@ -147,14 +152,14 @@ def test_no_normalisation_at_all_is_a_difference(tmp_path: Path) -> None:
 
 def test_the_pipeline_is_found_below_a_wrapper(tmp_path: Path) -> None:
     cfg = config()
-    cfg.test_dataloader.dataset.pipeline[2].keep_ratio = True
+    resize_of(cfg).keep_ratio = True
     cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=cfg.test_dataloader.dataset)
     assert len(preprocessing_notes(cfg, written(tmp_path / 'a.pth', RTDETR))) == 1
 
 
 def test_dab_detrs_bounds_may_come_in_either_order(tmp_path: Path) -> None:
     cfg, path = config('dab_detr'), written(tmp_path / 'a.pth', DAB_DETR)
-    (resize,) = (step for step in cfg.test_dataloader.dataset.pipeline if step.type == 'Resize')
+    resize = resize_of(cfg)
     assert resize.scale == (1333, 800)
     resize.scale = (800, 1333)
     assert preprocessing_notes(cfg, path) == []
