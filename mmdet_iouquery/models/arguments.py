@@ -35,7 +35,7 @@ def check_flags(**values: object) -> None:
             raise InputError(f'{name} must be True or False, got {value!r}')
 
 
-def check_choice(choices: Sequence[str], **values: object) -> None:
+def check_choice(choices: Sequence[object], **values: object) -> None:
     """Raise :class:`InputError` unless each is one of the names."""
     for name, value in values.items():
         if value not in choices:

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, channels_last, nn
 
 from ...errors import InputError
-from ..arguments import check_counts, check_sequence
+from ..arguments import check_choice, check_counts, check_sequence
 
 
 @MODELS.register_module()
@@ -31,7 +31,7 @@ class ResNetVd(ResNet):
 
     def __init__(self, depth: int, *, init_cfg: dict | list | None = None, **kwargs: Any) -> None:
         _check_stages(**kwargs)
-        check_counts(depth=depth)
+        check_choice([*self.arch_settings], depth=depth)
         # an empty list, unlike None, keeps the parent from choosing an initialisation of its own
         init_cfg = [] if init_cfg is None else init_cfg
         super().__init__(depth, deep_stem=True, avg_down=True, init_cfg=init_cfg, **kwargs)

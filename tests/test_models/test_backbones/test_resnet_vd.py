@@ -8,6 +8,8 @@ from helpers import golden_weights
 from mmdet.registry import MODELS
 from torch import nn
 
+from mmdet_iouquery.errors import InputError
+
 
 def build(depth: int, **kwargs: object) -> nn.Module:
     return MODELS.build({'type': 'ResNetVd', 'depth': depth, 'out_indices': (1, 2, 3), **kwargs})
@@ -51,3 +53,9 @@ def test_init_weights_leaves_pytorchs_own() -> None:
     before = {k: v.clone() for k, v in model.state_dict().items()}
     model.init_weights()
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('depth', [19, '18', None])
+def test_a_depth_that_there_is_not_is_refused_with_those_that_there_are(depth: object) -> None:
+    with pytest.raises(InputError, match=rf'^depth must be one of \[18, 34, 50, 101, 152\], got {depth!r}$'):
+        MODELS.build(dict(type='ResNetVd', depth=depth))
