@@ -225,10 +225,13 @@ def _is_built(target: Path, recipe: DigitsRecipe) -> bool:
         keys = [key for key in asked if found.get(key) != asked[key]]
         differing = [f'{key}: {found.get(key)!r} there, {asked[key]!r} asked for now' for key in keys]
         raise InputError(f'{target} holds a digits set of other parameters ({"; ".join(differing)}); {remedy}')
-    return all(
-        len(list((target / split).glob('*.jpg'))) == expected and (target / 'annotations' / f'{split}.json').is_file()
-        for split, expected in zip(SPLITS, (recipe.num_train, recipe.num_val))
-    )
+    counts = zip(SPLITS, (recipe.num_train, recipe.num_val))
+    images = (target / split / _image_name(number) for split, count in counts for number in range(1, count + 1))
+    return all(path.is_file() for path in [*(target / 'annotations' / f'{split}.json' for split in SPLITS), *images])
+
+
+def _image_name(number: int) -> str:
+    return f'{number:06d}.jpg'
 
 
 def _recipe_json(recipe: DigitsRecipe) -> dict[str, Any]:
@@ -259,7 +262,7 @@ def _write_set(folder: Path, recipe: DigitsRecipe, source: _Source, progress: bo
             background = _background(rng, source.photos, split, recipe.image_size)
             candidates = _choose_scans(rng, source, pools[split])
             picture, digits = compose_picture(rng, background, source.scans, candidates, recipe.max_overlap)
-            name = f'{number:06d}.jpg'
+            name = _image_name(number)
             Image.fromarray(picture).save(folder / split / name, quality=_JPEG_QUALITY, subsampling=0)
             images.append(dict(id=number, file_name=name, width=recipe.image_size, height=recipe.image_size))
             for digit in digits:

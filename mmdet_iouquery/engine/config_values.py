@@ -68,63 +68,58 @@ def check_values(cfg: Mapping[str, Any]) -> None:
     Raises:
         InputError: one is out of its range, or of a name that nothing takes.
     """
-    for section, name, value, fits, wanted in _ranges(cfg):
-        if value is not None and not fits(value):
-            raise InputError(f'{".".join(filter(None, [section, name]))}={value!r} must be {wanted}')
+    for section, settings, name, fits, wanted in _ranges(cfg):
+        if name in settings and not fits(settings[name]):
+            key = f'{section}.{name}' if section else name
+            raise InputError(f'{key}={settings[name]!r} must be {wanted}')
     for section, settings, takers in _arguments(cfg):
         known = sorted({name for taker in takers for name in inspect.signature(taker).parameters})
         for name in sorted({*settings} - {*known, 'type', 'priority', '_scope_'}):
-            owner = type_name(settings) or takers[0].__name__
-            raise InputError('; '.join([f'{section}: {owner} has no argument {name!r}', *alike(name, known)]))
+            question = alike(name, known)
+            raise InputError('; '.join([f'{section}: {takers[0].__name__} has no argument {name!r}', *question]))
 
 
-_Range = tuple[str, str, Any, Callable[[Any], bool], str]
+_Range = tuple[str, Mapping[str, Any], str, Callable[[Any], bool], str]
 
 
 def _ranges(cfg: Mapping[str, Any]) -> Iterator[_Range]:
-    """Section, name, value, whether a value fits, and what it must be, of each entry that is there."""
+    """Section, its settings, the name of one, whether a value fits, and what it must be."""
 
-    def whole(section: str, settings: Any, *names: str, least: int = 1, or_never: bool = False) -> Iterator[_Range]:
-        wanted = f'a whole number from {least} on' + (', or -1 for none' if or_never else '')
+    def whole(section: str, settings: Any, *names: str, least: int = 1, **also: object) -> Iterator[_Range]:
+        """Whole numbers, or a value of ``also``, which stands for what its name says."""
+        wanted = f'a whole number from {least} on' + ''.join(f', or {value} for {what}' for what, value in also.items())
         for name in names:
-            yield section, name, settings.get(name), lambda x: _is_whole(x, least) or (or_never and x == -1), wanted
+            yield section, settings, name, lambda x: _is_whole(x, least) or x in also.values(), wanted
 
     def number(section: str, settings: Any, *names: str) -> Iterator[_Range]:
         for name in names:
-            yield section, name, settings.get(name), _is_number, 'a number from 0 on'
+            yield section, settings, name, _is_number, 'a number from 0 on'
 
     loop = cfg.get('train_cfg') or {}
     for name in ('max_epochs', 'max_iters'):  # mmengine takes 12.0 too
-        value = loop.get(name)
-        yield 'train_cfg', name, value, lambda x: _is_number(x) and x == x // 1 >= 1, 'a whole number from 1 on'
+        yield 'train_cfg', loop, name, lambda x: _is_number(x) and x == x // 1 >= 1, 'a whole number from 1 on'
     yield from whole('train_cfg', loop, 'val_interval')
     yield from whole('train_cfg', loop, 'val_begin', least=0)
     for section in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         loader = cfg.get(section) or {}
-        yield from whole(section, loader, 'batch_size')
+        yield from whole(section, loader, 'batch_size', unbatched=None)
         yield from whole(section, loader, 'num_workers', least=0)
     wrapper = cfg.get('optim_wrapper') or {}
     yield from whole('optim_wrapper', wrapper, 'accumulative_counts')
-    optimizer = wrapper.get('optimizer')
-    if isinstance(optimizer, Mapping):
-        yield from number('optim_wrapper.optimizer', optimizer, 'lr', 'weight_decay', 'momentum', 'eps')
+    if isinstance(wrapper.get('optimizer'), Mapping):
+        yield from number('optim_wrapper.optimizer', wrapper['optimizer'], 'lr', 'weight_decay', 'momentum', 'eps')
     if isinstance(wrapper.get('clip_grad'), Mapping):
         yield from number('optim_wrapper.clip_grad', wrapper['clip_grad'], 'max_norm', 'clip_value')
     for index, schedule in enumerate(_listed(cfg.get('param_scheduler'))):
         yield from whole(f'param_scheduler[{index}]', schedule, 'begin', least=0)
-        yield from whole(f'param_scheduler[{index}]', schedule, 'end', 'T_max')
+        yield from whole(f'param_scheduler[{index}]', schedule, 'end')
+        yield from whole(f'param_scheduler[{index}]', schedule, 'T_max', all=None)
     for section, hook in _checkpoint_hooks(cfg):
-        yield from whole(section, hook, 'interval', 'max_keep_ckpts', or_never=True)
-    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
-    yield from whole('default_hooks.logger', logger, 'interval')
-    yield from whole('randomness', cfg.get('randomness') or {}, 'seed', least=0)
-    yield (
-        '',
-        'log_level',
-        cfg.get('log_level'),
-        lambda x: x in _LOG_LEVELS or type(x) is int,
-        f'one of {", ".join(_LOG_LEVELS)}',
-    )
+        yield from whole(section, hook, 'interval', 'max_keep_ckpts', none=-1)
+    yield from whole('default_hooks.logger', (cfg.get('default_hooks') or {}).get('logger') or {}, 'interval')
+    yield from whole('randomness', cfg.get('randomness') or {}, 'seed', least=0, any=None)
+    levels = f'one of {", ".join(_LOG_LEVELS)}'
+    yield '', cfg, 'log_level', lambda x: x in _LOG_LEVELS or type(x) is int, levels
 
 
 def _arguments(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], list[Callable]]]:
