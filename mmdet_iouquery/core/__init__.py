@@ -9,6 +9,7 @@ Boxes are ``cx, cy, w, h`` normalised to [0, 1] by the padded input's width and 
 
 from .anchors import grid_anchors
 from .boxes import (
+    OVERLAPS,
     box_cxcywh_to_xyxy,
     box_iou_elementwise,
     box_xyxy_to_cxcywh,
@@ -28,6 +29,7 @@ from .varifocal import varifocal_loss
 
 __all__ = [
     'FLOAT16_MAX',
+    'OVERLAPS',
     'DenoisingLayout',
     'MatchCosts',
     'TableCache',

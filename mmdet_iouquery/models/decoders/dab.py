@@ -268,7 +268,7 @@ class DABDecoder(BaseModule):
     ) -> Tensor:
         """content (B, Q, D) and anchors (B, Q, 4) to (B, Q, D)."""
         sine = sine_anchor_encoding(anchors, self.embed_dims, temperature=self.temperature)
-        query_pos = queries.at(self.query_pos_head(sine.to(content.dtype)))
+        query_pos = queries.position_codes(self.query_pos_head(sine.to(content.dtype)))
         scale = self._scale(index, content)
         if not self.dense:
             query_pos = query_pos * scale

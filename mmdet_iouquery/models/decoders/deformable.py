@@ -150,7 +150,7 @@ class DeformableDecoder(BaseModule):
         for i, layer in enumerate(self.layers[:depth]):
             # the first anchors come as the selector gives them: the encoder's detached, learned ones to be trained
             anchors = boxes.detach() if self.training and i > 0 else boxes
-            query_pos = queries.at(self.query_pos_head(anchors.to(content.dtype)))
+            query_pos = queries.position_codes(self.query_pos_head(anchors.to(content.dtype)))
             content = run_layer(layer, content, query_pos, anchors, memory, attention_mask, with_cp=self.with_cp)
             delta = as_float(self.bbox_heads[i](content))
             if self.training or i == depth - 1:
