@@ -16,7 +16,7 @@ from ...core import top_detections, without_overlaps
 from ...core.calibration import piecewise_linear
 from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
 from ..arguments import check_configs, check_counts, check_sequence
-from ..decoders.heads import resolve_depth
+from ..decoders.deformable import resolve_depth
 from ..frames import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..layers import ConvNormAct, as_tokens
 from ..pipeline import select_and_decode

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ...core import as_float, multi_scale_deformable_attention, within_range
 from ...structures import Memory, SampledAttention
+from ..arguments import check_heads
 
 
 class DeformableAttention(nn.Module):
@@ -24,8 +25,7 @@ class DeformableAttention(nn.Module):
         self, embed_dims: int, num_heads: int, num_levels: int, num_points: int, *, backend: str | None = None
     ) -> None:
         super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(f'embed_dims {embed_dims} must be divisible by num_heads {num_heads}')
+        check_heads(num_heads, embed_dims=embed_dims)
         self.shape = (num_heads, num_levels, num_points)
         self.backend = backend
         total = num_heads * num_levels * num_points
