@@ -1,4 +1,4 @@
-"""Overrides of a config on a command line: ``--cfg-options KEY=VALUE ...``."""
+"""Entries of a config: the class that one asks for, and overrides on a command line (``--cfg-options KEY=VALUE``)."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ from .errors import InputError
 
 _READ = {'default_scope', 'custom_imports', 'auto_scale_lr', 'strategy', 'tta_model', 'tta_pipeline', 'runner_type'}
 _NEARLY = 0.9  # 'train_dataloder' is as near to 'train_dataloader' as 0.97, 'models' to 'model' as 0.91
+
+
+def type_name(node: Mapping[str, Any], key: str = 'type', default: str = '') -> str:
+    """Name of the class that a config entry asks for, without scope. New-style configs give the class itself."""
+    kind = node.get(key, default)
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 class KeyValue(DictAction):

@@ -21,6 +21,7 @@ class DeformableQueryParts(QueryParts):
     """What they have in common: several maps, heads in lists with the encoder's at the end."""
 
     _placeholder_decoder = {'return_intermediate': True, 'post_norm_cfg': None}
+    _needs_boxes = True
 
     def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
         super()._check_parts(parts, others)
@@ -28,11 +29,6 @@ class DeformableQueryParts(QueryParts):
             raise ValueError(
                 f'{type(self).__name__} takes parts ({", ".join(parts)}) with as_two_stage=True only: without it '
                 'queries are points, not boxes; set as_two_stage=True and with_box_refine=True'
-            )
-        if 'decoder' not in parts and parts.get('query_selector', {}).get('type') == 'LearnedEmbeddings':
-            raise ValueError(
-                f"LearnedEmbeddings are no boxes, and mmdet's decoder in {type(self).__name__} knows queries by their "
-                'boxes; name LearnedAnchors, or a decoder of this package, which takes both'
             )
 
     def why_untraceable(self) -> str | None:

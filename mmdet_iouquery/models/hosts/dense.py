@@ -9,6 +9,7 @@ from mmdet.models.detectors import DABDETR, DETR, ConditionalDETR
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from ...config_options import type_name
 from ...core import sine_anchor_encoding
 from ...structures import Memory, Predictions, Queries, Selection
 from ..layers import MLP
@@ -29,7 +30,7 @@ class DenseQueryParts(QueryParts):
 
     def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
         super()._check_parts(parts, others)
-        if (others.get('neck') or {}).get('type') == 'HybridEncoder':
+        if type_name(others.get('neck') or {}) == 'HybridEncoder':
             raise ValueError(f'{type(self).__name__} takes no HybridEncoder as neck: {_HYBRID_REASON}')
 
     def _num_levels(self, others: dict) -> int:
@@ -172,14 +173,7 @@ class IoUQueryDABDETR(DenseQueryParts, DABDETR):
     """mmdet's DAB-DETR, whose query selector, denoising (then it is DN-DETR) and decoder a config can name."""
 
     _placeholder_layer = _SEPARATE
-
-    def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
-        super()._check_parts(parts, others)
-        if 'decoder' not in parts and parts.get('query_selector', {}).get('type') == 'LearnedEmbeddings':
-            raise ValueError(
-                "LearnedEmbeddings are no boxes, and mmdet's DAB-DETR decoder knows queries by their boxes alone; name "
-                "LearnedAnchors, or decoder=dict(type='DABDecoder'), which takes both"
-            )
+    _needs_boxes = True
 
     def _leave_out_unused(self) -> None:
         super()._leave_out_unused()

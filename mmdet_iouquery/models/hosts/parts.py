@@ -14,6 +14,7 @@ from mmdet.structures import OptSampleList, SampleList
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ...config_options import type_name
 from ...structures import (
     Assigner,
     Decoded,
@@ -91,6 +92,8 @@ class QueryParts(BaseModule):
     """Part to the reason why this detector takes none."""
     _denoises = False
     """Whether the parent has denoising queries of its own."""
+    _needs_boxes = False
+    """Whether the parent's decoder knows queries by their boxes alone."""
 
     def __init__(
         self,
@@ -170,6 +173,12 @@ class QueryParts(BaseModule):
         for name, reason in self._refused.items():
             if name in parts:
                 raise ValueError(f'{type(self).__name__} takes no {name}: {reason}')
+        selector = type_name(parts.get('query_selector', {}))
+        if self._needs_boxes and 'decoder' not in parts and selector == 'LearnedEmbeddings':
+            raise ValueError(
+                f"LearnedEmbeddings are no boxes, and mmdet's decoder in {type(self).__name__} knows queries by their "
+                'boxes; name LearnedAnchors, or a decoder of this package, which takes both'
+            )
 
     def _build(self, name: str, cfg: dict, shared: dict, others: dict) -> nn.Module:
         if name == 'query_selector':
