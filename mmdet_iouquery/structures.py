@@ -158,18 +158,6 @@ class DenoisingQueries(NamedTuple):
         """The decoder's sequence of P + Q queries."""
         return matching.after(self.queries)._replace(num_denoising=self.queries.num_queries)
 
-    def first_group(self) -> tuple[slice, Tensor, Tensor]:
-        """Of a batch of one image, the G queries of the first group: its boxes' positives, then any negatives.
-
-        Returns:
-            Where they stand; the ground truth (G,) that each was made from; and whether (G,) it is a positive.
-        """
-        size = self.queries.num_queries // self.num_groups
-        _, query, truth = (index[self.pairs[1] < size] for index in self.pairs)
-        positive = torch.zeros(size, dtype=torch.bool, device=query.device)
-        positive[query] = True
-        return slice(size), truth.repeat(size // query.shape[0]), positive
-
 
 class Decoded(NamedTuple):
     """One run of a head's or host's parts over a batch."""
@@ -206,22 +194,6 @@ class Decoded(NamedTuple):
         """The same, but for these predictions (L, B, Q', ...) of the matching queries."""
         pairs = zip(self.denoising_predictions, matching)
         return self._replace(predictions=Predictions(*(torch.cat(pair, dim=2) for pair in pairs)))
-
-
-class DenseAttention(NamedTuple):
-    """Where queries look that attend to every token."""
-
-    weights: Tensor
-    """(B, H, Q, N), each query's sum to 1 over the tokens."""
-
-
-class SampledAttention(NamedTuple):
-    """Where queries look that read P points a head and level, V levels."""
-
-    locations: Tensor
-    """(B, Q, H, V, P, 2), x and y, [0, 1] from a map's outer edge to the other; points may lie outside."""
-    weights: Tensor
-    """(B, Q, H, V, P), each query's and head's sum to 1 over levels and points."""
 
 
 class QuerySelector(Protocol):

@@ -17,11 +17,12 @@ from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..core import box_cxcywh_to_xyxy
+from ..core import box_cxcywh_to_xyxy, first_group
 from ..errors import InputError
 from ..evaluation.selection_quality import Objects, SelectedQueries, compare_with_objects
 from ..models.hosts.cross_attention import Inputs, attention_of, bind_inputs, cross_attentions, is_dense
-from ..structures import Decoded, DenseAttention, Predictions, SampledAttention
+from ..models.layers import DenseAttention, SampledAttention
+from ..structures import Decoded, Predictions
 
 Numbers = NDArray[Any]
 
@@ -337,9 +338,10 @@ def _encoder(decoded: Decoded, frame: _Frame, score: Any) -> ScoredBoxes | None:
 
 def _noise(decoded: Decoded, frame: _Frame, score: Any) -> Noise | None:
     """The first group's queries."""
-    if decoded.denoising is None:
+    denoising = decoded.denoising
+    if denoising is None:
         return None
-    group, truth, positive = decoded.denoising.first_group()
+    group, truth, positive = first_group(denoising.pairs, decoded.num_denoising, denoising.num_groups)
     after = _scored(Predictions(*(x[-1:, :, group] for x in decoded.denoising_predictions)), frame, score)[0]
-    before = frame.boxes_px(decoded.denoising.queries.anchors_unact[0, group].double().sigmoid())
+    before = frame.boxes_px(denoising.queries.anchors_unact[0, group].double().sigmoid())
     return Noise(before, after, truth.cpu().numpy(), positive.cpu().numpy())

@@ -19,7 +19,7 @@ from .boxes import (
     inverse_sigmoid,
 )
 from .deformable_attention import choose_backend, multi_scale_deformable_attention
-from .denoising import DenoisingLayout, denoising_layout, noisy_truth
+from .denoising import DenoisingLayout, denoising_layout, first_group, noisy_truth
 from .matching import MatchCosts, hungarian_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
@@ -41,6 +41,7 @@ __all__ = [
     'complete_box_iou_elementwise',
     'denoising_layout',
     'distance_box_iou_elementwise',
+    'first_group',
     'gather_tokens',
     'generalized_box_iou_elementwise',
     'grid_anchors',

@@ -97,17 +97,6 @@ def test_queries_know_which_of_them_are_for_denoising() -> None:
     assert matching.content[0, :, 0].tolist() == [10, 11, 12] and (matching.position == 1).all()
 
 
-def test_the_first_groups_positives_and_negatives() -> None:
-    """Two boxes, in three groups of two positives and then their negatives; and without negatives."""
-    for size, truth, positive in ((4, [0, 1, 0, 1], [True, True, False, False]), (2, [0, 1], [True, True])):
-        query = torch.tensor([group * size + i for group in range(3) for i in range(2)])
-        pairs = (torch.zeros(6, dtype=torch.int64), query, torch.tensor([0, 1]).repeat(3))
-        given = DenoisingQueries(queries(3 * size, 0), torch.zeros(0), pairs, 3)
-        where, made_from, is_positive = given.first_group()
-        assert given.queries.content[0, where, 0].tolist() == list(range(size))
-        assert (made_from.tolist(), is_positive.tolist()) == (truth, positive)
-
-
 def detector(name: str) -> nn.Module:
     if name == 'RT-DETR':
         return small_detector()

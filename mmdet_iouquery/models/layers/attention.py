@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core import within_range
-from ...structures import DenseAttention
 from ..arguments import check_heads
+
+
+class DenseAttention(NamedTuple):
+    """Where queries look that attend to every token."""
+
+    weights: Tensor
+    """(B, H, Q, N), each query's sum to 1 over the tokens."""
 
 
 class DotProductAttention(nn.Module):

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...core import as_float, multi_scale_deformable_attention, within_range
-from ...structures import Memory, SampledAttention
+from ...structures import Memory
 from ..arguments import check_heads
+
+
+class SampledAttention(NamedTuple):
+    """Where queries look that read P points a head and level, V levels."""
+
+    locations: Tensor
+    """(B, Q, H, V, P, 2), x and y, [0, 1] from a map's outer edge to the other; points may lie outside."""
+    weights: Tensor
+    """(B, Q, H, V, P), each query's and head's sum to 1 over levels and points."""
 
 
 class DeformableAttention(nn.Module):
