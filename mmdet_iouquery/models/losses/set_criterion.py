@@ -149,16 +149,8 @@ class SetCriterion(nn.Module):
         if takes_quality(loss_cls) and not by_label:
             quality = self._overlap(matched, truth)
         class_loss = self._class_loss(loss_cls, logits, pairs, targets.labels[pairs.truth], quality)
-
-        prefixes = [prefix for block in blocks for prefix in block.prefixes]
-        sums = {
-            'loss_cls': _sum_by_block(class_loss, [block.num_queries for block in blocks]),
-            'loss_bbox': _sum_by_name(self._box_loss(matched, truth), name, len(prefixes)),
-            'loss_iou': _sum_by_name(self._iou_loss(matched, truth), name, len(prefixes)),
-        }
-        num_boxes = torch.stack([block.num_boxes for block in blocks]).repeat_interleave(logits.shape[0])
-        values = {term: (total / num_boxes).unbind() for term, total in sums.items()}
-        return {prefix + term: values[term][i] for i, prefix in enumerate(prefixes) for term in values}
+        box_loss, iou_loss = self._box_loss(matched, truth), self._iou_loss(matched, truth)
+        return _named(blocks, class_loss, name, {'loss_bbox': box_loss, 'loss_iou': iou_loss})
 
     def _class_loss(
         self, loss_cls: nn.Module, logits: Tensor, pairs: Pairs, labels: Tensor, quality: Tensor | float
@@ -261,11 +253,21 @@ def _by_pair(loss: nn.Module, matched: Tensor, truth: Tensor) -> Tensor:
     return loss(matched, truth, reduction_override='none').reshape(matched.shape[0], -1).sum(-1)
 
 
-def _sum_by_name(pair_loss: Tensor, name: Tensor, num_names: int) -> Tensor:
-    """(S,), of the pairs' (M,)."""
-    return pair_loss.new_zeros(num_names).index_add(0, name, pair_loss)
+def _named(
+    blocks: Sequence[_Block], query_loss: Tensor, name: Tensor, pair_losses: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """The sums of each block's layers, over the block's number of boxes, under their names.
 
-
-def _sum_by_block(query_loss: Tensor, sizes: list[int]) -> Tensor:
-    """(S,), of the queries' (L, B, Q, ...), by blocks of so many and by layer."""
-    return torch.cat([block.sum((1, 2, 3)) for block in query_loss.split(sizes, dim=2)])
+    Args:
+        query_loss: (L, B, Q, ...), the class loss.
+        name: (M,), which of the S names a pair's losses go under.
+        pair_losses: (M,) each.
+    """
+    prefixes = [prefix for block in blocks for prefix in block.prefixes]
+    num_boxes = torch.stack([block.num_boxes for block in blocks]).repeat_interleave(query_loss.shape[0])
+    by_block = query_loss.split([block.num_queries for block in blocks], dim=2)
+    sums = {'loss_cls': torch.cat([loss.sum((1, 2, 3)) for loss in by_block])}
+    for term, loss in pair_losses.items():
+        sums[term] = loss.new_zeros(len(prefixes)).index_add(0, name, loss)
+    values = {term: (total / num_boxes).unbind() for term, total in sums.items()}
+    return {prefix + term: values[term][i] for i, prefix in enumerate(prefixes) for term in values}
