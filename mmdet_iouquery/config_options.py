@@ -1,4 +1,4 @@
-"""Overrides of a config on a command line: ``--cfg-options KEY=VALUE ...``."""
+"""Entries of a config: the class that one asks for, and overrides on a command line (``--cfg-options KEY=VALUE``)."""
 
 from __future__ import annotations
 
@@ -17,6 +17,12 @@ _READ = {'default_scope', 'custom_imports', 'auto_scale_lr', 'strategy', 'tta_mo
 _NEARLY = (
     0.92  # 'train_dataloder' is 0.97 near to 'train_dataloader'; 'models' is 0.91 near to 'model', and anyone's own
 )
+
+
+def type_name(node: Mapping[str, Any], key: str = 'type', default: str = '') -> str:
+    """Name of the class that a config entry asks for, without scope. New-style configs give the class itself."""
+    kind = node.get(key, default)
+    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 class KeyValue(DictAction):

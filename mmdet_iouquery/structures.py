@@ -1,8 +1,15 @@
-"""What the parts of a detector hand to each other. Letters as in :mod:`mmdet_iouquery.core`."""
+"""What the parts of a detector hand to each other, and the protocol of each kind of part.
+
+To a type checker the call of mmengine's modules is anything, and so are they: what it holds against a protocol is a
+part's ``forward``, in ``tests/test_models/test_protocols.py``.
+
+Letters as in :mod:`mmdet_iouquery.core`; P denoising queries and Q matching ones make up the decoder's sequence, the
+denoising ones first. Where the one kind ends and the other begins is known here alone.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -34,6 +41,13 @@ class Queries(NamedTuple):
     position: Tensor | None = None
     """(B, Q, D), learned position codes, added to the code that the decoder makes of the anchors; None: there are
     none."""
+    num_denoising: int = 0
+    """P, how many at the front are denoising queries; these have no learned position codes, but zeros."""
+
+    @property
+    def num_queries(self) -> int:
+        """All of them."""
+        return self.content.shape[1]
 
     def after(self, first: Queries) -> Queries:
         """``first``, then these, as one sequence."""
@@ -43,8 +57,15 @@ class Queries(NamedTuple):
         positions = [torch.zeros_like(q.content) if q.position is None else q.position for q in (first, self)]
         return Queries(content, anchors_unact, torch.cat(positions, dim=1))
 
-    def at(self, encoded_anchors: Tensor) -> Tensor:
-        """Position codes (B, Q, D): ``encoded_anchors`` (B, Q, D) and, where there are some, the learned ones."""
+    def split(self, num_first: int | None = None) -> tuple[Queries, Queries]:
+        """The first queries and the others; None: the denoising queries and the matching ones."""
+        num_first = self.num_denoising if num_first is None else num_first
+        pairs = [(None, None) if x is None else (x[:, :num_first], x[:, num_first:]) for x in self[:3]]
+        first, others = zip(*pairs)
+        return Queries(*first), Queries(*others)
+
+    def position_codes(self, encoded_anchors: Tensor) -> Tensor:
+        """(B, Q, D): ``encoded_anchors`` (B, Q, D) and, where there are some, the learned ones."""
         return encoded_anchors if self.position is None else encoded_anchors + self.position
 
 
@@ -56,6 +77,27 @@ class Predictions(NamedTuple):
     boxes: Tensor
     """(L, B, Q, 4), normalised cx, cy, w, h."""
 
+    def split(self, num_first: int) -> tuple[Predictions, Predictions]:
+        """Those of the first queries, and of the others."""
+        first, others = ((x[:, :, :num_first], x[:, :, num_first:]) for x in self)
+        (logits, other_logits), (boxes, other_boxes) = first, others
+        return Predictions(logits, boxes), Predictions(other_logits, other_boxes)
+
+
+class EncoderTarget(NamedTuple):
+    """What the scores of a selector's encoder are trained to be: what makes a selection IoU-aware, or not."""
+
+    score: Literal['iou', 'label'] | None = None
+    """Of the matched class: the IoU of the box, or 1; None: what the decoder's scores learn."""
+    class_agnostic: bool = False
+    """Whether objects are told from background only, by class 0 (Deformable DETR's two stages)."""
+    iou_logits: Tensor | None = None
+    """(1, B, Q), a prediction of the boxes' IoU apart from the class scores, trained to be it; None: there is none."""
+
+    def targets(self, targets: Targets) -> Targets:
+        """The ground truth as the encoder is to tell it."""
+        return targets._replace(labels=torch.zeros_like(targets.labels)) if self.class_agnostic else targets
+
 
 class Selection(NamedTuple):
     """A selector's answer."""
@@ -66,13 +108,8 @@ class Selection(NamedTuple):
     """The encoder's own prediction for each selected token, L = 1, for its loss; None: the selector has none."""
     token_index: Tensor | None = None
     """(B, Q) int64, the tokens chosen; None: the queries come from no token."""
-    iou_aware: bool | None = None
-    """Whether the encoder's class scores are to learn the IoU of their boxes, or the label alone; None: what the
-    decoder's learn."""
-    class_agnostic: bool = False
-    """Whether the encoder tells objects from background only, by class 0 (Deformable DETR's two stages)."""
-    iou_logits: Tensor | None = None
-    """(1, B, Q), the encoder's own prediction of its boxes' IoU; None: it makes none."""
+    encoder_target: EncoderTarget = EncoderTarget()
+    """What the encoder's predictions learn."""
 
 
 class Targets(NamedTuple):
@@ -100,6 +137,11 @@ class Pairs(NamedTuple):
     query: Tensor
     truth: Tensor
 
+    @property
+    def predicted(self) -> tuple[Tensor, Tensor, Tensor]:
+        """What indexes predictions (L, B, Q, ...)."""
+        return self.layer, self.image, self.query
+
 
 class DenoisingQueries(NamedTuple):
     """A denoising generator's answer: P extra queries an image, to stand before the matching ones."""
@@ -112,6 +154,10 @@ class DenoisingQueries(NamedTuple):
     num_groups: int
     """How often each ground truth occurs among the positives: the losses are divided by it."""
 
+    def before(self, matching: Queries) -> Queries:
+        """The decoder's sequence of P + Q queries."""
+        return matching.after(self.queries)._replace(num_denoising=self.queries.num_queries)
+
 
 class Decoded(NamedTuple):
     """One run of a head's or host's parts over a batch."""
@@ -121,20 +167,91 @@ class Decoded(NamedTuple):
     denoising: DenoisingQueries | None
     """Only in training, and only where there is a generator."""
     predictions: Predictions
-    """Of all decoder layers in training, otherwise of the last, over the P denoising queries and the Q others."""
+    """Of all decoder layers in training, otherwise of the last, over P + Q queries."""
+
+    @property
+    def num_denoising(self) -> int:
+        """P; 0: there are no denoising queries."""
+        return 0 if self.denoising is None else self.denoising.queries.num_queries
+
+    @property
+    def denoising_predictions(self) -> Predictions:
+        """(L, B, P, ...)."""
+        return self.predictions.split(self.num_denoising)[0]
+
+    @property
+    def matching_predictions(self) -> Predictions:
+        """(L, B, Q, ...)."""
+        return self.predictions.split(self.num_denoising)[1]
+
+    @property
+    def matching_index(self) -> Tensor:
+        """(Q,) int64, where the matching queries stand in the decoder's sequence."""
+        logits = self.predictions.logits
+        return torch.arange(self.num_denoising, logits.shape[2], device=logits.device)
+
+    def with_matching(self, matching: Predictions) -> Decoded:
+        """The same, but for these predictions (L, B, Q', ...) of the matching queries."""
+        pairs = zip(self.denoising_predictions, matching)
+        return self._replace(predictions=Predictions(*(torch.cat(pair, dim=2) for pair in pairs)))
 
 
-class DenseAttention(NamedTuple):
-    """Where queries look that attend to every token."""
+class QuerySelector(Protocol):
+    """Chooses or holds the queries that the decoder starts from."""
 
-    weights: Tensor
-    """(B, H, Q, N), each query's sum to 1 over the tokens."""
+    def __call__(self, memory: Memory, num_queries: int | None = None) -> Selection:
+        """Q queries for each image of the memory.
+
+        Args:
+            num_queries: Q, on the same weights; None: as built. Of a memory of fewer tokens all become queries, where
+                queries come from tokens.
+
+        Raises:
+            ValueError: more than have been learned, where something of them is.
+        """
 
 
-class SampledAttention(NamedTuple):
-    """Where queries look that read P points a head and level, V levels."""
+class DenoisingGenerator(Protocol):
+    """Makes queries of ground truth that the decoder must restore."""
 
-    locations: Tensor
-    """(B, Q, H, V, P, 2), x and y, [0, 1] from a map's outer edge to the other; points may lie outside."""
-    weights: Tensor
-    """(B, Q, H, V, P), each query's and head's sum to 1 over levels and points."""
+    def __call__(self, targets: Targets, num_queries: int) -> DenoisingQueries:
+        """P queries for each image, to stand before ``num_queries`` matching ones."""
+
+
+class Decoder(Protocol):
+    """Turns queries into predictions, layer by layer; the class and box heads are its own."""
+
+    def __call__(
+        self,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
+    ) -> Predictions:
+        """Decode S queries.
+
+        Args:
+            attention_mask: (S, S) bool, True = may not attend.
+            num_layers: how many layers to run, from the first; negative: counted back from the last (-1: all); None:
+                all.
+
+        Returns:
+            In training every layer's predictions (L, B, S, ...), in prediction those of the last layer run (L = 1).
+
+        Raises:
+            ValueError: there are not so many layers, or the memory has another number of levels than can be read.
+        """
+
+
+class Assigner(Protocol):
+    """Matches predictions with ground truth, one to one in every layer."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
+        """Pairs of all layers of the predictions (L, B, Q, ...)."""
+
+
+class Criterion(Protocol):
+    """Matches, and computes the losses of decoder, encoder and denoising."""
+
+    def __call__(self, decoded: Decoded, targets: Targets) -> dict[str, Tensor]:
+        """Scalars to be added up, under mmdet's names, which do not depend on the ground truth."""

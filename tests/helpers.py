@@ -15,6 +15,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from mmdet_iouquery import config_path
+from mmdet_iouquery.structures import Decoded, DenoisingQueries, Memory, Predictions, Queries, Selection
 
 DATA = Path(__file__).parent / 'data'
 NARROW = {
@@ -89,6 +90,16 @@ def random_batch(counts: list[int], height: int, width: int, num_classes: int = 
         corners = torch.cat([low, low + 0.1 + 0.3 * torch.rand(count, 2)], 1) * torch.tensor([width, height] * 2)
         samples.append(sample(corners, torch.randint(num_classes, (count,)), (height, width)))
     return torch.rand(len(counts), 3, height, width), samples
+
+
+def decoded(
+    predictions: Predictions, selection: Selection | None = None, denoising: DenoisingQueries | None = None
+) -> Decoded:
+    """What a criterion is given; without a selection the encoder has predicted nothing."""
+    images, queries = predictions.logits.shape[1:3]
+    if selection is None:
+        selection = Selection(Queries(torch.zeros(images, queries, 1), torch.zeros(images, queries, 4)))
+    return Decoded(Memory(torch.zeros(images, 0, 1), ()), selection, denoising, predictions)
 
 
 def golden(name: str) -> np.lib.npyio.NpzFile:

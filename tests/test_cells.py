@@ -246,7 +246,7 @@ def plain(node: Any) -> Any:
 @pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith(DENSE)])
 def test_a_dense_detector_is_mmdets_but_for_the_part(name: str) -> None:
     config = plain(shipped_config(name).to_dict())
-    [base_file] = re.findall(r"^_base_ = '(.*)'$", Path(config_path(name)).read_text(), flags=re.MULTILINE)
+    [base_file] = re.findall(r"^_base_ = .*?'(mmdet::.*?)'", Path(config_path(name)).read_text(), flags=re.MULTILINE)
     base = plain(get_config(base_file).to_dict())
     base['model']['backbone']['init_cfg'] = None
     [swapped] = [keys for word, keys in SWAPPED.items() if word in name]

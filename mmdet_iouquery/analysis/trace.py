@@ -17,11 +17,12 @@ from mmengine.structures import InstanceData
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..core import box_cxcywh_to_xyxy
+from ..core import box_cxcywh_to_xyxy, first_group
 from ..errors import InputError
 from ..evaluation.selection_quality import Objects, SelectedQueries, compare_with_objects
 from ..models.hosts.cross_attention import Inputs, attention_of, bind_inputs, cross_attentions, is_dense
-from ..structures import Decoded, DenseAttention, SampledAttention
+from ..models.layers import DenseAttention, SampledAttention
+from ..structures import Decoded, Predictions
 
 Numbers = NDArray[Any]
 
@@ -72,8 +73,9 @@ class Noise(NamedTuple):
 class LayerAttention:
     """Where queries look in one decoder layer's cross-attention; worked out for the queries that are asked for."""
 
-    def __init__(self, module: nn.Module, inputs: Inputs, first: int, frame: _Frame) -> None:
-        self._module, self._inputs, self._first, self._frame = module, inputs, first, frame
+    def __init__(self, module: nn.Module, inputs: Inputs, matching_index: Tensor, frame: _Frame) -> None:
+        self._module, self._inputs, self._frame = module, inputs, frame
+        self._matching_index = matching_index
 
     @property
     def dense(self) -> bool:
@@ -109,8 +111,7 @@ class LayerAttention:
         return places_px, (weights / heads).flatten(1).numpy(), level.numpy()
 
     def _index(self, queries: Numbers) -> Tensor:
-        device = next(self._module.parameters()).device
-        return torch.from_numpy(np.asarray(queries, dtype=np.int64) + self._first).to(device)
+        return self._matching_index[torch.from_numpy(np.asarray(queries, dtype=np.int64))]
 
 
 @dataclass(frozen=True)
@@ -187,11 +188,10 @@ def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *
     images, (sample,) = batch['inputs'], batch['data_samples']
     _put_truth(sample, objects, images.device)
     with as_if_training(parts, parts.decoder), _seeded(seed), _watched(parts.decoder) as calls:
-        decoded = parts.run_parts(detector.extract_feat(images), [sample])
+        decoded = parts.run_parts(detector.extract_feat(images), [sample], parts.targets([sample]))
     frame = _Frame(sample.metainfo, decoded)
-    first = 0 if decoded.denoising is None else decoded.denoising.queries.content.shape[1]
     score = _class_scores(detector, parts)
-    layers = [ScoredBoxes(frame.boxes_px(boxes[0]), score(logits[0])) for logits, boxes in zip(*decoded.predictions)]
+    layers = _scored(decoded.matching_predictions, frame, score)
     height, width = sample.metainfo['ori_shape'][:2]
     return QueryTrace(
         image_id=sample.metainfo.get('img_id'),
@@ -203,9 +203,9 @@ def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *
         anchors_px=_anchors(decoded, frame),
         tokens=_tokens(decoded, frame),
         encoder=_encoder(decoded, frame, score),
-        layers=tuple(ScoredBoxes(*(x[first:] for x in layer)) for layer in layers),
-        noise=_noise(decoded, frame, layers[-1]) if len(objects.labels) else None,
-        attention=tuple(LayerAttention(module, inputs, first, frame) for module, inputs in calls),
+        layers=layers,
+        noise=_noise(decoded, frame, score) if len(objects.labels) else None,
+        attention=tuple(LayerAttention(module, inputs, decoded.matching_index, frame) for module, inputs in calls),
     )
 
 
@@ -301,6 +301,11 @@ def _class_scores(detector: nn.Module, parts: nn.Module) -> Any:
     return lambda logits: logits.double().sigmoid().cpu().numpy()
 
 
+def _scored(predictions: Predictions, frame: _Frame, score: Any) -> tuple[ScoredBoxes, ...]:
+    """Each layer's predictions of the one picture."""
+    return tuple(ScoredBoxes(frame.boxes_px(boxes[0]), score(logits[0])) for logits, boxes in zip(*predictions))
+
+
 def _anchors(decoded: Decoded, frame: _Frame) -> Numbers | None:
     queries = decoded.selection.queries
     return None if queries.position is not None else frame.boxes_px(queries.anchors_unact[0].double().sigmoid())
@@ -326,22 +331,17 @@ def _encoder(decoded: Decoded, frame: _Frame, score: Any) -> ScoredBoxes | None:
     logits, boxes = (x[0, 0] for x in selection.encoder)
     if selection.token_index is not None and len(logits) != selection.token_index.shape[1]:  # of all tokens
         logits, boxes = logits[selection.token_index[0]], boxes[selection.token_index[0]]
-    return ScoredBoxes(frame.boxes_px(boxes), score(logits[..., :1] if selection.class_agnostic else logits))
+    return ScoredBoxes(
+        frame.boxes_px(boxes), score(logits[..., :1] if selection.encoder_target.class_agnostic else logits)
+    )
 
 
-def _noise(decoded: Decoded, frame: _Frame, last: ScoredBoxes) -> Noise | None:
-    """The first group's queries; with one picture a group is its objects' positives, then perhaps their negatives."""
+def _noise(decoded: Decoded, frame: _Frame, score: Any) -> Noise | None:
+    """The first group's queries."""
     denoising = decoded.denoising
     if denoising is None:
         return None
-    _, query, truth = (x.cpu().numpy() for x in denoising.pairs)
-    size = denoising.queries.content.shape[1] // denoising.num_groups
-    first = query < size
-    query, truth = query[first], truth[first]
-    made_from = np.full(size, -1)
-    made_from[query] = truth
-    positive = made_from >= 0
-    if (~positive).any():  # a negative stands as far behind as there are objects
-        made_from[query + len(query)] = truth
-    before = frame.boxes_px(denoising.queries.anchors_unact[0, :size].double().sigmoid())
-    return Noise(before, ScoredBoxes(*(x[:size] for x in last)), made_from, positive)
+    group, truth, positive = first_group(denoising.pairs, decoded.num_denoising, denoising.num_groups)
+    after = _scored(Predictions(*(x[-1:, :, group] for x in decoded.denoising_predictions)), frame, score)[0]
+    before = frame.boxes_px(denoising.queries.anchors_unact[0, group].double().sigmoid())
+    return Noise(before, after, truth.cpu().numpy(), positive.cpu().numpy())

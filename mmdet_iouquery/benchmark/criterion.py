@@ -12,7 +12,16 @@ from torch import Tensor, nn
 
 from ..core import denoising_layout
 from ..models.dense_heads.rtdetr_head import CRITERION
-from ..structures import DenoisingQueries, Predictions, Queries, Selection, Targets
+from ..structures import (
+    Decoded,
+    DenoisingQueries,
+    EncoderTarget,
+    Memory,
+    Predictions,
+    Queries,
+    Selection,
+    Targets,
+)
 from .models import Batch
 from .reference import NAME, Reference
 from .timing import counted_operations, rows_of, time_in_turn
@@ -101,10 +110,12 @@ def _ours(truth: Batch, layout: Any, leaves: list[Tensor]) -> Callable[[], Tenso
         return Queries(logits.new_empty(logits.shape[1], number, 1), boxes.new_empty(logits.shape[1], number, 4))
 
     selected = queries(encoder_logits.shape[2])
-    selection = Selection(selected, encoder=Predictions(encoder_logits, encoder_boxes), iou_aware=True)
+    selection = Selection(selected, Predictions(encoder_logits, encoder_boxes), encoder_target=EncoderTarget('iou'))
     mask = layout.attention_mask(encoder_logits.shape[2])
     denoising = DenoisingQueries(queries(layout.num_denoising), mask, layout.pairs, layout.num_groups)
-    return lambda: sum(module(Predictions(logits, boxes), selection, targets, denoising).values())
+    memory = Memory(logits.new_empty(logits.shape[1], 0, 1), ())
+    decoded = Decoded(memory, selection, denoising, Predictions(logits, boxes))
+    return lambda: sum(module(decoded, targets).values())
 
 
 def _theirs(reference: Reference, truth: Batch, layout: Any, leaves: list[Tensor]) -> Callable[[], Tensor]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config_options import type_name
 from .initializer import load_checkpoint
 
 KEY = 'preprocessing'
@@ -84,8 +85,7 @@ def _of_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
         found['mean'] = _three(settings.get('mean') or [0])  # without a mean nothing is normalised
         found['std'] = _three(settings.get('std') or [1])
     for step in _test_steps(cfg):
-        kind = step.get('type', '')
-        if str(getattr(kind, '__name__', kind)).rpartition('.')[2] == 'Resize' and step.get('scale'):
+        if type_name(step) == 'Resize' and step.get('scale'):
             keep_ratio, scale = bool(step.get('keep_ratio', False)), [*_pair(step['scale'])]
             # bounds of the longer and the shorter side, in either order
             found.update(keep_ratio=keep_ratio, scale=sorted(scale, reverse=True) if keep_ratio else scale)

@@ -9,6 +9,7 @@ Boxes are ``cx, cy, w, h`` normalised to [0, 1] by the padded input's width and 
 
 from .anchors import grid_anchors
 from .boxes import (
+    OVERLAPS,
     box_cxcywh_to_xyxy,
     box_iou_elementwise,
     box_xyxy_to_cxcywh,
@@ -18,7 +19,7 @@ from .boxes import (
     inverse_sigmoid,
 )
 from .deformable_attention import choose_backend, multi_scale_deformable_attention
-from .denoising import DenoisingLayout, denoising_layout, noisy_truth
+from .denoising import DenoisingLayout, denoising_layout, first_group, noisy_truth
 from .matching import MatchCosts, hungarian_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
@@ -28,6 +29,7 @@ from .varifocal import varifocal_loss
 
 __all__ = [
     'FLOAT16_MAX',
+    'OVERLAPS',
     'DenoisingLayout',
     'MatchCosts',
     'TableCache',
@@ -39,6 +41,7 @@ __all__ = [
     'complete_box_iou_elementwise',
     'denoising_layout',
     'distance_box_iou_elementwise',
+    'first_group',
     'gather_tokens',
     'generalized_box_iou_elementwise',
     'grid_anchors',

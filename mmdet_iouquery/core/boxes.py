@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -76,3 +77,12 @@ def complete_box_iou_elementwise(a_xyxy: Tensor, b_xyxy: Tensor, eps: float = 1e
     v = 4 / math.pi**2 * (angle_a - angle_b) ** 2
     alpha = v / (1 - box_iou_elementwise(a_xyxy, b_xyxy, eps) + v).clamp(min=eps)
     return distance_box_iou_elementwise(a_xyxy, b_xyxy, eps) - alpha * v
+
+
+OVERLAPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    'iou': box_iou_elementwise,
+    'giou': generalized_box_iou_elementwise,
+    'diou': distance_box_iou_elementwise,
+    'ciou': complete_box_iou_elementwise,
+}
+"""By the names that a config gives them."""

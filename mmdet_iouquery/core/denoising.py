@@ -154,3 +154,21 @@ def noisy_truth(
         noisy_boxes = box_xyxy_to_cxcywh(corners.clamp(0, 1))
     noisy_boxes = noisy_boxes.masked_fill(layout.padded.unsqueeze(-1), 0.0)
     return noisy_labels.masked_fill(layout.padded, num_classes), inverse_sigmoid(noisy_boxes)
+
+
+def first_group(
+    pairs: tuple[Tensor, Tensor, Tensor], num_denoising: int, num_groups: int
+) -> tuple[slice, Tensor, Tensor]:
+    """Of a batch of one image with boxes, the S queries of the first group: the boxes' positives, then any negatives.
+
+    Args:
+        pairs: of the positives, as :class:`DenoisingLayout` has them.
+
+    Returns:
+        Where they stand; the ground truth (S,) that each was made from; and whether (S,) it is a positive.
+    """
+    size = num_denoising // num_groups
+    _, query, truth = (index[pairs[1] < size] for index in pairs)
+    positive = torch.zeros(size, dtype=torch.bool, device=query.device)
+    positive[query] = True
+    return slice(size), truth.repeat(size // query.shape[0]), positive

@@ -11,6 +11,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config_options import type_name
 from ..errors import InputError
 from .class_list import check_class_list
 from .coco_evaluation import GroundTruth, check_evaluable, read_ground_truth, unseen_warning
@@ -200,12 +201,6 @@ def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str
         need_boxes=not submits,
         key=(repr(sorted(settings.items())), not submits),
     )
-
-
-def type_name(node: Mapping[str, Any]) -> str:
-    """Name of the class that a config entry asks for, without scope. New-style configs give the class itself."""
-    kind = node.get('type', '')
-    return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
 
 
 def is_coco_metric(node: Mapping[str, Any]) -> bool:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..config_options import type_name
 from . import box_statistics as boxes
-from .checks import Unchecked, type_name
+from .checks import Unchecked
 from .duplicates import alike, repeated, same
 from .inspection import InspectedSet, is_checked_loader
 

@@ -15,10 +15,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from ..config_options import type_name
 from ..errors import InputError
 from ..registry import SCOPE
 from .box_statistics import Resizing
-from .checks import ConfigSet, ReadSets, type_name
+from .checks import ConfigSet, ReadSets
 from .coco_report import CheckedSet
 from .image_probe import ImageFacts, probe
 

@@ -17,6 +17,7 @@ from PIL import Image
 from ..analysis.trace import QueryTrace, parts_of, trace
 from ..checkpoints.initializer import load_checkpoint
 from ..config_files import config_path
+from ..config_options import type_name
 from ..datasets.image_files import ImageError
 from ..engine.detector import load_detector, read_config
 from ..engine.resume import is_complete
@@ -150,8 +151,7 @@ def _test_set(cfg: Config) -> Mapping[str, Any]:
 
 
 def _reads_annotations(transform: Mapping[str, Any]) -> bool:
-    kind = transform['type']
-    return getattr(kind, '__name__', kind).endswith('LoadAnnotations')
+    return type_name(transform).endswith('LoadAnnotations')
 
 
 def _class_names(dataset: Mapping[str, Any], checkpoint: str | Path) -> tuple[str, ...]:

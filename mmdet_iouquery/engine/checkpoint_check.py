@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..checkpoints import unwrap
 from ..checkpoints.class_head import has_class_rows
 from ..checkpoints.initializer import load_checkpoint
+from ..config_options import type_name
 from ..errors import InputError
 
 
@@ -75,8 +76,8 @@ def check_pretrained(model: object) -> None:
 
 def _pretrained(node: object) -> Iterator[str]:
     if isinstance(node, Mapping):
-        kind, path = node.get('type'), node.get('checkpoint')
-        if str(getattr(kind, '__name__', kind)).rpartition('.')[2] in ('Pretrained', 'PretrainedInit'):
+        if type_name(node) in ('Pretrained', 'PretrainedInit'):
+            path = node.get('checkpoint')
             yield from [path] if isinstance(path, str) else []
             return
         node = list(node.values())

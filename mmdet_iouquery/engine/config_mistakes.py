@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.registry import Registry
 from mmengine.runner import BaseLoop
 
-from ..datasets.checks import type_name
+from ..config_options import type_name
 from ..errors import InputError, RunError
 from .endings import DISK_FAULTS
 

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
 
 from ..compat import dumped_as
+from ..config_options import type_name
 from ..errors import InputError
 
 # Rank, rank on this machine and number of processes, as each launcher tells them.
@@ -116,7 +117,7 @@ def _check_strategy(cfg: Config) -> None:
     """A strategy needs FlexibleRunner; one that shards, a launcher and its package."""
     if 'strategy' not in cfg:
         return
-    name = _type_name(cfg.strategy)
+    name = type_name(cfg.strategy)
     if not _is_flexible(cfg):
         raise InputError(f"strategy={name} needs runner_type='FlexibleRunner' beside it; mmengine's Runner knows none")
     if name in _SHARDING and cfg.launcher == 'none':
@@ -129,9 +130,9 @@ def _check_strategy(cfg: Config) -> None:
 def _complete_strategy(cfg: Config) -> None:
     """Settings that FlexibleRunner looks for in the strategy alone, and whole checkpoints instead of a folder each."""
     strategy = _section(cfg, 'strategy', type='DDPStrategy')
-    if _type_name(strategy) == 'DDPStrategy':
+    if type_name(strategy) == 'DDPStrategy':
         strategy.setdefault('sync_bn', cfg.get('sync_bn'))
-    if _type_name(strategy) == 'FSDPStrategy':
+    if type_name(strategy) == 'FSDPStrategy':
         strategy.setdefault('state_dict_cfg', 'full')
         _check_sharding(cfg)
 
@@ -143,7 +144,7 @@ def _check_sharding(cfg: Config) -> None:
             "FSDPStrategy with state_dict_cfg='local' writes a folder of shards for each checkpoint, which neither "
             '--resume nor tools/test.py reads; leave state_dict_cfg out for whole ones'
         )
-    if any(_type_name(hook) == 'EMAHook' for hook in cfg.get('custom_hooks') or ()):
+    if any(type_name(hook) == 'EMAHook' for hook in cfg.get('custom_hooks') or ()):
         raise InputError(
             'EMAHook cannot save under FSDPStrategy, where the first process alone has the weights of a checkpoint; '
             'leave it out of custom_hooks, or train without the strategy'
@@ -190,12 +191,12 @@ def _without_cuda_modules(cfg: Config) -> list[str]:
     evaluate with almost the same ones and do not drift apart.
     """
     owner, key = (cfg.strategy, 'model_wrapper') if _is_flexible(cfg) else (cfg, 'model_wrapper_cfg')
-    if _is_flexible(cfg) and _type_name(owner) == 'FSDPStrategy':
+    if _is_flexible(cfg) and type_name(owner) == 'FSDPStrategy':
         _section(owner, key, type='MMFullyShardedDataParallel').setdefault('device_id', 'cpu')
         if owner.state_dict_cfg == 'full':
             owner.state_dict_cfg = _FULL_ON_CPU
         return []
-    if _is_flexible(cfg) and _type_name(owner) != 'DDPStrategy':
+    if _is_flexible(cfg) and type_name(owner) != 'DDPStrategy':
         return []
     synchronised, owner.sync_bn = owner.get('sync_bn'), None
     wrapper = _section(
@@ -205,7 +206,7 @@ def _without_cuda_modules(cfg: Config) -> list[str]:
         broadcast_buffers=bool(synchronised),
         find_unused_parameters=cfg.get('find_unused_parameters', False),
     )
-    if _type_name(wrapper, default='MMDistributedDataParallel').endswith('DistributedDataParallel'):
+    if type_name(wrapper, default='MMDistributedDataParallel').endswith('DistributedDataParallel'):
         wrapper.setdefault('device_ids', None)  # mmengine would name a CUDA device
     if not synchronised:
         return []
@@ -216,7 +217,7 @@ def _without_cuda_modules(cfg: Config) -> list[str]:
 
 
 def _is_flexible(cfg: Config) -> bool:
-    return _type_name(cfg, 'runner_type') == 'FlexibleRunner'
+    return type_name(cfg, 'runner_type') == 'FlexibleRunner'
 
 
 def _section(node: Any, key: str, **default: Any) -> Any:
@@ -224,12 +225,6 @@ def _section(node: Any, key: str, **default: Any) -> Any:
     if not node.get(key):
         node[key] = ConfigDict(default)
     return node[key]
-
-
-def _type_name(node: Any, key: str = 'type', default: str = '') -> str:
-    """Name of the class that a config entry asks for, without scope. New-style configs give the class itself."""
-    kind = node.get(key, default)
-    return str(getattr(kind, '__name__', kind)).rsplit('.', 1)[-1]
 
 
 def _set_variables(cfg: Config) -> None:

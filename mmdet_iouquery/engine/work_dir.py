@@ -20,6 +20,7 @@ import torch
 from mmengine.config import Config
 from torch import nn
 
+from ..config_options import type_name
 from ..errors import InputError
 from .atomic_backend import remove_leftovers
 
@@ -135,20 +136,15 @@ def checkpoint_size(cfg: Config, model: nn.Module) -> int:
     weights = sum(map(_bytes, model.state_dict().values()))
     trained = sum(_bytes(parameter) for parameter in model.parameters() if parameter.requires_grad)
     optimizer = cfg.optim_wrapper.get('optimizer') or {}
-    copies = _OPTIMIZER_COPIES.get(_name(optimizer), 2)
-    if _name(optimizer) == 'SGD' and not optimizer.get('momentum'):
+    copies = _OPTIMIZER_COPIES.get(type_name(optimizer), 2)
+    if type_name(optimizer) == 'SGD' and not optimizer.get('momentum'):
         copies = 0
-    has_ema = any(_name(hook) == 'EMAHook' for hook in cfg.get('custom_hooks') or ())
+    has_ema = any(type_name(hook) == 'EMAHook' for hook in cfg.get('custom_hooks') or ())
     return weights * (2 if has_ema else 1) + trained * copies
 
 
 def _bytes(tensor: torch.Tensor) -> int:
     return tensor.numel() * tensor.element_size()
-
-
-def _name(entry: Any) -> str:
-    kind = entry.get('type', '')
-    return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
 def _checkpoint_hook(cfg: Config) -> Any:

@@ -118,9 +118,10 @@ def keep_selected(selection: Selection, samples: SampleList, *, by_image: bool =
     """
     if selection.encoder is None:
         return
+    class_agnostic = selection.encoder_target.class_agnostic
     for logits, boxes, sample in zip(selection.encoder.logits[0].float(), selection.encoder.boxes[0].float(), samples):
-        best = (logits[:, :1] if selection.class_agnostic else logits).sigmoid().max(-1)
+        best = (logits[:, :1] if class_agnostic else logits).sigmoid().max(-1)
         bboxes = boxes_in_px(boxes, sample.metainfo, by_image=by_image, rescale=rescale)
         sample.selected_queries = InstanceData(bboxes=bboxes, scores=best.values)
-        if not selection.class_agnostic:
+        if not class_agnostic:
             sample.selected_queries.labels = best.indices

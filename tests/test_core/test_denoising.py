@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_iouquery.core import box_cxcywh_to_xyxy, denoising_layout, noisy_truth
+from mmdet_iouquery.core import box_cxcywh_to_xyxy, denoising_layout, first_group, noisy_truth
 
 GOLDEN = Path(__file__).parents[1] / 'data' / 'rtdetr_r18_320x320.npz'
 
@@ -241,3 +241,14 @@ def test_centre_and_size_noise_keeps_to_its_bounds() -> None:
     assert shift.max() <= scale + 1e-6 and shift.mean().item() == pytest.approx(scale / 2, abs=0.01)
     assert growth.min() >= 1 - scale - 1e-6 and growth.max() <= 1 + scale + 1e-6
     assert growth.std().item() == pytest.approx(scale / 3**0.5, abs=0.01)
+
+
+@pytest.mark.parametrize('contrastive', [True, False])
+@pytest.mark.parametrize('count', [1, 2, 5])
+def test_the_first_group_of_one_image(count: int, contrastive: bool) -> None:
+    """Its boxes in order as positives and, if contrastive, once more as negatives: as the layout has them."""
+    layout = denoising_layout((count,), 15, contrastive=contrastive, num_groups=3)
+    where, truth, positive = first_group(layout.pairs, layout.num_denoising, layout.num_groups)
+    assert (where.start, where.stop) == (None, count * (1 + contrastive))
+    assert torch.equal(truth, layout.truth[0, where]) and torch.equal(positive, ~layout.negative[where])
+    assert truth[:count].tolist() == list(range(count)) and positive[:count].all() and not positive[count:].any()

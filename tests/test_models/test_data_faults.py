@@ -77,9 +77,10 @@ def test_matching_outputs_have_no_gradient_to_denoising_queries(changes: dict[st
         return (args[0]._replace(content=content, anchors_unact=anchors), *args[1:]), kwargs
 
     head.decoder.register_forward_pre_hook(watch, with_kwargs=True)
-    decoded = head.run_parts([torch.rand(2, 256, 8 // 2**i, 8 // 2**i) for i in range(3)], samples)
-    p = decoded.denoising.queries.content.shape[1]
-    logits, boxes = (part[:, :, p:] for part in decoded.predictions)
+    maps = [torch.rand(2, 256, 8 // 2**i, 8 // 2**i) for i in range(3)]
+    decoded = head.run_parts(maps, samples, head.targets(samples))
+    logits, boxes = decoded.matching_predictions
+    p = decoded.num_denoising
     for gradient in torch.autograd.grad((logits.sum() + boxes.sum()), queries[0]):
         assert (gradient[:, :p] == 0).all()
         assert (gradient[:, p:] != 0).any()
@@ -95,8 +96,9 @@ def test_a_crowded_picture_is_bounded_and_said_once() -> None:
     model = still({})
     images, samples = random_batch([2000, 1], *SIZE)
     for _ in range(2):
-        decoded = model.bbox_head.run_parts(model.extract_feat(images), samples)
-        assert decoded.denoising.queries.content.shape[1] == 12  # 6 positives, 6 negatives
+        targets = model.bbox_head.targets(samples)
+        decoded = model.bbox_head.run_parts(model.extract_feat(images), samples, targets)
+        assert decoded.num_denoising == 12  # 6 positives, 6 negatives
     losses = model.loss(images, samples)
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()

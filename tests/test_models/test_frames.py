@@ -10,7 +10,7 @@ from helpers import sample
 from mmdet.structures import DetDataSample
 
 from mmdet_iouquery.models.frames import boxes_in_px, extent_of, keep_selected, padding_of, targets_of
-from mmdet_iouquery.structures import Predictions, Queries, Selection
+from mmdet_iouquery.structures import EncoderTarget, Predictions, Queries, Selection
 
 INPUT = (64, 96)
 """Height and width of the padded batch; mmdet may add the channels to an image's."""
@@ -156,9 +156,8 @@ def selection(**more: Any) -> Selection:
     logits = torch.tensor([[[0.0, 1.0, -1.0], [2.0, -3.0, 3.0]], [[-1.0, -2.0, -4.0], [5.0, 4.0, 0.0]]])
     boxes = torch.tensor([0.5, 0.5, 0.5, 0.5]).repeat(2, 2, 1)
     boxes[1, 1] = torch.tensor([0.25, 0.5, 0.5, 1.0])
-    return Selection(
-        Queries(torch.zeros(2, 2, 8), torch.zeros(2, 2, 4)), Predictions(logits[None], boxes[None]), **more
-    )
+    queries = Queries(torch.zeros(2, 2, 8), torch.zeros(2, 2, 4))
+    return Selection(queries, Predictions(logits[None], boxes[None]), encoder_target=EncoderTarget(**more))
 
 
 def selected(settings: dict[str, Any], **more: Any) -> list[DetDataSample]:

@@ -15,6 +15,7 @@ from mmdet_iouquery import accelerate_training, restore
 from mmdet_iouquery.checkpoints import convert
 from mmdet_iouquery.checkpoints.rtdetr import DETECTOR
 from mmdet_iouquery.core import denoising_layout
+from mmdet_iouquery.models.pipeline import select_and_decode
 from mmdet_iouquery.structures import DenoisingQueries, Predictions, Queries, Targets
 
 CASES = {
@@ -77,10 +78,9 @@ def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predicti
     )
     denoising = DenoisingQueries(queries, layout.attention_mask(300), layout.pairs, layout.num_groups)
     memory = head.memory(model.extract_feat(x))
-    selection = head.query_selector(memory)
-    decoder = head.decoder(selection.queries.after(queries), memory, denoising.attention_mask)
-    losses = head.criterion(decoder, selection, targets, denoising)
-    last = Predictions(*(part[-1:, :, layout.num_denoising :].detach() for part in decoder))
+    decoded = select_and_decode(memory, head.query_selector, head.decoder, lambda *_: denoising, targets)
+    losses = head.criterion(decoded, targets)
+    last = Predictions(*(x[-1:].detach() for x in decoded.matching_predictions))
     return losses, last, targets
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from mmcv.cnn import build_activation_layer
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...core import (
@@ -17,10 +16,17 @@ from ...core import (
     within_range,
 )
 from ...structures import Memory, Predictions, Queries
-from ..arguments import check_backend, check_configs, check_counts, check_flags, check_heads, check_numbers
+from ..arguments import (
+    check_backend,
+    check_choice,
+    check_configs,
+    check_counts,
+    check_flags,
+    check_heads,
+    check_numbers,
+)
 from ..layers import MLP, ConcatenatedCrossAttention, DeformableAttention, SeparatedSelfAttention
-from .deformable import DeformableDecoderLayer
-from .heads import class_head, resolve_depth, run_layer
+from .deformable import BoxDecoder, DeformableDecoderLayer, class_head
 
 QUERY_SCALES = ('cond_elewise', 'cond_scalar', 'fix_elewise')
 CROSS_ATTENTIONS = ('dense', 'deformable')
@@ -71,7 +77,7 @@ class DABDecoderLayer(nn.Module):
 
 
 @MODELS.register_module()
-class DABDecoder(BaseModule):
+class DABDecoder(BoxDecoder):
     """Queries are boxes, refined layer by layer, whose position, width and height steer the attention (section 4).
 
     Of a layer's anchors ``(x, y, w, h)`` a sine code of width 2D is made; an MLP turns it into the position code
@@ -133,18 +139,10 @@ class DABDecoder(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        if cross_attention not in CROSS_ATTENTIONS:
-            raise ValueError(f'cross_attention must be one of {CROSS_ATTENTIONS}, got {cross_attention!r}')
-        if query_scale not in QUERY_SCALES:
-            raise ValueError(f'query_scale must be one of {QUERY_SCALES}, got {query_scale!r}')
-        check_counts(
-            num_classes=num_classes,
-            embed_dims=embed_dims,
-            num_layers=num_layers,
-            feedforward_channels=feedforward_channels,
-            num_levels=num_levels,
-            num_points=num_points,
-        )
+        check_choice(CROSS_ATTENTIONS, cross_attention=cross_attention)
+        check_choice(QUERY_SCALES, query_scale=query_scale)
+        check_counts(num_classes=num_classes, num_layers=num_layers, feedforward_channels=feedforward_channels)
+        check_counts(embed_dims=embed_dims, num_levels=num_levels, num_points=num_points)
         check_numbers(most=1.0, dropout=dropout)
         check_numbers(least=1.0, temperature=temperature, memory_temperature=memory_temperature)
         check_flags(
@@ -155,15 +153,15 @@ class DABDecoder(BaseModule):
             detach_anchors=detach_anchors,
             with_cp=with_cp,
         )
-        check_configs(act_cfg=act_cfg)
         check_backend(attention_backend)
+        check_configs(act_cfg=act_cfg)
         if embed_dims % 4:
             raise ValueError(f'embed_dims must be a multiple of 4, for the sine codes, got {embed_dims}')
         check_heads(num_heads, embed_dims=embed_dims)
         self.embed_dims = embed_dims
         self.num_classes = num_classes
-        self.num_levels = num_levels
         self.dense = cross_attention == 'dense'
+        self.num_levels = None if self.dense else num_levels
         self.detach_anchors = detach_anchors
         self.with_cp = with_cp
         self.temperature, self.memory_temperature = temperature, memory_temperature
@@ -220,27 +218,9 @@ class DABDecoder(BaseModule):
         attention_mask: Tensor | None = None,
         num_layers: int | None = None,
     ) -> Predictions:
-        """Decode.
-
-        Args:
-            attention_mask: (Q, Q) bool, True = may not attend.
-            num_layers: how many layers to run, from the first; negative: counted back from the last (-1: all); None:
-                all.
-
-        Returns:
-            In training every layer's predictions, in prediction those of the last layer run (L = 1).
-
-        Raises:
-            ValueError: there are not so many layers, or the memory has another number of levels than 'deformable'
-                was built for.
-        """
-        if not self.dense and len(memory.spatial_shapes) != self.num_levels:
-            raise ValueError(
-                f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
-            )
-        depth = resolve_depth(num_layers, self.num_layers)
+        """Decode; see :class:`~mmdet_iouquery.structures.Decoder`. Dense attention reads any number of levels."""
+        depth, content, boxes = self.start(queries, memory, num_layers)
         token_pos = self._token_positions(memory) if self.dense else None
-        content, boxes = queries.content, as_float(queries.anchors_unact).sigmoid()
         logits_by_layer, boxes_by_layer = [], []
         for i, layer in enumerate(self.layers[:depth]):
             anchors = boxes.detach() if self.training and self.detach_anchors and i > 0 else boxes
@@ -268,11 +248,11 @@ class DABDecoder(BaseModule):
     ) -> Tensor:
         """content (B, Q, D) and anchors (B, Q, 4) to (B, Q, D)."""
         sine = sine_anchor_encoding(anchors, self.embed_dims, temperature=self.temperature)
-        query_pos = queries.at(self.query_pos_head(sine.to(content.dtype)))
+        query_pos = queries.position_codes(self.query_pos_head(sine.to(content.dtype)))
         scale = self._scale(index, content)
         if not self.dense:
             query_pos = query_pos * scale
-            return run_layer(layer, content, query_pos, anchors, memory, attention_mask, with_cp=self.with_cp)
+            return self.run_layer(layer, content, query_pos, anchors, memory, attention_mask)
         query_sine = sine[..., : self.embed_dims] * scale
         if self.ref_hw_head is not None:
             ratio = as_float(self.ref_hw_head(content)).sigmoid() / anchors[..., 2:].clamp(min=1e-6)
@@ -281,18 +261,12 @@ class DABDecoder(BaseModule):
             # a very thin anchor's ratio is beyond float16, to which autocast would bring it
             query_sine = query_sine.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX)
         query_sine = query_sine.to(content.dtype)
-        inputs = (content, query_pos, query_sine, memory, token_pos, attention_mask)
-        return run_layer(layer, *inputs, with_cp=self.with_cp)
+        return self.run_layer(layer, content, query_pos, query_sine, memory, token_pos, attention_mask)
 
     def _scale(self, index: int, content: Tensor) -> Tensor | float:
         if isinstance(self.query_scale, nn.Embedding):
             return self.query_scale.weight[index]
         return self.query_scale(content) if index > 0 else 1.0
-
-    @property
-    def num_layers(self) -> int:
-        """L."""
-        return len(self.layers)
 
     def _token_positions(self, memory: Memory) -> Tensor:
         if memory.position is not None:

@@ -1,18 +1,70 @@
-"""The deformable decoder of RT-DETR."""
+"""The deformable decoder of RT-DETR, and what it shares with other decoders that refine boxes layer by layer."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ...core import as_float, inverse_sigmoid, within_range
 from ...structures import Memory, Predictions, Queries
 from ..arguments import check_backend, check_counts, check_flags, check_heads, check_numbers
 from ..layers import MLP, DeformableAttention, SelfAttention
-from .heads import class_head, resolve_depth, run_layer
+
+
+def class_head(embed_dims: int, num_classes: int) -> nn.Linear:
+    """Logits that start at a probability of 0.01."""
+    head = nn.Linear(embed_dims, num_classes)
+    nn.init.constant_(head.bias, bias_init_with_prob(0.01))
+    return head
+
+
+def resolve_depth(num_layers: int | None, available: int) -> int:
+    """Number of layers to run, of ``available``: None and -1 all of them, -2 all but the last, and so on.
+
+    Raises:
+        ValueError: outside 1..available.
+    """
+    if num_layers is None:
+        return available
+    depth = num_layers if num_layers > 0 else available + 1 + num_layers
+    if not 0 < depth <= available:
+        raise ValueError(f'num_decoder_layers={num_layers}, but the decoder has {available} layers: 1..{available}')
+    return depth
+
+
+class BoxDecoder(BaseModule):
+    """What decoders have in common whose queries are boxes, refined by one layer after the other."""
+
+    layers: nn.ModuleList
+    num_levels: int | None
+    """Maps that the layers read; None: any number."""
+    with_cp: bool
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return len(self.layers)
+
+    def start(self, queries: Queries, memory: Memory, num_layers: int | None) -> tuple[int, Tensor, Tensor]:
+        """How many layers to run, and the content (B, S, D) and boxes (B, S, 4) that the first of them takes."""
+        if self.num_levels not in (None, len(memory.spatial_shapes)):
+            raise ValueError(
+                f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
+            )
+        depth = resolve_depth(num_layers, self.num_layers)
+        return depth, queries.content, as_float(queries.anchors_unact).sigmoid()
+
+    def run_layer(self, layer: nn.Module, *inputs: Any) -> Tensor:
+        """The layer's content (B, S, D)."""
+        if self.with_cp and layer.training and torch.is_grad_enabled():
+            return checkpoint(layer, *inputs, use_reentrant=False)
+        return layer(*inputs)
 
 
 class DeformableDecoderLayer(nn.Module):
@@ -51,7 +103,7 @@ class DeformableDecoderLayer(nn.Module):
 
 
 @MODELS.register_module()
-class DeformableDecoder(BaseModule):
+class DeformableDecoder(BoxDecoder):
     """Refine queries layer by layer, each layer's box being the next one's anchor (RT-DETR; DINO, section 3.5).
 
     Owns the class and box heads of every layer. A layer's position code comes from its anchors by an MLP. Anchors are
@@ -86,20 +138,15 @@ class DeformableDecoder(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_counts(
-            num_classes=num_classes,
-            num_layers=num_layers,
-            feedforward_channels=feedforward_channels,
-            num_levels=num_levels,
-            num_points=num_points,
-        )
+        check_counts(num_classes=num_classes, num_layers=num_layers, feedforward_channels=feedforward_channels)
+        check_counts(num_levels=num_levels, num_points=num_points)
         check_heads(num_heads, embed_dims=embed_dims)
         check_numbers(most=1.0, dropout=dropout)
         check_flags(with_cp=with_cp)
         check_backend(attention_backend)
-        self.num_classes = num_classes
         self.num_levels = num_levels
         self.with_cp = with_cp
+        self.num_classes = num_classes
         self.layers = nn.ModuleList(
             DeformableDecoderLayer(
                 embed_dims, num_heads, feedforward_channels, num_levels, num_points, dropout, attention_backend
@@ -115,11 +162,6 @@ class DeformableDecoder(BaseModule):
             MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True) for _ in range(num_layers)
         )
 
-    @property
-    def num_layers(self) -> int:
-        """L."""
-        return len(self.layers)
-
     def forward(
         self,
         queries: Queries,
@@ -127,31 +169,14 @@ class DeformableDecoder(BaseModule):
         attention_mask: Tensor | None = None,
         num_layers: int | None = None,
     ) -> Predictions:
-        """Decode.
-
-        Args:
-            attention_mask: (Q, Q) bool, True = may not attend.
-            num_layers: how many layers to run, from the first; negative: counted back from the last (-1: all); None:
-                all.
-
-        Returns:
-            In training every layer's predictions, in prediction those of the last layer run (L = 1).
-
-        Raises:
-            ValueError: there are not so many layers, or the memory has another number of levels.
-        """
-        if len(memory.spatial_shapes) != self.num_levels:
-            raise ValueError(
-                f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
-            )
-        depth = resolve_depth(num_layers, self.num_layers)
-        content, boxes = queries.content, as_float(queries.anchors_unact).sigmoid()
+        """Decode; see :class:`~mmdet_iouquery.structures.Decoder`."""
+        depth, content, boxes = self.start(queries, memory, num_layers)
         logits_by_layer, boxes_by_layer = [], []
         for i, layer in enumerate(self.layers[:depth]):
             # the first anchors come as the selector gives them: the encoder's detached, learned ones to be trained
             anchors = boxes.detach() if self.training and i > 0 else boxes
-            query_pos = queries.at(self.query_pos_head(anchors.to(content.dtype)))
-            content = run_layer(layer, content, query_pos, anchors, memory, attention_mask, with_cp=self.with_cp)
+            query_pos = queries.position_codes(self.query_pos_head(anchors.to(content.dtype)))
+            content = self.run_layer(layer, content, query_pos, anchors, memory, attention_mask)
             delta = as_float(self.bbox_heads[i](content))
             if self.training or i == depth - 1:
                 logits_by_layer.append(within_range(self.cls_heads[i](content)))

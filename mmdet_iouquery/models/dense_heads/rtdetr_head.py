@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from mmdet.registry import MODELS
@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from ...core import top_detections, without_overlaps
 from ...core.calibration import piecewise_linear
-from ...structures import Decoded, Memory
+from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
 from ..arguments import check_configs, check_counts, check_sequence
-from ..decoders.heads import resolve_depth
+from ..decoders.deformable import resolve_depth
 from ..frames import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..layers import ConvNormAct, as_tokens
+from ..pipeline import select_and_decode
 from .prediction_settings import PredictionSettings
 
 CRITERION = {
@@ -86,12 +87,13 @@ class RTDETRHead(BaseModule):
             ConvNormAct(channels, embed_dims, 1, norm_cfg=norm_cfg or {'type': 'BN'}) for channels in in_channels
         )
         shared = {'num_classes': num_classes, 'embed_dims': embed_dims}
-        self.query_selector = _build(query_selector or {'type': 'IoUAwareQuerySelector'}, **shared)
-        self.denoising = _build(denoising, **shared) if denoising else None
-        self.decoder = _build(decoder or {'type': 'DeformableDecoder'}, num_levels=len(in_channels), **shared)
+        self.query_selector: QuerySelector = _build(query_selector or {'type': 'IoUAwareQuerySelector'}, **shared)
+        self.denoising: DenoisingGenerator | None = _build(denoising, **shared) if denoising else None
+        built = _build(decoder or {'type': 'DeformableDecoder'}, num_levels=len(in_channels), **shared)
         if self.prediction_settings.num_decoder_layers is not None:
-            resolve_depth(self.prediction_settings.num_decoder_layers, cast(int, self.decoder.num_layers))
-        self.criterion = MODELS.build(criterion or CRITERION)
+            resolve_depth(self.prediction_settings.num_decoder_layers, built.num_layers)
+        self.decoder: Decoder = built
+        self.criterion: Criterion = MODELS.build(criterion or CRITERION)
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, Q, C) and normalised ``cx, cy, w, h`` boxes (B, Q, 4) of the last decoder layer run."""
@@ -100,9 +102,8 @@ class RTDETRHead(BaseModule):
 
     def loss(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
         """The criterion's losses of a batch; the same names whatever it holds."""
-        decoded = self.run_parts(x, batch_data_samples)
-        targets = targets_of(batch_data_samples, self.num_classes)
-        return self.criterion(decoded.predictions, decoded.selection, targets, decoded.denoising)
+        targets = self.targets(batch_data_samples)
+        return self.criterion(self.run_parts(x, batch_data_samples, targets), targets)
 
     def predict(self, x: Sequence[Tensor], batch_data_samples: SampleList, rescale: bool = True) -> list[InstanceData]:
         """Detections of each image, best first: ``bboxes`` (K, 4) corners in pixels, ``scores``, ``labels``.
@@ -138,24 +139,29 @@ class RTDETRHead(BaseModule):
         padding = None if batch_data_samples is None else padding_of(batch_data_samples, shapes, tokens.device)
         return Memory(tokens, shapes, padding)
 
-    def run_parts(self, x: Sequence[Tensor], batch_data_samples: SampleList | None = None) -> Decoded:
+    def targets(self, batch_data_samples: SampleList) -> Targets:
+        """Ground truth in the head's frame; see :func:`.frames.targets_of` for what is raised."""
+        return targets_of(batch_data_samples, self.num_classes)
+
+    def run_parts(
+        self, x: Sequence[Tensor], batch_data_samples: SampleList | None = None, targets: Targets | None = None
+    ) -> Decoded:
         """Select and decode: in training with denoising queries, in prediction as many and as deep as the settings say.
 
         Args:
-            batch_data_samples: None: the maps hold no padding, and there are no denoising queries.
+            batch_data_samples: None: the maps hold no padding.
+            targets: None: there are no denoising queries.
         """
-        memory = self.memory(x, batch_data_samples)
-        if not self.training:
-            selection = self.query_selector(memory, num_queries=self.prediction_settings.num_queries)
-            depth = self.prediction_settings.num_decoder_layers
-            return Decoded(memory, selection, None, self.decoder(selection.queries, memory, num_layers=depth))
-        selection = self.query_selector(memory)
-        queries, mask, denoising = selection.queries, None, None
-        if self.denoising is not None and batch_data_samples is not None:
-            targets = targets_of(batch_data_samples, self.num_classes)
-            denoising = self.denoising(targets, queries.content.shape[1])
-            queries, mask = queries.after(denoising.queries), denoising.attention_mask
-        return Decoded(memory, selection, denoising, self.decoder(queries, memory, mask))
+        memory, settings = self.memory(x, batch_data_samples), self.prediction_settings
+        if self.training:
+            return select_and_decode(memory, self.query_selector, self.decoder, self.denoising, targets)
+        return select_and_decode(
+            memory,
+            self.query_selector,
+            self.decoder,
+            num_queries=settings.num_queries,
+            num_layers=settings.num_decoder_layers,
+        )
 
     def _detections(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool
@@ -178,6 +184,6 @@ class RTDETRHead(BaseModule):
         return found
 
 
-def _build(cfg: dict, **shared: Any) -> nn.Module:
+def _build(cfg: dict, **shared: Any) -> Any:
     """Build a part, the config itself untouched; ``shared`` values stand in for keys that it lacks."""
     return MODELS.build({**shared, **cfg})

@@ -9,8 +9,7 @@ from typing import Any, Union
 import torch
 from torch import Tensor, nn
 
-from ...structures import DenseAttention, SampledAttention
-from ..layers import ConcatenatedCrossAttention, DeformableAttention
+from ..layers import ConcatenatedCrossAttention, DeformableAttention, DenseAttention, SampledAttention
 
 Attention = Union[DenseAttention, SampledAttention]
 Inputs = dict[str, Any]

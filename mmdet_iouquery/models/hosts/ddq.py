@@ -8,17 +8,16 @@ import torch
 from mmcv.ops import batched_nms
 from mmdet.models.dense_heads import DeformableDETRHead
 from mmdet.models.detectors import DDQDETR
-from mmdet.models.losses import QualityFocalLoss
 from mmdet.registry import MODELS
-from mmdet.structures import OptSampleList, SampleList
+from mmdet.structures import SampleList
 from torch import Tensor
 
 from ...core import box_cxcywh_to_xyxy, gather_tokens, inverse_sigmoid
-from ...structures import DenoisingQueries, Memory, Pairs, Predictions, Queries, Selection, Targets
-from ..frames import targets_of
-from ..query_selectors.encoder_tokens import EncoderTokenSelector
+from ...structures import Assigner, DenoisingQueries, Memory, Pairs, Predictions, Queries, Selection, Targets
+from ..losses.set_criterion import takes_quality
+from ..query_selectors.iou_aware import EncoderTokenSelector
 from .deformable import DINOQueryParts, parents_denoising
-from .parts import Unused
+from .parts import Step, Unused
 
 FAR = -50.0
 """Where boxes of queries that NMS has put aside are, in image sizes, so that no ground truth matches them."""
@@ -31,7 +30,7 @@ class DistinctAssigner:
         assigner: the other.
     """
 
-    def __init__(self, assigner: Any) -> None:
+    def __init__(self, assigner: Assigner) -> None:
         self.assigner = assigner
         self.aside: Tensor | None = None
         """(L, B, Q) bool, of the batch at hand; None: there are none."""
@@ -43,7 +42,7 @@ class DistinctAssigner:
         pairs = self.assigner(
             predictions._replace(boxes=predictions.boxes.masked_fill(aside.unsqueeze(-1), FAR)), targets
         )
-        there = ~aside[pairs.layer, pairs.image, pairs.query]
+        there = ~aside[pairs.predicted]
         return Pairs(*(index[there] for index in pairs))
 
 
@@ -59,11 +58,13 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
 
     def __init__(self, *, bbox_head: dict, **others: Any) -> None:
         super().__init__(bbox_head=bbox_head, **others)
-        if not self.has_parts and isinstance(self.bbox_head.loss_cls, QualityFocalLoss):
+        if not self.has_parts and takes_quality(self.bbox_head.loss_cls):
             self.has_parts = True
             self._add_criterion('iou')
-        if self.has_parts:
-            self.criterion.assigner = DistinctAssigner(self.criterion.assigner)
+
+    def _assigner(self) -> DistinctAssigner:
+        self._distinct_assigner = DistinctAssigner(super()._assigner())
+        return self._distinct_assigner
 
     def why_untraceable(self) -> str | None:
         return 'its queries are chosen anew in each layer and mixed with dense ones'
@@ -80,30 +81,32 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
 
     # ---- queries -------------------------------------------------------------------------------------------------
 
-    def _select(
-        self, memory: Memory, encoded: dict[str, Any], samples: OptSampleList
-    ) -> tuple[Selection, DenoisingQueries | None]:
+    def _select(self, step: Step, memory: Memory, num_queries: int | None = None) -> Selection:
         if self.query_selector is None:
-            return self._parents_queries(encoded, samples)
+            return self._parents_selection(step, memory)
         if isinstance(self.query_selector, EncoderTokenSelector):
             selection = self._distinct(self.query_selector(memory, num_queries=memory.tokens.shape[1]))
         else:  # learned queries have no ranking
             selection = self.query_selector(memory)
-        number = selection.queries.content.shape[1]
-        self.cache_dict['dis_query_info'] = [0, number]
+        self.cache_dict['dis_query_info'] = [0, selection.queries.num_queries]
         if not self.training:
-            return selection, None
-        dense = self._dense_queries(encoded)
-        content, anchors_unact, mask, meta = self.dn_query_generator(samples)
-        first, extra = content.shape[1], dense.content.shape[1]
+            return selection
+        dense = self._dense_queries(step.encoded)
+        self.cache_dict['num_dense_queries'] = dense.num_queries
+        self._lend_heads()
+        return selection._replace(queries=dense.after(selection.queries))
+
+    def _parents_denoising(self, step: Step, targets: Targets, num_queries: int) -> DenoisingQueries:
+        if step.denoising is not None:
+            return step.denoising
+        content, anchors_unact, mask, meta = self.dn_query_generator(step.samples)
+        first, number = content.shape[1], num_queries - self.cache_dict['num_dense_queries']
         # dense queries see each other, and nobody sees them
-        whole = mask.new_ones(first + number + extra, first + number + extra)
+        whole = mask.new_ones(first + num_queries, first + num_queries)
         whole[: first + number, : first + number] = mask[: first + number, : first + number]
         whole[first + number :, first + number :] = False
-        self.cache_dict.update(dis_query_info=[first, number], num_dense_queries=extra)
-        self._lend_heads()
-        denoising = parents_denoising(Queries(content, anchors_unact), whole, meta, samples)
-        return selection._replace(queries=dense.after(selection.queries)), denoising
+        self.cache_dict['dis_query_info'] = [first, number]
+        return parents_denoising(Queries(content, anchors_unact), whole, meta, step.samples)
 
     def _chosen(self, logits: Tensor, queries: Queries) -> None:
         """The parent's tokens went through NMS, and with the dense queries among them they are not looked for."""
@@ -140,12 +143,16 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
             # where NMS leaves too few, the best of the others fill up
             kept.append(torch.cat([distinct, others.nonzero().squeeze(1)])[: self.num_queries])
         index = torch.stack(kept)
+        content, anchors_unact = selection.queries[:2]
         logits, boxes = (gather_tokens(x[0], index)[None] for x in selection.encoder)
+        target = selection.encoder_target
+        if target.iou_logits is not None:
+            target = target._replace(iou_logits=target.iou_logits[0].gather(1, index)[None])
         return selection._replace(
-            queries=Queries(*(gather_tokens(x, index) for x in selection.queries[:2])),
+            queries=Queries(gather_tokens(content, index), gather_tokens(anchors_unact, index)),
             encoder=Predictions(logits, boxes),
             token_index=None if selection.token_index is None else selection.token_index.gather(1, index),
-            iou_logits=None if selection.iou_logits is None else selection.iou_logits[0].gather(1, index)[None],
+            encoder_target=target,
         )
 
     def _dense_queries(self, encoded: dict[str, Any]) -> Queries:
@@ -167,17 +174,14 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         """DDQ's losses, or, with parts, those of the criterion on the distinct queries and DDQ's on the dense ones."""
         if not self.has_parts:
             return super().loss(batch_inputs, batch_data_samples)
-        decoded = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples)
-        first, number = self.cache_dict['dis_query_info']
-        logits, boxes = (x[:, :, : first + number] for x in decoded.predictions)
-        dense = Predictions(*(x[:, :, first + number :] for x in decoded.predictions))
-        aside = self._aside(logits.shape[0], len(batch_data_samples))
-        self.criterion.assigner.aside = aside
+        targets = self.targets(batch_data_samples)
+        decoded = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples, targets)
+        distinct, dense = decoded.matching_predictions.split(self.cache_dict['dis_query_info'][1])
+        aside = self._aside(distinct.logits.shape[0], len(batch_data_samples))
+        self._distinct_assigner.aside = aside
         if aside is not None:  # of no class, for certain: focal losses of such a score are zero
-            none = torch.zeros(*aside.shape[:2], first, dtype=torch.bool, device=aside.device)
-            logits = logits.masked_fill(torch.cat([none, aside], dim=2).unsqueeze(-1), -60.0)
-        targets = targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
-        losses = self.criterion(Predictions(logits, boxes), decoded.selection, targets, decoded.denoising)
+            distinct = distinct._replace(logits=distinct.logits.masked_fill(aside.unsqueeze(-1), -60.0))
+        losses = self.criterion(decoded.with_matching(distinct), targets)
         for i, layer in enumerate(zip(*dense)):
             losses.update(self._dense_losses(f'{i}_aux_', Predictions(*layer), batch_data_samples))
         losses.update(self._dense_losses('aux_enc_', self._dense_encoder, batch_data_samples))

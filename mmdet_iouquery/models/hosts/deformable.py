@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from mmdet.models.detectors import DINO, DeformableDETR
 from mmdet.registry import MODELS
-from mmdet.structures import OptSampleList, SampleList
+from mmdet.structures import SampleList
 from torch import Tensor
 
 from ...core import inverse_sigmoid
-from ...structures import DenoisingQueries, Memory, Predictions, Queries, Selection
-from .parts import QueryParts, Unused
+from ...structures import DenoisingQueries, EncoderTarget, Memory, Predictions, Queries, Selection, Targets
+from .parts import QueryParts, Step, Unused
 
 
 class DeformableQueryParts(QueryParts):
     """What they have in common: several maps, heads in lists with the encoder's at the end."""
 
     _placeholder_decoder = {'return_intermediate': True, 'post_norm_cfg': None}
+    _needs_boxes = True
 
     def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
         super()._check_parts(parts, others)
@@ -28,11 +29,6 @@ class DeformableQueryParts(QueryParts):
             raise ValueError(
                 f'{type(self).__name__} takes parts ({", ".join(parts)}) with as_two_stage=True only: without it '
                 'queries are points, not boxes; set as_two_stage=True and with_box_refine=True'
-            )
-        if 'decoder' not in parts and parts.get('query_selector', {}).get('type') == 'LearnedEmbeddings':
-            raise ValueError(
-                f"LearnedEmbeddings are no boxes, and mmdet's decoder in {type(self).__name__} knows queries by their "
-                'boxes; name LearnedAnchors, or a decoder of this package, which takes both'
             )
 
     def why_untraceable(self) -> str | None:
@@ -84,19 +80,22 @@ class IoUQueryDeformableDETR(DeformableQueryParts, DeformableDETR):
         if 'decoder' in self._part_names and self.query_selector is not None:
             self.pos_trans_fc, self.pos_trans_norm = Unused(), Unused()
 
-    def _parents_queries(
-        self, encoded: dict[str, Any], samples: OptSampleList
-    ) -> tuple[Selection, DenoisingQueries | None]:
+    def _parents_selection(self, step: Step, memory: Memory) -> Selection:
         with self._encoder_scores() as scores:
-            inputs, supervised = self.pre_decoder(**encoded)
+            inputs, supervised = self.pre_decoder(**step.encoded)
         queries = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
-        return parents_selection(queries, self._chosen(scores[0], queries), supervised, class_agnostic=True), None
+        return parents_selection(queries, self._chosen(scores[0], queries), supervised, class_agnostic=True)
 
     def _chosen(self, logits: Tensor, queries: Queries) -> Tensor | None:
         return super()._chosen(logits[..., :1], queries)
 
     def _parents_decoder(
-        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+        self,
+        step: Step,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> Predictions:
         code = self.get_proposal_pos_embed(queries.anchors_unact)
         query_pos = self.pos_trans_norm(self.pos_trans_fc(code))[..., : self.embed_dims]
@@ -106,11 +105,11 @@ class IoUQueryDeformableDETR(DeformableQueryParts, DeformableDETR):
             value=memory.tokens,
             query_pos=query_pos,
             key_padding_mask=memory.padding,
-            self_attn_mask=mask,
+            self_attn_mask=attention_mask,
             reference_points=anchors,
-            spatial_shapes=inputs['spatial_shapes'],
-            level_start_index=inputs['level_start_index'],
-            valid_ratios=inputs['valid_ratios'],
+            spatial_shapes=step.decoder_inputs['spatial_shapes'],
+            level_start_index=step.decoder_inputs['level_start_index'],
+            valid_ratios=step.decoder_inputs['valid_ratios'],
             reg_branches=self.bbox_head.reg_branches if self.with_box_refine else None,
         )
         return Predictions(*self.bbox_head(hidden, [anchors, *references.unbind()]))
@@ -120,42 +119,48 @@ class DINOQueryParts(DeformableQueryParts):
     """DINO and what is built on it: denoising of its own, content that is learned."""
 
     _refused = {'denoising': 'it has contrastive denoising of its own, set by dn_cfg'}
+    _denoises = True
 
     def _leave_out_unused(self) -> None:
         super()._leave_out_unused()
         if self.query_selector is not None:
             self.query_embedding = Unused()
 
-    def _parents_queries(
-        self, encoded: dict[str, Any], samples: OptSampleList
-    ) -> tuple[Selection, DenoisingQueries | None]:
+    def _parents_selection(self, step: Step, memory: Memory) -> Selection:
         with self._encoder_scores() as scores:
-            inputs, supervised = self.pre_decoder(**encoded, batch_data_samples=samples)
+            inputs, supervised = self.pre_decoder(**step.encoded, batch_data_samples=step.samples)
         joined = Queries(inputs['query'], inverse_sigmoid(inputs['reference_points']))
         if not self.training:
-            return Selection(joined, token_index=self._chosen(scores[0], joined)), None
-        first = supervised['dn_meta']['num_denoising_queries']
-        noisy, queries = (Queries(*(x[:, part] for x in joined[:2])) for part in (slice(first), slice(first, None)))
-        denoising = parents_denoising(noisy, inputs['dn_mask'], supervised['dn_meta'], samples)
-        return parents_selection(queries, self._chosen(scores[0], queries), supervised), denoising
+            return Selection(joined, token_index=self._chosen(scores[0], joined))
+        meta = supervised['dn_meta']
+        noisy, queries = joined.split(meta['num_denoising_queries'])
+        step.denoising = parents_denoising(noisy, inputs['dn_mask'], meta, step.samples)
+        return parents_selection(queries, self._chosen(scores[0], queries), supervised)
 
-    def _parents_denoising(self, samples: SampleList, num_queries: int) -> DenoisingQueries | None:
-        content, anchors_unact, mask, meta = self.dn_query_generator(samples)
+    def _parents_denoising(self, step: Step, targets: Targets, num_queries: int) -> DenoisingQueries:
+        if step.denoising is not None:
+            return step.denoising
+        content, anchors_unact, mask, meta = self.dn_query_generator(step.samples)
         total = content.shape[1] + num_queries  # its mask is for as many queries as are configured
-        return parents_denoising(Queries(content, anchors_unact), mask[:total, :total], meta, samples)
+        return parents_denoising(Queries(content, anchors_unact), mask[:total, :total], meta, step.samples)
 
     def _parents_decoder(
-        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+        self,
+        step: Step,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> Predictions:
         decoded = self.forward_decoder(
             query=queries.content,
             memory=memory.tokens,
             memory_mask=memory.padding,
             reference_points=queries.anchors_unact.sigmoid(),
-            spatial_shapes=inputs['spatial_shapes'],
-            level_start_index=inputs['level_start_index'],
-            valid_ratios=inputs['valid_ratios'],
-            dn_mask=mask,
+            spatial_shapes=step.decoder_inputs['spatial_shapes'],
+            level_start_index=step.decoder_inputs['level_start_index'],
+            valid_ratios=step.decoder_inputs['valid_ratios'],
+            dn_mask=attention_mask,
         )
         return Predictions(*self.bbox_head(**decoded))
 
@@ -172,7 +177,7 @@ def parents_selection(
     encoder = None
     if supervised:
         encoder = Predictions(supervised['enc_outputs_class'][None], supervised['enc_outputs_coord'][None])
-    return Selection(queries, encoder, token_index, class_agnostic=class_agnostic)
+    return Selection(queries, encoder, token_index, EncoderTarget(class_agnostic=class_agnostic))
 
 
 def parents_denoising(queries: Queries, mask: Tensor, meta: dict[str, int], samples: SampleList) -> DenoisingQueries:

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from mmdet.models.detectors import DABDETR, DETR, ConditionalDETR
 from mmdet.registry import MODELS
-from mmdet.structures import OptSampleList
 from torch import Tensor, nn
 
+from ...config_options import type_name
 from ...core import sine_anchor_encoding
-from ...structures import DenoisingQueries, Memory, Predictions, Queries, Selection
+from ...structures import Memory, Predictions, Queries, Selection
 from ..layers import MLP
 from ..query_selectors import LearnedEmbeddings
-from .parts import QueryParts, Unused
+from .parts import QueryParts, Step, Unused
 
 _SEPARATE = {
     'self_attn_cfg': {'embed_dims': 256, 'num_heads': 8, 'cross_attn': False},
@@ -30,7 +30,7 @@ class DenseQueryParts(QueryParts):
 
     def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
         super()._check_parts(parts, others)
-        if (others.get('neck') or {}).get('type') == 'HybridEncoder':
+        if type_name(others.get('neck') or {}) == 'HybridEncoder':
             raise ValueError(f'{type(self).__name__} takes no HybridEncoder as neck: {_HYBRID_REASON}')
 
     def _num_levels(self, others: dict) -> int:
@@ -74,24 +74,23 @@ class EmbeddedQueryParts(DenseQueryParts):
         if 'decoder' not in self._part_names and (self._has_anchors() or self.denoising is not None):
             self.anchor_position = MLP(2 * self.embed_dims, self.embed_dims, self.embed_dims, num_layers=2)
 
-    def _parents_queries(
-        self, encoded: dict[str, Any], samples: OptSampleList
-    ) -> tuple[Selection, DenoisingQueries | None]:
-        position = self.query_embedding.weight.expand(encoded['memory'].shape[0], -1, -1)
-        return Selection(
-            Queries(torch.zeros_like(position), position.new_zeros(*position.shape[:2], 4), position)
-        ), None
+    def _parents_selection(self, step: Step, memory: Memory) -> Selection:
+        position = self.query_embedding.weight.expand(memory.tokens.shape[0], -1, -1)
+        return Selection(Queries(torch.zeros_like(position), position.new_zeros(*position.shape[:2], 4), position))
 
-    def _positions(self, queries: Queries, num_denoising: int) -> Tensor:
+    def _positions(self, queries: Queries) -> Tensor:
         """(B, P + Q, D), of anchors by ``anchor_position``; learned where there are learned ones."""
-        if queries.position is not None and not num_denoising:
-            return queries.position
-        assert self.anchor_position is not None
-        anchors = queries.anchors_unact.sigmoid()
         if queries.position is None:
-            return self.anchor_position(sine_anchor_encoding(anchors, self.embed_dims))
-        first = self.anchor_position(sine_anchor_encoding(anchors[:, :num_denoising], self.embed_dims))
-        return torch.cat([first, queries.position[:, num_denoising:]], dim=1)
+            return self._anchor_positions(queries)
+        noisy, matching = queries.split()
+        if not noisy.num_queries:
+            return queries.position
+        assert matching.position is not None
+        return torch.cat([self._anchor_positions(noisy), matching.position], dim=1)
+
+    def _anchor_positions(self, queries: Queries) -> Tensor:
+        assert self.anchor_position is not None
+        return self.anchor_position(sine_anchor_encoding(queries.anchors_unact.sigmoid(), self.embed_dims))
 
 
 @MODELS.register_module()
@@ -103,16 +102,21 @@ class IoUQueryDETR(EmbeddedQueryParts, DETR):
     """
 
     def _parents_decoder(
-        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+        self,
+        step: Step,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> Predictions:
         hidden = self.decoder(
             query=queries.content,
             key=memory.tokens,
             value=memory.tokens,
-            query_pos=self._positions(queries, num_denoising),
+            query_pos=self._positions(queries),
             key_pos=memory.position,
             key_padding_mask=memory.padding,
-            self_attn_mask=mask,
+            self_attn_mask=attention_mask,
         )
         return _refined(self.bbox_head, hidden, queries.anchors_unact)
 
@@ -132,14 +136,20 @@ class IoUQueryConditionalDETR(EmbeddedQueryParts, ConditionalDETR):
             self.decoder.ref_point_head = Unused()
 
     def _parents_decoder(
-        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+        self,
+        step: Step,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> Predictions:
-        query_pos = self._positions(queries, num_denoising)
+        query_pos = self._positions(queries)
         start_unact = queries.anchors_unact
         if queries.position is not None:
-            centre = self.decoder.ref_point_head(query_pos[:, num_denoising:])
+            noisy, matching = queries.split()
+            centre = self.decoder.ref_point_head(matching.position)
             learned = torch.cat([centre, torch.zeros_like(centre)], dim=-1)
-            start_unact = torch.cat([start_unact[:, :num_denoising], learned], dim=1)
+            start_unact = torch.cat([noisy.anchors_unact, learned], dim=1)
         sine = sine_anchor_encoding(start_unact.sigmoid(), self.embed_dims)[..., : self.embed_dims]
         content, hidden = queries.content, []
         for i, layer in enumerate(self.decoder.layers):
@@ -149,7 +159,7 @@ class IoUQueryConditionalDETR(EmbeddedQueryParts, ConditionalDETR):
                 key=memory.tokens,
                 query_pos=query_pos,
                 key_pos=memory.position,
-                self_attn_masks=mask,
+                self_attn_masks=attention_mask,
                 key_padding_mask=memory.padding,
                 ref_sine_embed=sine * scale,
                 is_first=i == 0,
@@ -163,28 +173,24 @@ class IoUQueryDABDETR(DenseQueryParts, DABDETR):
     """mmdet's DAB-DETR, whose query selector, denoising (then it is DN-DETR) and decoder a config can name."""
 
     _placeholder_layer = _SEPARATE
-
-    def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
-        super()._check_parts(parts, others)
-        if 'decoder' not in parts and parts.get('query_selector', {}).get('type') == 'LearnedEmbeddings':
-            raise ValueError(
-                "LearnedEmbeddings are no boxes, and mmdet's DAB-DETR decoder knows queries by their boxes alone; name "
-                "LearnedAnchors, or decoder=dict(type='DABDecoder'), which takes both"
-            )
+    _needs_boxes = True
 
     def _leave_out_unused(self) -> None:
         super()._leave_out_unused()
         if self.query_selector is not None and hasattr(self, 'patterns'):
             self.patterns = Unused()
 
-    def _parents_queries(
-        self, encoded: dict[str, Any], samples: OptSampleList
-    ) -> tuple[Selection, DenoisingQueries | None]:
-        inputs, _ = self.pre_decoder(encoded['memory'])
-        return Selection(Queries(inputs['query'], inputs['query_pos'])), None
+    def _parents_selection(self, step: Step, memory: Memory) -> Selection:
+        inputs, _ = self.pre_decoder(memory.tokens)
+        return Selection(Queries(inputs['query'], inputs['query_pos']))
 
     def _parents_decoder(
-        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+        self,
+        step: Step,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> Predictions:
         hidden, references = self.decoder(
             query=queries.content,
@@ -193,7 +199,7 @@ class IoUQueryDABDETR(DenseQueryParts, DABDETR):
             key_pos=memory.position,
             reg_branches=self.bbox_head.fc_reg,
             key_padding_mask=memory.padding,
-            self_attn_masks=mask,
+            self_attn_masks=attention_mask,
         )
         return Predictions(*self.bbox_head(hidden, references))
 

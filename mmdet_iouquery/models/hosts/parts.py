@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,11 +14,37 @@ from mmdet.structures import OptSampleList, SampleList
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
-from ...structures import Decoded, DenoisingQueries, Memory, Predictions, Queries, Selection
+from ...config_options import type_name
+from ...structures import (
+    Assigner,
+    Decoded,
+    Decoder,
+    DenoisingGenerator,
+    DenoisingQueries,
+    Memory,
+    Predictions,
+    Queries,
+    Selection,
+    Targets,
+)
 from ..frames import complete_scale_factors, extent_of, keep_selected, targets_of
 from ..losses import PerImageAssigner, SetCriterion
+from ..pipeline import select_and_decode
 
 PART_NAMES = ('query_selector', 'denoising', 'decoder')
+
+
+@dataclass
+class Step:
+    """One batch on its way through the parent's modules."""
+
+    encoded: dict[str, Any]
+    """What the parent's encoder gave."""
+    decoder_inputs: dict[str, Any]
+    """What the parent's decoder takes beside it."""
+    samples: OptSampleList
+    denoising: DenoisingQueries | None = None
+    """The parent's, where it makes them together with its queries."""
 
 
 class Unused(nn.Module):
@@ -62,6 +90,10 @@ class QueryParts(BaseModule):
     """Settings of a layer of the parent's decoder, enough to build one that is then replaced."""
     _refused: dict[str, str] = {}
     """Part to the reason why this detector takes none."""
+    _denoises = False
+    """Whether the parent has denoising queries of its own."""
+    _needs_boxes = False
+    """Whether the parent's decoder knows queries by their boxes alone."""
 
     def __init__(
         self,
@@ -110,28 +142,29 @@ class QueryParts(BaseModule):
     def _memory(self, encoded: dict[str, Any], decoder_inputs: dict[str, Any], shapes: Any, extent: Any) -> Memory:
         raise NotImplementedError
 
-    def _select(
-        self, memory: Memory, encoded: dict[str, Any], samples: OptSampleList
-    ) -> tuple[Selection, DenoisingQueries | None]:
-        """The named selector's queries, or the parent's, and with these the parent's denoising queries, if any."""
+    def _select(self, step: Step, memory: Memory, num_queries: int | None = None) -> Selection:
+        """The named selector's queries, or the parent's."""
         if self.query_selector is None:
-            return self._parents_queries(encoded, samples)
-        return self.query_selector(memory), None
+            return self._parents_selection(step, memory)
+        return self.query_selector(memory, num_queries)
 
-    def _parents_queries(
-        self, encoded: dict[str, Any], samples: OptSampleList
-    ) -> tuple[Selection, DenoisingQueries | None]:
-        """The parent's queries as a selection, and its denoising queries, if it has some."""
+    def _parents_selection(self, step: Step, memory: Memory) -> Selection:
+        """The parent's queries as a selection."""
         raise NotImplementedError
 
-    def _parents_denoising(self, samples: SampleList, num_queries: int) -> DenoisingQueries | None:
-        """The parent's own denoising queries; None: it has none."""
-        return None
+    def _parents_denoising(self, step: Step, targets: Targets, num_queries: int) -> DenoisingQueries:
+        """The parent's own denoising queries, where it :attr:`_denoises`."""
+        raise NotImplementedError
 
     def _parents_decoder(
-        self, queries: Queries, mask: Tensor | None, memory: Memory, inputs: dict[str, Any], num_denoising: int
+        self,
+        step: Step,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
     ) -> Predictions:
-        """Predictions of the parent's decoder and head."""
+        """Predictions of the parent's decoder and head, of all its layers."""
         raise NotImplementedError
 
     # ---- construction --------------------------------------------------------------------------------------------
@@ -140,6 +173,12 @@ class QueryParts(BaseModule):
         for name, reason in self._refused.items():
             if name in parts:
                 raise ValueError(f'{type(self).__name__} takes no {name}: {reason}')
+        selector = type_name(parts.get('query_selector', {}))
+        if self._needs_boxes and 'decoder' not in parts and selector == 'LearnedEmbeddings':
+            raise ValueError(
+                f"LearnedEmbeddings are no boxes, and mmdet's decoder in {type(self).__name__} knows queries by their "
+                'boxes; name LearnedAnchors, or a decoder of this package, which takes both'
+            )
 
     def _build(self, name: str, cfg: dict, shared: dict, others: dict) -> nn.Module:
         if name == 'query_selector':
@@ -161,12 +200,16 @@ class QueryParts(BaseModule):
     def _add_criterion(self, quality: str) -> None:
         head = self.bbox_head
         self.criterion = SetCriterion(
-            assigner=PerImageAssigner(getattr(head, 'assigner', None)),
+            assigner=self._assigner(),
             loss_cls=head.loss_cls,
             loss_bbox=head.loss_bbox,
             loss_iou=head.loss_iou,
             quality=quality,
         )
+
+    def _assigner(self) -> Assigner:
+        """The parent's, as the criterion calls one."""
+        return PerImageAssigner(getattr(self.bbox_head, 'assigner', None))
 
     def init_weights(self) -> None:
         """The parent's initialisation for the parent's modules; named parts keep their own."""
@@ -188,9 +231,8 @@ class QueryParts(BaseModule):
         """The parent's losses, or, with parts, those of the criterion: the same names whatever the batch holds."""
         if not self.has_parts:
             return super().loss(batch_inputs, batch_data_samples)
-        decoded = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples)
-        targets = targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
-        return self.criterion(decoded.predictions, decoded.selection, targets, decoded.denoising)
+        targets = self.targets(batch_data_samples)
+        return self.criterion(self.run_parts(self.extract_feat(batch_inputs), batch_data_samples, targets), targets)
 
     def predict(self, batch_inputs: Tensor, batch_data_samples: SampleList, rescale: bool = True) -> SampleList:
         """Detections, by the parent's post-processing; a sample without ``scale_factor`` counts as not resized."""
@@ -211,30 +253,32 @@ class QueryParts(BaseModule):
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Any:
         if not self.has_parts:
             return super()._forward(batch_inputs, batch_data_samples)
-        return tuple(self.run_parts(self.extract_feat(batch_inputs), batch_data_samples).predictions)
+        targets = self.targets(batch_data_samples) if self.training and batch_data_samples else None
+        return tuple(self.run_parts(self.extract_feat(batch_inputs), batch_data_samples, targets).predictions)
 
-    def run_parts(self, img_feats: Sequence[Tensor], batch_data_samples: OptSampleList) -> Decoded:
-        """Encode, select, decode, each by the named part or the parent."""
+    def targets(self, batch_data_samples: SampleList) -> Targets:
+        """Ground truth in each image's frame; see :func:`.frames.targets_of` for what is raised."""
+        return targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
+
+    def run_parts(
+        self, img_feats: Sequence[Tensor], batch_data_samples: OptSampleList, targets: Targets | None = None
+    ) -> Decoded:
+        """Encode, select, decode, each by the named part or the parent.
+
+        Args:
+            targets: None: there are no denoising queries.
+        """
         encoder_inputs, decoder_inputs = self.pre_transformer(img_feats, batch_data_samples)
         encoded = self.forward_encoder(**encoder_inputs)
         shapes = tuple((x.shape[-2], x.shape[-1]) for x in img_feats)
         extent = extent_of(batch_data_samples, img_feats[0].device) if batch_data_samples else None
         memory = self._memory(encoded, decoder_inputs, shapes, extent)
 
-        selection, denoising = self._select(memory, encoded, batch_data_samples)
-        queries, num_queries = selection.queries, selection.queries.content.shape[1]
-        if self.training and self.denoising is not None:
-            targets = targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
-            denoising = self.denoising(targets, num_queries)
-        elif self.training and denoising is None:
-            denoising = self._parents_denoising(batch_data_samples, num_queries)
-        mask, num_denoising = None, 0
-        if denoising is not None:
-            queries, mask = queries.after(denoising.queries), denoising.attention_mask
-            num_denoising = denoising.queries.content.shape[1]
-        if 'decoder' in self._part_names:
-            predictions = self.decoder(queries, memory, mask)
-        else:
-            inputs = {**encoded, **decoder_inputs}
-            predictions = self._parents_decoder(queries, mask, memory, inputs, num_denoising)
-        return Decoded(memory, selection, denoising, predictions)
+        step = Step(encoded, decoder_inputs, batch_data_samples)
+        denoising: DenoisingGenerator | None = self.denoising
+        if denoising is None and self._denoises:
+            denoising = partial(self._parents_denoising, step)
+        decoder: Decoder = self.decoder if 'decoder' in self._part_names else partial(self._parents_decoder, step)
+        return select_and_decode(
+            memory, partial(self._select, step), decoder, denoising if self.training else None, targets
+        )

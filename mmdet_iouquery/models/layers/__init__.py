@@ -1,9 +1,15 @@
 """Small building blocks that several parts share. Not registered: they are no choices of a config."""
 
 from . import mmcv_attention  # noqa: F401  registers a back end
-from .attention import ConcatenatedCrossAttention, DotProductAttention, SelfAttention, SeparatedSelfAttention
+from .attention import (
+    ConcatenatedCrossAttention,
+    DenseAttention,
+    DotProductAttention,
+    SelfAttention,
+    SeparatedSelfAttention,
+)
 from .conv import ConvNormAct
-from .deformable_attention import DeformableAttention
+from .deformable_attention import DeformableAttention, SampledAttention
 from .mlp import MLP
 from .tokens import as_tokens, keep_layout, layout_of
 
@@ -12,7 +18,9 @@ __all__ = [
     'ConcatenatedCrossAttention',
     'ConvNormAct',
     'DeformableAttention',
+    'DenseAttention',
     'DotProductAttention',
+    'SampledAttention',
     'SelfAttention',
     'SeparatedSelfAttention',
     'as_tokens',

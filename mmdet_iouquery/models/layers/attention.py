@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...core import within_range
-from ...structures import DenseAttention
+from ..arguments import check_heads
+
+
+class DenseAttention(NamedTuple):
+    """Where queries look that attend to every token."""
+
+    weights: Tensor
+    """(B, H, Q, N), each query's sum to 1 over the tokens."""
 
 
 class DotProductAttention(nn.Module):
@@ -55,7 +64,8 @@ class SeparatedSelfAttention(nn.Module):
 
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.num_heads = _checked_heads(embed_dims, num_heads)
+        check_heads(num_heads, embed_dims=embed_dims)
+        self.num_heads = num_heads
         self.dot_product = DotProductAttention(dropout)
         self.q_content = nn.Linear(embed_dims, embed_dims)
         self.q_pos = nn.Linear(embed_dims, embed_dims)
@@ -87,7 +97,8 @@ class ConcatenatedCrossAttention(nn.Module):
 
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0, *, with_query_pos: bool = False) -> None:
         super().__init__()
-        self.num_heads = _checked_heads(embed_dims, num_heads)
+        check_heads(num_heads, embed_dims=embed_dims)
+        self.num_heads = num_heads
         self.dot_product = DotProductAttention(dropout)
         self.q_content = nn.Linear(embed_dims, embed_dims)
         self.q_pos = nn.Linear(embed_dims, embed_dims) if with_query_pos else None
@@ -159,9 +170,3 @@ def _attend(
     )
     attended = module.dot_product(query, key, value, allowed)
     return within_range(module.out_proj(attended.transpose(1, 2).flatten(2)))
-
-
-def _checked_heads(embed_dims: int, num_heads: int) -> int:
-    if embed_dims % num_heads:
-        raise ValueError(f'embed_dims {embed_dims} must be divisible by num_heads {num_heads}')
-    return num_heads

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...core import as_float, multi_scale_deformable_attention, within_range
-from ...structures import Memory, SampledAttention
+from ...structures import Memory
+from ..arguments import check_heads
+
+
+class SampledAttention(NamedTuple):
+    """Where queries look that read P points a head and level, V levels."""
+
+    locations: Tensor
+    """(B, Q, H, V, P, 2), x and y, [0, 1] from a map's outer edge to the other; points may lie outside."""
+    weights: Tensor
+    """(B, Q, H, V, P), each query's and head's sum to 1 over levels and points."""
 
 
 class DeformableAttention(nn.Module):
@@ -24,8 +35,7 @@ class DeformableAttention(nn.Module):
         self, embed_dims: int, num_heads: int, num_levels: int, num_points: int, *, backend: str | None = None
     ) -> None:
         super().__init__()
-        if embed_dims % num_heads:
-            raise ValueError(f'embed_dims {embed_dims} must be divisible by num_heads {num_heads}')
+        check_heads(num_heads, embed_dims=embed_dims)
         self.shape = (num_heads, num_levels, num_points)
         self.backend = backend
         total = num_heads * num_levels * num_points

@@ -1,7 +1,7 @@
 """Losses, matching, and the criterion that applies them."""
 
-from .assigners import BatchedHungarianAssigner, PerImageAssigner
 from .iou_varifocal_loss import IoUVarifocalLoss
-from .set_criterion import SetCriterion
+from .per_image_assigner import PerImageAssigner
+from .set_criterion import BatchedHungarianAssigner, SetCriterion
 
 __all__ = ['BatchedHungarianAssigner', 'IoUVarifocalLoss', 'PerImageAssigner', 'SetCriterion']

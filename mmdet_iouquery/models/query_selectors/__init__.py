@@ -1,9 +1,7 @@
 """Query selectors: what the decoder starts from."""
 
-from .class_score import ClassScoreQuerySelector
-from .iou_aware import IoUAwareQuerySelector
+from .iou_aware import ClassScoreQuerySelector, IoUAwareQuerySelector, ScoreTimesIoUQuerySelector
 from .learned import LearnedAnchors, LearnedEmbeddings
-from .score_times_iou import ScoreTimesIoUQuerySelector
 
 __all__ = [
     'ClassScoreQuerySelector',

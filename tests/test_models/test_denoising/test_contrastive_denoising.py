@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import decoded
 from mmdet.registry import MODELS
 from mmengine.logging import MMLogger
 from torch import Tensor
@@ -107,7 +108,7 @@ def losses(predictions: Predictions, targets: Targets, denoising: DenoisingQueri
     """Those of denoising alone, for two matching queries that all predict the same."""
     matching = Predictions(*(x.new_zeros(*x.shape[:2], 2, x.shape[-1]) for x in predictions))
     joined = Predictions(*(torch.cat(pair, dim=2) for pair in zip(predictions, matching)))
-    found = MODELS.build(CRITERION)(joined, None, targets, denoising)
+    found = MODELS.build(CRITERION)(decoded(joined, None, denoising), targets)
     return {name: loss for name, loss in found.items() if 'dn_' in name}
 
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from mmdet_iouquery.core import box_cxcywh_to_xyxy
 from mmdet_iouquery.models.dense_heads.prediction_settings import PredictionSettings
+from mmdet_iouquery.models.pipeline import select_and_decode
 from mmdet_iouquery.structures import Predictions
 
 SIZE = (128, 128)
@@ -65,15 +66,15 @@ def test_denoising_does_not_leak(detector: nn.Module) -> None:
         memory = head.memory(detector.extract_feat(images))
         selection = head.query_selector(memory)
         alone = head.decoder(selection.queries, memory)
-    from mmdet_iouquery.models.frames import targets_of
-
-    denoising = head.denoising(targets_of(samples, 5), 30)
+    denoising = head.denoising(head.targets(samples), 30)
     noisy = denoising.queries._replace(content=denoising.queries.content.detach().requires_grad_())
-    joined = head.decoder(selection.queries.after(noisy), memory, denoising.attention_mask)
-    p = noisy.content.shape[1]
-    torch.testing.assert_close(joined.logits[:, :, p:], alone.logits, rtol=0, atol=1e-5)
-    torch.testing.assert_close(joined.boxes[:, :, p:], alone.boxes, rtol=0, atol=1e-6)
-    (gradient,) = torch.autograd.grad(joined.logits[:, :, p:].sum() + joined.boxes[:, :, p:].sum(), noisy.content)
+    decoded = select_and_decode(
+        memory, lambda *_: selection, head.decoder, lambda *_: denoising._replace(queries=noisy), head.targets(samples)
+    )
+    logits, boxes = decoded.matching_predictions
+    torch.testing.assert_close(logits, alone.logits, rtol=0, atol=1e-5)
+    torch.testing.assert_close(boxes, alone.boxes, rtol=0, atol=1e-6)
+    (gradient,) = torch.autograd.grad(logits.sum() + boxes.sum(), noisy.content)
     assert (gradient == 0).all()
 
 

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from mmdet_iouquery.core import multi_scale_deformable_attention, sine_token_encoding
 from mmdet_iouquery.models.hosts.cross_attention import attention_of, bind_inputs, cross_attentions, is_dense
-from mmdet_iouquery.models.layers import ConcatenatedCrossAttention
-from mmdet_iouquery.structures import DenseAttention
+from mmdet_iouquery.models.layers import ConcatenatedCrossAttention, DenseAttention
 
 SIZE = (96, 128)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
+from helpers import decoded
 from mmdet.models.losses import QualityFocalLoss
 from mmdet.registry import MODELS, TASK_UTILS
 
@@ -17,7 +18,7 @@ from mmdet_iouquery.core import (
 )
 from mmdet_iouquery.models.dense_heads.rtdetr_head import CRITERION
 from mmdet_iouquery.models.losses import PerImageAssigner
-from mmdet_iouquery.structures import Predictions, Queries, Selection, Targets
+from mmdet_iouquery.structures import EncoderTarget, Predictions, Queries, Selection, Targets
 
 
 def test_varifocal_as_mmdets_heads_call_it() -> None:
@@ -65,7 +66,7 @@ def test_perfect_predictions_cost_nothing_and_find_their_boxes() -> None:
     predictions, targets = perfect()
     pairs = criterion.assigner(predictions, targets)
     assert pairs.query.tolist() == [3, 1, 2] * 2 and pairs.image.tolist() == [0, 0, 1] * 2
-    losses = criterion(predictions, None, targets, None)
+    losses = criterion(decoded(predictions), targets)
     assert set(losses) == {f'{p}{t}' for p in ('', 'd0.') for t in ('loss_cls', 'loss_bbox', 'loss_iou')}
     for name, value in losses.items():
         assert value.item() == pytest.approx(0, abs=1e-4), name
@@ -77,7 +78,7 @@ def test_losses_by_hand() -> None:
     predictions, targets = perfect()
     targets.boxes[0] = torch.tensor([0.4, 0.5, 0.2, 0.2])
     predictions.boxes[:, 0, 3] = torch.tensor([0.5, 0.5, 0.2, 0.2])
-    losses = criterion(predictions, None, targets, None)
+    losses = criterion(decoded(predictions), targets)
     assert losses['loss_bbox'].item() == pytest.approx(5 * 0.1 / 3, rel=1e-4)
     # intersection 1/2, union 3/2, hull 3/2
     assert losses['loss_iou'].item() == pytest.approx(2 * (1 - 1 / 3) / 3, rel=1e-4)
@@ -89,7 +90,7 @@ def test_order_of_images_and_queries_does_not_matter() -> None:
     targets = Targets(torch.tensor([1, 0, 2]), torch.rand(3, 4) * 0.4 + 0.2, (2, 1))
     swapped = Targets(targets.labels[[2, 1, 0]], targets.boxes[[2, 1, 0]], (1, 2))
     other = Predictions(*(x.flip(1).flip(2) for x in predictions))
-    ours, theirs = criterion(predictions, None, targets, None), criterion(other, None, swapped, None)
+    ours, theirs = criterion(decoded(predictions), targets), criterion(decoded(other), swapped)
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name])
 
@@ -98,7 +99,7 @@ def test_mmdets_focal_loss_gets_labels_alone() -> None:
     cfg = {**CRITERION, 'loss_cls': {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 2.0}}
     criterion = MODELS.build(cfg)
     predictions, targets = perfect(scale=2.0)
-    losses = criterion(predictions, None, targets, None)
+    losses = criterion(decoded(predictions), targets)
     p, entries = torch.tensor(2.0).sigmoid(), 2 * 5 * 3
     each = (1 - p) ** 2 * -torch.log(p)
     expected = 2 * (3 * 0.25 + (entries - 3) * 0.75) * each / 3
@@ -110,7 +111,7 @@ def test_half_precision_predictions_give_single_precision_losses() -> None:
     predictions, targets = perfect()
     decoder, encoder = (Predictions(*(x[i].bfloat16() for x in predictions)) for i in (slice(2), slice(1)))
     chosen = selection(encoder, iou_logits=torch.randn(1, 2, 5, dtype=torch.bfloat16))
-    losses = criterion(decoder, chosen, targets, None)
+    losses = criterion(decoded(decoder, chosen), targets)
     assert 'enc_loss_quality' in losses
     assert all(value.dtype == torch.float32 and torch.isfinite(value) for value in losses.values())
 
@@ -123,15 +124,16 @@ def one_pair(logit: float = 0.0) -> tuple[Predictions, Targets]:
 
 
 def selection(encoder: Predictions, **more: object) -> Selection:
-    return Selection(Queries(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)), encoder, **more)
+    queries = Queries(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
+    return Selection(queries, encoder, encoder_target=EncoderTarget(**more))
 
 
-@pytest.mark.parametrize(('iou_aware', 'target'), [(True, 0.6), (None, 0.6), (False, 1.0)])
-def test_encoder_scores_learn_what_the_selector_says(iou_aware: bool | None, target: float) -> None:
+@pytest.mark.parametrize(('score', 'target'), [('iou', 0.6), (None, 0.6), ('label', 1.0)])
+def test_encoder_scores_learn_what_the_selector_says(score: str | None, target: float) -> None:
     """IoU of the pair: 0.15 / 0.25. The decoder's own loss does not change with it."""
     criterion = MODELS.build(CRITERION)
     predictions, targets = one_pair()
-    losses = criterion(predictions, selection(predictions, iou_aware=iou_aware), targets, None)
+    losses = criterion(decoded(predictions, selection(predictions, score=score)), targets)
     quality = torch.tensor([target, 0.0])
     expected = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), quality).sum()
     torch.testing.assert_close(losses['enc_loss_cls'], expected, rtol=1e-5, atol=1e-6)
@@ -142,8 +144,8 @@ def test_encoder_scores_learn_what_the_selector_says(iou_aware: bool | None, tar
 def test_an_iou_aware_encoder_beside_a_focal_decoder_has_a_varifocal_loss() -> None:
     criterion = MODELS.build({**CRITERION, 'loss_cls': {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 2.0}})
     predictions, targets = one_pair()
-    aware = criterion(predictions, selection(predictions, iou_aware=True), targets, None)
-    plain = criterion(predictions, selection(predictions, iou_aware=False), targets, None)
+    aware = criterion(decoded(predictions, selection(predictions, score='iou')), targets)
+    plain = criterion(decoded(predictions, selection(predictions, score='label')), targets)
     varifocal = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), torch.tensor([0.6, 0.0])).sum()
     torch.testing.assert_close(aware['enc_loss_cls'], 2 * varifocal, rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(plain['enc_loss_cls'], plain['loss_cls'])
@@ -156,7 +158,7 @@ def test_a_class_agnostic_encoder_learns_objects() -> None:
     predictions, targets = one_pair()
     logits = torch.tensor([[[[-9.0, 9, 9], [-9, 9, 9], [0, 0, 0]]]])
     encoder = Predictions(logits, torch.cat([predictions.boxes[:, :, [1]], predictions.boxes], dim=2))
-    losses = criterion(predictions, selection(encoder, class_agnostic=True), targets, None)
+    losses = criterion(decoded(predictions, selection(encoder, class_agnostic=True)), targets)
     labels, quality = torch.tensor([3, 0, 3]), torch.tensor([0, 0.6, 0])
     torch.testing.assert_close(losses['enc_loss_cls'], varifocal_loss(logits[0, 0], labels, quality).sum())
     assert losses['enc_loss_bbox'].item() == pytest.approx(5 * 0.05, rel=1e-4)
@@ -166,7 +168,7 @@ def test_predicted_iou_learns_the_iou_of_its_own_box() -> None:
     criterion = MODELS.build(CRITERION)
     predictions, targets = one_pair()
     iou_logits = torch.tensor([[[0.3, -2.0]]], requires_grad=True)
-    losses = criterion(predictions, selection(predictions, iou_aware=False, iou_logits=iou_logits), targets, None)
+    losses = criterion(decoded(predictions, selection(predictions, score='label', iou_logits=iou_logits)), targets)
     expected = F.binary_cross_entropy_with_logits(torch.tensor(0.3), torch.tensor(0.6))
     torch.testing.assert_close(losses['enc_loss_quality'], expected, rtol=1e-5, atol=1e-6)
     (gradient,) = torch.autograd.grad(losses['enc_loss_quality'], iou_logits)
@@ -186,9 +188,9 @@ def test_soft_targets_of_other_overlaps(kind: str, overlap: object) -> None:
     predictions, targets = one_pair()
     predictions.boxes[..., 0, :] = torch.tensor([0.45, 0.52, 0.3, 0.1])
     soft = overlap(box_cxcywh_to_xyxy(predictions.boxes[0, 0, 0]), box_cxcywh_to_xyxy(targets.boxes[0]))
-    iou = MODELS.build(CRITERION)(predictions, None, targets, None)
+    iou = MODELS.build(CRITERION)(decoded(predictions), targets)
     assert 0 < soft < 1
-    losses = criterion(predictions, None, targets, None)
+    losses = criterion(decoded(predictions), targets)
     expected = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), torch.stack([soft, torch.tensor(0.0)]))
     torch.testing.assert_close(losses['loss_cls'], expected.sum())
     assert losses['loss_cls'] != iou['loss_cls'] and torch.equal(losses['loss_iou'], iou['loss_iou'])
@@ -198,7 +200,7 @@ def test_negative_overlaps_count_as_none() -> None:
     criterion = MODELS.build({**CRITERION, 'quality': 'giou'})
     predictions, targets = one_pair()
     targets.boxes[0] = torch.tensor([0.1, 0.1, 0.05, 0.05])
-    losses = criterion(predictions, None, targets, None)
+    losses = criterion(decoded(predictions), targets)
     expected = varifocal_loss(predictions.logits[0, 0], torch.tensor([1, 3]), torch.zeros(2)).sum()
     torch.testing.assert_close(losses['loss_cls'], expected)
 

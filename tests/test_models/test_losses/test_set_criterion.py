@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import decoded
 from mmdet.registry import MODELS
 from torch import Tensor
 
 from mmdet_iouquery.core import box_cxcywh_to_xyxy, generalized_box_iou_elementwise
 from mmdet_iouquery.models.dense_heads.rtdetr_head import CRITERION
 from mmdet_iouquery.models.losses import SetCriterion, set_criterion
-from mmdet_iouquery.structures import DenoisingQueries, Predictions, Queries, Selection, Targets
+from mmdet_iouquery.structures import DenoisingQueries, EncoderTarget, Predictions, Queries, Selection, Targets
 
 CLASSES, LAYERS, MATCHING = 4, 3, 5
 TERMS = ('loss_cls', 'loss_bbox', 'loss_iou')
@@ -34,7 +35,8 @@ def predictions(queries: int = MATCHING, layers: int = LAYERS, images: int = 2) 
 
 
 def selection(encoder: Predictions, **more: Any) -> Selection:
-    return Selection(Queries(torch.zeros(2, MATCHING, 8), torch.zeros(2, MATCHING, 4)), encoder, **more)
+    queries = Queries(torch.zeros(2, MATCHING, 8), torch.zeros(2, MATCHING, 4))
+    return Selection(queries, encoder, encoder_target=EncoderTarget(**more))
 
 
 def denoising(pairs: list[tuple[int, int, int]], queries: int, groups: int) -> DenoisingQueries:
@@ -49,8 +51,8 @@ def every_loss(targets: Targets) -> dict[str, Tensor]:
     torch.manual_seed(5)
     decoder, encoder = predictions(4 + MATCHING), predictions(layers=1)
     pairs = [(int(image), 1, box) for box, image in enumerate(targets.image)]
-    more = {'iou_logits': torch.randn(1, 2, MATCHING, dtype=torch.float64), 'iou_aware': False}
-    return build()(decoder, selection(encoder, **more), targets, denoising(pairs, 4, groups=2))
+    more = {'iou_logits': torch.randn(1, 2, MATCHING, dtype=torch.float64), 'score': 'label'}
+    return build()(decoded(decoder, selection(encoder, **more), denoising(pairs, 4, groups=2)), targets)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +99,7 @@ def test_each_term_goes_under_its_layers_name() -> None:
             shift = torch.tensor([0.01 * (layer + 1), 0, 0, 0])
             everything.boxes[layer, image, 4 + query] = targets.boxes[image] + shift
     pairs = [(0, 0, 0), (1, 1, 1), (0, 2, 0), (1, 3, 1)]
-    losses = build()(everything, None, targets, denoising(pairs, 4, groups=2))
+    losses = build()(decoded(everything, None, denoising(pairs, 4, groups=2)), targets)
     assert list(losses) == [
         f'{layer}{group}{term}' for group in ('dn_', '') for layer in ('d0.', 'd1.', '') for term in TERMS
     ]
@@ -115,15 +117,15 @@ def test_denoising_is_what_the_same_pairs_cost_as_a_match() -> None:
     targets, noisy, matching = truth(2, 1), predictions(4), predictions()
     pairs = [(0, 3, 0), (0, 0, 1), (1, 2, 2)]
     joined = Predictions(*(torch.cat(pair, dim=2) for pair in zip(noisy, matching)))
-    found = build()(joined, None, targets, denoising(pairs, 4, groups=1))
+    found = build()(decoded(joined, None, denoising(pairs, 4, groups=1)), targets)
     every_layer = [torch.tensor(index).repeat(LAYERS) for index in zip(*pairs)]
     layer = torch.arange(LAYERS).repeat_interleave(len(pairs))
 
     def told(*_: object) -> set_criterion.Pairs:
         return set_criterion.Pairs(layer, *every_layer)
 
-    expected = build(assigner=told)(noisy, None, targets, None)
-    alone = build()(matching, None, targets, None)
+    expected = build(assigner=told)(decoded(noisy), targets)
+    alone = build()(decoded(matching), targets)
     assert len(found) == 18
     for name, loss in expected.items():
         prefix, _, term = name.rpartition('loss')
@@ -144,8 +146,8 @@ def test_an_encoders_losses_are_what_it_would_cost_as_a_decoder(
     if not even:
         assigner = criterion.assigner
         criterion.assigner = lambda *given: assigner(*given)
-    found = criterion(decoder, selection(encoder), targets, None)
-    of_encoder, of_decoder = (build()(given, None, targets, None) for given in (encoder, decoder))
+    found = criterion(decoded(decoder, selection(encoder)), targets)
+    of_encoder, of_decoder = (build()(decoded(given), targets) for given in (encoder, decoder))
     assert found.keys() == of_decoder.keys() | {f'enc_{term}' for term in TERMS}
     for term in TERMS:
         torch.testing.assert_close(found[f'enc_{term}'], of_encoder[term])
@@ -156,13 +158,13 @@ def test_an_encoders_losses_are_what_it_would_cost_as_a_decoder(
 def test_a_class_agnostic_encoder_is_matched_by_objects() -> None:
     """Also where it says as many queries and classes as the decoder: all boxes are of class 0 to it."""
     targets, decoder, encoder = truth(2, 1), predictions(), predictions(layers=1)
-    found = build()(decoder, selection(encoder, class_agnostic=True), targets, None)
-    objects = build()(encoder, None, targets._replace(labels=torch.zeros_like(targets.labels)), None)
-    classes = build()(encoder, None, targets, None)
+    found = build()(decoded(decoder, selection(encoder, class_agnostic=True)), targets)
+    objects = build()(decoded(encoder), targets._replace(labels=torch.zeros_like(targets.labels)))
+    classes = build()(decoded(encoder), targets)
     for term in TERMS:
         torch.testing.assert_close(found[f'enc_{term}'], objects[term])
         assert not torch.isclose(found[f'enc_{term}'], classes[term])
-        torch.testing.assert_close(found[term], build()(decoder, None, targets, None)[term])
+        torch.testing.assert_close(found[term], build()(decoded(decoder), targets)[term])
 
 
 def test_each_query_learns_the_quality_of_its_own_box() -> None:
@@ -175,7 +177,7 @@ def test_each_query_learns_the_quality_of_its_own_box() -> None:
         encoder.boxes[0, image, query] = boxes[box]
         encoder.logits[0, image, query, targets.labels[box]] = 20.0
     quality = torch.tensor([[[0.3, -1.0], [9.0, 2.0]]], dtype=torch.float64)
-    found = build()(predictions(), selection(encoder, iou_logits=quality), targets, None)['enc_loss_quality']
+    found = build()(decoded(predictions(), selection(encoder, iou_logits=quality)), targets)['enc_loss_quality']
     cost = torch.nn.functional.softplus
     expected = cost(torch.tensor(-0.3)) + cost(torch.tensor(-1.0)) + 0.5 * 1.0 + cost(torch.tensor(2.0)) - 0.5 * 2.0
     assert found.item() == pytest.approx(expected.item() / 3, rel=1e-5)
@@ -184,16 +186,14 @@ def test_each_query_learns_the_quality_of_its_own_box() -> None:
 def test_an_encoder_may_have_a_class_loss_of_its_own() -> None:
     focal = {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 3.0}
     targets, decoder, encoder = truth(2, 1), predictions(), predictions(layers=1)
-    for iou_aware in (None, True, False):
-        found = build(encoder_loss_cls=focal)(decoder, selection(encoder, iou_aware=iou_aware), targets, None)
-        torch.testing.assert_close(
-            found['enc_loss_cls'], build(loss_cls=focal)(encoder, None, targets, None)['loss_cls']
-        )
-        torch.testing.assert_close(found['loss_cls'], build()(decoder, None, targets, None)['loss_cls'])
+    for score in (None, 'iou', 'label'):
+        found = build(encoder_loss_cls=focal)(decoded(decoder, selection(encoder, score=score)), targets)
+        torch.testing.assert_close(found['enc_loss_cls'], build(loss_cls=focal)(decoded(encoder), targets)['loss_cls'])
+        torch.testing.assert_close(found['loss_cls'], build()(decoded(decoder), targets)['loss_cls'])
     # nor is it another one beside a decoder's loss that knows no soft targets
     soft = {'type': 'IoUVarifocalLoss', 'alpha': 0.3, 'loss_weight': 7.0}
-    found = build(loss_cls=focal, encoder_loss_cls=soft)(decoder, selection(encoder, iou_aware=True), targets, None)
-    expected = build(loss_cls=soft)(encoder, None, targets, None)['loss_cls']
+    found = build(loss_cls=focal, encoder_loss_cls=soft)(decoded(decoder, selection(encoder, score='iou')), targets)
+    expected = build(loss_cls=soft)(decoded(encoder), targets)['loss_cls']
     torch.testing.assert_close(found['enc_loss_cls'], expected)
 
 
@@ -201,7 +201,7 @@ def test_the_quality_of_boxes_teaches_scores_and_not_boxes() -> None:
     targets, decoder = truth(2, 1), predictions()
     decoder.boxes.requires_grad_()
     decoder.logits.requires_grad_()
-    losses = build()(decoder, None, targets, None)
+    losses = build()(decoded(decoder), targets)
     for name, loss in losses.items():
         gradients = torch.autograd.grad(loss, list(decoder), retain_graph=True, allow_unused=True)
         learns = [gradient is not None and bool(gradient.any()) for gradient in gradients]
@@ -217,7 +217,7 @@ def test_everything_stays_in_the_graph_whatever_the_boxes() -> None:
     for counts in ((0, 0), (2, 1)):
         targets = truth(*counts)
         pairs = [(int(image), 1, box) for box, image in enumerate(targets.image)]
-        losses = build()(decoder, chosen, targets, denoising(pairs, 4, groups=1))
+        losses = build()(decoded(decoder, chosen, denoising(pairs, 4, groups=1)), targets)
         assert all(loss.requires_grad for loss in losses.values())
         gradients = torch.autograd.grad(sum(losses.values()), inputs)
         assert [bool(gradient.any()) for gradient in gradients] == [True, any(counts)] * 2 + [any(counts)]
@@ -231,6 +231,6 @@ def test_the_quality_of_a_query_without_a_pair_is_not_read() -> None:
     quality = torch.full((1, 2, MATCHING), torch.inf, dtype=torch.float64)
     quality[0, 0, query] = 0.3
     quality.requires_grad_()
-    loss = criterion(predictions(), selection(encoder, iou_logits=quality), targets, None)['enc_loss_quality']
+    loss = criterion(decoded(predictions(), selection(encoder, iou_logits=quality)), targets)['enc_loss_quality']
     (gradient,) = torch.autograd.grad(loss, quality)
     assert loss.isfinite() and gradient[0].nonzero().tolist() == [[0, query]]

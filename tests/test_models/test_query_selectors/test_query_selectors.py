@@ -10,7 +10,7 @@ import torch
 from mmdet.registry import MODELS
 from torch import nn
 
-from mmdet_iouquery.structures import Memory
+from mmdet_iouquery.structures import EncoderTarget, Memory
 
 SHAPES, TOKENS, DIMS, CLASSES = ((6, 8), (3, 4)), 60, 16, 3
 ENCODER_SELECTORS = ['IoUAwareQuerySelector', 'ClassScoreQuerySelector', 'ScoreTimesIoUQuerySelector']
@@ -33,7 +33,7 @@ def test_queries_are_the_best_tokens_and_detached(kind: str) -> None:
     # asked for all, the first ten are the same: ranking does not depend on how many are wanted
     assert torch.equal(everything.token_index[:, :10], selection.token_index)
     assert sorted(everything.token_index[0].tolist()) == list(range(TOKENS))
-    content, anchors_unact, position = selection.queries
+    content, anchors_unact, position = selection.queries[:3]
     assert position is None and not content.requires_grad and not anchors_unact.requires_grad
     torch.testing.assert_close(anchors_unact.sigmoid(), selection.encoder.boxes[0].detach())
     assert selection.encoder.logits.requires_grad and selection.encoder.boxes.requires_grad
@@ -111,7 +111,10 @@ def test_gradients_are_those_of_all_tokens_without_keeping_them(kind: str, autoc
     assert kept == 0
     ours, theirs = [selection.encoder.logits[0].float()], [logits.float()]
     if iou_logits is not None:
-        ours, theirs = [*ours, selection.iou_logits[0].float()], [*theirs, iou_logits.gather(1, index[..., 0]).float()]
+        ours, theirs = (
+            [*ours, selection.encoder_target.iou_logits[0].float()],
+            [*theirs, iou_logits.gather(1, index[..., 0]).float()],
+        )
     wanted = [given.tokens, *selector.memory_proj.parameters(), *selector.cls_head.parameters()]
     found, expected = (
         torch.autograd.grad(sum((part * (i + part.detach())).sum() for i, part in enumerate(side)), wanted)
@@ -139,7 +142,7 @@ def test_iou_aware_and_class_score_differ_in_what_they_learn_alone() -> None:
     ours, theirs = iou_aware(given), class_score(given)
     assert torch.equal(ours.token_index, theirs.token_index)
     assert torch.equal(ours.encoder.logits, theirs.encoder.logits)
-    assert ours.iou_aware is True and theirs.iou_aware is False
+    assert (ours.encoder_target, theirs.encoder_target) == (EncoderTarget('iou'), EncoderTarget('label'))
 
 
 @pytest.mark.parametrize('kind', ENCODER_SELECTORS[:2])
@@ -153,7 +156,7 @@ def test_score_times_iou_ranks_by_the_product() -> None:
     selector, given = build('ScoreTimesIoUQuerySelector'), memory()
     nn.init.normal_(selector.iou_head.weight, std=2.0)
     selection = selector(given, num_queries=TOKENS)
-    product = selection.encoder.logits[0].sigmoid().amax(-1) * selection.iou_logits[0].sigmoid()
+    product = selection.encoder.logits[0].sigmoid().amax(-1) * selection.encoder_target.iou_logits[0].sigmoid()
     assert (product.diff(dim=1) <= 1e-6).all()
     by_class = build('ClassScoreQuerySelector')
     by_class.load_state_dict({k: v for k, v in selector.state_dict().items() if not k.startswith('iou_head')})
@@ -212,7 +215,7 @@ def test_random_centres_are_spread_evenly_and_stay() -> None:
 
 def test_patterns_pair_every_anchor_with_every_content() -> None:
     selector = build('LearnedAnchors', num_queries=6, num_patterns=3)
-    content, anchors_unact, _ = selector(memory()).queries
+    content, anchors_unact, _ = selector(memory()).queries[:3]
     pairs = {(tuple(c.tolist()), tuple(a.tolist())) for c, a in zip(content[0], anchors_unact[0])}
     assert len(pairs) == 6 and len({c for c, _ in pairs}) == 3 and len({a for _, a in pairs}) == 2
     with pytest.raises(ValueError, match='num_queries to be a multiple of it, got 7'):
@@ -221,7 +224,7 @@ def test_patterns_pair_every_anchor_with_every_content() -> None:
 
 def test_learned_embeddings_start_without_a_box() -> None:
     selector = build('LearnedEmbeddings')
-    content, anchors_unact, position = selector(memory(), num_queries=7).queries
+    content, anchors_unact, position = selector(memory(), num_queries=7).queries[:3]
     assert (anchors_unact == 0).all() and (content == 0).all()
     assert torch.equal(position[1], selector.position.weight[:7]) and position.requires_grad
 
@@ -240,6 +243,6 @@ def test_learned_positions_stay_with_their_queries() -> None:
     assert torch.equal(joined.content, torch.cat([noisy.content, learned.content], 1))
     assert torch.equal(joined.anchors_unact, torch.cat([noisy.anchors_unact, learned.anchors_unact], 1))
     code = torch.full((2, 14, DIMS), 0.5)
-    assert torch.equal(joined.at(code)[:, :4], code[:, :4])
-    torch.testing.assert_close(joined.at(code)[:, 4:], code[:, 4:] + learned.position)
+    assert torch.equal(joined.position_codes(code)[:, :4], code[:, :4])
+    torch.testing.assert_close(joined.position_codes(code)[:, 4:], code[:, 4:] + learned.position)
     assert noisy.after(noisy).position is None

@@ -1,43 +1,14 @@
-"""Assigners: which prediction answers for which ground truth, all layers and images of a batch in one call."""
+"""An assigner of mmdet's as the criterion calls one."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
-from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
-from ...core import MatchCosts, box_cxcywh_to_xyxy, hungarian_pairs
+from ...core import box_cxcywh_to_xyxy
 from ...structures import Pairs, Predictions, Targets
-from ..arguments import check_numbers
-
-
-@TASK_UTILS.register_module()
-class BatchedHungarianAssigner:
-    """One-to-one matching of every layer and image at once, with RT-DETR's costs by default.
-
-    Args:
-        class_weight, bbox_weight, giou_weight: weights of the focal class cost, of the L1 distance of normalised
-            ``cx, cy, w, h`` and of the negative GIoU.
-        alpha, gamma: of the focal class cost.
-    """
-
-    same_number_each_layer = True
-    """Pairs are sorted by layer, and each layer has as many."""
-
-    def __init__(self, **costs: float) -> None:
-        self.costs = MatchCosts(**costs)
-        check_numbers(**costs)
-        check_numbers(most=1.0, alpha=self.costs.alpha)
-
-    @torch.no_grad()
-    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
-        """Match ``predictions`` (L, B, Q, ...) with ``targets``: L * sum(min(count, Q)) pairs."""
-        image = targets.image
-        cost = self.costs(predictions.logits, predictions.boxes, targets.labels, targets.boxes, image)
-        layer, query, truth = (index.to(image.device) for index in hungarian_pairs(cost, targets.counts))
-        return Pairs(layer, image[truth], query, truth)
 
 
 class PerImageAssigner:
