@@ -1,27 +1,16 @@
-"""What this project has to know about the inside of mmengine, mmcv and torch: no other file looks in there.
-
-Five subjects: which packages are installed and whether they fit (:func:`diagnose`), mmcv without compiled operators
-(:func:`install_ops_stand_in`), training checkpoints under torch >= 2.6 (:func:`allow_own_checkpoints`), the
-name under which a runner writes down its config (:func:`dumped_as`), and oneDNN's layers with packed weights
-(:func:`packs_weights`).
-"""
+"""Which packages are installed, whether they fit, and the command that mends what does not. Imports none of them."""
 
 from __future__ import annotations
 
-import copy
-import importlib
 import importlib.metadata
 import importlib.util
 import re
-import sys
 from collections.abc import Collection, Mapping
-from functools import cache
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import FunctionType, ModuleType
-from typing import Any, Callable, NamedTuple, NoReturn
+from typing import NamedTuple
 
-from .version import FAMILIES, Package
+from ..version import FAMILIES, Package
 
 MODULES = ('mmengine', 'mmcv', 'mmdet')
 
@@ -32,9 +21,6 @@ class Finding(NamedTuple):
     level: str
     text: str
     remedy: str
-
-
-# --- which packages are here ------------------------------------------------------------------------------------------
 
 
 def find_module(name: str) -> ModuleSpec | None:
@@ -204,229 +190,3 @@ def _check_package(
     if len(versions) > 1:
         return [Finding('note', f'{" and ".join(versions)} are both installed and share their files', replace)]
     return []
-
-
-# --- mmcv without compiled operators ----------------------------------------------------------------------------------
-
-
-class _OpsStandIn(ModuleType):
-    """Takes the place of ``mmcv._ext``: each operator exists, so that modules import, and says why when it is called.
-
-    Names that begin with an underscore are left undefined, so that import machinery, ``inspect`` and ``pickle`` see a
-    module without file and without path. The two questions about the compiler are answered as mmcv's ``collect_env``
-    answers them without operators.
-    """
-
-    def __getattr__(self, name: str) -> Callable[..., str]:
-        if name.startswith('_'):
-            raise AttributeError(f'module {self.__name__!r} has no attribute {name!r}')
-        answers = name in ('get_compiler_version', 'get_compiling_cuda_version')
-        operator = _not_available if answers else _missing_operator(name)
-        setattr(self, name, operator)
-        return operator
-
-
-def _not_available() -> str:
-    return 'n/a'
-
-
-def _missing_operator(name: str) -> Callable[..., NoReturn]:
-    def operator(*args: object, **kwargs: object) -> NoReturn:
-        family = family_of(installed_versions()) or 'openmmlab'
-        raise RuntimeError(
-            f'the compiled mmcv operator {name!r} was called, but the mmcv installed here has no compiled operators. '
-            'RT-DETR and the other parts of mmdet_iouquery use none; for a detector that does: '
-            f'{compiled_ops_line(family)}'
-        )
-
-    assert isinstance(operator, FunctionType)
-    operator.__name__ = operator.__qualname__ = name
-    operator.__module__ = 'mmcv._ext'
-    return operator
-
-
-def ops_state() -> str:
-    """``compiled``, ``stand-in``, ``missing`` (mmcv without operators, no stand-in yet) or ``no mmcv``."""
-    module = sys.modules.get('mmcv._ext')
-    if module is not None:
-        return 'stand-in' if isinstance(module, _OpsStandIn) else 'compiled'
-    spec = find_module('mmcv')
-    if spec is None:
-        return 'no mmcv'
-    return 'missing' if PathFinder.find_spec('mmcv._ext', spec.submodule_search_locations) is None else 'compiled'
-
-
-def install_ops_stand_in() -> None:
-    """Make ``import mmdet`` work where mmcv has no compiled operators. Compiled operators are left untouched.
-
-    mmdet imports ``mmcv.ops``, and every module in there asks ``mmcv._ext`` for its operators at import. Must run
-    before mmdet is imported; calling it again changes nothing.
-
-    Raises:
-        ImportError: compiled operators exist but do not load, as happens when they were built for another torch.
-    """
-    state = ops_state()
-    if state == 'compiled':
-        _require_loadable_ops()
-    if state != 'missing':
-        return
-    stand_in = _OpsStandIn('mmcv._ext', 'Stand-in of mmdet_iouquery for the compiled operators of mmcv.')
-    stand_in.__spec__ = ModuleSpec('mmcv._ext', loader=None, origin='mmdet_iouquery.compat')
-    stand_in.__package__ = 'mmcv'
-    mmcv = importlib.import_module('mmcv')
-    sys.modules['mmcv._ext'] = stand_in
-    mmcv._ext = stand_in  # type: ignore[attr-defined]
-
-
-def _require_loadable_ops() -> None:
-    if 'mmcv._ext' in sys.modules:
-        return
-    try:
-        importlib.import_module('torch')  # the operators link against torch's libraries
-        importlib.import_module('mmcv._ext')
-    except ImportError as error:
-        family = family_of(installed_versions()) or 'openmmlab'
-        raise ImportError(
-            f'mmcv or its compiled operators do not load: {error}\n'
-            '  the usual reason is that they were built for another version of torch\n'
-            f'  build them again: {compiled_ops_line(family)}\n'
-            f'  or do without them: python -m pip uninstall -y onedl-mmcv mmcv && {install_line(family)} --no-cache-dir'
-        ) from error
-
-
-# --- checkpoints under torch >= 2.6 -----------------------------------------------------------------------------------
-
-STATISTICS = ('min', 'max', 'current', 'mean')
-
-
-def allow_own_checkpoints() -> None:
-    """Let ``torch.load`` read the training checkpoints that mmengine writes, without allowing code to run.
-
-    From torch 2.6 on, ``torch.load`` accepts only tensors and plain containers. A checkpoint of mmengine's Runner also
-    holds the log history (``HistoryBuffer``, numpy arrays and scalars), and mmengine 0.10.7 then cannot resume. The
-    types that it needs, and nothing else, are named here through ``torch.serialization.add_safe_globals``.
-
-    ``HistoryBuffer`` pickles its statistics as ``getattr(HistoryBuffer, 'mean')``. The real ``getattr`` would let a
-    file reach any attribute, so the name is answered by :func:`_history_statistic`, which knows these methods only.
-    Therefore a checkpoint whose owner registered statistics of their own, or put other objects into the message hub,
-    is still refused by torch; it has to be loaded with ``weights_only=False`` by someone who trusts it.
-
-    Every entry is a pair (object, name) and not the bare object, because newer mmengine takes the bare objects off the
-    list again after each of its own loads. Does nothing with torch < 2.6 or without mmengine.
-    """
-    if find_module('torch') is None or find_module('mmengine') is None:
-        return
-    import torch
-
-    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):  # came with the strict default, in 2.6
-        return
-    torch.serialization.add_safe_globals(_safe_objects())
-
-
-def _safe_objects() -> list[Any]:
-    import numpy as np
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
-    objects: list[Any] = [
-        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
-        (_history_statistic, 'builtins.getattr'),
-        (np.ndarray, 'numpy.ndarray'),
-        (np.dtype, 'numpy.dtype'),
-    ]
-    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # as written by numpy 1 and by numpy 2
-        objects += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
-    for dtype in {type(np.dtype(code)) for code in '?bBhHiIlLqQefdSU'}:
-        objects.append((dtype, f'{dtype.__module__}.{dtype.__qualname__}'))
-    return objects
-
-
-def _history_statistic(owner: object, name: str) -> object:
-    """The one use of ``getattr`` that a checkpoint is granted: a statistic of ``HistoryBuffer``."""
-    import pickle
-
-    from mmengine.logging.history_buffer import HistoryBuffer
-
-    if owner is not HistoryBuffer or name not in STATISTICS:
-        raise pickle.UnpicklingError(f'a checkpoint may not read the attribute {name!r} of {owner!r}')
-    return getattr(HistoryBuffer, name)
-
-
-# --- configs ----------------------------------------------------------------------------------------------------------
-
-
-def dumped_as(cfg: Any, name: str) -> Any:
-    """A copy of an mmengine ``Config`` that a runner writes into its work folder as ``name``.
-
-    A runner writes the resolved config under the base name of the file that it was read from.
-    """
-    cfg = copy.deepcopy(cfg)
-    state = list(cfg.__getstate__())
-    if state[1] != cfg.filename:
-        raise RuntimeError(f'mmengine {distribution_version("mmengine")} keeps a Config in another way than is known')
-    state[1] = str(Path(cfg.filename).with_name(name))
-    cfg.__setstate__(tuple(state))
-    return cfg
-
-
-# --- oneDNN's layers --------------------------------------------------------------------------------------------------
-
-PACKED_ACTIVATIONS = {None: 'none', 'relu': 'relu', 'silu': 'swish'}
-"""Of :func:`run_packed_convolution`, by their names in torch."""
-
-
-@cache
-def packs_weights(dtype: Any) -> bool:
-    """Whether torch offers oneDNN's layers with packed weights, as its compiler uses them, for a type of numbers.
-
-    They are no public interface, so they are tried once, on small layers whose results are known.
-    """
-    import torch
-
-    if not torch.backends.mkldnn.is_available():
-        return False
-    x, weight = torch.ones(1, 16, 5, 5, dtype=dtype), torch.ones(32, 16, 3, 3, dtype=dtype)
-    layout = (1, 1), (1, 1), (1, 1), 1
-    try:
-        packed = pack_convolution(weight, *layout, x.shape)
-        y = run_packed_convolution(x, packed, None, *layout, 'relu')
-        rows, matrix, bias = (torch.ones(shape, dtype=dtype) for shape in ((5, 16), (32, 16), 32))
-        rows = run_packed_linear(rows, pack_linear(matrix, len(rows)), bias)
-    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
-        return False
-    convolves = y.shape == (1, 32, 5, 5) and bool((y[..., 1:4, 1:4] == 16 * 9).all())
-    return convolves and rows.shape == (5, 32) and bool((rows == 17).all())
-
-
-def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, groups: int, input_shape: Any) -> Any:
-    """A convolution's weights as oneDNN wants them for inputs of a shape: a tensor that only it can read."""
-    import torch
-
-    return torch.ops.mkldnn._reorder_convolution_weight(
-        weight, [*padding], [*stride], [*dilation], groups, [*input_shape]
-    )
-
-
-def run_packed_convolution(
-    x: Any, packed: Any, bias: Any, padding: Any, stride: Any, dilation: Any, groups: int, activation: str
-) -> Any:
-    """A convolution and the activation after it, by packed weights."""
-    import torch
-
-    return torch.ops.mkldnn._convolution_pointwise(
-        x, packed, bias, [*padding], [*stride], [*dilation], groups, activation, [], ''
-    )
-
-
-def pack_linear(weight: Any, rows: int) -> Any:
-    """A linear layer's weights as oneDNN wants them for a number of rows: a tensor that only it can read."""
-    import torch
-
-    return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
-
-
-def run_packed_linear(rows: Any, packed: Any, bias: Any) -> Any:
-    """A linear layer on rows (N, C), by packed weights."""
-    import torch
-
-    return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, 'none', [], '')
