@@ -1,7 +1,7 @@
 """What this project has to know about the inside of mmengine, mmcv, mmdet and torch: nothing else looks in there.
 
 Four subjects: which packages are installed and whether they fit (:mod:`.environment`), mmcv without compiled operators
-(:mod:`.operators`), what mmengine's runner fixes (:mod:`.runner`), and oneDNN's layers with packed weights
+(:mod:`.operators`), what a run fixes (:mod:`.runner`), and oneDNN's layers with packed weights
 (:mod:`.packed_layers`). Importing it imports none of these packages.
 """
 
@@ -29,7 +29,7 @@ from .packed_layers import (
     run_packed_convolution,
     run_packed_linear,
 )
-from .runner import STATISTICS, allow_own_checkpoints, dumped_as
+from .runner import STATISTICS, allow_own_checkpoints, boxes_evaluated_by, dumped_as, has_box_evaluator
 
 __all__ = [
     'MODULES',
@@ -37,6 +37,7 @@ __all__ = [
     'STATISTICS',
     'Finding',
     'allow_own_checkpoints',
+    'boxes_evaluated_by',
     'check_environment',
     'compiled_ops_line',
     'diagnose',
@@ -45,6 +46,7 @@ __all__ = [
     'environment_message',
     'family_of',
     'find_module',
+    'has_box_evaluator',
     'in_range',
     'install_line',
     'install_ops_stand_in',

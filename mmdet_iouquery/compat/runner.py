@@ -1,10 +1,14 @@
-"""What mmengine's runner fixes: the types that its checkpoints hold, and the name under which it writes its config."""
+"""What a run fixes: the types in its checkpoints, the name of its config, the evaluator that mmdet's metric calls."""
 
 from __future__ import annotations
 
 import copy
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from .environment import distribution_version, find_module
 
@@ -76,3 +80,37 @@ def dumped_as(cfg: Any, name: str) -> Any:
     state[1] = str(Path(cfg.filename).with_name(name))
     cfg.__setstate__(tuple(state))
     return cfg
+
+
+# --- the evaluator of mmdet's metric ----------------------------------------------------------------------------------
+
+_COCO_METRIC = 'mmdet.evaluation.metrics.coco_metric'
+_EVALUATORS = ('COCOeval', 'COCOevalMP')
+"""Names in that module by which its ``CocoMetric`` calls an evaluator."""
+
+
+def has_box_evaluator() -> bool:
+    """Whether mmdet's ``CocoMetric`` is as :func:`boxes_evaluated_by` needs it."""
+    return hasattr(importlib.import_module(_COCO_METRIC), _EVALUATORS[0])
+
+
+@contextmanager
+def boxes_evaluated_by(evaluator: Callable[..., Any]) -> Iterator[None]:
+    """Inside, mmdet's ``CocoMetric`` evaluates boxes with ``evaluator(truth, detections, 'bbox')``, masks as ever.
+
+    It offers no choice but asks for its evaluator by a name of its module, which means another one until the end, for
+    all threads.
+    """
+    module = importlib.import_module(_COCO_METRIC)
+    usual = {name: getattr(module, name) for name in _EVALUATORS if hasattr(module, name)}
+    try:
+        for name, parents in usual.items():
+            setattr(module, name, partial(_make_evaluator, evaluator, parents))
+        yield
+    finally:
+        for name, parents in usual.items():
+            setattr(module, name, parents)
+
+
+def _make_evaluator(boxes: Callable[..., Any], parents: Callable[..., Any], truth: Any, found: Any, kind: str) -> Any:
+    return (boxes if kind == 'bbox' else parents)(truth, found, kind)
