@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmdet_suite import selection, sources
 from mmengine.registry import Registry
 
-from mmdet_iouquery import compat
+from mmdet_iouquery.compat import operators
 from mmdet_iouquery.errors import InputError
 
 INSTALLED = sources.Installed('onedl', 'onedl-mmdetection', '9.8.7', Path('nowhere'))
@@ -45,7 +45,7 @@ def tree_with_tests(folder: Path, files: dict[str, str] | None = None) -> Path:
 
 def stand_in_error() -> RuntimeError:
     with pytest.raises(RuntimeError) as caught:
-        compat._missing_operator('nms')()
+        operators._missing_operator('nms')()
     return caught.value
 
 
@@ -200,7 +200,13 @@ def test_an_mmdet_without_configs_is_refused(tmp_path: Path) -> None:
 
 # --- a run ------------------------------------------------------------------------------------------------------------
 
-ASKS_FOR_NMS = 'from mmdet_iouquery import compat\n\n\ndef test_nms():\n    compat._missing_operator("nms")()\n'
+ASKS_FOR_NMS = """
+from mmdet_iouquery.compat import operators
+
+
+def test_nms():
+    operators._missing_operator('nms')()
+"""
 PRETRAINED = """
 from mmdet.models import ResNet
 

@@ -47,6 +47,7 @@ def without_overlaps(boxes_xyxy: Tensor, threshold: float) -> Tensor:
     Returns:
         (K,) bool. Worked out on the host, since each decision waits for those before.
     """
+    # A loop of our own: mmcv's nms needs compiled operators, torchvision's a package that neither family requires.
     boxes = boxes_xyxy.detach().cpu()
     overlapping = box_iou_elementwise(boxes[:, None], boxes[None]) > threshold
     kept = torch.ones(boxes.shape[0], dtype=torch.bool)

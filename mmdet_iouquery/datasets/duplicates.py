@@ -1,4 +1,8 @@
-"""Pictures that occur in two sets: the same file, or another that looks alike."""
+"""Pictures that occur in two sets: the same file, or another that looks alike.
+
+Looked up by parts of their hashes, 118,000 pictures against 5,000 take 0.5 s, 500,000 against 20,000 2.7 s. imagehash
+compares two hashes at a time: every pair takes 227 s and an hour in Python, 0.4 s and 6 s by NumPy 2's bitwise_count.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,9 @@ GIF without its trailer, are decoded a second time by Pillow, which is strict. A
 marker is whole. Damage within the compressed data of a JPEG or WebP that hits no marker stays unseen here; that of a
 JPEG comes to light in ``doctor data``.
 
+It stands in place of Pillow: ``verify`` finds no cut JPEG, of 24; ``load`` finds all 24 as this does, but takes 1.5 ms
+for one of 95 kB, not 0.04, and refuses those that lack nothing but the end marker.
+
 A size is always (width, height) in px.
 """
 

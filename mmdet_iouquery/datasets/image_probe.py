@@ -1,4 +1,9 @@
-"""What one picture file is: whether it can be used, how it is stored, what it looks like."""
+"""What one picture file is: whether it can be used, how it is stored, what it looks like.
+
+Pillow reads how it is stored. The difference hash is imagehash's with OpenCV's shrinking by area in place of Pillow's
+Lanczos filter: 1 ms in place of 5 at 640 x 480 px, and a copy that is shrunk, brighter or saved anew differs in at most
+2 of its bits in place of 4 (six pictures, four changes; :data:`~.duplicates.MAX_DISTANCE` is 3).
+"""
 
 from __future__ import annotations
 

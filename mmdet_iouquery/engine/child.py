@@ -1,4 +1,7 @@
-"""Run one of the tools in a process of its own."""
+"""Run one of the tools in a process of its own.
+
+Around ``subprocess``, whose ``run`` kills the program 0.25 s after Ctrl-C, while it writes its last checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,6 @@ def run_child(
 ) -> int:
     """Run a Python program with this interpreter, and let it end in its own time when a signal asks for a stop.
 
-    ``subprocess.run`` would kill it a quarter of a second after Ctrl-C, in the middle of its last checkpoint. Here
     Ctrl-C, which a terminal sends to the program too, only makes this process wait for it; SIGTERM is passed on.
 
     Args:

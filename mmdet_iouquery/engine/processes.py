@@ -1,4 +1,8 @@
-"""Several processes: which of them this is, a process group without CUDA, and the runner that a config asks for."""
+"""Several processes: which of them this is, a process group without CUDA, and the runner that a config asks for.
+
+mmengine starts and joins them wherever it can; here is what it lacks: gloo without CUDA, a common end, and a reason in
+words for what a launcher or a strategy lacks.
+"""
 
 from __future__ import annotations
 

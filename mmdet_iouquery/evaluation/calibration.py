@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
 
 from .selection_quality import Objects, iou_of
 
@@ -179,14 +180,11 @@ def held_out(judged: Judged) -> Numbers:
 
 
 def _isotonic_blocks(scores: Numbers, right: Numbers) -> list[tuple[float, float, float]]:
-    """Lowest score, highest score and precision of blocks, all rising: the pool-adjacent-violators algorithm."""
+    """Lowest score, highest score and precision of the blocks of the isotonic regression, all rising."""
     values, which = np.unique(scores, return_inverse=True)
-    counts, hits = np.bincount(which), np.bincount(which, right)
-    blocks: list[tuple[float, float, float, int]] = []  # lowest, highest, right ones, detections
-    for value, hit, count in zip(values.tolist(), hits.tolist(), counts.tolist()):
-        low = value
-        while blocks and blocks[-1][2] * count >= hit * blocks[-1][3]:
-            low, _, more_hits, more = blocks.pop()
-            hit, count = hit + more_hits, count + more
-        blocks.append((low, value, hit, count))
-    return [(low, high, hit / count) for low, high, hit, count in blocks]
+    if not len(values):
+        return []
+    counts = np.bincount(which)
+    fit = isotonic_regression(np.bincount(which, right) / counts, weights=counts)
+    first, last = fit.blocks[:-1], fit.blocks[1:] - 1
+    return list(zip(values[first].tolist(), values[last].tolist(), fit.x[first].tolist()))

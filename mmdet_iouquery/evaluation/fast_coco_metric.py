@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
-from types import FunctionType
-from typing import Any, Callable
+from contextlib import nullcontext
+from typing import Any
 
 from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
-from pycocotools.cocoeval import COCOeval
 
+from ..compat import boxes_evaluated_by, has_box_evaluator
 from ..errors import InputError
 from .faster_coco import FASTER_COCO_EVAL, FasterCOCOeval, obstacle
 
 FASTER, PLAIN = 'faster-coco-eval', 'pycocotools'
-_EVALUATORS = ('COCOeval', 'COCOevalMP')
-"""Names by which the parent calls the evaluator."""
 
 
 @METRICS.register_module()
 class FastCocoMetric(CocoMetric):
     """``CocoMetric`` that evaluates boxes with faster-coco-eval where it is installed.
 
-    Same arguments, metrics, tables and files as the parent, and the same numbers to the last digit. ``'bbox'`` and
-    ``'proposal'`` are evaluated by the back end, ``'segm'`` and ``'proposal_fast'`` as in the parent.
+    Same arguments, metrics, tables and files as the parent, and the same numbers but for rounding
+    (:class:`~.faster_coco.FasterCOCOeval`). ``'bbox'`` and ``'proposal'`` are evaluated by the back end, ``'segm'``
+    and ``'proposal_fast'`` as in the parent.
 
     Args:
         ann_file: as in the parent, and so are all other arguments. ``use_mp_eval`` has no effect on boxes with
@@ -56,31 +54,14 @@ class FastCocoMetric(CocoMetric):
 
     def compute_metrics(self, results: list[Any]) -> dict[str, float]:
         """The parent's metrics of (ground truth, prediction) pairs."""
-        parent = CocoMetric.compute_metrics
-        if self.backend == FASTER:
-            parent = _with_faster_evaluator(parent)
-        metrics: dict[str, float] = parent(self, results)
+        with boxes_evaluated_by(FasterCOCOeval) if self.backend == FASTER else nullcontext():
+            metrics: dict[str, float] = super().compute_metrics(results)
         return metrics
 
 
 def _obstacle() -> str | None:
     """Why boxes cannot be evaluated by faster-coco-eval; None where they can."""
-    if _EVALUATORS[0] not in CocoMetric.compute_metrics.__code__.co_names:
-        return f'the CocoMetric of this mmdet does not call {_EVALUATORS[0]} in compute_metrics'
-    return obstacle()
-
-
-def _with_faster_evaluator(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The same function, which gets ours where it asks for an evaluator; the original and its module stay untouched."""
-    assert isinstance(function, FunctionType)
-    scope = dict(function.__globals__)
-    scope.update({name: partial(_evaluator, scope[name]) for name in _EVALUATORS if name in scope})
-    return FunctionType(function.__code__, scope, function.__name__, function.__defaults__, function.__closure__)
-
-
-def _evaluator(parents: Callable[..., COCOeval], truth: Any, detections: Any, kind: str) -> COCOeval:
-    """An evaluator of boxes, or what the parent would have taken."""
-    return (FasterCOCOeval if kind == 'bbox' else parents)(truth, detections, kind)
+    return obstacle() or (None if has_box_evaluator() else 'this mmdet takes no COCOeval from the module of CocoMetric')
 
 
 def _check_annotations(ann_file: str | None, annotations: Mapping[Any, Mapping[str, Any]]) -> None:

@@ -1,0 +1,116 @@
+"""What a run fixes: the types in its checkpoints, the name of its config, the evaluator that mmdet's metric calls."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable
+
+from .environment import distribution_version, find_module
+
+STATISTICS = ('min', 'max', 'current', 'mean')
+
+
+def allow_own_checkpoints() -> None:
+    """Let ``torch.load`` read the training checkpoints that mmengine writes, without allowing code to run.
+
+    From torch 2.6 on, ``torch.load`` accepts only tensors and plain containers. A checkpoint of mmengine's Runner also
+    holds the log history (``HistoryBuffer``, numpy arrays and scalars), and mmengine 0.10.7 then cannot resume. The
+    types that it needs, and nothing else, are named here through ``torch.serialization.add_safe_globals``.
+
+    ``HistoryBuffer`` pickles its statistics as ``getattr(HistoryBuffer, 'mean')``. The real ``getattr`` would let a
+    file reach any attribute, so the name is answered by :func:`_history_statistic`, which knows these methods only.
+    Therefore a checkpoint whose owner registered statistics of their own, or put other objects into the message hub,
+    is still refused by torch; it has to be loaded with ``weights_only=False`` by someone who trusts it.
+
+    Every entry is a pair (object, name) and not the bare object, because newer mmengine takes the bare objects off the
+    list again after each of its own loads. Does nothing with torch < 2.6 or without mmengine.
+    """
+    if find_module('torch') is None or find_module('mmengine') is None:
+        return
+    import torch
+
+    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):  # came with the strict default, in 2.6
+        return
+    torch.serialization.add_safe_globals(_safe_objects())
+
+
+def _safe_objects() -> list[Any]:
+    import numpy as np
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    reconstruct, scalar = np.zeros(1).__reduce__()[0], np.float64(0).__reduce__()[0]
+    objects: list[Any] = [
+        (HistoryBuffer, 'mmengine.logging.history_buffer.HistoryBuffer'),
+        (_history_statistic, 'builtins.getattr'),
+        (np.ndarray, 'numpy.ndarray'),
+        (np.dtype, 'numpy.dtype'),
+    ]
+    for module in ('numpy.core.multiarray', 'numpy._core.multiarray'):  # as written by numpy 1 and by numpy 2
+        objects += [(reconstruct, f'{module}._reconstruct'), (scalar, f'{module}.scalar')]
+    for dtype in {type(np.dtype(code)) for code in '?bBhHiIlLqQefdSU'}:
+        objects.append((dtype, f'{dtype.__module__}.{dtype.__qualname__}'))
+    return objects
+
+
+def _history_statistic(owner: object, name: str) -> object:
+    """The one use of ``getattr`` that a checkpoint is granted: a statistic of ``HistoryBuffer``."""
+    import pickle
+
+    from mmengine.logging.history_buffer import HistoryBuffer
+
+    if owner is not HistoryBuffer or name not in STATISTICS:
+        raise pickle.UnpicklingError(f'a checkpoint may not read the attribute {name!r} of {owner!r}')
+    return getattr(HistoryBuffer, name)
+
+
+def dumped_as(cfg: Any, name: str) -> Any:
+    """A copy of an mmengine ``Config`` that a runner writes into its work folder as ``name``.
+
+    A runner writes the resolved config under the base name of the file that it was read from.
+    """
+    cfg = copy.deepcopy(cfg)
+    state = list(cfg.__getstate__())
+    if state[1] != cfg.filename:
+        raise RuntimeError(f'mmengine {distribution_version("mmengine")} keeps a Config in another way than is known')
+    state[1] = str(Path(cfg.filename).with_name(name))
+    cfg.__setstate__(tuple(state))
+    return cfg
+
+
+# --- the evaluator of mmdet's metric ----------------------------------------------------------------------------------
+
+_COCO_METRIC = 'mmdet.evaluation.metrics.coco_metric'
+_EVALUATORS = ('COCOeval', 'COCOevalMP')
+"""Names in that module by which its ``CocoMetric`` calls an evaluator."""
+
+
+def has_box_evaluator() -> bool:
+    """Whether mmdet's ``CocoMetric`` is as :func:`boxes_evaluated_by` needs it."""
+    return hasattr(importlib.import_module(_COCO_METRIC), _EVALUATORS[0])
+
+
+@contextmanager
+def boxes_evaluated_by(evaluator: Callable[..., Any]) -> Iterator[None]:
+    """Inside, mmdet's ``CocoMetric`` evaluates boxes with ``evaluator(truth, detections, 'bbox')``, masks as ever.
+
+    It offers no choice but asks for its evaluator by a name of its module, which means another one until the end, for
+    all threads.
+    """
+    module = importlib.import_module(_COCO_METRIC)
+    usual = {name: getattr(module, name) for name in _EVALUATORS if hasattr(module, name)}
+    try:
+        for name, parents in usual.items():
+            setattr(module, name, partial(_make_evaluator, evaluator, parents))
+        yield
+    finally:
+        for name, parents in usual.items():
+            setattr(module, name, parents)
+
+
+def _make_evaluator(boxes: Callable[..., Any], parents: Callable[..., Any], truth: Any, found: Any, kind: str) -> Any:
+    return (boxes if kind == 'bbox' else parents)(truth, found, kind)
