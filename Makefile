@@ -84,7 +84,7 @@ test-ops: ## build mmcv's operators in .venv-ops (minutes) and run the detectors
 test-demo: EXTRAS := $(TEST_EXTRAS),demo,test-demo
 test-demo: ## test the page of `make demo` in a headless Chromium, if there is one (Debian: apt install chromium-driver)
 	$(SETUP)
-	@"$(RUN)" -m pytest tests/test_demo $(ARGS)
+	@"$(RUN)" -m pytest tests/test_apps/test_demo $(ARGS)
 
 lint: EXTRAS := dev
 lint: ## check style and types

@@ -15,10 +15,10 @@ from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
+from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.config_files import config_names
 from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.datasets.loading import LoadCheckedImage
-from mmdet_iouquery.engine.quickstart import config_text
 
 CONFIGS = [name for name in config_names() if name.startswith(('rtdetr/', 'quickstart/', 'ablations/', 'finetune/'))]
 """Those that are RT-DETR; ``test_cells.py`` has the others."""

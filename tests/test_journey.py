@@ -15,9 +15,10 @@ import pytest
 import torch
 from runs import SMALL_MODEL
 
-from mmdet_iouquery.datasets import build_digits, find_coco_set
+from mmdet_iouquery.apps.quickstart.command import config_text, quickstart
+from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine.launch import run_tool, train
-from mmdet_iouquery.engine.quickstart import config_text, quickstart
 from mmdet_iouquery.engine.resume import latest_checkpoint
 
 TOOLS = Path(__file__).parents[1] / 'tools'

@@ -21,10 +21,12 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from runs import SMALL_MODEL
 
-from mmdet_iouquery import compat, config_path, doctor, run
-from mmdet_iouquery.datasets import build_digits, find_coco_set
-from mmdet_iouquery.engine.compare.cost import count_flops
-from mmdet_iouquery.engine.quickstart import config_text
+from mmdet_iouquery import compat, config_path, run
+from mmdet_iouquery.apps.compare.cost import count_flops
+from mmdet_iouquery.apps.doctor import environment as doctor
+from mmdet_iouquery.apps.quickstart.command import config_text
+from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]

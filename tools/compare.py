@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for compiled operators
-from mmdet_iouquery.engine.compare import compare
+from mmdet_iouquery.apps.compare import compare
 from mmdet_iouquery.engine.launch import run_tool
 
 if __name__ == '__main__':

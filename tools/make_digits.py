@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from mmdet_iouquery.datasets.digits import DigitsRecipe, build_digits
+from mmdet_iouquery.apps.quickstart.digits import DigitsRecipe, build_digits
 from mmdet_iouquery.engine.launch import run_tool
 
 

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for compiled operators
-from mmdet_iouquery.datasets.annotation_cost import (
+from mmdet_iouquery.apps.benchmark.annotation_cost import (
     OBJECTS365_BOXES,
     OBJECTS365_CLASSES,
     OBJECTS365_IMAGES,

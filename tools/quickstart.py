@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for compiled operators
+from mmdet_iouquery.apps.quickstart.command import quickstart
 from mmdet_iouquery.engine.launch import run_tool
-from mmdet_iouquery.engine.quickstart import quickstart
 
 if __name__ == '__main__':
     raise SystemExit(run_tool(lambda: quickstart(Path(__file__).resolve().parent)))

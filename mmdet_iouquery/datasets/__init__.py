@@ -1,10 +1,9 @@
-"""Sets of pictures: finding one in a folder, checking it before training, and making a small one.
+"""Sets of images: finding one in a folder, checking it before training, and what a pipeline names.
 
-Nothing here needs mmdet or scikit-learn at import.
+Nothing here needs mmdet at import.
 """
 
 from .checks import CocoReport, check_coco, check_config
 from .coco_layout import CocoSet, find_coco_set
-from .digits import build_digits
 
-__all__ = ['CocoReport', 'CocoSet', 'build_digits', 'check_coco', 'check_config', 'find_coco_set']
+__all__ = ['CocoReport', 'CocoSet', 'check_coco', 'check_config', 'find_coco_set']

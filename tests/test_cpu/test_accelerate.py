@@ -17,9 +17,9 @@ from runs import small_run
 from torch import Tensor, nn
 
 from mmdet_iouquery import accelerate_training, restore
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.cpu import training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
-from mmdet_iouquery.datasets import build_digits
 from mmdet_iouquery.engine.hooks import AccelerateTrainingHook
 from mmdet_iouquery.models.necks.hybrid_encoder import Fusion, RepVGGBlock
 

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from runs import small_run
 from torch import nn
 
-from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.engine import BFloat16OptimWrapper
 from mmdet_iouquery.engine.launch import _enable_amp
 from mmdet_iouquery.errors import InputError

@@ -14,13 +14,14 @@ from mmengine.config import config as config_module
 from mmengine.visualization import Visualizer
 from runs import SMALL_MODEL
 
+from mmdet_iouquery.apps.analyze import analyze
+from mmdet_iouquery.apps.calibrate.command import calibrate
+from mmdet_iouquery.apps.quickstart.command import config_text
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.config_options import likely_misspelt, merge_options
-from mmdet_iouquery.datasets import build_digits, find_coco_set
+from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import launch
-from mmdet_iouquery.engine.analyze import analyze
-from mmdet_iouquery.engine.calibrate import calibrate
 from mmdet_iouquery.engine.config_mistakes import named_mistakes, place_of, text_of
-from mmdet_iouquery.engine.quickstart import config_text
 from mmdet_iouquery.errors import InputError, TrainingStopped
 
 LOAD = "dict(type='LoadImageFromFile')"

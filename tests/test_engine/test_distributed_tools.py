@@ -16,9 +16,10 @@ import torch
 from mmengine.config import Config
 from runs import SMALL_MODEL
 
-from mmdet_iouquery.datasets import build_digits, find_coco_set
+from mmdet_iouquery.apps.quickstart.command import config_text
+from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine.launch import test as evaluate
-from mmdet_iouquery.engine.quickstart import config_text
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent

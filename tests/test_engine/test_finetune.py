@@ -18,7 +18,7 @@ from mmengine.logging import MessageHub
 from mmengine.runner import Runner
 
 from mmdet_iouquery import config_path
-from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.engine.launch import run_tool, train
 
 NAME = 'finetune/rtdetr_r18vd_finetune_coco-style.py'

@@ -21,11 +21,12 @@ from runs import SMALL_MODEL, small_run
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from mmdet_iouquery.datasets import build_digits, find_coco_set
+from mmdet_iouquery.apps.quickstart.command import config_text
+from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import first_pass as module
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.first_pass import first_pass
-from mmdet_iouquery.engine.quickstart import config_text
 from mmdet_iouquery.errors import InputError
 
 EVALUATION = ('val_cfg', 'val_dataloader', 'val_evaluator')

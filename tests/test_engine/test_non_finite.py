@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 from runs import SMALL_MODEL, small_run
 from torch import Tensor, nn
 
-from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.engine.hooks import NonFiniteHook
 from mmdet_iouquery.engine.non_finite import (
     gradients_are_finite,

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from runs import SMALL_MODEL, small_run
 from torch.utils.data import DataLoader, Dataset
 
-from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.datasets.seeded_batches import SeededBatch, SeededBatchSampler, seed_of
 
 PICTURES, BATCH, SIZE = 8, 2, 32

@@ -18,10 +18,12 @@ from PIL import Image
 from runs import SMALL_MODEL
 from started_run import Started, ended, errors, run_train, small_config
 
+from mmdet_iouquery.apps.analyze import command as analyze
+from mmdet_iouquery.apps.calibrate import command as calibrate
+from mmdet_iouquery.apps.quickstart import command as quickstart
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.checkpoints.convert_file import convert_file
-from mmdet_iouquery.datasets import build_digits
-from mmdet_iouquery.engine import calibrate, launch, quickstart
-from mmdet_iouquery.engine.analyze import command as analyze
+from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.work_dir import claimed
 from mmdet_iouquery.errors import InputError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from runs import SMALL_MODEL, small_run
 
-from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 
 
 @pytest.mark.parametrize('workers', [0, 2])

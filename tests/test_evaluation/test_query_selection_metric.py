@@ -12,7 +12,7 @@ from mmdet.registry import METRICS, MODELS
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_iouquery.analysis.trace import Objects, selected_queries, trace
+from mmdet_iouquery.apps.analyze.trace import Objects, selected_queries, trace
 from mmdet_iouquery.datasets import check_config
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.evaluation import QuerySelectionMetric

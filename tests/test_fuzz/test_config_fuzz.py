@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
-from mmdet_iouquery.datasets import build_digits, check_config
+from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.datasets import check_config
 from mmdet_iouquery.errors import InputError
 
 NAN, INF = float('nan'), float('inf')

@@ -9,7 +9,7 @@ import pytest
 import torch
 from runs import small_run
 
-from mmdet_iouquery.datasets import build_digits
+from mmdet_iouquery.apps.quickstart.digits import build_digits
 
 pytestmark = pytest.mark.skipif(os.environ.get('LONG_TESTS') != '1', reason='takes minutes: make test-long')
 PICTURES, SIZE, STEPS, WARMUP = 16, 96, 400, 25

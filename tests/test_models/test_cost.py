@@ -8,7 +8,7 @@ import pytest
 import torch
 from helpers import build_detector
 
-from mmdet_iouquery.engine.compare.cost import count_flops, count_parameters
+from mmdet_iouquery.apps.compare.cost import count_flops, count_parameters
 
 # Zhao et al. 2024, table 2, and the authors' list of models for the depths that it leaves out
 MODELS = {

@@ -1,0 +1,87 @@
+"""Running models over pictures and keeping what the figures need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from tqdm import tqdm
+
+from ...datasets import check_config
+from ...engine.detector import load_detector
+from ...errors import InputError
+from ...evaluation.selection_quality import SelectedQueries
+from .pictures import Pictures
+from .refinement import Refinement, refinement
+from .trace import QueryTrace, selected_queries
+
+
+@dataclass
+class ModelRun:
+    """One checkpoint to look at, and what was found.
+
+    Attributes:
+        name: Models of one name are trainings (seeds) of one config.
+        cfg: Its config.
+        checkpoint: The file.
+        selected: Selected queries of all pictures; None: the model selects none.
+        refined: The queries that end up on objects, of all pictures.
+        traces: The pictures to draw, in full.
+        classes: Class names.
+        images: Ids of the pictures, in order.
+    """
+
+    name: str
+    cfg: Config
+    checkpoint: Path
+    selected: SelectedQueries | None = None
+    refined: Refinement | None = None
+    traces: list[QueryTrace] = field(default_factory=list)
+    classes: tuple[str, ...] = ()
+    images: tuple[Any, ...] = ()
+
+
+def collect(run: ModelRun, *, split: str, images: int, drawn: int, device: str, seed: int = 0) -> None:
+    """Trace a model's queries on the first pictures of its set; the first ``drawn`` with objects are kept in full.
+
+    Raises:
+        InputError: A model, a checkpoint or a set that can't be looked at.
+    """
+    cfg = Config(dict(run.cfg))
+    check_config(Config({key: value for key, value in cfg.items() if key in ('model', f'{split}_dataloader')}))
+    detector = load_detector(cfg, run.checkpoint).to(torch.device(device))
+    pictures = Pictures(cfg, split)
+    selected, refined, ids = [], [], []
+    for index in tqdm(range(min(images, len(pictures))), desc=f'{run.name} ({run.checkpoint.name})', unit='picture'):
+        found = pictures.trace(detector, index, seed=seed)
+        ids.append(found.image_id)
+        if found.encoder is not None:
+            selected.append(selected_queries(found))
+        refined.append(refinement(found))
+        if len(run.traces) < drawn and len(found.objects.labels):
+            run.traces.append(found)
+    run.classes, run.images = pictures.classes, tuple(ids)
+    run.selected = SelectedQueries.joined(selected) if selected else None
+    run.refined = Refinement.joined(refined)
+
+
+def require_same_pictures(runs: Sequence[ModelRun]) -> None:
+    """Models are compared on the same pictures."""
+    for run in runs[1:]:
+        if run.images != runs[0].images:
+            raise InputError(
+                f'{run.cfg.filename} names other pictures than {runs[0].cfg.filename}; models are compared on the same '
+                'set: give both the same data, for instance with --cfg-options'
+            )
+
+
+def grouped(runs: Iterable[ModelRun]) -> dict[str, list[ModelRun]]:
+    """Runs by name, in the order in which names come first."""
+    groups: dict[str, list[ModelRun]] = {}
+    for run in runs:
+        groups.setdefault(run.name, []).append(run)
+    return groups

@@ -1,0 +1,156 @@
+"""The command line of ``tools/analyze_queries.py``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...config_options import KeyValue
+from ...engine.detector import read_config
+from ...engine.run_settings import finished_before, flattened, settings_of
+from ...engine.work_dir import check_writable
+from ...errors import InputError
+from ...file_io import identity, write_json, write_text
+from .chart import Chart, save_chart
+from .collect import ModelRun, collect, grouped, require_same_pictures
+from .page import Note, page
+from .run_logs import RunLog, read_run
+from .sections import sections_of, selection_rows
+
+PAGE_NAME, NUMBERS_NAME, SETTINGS_NAME = 'index.html', 'selection.json', 'settings.json'
+
+
+def analyze(arguments: Sequence[str] | None = None) -> None:
+    """Trace models, draw, write the page.
+
+    Args:
+        arguments: of the command line.
+
+    Raises:
+        InputError: Something named is missing, doesn't fit or can't be looked at.
+    """
+    args = _parser().parse_args(arguments)
+    runs = _runs(args)
+    out = Path(args.out)
+    check_writable(out, option='--out')
+    settings = _settings(args, runs)
+    if finished_before(out / SETTINGS_NAME, settings, args.restart):
+        print(f'finished before, nothing to do; --restart draws anew\npage: {out / PAGE_NAME}')
+        return
+    for run in runs:
+        collect(run, split=args.split, images=args.images, drawn=args.pictures, device=args.device, seed=args.seed)
+    require_same_pictures(runs)
+    write(out, runs, _logs(runs), args.temperatures)
+    write_json(out / SETTINGS_NAME, settings)
+
+
+def write(out: Path, runs: Sequence[ModelRun], logs: dict[str, list[RunLog]], temperatures: Sequence[float]) -> None:
+    """Write everything into a folder: each chart's files, ``selection.json`` and the page."""
+    out.mkdir(parents=True, exist_ok=True)
+    groups = grouped(runs)
+    sections = [*sections_of(groups, logs, temperatures)]
+    for section in sections:
+        for part in section.parts:
+            if isinstance(part, Chart):
+                save_chart(part, out)
+            elif isinstance(part, Note):
+                print(f'note: {part.text}')
+    rows = selection_rows(groups)
+    write_json(out / NUMBERS_NAME, rows)
+    write_text(out / PAGE_NAME, page('What queries select, and where they go', _intro(runs), sections))
+    for row in rows:
+        print(
+            f'{row["model"]} ({Path(row["checkpoint"]).name}): both score and IoU above 0.5 in {row["both_above"]} of '
+            f'{row["queries"]} selected queries ({row["prop_both"]:.3g} %)'
+        )
+    print(f'page: {out / PAGE_NAME}   (each figure beside it as PNG, SVG, CSV and JSON; numbers: {NUMBERS_NAME})')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description='Draw what the queries of trained detectors select, how layers refine them and where they look.'
+    )
+    parser.add_argument(
+        'models', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs; several checkpoints of a config are its seeds'
+    )
+    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the page, figures and numbers')
+    parser.add_argument('--names', nargs='+', metavar='NAME', help='one for each pair (default: the config)')
+    parser.add_argument(
+        '--split', default='val', choices=['train', 'val', 'test'], help='set to look at (default: val)'
+    )
+    parser.add_argument(
+        '--images', type=_count, default=100, metavar='N', help='pictures, from the first on (default: 100)'
+    )
+    parser.add_argument('--pictures', type=_count, default=2, metavar='N', help='pictures to draw (default: 2)')
+    parser.add_argument(
+        '--temperatures',
+        nargs='+',
+        type=float,
+        default=[2, 20, 200, 10000],
+        metavar='T',
+        help='of the sine codes in the figure of positional attention (default: 2 20 200 10000)',
+    )
+    parser.add_argument('--seed', type=int, default=0, help='of the denoising noise (default: 0)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of every config'
+    )
+    parser.add_argument('--restart', action='store_true', help='draw anew, over an earlier analysis in the folder')
+    return parser
+
+
+def _settings(args: argparse.Namespace, runs: Sequence[ModelRun]) -> dict[str, Any]:
+    """All that the outcome depends on, but for the pictures themselves."""
+    settings = {key: getattr(args, key) for key in ('split', 'images', 'pictures', 'temperatures', 'seed')}
+    models = [dict(name=run.name, checkpoint=identity(run.checkpoint), config=settings_of(run.cfg)) for run in runs]
+    return flattened({**settings, 'models': models})
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f'{text} is less than 1')
+    return value
+
+
+def _runs(args: Any) -> list[ModelRun]:
+    """The models of the command line, before any of them is built."""
+    if len(args.models) % 2:
+        raise InputError(
+            f'models come in pairs of config and checkpoint, and there are {len(args.models)} words: '
+            f'{" ".join(args.models)}'
+        )
+    pairs = [*zip(args.models[::2], args.models[1::2])]
+    names = args.names or [Path(config).stem for config, _ in pairs]
+    if len(names) != len(pairs):
+        raise InputError(f'--names gives {len(names)} names for {len(pairs)} models; give one for each')
+    for _, checkpoint in pairs:
+        if not Path(checkpoint).is_file():
+            raise InputError(f'there is no file {checkpoint}; name the checkpoint (.pth) of a training')
+    return [
+        ModelRun(name, read_config(config, args.cfg_options), Path(checkpoint))
+        for name, (config, checkpoint) in zip(names, pairs)
+    ]
+
+
+def _logs(runs: Sequence[ModelRun]) -> dict[str, list[RunLog]]:
+    """Learning curves of the trainings whose logs lie beside their checkpoints."""
+    logs: dict[str, list[RunLog]] = {}
+    for run in runs:
+        try:
+            logs.setdefault(run.name, []).append(read_run(run.checkpoint.parent))
+        except InputError:
+            print(f'note: no training log beside {run.checkpoint}, so no learning curve of it')
+    return {name: found for name, found in logs.items() if found}
+
+
+def _intro(runs: Sequence[ModelRun]) -> list[str]:
+    return [
+        f'{len(runs[0].images)} pictures. Where single pictures are shown, they are of the first training of each '
+        'model. All numbers drawn stand in the CSV and JSON files under each figure.',
+        *(f'{run.name}: {run.checkpoint}' for run in runs),
+    ]

@@ -1,0 +1,280 @@
+"""Detections beside ground truth as pictures, for reports and for looking at what a model does.
+
+Boxes are x1, y1, x2, y2 in px of the picture as it came, the edges of pixels: a box of x1=0, x2=10 covers the columns 0
+to 9. Small pictures are enlarged and large ones reduced before drawing, and :class:`View` maps the one to the other.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Union
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ...errors import InputError
+
+# Okabe and Ito's colours for all kinds of colour vision, without their black, which is lost on dark pictures.
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (0, 114, 178),
+    (213, 94, 0),
+    (204, 121, 167),
+)
+ImageLike = Union[Image.Image, np.ndarray, str, 'os.PathLike[str]']
+
+_SMALL_SIDE = 512  # px: smaller pictures are enlarged by the least whole factor that reaches it
+_LARGE_SIDE = 1280  # px: larger pictures are reduced to it
+_LARGEST_FACTOR = 8
+_FONT_SIZE = 15
+_LINE = 2
+_GAP = 8
+_PAPER = (255, 255, 255)
+_INK = (20, 20, 20)
+
+
+class Box(NamedTuple):
+    """A box to draw: x1, y1, x2, y2 in px, the label (index into the class names), a score in [0, 1] or None."""
+
+    xyxy_px: tuple[float, float, float, float]
+    label: int
+    score: float | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """Where and how large a picture stands on the canvas.
+
+    Attributes:
+        left: Column of the picture's left edge on the canvas.
+        top: Row of its upper edge.
+        scale: Canvas px for one px of the picture.
+        width: Width on the canvas in px.
+        height: Height on the canvas in px.
+    """
+
+    left: int
+    top: int
+    scale: float
+    width: int
+    height: int
+
+    def to_canvas(self, xyxy_px: Sequence[float]) -> tuple[int, int, int, int]:
+        """First and last column and row (x1, y1, x2, y2, all inside) that a box's outline takes on the canvas.
+
+        Boxes are clipped to the picture, and each is at least one px wide and high.
+        """
+        x1, x2 = self._span(xyxy_px[0], xyxy_px[2], self.width)
+        y1, y2 = self._span(xyxy_px[1], xyxy_px[3], self.height)
+        return self.left + x1, self.top + y1, self.left + x2, self.top + y2
+
+    def _span(self, low: float, high: float, length: int) -> tuple[int, int]:
+        first = min(max(round(low * self.scale), 0), length - 1)
+        last = min(max(round(high * self.scale) - 1, first), length - 1)
+        return first, last
+
+
+def colour_of(label: int) -> tuple[int, int, int]:
+    """RGB of a class; the palette repeats after seven."""
+    return PALETTE[label % len(PALETTE)]
+
+
+def boxes_of(instances: Any, score_thr: float = 0.0) -> list[Box]:
+    """Boxes of an ``InstanceData`` (``bboxes`` (N, 4) xyxy in px, ``labels``, ``scores`` if any) above a score."""
+    scores = instances.scores.tolist() if 'scores' in instances else [None] * len(instances.labels)
+    rows = zip(instances.bboxes.tolist(), instances.labels.tolist(), scores)
+    return [Box(tuple(box), label, score) for box, label, score in rows if score is None or score >= score_thr]
+
+
+def draw_side_by_side(
+    image: ImageLike,
+    gt: Sequence[Box],
+    detections: Sequence[Box],
+    classes: Sequence[str],
+    path: str | os.PathLike[str] | None = None,
+    *,
+    title: str | None = None,
+) -> Image.Image:
+    """Draw ground truth on the left and detections, with scores, on the right.
+
+    Args:
+        image: A PIL image, (H, W, 3) uint8 RGB, or the path of a file.
+        gt: Boxes of the ground truth.
+        detections: Boxes found; one of higher score is drawn over one of lower.
+        classes: Names by label.
+        path: File to write; its folder is made if need be.
+        title: Header; the file's name where ``image`` is a path and nothing is given.
+
+    Returns:
+        The drawing, RGB.
+
+    Raises:
+        InputError: The image can't be read, or a label has no name.
+    """
+    picture, name = _open(image)
+    left, right = side_by_side_views(*picture.size)
+    canvas = Image.new('RGB', (right.left + right.width + _GAP, left.top + left.height + _GAP), _PAPER)
+    pen = ImageDraw.Draw(canvas)
+    font = _font()
+    pen.text((left.left, _GAP // 2), _shortened(title or name, canvas.width - 2 * _GAP, font), fill=_INK, font=font)
+    found = sorted(detections, key=lambda box: box.score or 0.0)
+    for view, boxes, head in ((left, gt, 'ground truth'), (right, found, 'detections')):
+        text = f'{head} ({len(boxes)})'
+        pen.text((view.left, _GAP // 2 + _line_height(font)), text, fill=_INK, font=font)
+        canvas.paste(picture.resize((view.width, view.height), _filter(view.scale)), (view.left, view.top))
+        _draw_boxes(pen, view, boxes, classes, font)
+    if path is not None:
+        _save(canvas, Path(path))
+    return canvas
+
+
+def side_by_side_views(width: int, height: int) -> tuple[View, View]:
+    """Views of the left and the right picture of :func:`draw_side_by_side`, for a picture of that size in px."""
+    scale = _scale(max(width, height))
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    top = _GAP + 2 * _line_height(_font())
+    left = View(_GAP, top, scale, *size)
+    return left, View(2 * _GAP + left.width, top, scale, *size)
+
+
+def contact_sheet(
+    images: Sequence[ImageLike], columns: int, path: str | os.PathLike[str] | None = None, *, gap: int = _GAP
+) -> Image.Image:
+    """Lay pictures on one sheet, row by row, each in the middle of a cell as large as the largest picture.
+
+    Args:
+        images: Pictures or paths of them; at least one.
+        columns: Pictures in a row; at least one.
+        path: File to write.
+        gap: Px between cells and around them.
+
+    Returns:
+        The sheet, RGB.
+
+    Raises:
+        InputError: No pictures, no columns, or a picture that can't be read.
+    """
+    if not images or columns < 1:
+        raise InputError(f'contact_sheet: {len(images)} images in {columns} columns; give at least one of each')
+    pictures = [_open(image)[0] for image in images]
+    width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
+    columns = min(columns, len(pictures))
+    rows = math.ceil(len(pictures) / columns)
+    sheet = Image.new('RGB', (gap + columns * (width + gap), gap + rows * (height + gap)), _PAPER)
+    for index, picture in enumerate(pictures):
+        x = gap + index % columns * (width + gap) + (width - picture.width) // 2
+        y = gap + index // columns * (height + gap) + (height - picture.height) // 2
+        sheet.paste(picture, (x, y))
+    if path is not None:
+        _save(sheet, Path(path))
+    return sheet
+
+
+def _open(image: ImageLike) -> tuple[Image.Image, str]:
+    """The image as RGB, and the name of its file or an empty string."""
+    if isinstance(image, Image.Image):
+        return image.convert('RGB'), ''
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise InputError(f'an image array must be (H, W, 3) uint8 RGB, got {image.shape} {image.dtype}')
+        return Image.fromarray(image), ''
+    try:
+        with Image.open(image) as opened:
+            return opened.convert('RGB'), os.path.basename(image)
+    except OSError as error:
+        raise InputError(f"the picture {os.fspath(image)} can't be read: {error}") from error
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+
+
+def _scale(longer_side: int) -> float:
+    if longer_side > _LARGE_SIDE:
+        return _LARGE_SIDE / longer_side
+    return float(min(_LARGEST_FACTOR, math.ceil(_SMALL_SIDE / longer_side)))
+
+
+def _filter(scale: float) -> Image.Resampling:
+    return Image.Resampling.BICUBIC if scale >= 1 else Image.Resampling.LANCZOS
+
+
+def _font() -> Any:
+    """Pillow's own font, so that drawings are equal on all machines; of fixed size before Pillow 10.1."""
+    try:
+        return ImageFont.load_default(_FONT_SIZE)
+    except TypeError:
+        return ImageFont.load_default()
+
+
+def _line_height(font: Any) -> int:
+    return int(math.ceil(font.getbbox('Ag')[3])) + 4
+
+
+def _shortened(text: str, width: int, font: Any) -> str:
+    """The text, or as much of it from the end as fits into ``width`` px behind an ellipsis."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength('...' + text) > width:
+        text = text[1:]
+    return '...' + text
+
+
+def _draw_boxes(pen: ImageDraw.ImageDraw, view: View, boxes: Sequence[Box], classes: Sequence[str], font: Any) -> None:
+    """All outlines first, then all labels, so that no line crosses a label."""
+    for box in boxes:
+        if not 0 <= box.label < len(classes):
+            raise InputError(f'a box has label {box.label}, but there are {len(classes)} class names, from 0 on')
+        x1, y1, x2, y2 = view.to_canvas(box.xyxy_px)
+        colour = colour_of(box.label)
+        pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_readable_on(colour))
+        pen.rectangle((x1, y1, x2, y2), outline=colour, width=_LINE)
+    taken: list[tuple[int, int, int, int]] = []
+    for box in reversed(boxes):
+        name = classes[box.label] if box.score is None else f'{classes[box.label]} {box.score:.2f}'
+        name = _shortened(name, view.width - 6, font)
+        place = _label_place(view, view.to_canvas(box.xyxy_px), _text_size(name, font), taken)
+        taken.append(place)
+        pen.rectangle(place, fill=colour_of(box.label))
+        pen.text((place[0] + 3, place[1] + 1), name, fill=_readable_on(colour_of(box.label)), font=font)
+
+
+def _text_size(text: str, font: Any) -> tuple[int, int]:
+    """Width and height in px of a label with its margins."""
+    return math.ceil(font.getlength(text)) + 6, _line_height(font)
+
+
+def _label_place(
+    view: View, box: tuple[int, int, int, int], size: tuple[int, int], taken: Sequence[tuple[int, int, int, int]]
+) -> tuple[int, int, int, int]:
+    """A rectangle for a label: over the box, else under it, else in it; inside the picture and off other labels."""
+    x1, y1, x2, y2 = box
+    width, height = size
+    right, bottom = view.left + view.width - 1, view.top + view.height - 1
+    over, under = y1 - height - 1, y2 + 2
+    places = []
+    for x, y in ((x1 - 1, over), (x1 - 1, under), (x2 - width + 2, over), (x1, y1), (x1, y2 - height)):
+        left = max(view.left, min(x, right - width + 1))
+        top = max(view.top, min(y, bottom - height + 1))
+        places.append((left, top, left + width - 1, top + height - 1))
+    return min(places, key=lambda place: sum(_common_area(place, other) for other in taken))
+
+
+def _common_area(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:
+    width = min(a[2], b[2]) - max(a[0], b[0]) + 1
+    height = min(a[3], b[3]) - max(a[1], b[1]) + 1
+    return max(width, 0) * max(height, 0)
+
+
+def _readable_on(colour: tuple[int, int, int]) -> tuple[int, int, int]:
+    """Black or white, whichever differs more in luma."""
+    luma = 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2]
+    return (0, 0, 0) if luma > 127 else (255, 255, 255)

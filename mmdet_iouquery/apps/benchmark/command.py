@@ -1,0 +1,150 @@
+"""The command line of ``tools/benchmark.py``."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...errors import InputError
+from ..analyze.chart import save_chart
+from .attention import attention
+from .criterion import criterion
+from .data import data_case, one_core, shares
+from .evaluation import evaluation_case
+from .figures import growth_chart
+from .inference import inference
+from .machine import machine
+from .reference import Reference
+from .timing import rows_of, time_in_turn
+from .training import training
+
+Rows = list[dict[str, Any]]
+_MEASURED = ('median_s', 'low_s', 'high_s')
+
+
+def benchmark(arguments: Sequence[str] | None = None) -> None:
+    """Measure one subject and write it down."""
+    args = _parser().parse_args(arguments)
+    for name, least in (('rounds', 1), ('threads', 1)):
+        value = getattr(args, name)
+        if value is not None and value < least:
+            raise InputError(f'--{name} {value}: at least {least}')
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    reference = Reference(args.reference) if args.reference else None
+    rows = _SUBJECTS[args.subject](args, reference)
+    report = {
+        'subject': args.subject,
+        'date': datetime.date.today().isoformat(),
+        'machine': machine(),
+        'rounds': args.rounds,
+        'rows': rows,
+    }
+    print(table(rows))
+    if args.out:
+        path = Path(args.out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+        print(f'written: {path}')
+        if any(row.get('varied', 'standard') != 'standard' for row in rows):
+            written = save_chart(growth_chart(f'{path.stem}-growth', rows), path.parent)
+            print(f'drawn: {written[0]}')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description='Time ours and others doing the same work in turn; medians. --reference adds the code of the '
+        "RT-DETR's authors."
+    )
+    parser.add_argument('subject', choices=list(_SUBJECTS))
+    parser.add_argument('--reference', metavar='DIR', help="rtdetr_pytorch of a clone of the authors' repository")
+    parser.add_argument('--out', metavar='FILE', help='write a JSON file of every number, and the curves beside it')
+    parser.add_argument('--rounds', type=int, default=9, help='timed calls of each side (default: 9)')
+    parser.add_argument('--threads', type=int, metavar='N', help="of torch's (default: its own choice)")
+    parser.add_argument('--depths', type=int, nargs='+', choices=(18, 50), default=[18, 50], help='inference: models')
+    parser.add_argument('--batches', type=int, nargs='+', metavar='N', help='pictures at once (default: by subject)')
+    parser.add_argument('--side', type=int, default=640, metavar='PX', help='of square pictures (default: 640)')
+    parser.add_argument('--objects', type=int, default=20, metavar='N', help='training: boxes a picture (default: 20)')
+    parser.add_argument('--compile', action='store_true', help='inference: torch.compile as well')
+    parser.add_argument('--growth', action='store_true', help='criterion: vary objects, queries, pictures and layers')
+    parser.add_argument('--pictures', type=int, metavar='N', help='data, evaluation: size of the made-up set')
+    return parser
+
+
+def _inference(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    settings = dict(depths=args.depths, batches=args.batches or [1], side=args.side, rounds=args.rounds)
+    return inference(reference, compiled=args.compile, **settings)
+
+
+def _training(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    settings = dict(side=args.side, objects=args.objects, rounds=args.rounds)
+    rows: Rows = []
+    for batch in args.batches or [2]:
+        rows += training(reference, depth=args.depths[0], batch=batch, **settings)
+    return rows
+
+
+def _criterion(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    return criterion(reference, rounds=args.rounds, growth=args.growth)
+
+
+def _attention(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    return attention(batches=args.batches or [1, 4], queries=300, side=args.side, rounds=args.rounds)
+
+
+def _data(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    pictures = args.pictures or 64
+    sides = data_case(pictures)
+    with one_core():
+        rows = rows_of(time_in_turn(sides, args.rounds), "mmdet's transforms", pictures=pictures)
+    for row in rows:
+        row['pictures_per_s'] = pictures / row['median_s']
+    return rows + [{'transform': name, 'share': share} for name, share in shares(pictures).items()]
+
+
+def _evaluation(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    pictures = args.pictures or 5000
+    sides = evaluation_case(pictures, 300, 0)
+    numbers: dict[str, list[float]] = {}
+
+    def kept(name: str) -> Callable[[], None]:
+        return lambda: numbers.update({name: list(sides[name]())})
+
+    timings = time_in_turn({name: kept(name) for name in sides}, args.rounds)
+    rows = rows_of(timings, 'pycocotools', pictures=pictures, detections=300)
+    for row in rows:
+        row['numbers'] = numbers[row['side']]
+    return rows
+
+
+_SUBJECTS: dict[str, Callable[[argparse.Namespace, Reference | None], Rows]] = {
+    'inference': _inference,
+    'training': _training,
+    'criterion': _criterion,
+    'attention': _attention,
+    'data': _data,
+    'evaluation': _evaluation,
+}
+
+
+def table(rows: Rows) -> str:
+    """Rows as text: seconds in ms, ratios to two digits; lists are left to the JSON file."""
+    columns = list(dict.fromkeys(key for row in rows for key in row if not isinstance(row[key], list)))
+    columns = [column for column in columns if column not in _MEASURED[1:]]
+    lines = [columns] + [[_cell(column, row.get(column)) for column in columns] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
+
+
+def _cell(column: str, value: Any) -> str:
+    if value is None:
+        return ''
+    if column in _MEASURED:
+        return f'{1000 * value:.1f} ms'
+    return f'{value:.3f}' if isinstance(value, float) else str(value)

@@ -1,0 +1,65 @@
+"""Models and batches of the benchmarks."""
+
+from __future__ import annotations
+
+import torch
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample, SampleList
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ...config_files import config_path
+
+CONFIGS = {18: 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 50: 'rtdetr/rtdetr_r50vd_8xb2-72e_coco.py'}
+
+
+def detector(depth: int) -> nn.Module:
+    """The shipped config's, with random weights."""
+    init_default_scope('mmdet')
+    cfg = Config.fromfile(config_path(CONFIGS[depth])).model
+    cfg.backbone.init_cfg = None
+    cfg.data_preprocessor.batch_augments = None
+    return MODELS.build(cfg)
+
+
+class Batch:
+    """Random pictures and boxes.
+
+    Args:
+        size: pictures. side: of them, in px. objects: boxes of each.
+    """
+
+    def __init__(self, size: int, side: int, objects: int, device: torch.device) -> None:
+        draw = torch.Generator().manual_seed(0)
+        self.images = torch.rand(size, 3, side, side, generator=draw).to(device)
+        self.labels = [torch.randint(80, (objects,), generator=draw).to(device) for _ in range(size)]
+        self.boxes = [self._boxes(objects, draw).to(device) for _ in range(size)]
+        self.side = side
+
+    @staticmethod
+    def _boxes(count: int, draw: torch.Generator) -> Tensor:
+        size = 0.05 + 0.35 * torch.rand(count, 2, generator=draw)
+        centre = size / 2 + (1 - size) * torch.rand(count, 2, generator=draw)
+        return torch.cat([centre, size], dim=1)
+
+    def samples(self) -> SampleList:
+        """As mmdet's preprocessor leaves them."""
+        return [self._sample(labels, boxes) for labels, boxes in zip(self.labels, self.boxes)]
+
+    def _sample(self, labels: Tensor, boxes: Tensor) -> DetDataSample:
+        shape = (self.side, self.side)
+        sample = DetDataSample(
+            metainfo={
+                'img_shape': shape,
+                'ori_shape': shape,
+                'batch_input_shape': shape,
+                'pad_shape': shape,
+                'scale_factor': (1.0, 1.0),
+            }
+        )
+        centre, size = boxes.split(2, dim=1)
+        corners = torch.cat([centre - size / 2, centre + size / 2], dim=1) * self.side
+        sample.gt_instances = InstanceData(bboxes=corners, labels=labels)
+        return sample

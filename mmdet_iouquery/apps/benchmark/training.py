@@ -1,0 +1,131 @@
+"""A training step: forward, loss, backward."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from itertools import accumulate
+from operator import itemgetter
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import ProfilerActivity, profile
+
+from ...cpu import accelerate_training, keep_freed_memory
+from ..compare.cost import MB, peak_memory_mb
+from .models import Batch, detector
+from .reference import NAME, Reference
+from .timing import rows_of, time_in_turn
+
+OURS = 'ours'
+AUTOCAST = ', bfloat16 autocast'
+KEPT, GIVEN_BACK = ', freed memory kept', ', freed memory given back'
+
+
+def training(
+    reference: Reference | None, *, depth: int, batch: int, side: int, objects: int, rounds: int
+) -> list[dict[str, Any]]:
+    """Time a step in single precision and under bfloat16 autocast, and its memory; each side in a process of its own.
+
+    On a CPU ours trains as ``AccelerateTrainingHook`` and ``KeepFreedMemoryHook`` have it: its modules are accelerated,
+    and it keeps freed memory. The authors' does not; both are timed with memory the other way round as well.
+    ``tensors_mb`` is the peak of what tensors held. ``grown_mb`` is by how much the process's own peak grew in these
+    steps, and ``process_mb`` that peak, with its libraries; they differ by some 5 % from run to run.
+    """
+    settings = dict(depth=depth, batch=batch, side=side, objects=objects)
+    folder = None if reference is None else str(reference.folder)
+    with ExitStack() as stack:
+        trainers = {
+            name: stack.enter_context(_trainer(name, folder, settings)) for name in _names(with_reference=bool(folder))
+        }
+        timings = time_in_turn({name: partial(_ask, one, _train) for name, one in trainers.items()}, rounds)
+        rows = rows_of(timings, NAME, model=f'R{depth}', batch=batch, side_px=side, objects=objects)
+        for row in rows:
+            row |= _ask(trainers[row['side']], _memory)
+    return rows
+
+
+def _names(*, with_reference: bool) -> list[str]:
+    on_cpu = not torch.cuda.is_available()
+    theirs = [NAME, *[NAME + KEPT] * on_cpu, NAME + AUTOCAST]
+    return [*theirs * with_reference, OURS, *[OURS + GIVEN_BACK] * on_cpu, OURS + AUTOCAST]
+
+
+def _trainer(name: str, folder: str | None, settings: dict[str, int]) -> ProcessPoolExecutor:
+    """A process that has the model and the batch of a side."""
+    spawn = multiprocessing.get_context('spawn')
+    given = torch.get_num_threads(), name, folder, settings
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=given)
+
+
+def _ask(trainer: ProcessPoolExecutor, what: Callable[[], Any]) -> Any:
+    return trainer.submit(what).result()
+
+
+_there: dict[str, Any] = {}
+"""What a trainer's process holds: its step, and its memory before the first, in 10^6 bytes."""
+
+
+def _begin(threads: int, name: str, folder: str | None, settings: dict[str, int]) -> None:
+    torch.set_num_threads(threads)
+    if name.endswith(KEPT) or (name.startswith(OURS) and not name.endswith(GIVEN_BACK)):
+        keep_freed_memory()
+    _there.update(step=_step(name, folder, **settings), start=peak_memory_mb())
+
+
+def _train() -> None:
+    _there['step']()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _memory() -> dict[str, float]:
+    """After some steps, in 10^6 bytes."""
+    peak = peak_memory_mb()
+    if torch.cuda.is_available():  # where tensors are all that is counted
+        return {'tensors_mb': peak}
+    model = _there['step']()
+    of_model = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
+    tensors = (of_model + peak_of_tensors(_there['step'])) / MB
+    return {'tensors_mb': tensors, 'grown_mb': peak - _there['start'], 'process_mb': peak}
+
+
+def _step(name: str, folder: str | None, *, depth: int, batch: int, side: int, objects: int) -> Callable[[], nn.Module]:
+    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
+    half, given = name.endswith(AUTOCAST), Batch(batch, side, objects, device)
+    model: Any
+    if name.startswith(OURS):
+        model = detector(depth).train().to(device)
+        if device.type == 'cpu':
+            accelerate_training(model)
+        loss = partial(_our_loss, model, given)
+    else:
+        reference = Reference(str(folder))
+        model = reference.model(depth, None).train().to(device)
+        loss = partial(reference.loss, model, given.images, reference.targets(given.labels, given.boxes))
+
+    def step() -> nn.Module:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=half):
+            total = loss()
+        total.backward()
+        return model
+
+    return step
+
+
+def _our_loss(model: Any, given: Batch) -> Tensor:
+    return sum(model.loss(given.images, given.samples()).values())
+
+
+def peak_of_tensors(call: Callable[[], object]) -> int:
+    """The most bytes that tensors made by a call on the CPU held at a time."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        call()
+    events = recorded.profiler.kineto_results.events()
+    sizes = [(event.start_ns(), event.nbytes()) for event in events if event.name() == '[memory]']
+    return max(accumulate((size for _, size in sorted(sizes, key=itemgetter(0))), initial=0))

@@ -1,0 +1,279 @@
+"""The command line of ``tools/calibrate.py``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from ...checkpoints.files import checkpoint_file
+from ...config_options import KeyValue
+from ...datasets.coco_json import read_json
+from ...engine.detector import load_detector, read_config
+from ...engine.launch import report_dataset, report_preprocessing
+from ...engine.run_settings import differences, settings_of
+from ...engine.work_dir import check_writable
+from ...errors import InputError
+from ...evaluation.selection_quality import Objects, calibration_error
+from ...file_io import identity, write_json, write_text
+from ...models.dense_heads import RTDETRHead
+from .calibration import Calibration, Cut, Judged, best_cut, fit_calibration, held_out, joined, judge
+
+WITHOUT_CUT = 0.5
+
+
+class Fitted(NamedTuple):
+    """What was found on a set."""
+
+    judged: Judged
+    overall: Cut | None
+    """The best single threshold for all classes; None: nothing is right."""
+    by_class: dict[str, Cut | None]
+    """By name; None: nothing of the class is right."""
+    calibration: Calibration
+    errors: dict[str, float]
+    """Expected calibration error in [0, 1] over ten bins: ``before``, ``after``, and ``held_out``, where each half of
+    the pictures is calibrated by the other half."""
+
+    @property
+    def thresholds(self) -> list[float]:
+        """One for each class; where the class gives none, that for all, and ``WITHOUT_CUT`` if there is none either."""
+        common = self.overall.threshold if self.overall else WITHOUT_CUT
+        return [cut.threshold if cut else common for cut in self.by_class.values()]
+
+
+def calibrate(arguments: Sequence[str] | None = None) -> None:
+    """Run a model on its validation set, fit thresholds and a calibration, print and write them.
+
+    Raises:
+        InputError: Something named is missing or does not fit, or the set has no pictures.
+    """
+    args = _parser().parse_args(arguments)
+    cfg = _without_thresholds(read_config(args.config, args.cfg_options))
+    out = Path(re.sub(r'\.(py|json)$', '', args.out))
+    check_writable(out.parent, option='--out')
+    settings = _settings(args, cfg)
+    if _is_finished(out, settings, args.restart):
+        print(f'finished before, nothing to do; --restart fits anew\nnumbers: {out}.json   config: {out}.py')
+        return
+    if not args.no_check:
+        report_dataset(cfg, splits=('val',))
+    detector = load_detector(cfg, args.checkpoint).to(torch.device(args.device))
+    report_preprocessing(cfg, args.checkpoint)
+    if not isinstance(getattr(detector, 'bbox_head', None), RTDETRHead):
+        print('note: thresholds by class and calibration are settings of RTDETRHead; this head may not take them')
+    loader = Runner.build_dataloader(cfg.val_dataloader)
+    classes = tuple(loader.dataset.metainfo['classes'])
+    found = fit(joined(judged_pictures(detector, loader, args.iou), len(classes)), classes)
+    print(table(found))
+    about = {'config': args.config, 'checkpoint': args.checkpoint, 'iou': args.iou, 'pictures': len(loader.dataset)}
+    text = config_text(found, cfg.filename, args.checkpoint, args.iou)
+    # the config comes last: without it, the fit is not finished
+    _with_ending(out, '.py').unlink(missing_ok=True)
+    write_json(_with_ending(out, '.json'), {**about, **numbers(found), 'settings': settings, 'written': text})
+    write_text(_with_ending(out, '.py'), text)
+    print(f'numbers: {out}.json   config with these settings: {out}.py')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Fit score thresholds and a calibration of the scores to a model's validation set."
+    )
+    parser.add_argument('config', help="config file, or the name of one that came with the package: 'rtdetr/...py'")
+    parser.add_argument('checkpoint')
+    parser.add_argument(
+        '--out',
+        default='calibration',
+        metavar='PREFIX',
+        help='write PREFIX.json and PREFIX.py, a config (default: calibration)',
+    )
+    parser.add_argument('--iou', type=_iou, default=0.5, help='overlap from which a detection is right (default: 0.5)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides; PREFIX.py lacks them'
+    )
+    parser.add_argument('--no-check', action='store_true', help='do not read the annotations before')
+    parser.add_argument('--restart', action='store_true', help='fit anew, over the files of an earlier fit')
+    return parser
+
+
+def _iou(text: str) -> float:
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f'{text} does not lie in (0, 1]')
+    return value
+
+
+def _settings(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
+    """All that the outcome depends on, but for the pictures and annotations themselves."""
+    return {'iou': args.iou, 'checkpoint': identity(checkpoint_file(args.checkpoint)), **settings_of(cfg)}
+
+
+def _is_finished(out: Path, settings: dict[str, Any], restart: bool) -> bool:
+    """Whether the files of the same fit are there.
+
+    Raises:
+        InputError: there are others, or the config was edited since, and ``restart`` is False.
+    """
+    config, note = _with_ending(out, '.py'), _with_ending(out, '.json')
+    if restart or not config.is_file():
+        return False
+    there = read_json(note) if note.is_file() else {}
+    remedy = 'name another --out, or replace it with --restart'
+    if not isinstance(there, dict) or there.get('written') != config.read_text(encoding='utf-8'):
+        raise InputError(f'{config} was edited, or not written by this tool; {remedy}')
+    differing = differences(there['settings'], settings)
+    if differing:
+        raise InputError(f'{config} is of other settings ({differing}); {remedy}')
+    return True
+
+
+def _with_ending(prefix: Path, ending: str) -> Path:
+    return prefix.with_name(prefix.name + ending)
+
+
+def _without_thresholds(cfg: Config) -> Config:
+    """The config, its model giving all detections with their own scores."""
+    if not cfg.get('val_dataloader'):
+        raise InputError(f'{cfg.filename} has no val_dataloader; thresholds are fitted on a validation set')
+    settings = cfg.model.setdefault('test_cfg', ConfigDict())
+    for name, value in (('score_thr', 0.0), ('calibration', None)):
+        if settings.get(name):
+            print(
+                f'note: model.test_cfg.{name} of the config is left out here; the fit needs all detections as they are'
+            )
+            settings[name] = value
+    return cfg
+
+
+def judged_pictures(
+    detector: Any, loader: DataLoader, iou: float
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """Scores (K,), labels (K,) and verdicts (K,) of each picture's detections, and labels (G,) of its objects.
+
+    Ground truth is taken from the data set and not from the pipeline, so it has the pixels of the detections, which are
+    those of the picture as it came.
+
+    Raises:
+        InputError: the set has no pictures.
+    """
+    dataset: Any = loader.dataset
+    truth = {info['img_id']: info['instances'] for info in map(dataset.get_data_info, range(len(dataset)))}
+    if not truth:
+        raise InputError('the validation set holds no pictures to fit thresholds on')
+    with torch.no_grad():
+        for batch in tqdm(loader, desc='detections', unit='batch'):
+            for sample in detector.test_step(batch):
+                found = sample.pred_instances.cpu()
+                boxes, scores = found.bboxes.double().numpy(), found.scores.double().numpy()
+                objects, ignored = _objects(truth[sample.img_id])
+                labels = found.labels.numpy()
+                yield scores, labels, judge(boxes, scores, labels, objects, ignored, iou), objects.labels
+
+
+def _objects(instances: Sequence[dict[str, Any]]) -> tuple[Objects, Objects]:
+    """What is to be found, and what is passed over (crowds)."""
+    boxes = np.array([one['bbox'] for one in instances], dtype=float).reshape(-1, 4)
+    labels = np.array([one['bbox_label'] for one in instances], dtype=int)
+    ignored = np.array([one.get('ignore_flag', 0) for one in instances], dtype=bool)
+    return Objects(boxes[~ignored], labels[~ignored]), Objects(boxes[ignored], labels[ignored])
+
+
+def fit(judged: Judged, classes: Sequence[str]) -> Fitted:
+    """Thresholds and calibration of judged detections."""
+    calibration = fit_calibration(judged.scores, judged.right)
+    calibrated = {'before': judged.scores, 'after': calibration(judged.scores), 'held_out': held_out(judged)}
+    errors = {name: calibration_error(x, judged.right) if len(x) else 0.0 for name, x in calibrated.items()}
+    by_class = {name: best_cut(judged.of_class(label)) for label, name in enumerate(classes)}
+    return Fitted(judged, best_cut(judged), by_class, calibration, errors)
+
+
+def _counts(judged: Judged) -> dict[str, int]:
+    return {
+        'objects': int(judged.objects.sum()),
+        'detections': len(judged.scores),
+        'right': int(judged.right.sum()),
+    }
+
+
+def _remark(counts: dict[str, int]) -> str:
+    """Why there is no best threshold; empty where there is one."""
+    missing = next((what for what in ('objects', 'detections') if not counts[what]), None)
+    return f'no {missing}' if missing else '' if counts['right'] else 'no right detection'
+
+
+def _rows(found: Fitted) -> Iterator[tuple[str, dict[str, int], Cut | None, float]]:
+    """Name, counts, best cut and threshold of all together and of each class."""
+    yield 'all', _counts(found.judged), found.overall, found.overall.threshold if found.overall else WITHOUT_CUT
+    for label, (name, cut) in enumerate(found.by_class.items()):
+        yield name, _counts(found.judged.of_class(label)), cut, found.thresholds[label]
+
+
+def table(found: Fitted) -> str:
+    """The thresholds, for a person to read."""
+    width = max(len(name) for name in ('class', *found.by_class))
+    lines = [f'{"class":<{width}}  objects  detections  threshold  precision  recall     F1']
+    for name, counts, cut, threshold in _rows(found):
+        cells = f'{cut.precision:9.3f}  {cut.recall:6.3f}  {cut.f1:5.3f}' if cut else _remark(counts)
+        given = f'{counts["objects"]:7}  {counts["detections"]:10}  {threshold:9.4g}'
+        lines.append(f'{name:<{width}}  {given}  {cells}')
+    if not all(found.by_class.values()):
+        lines.append('classes without a best threshold have that for all')
+    lines.append(
+        'expected calibration error: {before:.4f}; calibrated {after:.4f}, and {held_out:.4f} on pictures that the '
+        'calibration has not seen'.format(**found.errors)
+    )
+    return '\n'.join(lines)
+
+
+def numbers(found: Fitted) -> dict[str, Any]:
+    """All that was found, for a JSON file."""
+    rows = [
+        {'class': name, **counts, 'threshold': threshold, **(cut._asdict() if cut else {'remark': _remark(counts)})}
+        for name, counts, cut, threshold in _rows(found)
+    ]
+    return {
+        'all': {key: value for key, value in rows[0].items() if key != 'class'},
+        'classes': rows[1:],
+        'calibration': found.calibration._asdict(),
+        'calibration_error': found.errors,
+    }
+
+
+def config_text(found: Fitted, base: str, checkpoint: str, iou: float) -> str:
+    """A config: ``base`` with the thresholds and the calibration."""
+    thresholds = '\n'.join(
+        f'            {threshold!r},  # {name!r}' for name, threshold in zip(found.by_class, found.thresholds)
+    )
+    scores, precision = (', '.join(map(repr, values)) for values in found.calibration)
+    common = found.overall.threshold if found.overall else WITHOUT_CUT
+    return f'''"""Thresholds of best F1 and a calibration of the scores, written by tools/calibrate.py. Yours to change.
+
+AP needs all detections: measure it without score_thr.
+"""
+_base_ = [{str(Path(base).resolve())!r}]
+
+# fitted to its validation set at IoU {iou} with {checkpoint!r}
+model = dict(
+    test_cfg=dict(
+        # of scores before the calibration; one for all would be {common!r}
+        score_thr=[
+{thresholds}
+        ],
+        # leave it out, and the scores stay as they are
+        calibration=dict(
+            scores=[{scores}],
+            precision=[{precision}],
+        ),
+    ),
+)
+'''

@@ -1,0 +1,178 @@
+"""The command line of ``tools/compare.py``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...config_options import KeyValue
+from ...datasets import find_coco_set
+from ...engine.launch import report_dataset
+from ...errors import InputError
+from ...file_io import write_json, write_text
+from ..analyze.curves import Curve, Line, draw_curves
+from ..child_process import run_child
+from .recorder import PARENT_VARIABLE
+from .records import RunResult, read_result
+from .settings import (
+    CONFIG_NAME,
+    Changes,
+    Run,
+    build_missing_digits,
+    changed_config,
+    find_config,
+    require_buildable,
+    require_same_data,
+    require_same_settings,
+    runs_of,
+    set_others_aside,
+    write_settings,
+)
+from .table import by_config, comparison_table
+
+OUTPUT_NAME = 'output.txt'
+_EVALUATIONS = 5
+
+
+def compare(tools: Path, arguments: Sequence[str] | None = None) -> None:
+    """Train what isn't trained yet, and report.
+
+    Args:
+        tools: folder of ``train.py``.
+        arguments: of the command line.
+    """
+    args = _parser().parse_args(arguments)
+    _check(args)
+    work_dir = Path(args.work_dir).resolve()
+    if args.report_only:
+        print(report(work_dir, finished_runs(work_dir, [Path(name).stem for name in args.configs], args.seeds)))
+        return
+    runs = prepare(args, work_dir)
+    results: list[RunResult] = []
+    for number, run in enumerate(runs, start=1):
+        results.append(finished(tools, run, f'{run.name}, seed {run.seed} ({number} of {len(runs)})'))
+        text = report(work_dir, results)  # after each run, so that a look in between shows what there is
+    print(f'\n{text}')
+    print(f'\nin {work_dir}: table.md, curves.png, results.json; each run in CONFIG/seed_N')
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description='Train several configs on the same data with the same seeds; make one table and learning curves.'
+    )
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help="config file, or a shipped one's name")
+    parser.add_argument('--work-dir', required=True, metavar='DIR', help='folder for everything that comes out')
+    parser.add_argument('--seeds', nargs='+', type=int, metavar='N', help='one training each (default: 0)')
+    parser.add_argument('--iters', type=int, metavar='N', help="training steps (default: each config's own schedule)")
+    parser.add_argument(
+        '--evaluations', type=int, metavar='N', help=f'evaluations of a training of --iters (default: {_EVALUATIONS})'
+    )
+    parser.add_argument('--data', metavar='FOLDER', help="COCO-style set in place of the configs' own")
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of every config'
+    )
+    parser.add_argument(
+        '--restart', action='store_true', help='train anew what was run with other settings, which is set aside'
+    )
+    parser.add_argument('--report-only', action='store_true', help='table and picture from the runs that are finished')
+    return parser
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise InputError for arguments that can't be meant, before anything is read."""
+    if not args.configs and not args.report_only:
+        raise InputError('no config to compare; name one or more files, or shipped configs such as rtdetr/...py')
+    stems = [Path(name).stem for name in args.configs]
+    for stem in stems:
+        if stems.count(stem) > 1:
+            raise InputError(f'{stems.count(stem)} configs are called {stem}, the name of their folder; rename one')
+    seeds = args.seeds or []
+    for seed in seeds:
+        if seed < 0 or seeds.count(seed) > 1:
+            raise InputError(f'--seeds: {seed} is {"negative" if seed < 0 else "given twice"}; seeds differ, from 0 on')
+    if args.iters is not None and args.iters < 1:
+        raise InputError(f'--iters {args.iters}: there must be at least one step')
+    if args.evaluations is not None:
+        if args.iters is None:
+            raise InputError('--evaluations needs --iters; without it, each config evaluates when it says')
+        if not 1 <= args.evaluations <= args.iters:
+            raise InputError(f'--evaluations {args.evaluations} is not in [1, {args.iters}], the number of steps')
+
+
+def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
+    """Look at everything that can be wrong, then write the config of every run that isn't finished."""
+    paths = [find_config(name) for name in args.configs]
+    data = find_coco_set(args.data, split_to=work_dir / 'annotations') if args.data else None
+    evaluations = args.evaluations or min(_EVALUATIONS, args.iters or _EVALUATIONS)
+    changes = Changes(args.iters, evaluations, data, args.cfg_options)
+    configs = [changed_config(path, changes) for path in paths]
+    require_same_data(paths, configs)
+    runs = [run for path, cfg in zip(paths, configs) for run in runs_of(path, cfg, args.seeds or [0], work_dir)]
+    if not args.restart:
+        for run in runs:
+            require_same_settings(run)
+    for path, cfg in zip(paths, configs):
+        build_missing_digits(cfg)
+        report_dataset(cfg, splits=('train', 'val'))
+        require_buildable(path, cfg)
+    for run in runs:
+        if args.restart:
+            set_others_aside(run)
+        if read_result(run.folder) is None:
+            write_settings(run)
+    return runs
+
+
+def finished(tools: Path, run: Run, title: str) -> RunResult:
+    """The result of a run, which is trained, or trained on, in a process of its own if it isn't finished."""
+    result = read_result(run.folder)
+    if result is not None:
+        print(f'== {title}: finished before', flush=True)
+        return result
+    output = run.folder / OUTPUT_NAME
+    print(f'== {title}: training; its log is {output}', flush=True)
+    arguments = [run.folder / CONFIG_NAME, '--work-dir', run.folder, '--resume']
+    environment = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+    with open(output, 'a', encoding='utf-8') as log:
+        status = run_child(tools / 'train.py', *arguments, stdout=log, environment=environment)
+    result = read_result(run.folder)
+    if result is None:
+        raise InputError(
+            f'{title}: the training left with status {status}; what it said stands above and in {output}. '
+            'The same command goes on from its last checkpoint'
+        )
+    print(f'   AP {100 * (result.final.ap or 0):.1f}', flush=True)
+    return result
+
+
+def finished_runs(work_dir: Path, stems: list[str], seeds: list[int] | None) -> list[RunResult]:
+    """The results in a folder, of all configs or of those named, in that order, and by seed.
+
+    Raises:
+        InputError: There is none, or none of a config that was named.
+    """
+    found: dict[str, list[RunResult]] = {}
+    for folder in sorted(work_dir.glob('*/seed_*')):
+        result = read_result(folder)
+        if result is not None and (seeds is None or result.seed in seeds):
+            found.setdefault(folder.parent.name, []).append(result)
+    for stem in stems or ['*'][: not found]:
+        if stem not in found:
+            raise InputError(f'{work_dir}/{stem} has no finished run of these seeds; leave --report-only out to train')
+    return [run for stem in stems or found for run in sorted(found[stem], key=lambda run: run.seed)]
+
+
+def report(work_dir: Path, results: list[RunResult]) -> str:
+    """Write ``results.json``, ``table.md`` and ``curves.png``; returns the table."""
+    write_json(work_dir / 'results.json', [result.to_json() for result in results])
+    text = comparison_table(results)
+    write_text(work_dir / 'table.md', text)
+    draw_curves([_curve(name, runs) for name, runs in by_config(results).items()], work_dir / 'curves.png')
+    return text
+
+
+def _curve(name: str, runs: list[RunResult]) -> Curve:
+    ap = tuple(Line.of((one.step, one.ap) for one in run.evaluations) for run in runs)
+    return Curve(name, ap=ap, loss=tuple(Line.of(run.losses) for run in runs))

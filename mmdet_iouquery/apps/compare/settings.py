@@ -1,0 +1,209 @@
+"""The config of each run of a comparison, made from the config that a person names."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import init_default_scope
+
+from ...config_files import config_path
+from ...datasets import CocoSet
+from ...datasets.checks import is_coco_metric
+from ...engine.run_settings import differences, record, recorded, settings_of
+from ...errors import InputError
+from ...file_io import write_text
+from ..quickstart.digits import build_digits
+from .records import RESULT_NAME
+from .schedule import set_iters
+
+DIGITS = Path('data') / 'digits'
+CONFIG_NAME = 'config.py'
+# Below these keys num_classes counts something else: ImageNet's classes, foreground or not, stuff.
+_OTHER_CLASSES = frozenset({'backbone', 'rpn_head', 'semantic_head', 'data_preprocessor'})
+
+
+class Changes(NamedTuple):
+    """What the command line changes in every config."""
+
+    iters: int | None = None
+    evaluations: int = 5
+    data: CocoSet | None = None
+    options: Mapping[str, Any] | None = None
+
+
+class Run(NamedTuple):
+    """One training: the stem of the config's name, the seed, the run's folder and its whole config."""
+
+    name: str
+    seed: int
+    folder: Path
+    cfg: Config
+
+
+def find_config(name: str) -> Path:
+    """A config file, or one that came with the package; raises :class:`InputError` where there is neither."""
+    return Path(name) if Path(name).is_file() else Path(config_path(name))
+
+
+def changed_config(path: Path, changes: Changes) -> Config:
+    """The config of a file with the changes; the options of the command line come last.
+
+    Raises:
+        InputError: The config can't be compared: it has no COCO box metric, or a change doesn't fit it.
+    """
+    cfg = Config.fromfile(path)
+    if cfg.get('train_cfg') is None or cfg.get('val_evaluator') is None:
+        raise InputError(f'{path}: a config to compare needs train_cfg, val_dataloader and val_evaluator')
+    if changes.data is not None:
+        set_data(cfg, changes.data)
+    if changes.iters is not None:
+        set_iters(cfg, changes.iters, changes.evaluations)
+    if changes.options:
+        cfg.merge_from_dict(dict(changes.options))
+    _require_box_metric(path, cfg)
+    return cfg
+
+
+def runs_of(path: Path, cfg: Config, seeds: list[int], work_dir: Path) -> list[Run]:
+    """The runs of one config, one for each seed, in ``work_dir``/STEM/seed_N."""
+    runs = []
+    for seed in seeds:
+        own = Config(cfg.to_dict())
+        own.randomness = ConfigDict(cfg.get('randomness') or {}, seed=seed)
+        recorder = ConfigDict(type='RunRecorder', name=path.stem, seed=seed, priority=55)
+        own.custom_hooks = [*_with_progress(cfg.get('custom_hooks') or []), recorder]
+        imports = cfg.get('custom_imports') or ConfigDict(imports=[], allow_failed_imports=False)
+        own.custom_imports = ConfigDict(imports, imports=[*imports.imports, 'mmdet_iouquery.apps.compare.recorder'])
+        own.experiment_name = f'{path.stem}_seed_{seed}'
+        runs.append(Run(path.stem, seed, work_dir / path.stem / f'seed_{seed}', own))
+    return runs
+
+
+def _with_progress(hooks: list[ConfigDict]) -> list[ConfigDict]:
+    known = any(hook.get('type') == 'ProgressHook' for hook in hooks)
+    return [*hooks] if known else [*hooks, ConfigDict(type='ProgressHook')]
+
+
+def require_same_settings(run: Run) -> None:
+    """Raise :class:`InputError` where the folder of a run holds one of other settings that has trained."""
+    differing = _differences(run)
+    if differing:
+        raise InputError(
+            f'{run.folder} holds a run with other settings ({differing}); choose another --work-dir, or train it anew '
+            'with --restart'
+        )
+
+
+def set_others_aside(run: Run) -> None:
+    """Rename the folder of a run with other settings, where the run would write to."""
+    if _differences(run):
+        target = run.folder.rename(run.folder.with_name(time.strftime(f'before-%Y%m%d-%H%M%S_{run.folder.name}')))
+        print(f'the earlier run of {run.folder} is in {target} now')
+
+
+def _differences(run: Run) -> str:
+    there = recorded(run.folder)
+    has_trained = (run.folder / RESULT_NAME).is_file() or any(run.folder.glob('*.pth'))
+    return differences(there, settings_of(run.cfg)) if there is not None and has_trained else ''
+
+
+def write_settings(run: Run) -> None:
+    """Write the run's config, and what :func:`require_same_settings` reads."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    record(run.folder, settings_of(run.cfg))
+    write_text(run.folder / CONFIG_NAME, run.cfg.pretty_text)
+
+
+def require_same_data(paths: Sequence[Path], configs: Sequence[Config]) -> None:
+    """Raise :class:`InputError` where two configs train on, or are evaluated on, different annotations."""
+    for part in ('train', 'val'):
+        files = [_ann_files(cfg[f'{part}_dataloader'].dataset) for cfg in configs]
+        for path, other in zip(paths, files):
+            if other != files[0]:
+                raise InputError(
+                    f'{paths[0]} and {path} have different data ({part}: {", ".join(files[0])} and '
+                    f'{", ".join(other)}); a comparison needs the same: give --data FOLDER'
+                )
+
+
+def _ann_files(dataset: ConfigDict) -> list[str]:
+    return [os.path.join(node.get('data_root') or '', node.ann_file) for node in coco_datasets(dataset)]
+
+
+def require_buildable(path: Path, cfg: Config) -> None:
+    """Build a config's model once, so that a mistake in the last config shows before the first one has trained."""
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    try:
+        MODELS.build(Config(cfg.to_dict()).model)
+    except Exception as error:
+        raise InputError(f"{path}: the model can't be built: {error}") from error
+
+
+def set_data(cfg: Config, coco: CocoSet) -> None:
+    """Point every data set, class list, ``num_classes`` and evaluator of ``cfg`` at ``coco``.
+
+    Raises:
+        InputError: A loader has none or several CocoDatasets, so that it is unclear what to replace.
+    """
+    for part in ('train', 'val', 'test'):
+        loader = cfg.get(f'{part}_dataloader')
+        if loader is None:
+            continue
+        nodes = list(coco_datasets(loader.dataset))
+        if len(nodes) != 1:
+            raise InputError(
+                f'{cfg.filename}: {part}_dataloader.dataset has {len(nodes)} CocoDatasets, and --data replaces exactly '
+                'one; write the data into the config and leave --data out'
+            )
+        ann, images = (coco.train_ann, coco.train_images) if part == 'train' else (coco.val_ann, coco.val_images)
+        nodes[0].update(data_root='', ann_file=str(ann), data_prefix=dict(img=str(images)))
+        nodes[0].metainfo = dict(classes=coco.classes)
+        evaluators = cfg.get(f'{part}_evaluator') or []
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            if 'ann_file' in evaluator:
+                evaluator.ann_file = str(ann)
+    _set_num_classes(cfg.model, len(coco.classes))
+
+
+def build_missing_digits(cfg: Config) -> None:
+    """Make the digits set where a config trains on it and it isn't there."""
+    for node in coco_datasets(cfg.train_dataloader.dataset):
+        if Path(node.get('data_root') or '') == DIGITS and not DIGITS.exists():
+            build_digits(DIGITS)
+
+
+def coco_datasets(node: Any) -> Iterator[ConfigDict]:
+    """The CocoDatasets of a ``dataset`` entry, wrapped ones included."""
+    if not isinstance(node, Mapping):
+        return
+    if node.get('type') == 'CocoDataset':
+        yield node
+    for child in node.get('datasets') or [node.get('dataset')]:
+        yield from coco_datasets(child)
+
+
+def _set_num_classes(node: Any, number: int) -> None:
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            _set_num_classes(child, number)
+    elif isinstance(node, Mapping):
+        for key in list(node):
+            if key == 'num_classes' and isinstance(node[key], int):
+                node[key] = number  # type: ignore[index]
+            elif key not in _OTHER_CLASSES:
+                _set_num_classes(node[key], number)
+
+
+def _require_box_metric(path: Path, cfg: Config) -> None:
+    evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
+    for one in evaluators:
+        metrics = one.get('metric', 'bbox')
+        if is_coco_metric(one) and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
+            return
+    raise InputError(f"{path}: a comparison reads COCO's AP; give val_evaluator=dict(type='CocoMetric', metric='bbox')")

@@ -1,0 +1,168 @@
+"""What the page stands on: which checkpoints there are, and a model that looks at one picture at a time."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from mmdet.registry import DATASETS, TRANSFORMS
+from mmengine.config import Config
+from PIL import Image
+
+from ...checkpoints.initializer import load_checkpoint
+from ...config_files import config_path
+from ...config_options import type_name
+from ...datasets.image_files import ImageError
+from ...engine.detector import load_detector, read_config
+from ...engine.resume import is_complete
+from ...errors import InputError
+from ..analyze.trace import QueryTrace, parts_of, trace
+
+FIRST_RUN = 'quickstart'
+"""The run whose checkpoints come first: what ``make quickstart`` trains."""
+
+
+class Found(NamedTuple):
+    """A checkpoint and the config it was trained with."""
+
+    name: str
+    """To tell it from others by."""
+    config: Path
+    checkpoint: Path
+
+
+def found_checkpoints(work_dirs: str | Path) -> list[Found]:
+    """All whole checkpoints under a folder that have their config beside them.
+
+    The quickstart's run comes first, then that with the newest checkpoint; in each run the newest comes first.
+    """
+    root = Path(work_dirs)
+    runs: dict[Path, list[Path]] = {}
+    for path in sorted(root.rglob('*.pth'), key=_age):
+        if is_complete(path):
+            runs.setdefault(path.parent, []).append(path)
+    found = []
+    for folder in sorted(runs, key=lambda folder: folder != root / FIRST_RUN):  # others stay in their order
+        config = _config_in(folder)
+        if config is not None:
+            found += [Found(path.relative_to(root).as_posix(), config, path) for path in runs[folder]]
+    return found
+
+
+def named_checkpoint(checkpoint: str | Path, config: str | Path | None = None) -> Found:
+    """A checkpoint that the user names.
+
+    Args:
+        checkpoint: Its file.
+        config: A file, or a shipped config's name; None: the file beside the checkpoint.
+
+    Raises:
+        InputError: One of them isn't there.
+    """
+    checkpoint = Path(checkpoint)
+    if not checkpoint.is_file():
+        raise InputError(f'there is no checkpoint {checkpoint}')
+    if config is not None:
+        return Found(str(checkpoint), Path(config if Path(config).is_file() else config_path(str(config))), checkpoint)
+    beside = _config_in(checkpoint.parent)
+    if beside is None:
+        raise InputError(f'there is no config beside {checkpoint}; name it with --config')
+    return Found(str(checkpoint), beside, checkpoint)
+
+
+def _config_in(folder: Path) -> Path | None:
+    """The config of a run: the quickstart's name for it, or the newest of those that mmengine left."""
+    return min(folder.glob('*.py'), key=lambda path: (path.name != 'config.py', _age(path)), default=None)
+
+
+def _age(path: Path) -> tuple[float, str]:
+    return -path.stat().st_mtime, str(path)
+
+
+class Look(NamedTuple):
+    """A picture, and what the queries of a model went through on it."""
+
+    picture: Image.Image
+    """As the config's pipeline loads it, RGB; boxes are in its px."""
+    trace: QueryTrace
+
+
+class DemoModel:
+    """A model with its weights, and the pictures' way into it.
+
+    It serves one call at a time.
+
+    Args:
+        config: A config file with a test or validation set, whose pipeline the pictures take.
+        checkpoint: Its weights.
+
+    Attributes:
+        classes: Names by label; empty where nobody knows them.
+
+    Raises:
+        InputError: The model has no queries, the checkpoint doesn't fit it, or the config lacks a pipeline or a base.
+    """
+
+    def __init__(self, config: str | Path, checkpoint: str | Path) -> None:
+        cfg = read_config(str(config))
+        detector = load_detector(cfg, checkpoint)
+        parts_of(detector)
+        self._detector = detector.to('cuda' if torch.cuda.is_available() else 'cpu')
+        dataset = _test_set(cfg)
+        self._pipeline = [TRANSFORMS.build(one) for one in dataset['pipeline'] if not _reads_annotations(one)]
+        self.classes = _class_names(dataset, checkpoint)
+        self._last: tuple[Any, Look] | None = None
+
+    def look(self, path: str | Path) -> Look:
+        """Run the model on a picture, unless it is the last one and unchanged.
+
+        Raises:
+            InputError: The file can't be read as a picture, or see :func:`~mmdet_iouquery.apps.analyze.trace.trace`.
+        """
+        picture = str(path), os.stat(path).st_mtime_ns
+        if self._last is None or self._last[0] != picture:
+            self._last = picture, self._run(Path(path))
+        return self._last[1]
+
+    def _run(self, path: Path) -> Look:
+        load, *others = self._pipeline
+        try:
+            data = load({'img_path': str(path), 'img_id': 0})
+        except (AssertionError, OSError, cv2.error, InputError) as error:  # what decoders and loaders make of others
+            why = f' ({error.__cause__})' if isinstance(error.__cause__, ImageError) else ''
+            raise InputError(f'{path.name} is no picture that can be read{why}; take a JPEG or PNG file') from error
+        picture = Image.fromarray(np.ascontiguousarray(data['img'][..., ::-1], dtype=np.uint8))
+        for transform in others:
+            data = transform(data)
+        return Look(picture, trace(self._detector, data))
+
+
+def _test_set(cfg: Config) -> Mapping[str, Any]:
+    for split in ('test', 'val'):
+        dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
+        if dataset.get('pipeline'):
+            return dataset
+    raise InputError(f'{cfg.filename} has neither a test_dataloader nor a val_dataloader with a pipeline for pictures')
+
+
+def _reads_annotations(transform: Mapping[str, Any]) -> bool:
+    return type_name(transform).endswith('LoadAnnotations')
+
+
+def _class_names(dataset: Mapping[str, Any], checkpoint: str | Path) -> tuple[str, ...]:
+    """From the config, else from the checkpoint, else from the kind of data set."""
+    return (
+        _classes_in(dataset.get('metainfo'))
+        or _classes_in((load_checkpoint(str(checkpoint)).get('meta') or {}).get('dataset_meta'))
+        or _classes_in(getattr(DATASETS.get(dataset['type']), 'METAINFO', None))
+    )
+
+
+def _classes_in(meta: Mapping[str, Any] | None) -> tuple[str, ...]:
+    names = (meta or {}).get('classes') or ()
+    return () if isinstance(names, str) else tuple(names)  # a string is a file's name, which training has read

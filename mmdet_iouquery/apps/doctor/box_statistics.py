@@ -1,0 +1,101 @@
+"""Numbers of a set's pictures and boxes, from its annotations alone, and which boxes look like mistakes.
+
+NumPy on the arrays that the check has read; pandas would be one more requirement for medians and shares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ...datasets.coco_report import CheckedSet
+
+TINY = 4
+"""Px of a shorter side at the network's input, half of what one token of the finest map covers."""
+_COVERING = 0.98  # of both sides of the picture
+_SMALL, _MEDIUM = 32**2, 96**2  # COCO's
+
+
+class Resizing(NamedTuple):
+    """A pipeline's last ``Resize``: width and height in px, and whether the picture's proportions are kept."""
+
+    width: int
+    height: int
+    keep_ratio: bool
+
+    def factors(self, sizes: np.ndarray) -> np.ndarray:
+        """Scale of width and height for pictures of ``sizes`` (N, 2), (N, 2)."""
+        if not self.keep_ratio:
+            return np.asarray((self.width, self.height) / sizes)
+        sides = np.sort([self.width, self.height]) / np.sort(sizes, axis=1)
+        return np.repeat(sides.min(axis=1, keepdims=True), 2, axis=1)
+
+
+def usable(one: CheckedSet) -> np.ndarray:
+    """(A,) bool: boxes that CocoDataset hands on, crowds included."""
+    return np.asarray(one.wanted & ~one.arrays.degenerate() & ~one.arrays.ignored)
+
+
+def boxes_per_image(one: CheckedSet) -> np.ndarray:
+    """(I,) int, usable boxes that are no crowds: what is to be found."""
+    rows = one.arrays.image_rows[usable(one) & ~one.arrays.crowd]
+    return np.bincount(rows, minlength=len(one.file_names))
+
+
+def duplicates(one: CheckedSet) -> np.ndarray:
+    """(A,) bool: usable boxes that repeat an earlier one of the same picture and class to the last digit."""
+    arrays = one.arrays
+    rows = np.flatnonzero(usable(one))
+    keys = np.column_stack([arrays.image_rows[rows], arrays.category_rows[rows], arrays.boxes[rows]])
+    repeats = np.ones(len(rows), dtype=bool)
+    repeats[np.unique(keys, axis=0, return_index=True)[1]] = False
+    found = np.zeros(len(arrays.boxes), dtype=bool)
+    found[rows[repeats]] = True
+    return found
+
+
+def covering(one: CheckedSet) -> np.ndarray:
+    """(A,) bool: usable boxes over the whole picture, or nearly."""
+    low, far = one.arrays.boxes[:, :2], one.arrays.boxes[:, :2] + one.arrays.boxes[:, 2:]
+    inside = np.minimum(far, one.arrays.sizes) - np.maximum(low, 0)
+    return np.asarray(usable(one) & (inside >= _COVERING * one.arrays.sizes).all(axis=1))
+
+
+def tiny(one: CheckedSet, resizing: Resizing | None) -> np.ndarray:
+    """(A,) bool: usable boxes whose shorter side is under 4 px at the network's input."""
+    return np.asarray(usable(one) & (_scaled(one, resizing).min(axis=1) < TINY))
+
+
+def _scaled(one: CheckedSet, resizing: Resizing | None) -> np.ndarray:
+    """Width and height (A, 2) of the boxes after the pipeline's ``Resize``."""
+    sides = one.arrays.boxes[:, 2:]
+    return sides if resizing is None else sides * resizing.factors(one.arrays.sizes)
+
+
+def statistics(one: CheckedSet, resizing: Resizing | None) -> dict[str, Any]:
+    """Numbers for the report: spreads as (least, median, greatest), shares of boxes in [0, 1]."""
+    sizes, keep = one.arrays.image_sizes, usable(one) & ~one.arrays.crowd
+    return dict(
+        width=spread(sizes[:, 0]),
+        height=spread(sizes[:, 1]),
+        aspect=spread(sizes[:, 0] / np.maximum(sizes[:, 1], 1e-9)),
+        boxes_per_image=spread(boxes_per_image(one)),
+        box_shares=_shares(one.arrays.areas[keep]),
+        network_box_shares=None if resizing is None else _shares(_scaled(one, resizing)[keep].prod(axis=1)),
+        shorter_side_at_network=spread(_scaled(one, resizing)[keep].min(axis=1)),
+    )
+
+
+def spread(values: np.ndarray) -> tuple[float, float, float]:
+    """Least, median and greatest; NaN of nothing."""
+    if not len(values):
+        return (float('nan'),) * 3
+    return float(values.min()), float(np.median(values)), float(values.max())
+
+
+def _shares(areas: np.ndarray) -> Mapping[str, float]:
+    total = max(len(areas), 1)
+    small, large = float((areas < _SMALL).sum()) / total, float((areas >= _MEDIUM).sum()) / total
+    return dict(small=small, medium=1 - small - large if len(areas) else 0.0, large=large)

@@ -1,0 +1,149 @@
+"""``python -m mmdet_iouquery.doctor checkpoint FILE``: what a checkpoint holds, told without running code from it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from ...checkpoints.convert import unwrap_accounted
+from ...checkpoints.files import is_zip, read_checkpoint
+from ...errors import InputError
+
+_NOTES = ('experiment_name', 'time', 'seed', 'source', 'preprocessing', 'mmengine_version', 'mmdet_version')
+_TRAINING = ('optimizer', 'message_hub')  # what a run of mmengine goes on from, beside its weights
+_MOST = 10  # names shown of a list
+
+
+class CheckpointFacts(NamedTuple):
+    """What :func:`inspect_checkpoint` found."""
+
+    path: str
+    has_checksums: bool
+    """Whether the file has checksums by which it is known to be whole; one of torch before 1.6 has none."""
+    place: str
+    """Where in the file the weights are, such as ``state_dict`` or ``ema.module``; empty: at its top."""
+    tensors: int
+    numbers: int
+    """Of all weights together, running statistics of norms included."""
+    types: dict[str, int]
+    """Tensors of each type of number."""
+    not_finite: tuple[str, ...]
+    """Weights that hold NaN or infinity."""
+    average: str
+    """What is known of an exponential moving average."""
+    training: dict[str, int] | None
+    """Epoch and iteration, where a training can go on from the file; None: it has weights alone."""
+    classes: tuple[str, ...] | None
+    notes: dict[str, str]
+    """What the file says of its origin."""
+    beside: tuple[str, ...]
+    """Entries beside the weights."""
+
+
+def inspect_checkpoint(path: str | Path) -> CheckpointFacts:
+    """Read a checkpoint file and say what it holds.
+
+    Raises:
+        InputError: there is none; it is damaged or torn; it holds objects that only code could restore, which is not
+            run; or there are no weights in it.
+    """
+    content = read_checkpoint(path)
+    weights, place, beside = unwrap_accounted(content)
+    meta = content.get('meta')
+    meta = meta if isinstance(meta, Mapping) else {}
+    floating = {key: value for key, value in weights.items() if value.is_floating_point()}
+    return CheckpointFacts(
+        path=str(path),
+        has_checksums=is_zip(Path(path).expanduser()),
+        place=place,
+        tensors=len(weights),
+        numbers=sum(value.numel() for value in weights.values()),
+        types=dict(Counter(str(value.dtype).removeprefix('torch.') for value in weights.values())),
+        not_finite=tuple(key for key, value in floating.items() if not torch.isfinite(value).all()),
+        average=_average(content, place),
+        training=_training(content, meta),
+        classes=_classes(meta),
+        notes={name: _printable(meta[name]) for name in _NOTES if name in meta},
+        beside=tuple(map(_printable, beside)),
+    )
+
+
+def _average(content: Mapping[str, Any], place: str) -> str:
+    if 'ema_state_dict' in content:  # mmengine's EMAHook exchanges the two when it writes
+        return 'the weights in state_dict are the average; those that are trained are in ema_state_dict'
+    return 'the weights are the average' if place.startswith('ema') else 'none'
+
+
+def _training(content: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, int] | None:
+    steps = {name: meta[name] for name in ('epoch', 'iter') if isinstance(meta.get(name), int)}
+    return steps if len(steps) == 2 and all(name in content for name in _TRAINING) else None
+
+
+def _classes(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
+    of_data = meta.get('dataset_meta')
+    found = of_data.get('classes') if isinstance(of_data, Mapping) else meta.get('CLASSES')  # the latter of mmdet 2
+    return tuple(map(_printable, found)) if isinstance(found, (list, tuple)) else None
+
+
+def _printable(value: object) -> str:
+    """Text from a file of unknown origin, without what a terminal would obey."""
+    return ''.join(letter if letter.isprintable() else '?' for letter in str(value))
+
+
+def render(facts: CheckpointFacts) -> str:
+    """The facts as text for a terminal."""
+    whole = (
+        'its checksums are right' if facts.has_checksums else 'it could be read to its end; its format has no checksums'
+    )
+    steps = facts.training
+    rows = {
+        'safe': 'it holds tensors and plain values; nothing in it runs when it is read',
+        'whole': whole,
+        'weights': f'{facts.tensors} tensors of {facts.numbers / 1e6:.1f} million numbers '
+        f'({", ".join(f"{count} {kind}" for kind, count in facts.types.items())}), {facts.place or "at the top"}',
+        'average (EMA)': facts.average,
+        'training': f'goes on with --resume from epoch {steps["epoch"]}, iteration {steps["iter"]}'
+        if steps
+        else 'none to go on from: weights alone',
+        'classes': 'not noted' if facts.classes is None else f'{len(facts.classes)}: {_some(facts.classes)}',
+        **facts.notes,
+        'beside the weights': _some(facts.beside) or 'nothing',
+    }
+    if facts.not_finite:
+        rows['not finite'] = f'{len(facts.not_finite)} tensors hold NaN or infinity: {_some(facts.not_finite)}'
+    width = max(map(len, rows))
+    return '\n'.join([facts.path, *(f'  {name:<{width}}  {text}' for name, text in rows.items())])
+
+
+def _some(names: Sequence[str]) -> str:
+    more = [f'{len(names) - _MOST} more'] if len(names) > _MOST else []
+    return ', '.join([*names[:_MOST], *more])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Look, print, and return the exit status: 0 safe to read and whole, 2 where it is not, with a sentence.
+
+    Args:
+        arguments: of the command line, without ``checkpoint``.
+    """
+    parser = argparse.ArgumentParser(
+        prog='python -m mmdet_iouquery.doctor checkpoint',
+        description='Say whether a checkpoint file is whole and free of code, and what it holds. Nothing in it is run.',
+    )
+    parser.add_argument('file', help='a .pth, .pt, .bin or .safetensors file, or a Hugging Face folder')
+    parser.add_argument('--json', action='store_true', help='print everything as JSON')
+    args = parser.parse_args(arguments)
+    try:
+        facts = inspect_checkpoint(args.file)
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return error.status
+    print(json.dumps(facts._asdict(), indent=2) if args.json else render(facts))
+    return 0

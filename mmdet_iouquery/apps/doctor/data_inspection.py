@@ -1,0 +1,153 @@
+"""Reads the annotations and pictures of every set that a config names: the data doctor's eyes.
+
+What it makes of them is in ``data_findings``, how that is printed in ``inspection_report``.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ...config_options import type_name
+from ...datasets.checks import ConfigSet, ReadSets
+from ...datasets.coco_report import CheckedSet
+from ...errors import InputError
+from ...registry import SCOPE
+from .box_statistics import Resizing
+from .image_probe import ImageFacts, probe
+
+_CHUNK = 16  # pictures that a process is handed at a time
+
+
+@dataclass(frozen=True)
+class InspectedSet:
+    """One set, and what was seen of its pictures.
+
+    Attributes:
+        name: 'train', 'val' or 'test', numbered where a part has several.
+        config: What the config says of it.
+        checked: Its annotations.
+        on_error: What its pipeline does with an unusable picture: 'skip', 'raise', or 'unchecked'.
+        resizing: Its pipeline's last ``Resize``; None: there is none of a fixed size.
+        rows: The pictures looked at, as places in ``checked.file_names``.
+        images: One entry for each of ``rows``.
+    """
+
+    name: str
+    config: ConfigSet
+    checked: CheckedSet
+    on_error: str
+    resizing: Resizing | None
+    rows: tuple[int, ...]
+    images: tuple[ImageFacts, ...]
+
+    @property
+    def trains(self) -> bool:
+        return self.config.part == 'train'
+
+    def files(self) -> list[str]:
+        """File names of the pictures looked at."""
+        return [self.checked.file_names[row] for row in self.rows]
+
+
+def inspect(read: ReadSets, *, workers: int, limit: int | None = None, progress: bool = True) -> list[InspectedSet]:
+    """Read all pictures.
+
+    Args:
+        read: The annotations.
+        workers: Processes that decode pictures; 0: this one.
+        limit: Look at no more pictures of a set than these, evenly spread; None: all.
+        progress: Whether to draw a bar on the standard error, where that is a terminal.
+
+    Raises:
+        InputError: There is no set to look at; a process that decodes pictures died.
+    """
+    if not read.sets:
+        others = '; '.join(warning for one in read.unchecked for warning in one.warnings)
+        raise InputError(
+            'the config names no CocoDataset on this machine: there is nothing that could be looked at'
+            + (f' ({others})' if others else '')
+        )
+    names = _names([config.part for config, _ in read.sets])
+    return [_inspected(name, *pair, workers, limit, progress) for name, pair in zip(names, read.sets)]
+
+
+def _names(parts: Sequence[str]) -> list[str]:
+    seen: Counter[str] = Counter()
+    names = []
+    for part in parts:
+        seen[part] += 1
+        names.append(part if seen[part] == 1 else f'{part} {seen[part]}')
+    return names
+
+
+def _inspected(
+    name: str, config: ConfigSet, checked: CheckedSet, workers: int, limit: int | None, progress: bool
+) -> InspectedSet:
+    count = len(checked.file_names)
+    rows = tuple(np.unique(np.linspace(0, count - 1, min(count, limit or count)).round().astype(int)).tolist())
+    images: tuple[ImageFacts, ...] = ()
+    if checked.image_dir is None:
+        rows = ()
+    else:
+        paths = [str(checked.image_dir / checked.file_names[row]) for row in rows]
+        sizes = [(float(w), float(h)) for w, h in checked.arrays.image_sizes[list(rows)]]
+        images = tuple(_with_bar(_probed(paths, sizes, workers), len(rows), name, progress))
+    return InspectedSet(name, config, checked, on_error(config.pipeline), resizing(config.pipeline), rows, images)
+
+
+def _probed(paths: list[str], sizes: list[tuple[float, float]], workers: int) -> Iterator[ImageFacts]:
+    if workers < 1:
+        yield from map(probe, paths, sizes)
+        return
+    try:
+        with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+            yield from pool.map(probe, paths, sizes, chunksize=_CHUNK)
+    except BrokenProcessPool as error:
+        raise InputError(
+            'a process that decodes pictures died: out of memory, or a decoder crashed; with --workers 1 fewer are in '
+            'memory at once, with --workers 0 the decoder ends this process, and its message stands last'
+        ) from error
+
+
+def _with_bar(facts: Iterator[ImageFacts], total: int, name: str, progress: bool) -> Iterable[ImageFacts]:
+    if not progress:
+        return facts
+    try:
+        from tqdm import tqdm
+    except ImportError:
+        return facts
+    return tqdm(facts, desc=name, total=total, unit='picture', disable=None)
+
+
+def on_error(pipeline: Sequence[Mapping[str, Any]]) -> str:
+    """What a pipeline does with an unusable picture: 'skip', 'raise' or, where nothing checks, 'unchecked'."""
+    for step in pipeline:
+        if is_checked_loader(step):
+            return str(step.get('on_error', 'raise'))
+        if type_name(step) == 'CheckImage':
+            return 'raise'
+    return 'unchecked'
+
+
+def is_checked_loader(step: Mapping[str, Any]) -> bool:
+    """Whether a step of a pipeline is this package's loader, under either of its names."""
+    in_scope = step.get('_scope_') == SCOPE or str(step.get('type')).startswith(f'{SCOPE}.')
+    return type_name(step) == 'LoadCheckedImage' or (type_name(step) == 'LoadImageFromFile' and in_scope)
+
+
+def resizing(pipeline: Sequence[Mapping[str, Any]]) -> Resizing | None:
+    """The last ``Resize`` of a pipeline, where its size is fixed."""
+    for step in reversed(pipeline):
+        scale = step.get('scale')
+        if type_name(step) in ('Resize', 'AntialiasedResize') and scale is not None:
+            width, height = (scale, scale) if isinstance(scale, int) else scale
+            return Resizing(int(width), int(height), bool(step.get('keep_ratio', False)))
+    return None

@@ -1,9 +1,0 @@
-"""Several configs trained on the same data with the same seeds, and one table and picture of them.
-
-:mod:`.settings` makes each run's config, :mod:`.recorder` measures inside the run, :mod:`.records` holds what it found,
-:mod:`.report` makes the table, and :mod:`.command` is the command line of ``tools/compare.py``.
-"""
-
-from .command import compare
-
-__all__ = ['compare']

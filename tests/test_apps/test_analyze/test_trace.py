@@ -1,0 +1,193 @@
+"""What is written down of a picture's queries is what the model computed, in px of the picture on the disk."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import small_detector
+from hosts import HOSTS, host_config
+from mmdet.registry import MODELS
+from mmdet.structures import DetDataSample
+from torch import nn
+
+from mmdet_iouquery.apps.analyze.trace import Objects, QueryTrace, as_if_training, parts_of, trace
+from mmdet_iouquery.errors import InputError
+
+INPUT, SCALE = (90, 120), (0.5, 0.75)  # height and width in the network; its px for one of the disk, x and y
+OBJECTS = Objects(np.array([[20.0, 12.0, 100.0, 60.0], [130.0, 40.0, 220.0, 110.0]]), np.array([1, 3]))
+TRACED = ['RT-DETR', 'RT-DETR dense', 'DETR', 'ConditionalDETR', 'DABDETR', 'DeformableDETR', 'DINO']
+
+
+def element() -> dict[str, Any]:
+    height, width = INPUT
+    sample = DetDataSample(
+        metainfo={
+            'img_id': 7,
+            'img_path': 'pictures/7.jpg',
+            'img_shape': INPUT,
+            'ori_shape': (round(height / SCALE[1]), round(width / SCALE[0])),
+            'scale_factor': SCALE,
+        }
+    )
+    image = torch.randint(0, 255, (3, *INPUT), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    return {'inputs': image, 'data_samples': sample}
+
+
+def detector_of(name: str) -> nn.Module:
+    torch.manual_seed(0)
+    if name.startswith('RT-DETR'):
+        changes = {'bbox_head__decoder': {'type': 'DABDecoder', 'num_layers': 3}} if 'dense' in name else {}
+        model = small_detector(**changes)
+    else:
+        cfg = host_config(name)
+        cfg.type = HOSTS[name].adapter
+        model = MODELS.build(cfg)
+    model.init_weights()
+    for module_name, module in model.named_modules():  # boxes that move from layer to layer
+        if isinstance(module, nn.Linear) and module.out_features == 4:
+            torch.manual_seed(len(module_name))
+            nn.init.normal_(module.weight, std=0.2)
+    return model.eval()
+
+
+@pytest.fixture(scope='module', params=TRACED)
+def traced(request: pytest.FixtureRequest) -> tuple[str, nn.Module, QueryTrace]:
+    model = detector_of(request.param)
+    return request.param, model, trace(model, element(), OBJECTS)
+
+
+def test_the_last_layer_is_what_the_model_predicts(traced: tuple[str, nn.Module, QueryTrace]) -> None:
+    """Boxes and scores of the last layer, ranked and cut at the picture, are the detections."""
+    _, model, found = traced
+    data = element()
+    with torch.no_grad():
+        batch = model.data_preprocessor({'inputs': [data['inputs']], 'data_samples': [data['data_samples']]}, False)
+        (predicted,) = model.predict(batch['inputs'], batch['data_samples'])
+    detections = predicted.pred_instances
+    best = found.layers[-1].class_scores.max()
+    assert abs(float(detections.scores[0]) - best) < 1e-5
+    query = int(found.layers[-1].scores.argmax())
+    limit = np.tile(found.size_px, 2)
+    expected = found.layers[-1].boxes_px[query].clip(0, limit)
+    assert np.abs(detections.bboxes[0].numpy() - expected).max() < 0.05
+    assert int(detections.labels[0]) == found.layers[-1].labels[query]
+
+
+def test_scores_are_probabilities_and_all_layers_are_told_of(traced: tuple[str, nn.Module, QueryTrace]) -> None:
+    name, model, found = traced
+    layers = 3 if name.startswith('RT') else 2
+    assert len(found.layers) == layers == len(found.attention)
+    assert not np.allclose(found.layers[0].boxes_px, found.layers[-1].boxes_px, atol=0.1)
+    for layer in found.layers:
+        assert layer.class_scores.min() >= 0 and layer.class_scores.max() <= 1
+        assert layer.boxes_px.shape == (30 if name.startswith('RT') else 20, 4)
+    assert found.size_px == (240, 120) and found.image_id == 7 and found.path == 'pictures/7.jpg'
+    assert not any(module.training for module in model.modules())
+
+
+def test_tokens_stand_where_their_boxes_are_centred(traced: tuple[str, nn.Module, QueryTrace]) -> None:
+    """A box head that says nothing leaves the encoder's boxes centred on their tokens."""
+    name, model, found = traced
+    if name in ('DETR', 'ConditionalDETR', 'DABDETR'):
+        assert found.tokens is None and found.encoder is None
+        assert (found.anchors_px is None) == (name != 'DABDETR')
+        return
+    model = copy.deepcopy(model)
+    head = model.bbox_head
+    last = (head.query_selector.bbox_head if name.startswith('RT') else head.reg_branches[-1]).modules()
+    layer = [module for module in last if isinstance(module, nn.Linear)][-1]
+    nn.init.zeros_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    found = trace(model, element(), OBJECTS)
+    assert found.tokens is not None and found.encoder is not None and found.anchors_px is not None
+    centres = 0.5 * (found.encoder.boxes_px[:, :2] + found.encoder.boxes_px[:, 2:])
+    inside = (found.tokens.centres_px < np.array(found.size_px) * 0.98).all(1)
+    assert inside.sum() >= 5
+    assert np.abs(centres - found.tokens.centres_px)[inside].max() < 0.05
+    assert np.abs(found.encoder.boxes_px - found.anchors_px)[inside].max() < 0.05
+    cells = np.array([h * w for h, w in found.spatial_shapes])
+    assert (found.tokens.number < cells.sum()).all()
+    assert (np.cumsum(cells)[found.tokens.level] > found.tokens.number).all()
+    assert len(np.unique(found.tokens.level)) > 1
+
+
+def test_denoising_queries_before_and_after(traced: tuple[str, nn.Module, QueryTrace]) -> None:
+    name, model, found = traced
+    if not (name.startswith('RT') or name == 'DINO'):
+        assert found.noise is None
+        return
+    assert found.noise is not None
+    assert found.noise.truth.tolist() == [0, 1, 0, 1] and found.noise.positive.tolist() == [True, True, False, False]
+    sides = np.concatenate([OBJECTS.boxes_px[:, 2:] - OBJECTS.boxes_px[:, :2]] * 2, axis=1)
+    moved = np.abs(found.noise.before_px - OBJECTS.boxes_px[found.noise.truth]) / (0.5 * sides[found.noise.truth])
+    assert moved[:2].max() <= 1 + 1e-3 and moved.min() > 0
+    assert (moved[2:].max(1) > 1).all()  # all corners were; some were brought back to the edge, or across each other
+    again, other = (trace(model, element(), OBJECTS, seed=seed).noise for seed in (0, 1))
+    assert np.array_equal(again.before_px, found.noise.before_px)
+    assert not np.array_equal(other.before_px, found.noise.before_px)
+    assert trace(model, element()).noise is None
+
+
+def test_where_queries_look(traced: tuple[str, nn.Module, QueryTrace]) -> None:
+    name, _, found = traced
+    dense = name in ('RT-DETR dense', 'DETR', 'ConditionalDETR', 'DABDETR')
+    some = np.array([4, 0])
+    for layer in found.attention:
+        assert layer.dense == dense
+        if dense:
+            for content in (True, False):
+                maps = layer.maps(some, content=content)
+                assert [level.shape[1:] for level in maps] == [*found.spatial_shapes]
+                assert np.allclose(sum(level.sum((1, 2)) for level in maps), 1, atol=1e-5)
+        else:
+            places, weights, levels = layer.points(some)
+            assert places.shape == (2, len(levels), 2) and np.allclose(weights.sum(1), 1, atol=1e-5)
+            assert set(levels) == set(range(len(found.spatial_shapes)))
+
+
+def test_points_lie_around_the_boxes_that_they_refine() -> None:
+    """Untrained offsets are a ring: their mean is the anchor's centre, their reach half its size."""
+    model = detector_of('RT-DETR')
+    found = trace(model, element(), OBJECTS)
+    some = np.arange(5)
+    for layer, boxes in zip(found.attention, [found.anchors_px, *(layer.boxes_px for layer in found.layers)]):
+        places, _, _ = layer.points(some)
+        centre, half = 0.5 * (boxes[some, :2] + boxes[some, 2:]), 0.5 * (boxes[some, 2:] - boxes[some, :2])
+        assert np.allclose(places.mean(1), centre, atol=0.05)
+        assert np.allclose(np.abs(places - centre[:, None]).max(1), half, atol=0.05)
+
+
+def test_only_the_modules_named_are_as_if_training() -> None:
+    model = detector_of('RT-DETR')
+    head = model.bbox_head
+    with as_if_training(head, head.decoder):
+        assert head.training and head.decoder.training
+        assert not head.decoder.layers[0].training and not model.backbone.training
+    assert not head.training and not head.decoder.training
+
+
+@pytest.mark.parametrize(
+    ('name', 'changes', 'message'),
+    [
+        ('DeformableDETR', {'as_two_stage': False}, 'queries are points, not boxes'),
+        ('DDQDETR', {}, 'chosen anew in each layer'),
+    ],
+)
+def test_queries_that_cant_be_followed_are_refused(name: str, changes: dict[str, Any], message: str) -> None:
+    cfg = host_config(name, **changes)
+    cfg.type = HOSTS[name].adapter
+    with pytest.raises(InputError, match=message):
+        parts_of(MODELS.build(cfg))
+
+
+def test_a_model_without_queries_is_refused_in_a_sentence() -> None:
+    with pytest.raises(InputError, match=r'Linear has no queries to look at: name a detector with an RTDETRHead'):
+        parts_of(nn.Linear(1, 1))
+    data = element()
+    data['data_samples'].set_metainfo({'flip': True})
+    with pytest.raises(InputError, match='mirrors pictures'):
+        trace(detector_of('RT-DETR'), data, OBJECTS)

@@ -1,0 +1,143 @@
+"""The harness: sides in turn, medians, counted operations, what is written. No time is measured."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch._inductor import config as inductor
+
+from mmdet_iouquery.apps.benchmark import command, criterion, timing
+from mmdet_iouquery.apps.benchmark.criterion import Case, criterion_sides
+from mmdet_iouquery.apps.benchmark.figures import growth_chart
+from mmdet_iouquery.apps.benchmark.reference import Reference
+from mmdet_iouquery.apps.benchmark.training import peak_of_tensors
+from mmdet_iouquery.errors import InputError
+
+AUTHORS_OPERATIONS = 4619
+"""Of the authors' criterion (068dfde) in a step: ``tools/benchmark.py criterion --reference ...``, 2026-11-21, the same
+for any number of pictures and objects."""
+
+
+def test_sides_are_called_in_turn_and_the_first_round_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, calls = [0.0], []
+    takes = {'a': iter([100.0, 3.0, 1.0, 2.0]), 'b': iter([100.0, 6.0, 2.0, 4.0])}
+
+    def side(name: str) -> Any:
+        def call() -> None:
+            calls.append(name)
+            clock[0] += next(takes[name])
+
+        return call
+
+    monkeypatch.setattr(timing.time, 'perf_counter', lambda: clock[0])
+    found = timing.time_in_turn({'a': side('a'), 'b': side('b')}, 3)
+    assert calls == ['a', 'b'] * 4
+    assert found == {'a': (2.0, 1.5, 2.5), 'b': (4.0, 3.0, 5.0)}
+    rows = timing.rows_of(found, 'b', batch=2)
+    assert [(row['side'], row['batch'], row['ratio']) for row in rows] == [('a', 2, 0.5), ('b', 2, 1.0)]
+    assert timing.rows_of(found, 'c')[0]['ratio'] is None
+    with pytest.raises(ValueError, match='rounds must be at least 1'):
+        timing.time_in_turn({}, 0)
+
+
+def test_operations_are_counted_forward_and_backward_without_views() -> None:
+    x = torch.ones(2, 3, requires_grad=True)
+    with timing.counted_operations() as operations:
+        (x.view(6) * 2).sum().backward()
+    # mul, sum; ones for the root's gradient, its expansion is a view; mul backward
+    assert operations == Counter({'aten.mul.Tensor': 2, 'aten.sum.default': 1, 'aten.ones_like.default': 1})
+
+
+@pytest.mark.parametrize('case', [Case(2, 3, 10), Case(3, 1, 12)])
+def test_the_criterion_takes_a_sixth_of_the_authors_operations(case: Case) -> None:
+    """And asks the device for no number that the host has to wait for, but for the costs that the solver gets."""
+    call = criterion_sides(case)[criterion.OURS]
+    assert torch.isfinite(call())
+    with timing.counted_operations() as operations:
+        call()
+    assert sum(operations.values()) <= AUTHORS_OPERATIONS / 6
+    assert not [name for name in operations if 'nonzero' in name]
+    # on a GPU the solver's transfer is the one; here mmdet's losses look at one number each on the host
+    assert operations['aten._local_scalar_dense.default'] <= 2
+
+
+def test_operations_do_not_grow_with_the_step() -> None:
+    counts = []
+    for case in (Case(2, 3, 10), Case(4, 7, 20)):
+        call = criterion_sides(case)[criterion.OURS]
+        with timing.counted_operations() as operations:
+            call()
+        counts.append(sum(operations.values()))
+    assert counts[0] == counts[1]
+
+
+def test_what_is_measured_is_printed_and_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ('STANDARD', 'SMALL'):
+        monkeypatch.setattr(criterion, name, Case(1, 2, 4, 2))
+    monkeypatch.setattr(criterion, 'GROWTH', {'objects': (1, 3), 'layers': (1, 2)})
+    monkeypatch.setattr(command, 'machine', lambda: {'device': 'this one'})
+    out = tmp_path / 'new' / 'criterion.json'
+    command.benchmark(['criterion', '--growth', '--rounds', '1', '--out', str(out)])
+    report = json.loads(out.read_text())
+    assert report['subject'] == 'criterion' and report['machine'] == {'device': 'this one'} and report['rounds'] == 1
+    assert [(row['varied'], row['objects'], row['layers']) for row in report['rows']] == [
+        ('standard', 2, 2),
+        ('objects', 1, 2),
+        ('objects', 3, 2),
+        ('layers', 2, 1),
+        ('layers', 2, 2),
+    ]
+    assert all(row['median_s'] > 0 and row['operations'] > 0 for row in report['rows'])
+    for kind in ('png', 'svg', 'csv', 'json'):
+        assert (out.parent / f'criterion-growth.{kind}').is_file()
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0].split()[:3] == ['varied', 'pictures', 'objects'] and len(printed) == 1 + 5 + 2
+
+
+def test_the_growth_chart_draws_what_was_measured() -> None:
+    rows = [
+        {'varied': 'objects', 'objects': n, 'side': side, 'median_s': n * k, 'low_s': n, 'high_s': 3 * n}
+        for side, k in (('ours', 1), ("the authors'", 2))
+        for n in (1, 10)
+    ]
+    [panel] = [one for one in growth_chart('growth', rows).figure.axes if one.get_visible()]
+    drawn = {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in panel.lines}
+    assert drawn == {'ours': ([1, 10], [1000, 10000]), "the authors'": ([1, 10], [2000, 20000])}
+
+
+def test_a_folder_that_is_not_the_authors_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    monkeypatch.setattr(sys, 'modules', {**sys.modules})
+    with pytest.raises(InputError, match=r'no src/zoo/rtdetr in there; give the folder rtdetr_pytorch of a clone'):
+        Reference(tmp_path)
+    (tmp_path / 'src' / 'zoo' / 'rtdetr').mkdir(parents=True)
+    with pytest.raises(InputError, match=r'it does not import \(.*\); install what it needs'):
+        Reference(tmp_path)
+    with pytest.raises(InputError, match='--rounds 0: at least 1'):
+        command.benchmark(['criterion', '--rounds', '0'])
+
+
+def test_the_peak_of_tensors_is_what_lives_at_a_time() -> None:
+    """10,000 numbers of 4 bytes each: three at once, then one more after two have gone."""
+
+    def call() -> None:
+        a, b, c = (torch.empty(10_000) for _ in range(3))
+        del a, b
+        d = torch.empty(10_000)
+        del c, d
+
+    assert peak_of_tensors(call) == pytest.approx(3 * 40_000, rel=0.05)  # and torch's bookkeeping
+
+
+def test_compiling_without_a_compiler_is_refused_before_anything_is_timed() -> None:
+    none, message = {'cpp.cxx': ('/no/such/compiler',)}, r'^--compile: .*compiler.*; torch compiles by a C\+\+ compiler'
+    with inductor.patch(none), pytest.raises(InputError, match=message):
+        command.benchmark(['inference', '--compile', '--depths', '18', '--side', '64', '--rounds', '1'])

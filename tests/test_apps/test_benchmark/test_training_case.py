@@ -1,0 +1,42 @@
+"""The training benchmark: each side in a process of its own, with its memory. No time is measured."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from mmdet_iouquery.apps.benchmark import training
+from mmdet_iouquery.apps.benchmark.reference import NAME
+from mmdet_iouquery.apps.benchmark.training import AUTOCAST, GIVEN_BACK, KEPT, OURS
+
+
+def test_a_side_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, '_names', lambda with_reference: [OURS])
+    [row] = training.training(None, depth=18, batch=1, side=64, objects=2, rounds=1)
+    assert row['side'] == OURS and row['ratio'] is None and row['median_s'] > 0 and training._there == {}
+    # 20 million weights and their gradients are among the tensors, and all tensors in the process
+    weights_mb = 20e6 * 4 / training.MB
+    assert 2 * weights_mb < row['tensors_mb'] < row['process_mb']
+    assert weights_mb < row['grown_mb'] < row['process_mb'] - weights_mb
+
+
+@pytest.mark.parametrize(
+    ('name', 'kept'),
+    [(NAME, 0), (NAME + KEPT, 1), (NAME + AUTOCAST, 0), (OURS, 1), (OURS + GIVEN_BACK, 0), (OURS + AUTOCAST, 1)],
+)
+def test_freed_memory_is_kept_where_the_side_says_so(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    monkeypatch.setattr(training, 'keep_freed_memory', lambda: seen.append(os.getpid()))
+    monkeypatch.setattr(training, '_step', lambda name, folder, **settings: name)
+    monkeypatch.setattr(training, '_there', {})
+    training._begin(torch.get_num_threads(), name, None, {})
+    assert len(seen) == kept and training._there['step'] == name
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='where there is a GPU, the CPU is not measured')
+def test_both_sides_are_measured_either_way() -> None:
+    ours = [OURS, OURS + GIVEN_BACK, OURS + AUTOCAST]
+    assert training._names(with_reference=False) == ours
+    assert training._names(with_reference=True) == [NAME, NAME + KEPT, NAME + AUTOCAST, *ours]
