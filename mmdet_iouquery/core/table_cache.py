@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .recording import is_captured
+from .graph_capture import is_captured
 
 
 class TableCache:

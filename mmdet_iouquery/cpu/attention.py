@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..core.recording import is_captured
+from ..core.graph_capture import is_captured
 from ..models.layers import DotProductAttention
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..core.recording import is_captured
+from ..core.graph_capture import is_captured
 from .winograd import TILE, winograd_conv2d, winograd_gradients, winograd_weight
 
 _NARROWEST = 64  # channels on both sides: with fewer, products are too small

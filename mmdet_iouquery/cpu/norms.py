@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..core.recording import is_captured
+from ..core.graph_capture import is_captured
 from .convolution import autocast_dtype
 
 

@@ -15,7 +15,7 @@ from ..compat import (
     run_packed_linear,
 )
 from ..core import TableCache
-from ..core.recording import is_recorded
+from ..core.graph_capture import is_recorded
 from ..models.layers import DotProductAttention
 from .attention import ProductAttention
 from .convolution import can_filter, is_plain

@@ -7,7 +7,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..core.recording import is_captured
+from ..core.graph_capture import is_captured
 from ..models.layers import ConvNormAct, DotProductAttention, keep_layout
 from ..models.necks.hybrid_encoder import Fusion, RepVGGBlock
 from .attention import ProductAttention

@@ -3,7 +3,7 @@
 Nothing here needs mmdet at import.
 """
 
-from .checks import CocoReport, check_coco, check_config
-from .coco_layout import CocoSet, find_coco_set
+from .coco.checks import CocoReport, check_coco, check_config
+from .coco.layout import CocoSet, find_coco_set
 
 __all__ = ['CocoReport', 'CocoSet', 'check_coco', 'check_config', 'find_coco_set']

@@ -20,8 +20,8 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 from numpy import random
 
+from ..argument_checks import check_numbers
 from ..errors import InputError
-from ..models.arguments import check_numbers
 from .transforms import check_bytes
 
 Window = tuple[int, int, int, int]

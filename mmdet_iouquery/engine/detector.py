@@ -15,7 +15,7 @@ from ..config_files import config_path
 from ..config_options import merge_options
 from ..errors import InputError
 from ..models import hosts
-from .checkpoint_check import check_checkpoint, load_weights
+from .preflight.checkpoint_check import check_checkpoint, load_weights
 
 
 def read_config(name: str, options: dict[str, Any] | None = None) -> Config:

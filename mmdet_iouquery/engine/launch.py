@@ -25,19 +25,19 @@ from ..checkpoints.preprocessing import preprocessing_notes
 from ..config_files import config_path
 from ..config_options import KeyValue, merge_options
 from ..datasets import check_config
-from ..datasets.checks import is_coco_metric
+from ..datasets.coco.checks import is_coco_metric
 from ..deploy import prepare_for_inference
 from ..errors import InputError, RunError, TrainingStopped
 from ..file_io import write_text
 from .begin import begin
-from .checkpoint_check import check_checkpoint, check_pretrained
-from .config_mistakes import named_mistakes, while_starting
-from .config_values import check_sections, check_values
-from .dry_run import dry_run
-from .endings import told_endings
-from .first_pass import first_pass
+from .preflight.checkpoint_check import check_checkpoint, check_pretrained
+from .preflight.config_mistakes import named_mistakes, while_starting
+from .preflight.config_values import check_sections, check_values
+from .preflight.dry_run import dry_run
+from .preflight.first_pass import first_pass
 from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
 from .run_settings import record, settings_of
+from .stop_reasons import told_endings
 from .work_dir import check_room, check_writable, checkpoint_folder, claimed
 
 _PARTIAL = '.partial'  # between prefix and ending of files that an evaluation has not finished

@@ -13,7 +13,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..datasets.coco_json import read_json
+from ..datasets.coco.json_file import read_json
 from ..errors import InputError
 from ..file_io import write_json
 

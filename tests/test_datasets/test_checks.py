@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mmdet_iouquery.datasets.checks import check_coco, check_config
+from mmdet_iouquery.datasets.coco.checks import check_coco, check_config
 from mmdet_iouquery.errors import InputError
 
 CLASSES = ('cat', 'dog', 'ox')

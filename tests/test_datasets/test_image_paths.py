@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_iouquery.datasets.image_paths import check_files_exist
+from mmdet_iouquery.datasets.coco.image_paths import check_files_exist
 from mmdet_iouquery.errors import InputError
 
 COMPOSED, DECOMPOSED = (unicodedata.normalize(form, 'Jäger.jpg') for form in ('NFC', 'NFD'))

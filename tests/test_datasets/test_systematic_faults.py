@@ -12,7 +12,7 @@ from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS
 
 from mmdet_iouquery.datasets import check_coco, check_config
-from mmdet_iouquery.datasets.checks import checked_sets
+from mmdet_iouquery.datasets.coco.checks import checked_sets
 from mmdet_iouquery.errors import InputError
 
 CLASSES = ('bolt', 'nut')

@@ -14,7 +14,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from picture_files import encoded, picture
 from pipelines import SCALES, built, check_laws, pipeline, run
 
-from mmdet_iouquery.datasets.checks import check_coco
+from mmdet_iouquery.datasets.coco.checks import check_coco
 from mmdet_iouquery.datasets.transforms import CleanBoxes
 
 NAN, INF = float('nan'), float('inf')

@@ -18,8 +18,8 @@ from toy_run import toy_runner
 
 from mmdet_iouquery.checkpoints.files import damage, read_checkpoint
 from mmdet_iouquery.engine import AtomicLocalBackend
-from mmdet_iouquery.engine.checkpoint_check import check_checkpoint, load_weights
 from mmdet_iouquery.engine.launch import run_tool, test, train
+from mmdet_iouquery.engine.preflight.checkpoint_check import check_checkpoint, load_weights
 from mmdet_iouquery.engine.resume import checkpoint_to_resume, is_complete, latest_checkpoint
 from mmdet_iouquery.errors import InputError
 

@@ -20,8 +20,8 @@ from started_run import ended, errors, run_train, small_config
 from toy_run import CallAt, toy_runner
 
 from mmdet_iouquery.checkpoints.files import damage
-from mmdet_iouquery.engine.endings import told_endings
 from mmdet_iouquery.engine.launch import run_tool, train
+from mmdet_iouquery.engine.stop_reasons import told_endings
 from mmdet_iouquery.engine.work_dir import check_room, check_writable, checkpoint_folder, checkpoint_size
 from mmdet_iouquery.errors import CheckpointWriteError, InputError
 

@@ -15,8 +15,8 @@ from started_run import Started, ended, errors, in_processes, run_train, small_c
 from toy_run import EPOCH, CallAt, ToyData, toy_runner
 
 from mmdet_iouquery.checkpoints.files import damage
-from mmdet_iouquery.engine.endings import told_endings
 from mmdet_iouquery.engine.launch import run_tool
+from mmdet_iouquery.engine.stop_reasons import told_endings
 from mmdet_iouquery.errors import TrainingStopped
 
 WORKERS = """

@@ -19,7 +19,7 @@ from picture_files import encoded, picture
 from torch import Tensor, nn
 
 from mmdet_iouquery import config_path
-from mmdet_iouquery.datasets.checks import check_coco
+from mmdet_iouquery.datasets.coco.checks import check_coco
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.structures import Memory, Predictions, Queries
 

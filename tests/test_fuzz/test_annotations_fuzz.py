@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 
-from mmdet_iouquery.datasets.checks import checked_sets
+from mmdet_iouquery.datasets.coco.checks import checked_sets
 from mmdet_iouquery.errors import InputError
 
 WIDTH, HEIGHT = 64, 48

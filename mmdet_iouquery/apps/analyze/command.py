@@ -16,10 +16,10 @@ from ...engine.work_dir import check_writable
 from ...errors import InputError
 from ...file_io import identity, write_json, write_text
 from .chart import Chart, save_chart
-from .collect import ModelRun, collect, grouped, require_same_pictures
+from .model_runs import ModelRun, collect, grouped, require_same_pictures
 from .page import Note, page
+from .page_sections import sections_of, selection_rows
 from .run_logs import RunLog, read_run
-from .sections import sections_of, selection_rows
 
 PAGE_NAME, NUMBERS_NAME, SETTINGS_NAME = 'index.html', 'selection.json', 'settings.json'
 

@@ -10,8 +10,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from ...datasets.coco_arrays import coco_arrays
-from ...datasets.coco_json import CocoFile, Record, read_coco, read_json
+from ...datasets.coco.arrays import coco_arrays
+from ...datasets.coco.json_file import CocoFile, Record, read_coco, read_json
 from ...errors import InputError
 from .draw import Box, draw_side_by_side
 

@@ -131,7 +131,7 @@ def _memory(key: str, file: str = 'status') -> float:
 def _read(stage: str, path: str, num_classes: int) -> ReadingCost:
     from mmdet.datasets import CocoDataset
 
-    from ...datasets.checks import check_coco
+    from ...datasets.coco.checks import check_coco
 
     classes = tuple(name for _, name in _categories(num_classes))
     before, started = _memory('VmRSS'), time.perf_counter()

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from ...checkpoints.files import checkpoint_file
 from ...config_options import KeyValue
-from ...datasets.coco_json import read_json
+from ...datasets.coco.json_file import read_json
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_dataset, report_preprocessing
 from ...engine.run_settings import differences, settings_of

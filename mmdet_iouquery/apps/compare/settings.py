@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 
 from ...config_files import config_path
 from ...datasets import CocoSet
-from ...datasets.checks import is_coco_metric
+from ...datasets.coco.checks import is_coco_metric
 from ...engine.run_settings import differences, record, recorded, settings_of
 from ...errors import InputError
 from ...file_io import write_text

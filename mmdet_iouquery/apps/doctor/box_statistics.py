@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ...datasets.coco_report import CheckedSet
+from ...datasets.coco.report import CheckedSet
 
 TINY = 4
 """Px of a shorter side at the network's input, half of what one token of the finest map covers."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ...config_options import KeyValue
-from ...datasets.checks import read_sets
+from ...datasets.coco.checks import read_sets
 from ...errors import InputError
 from .data_findings import findings, limits_of
 from .data_inspection import inspect

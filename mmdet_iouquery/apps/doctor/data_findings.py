@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...config_options import type_name
-from ...datasets.checks import Unchecked
+from ...datasets.coco.checks import Unchecked
 from . import box_statistics as boxes
 from .data_inspection import InspectedSet, is_checked_loader
 from .duplicates import alike, repeated, same

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 
 from ...config_options import type_name
-from ...datasets.checks import ConfigSet, ReadSets
-from ...datasets.coco_report import CheckedSet
+from ...datasets.coco.checks import ConfigSet, ReadSets
+from ...datasets.coco.report import CheckedSet
 from ...errors import InputError
 from ...registry import SCOPE
 from .box_statistics import Resizing

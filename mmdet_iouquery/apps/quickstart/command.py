@@ -13,8 +13,8 @@ from mmengine.config import Config
 
 from ...config_files import config_path
 from ...datasets import CocoSet, find_coco_set
-from ...datasets.coco_json import read_json
-from ...engine.config_mistakes import text_of
+from ...datasets.coco.json_file import read_json
+from ...engine.preflight.config_mistakes import text_of
 from ...engine.run_settings import differences, flattened
 from ...engine.work_dir import check_writable, claimed, set_aside
 from ...errors import InputError

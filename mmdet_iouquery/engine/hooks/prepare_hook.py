@@ -9,8 +9,8 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
 from torch import nn
 
+from ...argument_checks import check_choice
 from ...deploy import prepare_for_inference
-from ...models.arguments import check_choice
 
 DTYPES = ('float32', 'float16', 'bfloat16')
 

@@ -11,8 +11,8 @@ from mmdet.models.layers import ResLayer
 from mmdet.registry import MODELS
 from torch import Tensor, channels_last, nn
 
+from ...argument_checks import check_choice, check_counts, check_sequence
 from ...errors import InputError
-from ..arguments import check_choice, check_counts, check_sequence
 
 
 @MODELS.register_module()

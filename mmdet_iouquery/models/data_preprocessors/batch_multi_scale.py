@@ -11,8 +11,8 @@ from mmdet.structures import SampleList
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
+from ...argument_checks import check_choice
 from ...errors import InputError
-from ..arguments import check_choice
 
 MODES = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
 

@@ -7,6 +7,15 @@ from mmcv.cnn import build_activation_layer
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
+from ...argument_checks import (
+    check_backend,
+    check_choice,
+    check_configs,
+    check_counts,
+    check_flags,
+    check_heads,
+    check_numbers,
+)
 from ...core import (
     FLOAT16_MAX,
     as_float,
@@ -16,15 +25,6 @@ from ...core import (
     within_range,
 )
 from ...structures import Memory, Predictions, Queries
-from ..arguments import (
-    check_backend,
-    check_choice,
-    check_configs,
-    check_counts,
-    check_flags,
-    check_heads,
-    check_numbers,
-)
 from ..layers import MLP, ConcatenatedCrossAttention, DeformableAttention, SeparatedSelfAttention
 from .deformable import BoxDecoder, DeformableDecoderLayer, class_head
 

@@ -11,9 +11,9 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ...argument_checks import check_backend, check_counts, check_flags, check_heads, check_numbers
 from ...core import as_float, inverse_sigmoid, within_range
 from ...structures import Memory, Predictions, Queries
-from ..arguments import check_backend, check_counts, check_flags, check_heads, check_numbers
 from ..layers import MLP, DeformableAttention, SelfAttention
 
 

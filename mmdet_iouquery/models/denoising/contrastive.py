@@ -9,9 +9,9 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import nn
 
+from ...argument_checks import check_counts, check_flags, check_numbers
 from ...core import denoising_layout, noisy_truth
 from ...structures import DenoisingQueries, Queries, Targets
-from ..arguments import check_counts, check_flags, check_numbers
 
 BOX_NOISES = ('corners', 'centre_size')
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ...argument_checks import check_configs, check_counts, check_flags, check_numbers
 from ...errors import InputError
-from ..arguments import check_configs, check_counts, check_flags, check_numbers
 
 _OF_OTHER_HEADS = ('nms', 'nms_pre', 'min_bbox_size', 'multi_label', 'yolox_style')
 

@@ -12,12 +12,12 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ...argument_checks import check_configs, check_counts, check_sequence
 from ...core import top_detections, without_overlaps
 from ...core.calibration import piecewise_linear
 from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
-from ..arguments import check_configs, check_counts, check_sequence
+from ..data_samples import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..decoders.deformable import resolve_depth
-from ..frames import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..layers import ConvNormAct, as_tokens
 from ..pipeline import select_and_decode
 from .prediction_settings import PredictionSettings
@@ -140,7 +140,7 @@ class RTDETRHead(BaseModule):
         return Memory(tokens, shapes, padding)
 
     def targets(self, batch_data_samples: SampleList) -> Targets:
-        """Ground truth in the head's frame; see :func:`.frames.targets_of` for what is raised."""
+        """Ground truth in the head's frame; see :func:`~mmdet_iouquery.models.data_samples.targets_of` for what is raised."""
         return targets_of(batch_data_samples, self.num_classes)
 
     def run_parts(

@@ -17,7 +17,7 @@ from ...structures import Assigner, DenoisingQueries, Memory, Pairs, Predictions
 from ..losses.set_criterion import takes_quality
 from ..query_selectors.iou_aware import EncoderTokenSelector
 from .deformable import DINOQueryParts, parents_denoising
-from .parts import Step, Unused
+from .query_parts import Step, Unused
 
 FAR = -50.0
 """Where boxes of queries that NMS has put aside are, in image sizes, so that no ground truth matches them."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...core import inverse_sigmoid
 from ...structures import DenoisingQueries, EncoderTarget, Memory, Predictions, Queries, Selection, Targets
-from .parts import QueryParts, Step, Unused
+from .query_parts import QueryParts, Step, Unused
 
 
 class DeformableQueryParts(QueryParts):

@@ -14,7 +14,7 @@ from ...core import sine_anchor_encoding
 from ...structures import Memory, Predictions, Queries, Selection
 from ..layers import MLP
 from ..query_selectors import LearnedEmbeddings
-from .parts import QueryParts, Step, Unused
+from .query_parts import QueryParts, Step, Unused
 
 _SEPARATE = {
     'self_attn_cfg': {'embed_dims': 256, 'num_heads': 8, 'cross_attn': False},

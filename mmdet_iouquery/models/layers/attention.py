@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ...argument_checks import check_heads
 from ...core import within_range
-from ..arguments import check_heads
 
 
 class DenseAttention(NamedTuple):

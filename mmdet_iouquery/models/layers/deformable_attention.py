@@ -8,9 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ...argument_checks import check_heads
 from ...core import as_float, multi_scale_deformable_attention, within_range
 from ...structures import Memory
-from ..arguments import check_heads
 
 
 class SampledAttention(NamedTuple):

@@ -12,9 +12,9 @@ from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
 from torch import Tensor
 
+from ...argument_checks import check_choice, check_numbers
 from ...core import varifocal_loss
 from ...errors import InputError
-from ..arguments import check_choice, check_numbers
 
 
 @MODELS.register_module()

@@ -15,9 +15,9 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
+from ...argument_checks import check_choice, check_numbers
 from ...core import OVERLAPS, MatchCosts, as_float, box_cxcywh_to_xyxy, hungarian_pairs
 from ...structures import Assigner, Decoded, DenoisingQueries, Pairs, Predictions, Selection, Targets
-from ..arguments import check_choice, check_numbers
 
 
 @TASK_UTILS.register_module()

@@ -13,8 +13,8 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ...argument_checks import check_configs, check_counts, check_heads, check_numbers, check_sequence
 from ...core import TableCache, sine_position_encoding_2d, within_range
-from ..arguments import check_configs, check_counts, check_heads, check_numbers, check_sequence
 from ..layers import ConvNormAct, SelfAttention, as_tokens, layout_of
 
 

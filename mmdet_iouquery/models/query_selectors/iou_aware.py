@@ -21,9 +21,9 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
+from ...argument_checks import check_counts, check_flags, check_numbers
 from ...core import TableCache, as_float, gather_tokens, grid_anchors, top_tokens, within_range, without_gradients
 from ...structures import EncoderTarget, Memory, Predictions, Queries, Selection
-from ..arguments import check_counts, check_flags, check_numbers
 from ..layers import MLP
 
 

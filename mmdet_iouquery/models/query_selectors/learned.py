@@ -7,9 +7,9 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ...argument_checks import check_counts, check_flags
 from ...core import inverse_sigmoid
 from ...structures import Memory, Queries, Selection
-from ..arguments import check_counts, check_flags
 
 
 class _LearnedQueries(BaseModule):

@@ -23,7 +23,7 @@ from mmdet_iouquery.apps.doctor.data_inspection import inspect, on_error, resizi
 from mmdet_iouquery.apps.doctor.data_report import exit_status, render, to_json
 from mmdet_iouquery.apps.doctor.duplicates import alike, repeated, same
 from mmdet_iouquery.apps.doctor.image_probe import difference_hash, probe
-from mmdet_iouquery.datasets.checks import read_sets
+from mmdet_iouquery.datasets.coco.checks import read_sets
 
 CLASSES = ('cat', 'dog')
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..errors import InputError
+from ...errors import InputError
 
 _LOOKED_AT = 8
 _INSTANCES = {name: {'bboxes', 'labels', 'masks'} for name in ('gt_instances', 'ignored_instances')}

@@ -15,9 +15,9 @@ from typing import Any
 from mmengine.registry import Registry
 from mmengine.runner import BaseLoop
 
-from ..config_options import type_name
-from ..errors import InputError, RunError
-from .endings import DISK_FAULTS
+from ...config_options import type_name
+from ...errors import InputError, RunError
+from ..stop_reasons import DISK_FAULTS
 
 SECTIONS = (
     'model',

@@ -9,7 +9,7 @@ import torch
 from helpers import sample
 from mmdet.structures import DetDataSample
 
-from mmdet_iouquery.models.frames import boxes_in_px, extent_of, keep_selected, padding_of, targets_of
+from mmdet_iouquery.models.data_samples import boxes_in_px, extent_of, keep_selected, padding_of, targets_of
 from mmdet_iouquery.structures import EncoderTarget, Predictions, Queries, Selection
 
 INPUT = (64, 96)

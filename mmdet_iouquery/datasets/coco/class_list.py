@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..errors import InputError
+from ...errors import InputError
 
 
 def check_class_list(classes: Sequence[str]) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .coco_json import CocoFile, Record
+from ...errors import InputError
+from .json_file import CocoFile, Record
 
 BORDER_TOLERANCE = 2.0
 """Px that a box may reach over its image's border without a word."""

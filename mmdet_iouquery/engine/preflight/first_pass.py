@@ -25,7 +25,7 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
-from ..errors import InputError
+from ...errors import InputError
 from .config_mistakes import named_mistakes
 from .model_mistakes import MapShapes, missing_meta, missing_truth, predicted
 from .single_evaluation import check_save_best, evaluate_image

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ...errors import InputError
+from .arrays import CocoArrays, coco_arrays
 from .class_list import check_classes_exist, check_label_order
-from .coco_arrays import CocoArrays, coco_arrays
-from .coco_json import CocoFile, read_coco
-from .coco_loading import check_encoding
+from .json_file import CocoFile, read_coco
+from .loading_rules import check_encoding
 
 
 @dataclass(frozen=True)

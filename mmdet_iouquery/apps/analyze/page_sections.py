@@ -14,10 +14,10 @@ from ...errors import InputError
 from ...evaluation.selection_quality import SelectionQuality, selection_quality
 from .attention_figures import attention_chart, interesting_queries, positional_attention_chart
 from .chart import Chart
-from .collect import ModelRun
 from .curves import curves_figure
 from .image_figures import denoising_chart, selected_tokens_chart
 from .layer_figures import layer_boxes_chart, layer_chart, layer_quantile_chart
+from .model_runs import ModelRun
 from .page import Note, Section, table_of
 from .refinement import Refinement
 from .run_logs import RunLog, curve_of

@@ -12,8 +12,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from ..config_options import likely_misspelt, type_name
-from ..errors import InputError
+from ...config_options import likely_misspelt, type_name
+from ...errors import InputError
 from .config_mistakes import SECTIONS, alike, entries
 
 _LISTS = ('val_evaluator', 'test_evaluator', 'param_scheduler', 'custom_hooks')

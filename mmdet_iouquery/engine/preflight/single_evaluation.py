@@ -13,7 +13,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
-from ..errors import InputError
+from ...errors import InputError
 from .config_mistakes import entries
 
 # its numbers about queries are left out where they do not exist, as may be for one image

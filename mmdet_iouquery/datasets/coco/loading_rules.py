@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
-from .coco_arrays import CocoArrays, coco_arrays
-from .coco_json import CocoFile, coco_file, read_coco
+from ...errors import InputError
+from .arrays import CocoArrays, coco_arrays
+from .json_file import CocoFile, coco_file, read_coco
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 
-from ..core.deformable_attention import BACKENDS
-from ..errors import InputError
+from .core.deformable_attention import BACKENDS
+from .errors import InputError
 
 
 def check_counts(*, least: int | None = 1, **values: object) -> None:

@@ -11,11 +11,11 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config_options import type_name
-from ..errors import InputError
+from ...config_options import type_name
+from ...errors import InputError
 from .class_list import check_class_list
-from .coco_evaluation import GroundTruth, check_evaluable, read_ground_truth, unseen_warning
-from .coco_report import CheckedSet, CocoReport, check_coco, read_checked
+from .evaluation_rules import GroundTruth, check_evaluable, read_ground_truth, unseen_warning
+from .report import CheckedSet, CocoReport, check_coco, read_checked
 
 __all__ = ['CocoReport', 'Unchecked', 'check_class_list', 'check_coco', 'check_config', 'checked_sets']
 

@@ -27,7 +27,7 @@ from ...structures import (
     Selection,
     Targets,
 )
-from ..frames import complete_scale_factors, extent_of, keep_selected, targets_of
+from ..data_samples import complete_scale_factors, extent_of, keep_selected, targets_of
 from ..losses import PerImageAssigner, SetCriterion
 from ..pipeline import select_and_decode
 
@@ -257,7 +257,7 @@ class QueryParts(BaseModule):
         return tuple(self.run_parts(self.extract_feat(batch_inputs), batch_data_samples, targets).predictions)
 
     def targets(self, batch_data_samples: SampleList) -> Targets:
-        """Ground truth in each image's frame; see :func:`.frames.targets_of` for what is raised."""
+        """Ground truth in each image's frame; see :func:`~mmdet_iouquery.models.data_samples.targets_of` for what is raised."""
         return targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
 
     def run_parts(

@@ -21,7 +21,7 @@ from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.config_options import likely_misspelt, merge_options
 from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import launch
-from mmdet_iouquery.engine.config_mistakes import named_mistakes, place_of, text_of
+from mmdet_iouquery.engine.preflight.config_mistakes import named_mistakes, place_of, text_of
 from mmdet_iouquery.errors import InputError, TrainingStopped
 
 LOAD = "dict(type='LoadImageFromFile')"

@@ -12,8 +12,8 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ..errors import InputError
-from ..models.data_preprocessors import BatchMultiScale
+from ...errors import InputError
+from ...models.data_preprocessors import BatchMultiScale
 
 
 class DryRun(NamedTuple):

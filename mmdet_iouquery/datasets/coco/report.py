@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ...errors import InputError
+from .arrays import CocoArrays
 from .class_list import check_class_list, check_classes_exist, check_label_order, listed
-from .coco_arrays import CocoArrays
-from .coco_evaluation import GroundTruth, ground_truth
-from .coco_json import CocoFile
-from .coco_loading import LoadedSet, load_set
+from .evaluation_rules import GroundTruth, ground_truth
 from .image_paths import check_files_exist
+from .json_file import CocoFile
+from .loading_rules import LoadedSet, load_set
 
 _MOST = 0.5  # of the boxes: a mistake that more of them share is in how the file was written
 _REMEDIES = {

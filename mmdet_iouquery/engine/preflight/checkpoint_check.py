@@ -12,11 +12,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..checkpoints import unwrap
-from ..checkpoints.class_head import has_class_rows
-from ..checkpoints.initializer import load_checkpoint
-from ..config_options import type_name
-from ..errors import InputError
+from ...checkpoints import unwrap
+from ...checkpoints.class_head import has_class_rows
+from ...checkpoints.initializer import load_checkpoint
+from ...config_options import type_name
+from ...errors import InputError
 
 
 def load_weights(path: str | Path) -> dict[str, Tensor]:

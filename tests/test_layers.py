@@ -1,0 +1,46 @@
+"""Nothing imports upwards."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from structure import Import, imports, modules
+
+LAYERS = (
+    ('core', 'errors', 'file_io', 'registry', 'version'),
+    ('structures', 'compat', 'argument_checks', 'config_files', 'config_options'),
+    ('models',),
+    ('checkpoints', 'datasets', 'evaluation', 'cpu'),
+    ('deploy',),
+    ('engine',),
+    ('apps',),
+    ('', 'doctor', 'run'),
+)
+"""Folders and files of the package, the lowest first: each imports of itself and of layers below its own."""
+
+HEIGHT = {unit: height for height, units in enumerate(LAYERS) for unit in units}
+
+
+def test_every_file_has_a_layer() -> None:
+    assert {module.unit for module in modules().values()} == set(HEIGHT)
+
+
+def test_nothing_imports_upwards() -> None:
+    known = modules()
+    assert Import('models.pipeline', 24) in [
+        one._replace(line=24) for one in imports(known['models.hosts.query_parts'], known)
+    ]
+    for module in known.values():
+        for imported in imports(module, known):
+            unit = imported.module.split('.')[0]
+            allowed = unit == module.unit or HEIGHT[unit] < HEIGHT[module.unit]
+            assert allowed, f'{module.path}:{imported.line} imports {imported.module}, which stands above'
+
+
+def test_an_import_of_the_package_loads_no_app() -> None:
+    code = 'import sys, mmdet_iouquery; print(*[name for name in sys.modules if name.startswith("mmdet_iouquery")])'
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    loaded = done.stdout.split()
+    assert 'mmdet_iouquery.engine.hooks' in loaded
+    assert not [name for name in loaded if name.startswith('mmdet_iouquery.apps')]
