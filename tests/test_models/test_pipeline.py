@@ -13,7 +13,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_iouquery.models.dense_heads import rtdetr_head
-from mmdet_iouquery.models.hosts import parts
+from mmdet_iouquery.models.hosts import query_parts
 from mmdet_iouquery.models.pipeline import select_and_decode
 from mmdet_iouquery.structures import Decoded, DenoisingQueries, Memory, Predictions, Queries, Selection, Targets
 
@@ -110,7 +110,7 @@ def detector(name: str) -> nn.Module:
 def test_a_step_makes_its_targets_once_and_takes_the_one_way(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     results: list[Decoded] = []
-    for module in (rtdetr_head, parts):
+    for module in (rtdetr_head, query_parts):
 
         def targets_of(*args: Any, original: Any = module.targets_of, **settings: Any) -> Targets:
             calls.append('targets')

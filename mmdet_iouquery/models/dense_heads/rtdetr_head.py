@@ -140,7 +140,7 @@ class RTDETRHead(BaseModule):
         return Memory(tokens, shapes, padding)
 
     def targets(self, batch_data_samples: SampleList) -> Targets:
-        """Ground truth in the head's frame; see :func:`~mmdet_iouquery.models.data_samples.targets_of` for what is raised."""
+        """Ground truth in the head's frame; see :func:`.targets_of` for what is raised."""
         return targets_of(batch_data_samples, self.num_classes)
 
     def run_parts(

@@ -257,7 +257,7 @@ class QueryParts(BaseModule):
         return tuple(self.run_parts(self.extract_feat(batch_inputs), batch_data_samples, targets).predictions)
 
     def targets(self, batch_data_samples: SampleList) -> Targets:
-        """Ground truth in each image's frame; see :func:`~mmdet_iouquery.models.data_samples.targets_of` for what is raised."""
+        """Ground truth in each image's frame; see :func:`.targets_of` for what is raised."""
         return targets_of(batch_data_samples, self.bbox_head.num_classes, by_image=True)
 
     def run_parts(
