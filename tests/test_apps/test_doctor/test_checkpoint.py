@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmengine.logging import MessageHub
 
-from mmdet_iouquery.apps.doctor import environment as doctor
+from mmdet_iouquery.apps.doctor import command as doctor
 from mmdet_iouquery.apps.doctor.checkpoint import inspect_checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
