@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
 from structure import Import, imports, modules
 
 LAYERS = (
-    ('core', 'errors', 'file_io', 'registry', 'version'),
-    ('structures', 'compat', 'argument_checks', 'config_files', 'config_options'),
+    ('errors', 'file_io', 'registry', 'version'),
+    ('compat',),
+    ('core',),
+    ('structures', 'argument_checks', 'config_files', 'config_options'),
     ('models',),
     ('checkpoints', 'datasets', 'evaluation', 'cpu'),
     ('deploy',),
@@ -36,6 +39,12 @@ def test_nothing_imports_upwards() -> None:
             unit = imported.module.split('.')[0]
             allowed = unit == module.unit or HEIGHT[unit] < HEIGHT[module.unit]
             assert allowed, f'{module.path}:{imported.line} imports {imported.module}, which stands above'
+
+
+def test_only_compat_looks_inside_torch_and_the_c_library() -> None:
+    inside = re.compile(r'torch\.ops\.|torch\._(?!_version)|(?:from|import) torch[\w.]*\._|native_batch_norm|ctypes')
+    found = {module.unit for module in modules().values() if inside.search(module.path.read_text(encoding='utf-8'))}
+    assert found == {'compat'}
 
 
 def test_an_import_of_the_package_loads_no_app() -> None:

@@ -1,10 +1,12 @@
 """What this project has to know about the inside of mmengine, mmcv, mmdet and torch: nothing else looks in there.
 
-Four subjects: which packages are installed and whether they fit (:mod:`.environment`), mmcv without compiled operators
-(:mod:`.operators`), what a run fixes (:mod:`.runner`), and oneDNN's layers with packed weights
-(:mod:`.packed_layers`). Importing it imports none of these packages.
+Which packages are installed and whether they fit (:mod:`.environment`), mmcv without compiled operators
+(:mod:`.operators`), what a run fixes (:mod:`.runner`), operators of torch that are no public interface
+(:mod:`.torch_operators`), and what the C library does with memory (:mod:`.c_library`). Importing it imports none of
+these packages.
 """
 
+from .c_library import keep_freed_memory
 from .environment import (
     MODULES,
     Finding,
@@ -21,15 +23,20 @@ from .environment import (
     mmdet_installed,
 )
 from .operators import install_ops_stand_in, ops_state
-from .packed_layers import (
+from .runner import STATISTICS, allow_own_checkpoints, boxes_evaluated_by, dumped_as, has_box_evaluator
+from .torch_operators import (
     PACKED_ACTIVATIONS,
+    batch_norm,
+    batch_norm_gradients,
+    dispatch_mode,
     pack_convolution,
     pack_linear,
     packs_weights,
+    row_products,
     run_packed_convolution,
     run_packed_linear,
+    silu_gradient,
 )
-from .runner import STATISTICS, allow_own_checkpoints, boxes_evaluated_by, dumped_as, has_box_evaluator
 
 __all__ = [
     'MODULES',
@@ -37,10 +44,13 @@ __all__ = [
     'STATISTICS',
     'Finding',
     'allow_own_checkpoints',
+    'batch_norm',
+    'batch_norm_gradients',
     'boxes_evaluated_by',
     'check_environment',
     'compiled_ops_line',
     'diagnose',
+    'dispatch_mode',
     'distribution_version',
     'dumped_as',
     'environment_message',
@@ -51,11 +61,14 @@ __all__ = [
     'install_line',
     'install_ops_stand_in',
     'installed_versions',
+    'keep_freed_memory',
     'mmdet_installed',
     'ops_state',
     'pack_convolution',
     'pack_linear',
     'packs_weights',
+    'row_products',
     'run_packed_convolution',
     'run_packed_linear',
+    'silu_gradient',
 ]

@@ -1,6 +1,6 @@
 """What makes training and prediction on CPUs faster, in other ways to compute the same."""
 
-from .memory import keep_freed_memory
+from ..compat import keep_freed_memory
 from .prediction import accelerate_prediction
 from .training import accelerate_training, restore
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..compat import batch_norm, batch_norm_gradients, silu_gradient
 from ..core.graph_capture import is_captured
 from .convolution import autocast_dtype
 
@@ -60,7 +61,7 @@ class _NormSiLU(torch.autograd.Function):
         # norm, map, weight, bias, mean and inverse deviation of each
         branches = list(zip(ctx.norms, maps, parameters[::2], parameters[1::2], statistics[::2], statistics[1::2]))
         total = reduce(Tensor.add_, [_normalise_again(*branch) for branch in branches])
-        grad = torch.ops.aten.silu_backward.grad_input(grad, total, grad_input=total)
+        grad = silu_gradient(grad, total)
         gradients = [_norm_backward(norm, grad, x, weight, *stats) for norm, x, weight, _, *stats in branches]
         return None, *(of_map for of_map, *_ in gradients), *(tensor for _, *both in gradients for tensor in both)
 
@@ -70,7 +71,7 @@ def _normalise(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]
     if norm.num_batches_tracked is not None:
         norm.num_batches_tracked.add_(1)
     running = norm.running_mean, norm.running_var
-    return torch.native_batch_norm(x, norm.weight, norm.bias, *running, True, float(norm.momentum or 0), norm.eps)
+    return batch_norm(x, norm.weight, norm.bias, *running, momentum=float(norm.momentum or 0), eps=norm.eps)
 
 
 def _normalise_again(
@@ -78,13 +79,12 @@ def _normalise_again(
 ) -> Tensor:
     """What :func:`_normalise` gave, from the statistics it gave."""
     var = invstd.pow(-2) - norm.eps
-    return torch.native_batch_norm(x, weight, bias, mean, var, False, 0.0, norm.eps)[0]
+    return batch_norm(x, weight, bias, mean, var, momentum=None, eps=norm.eps)[0]
 
 
 def _norm_backward(
     norm: nn.BatchNorm2d, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, invstd: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of a norm's map, weight and bias."""
-    return torch.ops.aten.native_batch_norm_backward(
-        grad, x, weight, norm.running_mean, norm.running_var, mean, invstd, True, norm.eps, [True, True, True]
-    )
+    running = norm.running_mean, norm.running_var
+    return batch_norm_gradients(grad, x, weight, (mean, invstd), running, norm.eps)

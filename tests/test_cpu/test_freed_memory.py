@@ -12,7 +12,7 @@ import pytest
 import torch
 from mmdet.registry import HOOKS
 
-from mmdet_iouquery.cpu import memory
+from mmdet_iouquery.compat import c_library
 from mmdet_iouquery.engine.hooks import cpu_hooks
 
 TENSOR_MB, COUNT, STEPS = 40, 6, 5
@@ -48,8 +48,8 @@ def test_pages_are_asked_for_once() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, 'libc_ver', lambda: ('', ''))
-    monkeypatch.setattr(memory.ctypes, 'CDLL', lambda name: pytest.fail('called'))
-    assert memory.keep_freed_memory() is False
+    monkeypatch.setattr(c_library.ctypes, 'CDLL', lambda name: pytest.fail('called'))
+    assert c_library.keep_freed_memory() is False
 
 
 @pytest.mark.parametrize(('device', 'calls'), [('cpu', 1), ('meta', 0)])

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmdet_iouquery import compat, prepare_for_inference
-from mmdet_iouquery.compat import packed_layers
+from mmdet_iouquery.compat import torch_operators
 from mmdet_iouquery.cpu.convolution import is_plain
 from mmdet_iouquery.cpu.prediction import FilteredConv2d, PackedConv2d, PackedLinear
 
@@ -108,7 +108,7 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
 
 def test_without_packed_weights_torchs_own_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     compat.packs_weights.cache_clear()
-    monkeypatch.setattr(packed_layers, 'pack_convolution', lambda *_: torch.ops.mkldnn.there_is_no_such_operator())
+    monkeypatch.setattr(torch_operators, 'pack_convolution', lambda *_: torch.ops.mkldnn.there_is_no_such_operator())
     assert not compat.packs_weights(torch.float32)
     prepared = prepare_for_inference(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 8)))
     assert [type(part) for part in prepared] == [nn.Conv2d, nn.ReLU, nn.Linear]

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from ...compat import dispatch_mode
 
 Sides = Mapping[str, Callable[[], object]]
 
@@ -87,7 +88,7 @@ def counted_operations() -> Iterator[Counter[str]]:
         yield counter.operations
 
 
-class _CountOperations(TorchDispatchMode):
+class _CountOperations(dispatch_mode()):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.operations: Counter[str] = Counter()

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ...compat import row_products
+
 
 def attend(
     value: Tensor,
@@ -143,13 +145,9 @@ class _WeightedRows(torch.autograd.Function):
 
 
 def _dot_products(a: Tensor, a_index: Tensor, b: Tensor, b_index: Tensor) -> Tensor:
-    """``a[a_index] . b[b_index]``, row by row: as torch finds the gradient of ``embedding_bag``'s weights."""
+    """``a[a_index] . b[b_index]``, row by row."""
     dtype = torch.promote_types(a.dtype, torch.float32)  # in half precision it would be slow
-    starts = a_index[:1]  # not read, as the bag of each entry is given
-    products = torch.ops.aten._embedding_bag_per_sample_weights_backward(
-        b.to(dtype), a.to(dtype), a_index, starts, b_index, 0
-    )
-    return products.to(a.dtype)
+    return row_products(a.to(dtype), a_index, b.to(dtype), b_index).to(a.dtype)
 
 
 def _hat(distance: Tensor) -> Tensor:

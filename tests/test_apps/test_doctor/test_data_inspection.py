@@ -15,8 +15,8 @@ from mmengine.config import Config
 from picture_files import encoded, picture, turned
 
 from mmdet_iouquery.apps.doctor import box_statistics
-from mmdet_iouquery.apps.doctor import data_inspection as inspection
 from mmdet_iouquery.apps.doctor import command as doctor
+from mmdet_iouquery.apps.doctor import data_inspection as inspection
 from mmdet_iouquery.apps.doctor.box_statistics import Resizing
 from mmdet_iouquery.apps.doctor.data_findings import Limits, findings, limits_of
 from mmdet_iouquery.apps.doctor.data_inspection import inspect, on_error, resizing

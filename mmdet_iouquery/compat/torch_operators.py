@@ -1,4 +1,4 @@
-"""oneDNN's layers with packed weights, by torch operators that are no public interface."""
+"""Operators of torch that are no public interface: oneDNN's layers with packed weights, and gradients by themselves."""
 
 from __future__ import annotations
 
@@ -64,3 +64,56 @@ def run_packed_linear(rows: Any, packed: Any, bias: Any) -> Any:
     import torch
 
     return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, 'none', [], '')
+
+
+def row_products(a: Any, a_index: Any, b: Any, b_index: Any) -> Any:
+    """``a[a_index] . b[b_index]`` (M,), row by row: as torch finds the gradient of ``embedding_bag``'s weights.
+
+    Args:
+        a, b: (R, D) and (S, D), in single precision at least.
+        a_index, b_index: (M,) integers of one type.
+    """
+    import torch
+
+    starts = a_index[:1]  # not read, as the bag of each entry is given
+    return torch.ops.aten._embedding_bag_per_sample_weights_backward(b, a, a_index, starts, b_index, 0)
+
+
+def silu_gradient(grad: Any, x: Any) -> Any:
+    """The gradient (...) of ``silu(x)``, written into ``x``."""
+    import torch
+
+    return torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)
+
+
+def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *, momentum: float | None, eps: float) -> Any:
+    """A map (B, C, H, W), normalised, and the mean and inverse standard deviation (C,) that were used.
+
+    Args:
+        mean, var: running statistics (C,).
+        momentum: of the running statistics, which learn the map's own; None: the map is normalised by those given.
+    """
+    import torch
+
+    return torch.native_batch_norm(x, weight, bias, mean, var, momentum is not None, momentum or 0.0, eps)
+
+
+def batch_norm_gradients(grad: Any, x: Any, weight: Any, statistics: Any, running: Any, eps: float) -> Any:
+    """The gradients of map, weight and bias of :func:`batch_norm` by the map's own statistics.
+
+    Args:
+        statistics: mean and inverse standard deviation (C,) that it gave.
+        running: mean and variance (C,).
+    """
+    import torch
+
+    return torch.ops.aten.native_batch_norm_backward(
+        grad, x, weight, *running, *statistics, True, eps, [True, True, True]
+    )
+
+
+def dispatch_mode() -> type:
+    """The base class of what is asked to run every operator in place of torch."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    return TorchDispatchMode
