@@ -74,7 +74,7 @@ def test_a_renamed_test_is_noticed(tmp_path: Path) -> None:
     assert len(selection.targets(tmp_path, adapters=False)) == len(selection.FOLDERS)
     assert f'{selection.MODELS_FOLDER}/test_detectors/test_dino.py' in selection.targets(tmp_path, adapters=True)
     (tmp_path / selection.MODELS_FOLDER / 'test_detectors' / 'test_dino.py').rename(tmp_path / 'test_dino_detr.py')
-    with pytest.raises(FileNotFoundError, match='test_dino.py'):
+    with pytest.raises(FileNotFoundError, match=r'test_dino.py'):
         selection.targets(tmp_path, adapters=True)
 
 
@@ -142,7 +142,7 @@ def test_a_source_package_without_tests_is_passed_over(tmp_path: Path, monkeypat
     monkeypatch.setattr(sources, 'fetch_repository', lambda installed, folder: full)
     assert sources.find_tests(INSTALLED, tmp_path) == full
     monkeypatch.setattr(sources, 'fetch_repository', lambda installed, folder: None)
-    with pytest.raises(InputError, match='v9.8.7'):
+    with pytest.raises(InputError, match=r'v9.8.7'):
         sources.find_tests(INSTALLED, tmp_path)
 
 

@@ -41,7 +41,7 @@ def run_child(
     received: list[int] = []
     children: list[subprocess.Popen] = []
 
-    def remember(signum: int, frame: object) -> None:
+    def remember(signum: int, _frame: object) -> None:
         received.append(signum)
         if signum != signal.SIGINT:
             for child in children:

@@ -33,7 +33,7 @@ def _not_available() -> str:
 
 
 def _missing_operator(name: str) -> Callable[..., NoReturn]:
-    def operator(*args: object, **kwargs: object) -> NoReturn:
+    def operator(*_: object, **__: object) -> NoReturn:
         family = family_of(installed_versions()) or 'openmmlab'
         raise RuntimeError(
             f'the compiled mmcv operator {name!r} was called, but the mmcv installed here has no compiled operators. '

@@ -153,7 +153,7 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
         runner.train()
 
 
-def test(arguments: Sequence[str] | None = None) -> dict[str, float]:
+def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: PT028  no test of pytest
     """Evaluate a checkpoint with the config's metric."""
     parser = common_parser('Test a detector: COCO AP of a checkpoint.')
     parser.add_argument('checkpoint')
@@ -264,7 +264,7 @@ def _sigterm_ends_by_an_exception() -> Iterator[None]:
         return
     pid = os.getpid()
 
-    def stop(signum: int, frame: object) -> None:
+    def stop(signum: int, _frame: object) -> None:
         if os.getpid() != pid:  # a process forked from this one, such as a data worker: it ends as it would have
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)

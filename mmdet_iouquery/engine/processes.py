@@ -22,7 +22,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
-from torch.distributed.fsdp import FullyShardedDataParallel as FSDP
+from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..compat import dumped_as
 from ..config_options import type_name
@@ -153,7 +153,10 @@ def _check_sharding(cfg: Config) -> None:
             'EMAHook cannot save under FSDPStrategy, where the first process alone has the weights of a checkpoint; '
             'leave it out of custom_hooks, or train without the strategy'
         )
-    if cfg.get('resume') and next(iter(signature(FSDP.optim_state_dict_to_load).parameters)) == 'model':
+    if (
+        cfg.get('resume')
+        and next(iter(signature(FullyShardedDataParallel.optim_state_dict_to_load).parameters)) == 'model'
+    ):
         raise InputError(
             f"mmengine's FSDPStrategy cannot resume with torch {torch.__version__}, whose optim_state_dict_to_load "
             'takes its arguments in another order; start a new training from the weights with --cfg-options '

@@ -62,5 +62,5 @@ def test_a_signal_stops_what_would_come_next(tmp_path: Path) -> None:
     program.write_text(
         'import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); os.kill(os.getppid(), signal.SIGINT)'
     )
-    with pytest.raises(TrainingStopped, match='SIGINT in deaf.py'):
+    with pytest.raises(TrainingStopped, match=r'SIGINT in deaf.py'):
         run_child(program)  # it leaves with 0

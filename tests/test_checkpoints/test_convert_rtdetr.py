@@ -79,15 +79,15 @@ def test_tables_for_a_fixed_size_are_dropped_and_named(golden_weights: WeightsOf
 
 def test_an_unknown_key_or_source_is_named(golden_weights: WeightsOf) -> None:
     theirs = {**golden_weights(NAMES[0]), 'decoder.mask_head.weight': torch.zeros(1)}
-    with pytest.raises(InputError, match="'decoder.mask_head.weight'"):
+    with pytest.raises(InputError, match=r"'decoder.mask_head.weight'"):
         convert(theirs, 'rtdetr')
-    with pytest.raises(InputError, match="unknown key 'fc.weight'"):
+    with pytest.raises(InputError, match=r"unknown key 'fc.weight'"):
         convert({'fc.weight': torch.zeros(1)}, 'rtdetr_backbone')
-    with pytest.raises(InputError, match="unknown source 'paddle'.*rtdetr, transformers"):
+    with pytest.raises(InputError, match=r"unknown source 'paddle'.*rtdetr, transformers"):
         convert(theirs, 'paddle')
     with pytest.raises(InputError, match="cannot write for 'paddle'"):
         convert_back(theirs, 'paddle')
-    with pytest.raises(InputError, match="'bbox_head.mask_head.weight'"):
+    with pytest.raises(InputError, match=r"'bbox_head.mask_head.weight'"):
         convert_back({'bbox_head.mask_head.weight': torch.zeros(1)}, 'rtdetr')
 
 

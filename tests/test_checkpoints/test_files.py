@@ -85,7 +85,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: p
         raise OSError('no space left on device')
 
     monkeypatch.setattr(torch, 'save', break_off)
-    with pytest.raises(InputError, match='cannot write .*no space left'):
+    with pytest.raises(InputError, match=r'cannot write .*no space left'):
         write_checkpoint(path, WEIGHTS, {}, force=True)
     assert path.read_bytes() == b'precious' and os.listdir(tmp_path) == ['a.pth']
 

@@ -37,7 +37,7 @@ def test_an_unknown_key_is_named() -> None:
     names = PrefixMap([('a.', 'x.')], "somebody's RT-DETR")
     with pytest.raises(InputError, match=r"'c.weight'.*somebody's RT-DETR"):
         names.to_ours('c.weight')
-    with pytest.raises(InputError, match="'a.weight'"):
+    with pytest.raises(InputError, match=r"'a.weight'"):
         names.to_theirs('a.weight')
 
 

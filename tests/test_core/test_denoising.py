@@ -67,7 +67,7 @@ def test_pairs_by_hand() -> None:
 def test_a_crowded_image_stays_within_the_cap() -> None:
     layout = denoising_layout((2000, 5), 100)
     assert layout.num_denoising == 200
-    image, query, truth = layout.pairs
+    image, _, truth = layout.pairs
     crowded = truth[image == 0]
     assert len(crowded) == 100 == len(set(crowded.tolist())) and crowded.max() < 2000
     assert truth[image == 1].tolist() == [2000, 2001, 2002, 2003, 2004]

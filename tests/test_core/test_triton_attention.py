@@ -251,7 +251,7 @@ def mismatches_are_refused() -> None:
         (value, shapes, points, locations, weights[:, 1:]),
         (value, shapes, points, locations[..., :1], weights),
     ):
-        with pytest.raises(ValueError, match='tokens|have to be'):
+        with pytest.raises(ValueError, match=r'tokens|have to be'):
             triton_kernels.attend(*wrong, 'bilinear')
 
 

@@ -230,7 +230,7 @@ def test_missing_and_broken_files(made: Made) -> None:
     with pytest.raises(InputError, match=r'ann\.json is empty'):
         check_coco(made.file, None, CLASSES)
     made.file.write_text('[]')
-    with pytest.raises(InputError, match='holds a list.*results'):
+    with pytest.raises(InputError, match=r'holds a list.*results'):
         check_coco(made.file, None, CLASSES)
 
 

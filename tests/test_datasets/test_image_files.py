@@ -111,7 +111,7 @@ CHECKED = ('jpeg', 'progressive jpeg', 'jpeg with restart markers', 'png', 'anim
 def test_a_file_cut_anywhere_is_refused(kind: str) -> None:
     data = PLAIN[kind]
     for length in {0, 1, 12, 100, len(data) // 3, len(data) // 2, len(data) - 30, len(data) - 2, len(data) - 1}:
-        if length == len(data) - 1 and 'gif' in kind or length >= len(data) - 2 and 'jpeg' in kind:
+        if (length == len(data) - 1 and 'gif' in kind) or (length >= len(data) - 2 and 'jpeg' in kind):
             continue  # the trailer alone is gone: the picture is whole
         with pytest.raises(ImageError):
             decode(data[: max(length, 0)])

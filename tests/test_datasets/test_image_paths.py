@@ -54,5 +54,5 @@ def test_names_that_lead_to_files(folder: Path) -> None:
     os.symlink(folder / 'gone.jpg', folder / 'dangling.jpg')
     names = ['a.jpg', 'deep/b.jpg', 'deep/../a.jpg', '../c.jpg', str(folder / 'a.jpg'), 'linked.jpg']
     check_files_exist(Path('ann.json'), names, folder)
-    with pytest.raises(InputError, match="1 of 7 image files are not in .*: 'dangling.jpg'"):
+    with pytest.raises(InputError, match=r"1 of 7 image files are not in .*: 'dangling.jpg'"):
         check_files_exist(Path('ann.json'), [*names, 'dangling.jpg'], folder)

@@ -39,7 +39,7 @@ def test_options() -> None:
         _enable_amp(cfg, 'float16')
         assert cfg.optim_wrapper == {'type': 'AmpOptimWrapper', 'loss_scale': 'dynamic'}
     else:
-        with pytest.raises(InputError, match='--amp .float16. needs a CUDA device.*--amp bfloat16'):
+        with pytest.raises(InputError, match=r'--amp .float16. needs a CUDA device.*--amp bfloat16'):
             _enable_amp(cfg, 'float16')
 
 

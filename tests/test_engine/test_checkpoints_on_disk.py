@@ -192,13 +192,13 @@ def test_a_flipped_bit_is_found_or_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_a_named_checkpoint_must_be_there_and_whole(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match='there is no checkpoint .*none.pth'):
+    with pytest.raises(InputError, match=r'there is no checkpoint .*none.pth'):
         checkpoint_to_resume(tmp_path / 'none.pth')
     tear(save(tmp_path / 'torn.pth'))
-    with pytest.raises(InputError, match='torn.pth is not a complete checkpoint'):
+    with pytest.raises(InputError, match=r'torn.pth is not a complete checkpoint'):
         checkpoint_to_resume(tmp_path / 'torn.pth')
     torch.save({'w': torch.zeros(1)}, tmp_path / 'old.pth', _use_new_zipfile_serialization=False)
-    with pytest.raises(InputError, match='old.pth is in the format of torch before 1.6, which has no checksums'):
+    with pytest.raises(InputError, match=r'old.pth is in the format of torch before 1.6, which has no checksums'):
         checkpoint_to_resume(tmp_path / 'old.pth')
 
 

@@ -168,7 +168,7 @@ def test_batches_are_torchs() -> None:
     after = random.getstate(), tuple(np.random.get_state()[1]), torch.get_rng_state().tolist()
     assert after == numbers, 'a data loader pickles it in a thread, beside the training'
     endless = iter(SeededBatchSampler(InfiniteSampler(Noise(), seed=0), 4))
-    assert sorted(sum((next(endless)[:] for _ in range(7)), [])) == sorted(list(range(7)) * 4)
+    assert sorted(index for _ in range(7) for index in next(endless)[:]) == sorted(list(range(7)) * 4)
 
 
 def test_seeds_are_spread() -> None:

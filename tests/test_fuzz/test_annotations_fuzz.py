@@ -118,7 +118,7 @@ def test_what_passes_trains_and_evaluates_as_the_check_has_said(
         assert path.name in str(error) or 'metainfo.classes' in str(error)
         return
     reports = {one.part: checked.report for one, checked in found}
-    trained = [info for info in opened(cfg['train_dataloader']['dataset'])]
+    trained = list(opened(cfg['train_dataloader']['dataset']))
     assert len(trained) == reports['train'].images_used
     targets = Counter(
         classes[one['bbox_label']] for info in trained for one in info['instances'] if not one['ignore_flag']

@@ -117,8 +117,13 @@ def test_projections_are_joined_only_where_they_fit(data: st.DataObject, width: 
 
 
 class_heads = st.sampled_from(
-    ['bbox_head.query_selector.cls_head.weight', 'bbox_head.decoder.cls_heads.0.bias', 'decoder.cls_heads.1.weight']
-    + ['bbox_head.denoising.label_embedding.weight', 'neck.weight']
+    [
+        'bbox_head.query_selector.cls_head.weight',
+        'bbox_head.decoder.cls_heads.0.bias',
+        'decoder.cls_heads.1.weight',
+        'bbox_head.denoising.label_embedding.weight',
+        'neck.weight',
+    ]
 )
 class_names = st.lists(st.sampled_from(['cat', 'Cat', 'dog', 'cow', '', 'ant']), max_size=4)
 

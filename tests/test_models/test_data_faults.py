@@ -68,7 +68,7 @@ def test_denoising_changes_no_other_loss(changes: dict[str, Any]) -> None:
 def test_matching_outputs_have_no_gradient_to_denoising_queries(changes: dict[str, Any]) -> None:
     """Neither to their content nor to their anchors: exactly zero, in every layer."""
     head = still(changes).bbox_head
-    images, samples = random_batch([3, 1], *SIZE)
+    _, samples = random_batch([3, 1], *SIZE)
     queries = []
 
     def watch(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import golden_formula as formula
 import numpy as np
 import pytest
@@ -26,11 +24,11 @@ LOSSES = {'loss_cls': 'loss_vfl', 'loss_bbox': 'loss_bbox', 'loss_iou': 'loss_gi
 
 
 @pytest.fixture(scope='module', params=CASES)
-def case(request: pytest.FixtureRequest) -> Iterator[tuple[str, nn.Module]]:
+def case(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
     """Name and model with the authors' weights."""
     model = build_detector(CASES[request.param][0])
     model.load_state_dict(convert(golden_weights(request.param), 'rtdetr'), strict=True)
-    yield request.param, model.eval()
+    return request.param, model.eval()
 
 
 def predict(name: str, model: nn.Module) -> tuple[Tensor, Tensor, Tensor]:

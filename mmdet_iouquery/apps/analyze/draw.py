@@ -216,7 +216,7 @@ def _font() -> Any:
 
 
 def _line_height(font: Any) -> int:
-    return int(math.ceil(font.getbbox('Ag')[3])) + 4
+    return math.ceil(font.getbbox('Ag')[3]) + 4
 
 
 def _shortened(text: str, width: int, font: Any) -> str:

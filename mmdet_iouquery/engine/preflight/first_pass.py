@@ -236,5 +236,5 @@ def _aside() -> Iterator[None]:
             hub.pop(name, None)
 
 
-def _nothing(record: object) -> bool:
+def _nothing(_record: object) -> bool:
     return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmdet.models.detectors import DINO, DeformableDETR
@@ -20,7 +20,7 @@ from .query_parts import QueryParts, Step, Unused
 class DeformableQueryParts(QueryParts):
     """What they have in common: several maps, heads in lists with the encoder's at the end."""
 
-    _placeholder_decoder = {'return_intermediate': True, 'post_norm_cfg': None}
+    _placeholder_decoder: ClassVar[dict[str, Any]] = {'return_intermediate': True, 'post_norm_cfg': None}
     _needs_boxes = True
 
     def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
@@ -45,7 +45,7 @@ class DeformableQueryParts(QueryParts):
         """What the parent's class head says of every token, (B, N, C), while it selects."""
         seen: list[Tensor] = []
         branch = self.bbox_head.cls_branches[self.decoder.num_layers]
-        handle = branch.register_forward_hook(lambda module, inputs, logits: seen.append(logits.detach()))
+        handle = branch.register_forward_hook(lambda _, __, logits: seen.append(logits.detach()))
         try:
             yield seen
         finally:
@@ -118,7 +118,7 @@ class IoUQueryDeformableDETR(DeformableQueryParts, DeformableDETR):
 class DINOQueryParts(DeformableQueryParts):
     """DINO and what is built on it: denoising of its own, content that is learned."""
 
-    _refused = {'denoising': 'it has contrastive denoising of its own, set by dn_cfg'}
+    _refused: ClassVar[dict[str, str]] = {'denoising': 'it has contrastive denoising of its own, set by dn_cfg'}
     _denoises = True
 
     def _leave_out_unused(self) -> None:

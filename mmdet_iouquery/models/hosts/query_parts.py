@@ -6,7 +6,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from mmdet.registry import MODELS
@@ -86,9 +86,9 @@ class QueryParts(BaseModule):
         ValueError: a part that makes no sense in this detector, or one with a softmax classification loss.
     """
 
-    _placeholder_layer: dict = {}
+    _placeholder_layer: ClassVar[dict[str, Any]] = {}
     """Settings of a layer of the parent's decoder, enough to build one that is then replaced."""
-    _refused: dict[str, str] = {}
+    _refused: ClassVar[dict[str, str]] = {}
     """Part to the reason why this detector takes none."""
     _denoises = False
     """Whether the parent has denoising queries of its own."""
@@ -128,7 +128,7 @@ class QueryParts(BaseModule):
             self._leave_out_unused()
             self._add_criterion(quality)
 
-    _placeholder_decoder: dict = {}
+    _placeholder_decoder: ClassVar[dict[str, Any]] = {}
 
     # ---- what each host says -------------------------------------------------------------------------------------
 

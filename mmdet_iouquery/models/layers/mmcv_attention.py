@@ -17,7 +17,7 @@ def attend(
     num_points: Sequence[int],
     locations: Tensor,
     weights: Tensor,
-    sampling: str,
+    sampling: str,  # noqa: ARG001  back ends are called alike
 ) -> Tensor:
     """Back end of :func:`~mmdet_iouquery.core.multi_scale_deformable_attention`, in the locations' type."""
     from mmcv.ops.multi_scale_deform_attn import MultiScaleDeformableAttnFunction

@@ -30,5 +30,5 @@ def test_every_number_is_in_the_files_to_the_last_digit(tmp_path: Path) -> None:
 
 
 def test_a_number_that_is_none_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match='JSON'):
         save_chart(Chart('bad', '', '', new_figure(100, 100), [{'x': float('nan')}]), tmp_path)

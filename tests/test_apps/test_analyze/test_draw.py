@@ -114,7 +114,7 @@ def test_labels_are_never_cut_at_the_edge(place: str) -> None:
 
 def test_a_name_wider_than_the_picture_is_shortened() -> None:
     drawing = draw_side_by_side(_grey(64, 64), [Box((0, 0, 10, 10), 0)], [], ('x' * 500,), title='t' * 500)
-    left, right = side_by_side_views(64, 64)
+    left, _ = side_by_side_views(64, 64)
     colour = (np.asarray(drawing) == colour_of(0)).all(axis=2)
     assert _extent(colour)[2] < left.left + left.width
     header = np.asarray(drawing)[: left.top]

@@ -263,7 +263,7 @@ def test_a_fault_of_ones_own_module_keeps_its_cause(text: str, tmp_path: Path) -
         f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\ndel sys\ncustom_imports = dict(imports=['own_neck'])\n"
         f"{text}model['neck']['type'] = 'OwnNeck'\n"
     )
-    with pytest.raises(InputError, match='a training step fails at model.neck: ZeroDivisionError: my own fault') as it:
+    with pytest.raises(InputError, match=r'a training step fails at model.neck: ZeroDivisionError: my own fault') as it:
         launch.train([str(config), '--work-dir', str(tmp_path / 'run')])
     assert isinstance(it.value.__cause__, ZeroDivisionError)
     assert 'it was model.neck, a OwnNeck, given' not in str(it.value)  # maps come as a list

@@ -282,5 +282,5 @@ def test_defaults_are_rtdetr() -> None:
 
 
 def test_wrong_number_of_maps(detector: nn.Module) -> None:
-    with pytest.raises(ValueError, match='built for 3 maps.*given 2'):
+    with pytest.raises(ValueError, match=r'built for 3 maps.*given 2'):
         detector.bbox_head([torch.rand(1, 256, 4, 4)] * 2)

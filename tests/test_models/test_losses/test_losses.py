@@ -206,7 +206,7 @@ def test_negative_overlaps_count_as_none() -> None:
 
 
 def test_an_unknown_overlap_is_named() -> None:
-    with pytest.raises(ValueError, match="quality must be one of .* got 'siou'"):
+    with pytest.raises(ValueError, match=r"quality must be one of .* got 'siou'"):
         MODELS.build({**CRITERION, 'quality': 'siou'})
 
 
