@@ -88,7 +88,7 @@ def importers(known: dict[str, Module]) -> dict[str, set[str]]:
 def function_sizes(module: Module) -> list[int]:
     """Lines of each function and method."""
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return [node.end_lineno - node.lineno + 1 for node in ast.walk(module.tree) if isinstance(node, kinds)]
+    return [(node.end_lineno or 0) - node.lineno + 1 for node in ast.walk(module.tree) if isinstance(node, kinds)]
 
 
 def report(root: Path = ROOT) -> str:

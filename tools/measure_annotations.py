@@ -12,6 +12,7 @@ from mmdet_iouquery.apps.benchmark.annotation_cost import (
     OBJECTS365_CLASSES,
     OBJECTS365_IMAGES,
     STAGES,
+    ReadingCost,
     measure,
     per_million,
     write_synthetic,
@@ -41,7 +42,7 @@ def main() -> None:
             _row(args.target, stage, per_million(args.images, found), args.target / 1e6, ' (slope x images)')
 
 
-def _row(images, stage, cost, factor=1.0, note=''):
+def _row(images: int, stage: str, cost: ReadingCost, factor: float = 1.0, note: str = '') -> None:
     values = [factor * value for value in (cost.seconds, cost.peak, cost.held, cost.worker)]
     print(
         f'{images:9}  {STAGES[stage]:42} {values[0]:8.1f} {values[1]:8.0f} {values[2]:8.0f} {values[3]:12.0f}{note}',

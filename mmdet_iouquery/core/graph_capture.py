@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.jit import is_tracing  # type: ignore[attr-defined]  # documented, but in no __all__
 
 
 def is_captured() -> bool:
     """Whether a graph is made of what is done: compiled, exported or traced (``torch.jit.trace``)."""
-    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing()
+    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or is_tracing()
 
 
 def is_recorded(*tensors: Tensor) -> bool:

@@ -12,7 +12,8 @@ from mmengine.logging import MMLogger
 
 from ..compat import boxes_evaluated_by, has_box_evaluator
 from ..errors import InputError
-from .faster_coco import FASTER_COCO_EVAL, FasterCOCOeval, obstacle
+from ..version import FASTER_COCO_EVAL
+from .faster_coco import FasterCOCOeval, obstacle
 
 FASTER, PLAIN = 'faster-coco-eval', 'pycocotools'
 

@@ -11,7 +11,8 @@ from mmengine.config import Config
 from torch import nn
 
 from ...errors import InputError
-from .trace import Objects, QueryTrace, trace
+from ...evaluation.selection_quality import Objects
+from .trace import QueryTrace, trace
 
 
 class Pictures:

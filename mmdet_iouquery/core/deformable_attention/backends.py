@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.jit import is_tracing  # type: ignore[attr-defined]  # documented, but in no __all__
 
 from . import embedding_bag, grid_sample, triton_kernels
 
@@ -75,7 +76,7 @@ def choose_backend(
         if reason is not None:
             raise ValueError(f'deformable attention by {name!r} cannot run on {device}: {reason}')
     is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # came with torch 2.7
-    if is_exporting() or torch.onnx.is_in_onnx_export() or torch.jit.is_tracing():
+    if is_exporting() or torch.onnx.is_in_onnx_export() or is_tracing():
         return 'grid_sample'
     if name is not None:
         return name
