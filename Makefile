@@ -46,7 +46,7 @@ quickstart: ## train on a small sample set, or on DATA=/path; results in WORK_DI
 	@exec "$(RUN)" tools/quickstart.py $${DATA:+--data "$$DATA"} $${WORK_DIR:+--work-dir "$$WORK_DIR"} $(ARGS)
 
 demo: EXTRAS := quickstart,convert,demo
-demo: ## serve a page to try a checkpoint on pictures, at http://127.0.0.1:7860
+demo: ## serve a page to try a checkpoint on images, at http://127.0.0.1:7860
 	$(SETUP)
 	@exec "$(RUN)" tools/demo.py $(ARGS)
 

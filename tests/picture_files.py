@@ -1,4 +1,4 @@
-"""Picture files of every kind, made in memory."""
+"""Image files of every kind, made in memory."""
 
 from __future__ import annotations
 

@@ -36,19 +36,19 @@ def pipeline(name: str, *, scale: tuple[int, int] | None = None, on_error: str =
 
 
 def built(steps: list[dict[str, Any]]) -> Compose:
-    """The transforms of a pipeline, to be called with one picture after the other."""
+    """The transforms of a pipeline, to be called with one image after the other."""
     init_default_scope('mmdet')
     return Compose(steps)
 
 
 def run(transforms: Compose, path: Path, boxes: Sequence[Sequence[float]], **results: Any) -> Any:
-    """Send one picture with corner boxes through; every third box is a crowd, labels count 0, 1, 2, 0, ..."""
+    """Send one image with corner boxes through; every third box is a crowd, labels count 0, 1, 2, 0, ..."""
     instances = [dict(bbox=list(box), bbox_label=i % 3, ignore_flag=int(i % 3 == 2)) for i, box in enumerate(boxes)]
     return transforms({'img_path': str(path), 'img_id': 1, 'instances': instances, **results})
 
 
 def check_laws(packed: dict[str, Any], scale: tuple[int, int], num_classes: int = 3) -> None:
-    """A uint8 picture of the size asked for; finite boxes with an area, within the picture; labels in range."""
+    """A uint8 image of the size asked for; finite boxes with an area, within the image; labels in range."""
     image, sample = packed['inputs'], packed['data_samples']
     assert image.dtype == torch.uint8 and tuple(image.shape) == (3, scale[1], scale[0])
     assert tuple(sample.img_shape) == (scale[1], scale[0])

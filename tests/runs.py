@@ -35,7 +35,7 @@ param_scheduler = [dict(type='LinearLR', start_factor=0.5, by_epoch=False, begin
 
 
 def small_run(data: Path, work_dir: Path, options: dict[str, Any], more: str = '', *, image_size: int = 64) -> Runner:
-    """A runner of the quickstart's model on a small set, two pictures a step, which logs nothing.
+    """A runner of the quickstart's model on a small set, two images a step, which logs nothing.
 
     Args:
         options: dotted keys of the config and their values.

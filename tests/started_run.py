@@ -25,7 +25,7 @@ CONTEXT.set_forkserver_preload(['plain_configs', 'mmdet_iouquery.engine.launch',
 
 
 def small_config(folder: Path, more: str = '') -> Path:
-    """A config that trains a small RT-DETR on eight pictures of handwriting, with ``more`` of its own."""
+    """A config that trains a small RT-DETR on eight images of handwriting, with ``more`` of its own."""
     data = find_coco_set(build_digits(folder / 'digits', num_train=8, num_val=4, image_size=96, progress=False))
     path = folder / 'config.py'
     path.write_text(config_text(data, iters=10_000, image_size=64) + SMALL_MODEL + more)

@@ -33,7 +33,7 @@ CONFIGS = list(dict.fromkeys(cell.config for cell in CELLS if cell.config))
 NOTES = {name: {cell.note for cell in CELLS if cell.config == name} for name in CONFIGS}
 WHOLE_HEADS = [name for name in CONFIGS if WHOLE_HEAD in NOTES[name]]
 PICTURES = ((48, 64), (64, 56))
-"""Height and width of the batch's pictures: each is padded on one side."""
+"""Height and width of the batch's images: each is padded on one side."""
 LAYERS = {'encoder': 1, 'decoder': 2}
 MOST = {
     'num_queries': 84,  # all tokens of 64 x 64 pixels at strides 8, 16, 32: no choice among them jumps between steps
@@ -99,7 +99,7 @@ def build_twice(config: Config) -> tuple[nn.Module, nn.Module]:
 
 
 def batch() -> dict:
-    """The same two random pictures at every call, as a data loader hands them over: uint8, not of one size."""
+    """The same two random images at every call, as a data loader hands them over: uint8, not of one size."""
     generator = torch.Generator().manual_seed(3)
     inputs, samples = [], []
     for height, width in PICTURES:

@@ -236,7 +236,7 @@ for name in config_names():
     sample.gt_instances = InstanceData(bboxes=torch.tensor([[8.0, 8.0, 40.0, 60.0]]), labels=torch.tensor([0]))
     images = torch.rand(1, 3, 64, 96)
     model.train()
-    for module in model.modules():  # one picture of 64 x 96 leaves batch norm too little to go by
+    for module in model.modules():  # one image of 64 x 96 leaves batch norm too little to go by
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
     loss = sum(model.loss(images, [sample]).values())

@@ -1,4 +1,4 @@
-"""A page to try a model on pictures: python tools/demo.py [--checkpoint FILE] [--work-dirs DIR] [--port N]"""
+"""A page to try a model on images: python tools/demo.py [--checkpoint FILE] [--work-dirs DIR] [--port N]"""
 
 import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for compiled operators
 from mmdet_iouquery.apps.demo.command import demo

@@ -16,7 +16,7 @@ default_hooks = dict(
     schedule=dict(type='ScheduleHook'),
     # gradients with inf or NaN never reach the weights
     non_finite=dict(type='NonFiniteHook'),
-    # pictures that training could not use are counted in the log
+    # images that training could not use are counted in the log
     skipped_pictures=dict(type='SkippedPicturesHook'),
     # on CPUs: memory is kept for the next step instead of being given back and asked for again
     freed_memory=dict(type='KeepFreedMemoryHook'),

@@ -1,4 +1,4 @@
-"""Fine-tuning RT-DETR-R18 from COCO weights on 300 to 10,000 pictures of your own, on one GPU.
+"""Fine-tuning RT-DETR-R18 from COCO weights on 300 to 10,000 images of your own, on one GPU.
 
 Change the numbers on top: an override of max_iters alone would leave the schedule as it is. Get the weights, give them
 your classes (rows of classes known by name stay), and name the result:
@@ -9,7 +9,7 @@ your classes (rows of classes known by name stay), and name the result:
 
 Model, losses, augmentation, multi-scale, AdamW and clipping are the paper's recipe. Ours, and tuned on nothing: the
 length in iterations, the short warm-up, the cosine decay (the paper keeps its rate), and an EMA with a shorter memory.
-The rate is the paper's 1e-4 for 16 pictures a step, by the linear rule.
+The rate is the paper's 1e-4 for 16 images a step, by the linear rule.
 """
 
 _base_ = '../rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
@@ -19,16 +19,16 @@ classes = ('cat', 'dog')
 load_from = 'mine.pth'
 
 batch_size = 8
-max_iters = 4000  # 107 epochs of 300 pictures; 10,000 pictures are worth 12,000
+max_iters = 4000  # 107 epochs of 300 images; 10,000 images are worth 12,000
 val_interval = 500
 warmup_iters = max(1, min(200, max_iters // 10))  # shorter than any run
 learning_rate = 5e-5  # for batch_size; --auto-scale-lr scales it where there are more GPUs
 backbone_lr_mult = 0.1
-freeze_backbone = False  # True: for a few hundred pictures, or to save memory
+freeze_backbone = False  # True: for a few hundred images, or to save memory
 ema_momentum = 0.001  # of the newest weights: an average over about the last 1,000 steps
 ema_gamma = max(1, max_iters // 10)  # steps over which the average grows to that length
-# Pictures with classes that fewer than this part of the pictures have are repeated, sqrt(threshold / part) times
-# (LVIS, Gupta et al. 2019), e.g. 0.1. None: every picture once.
+# Images with classes that fewer than this part of the images have are repeated, sqrt(threshold / part) times
+# (LVIS, Gupta et al. 2019), e.g. 0.1. None: every image once.
 oversample_thr = None
 
 model = dict(
@@ -47,7 +47,7 @@ train_set = dict(
     metainfo=dict(classes=classes),
     ann_file='annotations/train.json',
     data_prefix=dict(img='train/'),
-    filter_cfg=dict(filter_empty_gt=False),  # pictures without boxes stay: they teach what is background
+    filter_cfg=dict(filter_empty_gt=False),  # images without boxes stay: they teach what is background
     pipeline=_base_.train_pipeline,
     backend_args=None,
 )

@@ -1,4 +1,4 @@
-"""RT-DETR-R18 from scratch on small pictures, in minutes on two CPU cores: what ``make quickstart`` trains.
+"""RT-DETR-R18 from scratch on small images, in minutes on two CPU cores: what ``make quickstart`` trains.
 
 The model is that of ``rtdetr_r18vd_8xb2-72e_coco.py`` with fewer queries; the recipe is for a small set and a short
 run. Its rate is held until half-way: one that falls from the warm-up on learns less in these steps, whether it

@@ -1,4 +1,4 @@
-"""What pictures a checkpoint was trained on: written into its ``meta`` on conversion, compared with a config."""
+"""What images a checkpoint was trained on: written into its ``meta`` on conversion, compared with a config."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def environment_message(installed: Mapping[str, str], errors: Collection[Finding
         lines += [f'  problem: {finding.text}', f'    mend it: {finding.remedy}']
     for family, packages in FAMILIES.items():
         lines.append(f'  supported ({family}): ' + ', '.join(package.requirement for package in packages))
-    return '\n'.join([*lines, '  for the whole picture: python -m mmdet_iouquery.doctor'])
+    return '\n'.join([*lines, '  for the whole image: python -m mmdet_iouquery.doctor'])
 
 
 def in_range(package: Package, version: str) -> bool:

@@ -16,7 +16,7 @@ def as_float(x: Tensor) -> Tensor:
     """``x`` in single precision, if it is in half precision (float16 or bfloat16); otherwise as it is.
 
     For what half precision is too coarse for: just below 1, numbers are 1 / 2048 apart in float16 and 1 / 256 in
-    bfloat16, which is more than two pixels of a picture of 640.
+    bfloat16, which is more than two pixels of an image of 640.
     """
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 

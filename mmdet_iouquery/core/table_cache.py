@@ -14,7 +14,7 @@ from .graph_capture import is_captured
 class TableCache:
     """Remembers what a function made for the last few keys.
 
-    For tensors that are no function of weights or pictures, as anchors and position codes: making them anew costs some
+    For tensors that are no function of weights or images, as anchors and position codes: making them anew costs some
     twenty operations a call. A copy of the cache, and what is unpickled, starts empty. Where a graph is made
     (``torch.compile``, ``torch.export``, ``torch.jit.trace``) nothing is remembered, as tables belong into it there.
 

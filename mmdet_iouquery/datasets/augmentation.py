@@ -2,10 +2,10 @@
 
 :class:`DistortColours` is mmdet's ``PhotoMetricDistortion`` and ``ToUint8``; :class:`ExpandAndCrop` is ``Expand`` and
 ``RandomApply(MinIoURandomCrop)``. They ask NumPy's global generator for the same numbers in the same order, so that
-equal seeds give equal boxes and pictures, but for about one colour value in a million, which is rounded the other way.
-They stay beside mmdet's for their speed: a core makes 128 training pictures a second with them, not 27 (docs/speed.md).
+equal seeds give equal boxes and images, but for about one colour value in a million, which is rounded the other way.
+They stay beside mmdet's for their speed: a core makes 128 training images a second with them, not 27 (docs/speed.md).
 
-Shape shorthand: H and W a picture's height and width in px, N boxes. Boxes and windows are x1, y1, x2, y2 in px.
+Shape shorthand: H and W an image's height and width in px, N boxes. Boxes and windows are x1, y1, x2, y2 in px.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _MARGIN = 0.999  # far more than rounding takes from an IoU
 
 
 class Colours(NamedTuple):
-    """What happens to the colours of one picture, in this order but for the contrast.
+    """What happens to the colours of one image, in this order but for the contrast.
 
     Attributes:
         brightness: is added to values in [0, 255].
@@ -62,7 +62,7 @@ class DistortColours(BaseTransform):
         hue_delta: degrees that hues turn at most, either way.
 
     Raises:
-        InputError: An argument is none of these, or a picture is not BGR of bytes.
+        InputError: An argument is none of these, or an image is not BGR of bytes.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class DistortColours(BaseTransform):
 
 
 def distort(image: np.ndarray, colours: Colours) -> np.ndarray:
-    """Change the colours of a picture (H, W, 3) uint8 BGR. Values are rounded once, at the end."""
+    """Change the colours of an image (H, W, 3) uint8 BGR. Values are rounded once, at the end."""
     result = np.empty_like(image)
     for top in range(0, len(image), _ROWS):
         result[top : top + _ROWS] = _distort_rows(image[top : top + _ROWS], colours)
@@ -145,18 +145,18 @@ def _distort_rows(image: np.ndarray, colours: Colours) -> np.ndarray:
 class ExpandAndCrop(BaseTransform):
     """mmdet's ``Expand`` and ``RandomApply(MinIoURandomCrop)`` in one: only what the crop leaves is ever written.
 
-    The picture is put at a random place of a black canvas; of that, a random window is left in which every box has a
+    The image is put at a random place of a black canvas; of that, a random window is left in which every box has a
     minimal IoU with the window. Boxes whose centres lie outside go, with their labels and flags; others are cut.
 
     Args:
-        ratio_range: the canvas' sides over the picture's.
+        ratio_range: the canvas' sides over the image's.
         expand_prob: of there being a canvas.
         min_ious: IoUs to draw the bound from; 'no crop' and 'no bound' are drawn as often as each of them.
         min_crop_size: the window's least width and height, as a part of the canvas.
         crop_prob: of a bound being drawn at all.
 
     Raises:
-        InputError: An argument is none of these; a picture is not one of bytes; or it has masks, which stay where
+        InputError: An argument is none of these; an image is not one of bytes; or it has masks, which stay where
             they were.
     """
 
@@ -196,7 +196,7 @@ class ExpandAndCrop(BaseTransform):
         return results
 
     def _draw_canvas(self, width: int, height: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Width and height of the canvas, and where on it the picture's left upper corner lies."""
+        """Width and height of the canvas, and where on it the image's left upper corner lies."""
         if random.uniform(0, 1) > self.expand_prob:
             return (width, height), (0, 0)
         ratio = random.uniform(*self.ratio_range)
@@ -238,7 +238,7 @@ def _random_window(width: int, height: int, min_part: float) -> Window | None:
 
 
 def _uniform(low: float, high: float) -> float:
-    """What ``numpy.random.uniform`` draws, in a sixth of its time; several hundred are drawn for a picture."""
+    """What ``numpy.random.uniform`` draws, in a sixth of its time; several hundred are drawn for an image."""
     return low + (high - low) * random.random_sample()
 
 
@@ -280,10 +280,10 @@ def _cut_boxes(results: dict, window: Window) -> None:
 
 
 def cut(image: np.ndarray, left: int, top: int, window: Window) -> np.ndarray:
-    """What a window shows of a picture (H, W, C) whose corner lies at (left, top), with black around it.
+    """What a window shows of an image (H, W, C) whose corner lies at (left, top), with black around it.
 
     Returns:
-        (y2 - y1, x2 - x1, C): a view of the picture where the window lies inside it.
+        (y2 - y1, x2 - x1, C): a view of the image where the window lies inside it.
     """
     height, width = image.shape[:2]
     x1, y1, x2, y2 = window[0] - left, window[1] - top, window[2] - left, window[3] - top

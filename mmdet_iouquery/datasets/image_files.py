@@ -1,6 +1,6 @@
-"""Pictures from the bytes of their files: whole ones decoded as mmcv does, all others refused with the reason.
+"""Images from the bytes of their files: whole ones decoded as mmcv does, all others refused with the reason.
 
-Decoders make a picture of what is left of a cut or damaged file, often without a word, and the rest of it is grey. A
+Decoders make an image of what is left of a cut or damaged file, often without a word, and the rest of it is grey. A
 JPEG, PNG, WebP or GIF shows by its own structure whether it is whole, which costs far less than decoding; others, and a
 GIF without its trailer, are decoded a second time by Pillow, which is strict. A JPEG that lacks nothing but its end
 marker is whole. Damage within the compressed data of a JPEG or WebP that hits no marker stays unseen here; that of a
@@ -28,10 +28,10 @@ _PNG, _JPEG, _GIF, _BMP, _RIFF = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'GIF', 
 _JPEG_MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])')
 _JPEG_END, _JPEG_SCAN = 0xD9, 0xDA
 _JPEG_TAIL = bytes((0xFF, _JPEG_END))
-# Tables, comments and application data are all that may stand between a picture's scans.
+# Tables, comments and application data are all that may stand between an image's scans.
 _JPEG_BETWEEN_SCANS = frozenset((0xC4, _JPEG_SCAN, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE))
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# Compressed data of no picture, enough for several blocks, with each restart marker for which a decoder may be waiting.
+# Compressed data of no image, enough for several blocks, with each restart marker for which a decoder may be waiting.
 _JPEG_OTHER_DATA = [
     b''.join(bytes(k * k * factor % 251 for k in range(1, 2001)) + bytes((0xFF, 0xD0 + n)) for n in range(8))
     for factor in (1, 7, 11, 30, 77, 90, 101, 250)
@@ -40,15 +40,15 @@ _DARK = 32  # of 256 levels
 
 
 class ImageError(InputError):
-    """A picture that cannot be used: the message is the reason alone, without the file's name."""
+    """An image that cannot be used: the message is the reason alone, without the file's name."""
 
 
 def decode(data: bytes, size: tuple[float, float] | None = None) -> np.ndarray:
-    """Decode a picture as mmcv does, after having seen that the file is whole.
+    """Decode an image as mmcv does, after having seen that the file is whole.
 
     Grey is repeated, CMYK and palettes are converted, transparency is dropped, 16 bits are scaled to 8, the first frame
     stands for an animation. The orientation that a camera has noted (EXIF) is applied, unless only the
-    picture as it is stored has the size expected.
+    image as it is stored has the size expected.
 
     Args:
         data: The file's content.
@@ -58,7 +58,7 @@ def decode(data: bytes, size: tuple[float, float] | None = None) -> np.ndarray:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        ImageError: The file is cut short, damaged or no picture; its samples are not whole numbers; its size is another
+        ImageError: The file is cut short, damaged or no image; its samples are not whole numbers; its size is another
             than expected.
     """
     check(data)
@@ -71,11 +71,11 @@ def decode(data: bytes, size: tuple[float, float] | None = None) -> np.ndarray:
     if size_of(stored) == size:
         return stored
     found = ' x '.join(map(str, size_of(image)))
-    raise ImageError(f'the picture is {found} px, but its annotation says {size[0]} x {size[1]}')
+    raise ImageError(f'the image is {found} px, but its annotation says {size[0]} x {size[1]}')
 
 
 def check(data: bytes) -> None:
-    """Raise ImageError for bytes that are no whole picture, or one whose samples are not whole numbers."""
+    """Raise ImageError for bytes that are no whole image, or one whose samples are not whole numbers."""
     reason = fault(data)
     if reason:
         raise ImageError(reason)
@@ -92,7 +92,7 @@ def size_of(image: np.ndarray) -> tuple[float, float]:
 
 
 def fault(data: bytes) -> str | None:
-    """Why the bytes are no whole picture; None: nothing is wrong with them, as far as can be told without decoding.
+    """Why the bytes are no whole image; None: nothing is wrong with them, as far as can be told without decoding.
 
     Formats that do not tell are decoded by Pillow, where it is installed.
     """
@@ -147,7 +147,7 @@ def _jpeg_fault(data: bytes) -> str | None:
 
 
 def _jpeg_walk(data: bytes) -> tuple[str | None, bool]:
-    """Walk from marker to marker, up to the end of the picture; what follows it (a second picture, padding) is free.
+    """Walk from marker to marker, up to the end of the image; what follows it (a second image, padding) is free.
 
     Returns:
         What is broken, and whether the end is there.
@@ -161,7 +161,7 @@ def _jpeg_walk(data: bytes) -> tuple[str | None, bool]:
             position += 1
             continue
         if marker == _JPEG_END:
-            return 'the file is damaged: the JPEG ends before its picture begins', False
+            return 'the file is damaged: the JPEG ends before its image begins', False
         position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
         if marker != _JPEG_SCAN:
             continue
@@ -178,7 +178,7 @@ def _jpeg_walk(data: bytes) -> tuple[str | None, bool]:
 
 
 def _has_every_pixel(data: bytes) -> bool:
-    """Whether a JPEG without an end has all of its scans, and its picture is the same whatever follows the last one."""
+    """Whether a JPEG without an end has all of its scans, and its image is the same whatever follows the last one."""
     whole = data.rstrip(b'\0') if data.endswith(b'\0\0') else data  # reserved space that was never filled
     whole = whole[:-1] if whole.endswith(b'\xff') else whole
     try:
@@ -211,14 +211,14 @@ def _has_every_scan(data: bytes) -> bool:
 
 
 def _png_fault(data: bytes) -> str | None:
-    """Walk from chunk to chunk, up to the last; the checksums of those that make the picture must be right."""
+    """Walk from chunk to chunk, up to the last; the checksums of those that make the image must be right."""
     position = len(_PNG)
     while position + 12 <= len(data):
         end = position + 12 + int.from_bytes(data[position : position + 4], 'big')
         name = data[position + 4 : position + 8]
         if end > len(data):
             break
-        # a capital first letter: needed for the picture
+        # a capital first letter: needed for the image
         if name[:1].isupper() and zlib.crc32(data[position + 4 : end - 4]) != int.from_bytes(
             data[end - 4 : end], 'big'
         ):
@@ -250,5 +250,5 @@ def _decode(data: bytes, flag: int) -> np.ndarray:
     except cv2.error as error:
         raise ImageError(f'OpenCV {cv2.__version__} refuses it: {error.err or error}') from error
     if image is None:
-        raise ImageError(f'OpenCV {cv2.__version__} cannot read it as a picture; it begins with {data[:16]!r}')
+        raise ImageError(f'OpenCV {cv2.__version__} cannot read it as an image; it begins with {data[:16]!r}')
     return image

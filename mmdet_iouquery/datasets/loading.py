@@ -1,4 +1,4 @@
-"""Loading pictures in mmdet's pipelines such that an unusable one is never learnt from nor tested on in silence."""
+"""Loading images in mmdet's pipelines such that an unusable one is never learnt from nor tested on in silence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .image_files import ImageError, check, decode, remark, size_of
 from .skip_ledger import SkipLedger
 
 ON_ERROR = ('raise', 'skip')
-MAX_IN_A_ROW = 100  # where so many pictures on end are unusable, it is not a few files that are broken
+MAX_IN_A_ROW = 100  # where so many images on end are unusable, it is not a few files that are broken
 _REMEDY = (
     'mend the file, or take its image out of the annotations; `python -m mmdet_iouquery.doctor data CONFIG` names all '
     'such files'
@@ -29,12 +29,12 @@ _REMEDY = (
 @registry.TRANSFORMS.register_module('LoadImageFromFile')
 @TRANSFORMS.register_module()
 class LoadCheckedImage(LoadImageFromFile):
-    """mmcv's ``LoadImageFromFile`` for whole pictures of the annotated size; what is not one is refused.
+    """mmcv's ``LoadImageFromFile`` for whole images of the annotated size; what is not one is refused.
 
     In a config ``dict(type='LoadImageFromFile', _scope_='mmdet_iouquery')``, where mmdet's tools find the loader that
     they look for. ``dict(type='LoadCheckedImage')`` is the same to all but those tools, and kept for older configs.
 
-    A picture that was annotated as it is stored is taken so, and one annotated upright is turned as its EXIF data say;
+    An image that was annotated as it is stored is taken so, and one annotated upright is turned as its EXIF data say;
     see :func:`~mmdet_iouquery.datasets.image_files.decode`.
 
     Args:
@@ -44,7 +44,7 @@ class LoadCheckedImage(LoadImageFromFile):
 
     Raises:
         ValueError: ``on_error`` is neither.
-        InputError: A picture is unusable and ``on_error`` is 'raise'; or 100 on end were.
+        InputError: An image is unusable and ``on_error`` is 'raise'; or 100 on end were.
     """
 
     def __init__(self, *, on_error: str = 'raise', to_float32: bool = False, backend_args: dict | None = None) -> None:
@@ -84,7 +84,7 @@ class LoadCheckedImage(LoadImageFromFile):
         self._in_a_row += 1
         if self._in_a_row >= MAX_IN_A_ROW:
             raise InputError(
-                f'{self._in_a_row} pictures on end could not be used, the last of them {path}: {error}; {_REMEDY}'
+                f'{self._in_a_row} images on end could not be used, the last of them {path}: {error}; {_REMEDY}'
             )
         if self.ledger.add(path):  # an error, as warnings of other ranks than the first are not shown
             print_log(f'skipped in training: {path}: {error}', logger='current', level=logging.ERROR)
@@ -100,21 +100,21 @@ class LoadCheckedImage(LoadImageFromFile):
 class CheckImage(BaseTransform):
     """The same checks behind mmcv's ``LoadImageFromFile``, for test pipelines, in which mmdet replaces that step.
 
-    Refuses what :class:`LoadCheckedImage` would, and takes the picture as it is stored where only that has the size
-    annotated. Pictures that come as arrays pass.
+    Refuses what :class:`LoadCheckedImage` would, and takes the image as it is stored where only that has the size
+    annotated. Images that come as arrays pass.
 
     Args:
         backend_args: as in ``LoadImageFromFile``.
 
     Raises:
-        InputError: The picture is unusable.
+        InputError: The image is unusable.
     """
 
     def __init__(self, *, backend_args: dict | None = None) -> None:
         self.backend_args = backend_args
 
     def transform(self, results: dict) -> dict:
-        """Needs ``img`` and, where the picture comes from a file, ``img_path``."""
+        """Needs ``img`` and, where the image comes from a file, ``img_path``."""
         path = results.get('img_path')
         if path is None:
             return results
@@ -136,7 +136,7 @@ class CheckImage(BaseTransform):
 
 @cache
 def _log_once(path: str, said: str | None) -> None:
-    """A line in the log on a picture that is used nevertheless; once in each process."""
+    """A line in the log on an image that is used nevertheless; once in each process."""
     if said:
         print_log(f'{path}: {said}', logger='current', level=logging.WARNING)
 

@@ -17,9 +17,9 @@ from ..errors import InputError
 
 @TRANSFORMS.register_module()
 class CleanBoxes(BaseTransform):
-    """Cut boxes at the picture's border and drop those of which nothing is left, as RT-DETR's authors do on loading.
+    """Cut boxes at the image's border and drop those of which nothing is left, as RT-DETR's authors do on loading.
 
-    Without it a box over the border would grow onto what an expansion puts around the picture. Boxes that are turned
+    Without it a box over the border would grow onto what an expansion puts around the image. Boxes that are turned
     inside out or hold NaN are dropped too.
     """
 
@@ -38,7 +38,7 @@ class CleanBoxes(BaseTransform):
 
 @TRANSFORMS.register_module()
 class ToUint8(BaseTransform):
-    """Round the picture to whole numbers 0..255.
+    """Round the image to whole numbers 0..255.
 
     Colour distortion and expansion leave floats, which an antialiased resize (``backend='pillow'``) refuses; and bytes
     are a quarter of the size on the way from the data workers.
@@ -58,7 +58,7 @@ class AntialiasedResize(Resize):
     hardly ever by more than 1. It is quick on processors with AVX2; on others, and with a torch before 2.1, Pillow does
     the work.
 
-    The picture that is left is a view of one laid out (3, H, W), so that ``PackDetInputs`` has nothing to copy.
+    The image that is left is a view of one laid out (3, H, W), so that ``PackDetInputs`` has nothing to copy.
 
     Args:
         scale, scale_factor, keep_ratio, clip_object_border: as in the parent.
@@ -101,7 +101,7 @@ def torch_resizes_quickly() -> bool:
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """A picture (H, W, 3) uint8 stretched to ``size`` (width, height), bilinear and antialiased."""
+    """A image (H, W, 3) uint8 stretched to ``size`` (width, height), bilinear and antialiased."""
     if image.strides[1] < 0:  # as mmcv mirrors; OpenCV copies that some 30 times faster than NumPy
         image = cv2.flip(image[:, ::-1], 1)
     if min(image.strides) < 0:
@@ -112,10 +112,10 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def check_bytes(image: np.ndarray, transform: BaseTransform) -> np.ndarray:
-    """The picture itself; InputError naming the transform unless it is (H, W, 3) uint8."""
+    """The image itself; InputError naming the transform unless it is (H, W, 3) uint8."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(
-            f'{type(transform).__name__} takes pictures (height, width, 3) of uint8, got {image.shape} of '
+            f'{type(transform).__name__} takes images (height, width, 3) of uint8, got {image.shape} of '
             f'{image.dtype}; load them with LoadImageFromFile, and put ToUint8 behind what makes floats of them'
         )
     return image

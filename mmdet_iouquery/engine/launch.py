@@ -107,11 +107,11 @@ def train(arguments: Sequence[str] | None = None) -> None:
         type=int,
         const=100,
         metavar='BOXES',
-        help='run the largest step there can be, with so many boxes a picture (default 100), say its memory, and end',
+        help='run the largest step there can be, with so many boxes an image (default 100), say its memory, and end',
     )
     args = parser.parse_args(arguments)
     if args.dry_run is not None and args.dry_run < 1:
-        raise InputError(f'--dry-run {args.dry_run}: name at least 1 box a picture')
+        raise InputError(f'--dry-run {args.dry_run}: name at least 1 box an image')
     cfg = load_config(args)
     check_sections(cfg, 'train')
     check_values(cfg)
@@ -219,7 +219,7 @@ def try_out(runner: Any, model: nn.Module, cfg: Config, part: str) -> None:
 
 
 def report_preprocessing(cfg: Config, checkpoint: str) -> None:
-    """Print, on the first process, how a config treats pictures otherwise than a checkpoint's training did."""
+    """Print, on the first process, how a config treats images otherwise than a checkpoint's training did."""
     if process_rank(cfg.get('launcher', 'none')) == 0:
         for note in preprocessing_notes(cfg, checkpoint):
             print(f'note: {note}')

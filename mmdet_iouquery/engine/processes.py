@@ -218,7 +218,7 @@ def _without_cuda_modules(cfg: Config) -> list[str]:
     if not synchronised:
         return []
     return [
-        f"sync_bn='{synchronised}' needs CUDA: each process's batch norms see its own pictures alone, and every step "
+        f"sync_bn='{synchronised}' needs CUDA: each process's batch norms see its own images alone, and every step "
         'begins with the running statistics of the first process'
     ]
 

@@ -20,7 +20,7 @@ BINS = 10
 
 
 class Objects(NamedTuple):
-    """Ground truth of a picture."""
+    """Ground truth of an image."""
 
     boxes_px: Numbers
     """(G, 4), x1, y1, x2, y2."""
@@ -29,20 +29,20 @@ class Objects(NamedTuple):
 
 
 class SelectedQueries(NamedTuple):
-    """The encoder's prediction for each selected query of some pictures; M queries in all."""
+    """The encoder's prediction for each selected query of some images; M queries in all."""
 
     scores: Numbers
     """(M,), probability of the best class."""
     ious: Numbers
-    """(M,), with the object of the picture that the box overlaps most, of whatever class; 0 where there is none."""
+    """(M,), with the object of the image that the box overlaps most, of whatever class; 0 where there is none."""
     right_class: Numbers
     """(M,) bool: the best class is that object's; all False where the encoder tells objects from background only."""
     image: Numbers
-    """(M,) int, number of the picture."""
+    """(M,) int, number of the image."""
 
     @classmethod
     def joined(cls, parts: Iterable[SelectedQueries]) -> SelectedQueries:
-        """Those of several pictures or sets, pictures numbered on."""
+        """Those of several images or sets, images numbered on."""
         parts, first = list(parts), 0
         if not parts:
             return cls(np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0, int))
@@ -94,7 +94,7 @@ def best_overlap(boxes_px: Numbers, objects: Objects) -> tuple[Numbers, Numbers]
 def compare_with_objects(
     boxes_px: Numbers, scores: Numbers, labels: Numbers | None, objects: Objects
 ) -> SelectedQueries:
-    """The selected queries of one picture.
+    """The selected queries of one image.
 
     Args:
         boxes_px: (Q, 4). scores: (Q,) in [0, 1]. labels: (Q,) int; None: the encoder names no class.
@@ -114,7 +114,7 @@ def selection_quality(queries: SelectedQueries, threshold: float = THRESHOLD) ->
         InputError: There are no queries.
     """
     if not len(queries.scores):
-        raise InputError('there are no selected queries to sum up: the set holds no pictures')
+        raise InputError('there are no selected queries to sum up: the set holds no images')
     high_score, high_iou = queries.scores > threshold, queries.ious > threshold
     total, both = len(queries.scores), int((high_score & high_iou).sum())
     return SelectionQuality(

@@ -1,4 +1,4 @@
-"""Pictures come to the model as its weights know them, and what differs is named."""
+"""Images come to the model as its weights know them, and what differs is named."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def written(path: Path, preprocessing: dict[str, Any] | None) -> Path:
 
 
 def through(steps: list[dict[str, Any]], picture: np.ndarray, folder: Path, *, training: bool) -> Tensor:
-    """A BGR picture (H, W, 3) as the model sees it: through a pipeline and the data preprocessor, (3, H', W')."""
+    """A BGR image (H, W, 3) as the model sees it: through a pipeline and the data preprocessor, (3, H', W')."""
     height, width = picture.shape[:2]
     cv2.imwrite(str(folder / 'a.png'), picture)
     box = dict(id=1, image_id=1, category_id=1, bbox=[9, 9, 30, 30], area=900, iscrowd=0)
@@ -71,7 +71,7 @@ def resize_of(cfg: Config) -> ConfigDict:
 
 
 def both_ways(picture: np.ndarray, folder: Path) -> tuple[Tensor, Tensor]:
-    """The picture through the training pipeline without what is random, and through the test pipeline."""
+    """The image through the training pipeline without what is random, and through the test pipeline."""
     cfg = config()
     steps = [step for step in cfg.train_dataloader.dataset.pipeline if step.type not in RANDOM]
     assert len(steps) == len(cfg.train_dataloader.dataset.pipeline) - len(RANDOM)

@@ -54,7 +54,7 @@ def random_boxes(rng: np.random.Generator, width: int, height: int) -> list[list
 
 
 def sample(rng: np.random.Generator, width: int, height: int) -> dict[str, Any]:
-    """A picture in a pipeline, its boxes clean and with labels and flags."""
+    """An image in a pipeline, its boxes clean and with labels and flags."""
     boxes = HorizontalBoxes(np.reshape(random_boxes(rng, width, height), (-1, 4)), dtype=torch.float32)
     boxes.clip_((height, width))
     return {
@@ -155,7 +155,7 @@ def test_colours_by_hand(colour: list[int], change: dict[str, Any], expected: li
     for contrast_first in (False, True):
         distorted = distort(image, Colours(contrast_first=contrast_first, **change))
         assert difference(distorted, np.broadcast_to(np.uint8(expected), image.shape)).max() == 0
-    assert (image == colour).all()  # the picture given stays as it is
+    assert (image == colour).all()  # the image given stays as it is
 
 
 def test_contrast_first_or_last_is_cut_by_the_saturation_between() -> None:
@@ -214,7 +214,7 @@ def test_settings_of_expansion_and_crop_are_mmdets() -> None:
     ],
 )
 def test_a_window_by_hand(window: tuple[int, int, int, int], expected: list[list[int]]) -> None:
-    """Of a picture of 3 x 2 px whose corner lies at (10, 20)."""
+    """Of an image of 3 x 2 px whose corner lies at (10, 20)."""
     image = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)[..., None]
     assert cut(image, 10, 20, window)[..., 0].tolist() == expected
 
@@ -265,7 +265,7 @@ def test_pictures_of_floats_and_of_one_channel_are_refused(kind: str) -> None:
     given = sample(np.random.default_rng(0), 8, 6)
     step = dict(type=kind, scale=(4, 4)) if kind == 'AntialiasedResize' else dict(type=kind)
     for image, words in ((given['img'].astype(np.float32), 'float32'), (given['img'][..., 0], r'\(6, 8\)')):
-        with pytest.raises(InputError, match=rf'{kind} takes pictures .* of uint8, got .*{words}.*put ToUint8 behind'):
+        with pytest.raises(InputError, match=rf'{kind} takes images .* of uint8, got .*{words}.*put ToUint8 behind'):
             apply([step], {**given, 'img': image}, 0)
 
 

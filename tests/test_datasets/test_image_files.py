@@ -81,7 +81,7 @@ def test_16_bits_are_scaled_to_8(extension: str) -> None:
 
 
 def test_floating_point_samples_are_refused() -> None:
-    """What range they have is not agreed; OpenCV's versions make different pictures of them, or none."""
+    """What range they have is not agreed; OpenCV's versions make different images of them, or none."""
     for samples in (np.random.rand(8, 8).astype(np.float32), np.random.rand(8, 8, 3).astype(np.float32)):
         with pytest.raises(ImageError, match='samples are float32; only whole numbers'):
             decode(cv2.imencode('.tiff', samples)[1].tobytes())
@@ -98,9 +98,9 @@ def test_the_annotated_size_decides_between_turned_and_stored() -> None:
     stored = np.asarray(RGB)[..., ::-1]
     np.testing.assert_array_equal(decode(data, (48, 32)), stored)
     np.testing.assert_array_equal(decode(data, (32.0, 48.0)), np.asarray(RGB.transpose(UPRIGHT_AGAIN[6]))[..., ::-1])
-    with pytest.raises(ImageError, match=r'the picture is 32 x 48 px, but its annotation says 48 x 33'):
+    with pytest.raises(ImageError, match=r'the image is 32 x 48 px, but its annotation says 48 x 33'):
         decode(data, (48, 33))
-    with pytest.raises(ImageError, match=r'the picture is 48 x 32 px, but its annotation says 32 x 48'):
+    with pytest.raises(ImageError, match=r'the image is 48 x 32 px, but its annotation says 32 x 48'):
         decode(PLAIN['jpeg'], (32, 48))
 
 
@@ -112,7 +112,7 @@ def test_a_file_cut_anywhere_is_refused(kind: str) -> None:
     data = PLAIN[kind]
     for length in {0, 1, 12, 100, len(data) // 3, len(data) // 2, len(data) - 30, len(data) - 2, len(data) - 1}:
         if (length == len(data) - 1 and 'gif' in kind) or (length >= len(data) - 2 and 'jpeg' in kind):
-            continue  # the trailer alone is gone: the picture is whole
+            continue  # the trailer alone is gone: the image is whole
         with pytest.raises(ImageError):
             decode(data[: max(length, 0)])
 
@@ -129,7 +129,7 @@ JPEGS = {
 @pytest.mark.parametrize('blur', [0, 3])
 @pytest.mark.parametrize('kind', JPEGS)
 def test_a_jpeg_is_used_without_its_end_as_long_as_every_pixel_is_there(kind: str, blur: float) -> None:
-    """Cut byte by byte: what is taken equals the whole picture, and without the end marker alone it is taken."""
+    """Cut byte by byte: what is taken equals the whole image, and without the end marker alone it is taken."""
     data = encoded(picture(50, 35, blur=blur), 'JPEG', **JPEGS[kind])
     whole = decode(data)
     assert remark(data, whole) is None and remark(data + b'more', whole) is None
@@ -148,7 +148,7 @@ def test_a_jpeg_is_used_without_its_end_as_long_as_every_pixel_is_there(kind: st
 
 
 def test_a_scan_that_is_missing_is_missed_though_the_last_one_is_whole() -> None:
-    """A progressive picture looks well without its last scans."""
+    """A progressive image looks well without its last scans."""
     data = encoded(picture(50, 35), 'JPEG', progressive=True)
     scans = [match.start() for match in re.finditer(rb'\xff\xda', data)]
     assert len(scans) > 3
@@ -159,7 +159,7 @@ def test_a_scan_that_is_missing_is_missed_though_the_last_one_is_whole() -> None
 
 @pytest.mark.parametrize('extension', ['.png', '.tiff'])
 def test_16_bits_of_which_few_are_used_are_remarked_upon(extension: str) -> None:
-    """A camera's 12 bits: nearly black, as a viewer shows them, and not stretched, as that would differ by picture."""
+    """A camera's 12 bits: nearly black, as a viewer shows them, and not stretched, as that would differ by image."""
 
     def stored(peak: int, kind: type = np.uint16) -> bytes:
         return cv2.imencode(extension, np.linspace(0, peak, 32 * 32).reshape(32, 32).astype(kind))[1].tobytes()
@@ -173,7 +173,7 @@ def test_16_bits_of_which_few_are_used_are_remarked_upon(extension: str) -> None
 
 
 def test_the_reserved_but_unfilled_half_of_a_jpeg_is_seen() -> None:
-    """OpenCV and Pillow both make a picture of it, whose lower half is grey."""
+    """OpenCV and Pillow both make an image of it, whose lower half is grey."""
     data = half_of_zeros(encoded(picture(640, 480, blur=1), 'JPEG', quality=90))
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (480, 640, 3)
     assert as_pillow(data).shape == (480, 640, 3)
@@ -196,7 +196,7 @@ def test_a_png_with_one_wrong_bit_is_seen_by_its_checksum() -> None:
 
 
 def test_what_follows_the_end_or_is_mere_comment_is_free() -> None:
-    """Cameras append second pictures and padding; a comment's checksum is no reason to lose a picture."""
+    """Cameras append second images and padding; a comment's checksum is no reason to lose an image."""
     for kind in ('jpeg', 'png', 'webp'):
         np.testing.assert_array_equal(decode(PLAIN[kind] + b'\0' * 600 + b'more'), decode(PLAIN[kind]))
     comment = b'tEXtwhat\0 ever'
@@ -218,8 +218,8 @@ def test_an_end_marker_within_a_thumbnail_does_not_count() -> None:
     ('data', 'reason'),
     [
         (b'', 'the file is empty'),
-        (b'<!DOCTYPE html><html>', r"cannot read it as a picture; it begins with b'<!DOCTYPE html>"),
-        (b'\xff\xd8\xff\xd9 and more', 'the JPEG ends before its picture begins'),
+        (b'<!DOCTYPE html><html>', r"cannot read it as an image; it begins with b'<!DOCTYPE html>"),
+        (b'\xff\xd8\xff\xd9 and more', 'the JPEG ends before its image begins'),
         (b'\xff\xd8\xff\xe0\0\x04abcdefgh', 'no JPEG segment where one should begin, at byte 8'),
     ],
 )

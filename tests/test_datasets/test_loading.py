@@ -56,7 +56,7 @@ def dataset(folder: Path, load: dict[str, Any] | list[dict[str, Any]], **options
 
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
-    """Whole pictures, and every third one cut short."""
+    """Whole images, and every third one cut short."""
     whole, cut = encoded(picture(), 'JPEG'), encoded(picture(), 'JPEG')[:-60]
     return coco_set(tmp_path, {f'{i}.jpg': cut if i % 3 == 2 else whole for i in range(GOOD + BAD)})
 
@@ -103,7 +103,7 @@ def test_a_picture_annotated_as_stored_is_not_turned(tmp_path: Path, load: list[
     ('data', 'size', 'reason'),
     [
         (half_of_zeros(encoded(picture(640, 480, blur=1), 'JPEG', quality=90)), (640, 480), 'the file is cut short'),
-        (encoded(picture(), 'PNG'), (48, 33), 'the picture is 48 x 32 px, but its annotation says 48 x 33'),
+        (encoded(picture(), 'PNG'), (48, 33), 'the image is 48 x 32 px, but its annotation says 48 x 33'),
     ],
     ids=['half of zeros', 'another size'],
 )
@@ -189,9 +189,7 @@ def test_copies_count_for_themselves(tmp_path: Path) -> None:
 
 def test_a_set_without_a_usable_picture_is_one_clear_error(tmp_path: Path, log: Path) -> None:
     items = dataset(coco_set(tmp_path / 'set', {f'{i}.jpg': b'' for i in range(3)}), SKIP)
-    with pytest.raises(
-        InputError, match=rf'{MAX_IN_A_ROW} pictures on end .* last of them .*: the file is empty; mend'
-    ):
+    with pytest.raises(InputError, match=rf'{MAX_IN_A_ROW} images on end .* last of them .*: the file is empty; mend'):
         items[0]
     assert items.pipeline.transforms[0].skipped == MAX_IN_A_ROW - 1
     assert log.read_text().count('the file is empty') == 3

@@ -82,7 +82,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     'corners': (corners, r'8 of its 8 .*; read as corners, all of them lie inside: are these x1, y1, x2, y2\?'),
     'size 0': (
         lambda made: [one.update(width=0, height=0) for one in made['images']],
-        r"image id 1 has width, height \(0, 0\) \(4 such images\); write the picture's size in whole px",
+        r"image id 1 has width, height \(0, 0\) \(4 such images\); write the image's size in whole px",
     ),
     'size 64.5': (lambda made: made['images'][2].update(width=64.5), r'image id 3 has width, height \(64.5, 48\)'),
     'image ids': (ids_as_text('image'), r"image_id '1', .*it is text, the ids of the images are numbers: write 1 inst"),

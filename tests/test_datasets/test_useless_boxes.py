@@ -44,7 +44,7 @@ def image(tmp_path: Path) -> Path:
 
 
 def coco(image: Path, annotations: list[dict[str, Any]]) -> Path:
-    """A set of one picture with these annotations, besides a good one."""
+    """A set of one image with these annotations, besides a good one."""
     fields = [dict(bbox=GOOD, area=600), *annotations]
     content = dict(
         images=[dict(id=1, file_name=image.name, width=WIDTH, height=HEIGHT)],
@@ -115,7 +115,7 @@ def test_what_a_dataset_hands_on_unchecked_is_dropped_by_the_pipeline(name: str,
 
 
 def test_boxes_are_cut_before_the_picture_is_expanded(image: Path) -> None:
-    """A box over the border would otherwise grow onto the black around the picture, and one outside lie there."""
+    """A box over the border would otherwise grow onto the black around the image, and one outside lie there."""
     results = {'img_shape': (HEIGHT, WIDTH), 'gt_bboxes_labels': np.arange(5), 'gt_ignore_flags': np.zeros(5, bool)}
     corners = [[-5, -INF, 99, 9], [65, 1, 80, 9], [1, NAN, 9, 9], [9, 9, 4, 12], [1, 2, 3, 4]]
     cleaned = CleanBoxes()({**results, 'gt_bboxes': HorizontalBoxes(corners, dtype=torch.float32)})

@@ -1,4 +1,4 @@
-"""``torch.compile`` takes a detector as one graph, which serves pictures of all sizes."""
+"""``torch.compile`` takes a detector as one graph, which serves images of all sizes."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def recorder(graphs: list[Any]) -> Callable[..., Any]:
 def test_one_graph_for_the_first_size_and_one_for_all_others(prepare: bool) -> None:
     """Anything that broke the graph would be an error here.
 
-    Two pictures at once: of one, torch asks of each small map on the CPU whether a convolution is worth oneDNN, and
+    Two images at once: of one, torch asks of each small map on the CPU whether a convolution is worth oneDNN, and
     compiles anew where the answer changes.
     """
     torch.compiler.reset()

@@ -44,7 +44,7 @@ def test_options() -> None:
 
 
 def test_a_training_follows_that_in_single_precision(tmp_path: Path) -> None:
-    """Losses of two steps from the same weights, on the same pictures, within the roundings of 8 bits."""
+    """Losses of two steps from the same weights, on the same images, within the roundings of 8 bits."""
     root = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
     losses = {}
     for kind in ('OptimWrapper', 'BFloat16OptimWrapper'):

@@ -29,7 +29,7 @@ EXACT = {'bbox_head__denoising__label_noise_ratio': 0.0, 'bbox_head__denoising__
 
 
 def quiet(model: nn.Module) -> nn.Module:
-    """Frozen batch norms, so that a picture means the same alone and in a batch."""
+    """Frozen batch norms, so that an image means the same alone and in a batch."""
     model.init_weights()
     model.train()
     for module in model.modules():
@@ -90,7 +90,7 @@ def pictures(counts: list[int]) -> tuple[torch.Tensor, list]:
 def losses_and_gradients(
     chosen: slice, counts: list[int], overrides: dict[str, Any], distributed: bool = False
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
-    """Of some of the pictures; denoising draws the same noise for the same ones."""
+    """Of some of the images; denoising draws the same noise for the same ones."""
     model = rtdetr(**overrides).double()
     images, samples = pictures(counts)
     called = DistributedDataParallel(model, find_unused_parameters=False) if distributed else model
@@ -150,7 +150,7 @@ def test_a_rank_without_boxes(task: str, left: list[dict[str, Any]]) -> None:
 def test_two_processes_of_one_picture_are_one_of_two(task: str, left: list[dict[str, Any]]) -> None:
     """Losses are divided by the boxes of all processes: 4 boxes here and 1 there count as 5, 3 and none as 3.
 
-    With denoising that holds for pictures with equally many boxes: in a batch, the one with fewer has padding queries,
+    With denoising that holds for images with equally many boxes: in a batch, the one with fewer has padding queries,
     which are to be called background, and alone it has none.
     """
     counts, overrides = WORK[task].keywords['counts'], WORK[task].keywords['overrides']
@@ -170,7 +170,7 @@ def check_gradients(found: list[dict[str, torch.Tensor]], expected: dict[str, to
 def test_every_loss_is_divided_by_the_mean_number_of_boxes(name: str, left: list[dict[str, Any]]) -> None:
     """Those of denoising too, each process keeping its own number of groups.
 
-    Alone, a picture's losses are divided by its own boxes, at least 1; the gradients are the processes' mean.
+    Alone, an image's losses are divided by its own boxes, at least 1; the gradients are the processes' mean.
     """
     counts = COUNTS[name]
     alone = [losses_and_gradients(slice(rank, rank + 1), counts, {}) for rank in range(PROCESSES)]

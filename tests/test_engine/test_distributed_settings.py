@@ -243,7 +243,7 @@ def test_sync_bn_reaches_flexible_runner(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_the_check_of_annotations_can_be_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Minutes for each million pictures, which a set that passed once need not cost again."""
+    """Minutes for each million images, which a set that passed once need not cost again."""
     checked: list[Any] = []
 
     def stop(cfg: Config) -> None:

@@ -102,7 +102,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
         + SMALL_MODEL
         + "custom_imports = dict(imports=['mmdet_iouquery', 'hooks_of_this_test'], allow_failed_imports=False)\n"
         + f'train_cfg.update(val_interval={STEPS + 1})\n'
-        # alone in its batch, a picture's numbers are the same to the last bit whoever has the others
+        # alone in its batch, an image's numbers are the same to the last bit whoever has the others
         + 'val_dataloader.update(batch_size=1)\n'
         + 'default_hooks.update(\n'
         + f"    logger=dict(interval=1), leave=dict(type='LeaveDigests'), die=dict(type='DieOnce', step={DIES_AT})\n)\n"
@@ -190,7 +190,7 @@ class Several(NamedTuple):
 
 @pytest.fixture(scope='module')
 def several(restarted: subprocess.CompletedProcess[str], folder: Folder) -> Several:
-    """Evaluation of all pictures and of one, and three trainings; in the last of them one of the two processes dies."""
+    """Evaluation of all images and of one, and three trainings; in the last of them one of the two processes dies."""
     write_several(folder)
     arguments = [folder.path, folder.path / 'run' / f'iter_{STEPS}.pth']
     done = start([ROOT / 'tools' / 'torchrun.sh', 2, 'several.py', *arguments], folder)
@@ -212,7 +212,7 @@ def found(prefix: Path) -> tuple[list[dict[str, Any]], dict[str, float]]:
 
 @pytest.mark.parametrize('pictures', [PICTURES, 1])
 def test_two_processes_find_what_one_finds(pictures: int, several: Several) -> None:
-    """Every picture once, though shares are made equal by taking pictures twice; all figures to the last digit."""
+    """Every image once, though shares are made equal by taking images twice; all figures to the last digit."""
     path, name = several.path, {PICTURES: 'five', 1: 'one'}[pictures]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

@@ -119,7 +119,7 @@ def test_a_log_that_cannot_be_written_ends_training_likewise(tmp_path: Path) -> 
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path / 'scalars.json'))
 
     def other(_: Any) -> None:
-        raise FileNotFoundError(errno.ENOENT, 'no such picture', 'a.jpg')
+        raise FileNotFoundError(errno.ENOENT, 'no such image', 'a.jpg')
 
     runner = toy_runner(tmp_path, CallAt('before_train_iter', 3, full), by_epoch=False, length=5, interval=2)
     told = r'scalars\.json: No space left.* is .*iter_2\.pth; make room'

@@ -29,7 +29,7 @@ default_hooks['checkpoint'].update(interval=1)
 
 @TRANSFORMS.register_module()
 class DieAt:
-    """Ends the process that loads a picture, the n-th one of all workers."""
+    """Ends the process that loads an image, the n-th one of all workers."""
 
     def __init__(self, folder: str, call: int, signum: int) -> None:
         self.folder, self.call, self.signum = Path(folder), call, signum

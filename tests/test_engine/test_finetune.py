@@ -33,7 +33,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def edited(folder: Path, data: Path, **numbers: Any) -> Config:
-    """The config as a person would edit it: other values of the variables on top; and small pictures."""
+    """The config as a person would edit it: other values of the variables on top; and small images."""
     path = Path(config_path(NAME))
     text = path.read_text().replace("'../rtdetr/", f"'{path.parents[1]}/rtdetr/")
     values = {'data_root': f'{data}/', 'classes': CLASSES, 'batch_size': 2, 'max_iters': STEPS, 'val_interval': STEPS}
@@ -119,7 +119,7 @@ def test_without_weights_it_says_so(tmp_path: Path, digits: Path, capsys: pytest
 
 
 def relabelled(digits: Path, folder: Path) -> Path:
-    """The digits with other labels: '0' in the first 7 of 8 pictures, '1' in two of them, '2' in one; one is empty."""
+    """The digits with other labels: '0' in the first 7 of 8 images, '1' in two of them, '2' in one; one is empty."""
     content = json.loads((digits / 'annotations' / 'train.json').read_text())
     ids = sorted(one['id'] for one in content['images'])
     number = {one['name']: one['id'] for one in content['categories']}

@@ -1,4 +1,4 @@
-"""Inf and NaN are caught before they reach the weights, and traced to module, step and pictures."""
+"""Inf and NaN are caught before they reach the weights, and traced to module, step and images."""
 
 from __future__ import annotations
 
@@ -90,14 +90,14 @@ def runner_with(digits: Path, work_dir: Path, hook: Hook, **settings: Any) -> Ru
 
 @pytest.mark.parametrize('backward', [False, True], ids=['forward', 'backward'])
 def test_a_broken_step_stops_the_run(backward: bool, digits: Path, tmp_path: Path) -> None:
-    """Module, step and pictures are named; weights and buffers are those of the step before, checkpoints untouched."""
+    """Module, step and images are named; weights and buffers are those of the step before, checkpoints untouched."""
     inject = Inject({3}, backward=backward)
     runner = runner_with(digits, tmp_path / 'run', inject)
     with pytest.raises(NonFiniteError) as caught:
         runner.train()
     text = str(caught.value)
     assert text.startswith('step 3: gradients are not finite. It begins in ')
-    assert f'Pictures: {", ".join(inject.pictures[2])}.' in text
+    assert f'Images: {", ".join(inject.pictures[2])}.' in text
     found = 'it hands on a gradient that is not, given a finite one' if backward else 'numbers it gives are inf or NaN'
     assert f'{BROKEN} (Linear): ' in text and found in text
     parameters = torch.cat([p.detach().flatten() for p in runner.model.parameters()])

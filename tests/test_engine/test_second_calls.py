@@ -400,7 +400,7 @@ def test_an_edited_calibration_is_not_lost(trained: Path, config: Path, tmp_path
 
 
 def run_digits(root: str, ready: str) -> int:
-    """``build_digits`` that waits in the middle of a picture."""
+    """``build_digits`` that waits in the middle of an image."""
     save = Image.Image.save
 
     def slow(self: Image.Image, *arguments: Any, **options: Any) -> None:

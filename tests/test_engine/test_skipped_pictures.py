@@ -1,4 +1,4 @@
-"""Pictures that training could not use are counted in its log, whoever loads them."""
+"""Images that training could not use are counted in its log, whoever loads them."""
 
 from __future__ import annotations
 
@@ -44,5 +44,5 @@ def test_skipped_pictures_are_counted(workers: int, tmp_path: Path) -> None:
     counts = runner.message_hub.get_scalar('train/skipped_pictures').data[0].tolist()
     assert runner.iter == 6 and counts == sorted(counts) and counts[-1] >= 3, 'twelve samples are three times all four'
     log = next((tmp_path / 'run').glob('*/*.log')).read_text()
-    assert 'samples of 1 pictures were skipped so far' in log
+    assert 'samples of 1 images were skipped so far' in log
     assert workers or log.count(f'skipped in training: {broken}') == 1

@@ -58,7 +58,7 @@ class Oracle(nn.Module):
 
 
 def write_set(folder: Path, categories: dict[int, str]) -> Path:
-    """Three pictures of different sizes, with two boxes of each category in turn."""
+    """Three images of different sizes, with two boxes of each category in turn."""
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for i, (width, height) in enumerate(SIZES):

@@ -36,13 +36,13 @@ def models() -> dict[str, nn.Module]:
 
 @pytest.mark.parametrize('name', ['RT-DETR', 'DINO'])
 def test_the_numbers_are_those_of_the_traced_queries(name: str) -> None:
-    """Predicting with a padded, rescaled picture and tracing it tell the same story."""
+    """Predicting with a padded, rescaled image and tracing it tell the same story."""
     model = models()[name].eval()
     images, samples = random_batch([3, 2], *SIZE, num_classes=5)
     metric = METRICS.build({'type': 'QuerySelectionMetric', 'threshold': 1e-4})
     expected = []
     for image, sample in zip(images, samples):
-        height, width = 80, 112  # of the picture in the input
+        height, width = 80, 112  # of the image in the input
         sample.set_metainfo({'img_shape': (height, width), 'ori_shape': (160, 280), 'scale_factor': (0.4, 0.5)})
         picture = (255 * image[:, :height, :width]).byte()
         sample.gt_instances.bboxes[0] = torch.tensor([0.0, 0.0, 280.0, 160.0])  # over every query

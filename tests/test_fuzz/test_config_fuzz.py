@@ -103,7 +103,7 @@ PARTS = [HEAD, NECK, SELECTOR, DENOISING, DECODER, LOSS, ASSIGNER, 'model.backbo
 
 @pytest.fixture(scope='module')
 def base(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    """The quickstart's config on pictures that are there, its model of few modules."""
+    """The quickstart's config on images that are there, its model of few modules."""
     root = build_digits(
         tmp_path_factory.mktemp('data') / 'digits', num_train=4, num_val=2, image_size=96, progress=False
     )

@@ -47,10 +47,10 @@ def batch_of(given_pictures: list) -> tuple[list[Tensor], SampleList]:
 
 @given(st.lists(pictures, min_size=1, max_size=3))
 def test_any_batch_has_the_same_finite_losses(head: nn.Module, given_pictures: list) -> None:
-    """Boxes upside down, without area, outside of the picture, or none at all."""
+    """Boxes upside down, without area, outside of the image, or none at all."""
     head.train().zero_grad()
     for module in head.modules():
-        if isinstance(module, nn.BatchNorm2d):  # one token of one picture has no variance
+        if isinstance(module, nn.BatchNorm2d):  # one token of one image has no variance
             module.eval()
     losses = head.loss(*batch_of(given_pictures))
     names = {name for name in losses if 'enc_' not in name}

@@ -133,7 +133,7 @@ def test_damaged_files_are_refused_by_name_or_become_lawful_samples(
 def test_a_file_cut_short_is_refused_or_shows_the_whole_picture(
     made: tuple[bytes, tuple[int, int]], where: float
 ) -> None:
-    """What is left of a file is never taken for a picture that is not the one it was."""
+    """What is left of a file is never taken for an image that is not the one it was."""
     data = made[0]
     part = data[: int(where * len(data))]
     assume(len(part) < len(data))
@@ -163,7 +163,7 @@ def test_any_bytes_are_judged_without_a_crash(tail: bytes, head: bytes) -> None:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """OpenCV's threads are more trouble than use on pictures this small."""
+    """OpenCV's threads are more trouble than use on images this small."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     yield

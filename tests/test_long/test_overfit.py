@@ -1,4 +1,4 @@
-"""Does it learn at all? A detector from scratch must be able to learn a handful of pictures by heart."""
+"""Does it learn at all? A detector from scratch must be able to learn a handful of images by heart."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PICTURES, SIZE, STEPS, WARMUP = 16, 96, 400, 25
 
 
 def test_16_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
-    """R18 from random weights, 400 steps of 4 pictures at 96 px: AP50 above 0.9 on the pictures it was trained on."""
+    """R18 from random weights, 400 steps of 4 images at 96 px: AP50 above 0.9 on the images it was trained on."""
     digits = build_digits(tmp_path / 'digits', num_train=PICTURES, num_val=1, image_size=SIZE, progress=False)
     ann_file = str(digits / 'annotations' / 'train.json')
     options = {

@@ -102,7 +102,7 @@ def test_a_crowded_picture_is_bounded_and_said_once() -> None:
     losses = model.loss(images, samples)
     assert all(loss.isfinite() for loss in losses.values())
     sum(losses.values()).backward()
-    assert len(lines) == 1 and 'a picture has 2000 boxes, more than denoising has room for (6)' in lines[0]
+    assert len(lines) == 1 and 'an image has 2000 boxes, more than denoising has room for (6)' in lines[0]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Gradients of a batch are those of its pictures, one by one."""
+"""Gradients of a batch are those of its images, one by one."""
 
 from __future__ import annotations
 

@@ -90,7 +90,7 @@ def test_prediction_is_close_to_single_precision(changes: dict[str, Any], dtype:
     assert found.boxes.dtype == mixed.boxes.dtype == torch.float32
     assert found.logits.dtype == dtype
     for logits, boxes in (found, mixed):
-        # three layers, each some roundings; a box is a share of the picture, a probability lies in [0, 1]
+        # three layers, each some roundings; a box is a share of the image, a probability lies in [0, 1]
         assert (boxes - expected.boxes).abs().max() < 30 * STEP[dtype]
         assert (logits.float().sigmoid() - expected.logits.sigmoid()).abs().max() < 30 * STEP[dtype]
 

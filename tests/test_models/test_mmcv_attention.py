@@ -34,7 +34,7 @@ def test_it_is_handed_what_it_asks_for(monkeypatch: pytest.MonkeyPatch) -> None:
         )
         assert ours.dtype == dtype
         torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-6)
-    assert handed == [([0, 15], 2)] * 2  # all pictures of the batch in one go
+    assert handed == [([0, 15], 2)] * 2  # all images of the batch in one go
 
 
 def test_it_is_asked_for_what_it_can_only(monkeypatch: pytest.MonkeyPatch) -> None:

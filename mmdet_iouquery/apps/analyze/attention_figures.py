@@ -1,4 +1,4 @@
-"""Where queries look: cross-attention of decoder layers over the picture, and what of it is due to position alone."""
+"""Where queries look: cross-attention of decoder layers over the image, and what of it is due to position alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ...errors import InputError
 from ...evaluation.selection_quality import iou_of
 from .chart import COLOURS, MARKERS, Chart, new_figure
 from .heat_maps import CUT, LABEL_WIDTH, cell_rows, heat_bar, heat_colours, row_label, wrapped
-from .picture_axes import SMALL_FONT, Numbers, Picture, Row, corners, level_names, outline, rgb_of, show_picture
+from .image_axes import SMALL_FONT, ImageOrArray, Numbers, Row, corners, level_names, outline, rgb_of, show_image
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,23 +43,23 @@ def interesting_queries(trace: QueryTrace, count: int) -> Numbers:
 
 
 def attention_chart(
-    trace: QueryTrace, picture: Picture, queries: Sequence[int] | Numbers, name: str, classes: Sequence[str]
+    trace: QueryTrace, image: ImageOrArray, queries: Sequence[int] | Numbers, name: str, classes: Sequence[str]
 ) -> Chart:
     """Cross-attention of some queries (rows) in each decoder layer (columns), mean over heads.
 
-    Dense attention is a heat map of the tokens' weights, see :func:`spread_over_picture`; of deformable attention the
+    Dense attention is a heat map of the tokens' weights, see :func:`spread_over_image`; of deformable attention the
     sampling points are drawn, their area in proportion to their weight.
 
     Args:
-        picture: the trace's, (H, W, 3) uint8 RGB or a PIL image.
+        image: the trace's, (H, W, 3) uint8 RGB or a PIL image.
         queries: (K,) indices, see :func:`interesting_queries`.
         name: of the chart's files.
         classes: names by label.
 
     Raises:
-        InputError: Attention that can't be read, no queries or unknown ones, or a picture of another size.
+        InputError: Attention that can't be read, no queries or unknown ones, or an image of another size.
     """
-    pixels, queries = rgb_of(picture, trace), _checked(trace, queries)
+    pixels, queries = rgb_of(image, trace), _checked(trace, queries)
     if not trace.attention:
         raise InputError("the decoder's cross-attention is of a kind that can't be read")
     depth, dense = len(trace.attention), all(one.dense for one in trace.attention)
@@ -68,7 +68,7 @@ def attention_chart(
     figure = new_figure(_WIDTH, height, layout='compressed')
     grid = figure.subplots(len(queries), depth, squeeze=False)
     for axes in grid.flat:
-        show_picture(axes, pixels)
+        show_image(axes, pixels)
     rows = _label_rows(grid[:, 0], trace, queries, classes)
     points = [None if one.dense else one.points(queries) for one in trace.attention]
     heaviest = max((float(one[1].max()) for one in points if one is not None), default=1.0)
@@ -98,7 +98,7 @@ def attention_chart(
 def positional_attention_chart(
     traces: Mapping[str, QueryTrace],
     queries: Mapping[str, Sequence[int] | Numbers],
-    pictures: Mapping[str, Picture],
+    images: Mapping[str, ImageOrArray],
     name: str,
     *,
     layer: int = -1,
@@ -111,7 +111,7 @@ def positional_attention_chart(
     Args:
         traces: by name of the model.
         queries: (K,) indices by name of the model.
-        pictures: the traces', by name of the model.
+        images: the traces', by name of the model.
         name: of the chart's files.
         layer: decoder layer to show, counted from 0, or from the last if negative.
 
@@ -132,7 +132,7 @@ def positional_attention_chart(
     grid = figure.subplots(len(shown), columns, squeeze=False, height_ratios=heights)
     rows: list[Row] = []
     for line, (model, trace) in zip(grid, shown.items()):
-        number, pixels = _layer_number(trace, layer, model), rgb_of(pictures[model], trace)
+        number, pixels = _layer_number(trace, layer, model), rgb_of(images[model], trace)
         keys = [{'model': model, 'query': int(query), 'layer': number + 1} for query in chosen[model]]
         rows += _draw_by_position(line, trace, pixels, keys)
         row_label(line[0], wrapped(model))
@@ -154,15 +154,15 @@ def positional_attention_chart(
     return Chart(name, 'Attention by position alone', caption, figure, rows)
 
 
-def spread_over_picture(maps: Sequence[Numbers], input_px: Sequence[float], size_px: tuple[int, int]) -> Numbers:
-    """Weights of tokens, for each level (K, h, w), as weight for each pixel of a picture: (K, H, W).
+def spread_over_image(maps: Sequence[Numbers], input_px: Sequence[float], size_px: tuple[int, int]) -> Numbers:
+    """Weights of tokens, for each level (K, h, w), as weight for each pixel of an image: (K, H, W).
 
     A token's weight is spread evenly over its cell, and the levels are summed, so that the total stays what it was;
     only what lies in the padding is lost.
 
     Args:
-        input_px: width and height that the maps cover, in the picture's px, padding included.
-        size_px: width and height of the picture.
+        input_px: width and height that the maps cover, in the image's px, padding included.
+        size_px: width and height of the image.
     """
     width, height = size_px
     return sum(
@@ -217,7 +217,7 @@ def _draw_heat(line: Sequence[Axes] | Numbers, maps: Sequence[Numbers], trace: Q
     scale = min(1.0, _LARGEST_HEAT / max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     covered = trace.input_px[0] * size[0] / width, trace.input_px[1] * size[1] / height
-    for axes, heat in zip(line, spread_over_picture(maps, covered, size)):
+    for axes, heat in zip(line, spread_over_image(maps, covered, size)):
         axes.imshow(
             heat,
             cmap=heat_colours(),
@@ -232,7 +232,7 @@ def _draw_by_position(line: Numbers, trace: QueryTrace, pixels: NDArray[np.uint8
     """One model's row of :func:`positional_attention_chart`; what is left of the row stays empty."""
     queries, layer = np.array([one['query'] for one in keys]), keys[0]['layer'] - 1
     for axes, query in zip(line, queries):
-        show_picture(axes, pixels)
+        show_image(axes, pixels)
         axes.set_title(f'query {query}', fontsize=SMALL_FONT)
     for axes in line[len(keys) :]:
         axes.set_visible(False)

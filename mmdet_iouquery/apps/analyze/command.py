@@ -16,7 +16,7 @@ from ...engine.work_dir import check_writable
 from ...errors import InputError
 from ...file_io import identity, write_json, write_text
 from .chart import Chart, save_chart
-from .model_runs import ModelRun, collect, grouped, require_same_pictures
+from .model_runs import ModelRun, collect, grouped, require_same_images
 from .page import Note, page
 from .page_sections import sections_of, selection_rows
 from .run_logs import RunLog, read_run
@@ -43,7 +43,7 @@ def analyze(arguments: Sequence[str] | None = None) -> None:
         return
     for run in runs:
         collect(run, split=args.split, images=args.images, drawn=args.pictures, device=args.device, seed=args.seed)
-    require_same_pictures(runs)
+    require_same_images(runs)
     write(out, runs, _logs(runs), args.temperatures)
     write_json(out / SETTINGS_NAME, settings)
 
@@ -83,9 +83,9 @@ def _parser() -> argparse.ArgumentParser:
         '--split', default='val', choices=['train', 'val', 'test'], help='set to look at (default: val)'
     )
     parser.add_argument(
-        '--images', type=_count, default=100, metavar='N', help='pictures, from the first on (default: 100)'
+        '--images', type=_count, default=100, metavar='N', help='images, from the first on (default: 100)'
     )
-    parser.add_argument('--pictures', type=_count, default=2, metavar='N', help='pictures to draw (default: 2)')
+    parser.add_argument('--pictures', type=_count, default=2, metavar='N', help='images to draw (default: 2)')
     parser.add_argument(
         '--temperatures',
         nargs='+',
@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _settings(args: argparse.Namespace, runs: Sequence[ModelRun]) -> dict[str, Any]:
-    """All that the outcome depends on, but for the pictures themselves."""
+    """All that the outcome depends on, but for the images themselves."""
     settings = {key: getattr(args, key) for key in ('split', 'images', 'pictures', 'temperatures', 'seed')}
     models = [dict(name=run.name, checkpoint=identity(run.checkpoint), config=settings_of(run.cfg)) for run in runs]
     return flattened({**settings, 'models': models})
@@ -150,7 +150,7 @@ def _logs(runs: Sequence[ModelRun]) -> dict[str, list[RunLog]]:
 
 def _intro(runs: Sequence[ModelRun]) -> list[str]:
     return [
-        f'{len(runs[0].images)} pictures. Where single pictures are shown, they are of the first training of each '
+        f'{len(runs[0].images)} images. Where single images are shown, they are of the first training of each '
         'model. All numbers drawn stand in the CSV and JSON files under each figure.',
         *(f'{run.name}: {run.checkpoint}' for run in runs),
     ]

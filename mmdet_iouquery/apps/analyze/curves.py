@@ -1,4 +1,4 @@
-"""Learning curves of several configs in one picture."""
+"""Learning curves of several configs in one figure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Detections beside ground truth as pictures, for reports and for looking at what a model does.
+"""Detections beside ground truth as images, for reports and for looking at what a model does.
 
-Boxes are x1, y1, x2, y2 in px of the picture as it came, the edges of pixels: a box of x1=0, x2=10 covers the columns 0
-to 9. Small pictures are enlarged and large ones reduced before drawing, and :class:`View` maps the one to the other.
+Boxes are x1, y1, x2, y2 in px of the image as it came, the edges of pixels: a box of x1=0, x2=10 covers the columns 0
+to 9. Small images are enlarged and large ones reduced before drawing, and :class:`View` maps the one to the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ...errors import InputError
 
-# Okabe and Ito's colours for all kinds of colour vision, without their black, which is lost on dark pictures.
+# Okabe and Ito's colours for all kinds of colour vision, without their black, which is lost on dark images.
 PALETTE = (
     (230, 159, 0),
     (86, 180, 233),
@@ -30,8 +30,8 @@ PALETTE = (
 )
 ImageLike = Union[Image.Image, np.ndarray, str, 'os.PathLike[str]']
 
-_SMALL_SIDE = 512  # px: smaller pictures are enlarged by the least whole factor that reaches it
-_LARGE_SIDE = 1280  # px: larger pictures are reduced to it
+_SMALL_SIDE = 512  # px: smaller images are enlarged by the least whole factor that reaches it
+_LARGE_SIDE = 1280  # px: larger images are reduced to it
 _LARGEST_FACTOR = 8
 _FONT_SIZE = 15
 _LINE = 2
@@ -50,12 +50,12 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """Where and how large a picture stands on the canvas.
+    """Where and how large an image stands on the canvas.
 
     Attributes:
-        left: Column of the picture's left edge on the canvas.
+        left: Column of the image's left edge on the canvas.
         top: Row of its upper edge.
-        scale: Canvas px for one px of the picture.
+        scale: Canvas px for one px of the image.
         width: Width on the canvas in px.
         height: Height on the canvas in px.
     """
@@ -69,7 +69,7 @@ class View:
     def to_canvas(self, xyxy_px: Sequence[float]) -> tuple[int, int, int, int]:
         """First and last column and row (x1, y1, x2, y2, all inside) that a box's outline takes on the canvas.
 
-        Boxes are clipped to the picture, and each is at least one px wide and high.
+        Boxes are clipped to the image, and each is at least one px wide and high.
         """
         x1, x2 = self._span(xyxy_px[0], xyxy_px[2], self.width)
         y1, y2 = self._span(xyxy_px[1], xyxy_px[3], self.height)
@@ -136,7 +136,7 @@ def draw_side_by_side(
 
 
 def side_by_side_views(width: int, height: int) -> tuple[View, View]:
-    """Views of the left and the right picture of :func:`draw_side_by_side`, for a picture of that size in px."""
+    """Views of the left and the right image of :func:`draw_side_by_side`, for an image of that size in px."""
     scale = _scale(max(width, height))
     size = max(1, round(width * scale)), max(1, round(height * scale))
     top = _GAP + 2 * _line_height(_font())
@@ -147,11 +147,11 @@ def side_by_side_views(width: int, height: int) -> tuple[View, View]:
 def contact_sheet(
     images: Sequence[ImageLike], columns: int, path: str | os.PathLike[str] | None = None, *, gap: int = _GAP
 ) -> Image.Image:
-    """Lay pictures on one sheet, row by row, each in the middle of a cell as large as the largest picture.
+    """Lay images on one sheet, row by row, each in the middle of a cell as large as the largest image.
 
     Args:
-        images: Pictures or paths of them; at least one.
-        columns: Pictures in a row; at least one.
+        images: Images or paths of them; at least one.
+        columns: Images in a row; at least one.
         path: File to write.
         gap: Px between cells and around them.
 
@@ -159,7 +159,7 @@ def contact_sheet(
         The sheet, RGB.
 
     Raises:
-        InputError: No pictures, no columns, or a picture that can't be read.
+        InputError: No images, no columns, or an image that can't be read.
     """
     if not images or columns < 1:
         raise InputError(f'contact_sheet: {len(images)} images in {columns} columns; give at least one of each')
@@ -189,7 +189,7 @@ def _open(image: ImageLike) -> tuple[Image.Image, str]:
         with Image.open(image) as opened:
             return opened.convert('RGB'), os.path.basename(image)
     except OSError as error:
-        raise InputError(f"the picture {os.fspath(image)} can't be read: {error}") from error
+        raise InputError(f"the image {os.fspath(image)} can't be read: {error}") from error
 
 
 def _save(picture: Image.Image, path: Path) -> None:
@@ -255,7 +255,7 @@ def _text_size(text: str, font: Any) -> tuple[int, int]:
 def _label_place(
     view: View, box: tuple[int, int, int, int], size: tuple[int, int], taken: Sequence[tuple[int, int, int, int]]
 ) -> tuple[int, int, int, int]:
-    """A rectangle for a label: over the box, else under it, else in it; inside the picture and off other labels."""
+    """A rectangle for a label: over the box, else under it, else in it; inside the image and off other labels."""
     x1, y1, x2, y2 = box
     width, height = size
     right, bottom = view.left + view.width - 1, view.top + view.height - 1

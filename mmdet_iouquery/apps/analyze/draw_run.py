@@ -1,4 +1,4 @@
-"""Pictures of a run's detections, from the files that mmdet's CocoMetric writes.
+"""Images of a run's detections, from the files that mmdet's CocoMetric writes.
 
 ``val_evaluator = dict(type='CocoMetric', outfile_prefix='work_dirs/x/val', ...)`` leaves ``work_dirs/x/val.bbox.json``.
 """

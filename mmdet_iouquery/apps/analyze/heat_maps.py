@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .picture_axes import SMALL_FONT, Numbers, Row
+from .image_axes import SMALL_FONT, Numbers, Row
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,7 +22,7 @@ CUT = f'The tables leave out cells of less than {LEAST_WEIGHT:g} of the weight.'
 
 
 def heat_colours() -> Colormap:
-    """From clear to dark: the picture shows where there is little weight."""
+    """From clear to dark: the image shows where there is little weight."""
     import matplotlib
     from matplotlib.colors import ListedColormap
 

@@ -1,6 +1,6 @@
-"""Queries drawn on their picture: where they were selected, and what is made of the noisy ones.
+"""Queries drawn on their image: where they were selected, and what is made of the noisy ones.
 
-A drawn coordinate is the trace's own number: axes are in px of the picture as it lies on the disk and end at its edges.
+A drawn coordinate is the trace's own number: axes are in px of the image as it lies on the disk and end at its edges.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import numpy as np
 from ...errors import InputError
 from ...evaluation.selection_quality import best_overlap, iou_of
 from .chart import COLOURS, MARKERS, Chart, new_figure
-from .picture_axes import (
+from .image_axes import (
     SMALL_FONT,
+    ImageOrArray,
     Numbers,
-    Picture,
     Row,
     centres_of,
     corners,
     level_names,
     outline,
     rgb_of,
-    show_picture,
+    show_image,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ OBJECT_COLOUR = COLOURS[1]
 _WIDTH = 1000
 
 
-def selected_tokens_chart(trace: QueryTrace, picture: Picture, name: str, *, boxes: int = 10) -> Chart:
+def selected_tokens_chart(trace: QueryTrace, image: ImageOrArray, name: str, *, boxes: int = 10) -> Chart:
     """The encoder tokens that became queries, and the best of their boxes (query selection, RT-DETR section 4.3).
 
     Three panels: the tokens at their place, coloured by the score of the encoder's best class; the same, coloured by
@@ -51,14 +51,14 @@ def selected_tokens_chart(trace: QueryTrace, picture: Picture, name: str, *, box
     the score is that of the last decoder layer.
 
     Args:
-        picture: the trace's, (H, W, 3) uint8 RGB or a PIL image.
+        image: the trace's, (H, W, 3) uint8 RGB or a PIL image.
         name: of the chart's files.
         boxes: how many boxes to draw.
 
     Raises:
-        InputError: Queries that are neither tokens nor anchors, or a picture of another size.
+        InputError: Queries that are neither tokens nor anchors, or an image of another size.
     """
-    pixels, selected = rgb_of(picture, trace), _selected(trace)
+    pixels, selected = rgb_of(image, trace), _selected(trace)
     overlap, nearest = best_overlap(selected.boxes_px, trace.objects)
     best = np.argsort(-selected.scores, kind='stable')[:boxes]
     scale, panels = _scale_of(selected.scores), 3 if len(trace.objects.labels) else 2
@@ -66,7 +66,7 @@ def selected_tokens_chart(trace: QueryTrace, picture: Picture, name: str, *, box
     figure = new_figure(_WIDTH, _panel_height(trace, panels) + (130 if len(handles) <= 4 else 160), layout='compressed')
     grid = figure.subplots(1, panels)
     for axes in grid:
-        show_picture(axes, pixels)
+        show_image(axes, pixels)
         _draw_objects(axes, trace.objects)
     _draw_tokens(grid[0], selected, selected.scores, scale, 'score')
     if panels == 3:
@@ -85,7 +85,7 @@ def selected_tokens_chart(trace: QueryTrace, picture: Picture, name: str, *, box
     return Chart(name, selected.title, caption, figure, [*rows, *_object_rows(trace.objects)])
 
 
-def denoising_chart(trace: QueryTrace, picture: Picture, name: str) -> Chart:
+def denoising_chart(trace: QueryTrace, image: ImageOrArray, name: str) -> Chart:
     """Denoising queries before and after: the noisy boxes, and what the last decoder layer makes of them.
 
     One group of contrastive denoising (DINO, section 3.3): for each object a positive, which is to be restored, and
@@ -93,24 +93,24 @@ def denoising_chart(trace: QueryTrace, picture: Picture, name: str) -> Chart:
     centre to its object's.
 
     Args:
-        picture: the trace's, (H, W, 3) uint8 RGB or a PIL image.
+        image: the trace's, (H, W, 3) uint8 RGB or a PIL image.
         name: of the chart's files.
 
     Raises:
-        InputError: There are no denoising queries, or the picture has another size.
+        InputError: There are no denoising queries, or the image has another size.
     """
     if trace.noise is None:
         raise InputError(
-            'there are no denoising queries to draw: the detector has no denoising part, or the picture no objects'
+            'there are no denoising queries to draw: the detector has no denoising part, or the image no objects'
         )
-    pixels, noise, objects = rgb_of(picture, trace), trace.noise, trace.objects
+    pixels, noise, objects = rgb_of(image, trace), trace.noise, trace.objects
     truth_px = objects.boxes_px[noise.truth]
     stages = {'before': noise.before_px, 'after': noise.after.boxes_px}
     rows = _noise_rows(trace, noise)
     means = _noise_means(rows)
     figure = new_figure(_WIDTH, _panel_height(trace, 2) + 100, layout='compressed')
     for axes, (stage, boxes) in zip(figure.subplots(1, 2), stages.items()):
-        show_picture(axes, pixels)
+        show_image(axes, pixels)
         _draw_noise(axes, boxes, truth_px, noise.positive)
         _draw_objects(axes, objects)
         axes.set_title(_noise_title(stage, means), fontsize=10)
@@ -150,7 +150,7 @@ def _selected(trace: QueryTrace) -> _Selected:
         )
     if trace.anchors_px is None:
         raise InputError(
-            'these queries are neither encoder tokens nor anchors, so they have no place on the picture: selected '
+            'these queries are neither encoder tokens nor anchors, so they have no place on the image: selected '
             'tokens can be drawn for detectors that select queries or learn anchors'
         )
     return _Selected(
@@ -166,7 +166,7 @@ def _selected(trace: QueryTrace) -> _Selected:
 
 
 def _panel_height(trace: QueryTrace, panels: int) -> int:
-    """Px that a picture takes beside its like, no more than 900."""
+    """Px that an image takes beside its like, no more than 900."""
     width, height = trace.size_px
     return min(900, round((_WIDTH - 20) / panels * height / width))
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ...errors import InputError
 from .chart import COLOURS, LINE_STYLES, MARKERS, Chart, new_figure, plain_axes
-from .picture_axes import outline
+from .image_axes import outline
 from .refinement import Refinement, matched_queries, summary
 from .trace import QueryTrace
 
@@ -103,11 +103,11 @@ def layer_quantile_chart(model: str, found: Refinement, name: str = 'layer-quant
     return Chart(name, f'Layers of {model}', caption, figure, rows)
 
 
-def layer_boxes_chart(trace: QueryTrace, picture: Any, model: str, name: str = 'layer-boxes') -> Chart:
+def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'layer-boxes') -> Chart:
     """The boxes of the queries that end up on objects: a panel for the start and one for each layer.
 
     Args:
-        picture: PIL image or (H, W, 3) uint8 RGB, of the traced picture.
+        image: PIL image or (H, W, 3) uint8 RGB, of the traced image.
 
     Raises:
         InputError: No query ends up on an object.
@@ -127,7 +127,7 @@ def layer_boxes_chart(trace: QueryTrace, picture: Any, model: str, name: str = '
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     rows: list[dict[str, Any]] = []
     for axes, (title, boxes, scores) in zip(panels, stages):
-        axes.imshow(np.asarray(picture), extent=(0, width, height, 0))
+        axes.imshow(np.asarray(image), extent=(0, width, height, 0))
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], title=title)
         for thing, query in zip(objects, queries):
             colour = COLOURS[thing % len(COLOURS)]
@@ -165,5 +165,5 @@ def _require_matches(models: Mapping[str, Refinement]) -> None:
     if not any(found.ious.size for found in models.values()):
         raise InputError(
             f'no query of {", ".join(models)} ends up on an object: there is nothing to follow through the layers; '
-            'train longer, or name pictures with objects'
+            'train longer, or name images with objects'
         )

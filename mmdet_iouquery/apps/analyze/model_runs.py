@@ -1,4 +1,4 @@
-"""Running models over pictures and keeping what the figures need."""
+"""Running models over images and keeping what the figures need."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ...datasets import check_config
 from ...engine.detector import load_detector
 from ...errors import InputError
 from ...evaluation.selection_quality import SelectedQueries
-from .pictures import Pictures
+from .images import Images
 from .refinement import Refinement, refinement
 from .trace import QueryTrace, selected_queries
 
@@ -28,11 +28,11 @@ class ModelRun:
         name: Models of one name are trainings (seeds) of one config.
         cfg: Its config.
         checkpoint: The file.
-        selected: Selected queries of all pictures; None: the model selects none.
-        refined: The queries that end up on objects, of all pictures.
-        traces: The pictures to draw, in full.
+        selected: Selected queries of all images; None: the model selects none.
+        refined: The queries that end up on objects, of all images.
+        traces: The images to draw, in full.
         classes: Class names.
-        images: Ids of the pictures, in order.
+        images: Ids of the images, in order.
     """
 
     name: str
@@ -46,7 +46,7 @@ class ModelRun:
 
 
 def collect(run: ModelRun, *, split: str, images: int, drawn: int, device: str, seed: int = 0) -> None:
-    """Trace a model's queries on the first pictures of its set; the first ``drawn`` with objects are kept in full.
+    """Trace a model's queries on the first images of its set; the first ``drawn`` with objects are kept in full.
 
     Raises:
         InputError: A model, a checkpoint or a set that can't be looked at.
@@ -54,9 +54,9 @@ def collect(run: ModelRun, *, split: str, images: int, drawn: int, device: str, 
     cfg = Config(dict(run.cfg))
     check_config(Config({key: value for key, value in cfg.items() if key in ('model', f'{split}_dataloader')}))
     detector = load_detector(cfg, run.checkpoint).to(torch.device(device))
-    pictures = Pictures(cfg, split)
+    pictures = Images(cfg, split)
     selected, refined, ids = [], [], []
-    for index in tqdm(range(min(images, len(pictures))), desc=f'{run.name} ({run.checkpoint.name})', unit='picture'):
+    for index in tqdm(range(min(images, len(pictures))), desc=f'{run.name} ({run.checkpoint.name})', unit='image'):
         found = pictures.trace(detector, index, seed=seed)
         ids.append(found.image_id)
         if found.encoder is not None:
@@ -69,12 +69,12 @@ def collect(run: ModelRun, *, split: str, images: int, drawn: int, device: str, 
     run.refined = Refinement.joined(refined)
 
 
-def require_same_pictures(runs: Sequence[ModelRun]) -> None:
-    """Models are compared on the same pictures."""
+def require_same_images(runs: Sequence[ModelRun]) -> None:
+    """Models are compared on the same images."""
     for run in runs[1:]:
         if run.images != runs[0].images:
             raise InputError(
-                f'{run.cfg.filename} names other pictures than {runs[0].cfg.filename}; models are compared on the same '
+                f'{run.cfg.filename} names other images than {runs[0].cfg.filename}; models are compared on the same '
                 'set: give both the same data, for instance with --cfg-options'
             )
 

@@ -1,4 +1,4 @@
-"""A page of charts that is one file: pictures are inside it."""
+"""A page of charts that is one file: images are inside it."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from .temperature_figures import temperature_chart
 from .trace import QueryTrace
 
 Groups = Mapping[str, Sequence[ModelRun]]
-_QUERIES = 3  # shown of each picture
+_QUERIES = 3  # shown of each image
 _COLUMNS = {
     'prop_score': 'score > 0.5 (%)',
     'prop_both': 'score and IoU > 0.5 (%)',
@@ -39,9 +39,9 @@ _COLUMNS = {
 def sections_of(
     groups: Groups, logs: Mapping[str, Sequence[RunLog]], temperatures: Sequence[float]
 ) -> Iterator[Section]:
-    """The sections, one by one: selection, on the picture, layers, attention and, where there are logs, curves."""
+    """The sections, one by one: selection, on the image, layers, attention and, where there are logs, curves."""
     yield Section('Selection: is a high score a good box?', [*_selection(groups)])
-    yield Section('On the picture', [*_pictures(groups)])
+    yield Section('On the image', [*_images(groups)])
     yield Section('Layer by layer', [*_layers(groups)])
     yield Section('Where queries look', [*_attention(groups, temperatures)])
     if logs:
@@ -90,7 +90,7 @@ def _selection(groups: Groups) -> Iterator[Any]:
     if runs:
         yield table_of(
             'Numbers',
-            'Of the queries that the selector took, on all pictures. Score: the probability that a query was ranked '
+            'Of the queries that the selector took, on all images. Score: the probability that a query was ranked '
             'by. IoU: with the object that its box overlaps most. Rank correlation: of the two, by Spearman. '
             'Calibration error: their mean distance over ten bins of the score. ±: standard deviation over trainings.',
             selection_table(groups),
@@ -104,11 +104,11 @@ def _selection(groups: Groups) -> Iterator[Any]:
         )
 
 
-def _pictures(groups: Groups) -> Iterator[Any]:
-    for name, trace, picture, label in _drawn(groups):
-        yield _chart(selected_tokens_chart, trace, picture, f'tokens-{label}', model=name)
-    for name, trace, picture, label in _drawn(groups):
-        yield _chart(denoising_chart, trace, picture, f'denoising-{label}', model=name)
+def _images(groups: Groups) -> Iterator[Any]:
+    for name, trace, image, label in _drawn(groups):
+        yield _chart(selected_tokens_chart, trace, image, f'tokens-{label}', model=name)
+    for name, trace, image, label in _drawn(groups):
+        yield _chart(denoising_chart, trace, image, f'denoising-{label}', model=name)
 
 
 def _layers(groups: Groups) -> Iterator[Any]:
@@ -119,18 +119,18 @@ def _layers(groups: Groups) -> Iterator[Any]:
     yield _chart(layer_chart, refined)
     for name, found in refined.items():
         yield _chart(layer_quantile_chart, name, found, f'layer-quantiles-{stem(name)}')
-    for name, trace, picture, label in _drawn(groups):
-        yield _chart(layer_boxes_chart, trace, picture, name, f'layer-boxes-{label}', model=name)
+    for name, trace, image, label in _drawn(groups):
+        yield _chart(layer_boxes_chart, trace, image, name, f'layer-boxes-{label}', model=name)
 
 
 def _attention(groups: Groups, temperatures: Sequence[float]) -> Iterator[Any]:
-    for name, trace, picture, label in _drawn(groups):
+    for name, trace, image, label in _drawn(groups):
         queries, classes = interesting_queries(trace, _QUERIES), groups[name][0].classes
-        yield _chart(attention_chart, trace, picture, queries, f'attention-{label}', classes, model=name)
+        yield _chart(attention_chart, trace, image, queries, f'attention-{label}', classes, model=name)
     first = {name: runs[0].traces[0] for name, runs in groups.items() if runs[0].traces}
     queries_of = {name: interesting_queries(trace, _QUERIES) for name, trace in first.items()}
-    pictures = {name: picture_of(trace) for name, trace in first.items()}
-    yield _chart(positional_attention_chart, first, queries_of, pictures, 'positional-attention')
+    images = {name: image_of(trace) for name, trace in first.items()}
+    yield _chart(positional_attention_chart, first, queries_of, images, 'positional-attention')
     yield _chart(temperature_chart, 'temperature', temperatures=temperatures)
 
 
@@ -148,22 +148,22 @@ def _curves(logs: Mapping[str, Sequence[RunLog]]) -> Chart:
 
 
 def _drawn(groups: Groups) -> Iterator[tuple[str, QueryTrace, Any, str]]:
-    """The pictures to draw of the first training of each model: model, trace, picture, label for files."""
+    """The images to draw of the first training of each model: model, trace, image, label for files."""
     depth = max((len(runs[0].traces) for runs in groups.values()), default=0)
     for number in range(depth):
         for name, runs in groups.items():
             if number < len(runs[0].traces):
                 trace = runs[0].traces[number]
-                yield name, trace, picture_of(trace), f'{stem(name)}-{number + 1}'
+                yield name, trace, image_of(trace), f'{stem(name)}-{number + 1}'
 
 
-def picture_of(trace: QueryTrace) -> np.ndarray:
-    """(H, W, 3) uint8 RGB of a traced picture."""
+def image_of(trace: QueryTrace) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a traced image."""
     try:
         with Image.open(trace.path) as opened:
             return np.asarray(opened.convert('RGB'))
     except OSError as error:
-        raise InputError(f"the picture {trace.path} can't be read: {error}") from error
+        raise InputError(f"the image {trace.path} can't be read: {error}") from error
 
 
 def _chart(draw: Callable[..., Chart], *args: Any, model: str | None = None, **settings: Any) -> Chart | Note:

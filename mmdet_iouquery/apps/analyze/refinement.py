@@ -29,7 +29,7 @@ class Refinement(NamedTuple):
 
     @classmethod
     def joined(cls, parts: Iterable[Refinement]) -> Refinement:
-        """Those of several pictures."""
+        """Those of several images."""
         return cls(*(np.concatenate(x, axis=1) for x in zip(*parts)))
 
 
@@ -47,7 +47,7 @@ def matched_queries(trace: QueryTrace) -> tuple[Numbers, Numbers]:
 
 
 def refinement(trace: QueryTrace) -> Refinement:
-    """A traced picture's matched queries, stage by stage."""
+    """A traced image's matched queries, stage by stage."""
     objects, queries = matched_queries(trace)
     truth, labels = trace.objects.boxes_px[objects], trace.objects.labels[objects]
     boxes = [layer.boxes_px[queries] for layer in trace.layers]

@@ -12,13 +12,13 @@ from ...core import sine_anchor_encoding, sine_token_encoding
 from ...errors import InputError
 from .chart import Chart, new_figure
 from .heat_maps import CUT, LABEL_WIDTH, cell_rows, heat_bar, heat_colours, row_label, wrapped
-from .picture_axes import SMALL_FONT, Numbers, Row, outline
+from .image_axes import SMALL_FONT, Numbers, Row, outline
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 REFERENCE_SIDE = 0.25
-"""w_ref = h_ref of :func:`temperature_chart`, a share of the picture's side."""
+"""w_ref = h_ref of :func:`temperature_chart`, a share of the image's side."""
 ANCHORS = {
     'square': (0.5, 0.5, 0.25, 0.25),
     'wide': (0.5, 0.5, 0.5, 0.125),

@@ -1,6 +1,6 @@
-"""What the queries of one picture go through, from the encoder to the last decoder layer, as plain numbers.
+"""What the queries of one image go through, from the encoder to the last decoder layer, as plain numbers.
 
-Boxes are x1, y1, x2, y2 in px of the picture as it lies on the disk, neither cut at its edges nor rounded. Scores are
+Boxes are x1, y1, x2, y2 in px of the image as it lies on the disk, neither cut at its edges nor rounded. Scores are
 probabilities. Letters as in :mod:`mmdet_iouquery.core`.
 """
 
@@ -116,13 +116,13 @@ class LayerAttention:
 
 @dataclass(frozen=True)
 class QueryTrace:
-    """One picture's queries.
+    """One image's queries.
 
     Attributes:
         image_id: As in the data set.
-        path: Of the picture; empty where there is none.
+        path: Of the image; empty where there is none.
         size_px: Width and height.
-        input_px: Width and height, in px of the picture, of what the network saw, padding included.
+        input_px: Width and height, in px of the image, of what the network saw, padding included.
         objects: Ground truth.
         spatial_shapes: Height and width of the memory's levels in tokens.
         anchors_px: (Q, 4), the boxes that the decoder starts from; None: queries are no boxes.
@@ -168,7 +168,7 @@ def parts_of(detector: nn.Module) -> Any:
 
 @torch.no_grad()
 def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *, seed: int = 0) -> QueryTrace:
-    """Run a detector on one picture and write down what its queries go through.
+    """Run a detector on one image and write down what its queries go through.
 
     The model predicts as always (its norms and dropouts are those of evaluation), but tells of every layer, and makes
     denoising queries of the objects.
@@ -176,11 +176,11 @@ def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *
     Args:
         detector: In evaluation mode, with its weights.
         data: One element of an mmdet test data set: ``inputs`` and ``data_samples``.
-        objects: Ground truth in px of the picture on the disk; None: there is none.
+        objects: Ground truth in px of the image on the disk; None: there is none.
         seed: Of the denoising queries' noise.
 
     Raises:
-        InputError: A detector without queries, or a test pipeline that mirrors pictures.
+        InputError: A detector without queries, or a test pipeline that mirrors images.
     """
     parts = parts_of(detector)
     objects = Objects(np.zeros((0, 4)), np.zeros(0, int)) if objects is None else objects
@@ -210,7 +210,7 @@ def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *
 
 
 def selected_queries(trace: QueryTrace) -> SelectedQueries:
-    """The selected queries of a traced picture.
+    """The selected queries of a traced image.
 
     Raises:
         InputError: The model has no selector whose encoder predicts anything.
@@ -266,11 +266,11 @@ def _watched(decoder: nn.Module) -> Iterator[list[tuple[nn.Module, Inputs]]]:
 
 
 class _Frame:
-    """From normalised numbers to px of the picture on the disk."""
+    """From normalised numbers to px of the image on the disk."""
 
     def __init__(self, meta: dict[str, Any], decoded: Decoded) -> None:
         if meta.get('flip'):
-            raise InputError('the test pipeline mirrors pictures; take the flip out to look at queries')
+            raise InputError('the test pipeline mirrors images; take the flip out to look at queries')
         self.shapes = decoded.memory.spatial_shapes
         height, width = meta['batch_input_shape'][:2]
         scale = np.asarray(meta.get('scale_factor', (1.0, 1.0)), dtype=float)[:2]
@@ -302,7 +302,7 @@ def _class_scores(detector: nn.Module, parts: nn.Module) -> Any:
 
 
 def _scored(predictions: Predictions, frame: _Frame, score: Any) -> tuple[ScoredBoxes, ...]:
-    """Each layer's predictions of the one picture."""
+    """Each layer's predictions of the one image."""
     return tuple(ScoredBoxes(frame.boxes_px(boxes[0]), score(logits[0])) for logits, boxes in zip(*predictions))
 
 

@@ -53,7 +53,7 @@ def write_synthetic(
     boxes_per_image: float = OBJECTS365_BOXES,
     seed: int = 0,
 ) -> int:
-    """Write a COCO-style JSON without pictures, and return the number of its annotations.
+    """Write a COCO-style JSON without images, and return the number of its annotations.
 
     Args:
         path: The file.

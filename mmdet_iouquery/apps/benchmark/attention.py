@@ -17,7 +17,7 @@ HEADS, WIDTH, POINTS = 8, 32, 4
 
 
 def attention(*, batches: Sequence[int], queries: int, side: int, rounds: int) -> list[dict[str, Any]]:
-    """Three levels of pictures of ``side`` px, strides 8 to 32; forward alone, and forward and backward."""
+    """Three levels of images of ``side`` px, strides 8 to 32; forward alone, and forward and backward."""
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     names = [name for name in BACKENDS if why_not(name, device, (POINTS,) * 3, 'bilinear') is None]
     dtypes = [torch.float32, torch.bfloat16] if device.type == 'cuda' else [torch.float32]

@@ -68,11 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--rounds', type=int, default=9, help='timed calls of each side (default: 9)')
     parser.add_argument('--threads', type=int, metavar='N', help="of torch's (default: its own choice)")
     parser.add_argument('--depths', type=int, nargs='+', choices=(18, 50), default=[18, 50], help='inference: models')
-    parser.add_argument('--batches', type=int, nargs='+', metavar='N', help='pictures at once (default: by subject)')
-    parser.add_argument('--side', type=int, default=640, metavar='PX', help='of square pictures (default: 640)')
-    parser.add_argument('--objects', type=int, default=20, metavar='N', help='training: boxes a picture (default: 20)')
+    parser.add_argument('--batches', type=int, nargs='+', metavar='N', help='images at once (default: by subject)')
+    parser.add_argument('--side', type=int, default=640, metavar='PX', help='of square images (default: 640)')
+    parser.add_argument('--objects', type=int, default=20, metavar='N', help='training: boxes an image (default: 20)')
     parser.add_argument('--compile', action='store_true', help='inference: torch.compile as well')
-    parser.add_argument('--growth', action='store_true', help='criterion: vary objects, queries, pictures and layers')
+    parser.add_argument('--growth', action='store_true', help='criterion: vary objects, queries, images and layers')
     parser.add_argument('--pictures', type=int, metavar='N', help='data, evaluation: size of the made-up set')
     return parser
 
@@ -99,25 +99,25 @@ def _attention(args: argparse.Namespace, reference: Reference | None) -> Rows:
 
 
 def _data(args: argparse.Namespace, reference: Reference | None) -> Rows:
-    pictures = args.pictures or 64
-    sides = data_case(pictures)
+    images = args.pictures or 64
+    sides = data_case(images)
     with one_core():
-        rows = rows_of(time_in_turn(sides, args.rounds), "mmdet's transforms", pictures=pictures)
+        rows = rows_of(time_in_turn(sides, args.rounds), "mmdet's transforms", images=images)
     for row in rows:
-        row['pictures_per_s'] = pictures / row['median_s']
-    return rows + [{'transform': name, 'share': share} for name, share in shares(pictures).items()]
+        row['pictures_per_s'] = images / row['median_s']
+    return rows + [{'transform': name, 'share': share} for name, share in shares(images).items()]
 
 
 def _evaluation(args: argparse.Namespace, reference: Reference | None) -> Rows:
-    pictures = args.pictures or 5000
-    sides = evaluation_case(pictures, 300, 0)
+    images = args.pictures or 5000
+    sides = evaluation_case(images, 300, 0)
     numbers: dict[str, list[float]] = {}
 
     def kept(name: str) -> Callable[[], None]:
         return lambda: numbers.update({name: list(sides[name]())})
 
     timings = time_in_turn({name: kept(name) for name in sides}, args.rounds)
-    rows = rows_of(timings, 'pycocotools', pictures=pictures, detections=300)
+    rows = rows_of(timings, 'pycocotools', images=images, detections=300)
     for row in rows:
         row['numbers'] = numbers[row['side']]
     return rows

@@ -24,14 +24,14 @@ OURS = 'ours'
 class Case(NamedTuple):
     """Numbers of a step; ``layers`` of the decoder, beside the encoder."""
 
-    pictures: int = 16
+    images: int = 16
     objects: int = 20
     queries: int = 300
     layers: int = 6
 
 
 STANDARD = Case()
-SMALL = Case(pictures=4)
+SMALL = Case(images=4)
 """What grows, as large steps of the authors' do not fit into 24 GiB."""
 GROWTH = {
     'objects': (1, 5, 20, 50, 100, 200, 500),
@@ -63,11 +63,11 @@ def criterion_sides(case: Case, reference: Reference | None = None) -> dict[str,
     """Functions that compute the loss of the same random predictions, and its gradients, and return it."""
     torch.manual_seed(0)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
-    truth = Batch(case.pictures, 1, case.objects, device)
+    truth = Batch(case.images, 1, case.objects, device)
     # the authors' denoising has room for all objects, ours for a set number, so that is set to suit
-    layout = denoising_layout([case.objects] * case.pictures, max(DENOISING, case.objects), device=device)
+    layout = denoising_layout([case.objects] * case.images, max(DENOISING, case.objects), device=device)
     total = layout.num_denoising + case.queries
-    shape, encoder_shape = (case.layers, case.pictures, total), (1, case.pictures, case.queries)
+    shape, encoder_shape = (case.layers, case.images, total), (1, case.images, case.queries)
     leaves = [
         leaf.to(device).requires_grad_()
         for lead in (shape, encoder_shape)

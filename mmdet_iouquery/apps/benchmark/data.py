@@ -1,6 +1,6 @@
 """The training pipeline from JPEG files to packed samples: ours, and mmdet's own transforms doing the same.
 
-Shape shorthand: H and W a picture's height and width in px.
+Shape shorthand: H and W an image's height and width in px.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from .evaluation import HEIGHT, WIDTH, simulate
 
 CONFIG = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
 _GRIDS = (3, 6, 12, 24, 48, 96, 192)
-"""Rows of the random grids whose sum is a picture; each coarser one is about twice as strong, as in photographs."""
+"""Rows of the random grids whose sum is an image; each coarser one is about twice as strong, as in photographs."""
 _SHAPES = 12
 _QUALITY = 95
 
 Pipeline = list[dict[str, Any]]
 
 
-def data_case(num_pictures: int, seed: int = 0) -> dict[str, Callable[[], list[Any]]]:
-    """Write pictures and annotations like COCO's, and make what is to be timed.
+def data_case(num_images: int, seed: int = 0) -> dict[str, Callable[[], list[Any]]]:
+    """Write images and annotations like COCO's, and make what is to be timed.
 
     Returns:
-        By name, functions that send all pictures through a whole training pipeline at 640 x 640, one after the other on
+        By name, functions that send all images through a whole training pipeline at 640 x 640, one after the other on
         one core and with equal random numbers, and return the samples. 'ours' and "mmdet's transforms" do the same to
         them, up to rounding; "mmdet's transforms, OpenCV's resize" is what its configs usually have, and leaves floats
         that are not antialiased. The files go with the last of the functions.
     """
     folder = TemporaryDirectory()
-    write_set(Path(folder.name), num_pictures, seed)
+    write_set(Path(folder.name), num_images, seed)
     return {name: partial(_run, _dataset(steps, folder), folder) for name, steps in pipelines().items()}
 
 
-def shares(num_pictures: int, seed: int = 0, *, name: str = 'ours', passes: int = 3) -> dict[str, float]:
+def shares(num_images: int, seed: int = 0, *, name: str = 'ours', passes: int = 3) -> dict[str, float]:
     """Each transform's part of the time of the pipeline called ``name``, by its type; together 1."""
     seconds: dict[str, float] = defaultdict(float)
     with TemporaryDirectory() as folder, one_core():
-        write_set(Path(folder), num_pictures, seed)
+        write_set(Path(folder), num_images, seed)
         dataset = _dataset(pipelines()[name], folder)
         _load(dataset)  # files and code are at hand from here on
         for _ in range(passes):
@@ -98,10 +98,10 @@ def pipelines() -> dict[str, Pipeline]:
     }
 
 
-def write_set(folder: Path, num_pictures: int, seed: int) -> None:
-    """JPEG files of 640 x 480 px in ``folder`` and their boxes in ``folder/truth.json``, seven a picture."""
+def write_set(folder: Path, num_images: int, seed: int) -> None:
+    """JPEG files of 640 x 480 px in ``folder`` and their boxes in ``folder/truth.json``, seven an image."""
     rng = np.random.default_rng(seed)
-    truth, _ = simulate(num_pictures, 1, seed)
+    truth, _ = simulate(num_images, 1, seed)
     for image in truth['images']:
         image['file_name'] = f'{image["id"]:05}.jpg'
         cv2.imwrite(str(folder / image['file_name']), picture(rng), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])

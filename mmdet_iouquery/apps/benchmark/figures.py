@@ -8,9 +8,9 @@ from typing import Any
 from ..analyze.chart import COLOURS, MARKERS, Chart, new_figure, plain_axes
 
 _LABELS = {
-    'objects': 'objects a picture',
+    'objects': 'objects an image',
     'queries': 'queries',
-    'pictures': 'pictures in the batch',
+    'pictures': 'images in the batch',
     'layers': 'decoder layers',
 }
 
@@ -43,7 +43,7 @@ def growth_chart(name: str, rows: Sequence[Mapping[str, Any]]) -> Chart:
         panel.minorticks_off()
     panels[0].legend(frameon=False)
     caption = (
-        'Forward and backward of matching and losses; 4 pictures of 20 objects, 300 queries and 6 layers but for what '
+        'Forward and backward of matching and losses; 4 images of 20 objects, 300 queries and 6 layers but for what '
         'varies. Medians, shaded between the quartiles.'
     )
     return Chart(name, 'Time of the criterion', caption, figure, [dict(row) for row in rows])

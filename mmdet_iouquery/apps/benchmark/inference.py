@@ -1,4 +1,4 @@
-"""Prediction: from a batch of pictures on the device to logits and boxes."""
+"""Prediction: from a batch of images on the device to logits and boxes."""
 
 from __future__ import annotations
 

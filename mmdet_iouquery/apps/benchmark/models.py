@@ -25,10 +25,10 @@ def detector(depth: int) -> nn.Module:
 
 
 class Batch:
-    """Random pictures and boxes.
+    """Random images and boxes.
 
     Args:
-        size: pictures. side: of them, in px. objects: boxes of each.
+        size: images. side: of them, in px. objects: boxes of each.
     """
 
     def __init__(self, size: int, side: int, objects: int, device: torch.device) -> None:

@@ -48,7 +48,7 @@ class Reference:
             raise InputError(f'--reference {folder}: it does not import ({error}); install what it needs') from error
 
     def model(self, depth: int, side: int | None) -> nn.Module:
-        """R18 or R50 with random weights; ``side`` px of square pictures for which it keeps its tables, None: none."""
+        """R18 or R50 with random weights; ``side`` px of square images for which it keeps its tables, None: none."""
         r18 = depth == 18
         size = None if side is None else [side, side]
         channels = [128, 256, 512] if r18 else [512, 1024, 2048]
@@ -98,7 +98,7 @@ class Reference:
         return self._zoo.SetCriterion(matcher, weights, ['vfl', 'boxes'], num_classes=80, alpha=0.75, gamma=2.0)
 
     def targets(self, labels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[dict[str, Tensor]]:
-        """Ground truth in their form: labels (T,) and normalised cx, cy, w, h (T, 4) of each picture."""
+        """Ground truth in their form: labels (T,) and normalised cx, cy, w, h (T, 4) of each image."""
         return [{'labels': one, 'boxes': some} for one, some in zip(labels, boxes)]
 
     def loss(self, model: nn.Module, images: Tensor, targets: list[dict[str, Any]]) -> Tensor:

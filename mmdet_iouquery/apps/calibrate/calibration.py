@@ -1,6 +1,6 @@
 """Which score to cut at, and what a score is worth: detections judged against ground truth, thresholds, calibration.
 
-Shape shorthand: K detections of a picture, G of its objects, M detections of a whole set, C classes.
+Shape shorthand: K detections of an image, G of its objects, M detections of a whole set, C classes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DIGITS = 6
 
 
 class Judged(NamedTuple):
-    """Detections of a set that are right or wrong, pictures in order, and how many objects there are to find."""
+    """Detections of a set that are right or wrong, images in order, and how many objects there are to find."""
 
     scores: Numbers
     """(M,) in [0, 1]."""
@@ -31,16 +31,16 @@ class Judged(NamedTuple):
     """(M,) int."""
     right: Numbers
     """(M,) bool."""
-    picture: Numbers
-    """(M,) int, number of the picture."""
+    image: Numbers
+    """(M,) int, number of the image."""
     objects: Numbers
     """(C,) int, objects of each class."""
 
     def of_class(self, label: int) -> Judged:
         """Those of one class, ``objects`` (1,)."""
         kept = self.labels == label
-        scores, labels, right, picture = (part[kept] for part in self[:4])
-        return Judged(scores, labels, right, picture, self.objects[label : label + 1])
+        scores, labels, right, image = (part[kept] for part in self[:4])
+        return Judged(scores, labels, right, image, self.objects[label : label + 1])
 
 
 class Cut(NamedTuple):
@@ -72,7 +72,7 @@ class Calibration(NamedTuple):
 def judge(
     boxes_px: Numbers, scores: Numbers, labels: Numbers, objects: Objects, ignored: Objects, iou: float = 0.5
 ) -> Numbers:
-    """Match one picture's detections with its objects as COCO's evaluation does, each class by itself.
+    """Match one image's detections with its objects as COCO's evaluation does, each class by itself.
 
     By falling score, each detection takes the object, of those not taken yet, that it overlaps most and by ``iou`` or
     more. One that gets none and has a part of ``iou`` or more of its area in an ignored box is neither right nor wrong.
@@ -107,18 +107,18 @@ def _part_inside(boxes_px: Numbers, others_px: Numbers) -> Numbers:
     return np.asarray(np.clip(high - low, 0, None).prod(axis=-1) / np.maximum(area, 1e-7))
 
 
-def joined(pictures: Iterable[tuple[Numbers, Numbers, Numbers, Numbers]], num_classes: int) -> Judged:
-    """Put pictures together: of each the scores (K,), labels (K,), verdicts (K,) and the objects' labels (G,)."""
+def joined(images: Iterable[tuple[Numbers, Numbers, Numbers, Numbers]], num_classes: int) -> Judged:
+    """Put images together: of each the scores (K,), labels (K,), verdicts (K,) and the objects' labels (G,)."""
     columns: list[list[Numbers]] = [[np.zeros(0)], [np.zeros(0, int)], [np.zeros(0, bool)], [np.zeros(0, int)]]
     objects = np.zeros(num_classes, int)
-    for number, (scores, labels, verdicts, truth) in enumerate(pictures):
+    for number, (scores, labels, verdicts, truth) in enumerate(images):
         kept = verdicts != NEITHER
         parts = scores[kept], labels[kept], verdicts[kept] == RIGHT, np.full(kept.sum(), number)
         for column, part in zip(columns, parts):
             column.append(part)
         objects += np.bincount(truth, minlength=num_classes)
-    scores, labels, right, picture = (np.concatenate(column) for column in columns)
-    return Judged(scores, labels, right, picture, objects)
+    scores, labels, right, image = (np.concatenate(column) for column in columns)
+    return Judged(scores, labels, right, image, objects)
 
 
 def best_cut(judged: Judged) -> Cut | None:
@@ -171,8 +171,8 @@ def fit_calibration(scores: Numbers, right: Numbers) -> Calibration:
 
 
 def held_out(judged: Judged) -> Numbers:
-    """Scores (M,) calibrated by a fit to the other half of the pictures, odd ones by even ones and even by odd."""
-    calibrated, odd = np.zeros(len(judged.scores)), judged.picture % 2 == 1
+    """Scores (M,) calibrated by a fit to the other half of the images, odd ones by even ones and even by odd."""
+    calibrated, odd = np.zeros(len(judged.scores)), judged.image % 2 == 1
     for half in (odd, ~odd):
         fit = fit_calibration(judged.scores[~half], judged.right[~half])
         calibrated[half] = fit(judged.scores[half])

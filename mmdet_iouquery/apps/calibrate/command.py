@@ -42,7 +42,7 @@ class Fitted(NamedTuple):
     calibration: Calibration
     errors: dict[str, float]
     """Expected calibration error in [0, 1] over ten bins: ``before``, ``after``, and ``held_out``, where each half of
-    the pictures is calibrated by the other half."""
+    the images is calibrated by the other half."""
 
     @property
     def thresholds(self) -> list[float]:
@@ -55,7 +55,7 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
     """Run a model on its validation set, fit thresholds and a calibration, print and write them.
 
     Raises:
-        InputError: Something named is missing or does not fit, or the set has no pictures.
+        InputError: Something named is missing or does not fit, or the set has no images.
     """
     args = _parser().parse_args(arguments)
     cfg = _without_thresholds(read_config(args.config, args.cfg_options))
@@ -73,7 +73,7 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
         print('note: thresholds by class and calibration are settings of RTDETRHead; this head may not take them')
     loader = Runner.build_dataloader(cfg.val_dataloader)
     classes = tuple(loader.dataset.metainfo['classes'])
-    found = fit(joined(judged_pictures(detector, loader, args.iou), len(classes)), classes)
+    found = fit(joined(judged_images(detector, loader, args.iou), len(classes)), classes)
     print(table(found))
     about = {'config': args.config, 'checkpoint': args.checkpoint, 'iou': args.iou, 'pictures': len(loader.dataset)}
     text = config_text(found, cfg.filename, args.checkpoint, args.iou)
@@ -114,7 +114,7 @@ def _iou(text: str) -> float:
 
 
 def _settings(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:
-    """All that the outcome depends on, but for the pictures and annotations themselves."""
+    """All that the outcome depends on, but for the images and annotations themselves."""
     return {'iou': args.iou, 'checkpoint': identity(checkpoint_file(args.checkpoint)), **settings_of(cfg)}
 
 
@@ -155,21 +155,21 @@ def _without_thresholds(cfg: Config) -> Config:
     return cfg
 
 
-def judged_pictures(
+def judged_images(
     detector: Any, loader: DataLoader, iou: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
-    """Scores (K,), labels (K,) and verdicts (K,) of each picture's detections, and labels (G,) of its objects.
+    """Scores (K,), labels (K,) and verdicts (K,) of each image's detections, and labels (G,) of its objects.
 
     Ground truth is taken from the data set and not from the pipeline, so it has the pixels of the detections, which are
-    those of the picture as it came.
+    those of the image as it came.
 
     Raises:
-        InputError: the set has no pictures.
+        InputError: the set has no images.
     """
     dataset: Any = loader.dataset
     truth = {info['img_id']: info['instances'] for info in map(dataset.get_data_info, range(len(dataset)))}
     if not truth:
-        raise InputError('the validation set holds no pictures to fit thresholds on')
+        raise InputError('the validation set holds no images to fit thresholds on')
     with torch.no_grad():
         for batch in tqdm(loader, desc='detections', unit='batch'):
             for sample in detector.test_step(batch):
@@ -229,7 +229,7 @@ def table(found: Fitted) -> str:
     if not all(found.by_class.values()):
         lines.append('classes without a best threshold have that for all')
     lines.append(
-        'expected calibration error: {before:.4f}; calibrated {after:.4f}, and {held_out:.4f} on pictures that the '
+        'expected calibration error: {before:.4f}; calibrated {after:.4f}, and {held_out:.4f} on images that the '
         'calibration has not seen'.format(**found.errors)
     )
     return '\n'.join(lines)

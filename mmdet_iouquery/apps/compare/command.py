@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--restart', action='store_true', help='train anew what was run with other settings, which is set aside'
     )
-    parser.add_argument('--report-only', action='store_true', help='table and picture from the runs that are finished')
+    parser.add_argument('--report-only', action='store_true', help='table and figure from the runs that are finished')
     return parser
 
 

@@ -126,7 +126,7 @@ def _evaluation_due(runner: Runner) -> bool:
 
 
 def _forward_cost(runner: Runner) -> tuple[tuple[int, int], int]:
-    """Height and width of the first validation picture in the network, and the operations of one forward pass on it."""
+    """Height and width of the first validation image in the network, and the operations of one forward pass on it."""
     model = runner.model.eval()
     data = model.data_preprocessor(pseudo_collate([runner.val_dataloader.dataset[0]]), False)
     height, width = data['inputs'].shape[-2:]

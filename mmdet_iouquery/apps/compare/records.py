@@ -45,18 +45,18 @@ class RunResult:
 
     Attributes:
         config: Stem of the config's name.
-        seed: Seed of weights, order of the pictures and noise.
+        seed: Seed of weights, order of the images and noise.
         steps: Training steps.
-        batch_size: Pictures in a step.
-        image_size: Height and width in px of the first validation picture as the network gets it.
+        batch_size: Images in a step.
+        image_size: Height and width in px of the first validation image as the network gets it.
         val_set: Annotation file of the evaluation.
-        data_order: Digest of the ids of all training pictures in the order in which they came; equal digests: the same
-            pictures in the same order.
+        data_order: Digest of the ids of all training images in the order in which they came; equal digests: the same
+            images in the same order.
         device: Name of the GPU, or the number of threads on the CPU.
         torch: Version of torch.
         finished: Date, ISO 8601.
         parameters: Number of the model's parameters, frozen ones included.
-        flops: Floating-point operations of one forward pass on that picture, see :func:`.cost.count_flops`.
+        flops: Floating-point operations of one forward pass on that image, see :func:`.cost.count_flops`.
         step_seconds: Median time of a training step without data loading; None: too few steps.
         memory_mb: Peak memory in 10^6 bytes, see :func:`.cost.peak_memory_mb`.
         evaluations: In the order of their steps; the last is that of the last step.

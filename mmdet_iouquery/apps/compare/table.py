@@ -85,14 +85,14 @@ def _notes(groups: dict[str, list[RunResult]]) -> str:
     for run in (run for group in groups.values() for run in group):
         orders.setdefault(run.seed, set()).add(run.data_order)
     different = sorted(seed for seed, found in orders.items() if len(found) > 1)
-    order = 'For each seed, all configs got the same pictures in the same order.'
+    order = 'For each seed, all configs got the same images in the same order.'
     if different:
-        order = f'The configs did not get the same pictures in the same order (seeds {", ".join(map(str, different))}).'
+        order = f'The configs did not get the same images in the same order (seeds {", ".join(map(str, different))}).'
     return '\n'.join(
         (
             f"AP is COCO's, in %, after the last step; a dash: no object of that size. {order}",
             'Several seeds: mean ± sample standard deviation.',
-            'FLOPs: one forward pass on the first validation picture, multiplication and addition counted as two;',
+            'FLOPs: one forward pass on the first validation image, multiplication and addition counted as two;',
             'convolutions and matrix products (attention included) count, sampling and element-wise work do not.',
             'Time: median, without data loading. Peak memory: tensors on a GPU; on a CPU the whole process.',
         )

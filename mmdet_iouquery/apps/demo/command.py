@@ -36,7 +36,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description='A page to try a model on pictures, in the browser.')
+    parser = argparse.ArgumentParser(description='A page to try a model on images, in the browser.')
     parser.add_argument('--checkpoint', metavar='FILE', help='chosen at first (default: the newest of the quickstart)')
     parser.add_argument(
         '--config', metavar='CONFIG', help="its config file, or a shipped one's name (default: that beside it)"

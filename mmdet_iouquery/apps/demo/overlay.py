@@ -1,6 +1,6 @@
-"""A model's boxes and tokens drawn on the picture.
+"""A model's boxes and tokens drawn on the image.
 
-Boxes are x1, y1, x2, y2 in px of the picture. Q queries, C classes.
+Boxes are x1, y1, x2, y2 in px of the image. Q queries, C classes.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _RADIUS = 3  # px of a dot on the finest level; each coarser one has 2 more
 
 
 def stages(trace: QueryTrace) -> dict[str, ScoredBoxes]:
-    """What can be shown of a picture, first to last: the encoder's predictions, if any, and each decoder layer's."""
+    """What can be shown of an image, first to last: the encoder's predictions, if any, and each decoder layer's."""
     encoder = {} if trace.encoder is None else {'encoder': trace.encoder}
     layers = {f'layer {number}': boxes for number, boxes in enumerate(trace.layers[:-1], start=1)}
     return {**encoder, **layers, RESULT: trace.layers[-1]}
 
 
 def detections(boxes: ScoredBoxes, size_px: tuple[int, int], threshold: float) -> list[Box]:
-    """The queries whose best class scores at least ``threshold``, best first, cut at the picture's edges.
+    """The queries whose best class scores at least ``threshold``, best first, cut at the image's edges.
 
     Args:
         boxes: Of one stage.
-        size_px: The picture's width and height.
+        size_px: The image's width and height.
         threshold: In [0, 1].
     """
     order = np.argsort(-boxes.scores, kind='stable')
@@ -53,23 +53,23 @@ def names_of(boxes: ScoredBoxes, classes: Sequence[str]) -> tuple[str, ...]:
 
 
 def draw_overlay(
-    picture: Image.Image, boxes: Sequence[Box], names: Sequence[str], tokens_of: QueryTrace | None = None
+    image: Image.Image, boxes: Sequence[Box], names: Sequence[str], tokens_of: QueryTrace | None = None
 ) -> Image.Image:
-    """Draw boxes with their names and scores; small pictures come out enlarged and large ones reduced.
+    """Draw boxes with their names and scores; small images come out enlarged and large ones reduced.
 
     Args:
-        picture: RGB.
+        image: RGB.
         boxes: In its px.
         names: By label.
-        tokens_of: Also draw the tokens that this picture's queries come from, under the boxes: a dot in the middle of
+        tokens_of: Also draw the tokens that this image's queries come from, under the boxes: a dot in the middle of
             each, larger on coarser levels, the lighter the higher its score.
 
     Returns:
         The drawing; its scale is that of :func:`~mmdet_iouquery.apps.analyze.draw.side_by_side_views`.
     """
-    enlarged, _ = side_by_side_views(*picture.size)
+    enlarged, _ = side_by_side_views(*image.size)
     smooth = Image.Resampling.BICUBIC if enlarged.scale >= 1 else Image.Resampling.LANCZOS
-    canvas = picture.resize((enlarged.width, enlarged.height), smooth)
+    canvas = image.resize((enlarged.width, enlarged.height), smooth)
     if tokens_of is not None:
         _draw_tokens(ImageDraw.Draw(canvas), tokens_of, enlarged.scale)
     scaled = [Box(_scaled(box.xyxy_px, enlarged.scale), box.label, box.score) for box in boxes]
@@ -102,7 +102,7 @@ def token_scores(trace: QueryTrace) -> Numbers:
 
 
 def token_colour(share: float) -> tuple[int, int, int]:
-    """RGB of a token's dot, lighter for a higher score, which is given as a share of the picture's highest."""
+    """RGB of a token's dot, lighter for a higher score, which is given as a share of the image's highest."""
     steps = np.linspace(0, 1, len(_RAMP))
     red, green, blue = (round(float(np.interp(share, steps, channel))) for channel in _RAMP.T)
     return red, green, blue

@@ -1,4 +1,4 @@
-"""The page: a picture and a checkpoint go in, boxes and tokens come out. It loads nothing from other hosts."""
+"""The page: an image and a checkpoint go in, boxes and tokens come out. It loads nothing from other hosts."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ THRESHOLD = 0.5
 NO_CHECKPOINT = (
     'There is no checkpoint yet. Run `make quickstart`, which trains a small model, and load this page again.'
 )
-NO_PICTURE = 'Drop a picture to see what the model finds in it.'
+NO_IMAGE = 'Drop an image to see what the model finds in it.'
 NO_TOKENS = "This model's queries come from no encoder token: there is none to show."
 TOKENS = 'Dots: the encoder tokens that became queries; larger on coarser levels, the lighter the higher their score.'
-# On narrow screens the result stands between the picture's file and the controls, so that both are seen together.
+# On narrow screens the result stands between the image's file and the controls, so that both are seen together.
 _STYLE = """
 #checkpoint input { text-overflow: ellipsis; padding-right: 2em; }
 #detections .scroll { max-height: 420px; overflow-y: auto; }
@@ -37,7 +37,7 @@ _STYLE = """
 @media (max-width: 760px) {
   #controls { display: contents; }
   #controls > * { order: 3; flex: 1 1 100%; }
-  #controls > #picture { order: 1; }
+  #controls > #image { order: 1; }
   #outcome { order: 2; }
 }
 """
@@ -55,14 +55,14 @@ def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
     def fill() -> tuple[Any, str]:
         found = {one.name: one for one in catalogue()}
         known.update(found)
-        return gr.Dropdown(list(found), value=next(iter(found), None)), NO_PICTURE if found else NO_CHECKPOINT
+        return gr.Dropdown(list(found), value=next(iter(found), None)), NO_IMAGE if found else NO_CHECKPOINT
 
     def show(path: str | None, name: str | None, threshold: float, stage: str, with_tokens: bool) -> tuple[Any, ...]:
         if name not in known or path is None:
-            return NO_PICTURE if name in known else NO_CHECKPOINT, None, '', gr.skip()
+            return NO_IMAGE if name in known else NO_CHECKPOINT, None, '', gr.skip()
         try:
             model = model_of(known[name].config, known[name].checkpoint)
-            picture, trace = model.look(path)
+            image, trace = model.look(path)
         except InputError as error:
             return f'**{html.escape(str(error))}**', None, '', gr.skip()
         found = stages(trace)
@@ -71,7 +71,7 @@ def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
         stage = stage if stage in found else RESULT
         boxes = detections(found[stage], trace.size_px, threshold)
         names = names_of(found[stage], model.classes)
-        drawing = draw_overlay(picture, boxes, names, trace if with_tokens else None)
+        drawing = draw_overlay(image, boxes, names, trace if with_tokens else None)
         text = _said(len(boxes), found[stage].scores, threshold) + (_legend(trace) if with_tokens else '')
         return text, drawing, _table(boxes, names), choice
 
@@ -79,7 +79,7 @@ def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
         gr.Markdown('# Try a model')
         with gr.Row():
             with gr.Column(scale=1, min_width=320, elem_id='controls'):
-                file = gr.File(label='Picture', height=150, elem_id='picture')
+                file = gr.File(label='Image', height=150, elem_id='picture')
                 checkpoint = gr.Dropdown(label='Checkpoint', elem_id='checkpoint')
                 threshold = gr.Slider(
                     0, 1, THRESHOLD, step=0.01, label='Score threshold', buttons=[], elem_id='threshold'
@@ -89,7 +89,7 @@ def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
                 tokens = gr.Checkbox(label='Tokens that became queries', elem_id='tokens')
                 table = gr.HTML(padding=False, elem_id='detections')
             with gr.Column(scale=2, min_width=320, elem_id='outcome'):
-                status = gr.Markdown(NO_PICTURE, elem_id='status')
+                status = gr.Markdown(NO_IMAGE, elem_id='status')
                 result = gr.Image(show_label=False, format='png', interactive=False, buttons=[], elem_id='result')
         page.load(fill, None, [checkpoint, status], api_visibility='private')
         gr.on(

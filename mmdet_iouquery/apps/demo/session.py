@@ -1,4 +1,4 @@
-"""What the page stands on: which checkpoints there are, and a model that looks at one picture at a time."""
+"""What the page stands on: which checkpoints there are, and a model that looks at one image at a time."""
 
 from __future__ import annotations
 
@@ -85,20 +85,20 @@ def _age(path: Path) -> tuple[float, str]:
 
 
 class Look(NamedTuple):
-    """A picture, and what the queries of a model went through on it."""
+    """An image, and what the queries of a model went through on it."""
 
-    picture: Image.Image
+    image: Image.Image
     """As the config's pipeline loads it, RGB; boxes are in its px."""
     trace: QueryTrace
 
 
 class DemoModel:
-    """A model with its weights, and the pictures' way into it.
+    """A model with its weights, and the images' way into it.
 
     It serves one call at a time.
 
     Args:
-        config: A config file with a test or validation set, whose pipeline the pictures take.
+        config: A config file with a test or validation set, whose pipeline the images take.
         checkpoint: Its weights.
 
     Attributes:
@@ -119,14 +119,14 @@ class DemoModel:
         self._last: tuple[Any, Look] | None = None
 
     def look(self, path: str | Path) -> Look:
-        """Run the model on a picture, unless it is the last one and unchanged.
+        """Run the model on an image, unless it is the last one and unchanged.
 
         Raises:
-            InputError: The file can't be read as a picture, or see :func:`~mmdet_iouquery.apps.analyze.trace.trace`.
+            InputError: The file can't be read as an image, or see :func:`~mmdet_iouquery.apps.analyze.trace.trace`.
         """
-        picture = str(path), os.stat(path).st_mtime_ns
-        if self._last is None or self._last[0] != picture:
-            self._last = picture, self._run(Path(path))
+        image = str(path), os.stat(path).st_mtime_ns
+        if self._last is None or self._last[0] != image:
+            self._last = image, self._run(Path(path))
         return self._last[1]
 
     def _run(self, path: Path) -> Look:
@@ -135,11 +135,11 @@ class DemoModel:
             data = load({'img_path': str(path), 'img_id': 0})
         except (AssertionError, OSError, cv2.error, InputError) as error:  # what decoders and loaders make of others
             why = f' ({error.__cause__})' if isinstance(error.__cause__, ImageError) else ''
-            raise InputError(f'{path.name} is no picture that can be read{why}; take a JPEG or PNG file') from error
-        picture = Image.fromarray(np.ascontiguousarray(data['img'][..., ::-1], dtype=np.uint8))
+            raise InputError(f'{path.name} is no image that can be read{why}; take a JPEG or PNG file') from error
+        image = Image.fromarray(np.ascontiguousarray(data['img'][..., ::-1], dtype=np.uint8))
         for transform in others:
             data = transform(data)
-        return Look(picture, trace(self._detector, data))
+        return Look(image, trace(self._detector, data))
 
 
 def _test_set(cfg: Config) -> Mapping[str, Any]:
@@ -147,7 +147,7 @@ def _test_set(cfg: Config) -> Mapping[str, Any]:
         dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
         if dataset.get('pipeline'):
             return dataset
-    raise InputError(f'{cfg.filename} has neither a test_dataloader nor a val_dataloader with a pipeline for pictures')
+    raise InputError(f'{cfg.filename} has neither a test_dataloader nor a val_dataloader with a pipeline for images')
 
 
 def _reads_annotations(transform: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""Numbers of a set's pictures and boxes, from its annotations alone, and which boxes look like mistakes.
+"""Numbers of a set's images and boxes, from its annotations alone, and which boxes look like mistakes.
 
 NumPy on the arrays that the check has read; pandas would be one more requirement for medians and shares.
 """
@@ -14,19 +14,19 @@ from ...datasets.coco.report import CheckedSet
 
 TINY = 4
 """Px of a shorter side at the network's input, half of what one token of the finest map covers."""
-_COVERING = 0.98  # of both sides of the picture
+_COVERING = 0.98  # of both sides of the image
 _SMALL, _MEDIUM = 32**2, 96**2  # COCO's
 
 
 class Resizing(NamedTuple):
-    """A pipeline's last ``Resize``: width and height in px, and whether the picture's proportions are kept."""
+    """A pipeline's last ``Resize``: width and height in px, and whether the image's proportions are kept."""
 
     width: int
     height: int
     keep_ratio: bool
 
     def factors(self, sizes: np.ndarray) -> np.ndarray:
-        """Scale of width and height for pictures of ``sizes`` (N, 2), (N, 2)."""
+        """Scale of width and height for images of ``sizes`` (N, 2), (N, 2)."""
         if not self.keep_ratio:
             return np.asarray((self.width, self.height) / sizes)
         sides = np.sort([self.width, self.height]) / np.sort(sizes, axis=1)
@@ -45,7 +45,7 @@ def boxes_per_image(one: CheckedSet) -> np.ndarray:
 
 
 def duplicates(one: CheckedSet) -> np.ndarray:
-    """(A,) bool: usable boxes that repeat an earlier one of the same picture and class to the last digit."""
+    """(A,) bool: usable boxes that repeat an earlier one of the same image and class to the last digit."""
     arrays = one.arrays
     rows = np.flatnonzero(usable(one))
     keys = np.column_stack([arrays.image_rows[rows], arrays.category_rows[rows], arrays.boxes[rows]])
@@ -57,7 +57,7 @@ def duplicates(one: CheckedSet) -> np.ndarray:
 
 
 def covering(one: CheckedSet) -> np.ndarray:
-    """(A,) bool: usable boxes over the whole picture, or nearly."""
+    """(A,) bool: usable boxes over the whole image, or nearly."""
     low, far = one.arrays.boxes[:, :2], one.arrays.boxes[:, :2] + one.arrays.boxes[:, 2:]
     inside = np.minimum(far, one.arrays.sizes) - np.maximum(low, 0)
     return np.asarray(usable(one) & (inside >= _COVERING * one.arrays.sizes).all(axis=1))

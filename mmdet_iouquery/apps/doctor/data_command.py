@@ -41,11 +41,11 @@ def main(read_config: Any, arguments: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='python -m mmdet_iouquery.doctor data',
-        description='Read the annotations and pictures that a config names, and say what training makes of them.',
+        description='Read the annotations and images that a config names, and say what training makes of them.',
     )
     parser.add_argument('config', help='config file, or the name of one that came with the package')
     parser.add_argument('--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: one a core)')
-    parser.add_argument('--limit', type=int, help='look at no more pictures of a set than this (default: all)')
+    parser.add_argument('--limit', type=int, help='look at no more images of a set than this (default: all)')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')
     return parser

@@ -79,13 +79,13 @@ def _of_set(one: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
 # --- files ------------------------------------------------------------------------------------------------------------
 
 _EFFECTS = {
-    (True, 'skip'): 'training takes another picture instead and names the file in its log',
+    (True, 'skip'): 'training takes another image instead and names the file in its log',
     (True, 'raise'): "training stops there: set on_error='skip' where it loads images, or mend the files",
     (False, 'raise'): 'evaluation stops there: mend the files, or take them out of the annotations',
 }
 _UNCHECKED = (
     'the pipeline does not check: mmdet stops at what it cannot read, and takes the grey rest of a cut file for '
-    "picture; load with dict(type='LoadImageFromFile', _scope_='mmdet_iouquery'), or put CheckImage behind "
+    "image; load with dict(type='LoadImageFromFile', _scope_='mmdet_iouquery'), or put CheckImage behind "
     'LoadImageFromFile'
 )
 _ENDLESS = (
@@ -99,12 +99,12 @@ def _unusable(one: InspectedSet) -> Iterator[DataFinding]:
     if bad:
         effect = _EFFECTS.get((one.trains, one.on_error), _UNCHECKED)
         skipped = one.trains and one.on_error == 'skip' and len(bad) < len(one.images)
-        text = f'{_pictures(len(bad))} cannot be used'
+        text = f'{_images(len(bad))} cannot be used'
         yield DataFinding('warning' if skipped else 'error', one.name, text, effect, tuple(bad))
     yield from _remarked(one)
     doubtful = [f'{name}: {facts.complaint}' for name, facts in zip(one.files(), one.images) if facts.complaint]
     if doubtful:
-        text = f'{_pictures(len(doubtful))} with damage in the compressed data'
+        text = f'{_images(len(doubtful))} with damage in the compressed data'
         yield DataFinding(
             'warning', one.name, text, 'read as they are, parts may be garbled: look at them', tuple(doubtful)
         )
@@ -116,12 +116,12 @@ def _remarked(one: InspectedSet) -> Iterator[DataFinding]:
     remarked = [(f'{name}: {facts.remark}', facts.no_end) for name, facts in zip(one.files(), one.images)]
     endless = tuple(text for text, no_end in remarked if no_end)
     if endless:
-        text = f'{_pictures(len(endless))} without an end marker, but with every pixel'
+        text = f'{_images(len(endless))} without an end marker, but with every pixel'
         level, effect = ('warning', 'used as they are') if ours else ('error', _ENDLESS)
         yield DataFinding(level, one.name, text, effect, endless)
     dark = tuple(text for (text, no_end), facts in zip(remarked, one.images) if facts.remark and not no_end)
     if dark:
-        text = f'{_pictures(len(dark))} of 16 bits that use a small part of them'
+        text = f'{_images(len(dark))} of 16 bits that use a small part of them'
         yield DataFinding('warning', one.name, text, 'nearly black, as scaled to 8 bits', dark)
 
 
@@ -137,17 +137,17 @@ def _turned(one: InspectedSet) -> Iterator[DataFinding]:
         (stored if facts.as_stored else upright if told else unclear).append(f'{name}: orientation {facts.orientation}')
     if stored:
         unchecked = one.on_error == 'unchecked'
-        effect = 'the picture is turned upright, its boxes are not; ' + _UNCHECKED if unchecked else 'taken as stored'
-        text = f'{_pictures(len(stored))} annotated as stored, though EXIF data say to turn them'
+        effect = 'the image is turned upright, its boxes are not; ' + _UNCHECKED if unchecked else 'taken as stored'
+        text = f'{_images(len(stored))} annotated as stored, though EXIF data say to turn them'
         yield DataFinding('error' if unchecked else 'note', one.name, text, effect, tuple(stored))
     if upright:
-        text = f'{_pictures(len(upright))} annotated upright, turned by EXIF data'
+        text = f'{_images(len(upright))} annotated upright, turned by EXIF data'
         yield DataFinding('note', one.name, text, 'turned upright', tuple(upright))
     if unclear:
         text = (
-            f'{_pictures(len(unclear))} to be turned by EXIF data, where the size does not tell how they were annotated'
+            f'{_images(len(unclear))} to be turned by EXIF data, where the size does not tell how they were annotated'
         )
-        effect = 'turned upright, boxes taken to be of the upright picture: look at one'
+        effect = 'turned upright, boxes taken to be of the upright image: look at one'
         yield DataFinding('warning', one.name, text, effect, tuple(unclear))
 
 
@@ -166,7 +166,7 @@ def _kinds(one: InspectedSet) -> Iterator[DataFinding]:
     for kind, effect in _KIND_EFFECTS.items():
         names = tuple(name for name, facts in zip(one.files(), one.images) if facts.kind == kind and not facts.fault)
         if names:
-            yield DataFinding('note', one.name, f'{_pictures(len(names))} stored otherwise: {kind}', effect, names)
+            yield DataFinding('note', one.name, f'{_images(len(names))} stored otherwise: {kind}', effect, names)
 
 
 def _within(one: InspectedSet) -> Iterator[DataFinding]:
@@ -174,7 +174,7 @@ def _within(one: InspectedSet) -> Iterator[DataFinding]:
     pairs = tuple(f'{files[i]} = {files[k]}' for i, k in repeated([facts.digest for facts in one.images]))
     if pairs:
         effect = 'each is trained on' if one.trains else 'each counts'
-        yield DataFinding('warning', one.name, f'{_pictures(len(pairs))} the same as another of the set', effect, pairs)
+        yield DataFinding('warning', one.name, f'{_images(len(pairs))} the same as another of the set', effect, pairs)
 
 
 def _shared(train: InspectedSet, other: InspectedSet) -> Iterator[DataFinding]:
@@ -182,19 +182,19 @@ def _shared(train: InspectedSet, other: InspectedSet) -> Iterator[DataFinding]:
     first, second = train.files(), other.files()
     equal = same([facts.digest for facts in train.images], [facts.digest for facts in other.images])
     if equal:
-        text = f'{_pictures(len(equal))} of {other.name} found in {train.name} too, byte for byte'
+        text = f'{_images(len(equal))} of {other.name} found in {train.name} too, byte for byte'
         effect = f'results on {other.name} are too good: part of it was learnt by heart'
         yield DataFinding('error', where, text, effect, tuple(f'{first[i]} = {second[k]}' for i, k in equal))
     known = {k for _, k in equal}
     looks = alike([facts.look for facts in train.images], [facts.look for facts in other.images])
     looks = [(i, k) for i, k in looks if k not in known]
     if looks:
-        text = f'{_pictures(len(looks))} of {other.name} that look like one of {train.name}'
+        text = f'{_images(len(looks))} of {other.name} that look like one of {train.name}'
         effect = 'the same scene, or saved anew? then results are too good; look at some'
         yield DataFinding('warning', where, text, effect, tuple(f'{first[i]} ~ {second[k]}' for i, k in looks))
     named = [second[k] for _, k in same(first, second) if k not in known]
     if named and train.checked.image_dir != other.checked.image_dir:
-        text = f'{_pictures(len(named))} of {other.name} named like one of {train.name}, with another content'
+        text = f'{_images(len(named))} of {other.name} named like one of {train.name}, with another content'
         yield DataFinding('note', where, text, 'none: they are told apart by folder', tuple(named))
 
 
@@ -211,7 +211,7 @@ def _remarks(one: InspectedSet) -> Iterator[DataFinding]:
 def _useless_boxes(one: InspectedSet) -> Iterator[DataFinding]:
     arrays, wanted = one.checked.arrays, one.checked.wanted
     effect = 'dropped' if one.trains else "COCO's evaluation counts them as missed: take them out of the annotations"
-    text = '{} without an area, under 1 px, NaN or outside the picture'
+    text = '{} without an area, under 1 px, NaN or outside the image'
     yield from _boxes(one, wanted & arrays.degenerate(), 'note' if one.trains else 'error', text, effect)
     missed = "COCO's evaluation knows no ignore and counts them as missed: write iscrowd=1 for what is not to count"
     level, effect = ('note', 'dropped') if one.trains else ('error', missed)
@@ -224,11 +224,11 @@ def _useless_boxes(one: InspectedSet) -> Iterator[DataFinding]:
 def _odd_boxes(one: InspectedSet) -> Iterator[DataFinding]:
     checked = one.checked
     over = boxes.usable(checked) & checked.arrays.beyond_border(2.0)
-    yield from _boxes(one, over, 'note', '{} more than 2 px over the border of the picture', 'cut at the border')
+    yield from _boxes(one, over, 'note', '{} more than 2 px over the border of the image', 'cut at the border')
     effect = 'two targets in one place' if one.trains else 'found once, the other counts as missed'
     yield from _boxes(one, boxes.duplicates(checked), 'warning', '{} repeated exactly, class and all', effect)
-    effect = 'kept; often a label of the picture as a whole'
-    yield from _boxes(one, boxes.covering(checked), 'note', '{} over the whole picture', effect)
+    effect = 'kept; often a label of the image as a whole'
+    yield from _boxes(one, boxes.covering(checked), 'note', '{} over the whole image', effect)
     size = 'as stored' if one.resizing is None else f'at {one.resizing.width} x {one.resizing.height}'
     text = f'{{}} with a side under {boxes.TINY} px {size}'
     effect = 'kept, but hardly seen: the finest map has a stride of 8 px; enlarge the input, or crop'
@@ -263,7 +263,7 @@ def _crowded(one: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
         if limit is not None and (counts > limit).any():
             rows = np.flatnonzero(counts > limit)
             names = tuple(f'{one.checked.file_names[row]}: {counts[row]} boxes' for row in rows)
-            yield DataFinding(level, one.name, f'{_pictures(len(rows))} with more boxes {text}', effect, names)
+            yield DataFinding(level, one.name, f'{_images(len(rows))} with more boxes {text}', effect, names)
     empty = np.flatnonzero(counts == 0)
     if len(empty) and one.config.need_boxes:
         left_out = one.trains and one.config.filter_empty
@@ -271,8 +271,8 @@ def _crowded(one: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
             'left out (filter_empty_gt)' if left_out else 'taken as background' if one.trains else 'false alarms count'
         )
         names = tuple(one.checked.file_names[row] for row in empty)
-        yield DataFinding('note', one.name, f'{_pictures(len(empty))} without a box', effect, names)
+        yield DataFinding('note', one.name, f'{_images(len(empty))} without a box', effect, names)
 
 
-def _pictures(count: int) -> str:
-    return f'{count} picture{"s" if count > 1 else ""}'
+def _images(count: int) -> str:
+    return f'{count} image{"s" if count > 1 else ""}'

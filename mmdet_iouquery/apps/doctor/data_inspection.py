@@ -1,4 +1,4 @@
-"""Reads the annotations and pictures of every set that a config names: the data doctor's eyes.
+"""Reads the annotations and images of every set that a config names: the data doctor's eyes.
 
 What it makes of them is in ``data_findings``, how that is printed in ``inspection_report``.
 """
@@ -23,20 +23,20 @@ from ...registry import SCOPE
 from .box_statistics import Resizing
 from .image_probe import ImageFacts, probe
 
-_CHUNK = 16  # pictures that a process is handed at a time
+_CHUNK = 16  # images that a process is handed at a time
 
 
 @dataclass(frozen=True)
 class InspectedSet:
-    """One set, and what was seen of its pictures.
+    """One set, and what was seen of its images.
 
     Attributes:
         name: 'train', 'val' or 'test', numbered where a part has several.
         config: What the config says of it.
         checked: Its annotations.
-        on_error: What its pipeline does with an unusable picture: 'skip', 'raise', or 'unchecked'.
+        on_error: What its pipeline does with an unusable image: 'skip', 'raise', or 'unchecked'.
         resizing: Its pipeline's last ``Resize``; None: there is none of a fixed size.
-        rows: The pictures looked at, as places in ``checked.file_names``.
+        rows: The images looked at, as places in ``checked.file_names``.
         images: One entry for each of ``rows``.
     """
 
@@ -53,21 +53,21 @@ class InspectedSet:
         return self.config.part == 'train'
 
     def files(self) -> list[str]:
-        """File names of the pictures looked at."""
+        """File names of the images looked at."""
         return [self.checked.file_names[row] for row in self.rows]
 
 
 def inspect(read: ReadSets, *, workers: int, limit: int | None = None, progress: bool = True) -> list[InspectedSet]:
-    """Read all pictures.
+    """Read all images.
 
     Args:
         read: The annotations.
-        workers: Processes that decode pictures; 0: this one.
-        limit: Look at no more pictures of a set than these, evenly spread; None: all.
+        workers: Processes that decode images; 0: this one.
+        limit: Look at no more images of a set than these, evenly spread; None: all.
         progress: Whether to draw a bar on the standard error, where that is a terminal.
 
     Raises:
-        InputError: There is no set to look at; a process that decodes pictures died.
+        InputError: There is no set to look at; a process that decodes images died.
     """
     if not read.sets:
         others = '; '.join(warning for one in read.unchecked for warning in one.warnings)
@@ -112,7 +112,7 @@ def _probed(paths: list[str], sizes: list[tuple[float, float]], workers: int) ->
             yield from pool.map(probe, paths, sizes, chunksize=_CHUNK)
     except BrokenProcessPool as error:
         raise InputError(
-            'a process that decodes pictures died: out of memory, or a decoder crashed; with --workers 1 fewer are in '
+            'a process that decodes images died: out of memory, or a decoder crashed; with --workers 1 fewer are in '
             'memory at once, with --workers 0 the decoder ends this process, and its message stands last'
         ) from error
 
@@ -124,11 +124,11 @@ def _with_bar(facts: Iterator[ImageFacts], total: int, name: str, progress: bool
         from tqdm import tqdm
     except ImportError:
         return facts
-    return tqdm(facts, desc=name, total=total, unit='picture', disable=None)
+    return tqdm(facts, desc=name, total=total, unit='image', disable=None)
 
 
 def on_error(pipeline: Sequence[Mapping[str, Any]]) -> str:
-    """What a pipeline does with an unusable picture: 'skip', 'raise' or, where nothing checks, 'unchecked'."""
+    """What a pipeline does with an unusable image: 'skip', 'raise' or, where nothing checks, 'unchecked'."""
     for step in pipeline:
         if is_checked_loader(step):
             return str(step.get('on_error', 'raise'))

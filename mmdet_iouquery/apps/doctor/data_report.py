@@ -37,7 +37,7 @@ def _numbers(one: InspectedSet) -> dict[str, Any]:
         where=one.config.where,
         ann_file=str(report.ann_file),
         image_dir=None if one.checked.image_dir is None else str(one.checked.image_dir),
-        unusable_pictures=one.on_error,
+        unusable_images=one.on_error,
         network_input=None if one.resizing is None else one.resizing._asdict(),
         images=report.images,
         images_used=report.images_used,
@@ -65,7 +65,7 @@ def _without_nan(node: Any) -> Any:
 def render(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> str:
     """The page."""
     numbers = [_numbers(one) for one in sets]
-    lines = [f'{one["name"]:<8}{one["ann_file"]}   pictures in {one["image_dir"] or "(remote)"}' for one in numbers]
+    lines = [f'{one["name"]:<8}{one["ann_file"]}   images in {one["image_dir"] or "(remote)"}' for one in numbers]
     for title, rows in (('', _set_rows(numbers)), ('boxes of each class', _class_rows(numbers))):
         lines += ['', *_table(title, [one['name'] for one in numbers], rows)]
     for finding in found:
@@ -86,7 +86,7 @@ def _set_rows(numbers: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         row('height, px', lambda one: _spread(one['height'])),
         row('width / height', lambda one: _spread(one['aspect'], 2)),
         row('boxes', lambda one: str(sum(one['class_counts'].values()))),
-        row('  a picture', lambda one: _spread(one['boxes_per_image'])),
+        row('  an image', lambda one: _spread(one['boxes_per_image'])),
         row('  small, medium, large', lambda one: _shares(one['box_shares'])),
         row('network input, px', lambda one: _input(one['network_input'])),
         row('  small, medium, large', lambda one: _shares(one['network_box_shares'])),

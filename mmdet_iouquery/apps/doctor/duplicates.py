@@ -1,6 +1,6 @@
-"""Pictures that occur in two sets: the same file, or another that looks alike.
+"""Images that occur in two sets: the same file, or another that looks alike.
 
-Looked up by parts of their hashes, 118,000 pictures against 5,000 take 0.5 s, 500,000 against 20,000 2.7 s. imagehash
+Looked up by parts of their hashes, 118,000 images against 5,000 take 0.5 s, 500,000 against 20,000 2.7 s. imagehash
 compares two hashes at a time: every pair takes 227 s and an hour in Python, 0.4 s and 6 s by NumPy 2's bitwise_count.
 """
 
@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 MAX_DISTANCE = 3
-"""Bits of a difference hash in which pictures that look alike may differ."""
+"""Bits of a difference hash in which images that look alike may differ."""
 _BANDS = 4  # of 16 bits: where 3 bits differ in all, one band of four is untouched
 
 

@@ -1,8 +1,8 @@
-"""What one picture file is: whether it can be used, how it is stored, what it looks like.
+"""What one image file is: whether it can be used, how it is stored, what it looks like.
 
 Pillow reads how it is stored. The difference hash is imagehash's with OpenCV's shrinking by area in place of Pillow's
 Lanczos filter: 1 ms in place of 5 at 640 x 480 px, and a copy that is shrunk, brighter or saved anew differs in at most
-2 of its bits in place of 4 (six pictures, four changes; :data:`~.duplicates.MAX_DISTANCE` is 3).
+2 of its bits in place of 4 (six images, four changes; :data:`~.duplicates.MAX_DISTANCE` is 3).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import numpy as np
 
 from ...datasets.image_files import ImageError, decode, lacks_end, remark, size_of
 
-_FLAT = 8  # grey levels; a picture with less between its darkest and brightest part looks like any other such
+_FLAT = 8  # grey levels; an image with less between its darkest and brightest part looks like any other such
 _ORIENTATION = 0x0112  # EXIF
 
 
@@ -34,7 +34,7 @@ class ImageFacts(NamedTuple):
     no_end: bool = False
     """Whether that is a JPEG's missing end marker."""
     complaint: str = ''
-    """What the decoder said of a picture that it nevertheless made."""
+    """What the decoder said of an image that it nevertheless made."""
     kind: str = ''
     """How the samples are stored where that is not plain 8-bit colour: 'grey', 'CMYK', '16 bits', 'palette', ..."""
     orientation: int = 1
@@ -44,7 +44,7 @@ class ImageFacts(NamedTuple):
     digest: bytes = b''
     """Of the file's content, 16 bytes."""
     look: int | None = None
-    """A 64-bit difference hash: pictures that look alike differ in few bits. None: too flat to tell."""
+    """A 64-bit difference hash: images that look alike differ in few bits. None: too flat to tell."""
 
 
 def probe(path: str, size: tuple[float, float]) -> ImageFacts:
@@ -79,7 +79,7 @@ def probe(path: str, size: tuple[float, float]) -> ImageFacts:
 
 
 def difference_hash(image: np.ndarray) -> int | None:
-    """64 bits of a picture (H, W, 3) shrunk to 8 rows of 9: is a part brighter than its left neighbour? None: flat."""
+    """64 bits of an image (H, W, 3) shrunk to 8 rows of 9: is a part brighter than its left neighbour? None: flat."""
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(int)
     if np.ptp(small) < _FLAT:
         return None

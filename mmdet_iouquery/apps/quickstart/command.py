@@ -1,4 +1,4 @@
-"""From pictures to a trained, evaluated and drawn detector in one call: what ``make quickstart`` runs."""
+"""From images to a trained, evaluated and drawn detector in one call: what ``make quickstart`` runs."""
 
 from __future__ import annotations
 
@@ -204,12 +204,12 @@ def _parser() -> argparse.ArgumentParser:
         '--data', help='folder or JSON file of your own COCO-style set (default: handwritten digits, made here)'
     )
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
-    parser.add_argument('--iters', type=_at_least_two, default=800, help='training steps of 4 pictures (default: 800)')
+    parser.add_argument('--iters', type=_at_least_two, default=800, help='training steps of 4 images (default: 800)')
     parser.add_argument(
         '--image-size',
         type=_at_least_two,
         default=128,
-        help='pictures are resized to this side in pixels (default: 128)',
+        help='images are resized to this side in pixels (default: 128)',
     )
     parser.add_argument('--seed', type=int, default=0, help='of weights and order of the images (default: 0)')
     parser.add_argument(

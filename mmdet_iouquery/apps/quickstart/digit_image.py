@@ -1,6 +1,6 @@
-"""One picture of the digits set: handwriting as strokes of colour on a photograph, and the box of each stroke.
+"""One image of the digits set: handwriting as strokes of colour on a photograph, and the box of each stroke.
 
-Shape shorthand: H and W the picture's height and width, h and w those of a digit, all in px.
+Shape shorthand: H and W the image's height and width, h and w those of a digit, all in px.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Digit(NamedTuple):
     bbox: tuple[int, int, int, int]
 
 
-def compose_picture(
+def compose_image(
     rng: np.random.Generator, background: np.ndarray, scans: np.ndarray, wanted: list[int], max_overlap: float
 ) -> tuple[np.ndarray, list[Digit]]:
     """Paste digits on a background, each where it covers at most ``max_overlap`` of another and can be read.
@@ -42,7 +42,7 @@ def compose_picture(
         max_overlap: Largest share of the smaller of two boxes that may lie in the other.
 
     Returns:
-        The picture, (H, W, 3) uint8, and the digits that are in it.
+        The image, (H, W, 3) uint8, and the digits that are in it.
     """
     canvas = background.astype(np.float64)
     digits: list[Digit] = []
@@ -88,9 +88,9 @@ def overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float
     return max(width, 0) * max(height, 0) / min(a[2] * a[3], b[2] * b[3])
 
 
-def _random_size(rng: np.random.Generator, picture_height: int) -> tuple[float, float]:
+def _random_size(rng: np.random.Generator, image_height: int) -> tuple[float, float]:
     low, high = np.log(_HEIGHT_AT_256)
-    return float(np.exp(rng.uniform(low, high))) * picture_height / 256, float(rng.uniform(*_STRETCH))
+    return float(np.exp(rng.uniform(low, high))) * image_height / 256, float(rng.uniform(*_STRETCH))
 
 
 def _find_place(
@@ -102,7 +102,7 @@ def _find_place(
 ) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
     """A free place and a colour readable there, or None where neither was found.
 
-    The first digit of a picture (nothing taken) takes the best contrast seen, so that no picture stays empty.
+    The first digit of an image (nothing taken) takes the best contrast seen, so that no image stays empty.
     """
     height, width = size
     best: tuple[float, tuple[int, int, int, int], np.ndarray] | None = None

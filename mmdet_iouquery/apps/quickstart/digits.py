@@ -10,7 +10,7 @@ that ``CocoDataset`` reads it like anyone's data::
 
 Train and validation share neither a scan nor a pixel of the photographs.
 
-Shape shorthand: S scans, H and W the picture's height and width, h and w a digit's.
+Shape shorthand: S scans, H and W the image's height and width, h and w a digit's.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
-from .digit_image import Digit, compose_picture
+from .digit_image import Digit, compose_image
 
 CLASSES = tuple('0123456789')
 SPLITS = ('train', 'val')
-_RECIPE = 1  # raised whenever the pictures made from equal parameters change
+_RECIPE = 1  # raised whenever the images made from equal parameters change
 _PHOTO_CUT = 0.7  # train backgrounds lie left of this share of a photograph's width, validation's right of it
 _CROP_SIDE = (112, 190)  # px of the photograph that one background shows
 _TRAIN_SHARE_OF_SCANS = 0.8
@@ -51,9 +51,9 @@ class DigitsRecipe:
     """The parameters of one set; two sets with equal recipes are equal.
 
     Attributes:
-        num_train: Pictures in ``train/``.
-        num_val: Pictures in ``val/``.
-        image_size: Side of the square pictures in px. Digits are 24 to 96 px high at 256 and scale with it.
+        num_train: Images in ``train/``.
+        num_val: Images in ``val/``.
+        image_size: Side of the square images in px. Digits are 24 to 96 px high at 256 and scale with it.
         seed: Seed of every random choice.
         max_overlap: Largest share of the smaller of two boxes that may lie in the other, in [0, 1).
     """
@@ -81,7 +81,7 @@ class DigitsRecipe:
 
 @dataclass(frozen=True)
 class _Source:
-    """What pictures are made of: scans (S, 8, 8) in [0, 1], their digits (S,), photographs of uint8 RGB."""
+    """What images are made of: scans (S, 8, 8) in [0, 1], their digits (S,), photographs of uint8 RGB."""
 
     scans: np.ndarray
     digits: np.ndarray
@@ -136,7 +136,7 @@ def build_digits(
         shutil.rmtree(partial, ignore_errors=True)
         raise
     if progress:
-        print(f'{target}: {num_train} training and {num_val} validation pictures of {image_size} px')
+        print(f'{target}: {num_train} training and {num_val} validation images of {image_size} px')
         _say_checksums(target)
     return target
 
@@ -243,7 +243,7 @@ def _load_source() -> _Source:
         from sklearn.datasets import load_digits, load_sample_images
     except ImportError:
         raise InputError(
-            'the digits set is made from pictures that scikit-learn ships; install it with: pip install scikit-learn'
+            'the digits set is made from images that scikit-learn ships; install it with: pip install scikit-learn'
         ) from None
     scans = load_digits()
     photos = tuple(np.asarray(photo) for photo in load_sample_images().images)
@@ -261,9 +261,9 @@ def _write_set(folder: Path, recipe: DigitsRecipe, source: _Source, progress: bo
             rng = np.random.default_rng([recipe.seed, 1 + SPLITS.index(split), number])
             background = _background(rng, source.photos, split, recipe.image_size)
             candidates = _choose_scans(rng, source, pools[split])
-            picture, digits = compose_picture(rng, background, source.scans, candidates, recipe.max_overlap)
+            image, digits = compose_image(rng, background, source.scans, candidates, recipe.max_overlap)
             name = _image_name(number)
-            Image.fromarray(picture).save(folder / split / name, quality=_JPEG_QUALITY, subsampling=0)
+            Image.fromarray(image).save(folder / split / name, quality=_JPEG_QUALITY, subsampling=0)
             images.append(dict(id=number, file_name=name, width=recipe.image_size, height=recipe.image_size))
             for digit in digits:
                 annotations.append(_annotation(digit, number, len(annotations) + 1, source.digits))
@@ -279,7 +279,7 @@ def _numbers(count: int, split: str, progress: bool) -> Iterator[int]:
             from tqdm import tqdm
         except ImportError:
             return iter(numbers)
-        return iter(tqdm(numbers, desc=split, unit='picture'))
+        return iter(tqdm(numbers, desc=split, unit='image'))
     return iter(numbers)
 
 

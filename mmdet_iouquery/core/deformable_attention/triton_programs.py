@@ -3,7 +3,7 @@
 
 A program goes through all levels and points of its queries, a thread holding up to 16 bytes of a pixel's channels, so
 that a warp reads and adds whole rows of a head. Capitals are constants that a program is compiled for; the maps' sizes
-are not among them, so that pictures of several sizes share one program.
+are not among them, so that images of several sizes share one program.
 """
 
 import triton

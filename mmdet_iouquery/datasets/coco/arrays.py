@@ -121,7 +121,7 @@ def _image_sizes(coco: CocoFile) -> np.ndarray:
         row = bad[0]
         raise InputError(
             f'{coco.path}: image id {coco.images[row]["id"]!r} has width, height {sizes[row]} ({bad.size} such '
-            "images); write the picture's size in whole px"
+            "images); write the image's size in whole px"
         )
     return found
 

@@ -24,8 +24,8 @@ CATEGORY_KEYS = ('id', 'name')
 _HINTS = {
     'bbox': 'bbox = [x, y, width, height] in px',
     'area': 'without masks, area = width * height of the box',
-    'width': "the picture's width in px",
-    'height': "the picture's height in px",
+    'width': "the image's width in px",
+    'height': "the image's height in px",
 }
 _LARGEST_ID = 2**53
 """From here on not every whole number is a float, and COCO's evaluation, which puts ids into arrays, mixes them up."""

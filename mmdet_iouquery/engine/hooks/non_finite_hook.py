@@ -32,8 +32,8 @@ class _Call(NamedTuple):
 class NonFiniteHook(Hook):
     """Look at the gradients before the optimizer uses them; where they are not finite, say where that began.
 
-    The forward pass is then run again, module by module, on the same pictures and with the same random numbers, and the
-    message names the step, the module and the pictures. Nothing of such a step reaches the weights. A loss that is not
+    The forward pass is then run again, module by module, on the same images and with the same random numbers, and the
+    message names the step, the module and the images. Nothing of such a step reaches the weights. A loss that is not
     finite stops the run even where its gradients are finite, and so do weights that are not when a checkpoint is to be
     written, which then is not.
 
@@ -122,7 +122,7 @@ class NonFiniteHook(Hook):
                 buffer.copy_(self._buffers[name])
 
     def _trace(self, runner: Runner, calls: list[_Call]) -> str:
-        """Where it began, and on which pictures, by running the step's passes again: the same ones in every process."""
+        """Where it began, and on which images, by running the step's passes again: the same ones in every process."""
         model = _bare(runner.model)
         for call in calls:
             with _as_before(model, call), runner.optim_wrapper.optim_context(runner.model):
@@ -132,8 +132,8 @@ class NonFiniteHook(Hook):
                     found = origin_in_backward(model, _loss_of(runner, model, call))
             if _in_any_process(found is not None):
                 where = f'It begins in {found}' if found else 'It did not begin in this process'
-                return f'{where}. Pictures: {_pictures(call)}'
-        return f'It did not happen again. Pictures: {", ".join(map(_pictures, calls))}'
+                return f'{where}. Images: {_images(call)}'
+        return f'It did not happen again. Images: {", ".join(map(_images, calls))}'
 
     def _end(self, runner: Runner, text: str) -> None:
         raise NonFiniteError(
@@ -170,7 +170,7 @@ def _as_before(model: nn.Module, call: _Call) -> Iterator[None]:
             buffer.copy_(buffers[name])
 
 
-def _pictures(call: _Call) -> str:
+def _images(call: _Call) -> str:
     samples = call.kwargs.get('data_samples') or (call.args[1] if len(call.args) > 1 else ())
     names = [str(sample.metainfo.get('img_path', sample.metainfo.get('img_id', '?'))) for sample in samples]
     return ', '.join(names)

@@ -1,4 +1,4 @@
-"""How many pictures a training could not use, in its log."""
+"""How many images a training could not use, in its log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ...datasets.loading import LoadCheckedImage
 
 @HOOKS.register_module()
 class SkippedPicturesHook(Hook):
-    """Log how often this process's :class:`LoadCheckedImage` has left a picture out, as ``skipped_pictures``.
+    """Log how often this process's :class:`LoadCheckedImage` has left an image out, as ``skipped_pictures``.
 
     With every step once there is something to say, and in a sentence at the end of an epoch and of the run.
     """
@@ -33,7 +33,7 @@ class SkippedPicturesHook(Hook):
         loaders = list(_loaders(runner.train_dataloader.dataset))
         total, files = sum(one.skipped for one in loaders), sum(one.ledger.files for one in loaders)
         if total:
-            runner.logger.warning(f'{total} samples of {files} pictures were skipped so far; each is named above')
+            runner.logger.warning(f'{total} samples of {files} images were skipped so far; each is named above')
 
 
 def _loaders(dataset: Any) -> Iterator[LoadCheckedImage]:

@@ -97,7 +97,7 @@ class StopOnSignalHook(Hook):
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
         saved = self._saved_iter == runner.iter < runner.max_iters
-        if self.received and saved and not is_distributed():  # the others may be at another picture
+        if self.received and saved and not is_distributed():  # the others may be at another image
             self._stop(runner, self.received, '', epoch=runner.epoch, iter=runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:

@@ -22,7 +22,7 @@ class DryRun(NamedTuple):
     input_shape: tuple[int, ...]
     """(B, 3, H, W)."""
     boxes: int
-    """In each picture."""
+    """In each image."""
     loss: float
     peak_mb: float
     """Of the device's memory, or, on the CPU, of the process in all, in 1e6 bytes."""
@@ -30,7 +30,7 @@ class DryRun(NamedTuple):
     def __str__(self) -> str:
         batch, _, height, width = self.input_shape
         return (
-            f'dry run: a step with {batch} pictures of {height} x {width} and {self.boxes} boxes each went through '
+            f'dry run: a step with {batch} images of {height} x {width} and {self.boxes} boxes each went through '
             f'(loss {self.loss:.2f}); at its peak it took {self.peak_mb:.0f} MB'
         )
 
@@ -38,11 +38,11 @@ class DryRun(NamedTuple):
 def dry_run(runner: Runner, boxes: int = 100) -> DryRun:
     """Run forward pass, losses and backward pass of one batch of the training set as large as it can come.
 
-    Pictures are brought to the largest side of ``BatchMultiScale``, where the model has one, and each is given random
+    Images are brought to the largest side of ``BatchMultiScale``, where the model has one, and each is given random
     boxes. There is no optimizer step; the weights stay as they are.
 
     Args:
-        boxes: boxes in each picture, at least 1.
+        boxes: boxes in each image, at least 1.
 
     Raises:
         InputError: the runner builds its model when it starts, as mmengine's ``FlexibleRunner`` does.
@@ -80,7 +80,7 @@ def _at_its_largest(model: nn.Module, inputs: Tensor, samples: SampleList) -> tu
 
 
 def _crowd(count: int, shape: Sequence[int], device: torch.device) -> InstanceData:
-    """Random boxes of the first class, at least a tenth of the picture wide and high."""
+    """Random boxes of the first class, at least a tenth of the image wide and high."""
     low, size = 0.7 * torch.rand(count, 2), 0.1 + 0.2 * torch.rand(count, 2)
     corners = torch.cat([low, low + size], dim=1) * torch.tensor([shape[1], shape[0]] * 2)
     return InstanceData(bboxes=corners.to(device), labels=torch.zeros(count, dtype=torch.long, device=device))

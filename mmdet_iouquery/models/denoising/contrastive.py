@@ -107,7 +107,7 @@ class ContrastiveDenoising(BaseModule):
         if count > room and not self._said_crowded:
             self._said_crowded = True
             print_log(
-                f'a picture has {count} boxes, more than denoising has room for ({room}): of such pictures a random '
+                f'an image has {count} boxes, more than denoising has room for ({room}): of such images a random '
                 'choice is denoised each time, and all are matched; num_denoising sets the room (said once)',
                 logger='current',
                 level=logging.WARNING,

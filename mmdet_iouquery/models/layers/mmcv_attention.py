@@ -31,7 +31,7 @@ def attend(
         areas.cumsum(0) - areas,
         locations.unflatten(3, levels).contiguous(),
         weights.unflatten(3, levels).contiguous(),
-        value.shape[0],  # pictures that it takes at once
+        value.shape[0],  # images that it takes at once
     )
     return attended.to(value.dtype)
 

@@ -76,7 +76,7 @@ class Trained:
 
 @pytest.fixture
 def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Figures as PNG files alone: for what is not about the SVG files and the pictures within the page."""
+    """Figures as PNG files alone: for what is not about the SVG files and the images within the page."""
 
     def save(self: Figure, place: Any, *, format: str, original: Any = Figure.savefig, **options: Any) -> None:
         if isinstance(place, Path) and format == 'png':
@@ -96,7 +96,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 
 def overlaps(config: str, checkpoint: str) -> list[tuple[float, float]]:
-    """Score and IoU of every selected query of every picture, by loops, from the model's own tensors."""
+    """Score and IoU of every selected query of every image, by loops, from the model's own tensors."""
     cfg = Config.fromfile(config)
     cfg.model.backbone.init_cfg = None
     model = MODELS.build(cfg.model).eval()
@@ -123,7 +123,7 @@ def overlaps(config: str, checkpoint: str) -> list[tuple[float, float]]:
 
 
 class Links(HTMLParser):
-    """Names of files that a page links to, and how many pictures it holds."""
+    """Names of files that a page links to, and how many images it holds."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ def test_a_set_without_objects_is_refused(trained: Trained, digits: CocoSet, tmp
     empty = tmp_path / 'empty.json'
     empty.write_text(json.dumps({**content, 'annotations': []}))
     changes = {'val_dataloader__dataset__ann_file': str(empty)}
-    with pytest.raises(InputError, match=r'has no annotated object in 4 pictures|without.*annotation|no box'):
+    with pytest.raises(InputError, match=r'has no annotated object in 4 images|without.*annotation|no box'):
         analyze([*trained('aware', **changes), '--out', str(tmp_path / 'out')])
 
 
@@ -231,7 +231,7 @@ def test_models_are_compared_on_the_same_pictures(trained: Trained, digits: Coco
     kept = [a for a in content['annotations'] if a['image_id'] in ids]
     fewer.write_text(json.dumps({**content, 'images': content['images'][1:], 'annotations': kept}))
     other = trained('other', val_dataloader__dataset__ann_file=str(fewer))
-    with pytest.raises(InputError, match='names other pictures than'):
+    with pytest.raises(InputError, match='names other images than'):
         analyze([*trained('aware'), *other, '--out', str(tmp_path / 'out'), '--images', '2'])
 
 
@@ -245,7 +245,7 @@ def test_a_detector_without_queries_is_refused(trained: Trained, tmp_path: Path)
 
 @pytest.mark.usefixtures('drawn_once')
 def test_a_picture_without_objects(trained: Trained, digits: CocoSet, tmp_path: Path) -> None:
-    """Its queries count with an IoU of 0, and it is not among the pictures drawn."""
+    """Its queries count with an IoU of 0, and it is not among the images drawn."""
     content = json.loads(Path(digits.val_ann).read_text())
     first = content['images'][0]
     kept = [a for a in content['annotations'] if a['image_id'] != first['id']]

@@ -15,7 +15,7 @@ from mmdet_iouquery.apps.analyze.attention_figures import (
     attention_chart,
     interesting_queries,
     positional_attention_chart,
-    spread_over_picture,
+    spread_over_image,
 )
 from mmdet_iouquery.apps.analyze.chart import save_chart
 from mmdet_iouquery.apps.analyze.heat_maps import LEAST_WEIGHT
@@ -98,7 +98,7 @@ def test_the_best_query_of_each_object_the_biggest_first() -> None:
 def test_one_token_lands_on_its_cell_and_nowhere_else() -> None:
     level = np.zeros((1, 3, 4))
     level[0, 1, 2] = 1
-    (spread,) = spread_over_picture([np.zeros((1, 6, 8)), level], (80, 60), SIZE)
+    (spread,) = spread_over_image([np.zeros((1, 6, 8)), level], (80, 60), SIZE)
     assert spread.shape == (60, 80)
     assert np.allclose(spread[20:40, 40:60], 1 / 400) and spread.sum() == pytest.approx(1)
     assert np.count_nonzero(spread) == 400
@@ -107,18 +107,18 @@ def test_one_token_lands_on_its_cell_and_nowhere_else() -> None:
 def test_spreading_keeps_the_weight_whatever_the_sizes() -> None:
     maps = DenseLayer().maps(np.arange(4))
     for size in ((80, 60), (37, 101), (5, 3)):  # cells of many px, of broken numbers of them, and of less than one
-        spread = spread_over_picture(maps, size, size)
+        spread = spread_over_image(maps, size, size)
         assert spread.shape == (4, size[1], size[0])
         assert np.allclose(spread.sum((1, 2)), 1) and spread.min() >= 0
     x = np.arange(80) + 0.5
-    centre = (spread_over_picture(maps, (80, 60), SIZE).sum(1) * x).sum(1)
+    centre = (spread_over_image(maps, (80, 60), SIZE).sum(1) * x).sum(1)
     cells = [(level.sum(1) * (np.arange(level.shape[2]) + 0.5) * 80 / level.shape[2]).sum(1) for level in maps]
     assert np.allclose(centre, sum(cells))
 
 
 def test_what_lies_in_the_padding_is_not_on_the_picture() -> None:
     level = np.full((1, 2, 2), 0.25)
-    (spread,) = spread_over_picture([level], (160, 60), SIZE)
+    (spread,) = spread_over_image([level], (160, 60), SIZE)
     assert spread.sum() == pytest.approx(0.5)
 
 
@@ -129,7 +129,7 @@ def test_heat_maps_and_boxes_of_dense_layers(tmp_path: Path) -> None:
     for layer, boxes in enumerate((BOXES + 1, BOXES + 2)):
         for row, query in enumerate(queries):
             axes = grid[row, layer]
-            expected = spread_over_picture(found.attention[layer].maps(np.array([query])), (80, 60), SIZE)[0]
+            expected = spread_over_image(found.attention[layer].maps(np.array([query])), (80, 60), SIZE)[0]
             heat = axes.images[1]
             assert np.allclose(heat.get_array(), expected) and heat.get_extent() == [0, 80, 60, 0]
             assert heat.norm.vmin == 0 and heat.norm.vmax == expected.max()
@@ -316,7 +316,7 @@ def test_a_detectors_own_attention() -> None:
     chart = positional_attention_chart({'dab': found}, {'dab': queries}, {'dab': PICTURE}, 'position')
     assert np.allclose(
         chart.figure.axes[0].images[1].get_array(),
-        spread_over_picture(found.attention[1].maps(queries[:1], content=False), found.input_px, SIZE)[0],
+        spread_over_image(found.attention[1].maps(queries[:1], content=False), found.input_px, SIZE)[0],
     )
 
 

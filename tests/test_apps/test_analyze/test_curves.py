@@ -1,4 +1,4 @@
-"""The picture of learning curves: what is drawn are the numbers that were given."""
+"""The figure of learning curves: what is drawn are the numbers that were given."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is drawn on a picture are the trace's own numbers."""
+"""What is drawn on an image are the trace's own numbers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from mmdet.structures import DetDataSample
 from PIL import Image
 
 from mmdet_iouquery.apps.analyze.chart import save_chart
+from mmdet_iouquery.apps.analyze.image_axes import level_names, rgb_of
 from mmdet_iouquery.apps.analyze.image_figures import CMAP, OBJECT_COLOUR, denoising_chart, selected_tokens_chart
-from mmdet_iouquery.apps.analyze.picture_axes import level_names, rgb_of
 from mmdet_iouquery.apps.analyze.trace import Noise, Objects, QueryTrace, ScoredBoxes, Tokens, trace
 from mmdet_iouquery.errors import InputError
 
@@ -195,9 +195,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
         selected_tokens_chart(made(tokens=None, encoder=None, anchors_px=None), PICTURE, 'none')
     with pytest.raises(InputError, match='no denoising queries to draw'):
         denoising_chart(made(noise=None), PICTURE, 'none')
-    with pytest.raises(
-        InputError, match='the picture is 60 x 80 px large, but the queries are those of one of 80 x 60'
-    ):
+    with pytest.raises(InputError, match='the image is 60 x 80 px large, but the queries are those of one of 80 x 60'):
         rgb_of(PICTURE.transpose(1, 0, 2), made())
     with pytest.raises(InputError, match=r'must be \(H, W, 3\) uint8 RGB, got \(60, 80, 3\) float64'):
         rgb_of(PICTURE / 255, made())

@@ -1,4 +1,4 @@
-"""What is written down of a picture's queries is what the model computed, in px of the picture on the disk."""
+"""What is written down of an image's queries is what the model computed, in px of the image on the disk."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def traced(request: pytest.FixtureRequest) -> tuple[str, nn.Module, QueryTrace]:
 
 
 def test_the_last_layer_is_what_the_model_predicts(traced: tuple[str, nn.Module, QueryTrace]) -> None:
-    """Boxes and scores of the last layer, ranked and cut at the picture, are the detections."""
+    """Boxes and scores of the last layer, ranked and cut at the image, are the detections."""
     _, model, found = traced
     data = element()
     with torch.no_grad():
@@ -189,5 +189,5 @@ def test_a_model_without_queries_is_refused_in_a_sentence() -> None:
         parts_of(nn.Linear(1, 1))
     data = element()
     data['data_samples'].set_metainfo({'flip': True})
-    with pytest.raises(InputError, match='mirrors pictures'):
+    with pytest.raises(InputError, match='mirrors images'):
         trace(detector_of('RT-DETR'), data, OBJECTS)

@@ -21,7 +21,7 @@ from mmdet_iouquery.errors import InputError
 
 AUTHORS_OPERATIONS = 4619
 """Of the authors' criterion (068dfde) in a step: ``tools/benchmark.py criterion --reference ...``, 2026-11-21, the same
-for any number of pictures and objects."""
+for any number of images and objects."""
 
 
 def test_sides_are_called_in_turn_and_the_first_round_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,7 @@ def trained(digits: CocoSet, tmp_path_factory: pytest.TempPathFactory) -> list[s
 
 
 def detections(config: str, checkpoint: str) -> list[dict[str, np.ndarray]]:
-    """What the config's model finds on the validation set, one picture after the other."""
+    """What the config's model finds on the validation set, one image after the other."""
     cfg = Config.fromfile(config)
     model = MODELS.build(cfg.model).eval()
     model.load_state_dict(torch.load(checkpoint)['state_dict'])

@@ -219,7 +219,7 @@ def test_calibration_lessens_the_error_and_rises_strictly(case: str) -> None:
 
 
 def test_held_out_scores_come_from_the_other_half() -> None:
-    """Pictures 0 and 2 have one right detection of 0.5 each, 1 and 3 a wrong one: the halves learn the opposite."""
+    """Images 0 and 2 have one right detection of 0.5 each, 1 and 3 a wrong one: the halves learn the opposite."""
     given = judged([0.5, 0.5, 0.5, 0.5], [1, 0, 1, 0], 2)
     np.testing.assert_allclose(held_out(given), [0, 1, 0, 1], atol=2 * SLOPE)
 

@@ -102,11 +102,11 @@ def test_table_text_by_hand() -> None:
 
 
 def test_table_says_whether_the_pictures_came_in_the_same_order() -> None:
-    same = 'For each seed, all configs got the same pictures in the same order.'
+    same = 'For each seed, all configs got the same images in the same order.'
     other = replace(RESULT, config='other')
     assert same in comparison_table([RESULT, other, replace(RESULT, seed=1, data_order='2e')])
     text = comparison_table([RESULT, replace(other, data_order='2e')])
-    assert same not in text and 'did not get the same pictures in the same order (seeds 0)' in text
+    assert same not in text and 'did not get the same images in the same order (seeds 0)' in text
 
 
 def test_evaluation_reads_cocos_figures() -> None:

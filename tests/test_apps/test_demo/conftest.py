@@ -42,7 +42,7 @@ def work_dirs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     detector = MODELS.build(Config.fromfile(config).model)
     for module in detector.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = 1.0  # one pass makes the norms those of the pictures, so that queries differ
+            module.momentum = 1.0  # one pass makes the norms those of the images, so that queries differ
         if isinstance(module, nn.Linear) and module.out_features == 10:  # classes: scores all over [0, 1]
             nn.init.normal_(module.weight, std=0.15)
             nn.init.constant_(module.bias, -3)

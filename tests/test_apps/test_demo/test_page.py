@@ -1,4 +1,4 @@
-"""The page in a browser, as a person uses it: a picture goes in, boxes come out, and bad input gets a sentence."""
+"""The page in a browser, as a person uses it: an image goes in, boxes come out, and bad input gets a sentence."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ class Page:
 
     def upload(self, path: Path) -> None:
         self.wait_for_checkpoint('quickstart/iter_4.pth')
-        wait_for(lambda: self.find('#picture input[type=file]'), 'place for a picture').send_keys(str(path))
+        wait_for(lambda: self.find('#image input[type=file]'), 'place for an image').send_keys(str(path))
 
     def set_threshold(self, value: float) -> None:
         box = self.find('#threshold input[type=number]')
@@ -132,7 +132,7 @@ class Page:
         wait_for(lambda: self.find(f'#stage input[value="{name}"]'), name).click()
 
     def picture(self) -> bytes:
-        """The file of the picture that is shown."""
+        """The file of the image that is shown."""
 
         def read() -> bytes:
             with urllib.request.urlopen(self.find('#result img').get_attribute('src')) as file:
@@ -207,10 +207,10 @@ def test_a_file_that_is_no_picture_gets_a_sentence(browser: Any, address: str, p
     notes.write_text('Nothing to see.')
     page = Page(browser, address)
     page.upload(notes)
-    page.wait_for_status('notes.txt is no picture that can be read; take a JPEG or PNG file')
+    page.wait_for_status('notes.txt is no image that can be read; take a JPEG or PNG file')
     assert page.count('#result img') == page.rows() == 0
-    page.find('#picture button[aria-label="Clear"]').click()
-    page.wait_for_status('Drop a picture')
+    page.find('#image button[aria-label="Clear"]').click()
+    page.wait_for_status('Drop an image')
     page.upload(picture)
     page.wait_for_status('of 20 queries')
 

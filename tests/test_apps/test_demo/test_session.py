@@ -1,4 +1,4 @@
-"""Which checkpoints the page offers, and that it shows what the model finds, once a picture."""
+"""Which checkpoints the page offers, and that it shows what the model finds, once an image."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_the_model_runs_once_for_a_picture(
 
 
 def test_a_picture_is_seen_as_the_pipeline_turns_it(model: DemoModel, tmp_path: Path) -> None:
-    """A camera's note on how it was held counts; boxes and picture have the same frame."""
+    """A camera's note on how it was held counts; boxes and image have the same frame."""
     path = tmp_path / 'upright.jpg'
     lying = Image.new('RGB', (90, 60), (255, 0, 0))
     lying.paste((0, 0, 255), (0, 0, 45, 60))
@@ -123,7 +123,7 @@ def test_a_picture_is_seen_as_the_pipeline_turns_it(model: DemoModel, tmp_path: 
     ('content', 'why'),
     [
         (b'', 'the file is empty'),
-        (b'no picture at all', 'OpenCV .* cannot read it as a picture; .*'),
+        (b'no image at all', 'OpenCV .* cannot read it as an image; .*'),
         (b'\x89PNG\r\n\x1a\n' + 40 * b'\0', 'the file is cut short: the PNG has no end'),
     ],
     ids=['empty', 'text', 'png'],
@@ -134,7 +134,7 @@ def test_a_file_that_is_no_picture_is_refused_in_a_sentence(
     path = tmp_path / 'notes.png'
     path.write_bytes(content)
     with pytest.raises(
-        InputError, match=rf'^notes\.png is no picture that can be read \({why}\); take a JPEG or PNG file$'
+        InputError, match=rf'^notes\.png is no image that can be read \({why}\); take a JPEG or PNG file$'
     ):
         model.look(path)
 

@@ -29,7 +29,7 @@ CLASSES = ('cat', 'dog')
 
 
 class Part:
-    """A set on disk, made picture by picture."""
+    """A set on disk, made image by image."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,7 +39,7 @@ class Part:
         (folder / 'images').mkdir(parents=True)
 
     def add(self, name: str, data: bytes, boxes: list[Any] = [[4, 4, 20, 20]], size: Any = (48, 32)) -> None:  # noqa: B006
-        """One picture; a box is x, y, w, h, with more fields of its annotation behind it if need be."""
+        """One image; a box is x, y, w, h, with more fields of its annotation behind it if need be."""
         (self.folder / 'images' / name).write_bytes(data)
         number = len(self.content['images']) + 1
         self.content['images'].append(dict(id=number, file_name=name, width=size[0], height=size[1]))
@@ -54,7 +54,7 @@ class Part:
 
 @pytest.fixture
 def parts(tmp_path: Path) -> tuple[Part, Part]:
-    """A sound training and validation set of one picture each."""
+    """A sound training and validation set of one image each."""
     train, val = Part(tmp_path / 'train'), Part(tmp_path / 'val')
     train.add('t.png', encoded(picture(seed=100), 'PNG'))
     val.add('v.png', encoded(picture(seed=101), 'PNG'), [[4, 4, 20, 20], [1, 1, 9, 9, dict(category_id=2)]])
@@ -106,70 +106,70 @@ SOUND = encoded(picture(seed=4), 'JPEG')
 @pytest.mark.parametrize(
     ('part', 'data', 'size', 'expected', 'effect'),
     [
-        ('train', CUT, (48, 32), ('warning', '1 picture cannot be used'), 'takes another picture instead'),
-        ('val', CUT, (48, 32), ('error', '1 picture cannot be used'), 'evaluation stops there'),
-        ('val', SOUND, (50, 32), ('error', '1 picture cannot be used'), 'evaluation stops there'),
+        ('train', CUT, (48, 32), ('warning', '1 image cannot be used'), 'takes another image instead'),
+        ('val', CUT, (48, 32), ('error', '1 image cannot be used'), 'evaluation stops there'),
+        ('val', SOUND, (50, 32), ('error', '1 image cannot be used'), 'evaluation stops there'),
         (
             'train',
             turned(picture(seed=5), 6),
             (48, 32),
-            ('note', '1 picture annotated as stored, though EXIF data say to turn them'),
+            ('note', '1 image annotated as stored, though EXIF data say to turn them'),
             'taken as stored',
         ),
         (
             'train',
             turned(picture(seed=5), 6),
             (32, 48),
-            ('note', '1 picture annotated upright, turned by EXIF data'),
+            ('note', '1 image annotated upright, turned by EXIF data'),
             'turned upright',
         ),
         (
             'train',
             turned(picture(seed=5), 3),
             (48, 32),
-            ('warning', '1 picture to be turned by EXIF data, where the size does not tell how they were annotated'),
+            ('warning', '1 image to be turned by EXIF data, where the size does not tell how they were annotated'),
             'look at one',
         ),
         (
             'train',
             encoded(picture(seed=5).convert('L'), 'JPEG'),
             (48, 32),
-            ('note', '1 picture stored otherwise: grey'),
+            ('note', '1 image stored otherwise: grey'),
             'the same in all three channels',
         ),
         (
             'train',
             encoded(picture(seed=5).convert('CMYK'), 'JPEG'),
             (48, 32),
-            ('note', '1 picture stored otherwise: CMYK'),
+            ('note', '1 image stored otherwise: CMYK'),
             'converted',
         ),
         (
             'train',
             cv2.imencode('.png', np.asarray(picture(seed=5)).astype(np.uint16) * 257)[1].tobytes(),
             (48, 32),
-            ('note', '1 picture stored otherwise: 16 bits'),
+            ('note', '1 image stored otherwise: 16 bits'),
             'scaled to 8',
         ),
         (
             'train',
             SOUND[:-2],
             (48, 32),
-            ('warning', '1 picture without an end marker, but with every pixel'),
+            ('warning', '1 image without an end marker, but with every pixel'),
             'used as they are',
         ),
         (
             'val',
             SOUND[:-2],
             (48, 32),
-            ('error', '1 picture without an end marker, but with every pixel'),
+            ('error', '1 image without an end marker, but with every pixel'),
             r"printf '\xff\xd9' >> FILE",
         ),
         (
             'train',
             encoded(picture(seed=5).convert('P'), 'GIF', save_all=True, append_images=[picture().convert('P')]),
             (48, 32),
-            ('note', '1 picture stored otherwise: animated'),
+            ('note', '1 image stored otherwise: animated'),
             'the first frame',
         ),
     ],
@@ -193,8 +193,8 @@ def test_16_bits_of_which_12_are_used(parts: tuple[Part, Part], tmp_path: Path) 
     for one in parts:
         one.write()
     said = found(config(tmp_path))
-    assert ('warning', 'train', '1 picture of 16 bits that use a small part of them') in said
-    assert ('note', 'train', '1 picture stored otherwise: 16 bits') in said
+    assert ('warning', 'train', '1 image of 16 bits that use a small part of them') in said
+    assert ('note', 'train', '1 image stored otherwise: 16 bits') in said
 
 
 def test_damage_that_only_the_decoder_notices(parts: tuple[Part, Part], tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_damage_that_only_the_decoder_notices(parts: tuple[Part, Part], tmp_path
     (finding,) = [
         f for f in findings(inspect(read_sets(cfg), workers=0, progress=False), limits_of(cfg.model)) if f.examples
     ]
-    assert (finding.level, finding.text) == ('warning', '1 picture with damage in the compressed data')
+    assert (finding.level, finding.text) == ('warning', '1 image with damage in the compressed data')
     assert 'garbled.jpg: Corrupt JPEG data' in finding.examples[0]
 
 
@@ -220,8 +220,8 @@ def test_an_unchecked_pipeline_makes_bad_files_an_error(parts: tuple[Part, Part]
     cfg.train_dataloader.dataset.pipeline[0] = dict(type='mmdet.LoadImageFromFile')
     errors = found(cfg, 'error')
     assert [text[:40] for _, _, text in errors] == [
-        '1 picture cannot be used',
-        '1 picture annotated as stored, though EX',
+        '1 image cannot be used',
+        '1 image annotated as stored, though EX',
     ]
 
 
@@ -229,16 +229,16 @@ def test_a_training_set_of_unusable_pictures_alone_is_an_error(parts: tuple[Part
     (tmp_path / 'train/images/t.png').write_bytes(b'')
     for one in parts:
         one.write()
-    assert ('error', 'train', '1 picture cannot be used') in found(config(tmp_path))
+    assert ('error', 'train', '1 image cannot be used') in found(config(tmp_path))
 
 
 BOXES = [
-    ([1, 1, 0.5, 9], 'without an area, under 1 px, NaN or outside the picture', 'note', 'error'),
-    ([50, 1, 9, 9], 'without an area, under 1 px, NaN or outside the picture', 'note', 'error'),
+    ([1, 1, 0.5, 9], 'without an area, under 1 px, NaN or outside the image', 'note', 'error'),
+    ([50, 1, 9, 9], 'without an area, under 1 px, NaN or outside the image', 'note', 'error'),
     ([1, 1, 9, 9, dict(ignore=1)], 'marked ignore', 'note', 'error'),
     ([1, 1, 9, 9, dict(iscrowd=1)], 'marked iscrowd', 'note', 'note'),
-    ([40, 1, 12, 9], 'more than 2 px over the border of the picture', 'note', 'note'),
-    ([0, 0, 48, 32], 'over the whole picture', 'note', 'note'),
+    ([40, 1, 12, 9], 'more than 2 px over the border of the image', 'note', 'note'),
+    ([0, 0, 48, 32], 'over the whole image', 'note', 'note'),
     ([4, 4, 20, 20], 'repeated exactly, class and all', 'warning', 'warning'),
     ([4, 4, 20, 1.2], 'with a side under 4 px at 96 x 96', 'note', 'note'),
 ]
@@ -269,11 +269,11 @@ def test_crowded_pictures_and_those_without_a_box(parts: tuple[Part, Part], tmp_
     for one in parts:
         one.write()
     texts = {text: level for level, _, text in found(config(tmp_path))}
-    assert texts['2 pictures with more boxes than num_denoising=5'] == 'note'
-    assert texts['1 picture with more boxes than num_queries=7'] == 'warning'
-    assert texts['2 pictures with more boxes than num_queries=7'] == 'warning'
-    assert texts['1 picture with more boxes than 100'] == 'warning'
-    assert texts['1 picture without a box'] == 'note'
+    assert texts['2 images with more boxes than num_denoising=5'] == 'note'
+    assert texts['1 image with more boxes than num_queries=7'] == 'warning'
+    assert texts['2 images with more boxes than num_queries=7'] == 'warning'
+    assert texts['1 image with more boxes than 100'] == 'warning'
+    assert texts['1 image without a box'] == 'note'
 
 
 def test_pictures_in_both_sets(parts: tuple[Part, Part], tmp_path: Path) -> None:
@@ -289,18 +289,18 @@ def test_pictures_in_both_sets(parts: tuple[Part, Part], tmp_path: Path) -> None
         one.write()
     sets = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     said = {f.text: (f.level, f.where, f.examples) for f in findings(sets, Limits(None, None))}
-    assert said['1 picture of val found in train too, byte for byte'] == (
+    assert said['1 image of val found in train too, byte for byte'] == (
         'error',
         'train, val',
         ('scene.png = copy.png',),
     )
-    assert said['1 picture of val that look like one of train'] == (
+    assert said['1 image of val that look like one of train'] == (
         'warning',
         'train, val',
         ('scene.png ~ smaller.jpg',),
     )
-    assert said['1 picture of val named like one of train, with another content'][2] == ('name.png',)
-    assert said['1 picture the same as another of the set'][2] == ('scene.png = again.png',)
+    assert said['1 image of val named like one of train, with another content'][2] == ('name.png',)
+    assert said['1 image the same as another of the set'][2] == ('scene.png = again.png',)
 
 
 def test_pairs() -> None:
@@ -415,13 +415,13 @@ def test_page_json_and_status(spoiled: Path, capsys: pytest.CaptureFixture[str])
     lines = [' '.join(line.split()) for line in page.splitlines()]
     assert lines[0].startswith(f'train {spoiled.parent}') and max(map(len, page.splitlines()[3:])) <= 120
     for line in (
-        'pictures 2 2',
+        'images 2 2',
         'of these unusable 1 0',
         'network input, px 96 x 96 96 x 96',
-        'error: train, val: 1 picture of val found in train too, byte for byte',
+        'error: train, val: 1 image of val found in train too, byte for byte',
         '-> results on val are too good: part of it was learnt by heart',
         't.png = again.png',
-        'warning: train: 1 picture cannot be used',
+        'warning: train: 1 image cannot be used',
         'cut.jpg: the file is cut short: the JPEG has no end',
         '1 finding falsifies results or stops a run: mend first',
     ):
@@ -483,7 +483,7 @@ def test_a_dead_process_is_said(
 ) -> None:
     monkeypatch.setattr(inspection, 'probe', _die)
     assert doctor.main(['data', str(spoiled), '--workers', '1']) == 2
-    assert 'a process that decodes pictures died' in capsys.readouterr().err
+    assert 'a process that decodes images died' in capsys.readouterr().err
 
 
 def _die(path: str, size: Any) -> None:

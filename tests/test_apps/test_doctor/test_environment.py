@@ -249,7 +249,7 @@ def run_data_doctor(*arguments: str, options: tuple[str, ...] = ()) -> subproces
 
 
 def test_the_data_doctor_looks_at_what_a_config_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """As a user starts it, on a set with a validation picture cut short; see test_data_inspection.py."""
+    """As a user starts it, on a set with a validation image cut short; see test_data_inspection.py."""
     data = find_coco_set(build_digits(tmp_path / 'digits', num_train=6, num_val=3, image_size=96, progress=False))
     config = tmp_path / 'config.py'
     config.write_text(config_text(data, iters=4, image_size=64))

@@ -15,7 +15,7 @@ from sklearn import datasets as sklearn_datasets
 
 from mmdet_iouquery.apps.quickstart.digit_image import (
     INK_ALPHA,
-    compose_picture,
+    compose_image,
     overlap,
     readable_colour,
     stroke_alpha,
@@ -51,7 +51,7 @@ def test_same_seed_gives_equal_bytes_and_another_seed_does_not(root: Path, tmp_p
 
 
 def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
-    """By hand, of two pictures and two annotation files; each sum sees a change of its own files alone."""
+    """By hand, of two images and two annotation files; each sum sees a change of its own files alone."""
     made = build_digits(tmp_path / 'set', **dict(SMALL, num_train=2, num_val=1))
 
     def by_hand(*names: str) -> str:
@@ -143,7 +143,7 @@ def test_boxes_are_tight_around_what_changed_in_the_picture() -> None:
     background = np.full((256, 256, 3), 128, np.uint8)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        picture, digits = compose_picture(rng, background, scans, [seed, 100 + seed, 900 + seed], max_overlap=0.0)
+        picture, digits = compose_image(rng, background, scans, [seed, 100 + seed, 900 + seed], max_overlap=0.0)
         changed = np.abs(picture.astype(int) - 128).max(axis=2) > 5
         outside = changed.copy()
         for _, (x, y, w, h) in digits:
@@ -159,7 +159,7 @@ def test_digits_differ_from_what_is_behind_them() -> None:
     luma = np.array([0.299, 0.587, 0.114])
     for grey in (0, 100, 128, 255):
         background = np.full((256, 256, 3), grey, np.uint8)
-        picture, digits = compose_picture(np.random.default_rng(grey), background, scans, list(range(5)), 0.0)
+        picture, digits = compose_image(np.random.default_rng(grey), background, scans, list(range(5)), 0.0)
         for scan, (x, y, w, h) in digits:
             patch = picture[y : y + h, x : x + w] @ luma
             assert np.abs(patch - grey).max() >= 70 * 0.85, (grey, scan)
@@ -197,7 +197,7 @@ def test_overlap_of_hand_made_boxes() -> None:
 def test_first_digit_is_placed_even_where_nothing_contrasts() -> None:
     scans = sklearn_datasets.load_digits().images / 16.0
     noise = np.random.default_rng(0).integers(0, 2, size=(96, 96, 1)) * 255
-    picture, digits = compose_picture(
+    picture, digits = compose_image(
         np.random.default_rng(0), np.repeat(noise, 3, axis=2).astype(np.uint8), scans, [0, 1, 2], 0.0
     )
     assert [digit.scan for digit in digits][:1] == [0] and picture.shape == (96, 96, 3)
@@ -239,7 +239,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, monkeypatch: pytest
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('mmdet_iouquery.apps.quickstart.digits.compose_picture', interrupt)
+    monkeypatch.setattr('mmdet_iouquery.apps.quickstart.digits.compose_image', interrupt)
     with pytest.raises(KeyboardInterrupt):
         build_digits(tmp_path / 'set', **SMALL)
     assert list(tmp_path.iterdir()) == []

@@ -42,7 +42,7 @@ def test_from_the_command_line(digits: Path, tmp_path: Path, capsys: pytest.Capt
     config = tmp_path / 'config.py'
     config.write_text(config_text(find_coco_set(digits), iters=1000, image_size=64))
     launch.train([str(config), '--work-dir', str(tmp_path / 'run'), '--dry-run', '5'])
-    assert re.search(r'dry run: a step with 4 pictures of 64 x 64 and 5 boxes each went', capsys.readouterr().out)
+    assert re.search(r'dry run: a step with 4 images of 64 x 64 and 5 boxes each went', capsys.readouterr().out)
     assert not list((tmp_path / 'run').glob('*.pth'))
     with pytest.raises(InputError, match='--dry-run 0: name at least 1 box'):
         launch.train([str(config), '--dry-run', '0'])

@@ -224,7 +224,7 @@ def test_a_crowd_is_found_by_as_many_queries(detector: nn.Module) -> None:
 
 
 def test_padding_holds_no_query(detector: nn.Module) -> None:
-    """A 128 x 64 picture in a 128 x 128 input: queries start inside, boxes end inside."""
+    """A 128 x 64 image in a 128 x 128 input: queries start inside, boxes end inside."""
     images, samples = torch.zeros(1, 3, *SIZE), [sample([], [], SIZE, img_shape=(128, 64))]
     images[..., :64] = torch.rand(1, 3, 128, 64)
     detector.eval()

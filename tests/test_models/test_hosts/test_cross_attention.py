@@ -19,7 +19,7 @@ SIZE = (96, 128)
 
 
 def calls_of(name: str, decoder: dict | None = None, **model: Any) -> list[tuple[nn.Module, dict[str, Any], Tensor]]:
-    """Each cross-attention of a host's decoder with its inputs and output, in prediction, on a padded picture."""
+    """Each cross-attention of a host's decoder with its inputs and output, in prediction, on a padded image."""
     cfg = host_config(name, **model)
     cfg.type = HOSTS[name].adapter
     if decoder is not None:

@@ -33,7 +33,7 @@ def built(cfg: Any, seed: int = 0) -> nn.Module:
 def batch(counts: list[int], *, padded: bool) -> tuple[Tensor, SampleList]:
     torch.manual_seed(3)
     images, samples = random_batch(counts, *SIZE, num_classes=80)
-    if padded:  # the second picture is smaller than the first
+    if padded:  # the second image is smaller than the first
         samples[1].set_metainfo({'img_shape': (70, 101), 'ori_shape': (70, 101)})
         box = samples[1].gt_instances.bboxes
         samples[1].gt_instances.bboxes = box * box.new_tensor([101 / 128, 70 / 96] * 2)

@@ -149,7 +149,7 @@ def test_denoising_queries_do_not_leak(name: str) -> None:
 
 @pytest.mark.parametrize('name', HOSTS)
 def test_selected_boxes_refer_to_the_picture_not_to_the_padding(name: str) -> None:
-    """Box heads start at zero, so a selected box is centred on its token: in pixels of the picture, padded or not."""
+    """Box heads start at zero, so a selected box is centred on its token: in pixels of the image, padded or not."""
     model = build(name, 'iou-aware').eval()
     model.init_weights()
     height, width, padded_width = 64, 64, 128
@@ -168,7 +168,7 @@ def test_selected_boxes_refer_to_the_picture_not_to_the_padding(name: str) -> No
         centres.append(torch.stack([x, y], dim=-1).flatten(0, 1) * stride)
     expected = torch.cat(centres)[index]
     inside = expected[:, 0] < width
-    # the picture's tokens come first; those that only padding is under come after them
+    # the image's tokens come first; those that only padding is under come after them
     assert inside[: int(inside.sum())].all() and inside.sum() >= 2
     valid = inside & (boxes < 1).all(-1)
     torch.testing.assert_close(boxes[valid][:, :2] * width, expected[valid], rtol=1e-4, atol=1e-3)

@@ -1,4 +1,4 @@
-"""Drawing on a picture: axes in px of it, boxes, and the columns that boxes have in a chart's rows."""
+"""Drawing on an image: axes in px of it, boxes, and the columns that boxes have in a chart's rows."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ if TYPE_CHECKING:
     from .trace import QueryTrace
 
 Numbers = NDArray[Any]
-Picture = Union[Image.Image, NDArray[np.uint8]]
+ImageOrArray = Union[Image.Image, NDArray[np.uint8]]
 Row = dict[str, Any]
 
 SMALL_FONT = 9
 _CORNERS = ('x1', 'y1', 'x2', 'y2')
 
 
-def rgb_of(picture: Picture, trace: QueryTrace) -> NDArray[np.uint8]:
-    """The picture as (H, W, 3) uint8.
+def rgb_of(image: ImageOrArray, trace: QueryTrace) -> NDArray[np.uint8]:
+    """The image as (H, W, 3) uint8.
 
     Raises:
-        InputError: It is no RGB picture, or not of the trace's size.
+        InputError: It is no RGB image, or not of the trace's size.
     """
-    pixels = np.asarray(picture.convert('RGB') if isinstance(picture, Image.Image) else picture)
+    pixels = np.asarray(image.convert('RGB') if isinstance(image, Image.Image) else image)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:
-        raise InputError(f'a picture must be (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}')
+        raise InputError(f'an image must be (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}')
     if pixels.shape[1::-1] != tuple(trace.size_px):
         size, traced = ('{} x {}'.format(*pair) for pair in (pixels.shape[1::-1], trace.size_px))
-        raise InputError(f'the picture is {size} px large, but the queries are those of one of {traced} px')
+        raise InputError(f'the image is {size} px large, but the queries are those of one of {traced} px')
     return pixels
 
 
-def show_picture(axes: Axes, pixels: NDArray[np.uint8]) -> None:
-    """The picture in light grey, so that colours stand out, in px from its upper left corner."""
+def show_image(axes: Axes, pixels: NDArray[np.uint8]) -> None:
+    """The image in light grey, so that colours stand out, in px from its upper left corner."""
     height, width = pixels.shape[:2]
     grey = 125 + 0.5 * (pixels @ np.array([0.299, 0.587, 0.114]))
     axes.imshow(grey, cmap='gray', vmin=0, vmax=255, extent=(0, width, height, 0))
@@ -48,7 +48,7 @@ def show_picture(axes: Axes, pixels: NDArray[np.uint8]) -> None:
 
 
 def outline(axes: Axes, box_px: Numbers, **style: Any) -> None:
-    """A box x1, y1, x2, y2 in px, with a thin white rim, so that it is seen on any picture."""
+    """A box x1, y1, x2, y2 in px, with a thin white rim, so that it is seen on any image."""
     from matplotlib.patches import Rectangle
     from matplotlib.patheffects import withStroke
 
@@ -69,7 +69,7 @@ def corners(box_px: Numbers, suffix: str = '') -> Row:
 
 
 def level_names(trace: QueryTrace) -> list[str]:
-    """The memory's levels, with the distance of their tokens in px of the picture."""
+    """The memory's levels, with the distance of their tokens in px of the image."""
     names = []
     for level, (height, width) in enumerate(trace.spatial_shapes):
         x, y = (f'{length / count:.3g}' for length, count in zip(trace.input_px, (width, height)))

@@ -1,4 +1,4 @@
-"""The pictures of a config's data set, one by one, with their ground truth as it lies on the disk."""
+"""The images of a config's data set, one by one, with their ground truth as it lies on the disk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ...evaluation.selection_quality import Objects
 from .trace import QueryTrace, trace
 
 
-class Pictures:
+class Images:
     """A data set of a config.
 
     Args:
         cfg: the config.
-        split: 'test', 'val' or 'train', whose data loader names the set; pictures of any go through the pipeline of
+        split: 'test', 'val' or 'train', whose data loader names the set; images of any go through the pipeline of
             'test', or of 'val' where that is the split.
 
     Raises:
@@ -40,21 +40,21 @@ class Pictures:
         if not any(len(self.objects(i).labels) for i in range(len(self))):
             raise InputError(
                 f'the {split} set of {cfg.filename} ({dataset_cfg.get("ann_file", "")}) has no annotated object in '
-                f'{len(self)} pictures; queries are compared with objects: name a set with annotations'
+                f'{len(self)} images; queries are compared with objects: name a set with annotations'
             )
 
     def __len__(self) -> int:
         return len(self.dataset)
 
     def objects(self, index: int) -> Objects:
-        """Ground truth of a picture, crowds and ignored boxes left out."""
+        """Ground truth of an image, crowds and ignored boxes left out."""
         instances = self.dataset.get_data_info(index).get('instances', [])
         kept = [one for one in instances if not one.get('ignore_flag')]
         boxes = np.array([one['bbox'] for one in kept], dtype=float).reshape(-1, 4)
         return Objects(boxes, np.array([one['bbox_label'] for one in kept], dtype=int))
 
     def trace(self, detector: nn.Module, index: int, *, seed: int = 0) -> QueryTrace:
-        """What a detector's queries go through on a picture."""
+        """What a detector's queries go through on an image."""
         return trace(detector, self.dataset[index], self.objects(index), seed=seed)
 
 
@@ -64,9 +64,7 @@ def _named(loaders: dict[str, Any]) -> str:
 
 def _with_test_pipeline(dataset: Any, loader: Any, cfg: Config) -> Any:
     if loader is None or 'pipeline' not in loader.dataset:
-        raise InputError(
-            f'{cfg.filename} has no val_dataloader or test_dataloader whose pipeline the pictures can take'
-        )
+        raise InputError(f'{cfg.filename} has no val_dataloader or test_dataloader whose pipeline the images can take')
     while 'pipeline' not in dataset and 'dataset' in dataset:
         dataset = dataset.dataset
     return {**dataset, 'pipeline': loader.dataset.pipeline}
