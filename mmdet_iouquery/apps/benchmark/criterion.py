@@ -36,7 +36,7 @@ SMALL = Case(images=4)
 GROWTH = {
     'objects': (1, 5, 20, 50, 100, 200, 500),
     'queries': (100, 300, 600, 1000),
-    'pictures': (1, 4, 16, 32),
+    'images': (1, 4, 16, 32),
     'layers': (1, 3, 6, 12),
 }
 

@@ -10,7 +10,7 @@ from ..analyze.chart import COLOURS, MARKERS, Chart, new_figure, plain_axes
 _LABELS = {
     'objects': 'objects an image',
     'queries': 'queries',
-    'pictures': 'images in the batch',
+    'images': 'images in the batch',
     'layers': 'decoder layers',
 }
 

@@ -78,7 +78,7 @@ def _set_rows(numbers: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
         return name, [cell(one) for one in numbers]
 
     return [
-        row('pictures', lambda one: str(one['images'])),
+        row('images', lambda one: str(one['images'])),
         row('  used', lambda one: str(one['images_used'])),
         row('  looked at', lambda one: str(one['images_looked_at'])),
         row('  of these unusable', lambda one: str(one['images_unusable'])),

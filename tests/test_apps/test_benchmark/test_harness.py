@@ -99,7 +99,7 @@ def test_what_is_measured_is_printed_and_written(
     for kind in ('png', 'svg', 'csv', 'json'):
         assert (out.parent / f'criterion-growth.{kind}').is_file()
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split()[:3] == ['varied', 'pictures', 'objects'] and len(printed) == 1 + 5 + 2
+    assert printed[0].split()[:3] == ['varied', 'images', 'objects'] and len(printed) == 1 + 5 + 2
 
 
 def test_the_growth_chart_draws_what_was_measured() -> None:

@@ -221,7 +221,7 @@ def test_an_unchecked_pipeline_makes_bad_files_an_error(parts: tuple[Part, Part]
     errors = found(cfg, 'error')
     assert [text[:40] for _, _, text in errors] == [
         '1 image cannot be used',
-        '1 image annotated as stored, though EX',
+        '1 image annotated as stored, though EXIF',
     ]
 
 
