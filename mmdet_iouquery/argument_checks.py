@@ -54,7 +54,7 @@ def check_sequence(*, least: int | None = 1, **values: object) -> None:
     for name, value in values.items():
         if not isinstance(value, Sequence) or isinstance(value, str) or not value:
             raise InputError(f'{name} must be a list of whole numbers, got {value!r}')
-        check_counts(least=least, **{f'{name}[{i}]': one for i, one in enumerate(value)})
+        check_counts(least=least, **{f'{name}[{i}]': item for i, item in enumerate(value)})
 
 
 def check_heads(num_heads: int, **width: int) -> None:

@@ -65,9 +65,9 @@ def _handlers(handler: Any) -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield  # Python calls handlers in the main thread only
         return
-    before = {one: signal.signal(one, handler) for one in _SIGNALS}
+    before = {signum: signal.signal(signum, handler) for signum in _SIGNALS}
     try:
         yield
     finally:
-        for one, previous in before.items():
-            signal.signal(one, signal.SIG_DFL if previous is None else previous)
+        for signum, previous in before.items():
+            signal.signal(signum, signal.SIG_DFL if previous is None else previous)

@@ -170,7 +170,7 @@ class ExpandAndCrop(BaseTransform):
         crop_prob: float = 0.8,
     ) -> None:
         check_numbers(most=1, expand_prob=expand_prob, crop_prob=crop_prob, min_crop_size=min_crop_size)
-        check_numbers(most=1, **{f'min_ious[{i}]': one for i, one in enumerate(min_ious)})
+        check_numbers(most=1, **{f'min_ious[{i}]': min_iou for i, min_iou in enumerate(min_ious)})
         self.ratio_range = _range('ratio_range', ratio_range, least=1)
         self.expand_prob = expand_prob
         self.min_ious = tuple(min_ious)

@@ -53,7 +53,7 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
 
 def worker_died(error: BaseException, folder: Path) -> str:
     """What to tell a person about a data worker's death: what, the likely reasons, the remedy."""
-    causes = [str(one) for one in (error, error.__cause__, error.__context__) if one is not None]
+    causes = [str(cause) for cause in (error, error.__cause__, error.__context__) if cause is not None]
     killed = next((found[1].strip() for found in map(_BY_SIGNAL.search, causes) if found), None)
     how = f'was ended by the signal {killed!r}' if killed else 'has left without a word'
     return (

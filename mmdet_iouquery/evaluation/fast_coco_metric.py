@@ -68,7 +68,7 @@ def _obstacle() -> str | None:
 def _check_annotations(ann_file: str | None, annotations: Mapping[Any, Mapping[str, Any]]) -> None:
     """Raise InputError where the evaluation would end in a KeyError, hours later."""
     for key, remedy in (('bbox', 'bbox = [x, y, w, h] in px'), ('area', 'area = w * h'), ('iscrowd', 'iscrowd = 0')):
-        lacking = [number for number, one in annotations.items() if key not in one]
+        lacking = [number for number, annotation in annotations.items() if key not in annotation]
         if lacking:
             raise InputError(
                 f'FastCocoMetric: {len(lacking)} annotations of {ann_file} lack {key!r}, the first with id '

@@ -70,7 +70,7 @@ class QuerySelectionMetric(BaseMetric):
         """The numbers over all images; none of predictions that were read from a file."""
         if not results:
             return {}
-        queries = SelectedQueries.joined(SelectedQueries(*one) for one in results)  # collected as plain tuples
+        queries = SelectedQueries.joined(SelectedQueries(*fields) for fields in results)  # collected as plain tuples
         quality = selection_quality(queries, self.threshold)._asdict()
         names = ('prop_score', 'prop_both', 'spearman', 'calibration_error', 'right_class', 'both_above')
         return {name: float(quality[name]) for name in names if quality[name] is not None}

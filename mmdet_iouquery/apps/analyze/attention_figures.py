@@ -62,7 +62,7 @@ def attention_chart(
     pixels, queries = rgb_of(image, trace), _checked(trace, queries)
     if not trace.attention:
         raise InputError("the decoder's cross-attention is of a kind that can't be read")
-    depth, dense = len(trace.attention), all(one.dense for one in trace.attention)
+    depth, dense = len(trace.attention), all(attention.dense for attention in trace.attention)
     panel = (_WIDTH - 2 * LABEL_WIDTH) / depth
     height = len(queries) * max(80, round(panel * trace.size_px[1] / trace.size_px[0]) + 8) + 90
     figure = new_figure(_WIDTH, height, layout='compressed')
@@ -70,8 +70,8 @@ def attention_chart(
     for axes in grid.flat:
         show_image(axes, pixels)
     rows = _label_rows(grid[:, 0], trace, queries, classes)
-    points = [None if one.dense else one.points(queries) for one in trace.attention]
-    heaviest = max((float(one[1].max()) for one in points if one is not None), default=1.0)
+    points = [None if attention.dense else attention.points(queries) for attention in trace.attention]
+    heaviest = max((float(attention[1].max()) for attention in points if attention is not None), default=1.0)
     area = 240 / max(3, depth) / heaviest  # of a mark, in square points, for a weight of 1
     for layer, (column, found) in enumerate(zip(grid.T, points)):
         column[0].set_title(f'layer {layer + 1}', fontsize=10)
@@ -118,14 +118,14 @@ def positional_attention_chart(
     Raises:
         InputError: No model has dense attention, a model has no such layer, or as :func:`attention_chart`.
     """
-    shown = {model: trace for model, trace in traces.items() if any(one.dense for one in trace.attention)}
+    shown = {model: trace for model, trace in traces.items() if any(attention.dense for attention in trace.attention)}
     if not shown:
         raise InputError(
             f'none of {", ".join(traces) or "no models"} has attention by position alone: they sample points; name a '
             'model with dense cross-attention'
         )
     chosen = {model: _checked(trace, queries[model]) for model, trace in shown.items()}
-    columns = max(len(one) for one in chosen.values())
+    columns = max(len(queries_of_one) for queries_of_one in chosen.values())
     panel = min(240.0, (_WIDTH - 2 * LABEL_WIDTH) / columns)
     heights = [max(80, round(panel * trace.size_px[1] / trace.size_px[0])) + 24 for trace in shown.values()]
     figure = new_figure(_WIDTH, sum(heights) + 60, layout='compressed')
@@ -230,7 +230,7 @@ def _draw_heat(line: Sequence[Axes] | Numbers, maps: Sequence[Numbers], trace: Q
 
 def _draw_by_position(line: Numbers, trace: QueryTrace, pixels: NDArray[np.uint8], keys: Sequence[Row]) -> list[Row]:
     """One model's row of :func:`positional_attention_chart`; what is left of the row stays empty."""
-    queries, layer = np.array([one['query'] for one in keys]), keys[0]['layer'] - 1
+    queries, layer = np.array([key['query'] for key in keys]), keys[0]['layer'] - 1
     for axes, query in zip(line, queries):
         show_image(axes, pixels)
         axes.set_title(f'query {query}', fontsize=SMALL_FONT)
@@ -262,16 +262,16 @@ def _draw_input_boxes(line: Sequence[Axes] | Numbers, boxes: Numbers | None, key
     """Outlines of the queries' boxes, and their rows."""
     if boxes is None:
         return []
-    for axes, one in zip(line, keys):
-        outline(axes, boxes[one['query']], edgecolor='black', linewidth=1.2, zorder=5)
-    return [{'kind': 'box', **one, **corners(boxes[one['query']])} for one in keys]
+    for axes, key in zip(line, keys):
+        outline(axes, boxes[key['query']], edgecolor='black', linewidth=1.2, zorder=5)
+    return [{'kind': 'box', **key, **corners(boxes[key['query']])} for key in keys]
 
 
 def _point_rows(points: tuple[Numbers, Numbers, Numbers], keys: Sequence[Row]) -> list[Row]:
     places, weights, levels = points
     return [
-        {'kind': 'point', **one, 'level': level, 'x': x, 'y': y, 'weight': weight}
-        for one, xy, shares in zip(keys, places.tolist(), weights.tolist())
+        {'kind': 'point', **key, 'level': level, 'x': x, 'y': y, 'weight': weight}
+        for key, xy, shares in zip(keys, places.tolist(), weights.tolist())
         for (x, y), weight, level in zip(xy, shares, levels.tolist())
     ]
 

@@ -60,7 +60,7 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
     figure = new_figure(1000, 640 + 22 * legend_rows)
     ap, loss = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for index, curve in enumerate(curves):
-        _draw(ap, index, curve.name, [Line(one.steps, tuple(100 * v for v in one.values)) for one in curve.ap], True)
+        _draw(ap, index, curve.name, [Line(line.steps, tuple(100 * v for v in line.values)) for line in curve.ap], True)
         _draw(loss, index, curve.name, curve.loss, False)
     ap.set_ylabel('AP on validation (%)')
     loss.set_ylabel('training loss')

@@ -50,7 +50,7 @@ def draw_run(
     arrays = coco_arrays(coco)
     drawable = ~(arrays.degenerate() | arrays.crowd | arrays.ignored)
     label_of = {category['id']: label for label, category in enumerate(coco.categories)}
-    truth = _by_image([one for one, drawn in zip(coco.annotations, drawable) if drawn], label_of)
+    truth = _by_image([annotation for annotation, drawn in zip(coco.annotations, drawable) if drawn], label_of)
     found = _by_image(_read_results(Path(results), coco, label_of, score_thr), label_of)
     paths = []
     for index, image in enumerate(coco.images[:num_images]):

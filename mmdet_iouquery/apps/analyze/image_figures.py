@@ -234,9 +234,9 @@ def _noise_title(stage: str, means: Sequence[Row]) -> str:
     lines = [{'before': 'before the decoder', 'after': 'after the last decoder layer'}[stage]]
     for key, text in (('iou', 'mean IoU with their object'), ('score', 'mean score')):
         said = [
-            f'{"positives" if one["positive"] else "negatives"} {one[key]:.2f}'
-            for one in means
-            if one['stage'] == stage and one[key] is not None
+            f'{"positives" if row["positive"] else "negatives"} {row[key]:.2f}'
+            for row in means
+            if row['stage'] == stage and row[key] is not None
         ]
         lines.append(f'{text}: {", ".join(said)}' if said else ' ')
     return '\n'.join(lines)

@@ -49,9 +49,9 @@ class Images:
     def objects(self, index: int) -> Objects:
         """Ground truth of an image, crowds and ignored boxes left out."""
         instances = self.dataset.get_data_info(index).get('instances', [])
-        kept = [one for one in instances if not one.get('ignore_flag')]
-        boxes = np.array([one['bbox'] for one in kept], dtype=float).reshape(-1, 4)
-        return Objects(boxes, np.array([one['bbox_label'] for one in kept], dtype=int))
+        kept = [instance for instance in instances if not instance.get('ignore_flag')]
+        boxes = np.array([instance['bbox'] for instance in kept], dtype=float).reshape(-1, 4)
+        return Objects(boxes, np.array([instance['bbox_label'] for instance in kept], dtype=int))
 
     def trace(self, detector: nn.Module, index: int, *, seed: int = 0) -> QueryTrace:
         """What a detector's queries go through on an image."""

@@ -65,7 +65,7 @@ def selection_table(groups: Groups) -> list[dict[str, Any]]:
         found = [selection_quality(run.selected) for run in runs if run.selected is not None]
         if found:
             numbers = {title: _mean_of(found, key) for key, title in _COLUMNS.items()}
-            queries = '/'.join(dict.fromkeys(str(one.queries) for one in found))
+            queries = '/'.join(dict.fromkeys(str(quality.queries) for quality in found))
             rows.append({'model': name, 'trainings': len(found), 'queries': queries, **numbers})
     return rows
 
@@ -76,7 +76,7 @@ def stem(text: str) -> str:
 
 
 def _mean_of(found: Sequence[SelectionQuality], key: str) -> str | None:
-    values = [getattr(one, key) for one in found if getattr(one, key) is not None]
+    values = [getattr(quality, key) for quality in found if getattr(quality, key) is not None]
     if not values:
         return None
     spread = f' ± {stdev(values):.3g}' if len(values) > 1 else ''

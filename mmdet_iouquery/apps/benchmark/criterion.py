@@ -116,7 +116,7 @@ def _theirs(reference: Reference, truth: Batch, layout: Any, leaves: list[Tensor
     first = layout.num_denoising
 
     def outputs(logits: Tensor, boxes: Tensor) -> list[dict[str, Tensor]]:
-        return [{'pred_logits': one, 'pred_boxes': some} for one, some in zip(logits, boxes)]
+        return [{'pred_logits': layer_logits, 'pred_boxes': some} for layer_logits, some in zip(logits, boxes)]
 
     def loss() -> Tensor:
         logits, boxes, encoder_logits, encoder_boxes = leaves

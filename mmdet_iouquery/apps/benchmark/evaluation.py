@@ -62,7 +62,7 @@ def simulate(num_images: int, num_detections: int, seed: int) -> tuple[dict[str,
         categories=[dict(id=i, name=f'class {i}') for i in range(CLASSES)],
         annotations=[
             dict(id=number, image_id=i, category_id=label, bbox=box, area=box[2] * box[3], iscrowd=int(crowd))
-            for number, (i, label, box, crowd) in enumerate(zip(*(one.tolist() for one in columns)), start=1)
+            for number, (i, label, box, crowd) in enumerate(zip(*(column.tolist() for column in columns)), start=1)
         ],
     )
     return truth, _simulated_detections(rng, num_detections, counts, labels, boxes, present)
@@ -94,7 +94,7 @@ def _simulated_detections(
     columns = image, found_labels, found_boxes.astype(np.float32), scores.astype(np.float32)
     return [
         dict(image_id=i, category_id=label, bbox=box, score=score)
-        for i, label, box, score in zip(*(one.tolist() for one in columns))
+        for i, label, box, score in zip(*(column.tolist() for column in columns))
     ]
 
 

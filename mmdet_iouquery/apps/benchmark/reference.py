@@ -99,7 +99,7 @@ class Reference:
 
     def targets(self, labels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Ground truth in their form: labels (T,) and normalised cx, cy, w, h (T, 4) of each image."""
-        return [{'labels': one, 'boxes': some} for one, some in zip(labels, boxes)]
+        return [{'labels': image_labels, 'boxes': some} for image_labels, some in zip(labels, boxes)]
 
     def loss(self, model: nn.Module, images: Tensor, targets: list[dict[str, Any]]) -> Tensor:
         """As their engine: the criterion outside of autocast."""

@@ -94,7 +94,7 @@ class _CountOperations(dispatch_mode()):  # type: ignore[misc]
         self.operations: Counter[str] = Counter()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        aliases = [one.alias_info for one in func._schema.returns if one.alias_info is not None]
+        aliases = [value.alias_info for value in func._schema.returns if value.alias_info is not None]
         if not any(not alias.is_write for alias in aliases):
             self.operations[str(func)] += 1
         return func(*args, **(kwargs or {}))

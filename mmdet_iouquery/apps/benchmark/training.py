@@ -42,7 +42,7 @@ def training(
         trainers = {
             name: stack.enter_context(_trainer(name, folder, settings)) for name in _names(with_reference=bool(folder))
         }
-        timings = time_in_turn({name: partial(_ask, one, _train) for name, one in trainers.items()}, rounds)
+        timings = time_in_turn({name: partial(_ask, trainer, _train) for name, trainer in trainers.items()}, rounds)
         rows = rows_of(timings, NAME, model=f'R{depth}', batch=batch, side_px=side, objects=objects)
         for row in rows:
             row |= _ask(trainers[row['side']], _memory)

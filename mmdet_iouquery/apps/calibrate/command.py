@@ -182,9 +182,9 @@ def judged_images(
 
 def _objects(instances: Sequence[dict[str, Any]]) -> tuple[Objects, Objects]:
     """What is to be found, and what is passed over (crowds)."""
-    boxes = np.array([one['bbox'] for one in instances], dtype=float).reshape(-1, 4)
-    labels = np.array([one['bbox_label'] for one in instances], dtype=int)
-    ignored = np.array([one.get('ignore_flag', 0) for one in instances], dtype=bool)
+    boxes = np.array([instance['bbox'] for instance in instances], dtype=float).reshape(-1, 4)
+    labels = np.array([instance['bbox_label'] for instance in instances], dtype=int)
+    ignored = np.array([instance.get('ignore_flag', 0) for instance in instances], dtype=bool)
     return Objects(boxes[~ignored], labels[~ignored]), Objects(boxes[ignored], labels[ignored])
 
 

@@ -174,5 +174,5 @@ def report(work_dir: Path, results: list[RunResult]) -> str:
 
 
 def _curve(name: str, runs: list[RunResult]) -> Curve:
-    ap = tuple(Line.of((one.step, one.ap) for one in run.evaluations) for run in runs)
+    ap = tuple(Line.of((evaluation.step, evaluation.ap) for evaluation in run.evaluations) for run in runs)
     return Curve(name, ap=ap, loss=tuple(Line.of(run.losses) for run in runs))

@@ -88,8 +88,8 @@ class RunResult:
     def to_json(self) -> dict[str, Any]:
         """As plain containers."""
         content = asdict(self)
-        content['evaluations'] = [one._asdict() for one in self.evaluations]
-        content['losses'] = [one._asdict() for one in self.losses]
+        content['evaluations'] = [record._asdict() for record in self.evaluations]
+        content['losses'] = [record._asdict() for record in self.losses]
         return content
 
     @classmethod
@@ -97,8 +97,8 @@ class RunResult:
         """The inverse of :meth:`to_json`."""
         fields = dict(content)
         fields['image_size'] = tuple(fields['image_size'])
-        fields['evaluations'] = tuple(Evaluation(**one) for one in fields['evaluations'])
-        fields['losses'] = tuple(LossPoint(**one) for one in fields['losses'])
+        fields['evaluations'] = tuple(Evaluation(**record) for record in fields['evaluations'])
+        fields['losses'] = tuple(LossPoint(**record) for record in fields['losses'])
         return cls(**fields)
 
 

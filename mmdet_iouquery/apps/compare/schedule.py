@@ -61,35 +61,35 @@ def _stretched(cfg: Config, by_epoch: bool, before: int, iters: int) -> list[Con
     schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, (list, tuple)) else [cfg.param_scheduler]
     factor = step_factor = iters / before
     if by_epoch:
-        ends = [one.get('end', _FOREVER) for one in schedulers if not one.get('by_epoch', True)]
+        ends = [scheduler.get('end', _FOREVER) for scheduler in schedulers if not scheduler.get('by_epoch', True)]
         longest = max((end for end in ends if end < _FOREVER), default=0)
         step_factor = min(1.0, _LONGEST_WARM_UP * iters / longest) if longest else 1.0
     stretched = []
-    for one in schedulers:
-        counts_epochs = one.get('by_epoch', True)
+    for scheduler in schedulers:
+        counts_epochs = scheduler.get('by_epoch', True)
         if counts_epochs and not by_epoch:
             raise InputError(
-                f'{cfg.filename}: the parameter scheduler {one.get("type")} counts epochs in a training that counts '
-                'steps; give it by_epoch=False'
+                f'{cfg.filename}: the parameter scheduler {scheduler.get("type")} counts epochs in a training that '
+                'counts steps; give it by_epoch=False'
             )
-        new = _scheduler(cfg, one, factor if counts_epochs else step_factor)
+        new = _scheduler(cfg, scheduler, factor if counts_epochs else step_factor)
         if new.get('end', _FOREVER) - new.get('begin', 0) >= 2:
             stretched.append(new)
     return stretched
 
 
-def _scheduler(cfg: Config, one: ConfigDict, factor: float) -> ConfigDict:
+def _scheduler(cfg: Config, scheduler: ConfigDict, factor: float) -> ConfigDict:
     """A parameter scheduler in steps, ``factor`` steps for each step or epoch that it counted before."""
-    kind = str(one.get('type'))
+    kind = str(scheduler.get('type'))
     if kind.startswith('ReduceOnPlateau'):
         raise InputError(f'{cfg.filename}: --iters does not know how to stretch {kind}; give --cfg-options of your own')
-    new = ConfigDict(one, by_epoch=False)
+    new = ConfigDict(scheduler, by_epoch=False)
     new.pop('convert_to_iter_based', None)
     for key in _TIMES:
         if new.get(key) is not None:
             new[key] = _scaled(new[key], factor)
     if kind.startswith('Exponential'):
-        new.gamma = one.gamma ** (1 / factor)
+        new.gamma = scheduler.gamma ** (1 / factor)
     return new
 
 

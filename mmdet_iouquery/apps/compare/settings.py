@@ -202,8 +202,8 @@ def _set_num_classes(node: Any, number: int) -> None:
 
 def _require_box_metric(path: Path, cfg: Config) -> None:
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
-    for one in evaluators:
-        metrics = one.get('metric', 'bbox')
-        if is_coco_metric(one) and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
+    for evaluator in evaluators:
+        metrics = evaluator.get('metric', 'bbox')
+        if is_coco_metric(evaluator) and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
             return
     raise InputError(f"{path}: a comparison reads COCO's AP; give val_evaluator=dict(type='CocoMetric', metric='bbox')")

@@ -53,7 +53,7 @@ def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
     model_of = lru_cache(maxsize=2)(DemoModel)
 
     def fill() -> tuple[Any, str]:
-        found = {one.name: one for one in catalogue()}
+        found = {entry.name: entry for entry in catalogue()}
         known.update(found)
         return gr.Dropdown(list(found), value=next(iter(found), None)), NO_IMAGE if found else NO_CHECKPOINT
 

@@ -114,7 +114,7 @@ class DemoModel:
         parts_of(detector)
         self._detector = detector.to('cuda' if torch.cuda.is_available() else 'cpu')
         dataset = _test_set(cfg)
-        self._pipeline = [TRANSFORMS.build(one) for one in dataset['pipeline'] if not _reads_annotations(one)]
+        self._pipeline = [TRANSFORMS.build(step) for step in dataset['pipeline'] if not _reads_annotations(step)]
         self.classes = _class_names(dataset, checkpoint)
         self._last: tuple[Any, Look] | None = None
 

@@ -33,21 +33,21 @@ class Resizing(NamedTuple):
         return np.repeat(sides.min(axis=1, keepdims=True), 2, axis=1)
 
 
-def usable(one: CheckedSet) -> np.ndarray:
+def usable(checked: CheckedSet) -> np.ndarray:
     """(A,) bool: boxes that CocoDataset hands on, crowds included."""
-    return np.asarray(one.wanted & ~one.arrays.degenerate() & ~one.arrays.ignored)
+    return np.asarray(checked.wanted & ~checked.arrays.degenerate() & ~checked.arrays.ignored)
 
 
-def boxes_per_image(one: CheckedSet) -> np.ndarray:
+def boxes_per_image(checked: CheckedSet) -> np.ndarray:
     """(I,) int, usable boxes that are no crowds: what is to be found."""
-    rows = one.arrays.image_rows[usable(one) & ~one.arrays.crowd]
-    return np.bincount(rows, minlength=len(one.file_names))
+    rows = checked.arrays.image_rows[usable(checked) & ~checked.arrays.crowd]
+    return np.bincount(rows, minlength=len(checked.file_names))
 
 
-def duplicates(one: CheckedSet) -> np.ndarray:
+def duplicates(checked: CheckedSet) -> np.ndarray:
     """(A,) bool: usable boxes that repeat an earlier one of the same image and class to the last digit."""
-    arrays = one.arrays
-    rows = np.flatnonzero(usable(one))
+    arrays = checked.arrays
+    rows = np.flatnonzero(usable(checked))
     keys = np.column_stack([arrays.image_rows[rows], arrays.category_rows[rows], arrays.boxes[rows]])
     repeats = np.ones(len(rows), dtype=bool)
     repeats[np.unique(keys, axis=0, return_index=True)[1]] = False
@@ -56,35 +56,35 @@ def duplicates(one: CheckedSet) -> np.ndarray:
     return found
 
 
-def covering(one: CheckedSet) -> np.ndarray:
+def covering(checked: CheckedSet) -> np.ndarray:
     """(A,) bool: usable boxes over the whole image, or nearly."""
-    low, far = one.arrays.boxes[:, :2], one.arrays.boxes[:, :2] + one.arrays.boxes[:, 2:]
-    inside = np.minimum(far, one.arrays.sizes) - np.maximum(low, 0)
-    return np.asarray(usable(one) & (inside >= _COVERING * one.arrays.sizes).all(axis=1))
+    low, far = checked.arrays.boxes[:, :2], checked.arrays.boxes[:, :2] + checked.arrays.boxes[:, 2:]
+    inside = np.minimum(far, checked.arrays.sizes) - np.maximum(low, 0)
+    return np.asarray(usable(checked) & (inside >= _COVERING * checked.arrays.sizes).all(axis=1))
 
 
-def tiny(one: CheckedSet, resizing: Resizing | None) -> np.ndarray:
+def tiny(checked: CheckedSet, resizing: Resizing | None) -> np.ndarray:
     """(A,) bool: usable boxes whose shorter side is under 4 px at the network's input."""
-    return np.asarray(usable(one) & (_scaled(one, resizing).min(axis=1) < TINY))
+    return np.asarray(usable(checked) & (_scaled(checked, resizing).min(axis=1) < TINY))
 
 
-def _scaled(one: CheckedSet, resizing: Resizing | None) -> np.ndarray:
+def _scaled(checked: CheckedSet, resizing: Resizing | None) -> np.ndarray:
     """Width and height (A, 2) of the boxes after the pipeline's ``Resize``."""
-    sides = one.arrays.boxes[:, 2:]
-    return sides if resizing is None else sides * resizing.factors(one.arrays.sizes)
+    sides = checked.arrays.boxes[:, 2:]
+    return sides if resizing is None else sides * resizing.factors(checked.arrays.sizes)
 
 
-def statistics(one: CheckedSet, resizing: Resizing | None) -> dict[str, Any]:
+def statistics(checked: CheckedSet, resizing: Resizing | None) -> dict[str, Any]:
     """Numbers for the report: spreads as (least, median, greatest), shares of boxes in [0, 1]."""
-    sizes, keep = one.arrays.image_sizes, usable(one) & ~one.arrays.crowd
+    sizes, keep = checked.arrays.image_sizes, usable(checked) & ~checked.arrays.crowd
     return dict(
         width=spread(sizes[:, 0]),
         height=spread(sizes[:, 1]),
         aspect=spread(sizes[:, 0] / np.maximum(sizes[:, 1], 1e-9)),
-        boxes_per_image=spread(boxes_per_image(one)),
-        box_shares=_shares(one.arrays.areas[keep]),
-        network_box_shares=None if resizing is None else _shares(_scaled(one, resizing)[keep].prod(axis=1)),
-        shorter_side_at_network=spread(_scaled(one, resizing)[keep].min(axis=1)),
+        boxes_per_image=spread(boxes_per_image(checked)),
+        box_shares=_shares(checked.arrays.areas[keep]),
+        network_box_shares=None if resizing is None else _shares(_scaled(checked, resizing)[keep].prod(axis=1)),
+        shorter_side_at_network=spread(_scaled(checked, resizing)[keep].min(axis=1)),
     )
 
 

@@ -57,23 +57,25 @@ def _first(node: Any, name: str) -> Any:
 
 def findings(sets: Sequence[InspectedSet], limits: Limits, unchecked: Sequence[Unchecked] = ()) -> list[DataFinding]:
     """All findings, errors first."""
-    found = [finding for one in sets for finding in _of_set(one, limits)]
-    found += [DataFinding('warning', one.where, f'not checked: {one.kind}', one.why) for one in unchecked]
+    found = [finding for inspected in sets for finding in _of_set(inspected, limits)]
+    found += [
+        DataFinding('warning', unknown.where, f'not checked: {unknown.kind}', unknown.why) for unknown in unchecked
+    ]
     for first, second in combinations(sets, 2):
         if first.trains != second.trains:
             found += _shared(*((first, second) if first.trains else (second, first)))
     return sorted(found, key=lambda finding: ('error', 'warning', 'note').index(finding.level))
 
 
-def _of_set(one: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
-    yield from _unusable(one)
-    yield from _turned(one)
-    yield from _kinds(one)
-    yield from _remarks(one)
-    yield from _useless_boxes(one)
-    yield from _odd_boxes(one)
-    yield from _crowded(one, limits)
-    yield from _within(one)
+def _of_set(inspected: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
+    yield from _unusable(inspected)
+    yield from _turned(inspected)
+    yield from _kinds(inspected)
+    yield from _remarks(inspected)
+    yield from _useless_boxes(inspected)
+    yield from _odd_boxes(inspected)
+    yield from _crowded(inspected, limits)
+    yield from _within(inspected)
 
 
 # --- files ------------------------------------------------------------------------------------------------------------
@@ -94,61 +96,63 @@ _ENDLESS = (
 )
 
 
-def _unusable(one: InspectedSet) -> Iterator[DataFinding]:
-    bad = [f'{name}: {facts.fault}' for name, facts in zip(one.files(), one.images) if facts.fault]
+def _unusable(inspected: InspectedSet) -> Iterator[DataFinding]:
+    bad = [f'{name}: {facts.fault}' for name, facts in zip(inspected.files(), inspected.images) if facts.fault]
     if bad:
-        effect = _EFFECTS.get((one.trains, one.on_error), _UNCHECKED)
-        skipped = one.trains and one.on_error == 'skip' and len(bad) < len(one.images)
+        effect = _EFFECTS.get((inspected.trains, inspected.on_error), _UNCHECKED)
+        skipped = inspected.trains and inspected.on_error == 'skip' and len(bad) < len(inspected.images)
         text = f'{_images(len(bad))} cannot be used'
-        yield DataFinding('warning' if skipped else 'error', one.name, text, effect, tuple(bad))
-    yield from _remarked(one)
-    doubtful = [f'{name}: {facts.complaint}' for name, facts in zip(one.files(), one.images) if facts.complaint]
+        yield DataFinding('warning' if skipped else 'error', inspected.name, text, effect, tuple(bad))
+    yield from _remarked(inspected)
+    doubtful = [
+        f'{name}: {facts.complaint}' for name, facts in zip(inspected.files(), inspected.images) if facts.complaint
+    ]
     if doubtful:
         text = f'{_images(len(doubtful))} with damage in the compressed data'
         yield DataFinding(
-            'warning', one.name, text, 'read as they are, parts may be garbled: look at them', tuple(doubtful)
+            'warning', inspected.name, text, 'read as they are, parts may be garbled: look at them', tuple(doubtful)
         )
 
 
-def _remarked(one: InspectedSet) -> Iterator[DataFinding]:
+def _remarked(inspected: InspectedSet) -> Iterator[DataFinding]:
     """Files that are used with a line in the log."""
-    ours = any(map(is_checked_loader, one.config.pipeline))
-    remarked = [(f'{name}: {facts.remark}', facts.no_end) for name, facts in zip(one.files(), one.images)]
+    ours = any(map(is_checked_loader, inspected.config.pipeline))
+    remarked = [(f'{name}: {facts.remark}', facts.no_end) for name, facts in zip(inspected.files(), inspected.images)]
     endless = tuple(text for text, no_end in remarked if no_end)
     if endless:
         text = f'{_images(len(endless))} without an end marker, but with every pixel'
         level, effect = ('warning', 'used as they are') if ours else ('error', _ENDLESS)
-        yield DataFinding(level, one.name, text, effect, endless)
-    dark = tuple(text for (text, no_end), facts in zip(remarked, one.images) if facts.remark and not no_end)
+        yield DataFinding(level, inspected.name, text, effect, endless)
+    dark = tuple(text for (text, no_end), facts in zip(remarked, inspected.images) if facts.remark and not no_end)
     if dark:
         text = f'{_images(len(dark))} of 16 bits that use a small part of them'
-        yield DataFinding('warning', one.name, text, 'nearly black, as scaled to 8 bits', dark)
+        yield DataFinding('warning', inspected.name, text, 'nearly black, as scaled to 8 bits', dark)
 
 
-def _turned(one: InspectedSet) -> Iterator[DataFinding]:
+def _turned(inspected: InspectedSet) -> Iterator[DataFinding]:
     stored: list[str] = []
     upright: list[str] = []
     unclear: list[str] = []
-    for name, row, facts in zip(one.files(), one.rows, one.images):
+    for name, row, facts in zip(inspected.files(), inspected.rows, inspected.images):
         if facts.orientation == 1 or facts.fault:
             continue
-        width, height = one.checked.arrays.image_sizes[row]
+        width, height = inspected.checked.arrays.image_sizes[row]
         told = facts.orientation >= 5 and width != height
         (stored if facts.as_stored else upright if told else unclear).append(f'{name}: orientation {facts.orientation}')
     if stored:
-        unchecked = one.on_error == 'unchecked'
+        unchecked = inspected.on_error == 'unchecked'
         effect = 'the image is turned upright, its boxes are not; ' + _UNCHECKED if unchecked else 'taken as stored'
         text = f'{_images(len(stored))} annotated as stored, though EXIF data say to turn them'
-        yield DataFinding('error' if unchecked else 'note', one.name, text, effect, tuple(stored))
+        yield DataFinding('error' if unchecked else 'note', inspected.name, text, effect, tuple(stored))
     if upright:
         text = f'{_images(len(upright))} annotated upright, turned by EXIF data'
-        yield DataFinding('note', one.name, text, 'turned upright', tuple(upright))
+        yield DataFinding('note', inspected.name, text, 'turned upright', tuple(upright))
     if unclear:
         text = (
             f'{_images(len(unclear))} to be turned by EXIF data, where the size does not tell how they were annotated'
         )
         effect = 'turned upright, boxes taken to be of the upright image: look at one'
-        yield DataFinding('warning', one.name, text, effect, tuple(unclear))
+        yield DataFinding('warning', inspected.name, text, effect, tuple(unclear))
 
 
 _KIND_EFFECTS = {
@@ -162,19 +166,23 @@ _KIND_EFFECTS = {
 }
 
 
-def _kinds(one: InspectedSet) -> Iterator[DataFinding]:
+def _kinds(inspected: InspectedSet) -> Iterator[DataFinding]:
     for kind, effect in _KIND_EFFECTS.items():
-        names = tuple(name for name, facts in zip(one.files(), one.images) if facts.kind == kind and not facts.fault)
+        names = tuple(
+            name for name, facts in zip(inspected.files(), inspected.images) if facts.kind == kind and not facts.fault
+        )
         if names:
-            yield DataFinding('note', one.name, f'{_images(len(names))} stored otherwise: {kind}', effect, names)
+            yield DataFinding('note', inspected.name, f'{_images(len(names))} stored otherwise: {kind}', effect, names)
 
 
-def _within(one: InspectedSet) -> Iterator[DataFinding]:
-    files = one.files()
-    pairs = tuple(f'{files[i]} = {files[k]}' for i, k in repeated([facts.digest for facts in one.images]))
+def _within(inspected: InspectedSet) -> Iterator[DataFinding]:
+    files = inspected.files()
+    pairs = tuple(f'{files[i]} = {files[k]}' for i, k in repeated([facts.digest for facts in inspected.images]))
     if pairs:
-        effect = 'each is trained on' if one.trains else 'each counts'
-        yield DataFinding('warning', one.name, f'{_images(len(pairs))} the same as another of the set', effect, pairs)
+        effect = 'each is trained on' if inspected.trains else 'each counts'
+        yield DataFinding(
+            'warning', inspected.name, f'{_images(len(pairs))} the same as another of the set', effect, pairs
+        )
 
 
 def _shared(train: InspectedSet, other: InspectedSet) -> Iterator[DataFinding]:
@@ -201,59 +209,64 @@ def _shared(train: InspectedSet, other: InspectedSet) -> Iterator[DataFinding]:
 # --- boxes ------------------------------------------------------------------------------------------------------------
 
 
-def _remarks(one: InspectedSet) -> Iterator[DataFinding]:
-    for remark in one.checked.remarks:
-        falsifies = 'counts as missed' in remark and not one.trains
+def _remarks(inspected: InspectedSet) -> Iterator[DataFinding]:
+    for remark in inspected.checked.remarks:
+        falsifies = 'counts as missed' in remark and not inspected.trains
         text, _, effect = remark.partition('; ')
-        yield DataFinding('error' if falsifies else 'warning', one.name, text, effect)
+        yield DataFinding('error' if falsifies else 'warning', inspected.name, text, effect)
 
 
-def _useless_boxes(one: InspectedSet) -> Iterator[DataFinding]:
-    arrays, wanted = one.checked.arrays, one.checked.wanted
-    effect = 'dropped' if one.trains else "COCO's evaluation counts them as missed: take them out of the annotations"
+def _useless_boxes(inspected: InspectedSet) -> Iterator[DataFinding]:
+    arrays, wanted = inspected.checked.arrays, inspected.checked.wanted
+    effect = (
+        'dropped' if inspected.trains else "COCO's evaluation counts them as missed: take them out of the annotations"
+    )
     text = '{} without an area, under 1 px, NaN or outside the image'
-    yield from _boxes(one, wanted & arrays.degenerate(), 'note' if one.trains else 'error', text, effect)
+    yield from _boxes(inspected, wanted & arrays.degenerate(), 'note' if inspected.trains else 'error', text, effect)
     missed = "COCO's evaluation knows no ignore and counts them as missed: write iscrowd=1 for what is not to count"
-    level, effect = ('note', 'dropped') if one.trains else ('error', missed)
-    yield from _boxes(one, wanted & arrays.ignored, level, '{} marked ignore', effect)
-    crowds = boxes.usable(one.checked) & arrays.crowd
-    effect = 'no targets: what finds them is trained as background' if one.trains else 'neither rewarded nor punished'
-    yield from _boxes(one, crowds, 'note', '{} marked iscrowd', effect)
+    level, effect = ('note', 'dropped') if inspected.trains else ('error', missed)
+    yield from _boxes(inspected, wanted & arrays.ignored, level, '{} marked ignore', effect)
+    crowds = boxes.usable(inspected.checked) & arrays.crowd
+    effect = (
+        'no targets: what finds them is trained as background' if inspected.trains else 'neither rewarded nor punished'
+    )
+    yield from _boxes(inspected, crowds, 'note', '{} marked iscrowd', effect)
 
 
-def _odd_boxes(one: InspectedSet) -> Iterator[DataFinding]:
-    checked = one.checked
+def _odd_boxes(inspected: InspectedSet) -> Iterator[DataFinding]:
+    checked = inspected.checked
     over = boxes.usable(checked) & checked.arrays.beyond_border(2.0)
-    yield from _boxes(one, over, 'note', '{} more than 2 px over the border of the image', 'cut at the border')
-    effect = 'two targets in one place' if one.trains else 'found once, the other counts as missed'
-    yield from _boxes(one, boxes.duplicates(checked), 'warning', '{} repeated exactly, class and all', effect)
+    yield from _boxes(inspected, over, 'note', '{} more than 2 px over the border of the image', 'cut at the border')
+    effect = 'two targets in one place' if inspected.trains else 'found once, the other counts as missed'
+    yield from _boxes(inspected, boxes.duplicates(checked), 'warning', '{} repeated exactly, class and all', effect)
     effect = 'kept; often a label of the image as a whole'
-    yield from _boxes(one, boxes.covering(checked), 'note', '{} over the whole image', effect)
-    size = 'as stored' if one.resizing is None else f'at {one.resizing.width} x {one.resizing.height}'
+    yield from _boxes(inspected, boxes.covering(checked), 'note', '{} over the whole image', effect)
+    size = 'as stored' if inspected.resizing is None else f'at {inspected.resizing.width} x {inspected.resizing.height}'
     text = f'{{}} with a side under {boxes.TINY} px {size}'
     effect = 'kept, but hardly seen: the finest map has a stride of 8 px; enlarge the input, or crop'
-    yield from _boxes(one, boxes.tiny(checked, one.resizing), 'note', text, effect)
+    yield from _boxes(inspected, boxes.tiny(checked, inspected.resizing), 'note', text, effect)
 
 
-def _boxes(one: InspectedSet, which: np.ndarray, level: str, text: str, effect: str) -> Iterator[DataFinding]:
+def _boxes(inspected: InspectedSet, which: np.ndarray, level: str, text: str, effect: str) -> Iterator[DataFinding]:
     rows = np.flatnonzero(which)
     if not len(rows):
         return
     share = len(rows) / max(len(which), 1)
     counted = f'{len(rows)} box{"es" if len(rows) > 1 else ""} ({share:.1%})'
+    checked = inspected.checked
     examples = tuple(
-        f'{one.checked.file_names[one.checked.arrays.image_rows[row]]}: annotation {one.checked.annotation_ids[row]}'
+        f'{checked.file_names[checked.arrays.image_rows[row]]}: annotation {checked.annotation_ids[row]}'
         for row in rows
     )
-    yield DataFinding(level, one.name, text.format(counted), effect, examples)
+    yield DataFinding(level, inspected.name, text.format(counted), effect, examples)
 
 
-def _crowded(one: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
-    counts = boxes.boxes_per_image(one.checked)
+def _crowded(inspected: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
+    counts = boxes.boxes_per_image(inspected.checked)
     queries, positives = limits
-    at_most = f'at most {queries} are matched in a step' if one.trains else f'at most {queries} can be found'
+    at_most = f'at most {queries} are matched in a step' if inspected.trains else f'at most {queries} can be found'
     rules = [(queries, 'warning', f'than num_queries={queries}', f'{at_most}: raise num_queries')]
-    if one.trains:
+    if inspected.trains:
         effect = 'each step takes a random choice of them for denoising; the matching sees all'
         rules.append((positives, 'note', f'than num_denoising={positives}', effect))
     else:
@@ -262,16 +275,20 @@ def _crowded(one: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
     for limit, level, text, effect in rules:
         if limit is not None and (counts > limit).any():
             rows = np.flatnonzero(counts > limit)
-            names = tuple(f'{one.checked.file_names[row]}: {counts[row]} boxes' for row in rows)
-            yield DataFinding(level, one.name, f'{_images(len(rows))} with more boxes {text}', effect, names)
+            names = tuple(f'{inspected.checked.file_names[row]}: {counts[row]} boxes' for row in rows)
+            yield DataFinding(level, inspected.name, f'{_images(len(rows))} with more boxes {text}', effect, names)
     empty = np.flatnonzero(counts == 0)
-    if len(empty) and one.config.need_boxes:
-        left_out = one.trains and one.config.filter_empty
+    if len(empty) and inspected.config.need_boxes:
+        left_out = inspected.trains and inspected.config.filter_empty
         effect = (
-            'left out (filter_empty_gt)' if left_out else 'taken as background' if one.trains else 'false alarms count'
+            'left out (filter_empty_gt)'
+            if left_out
+            else 'taken as background'
+            if inspected.trains
+            else 'false alarms count'
         )
-        names = tuple(one.checked.file_names[row] for row in empty)
-        yield DataFinding('note', one.name, f'{_images(len(empty))} without a box', effect, names)
+        names = tuple(inspected.checked.file_names[row] for row in empty)
+        yield DataFinding('note', inspected.name, f'{_images(len(empty))} without a box', effect, names)
 
 
 def _images(count: int) -> str:

@@ -70,7 +70,7 @@ def inspect(read: ReadSets, *, workers: int, limit: int | None = None, progress:
         InputError: There is no set to look at; a process that decodes images died.
     """
     if not read.sets:
-        others = '; '.join(warning for one in read.unchecked for warning in one.warnings)
+        others = '; '.join(warning for unknown in read.unchecked for warning in unknown.warnings)
         raise InputError(
             'the config names no CocoDataset on this machine: there is nothing that could be looked at'
             + (f' ({others})' if others else '')

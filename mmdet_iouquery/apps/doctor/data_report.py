@@ -24,28 +24,28 @@ def exit_status(found: Sequence[DataFinding]) -> int:
 def summary(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> dict[str, Any]:
     """Everything as plain numbers, text, lists and dicts: ``sets``, ``findings`` and ``status``."""
     return dict(
-        sets=[_numbers(one) for one in sets],
+        sets=[_numbers(inspected) for inspected in sets],
         findings=[finding._asdict() for finding in found],
         status=exit_status(found),
     )
 
 
-def _numbers(one: InspectedSet) -> dict[str, Any]:
-    report = one.checked.report
+def _numbers(inspected: InspectedSet) -> dict[str, Any]:
+    report = inspected.checked.report
     return dict(
-        name=one.name,
-        where=one.config.where,
+        name=inspected.name,
+        where=inspected.config.where,
         ann_file=str(report.ann_file),
-        image_dir=None if one.checked.image_dir is None else str(one.checked.image_dir),
-        unusable_images=one.on_error,
-        network_input=None if one.resizing is None else one.resizing._asdict(),
+        image_dir=None if inspected.checked.image_dir is None else str(inspected.checked.image_dir),
+        unusable_images=inspected.on_error,
+        network_input=None if inspected.resizing is None else inspected.resizing._asdict(),
         images=report.images,
         images_used=report.images_used,
-        images_looked_at=len(one.images),
-        images_unusable=sum(bool(facts.fault) for facts in one.images),
+        images_looked_at=len(inspected.images),
+        images_unusable=sum(bool(facts.fault) for facts in inspected.images),
         annotations=report.annotations,
         class_counts=report.class_counts,
-        **statistics(one.checked, one.resizing),
+        **statistics(inspected.checked, inspected.resizing),
     )
 
 
@@ -64,10 +64,13 @@ def _without_nan(node: Any) -> Any:
 
 def render(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> str:
     """The page."""
-    numbers = [_numbers(one) for one in sets]
-    lines = [f'{one["name"]:<8}{one["ann_file"]}   images in {one["image_dir"] or "(remote)"}' for one in numbers]
+    numbers = [_numbers(figures) for figures in sets]
+    lines = [
+        f'{figures["name"]:<8}{figures["ann_file"]}   images in {figures["image_dir"] or "(remote)"}'
+        for figures in numbers
+    ]
     for title, rows in (('', _set_rows(numbers)), ('boxes of each class', _class_rows(numbers))):
-        lines += ['', *_table(title, [one['name'] for one in numbers], rows)]
+        lines += ['', *_table(title, [figures['name'] for figures in numbers], rows)]
     for finding in found:
         lines += ['', *_finding_lines(finding)]
     return '\n'.join([*lines, '', _verdict(found)])
@@ -75,27 +78,27 @@ def render(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> str:
 
 def _set_rows(numbers: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
     def row(name: str, cell: Callable[[dict[str, Any]], str]) -> tuple[str, list[str]]:
-        return name, [cell(one) for one in numbers]
+        return name, [cell(figures) for figures in numbers]
 
     return [
-        row('images', lambda one: str(one['images'])),
-        row('  used', lambda one: str(one['images_used'])),
-        row('  looked at', lambda one: str(one['images_looked_at'])),
-        row('  of these unusable', lambda one: str(one['images_unusable'])),
-        row('width, px', lambda one: _spread(one['width'])),
-        row('height, px', lambda one: _spread(one['height'])),
-        row('width / height', lambda one: _spread(one['aspect'], 2)),
-        row('boxes', lambda one: str(sum(one['class_counts'].values()))),
-        row('  an image', lambda one: _spread(one['boxes_per_image'])),
-        row('  small, medium, large', lambda one: _shares(one['box_shares'])),
-        row('network input, px', lambda one: _input(one['network_input'])),
-        row('  small, medium, large', lambda one: _shares(one['network_box_shares'])),
-        row('  shorter side, px', lambda one: _spread(one['shorter_side_at_network'], 1)),
+        row('images', lambda figures: str(figures['images'])),
+        row('  used', lambda figures: str(figures['images_used'])),
+        row('  looked at', lambda figures: str(figures['images_looked_at'])),
+        row('  of these unusable', lambda figures: str(figures['images_unusable'])),
+        row('width, px', lambda figures: _spread(figures['width'])),
+        row('height, px', lambda figures: _spread(figures['height'])),
+        row('width / height', lambda figures: _spread(figures['aspect'], 2)),
+        row('boxes', lambda figures: str(sum(figures['class_counts'].values()))),
+        row('  an image', lambda figures: _spread(figures['boxes_per_image'])),
+        row('  small, medium, large', lambda figures: _shares(figures['box_shares'])),
+        row('network input, px', lambda figures: _input(figures['network_input'])),
+        row('  small, medium, large', lambda figures: _shares(figures['network_box_shares'])),
+        row('  shorter side, px', lambda figures: _spread(figures['shorter_side_at_network'], 1)),
     ]
 
 
 def _class_rows(numbers: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
-    return [(name, [str(one['class_counts'][name]) for one in numbers]) for name in numbers[0]['class_counts']]
+    return [(name, [str(figures['class_counts'][name]) for figures in numbers]) for name in numbers[0]['class_counts']]
 
 
 def _table(title: str, names: Sequence[str], rows: Sequence[tuple[str, list[str]]]) -> list[str]:

@@ -41,8 +41,8 @@ def _bands(code: int | None) -> Iterable[int]:
     return () if code is None else ((code >> 16 * band) & 0xFFFF for band in range(_BANDS))
 
 
-def _distance(one: int | None, other: int) -> int:
-    return bin((one or 0) ^ other).count('1')
+def _distance(first: int | None, other: int) -> int:
+    return bin((first or 0) ^ other).count('1')
 
 
 def repeated(entries: Sequence[Hashable]) -> Iterator[tuple[int, int]]:

@@ -81,7 +81,9 @@ def choose_backend(
     if name is not None:
         return name
     preferred = _PREFERRED.get(device.type, ())
-    return next((one for one in preferred if why_not(one, device, num_points, sampling) is None), 'grid_sample')
+    return next(
+        (backend for backend in preferred if why_not(backend, device, num_points, sampling) is None), 'grid_sample'
+    )
 
 
 def multi_scale_deformable_attention(

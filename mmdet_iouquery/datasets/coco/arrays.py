@@ -93,8 +93,10 @@ def coco_arrays(coco: CocoFile) -> CocoArrays:
             of numbers of a size that px can have (NaN in a box is let through, and counted later).
     """
     annotations = coco.annotations
-    boxes = _numbers(coco, 'annotation', annotations, 'bbox', [one['bbox'] for one in annotations], 4)
-    areas = _numbers(coco, 'annotation', annotations, 'area', [(one['area'],) for one in annotations], 1)[:, 0]
+    boxes = _numbers(coco, 'annotation', annotations, 'bbox', [annotation['bbox'] for annotation in annotations], 4)
+    areas = _numbers(coco, 'annotation', annotations, 'area', [(annotation['area'],) for annotation in annotations], 1)[
+        :, 0
+    ]
     huge = np.flatnonzero((np.abs(boxes) > _LARGEST_NUMBER).any(axis=1) | (np.abs(areas) > _LARGEST_AREA))
     if huge.size:
         first = annotations[huge[0]]
@@ -107,8 +109,8 @@ def coco_arrays(coco: CocoFile) -> CocoArrays:
         category_rows=_rows_of(coco, 'category', coco.categories),
         boxes=boxes,
         areas=areas,
-        crowd=np.array([one.get('iscrowd', 0) for one in annotations], dtype=bool),
-        ignored=np.array([one.get('ignore', 0) for one in annotations], dtype=bool),
+        crowd=np.array([annotation.get('iscrowd', 0) for annotation in annotations], dtype=bool),
+        ignored=np.array([annotation.get('ignore', 0) for annotation in annotations], dtype=bool),
         image_sizes=_image_sizes(coco),
     )
 
@@ -144,11 +146,11 @@ def _rows_of(coco: CocoFile, kind: str, records: list[Record]) -> np.ndarray:
 
 def _remedy(kind: str, wanted: Any, row_of: dict[Any, int]) -> str:
     """What to do about a reference that leads nowhere; it may be of another type only."""
-    for one in row_of:
-        if type(one) is not type(wanted) and str(one) == str(wanted):
+    for known in row_of:
+        if type(known) is not type(wanted) and str(known) == str(wanted):
             mine, other = ('text', 'numbers') if isinstance(wanted, str) else ('a number', 'text')
             records = 'images' if kind == 'image' else 'categories'
-            right, wrong = json.dumps(one), json.dumps(wanted)
+            right, wrong = json.dumps(known), json.dumps(wanted)
             return f'it is {mine}, the ids of the {records} are {other}: write {right} instead of {wrong}'
     return f'add the {kind} or remove the annotation'
 

@@ -116,14 +116,16 @@ def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
     evaluators = {part: _coco_evaluators(cfg, part) for part in _PARTS[1:]}
     _check_keeps_selected(cfg)
     found: dict[Hashable, tuple[ConfigSet, CheckedSet]] = {}
-    for one in sets:
-        checked = found[one.key][1] if one.key in found else _checked(one)
+    for config_set in sets:
+        checked = found[config_set.key][1] if config_set.key in found else _checked(config_set)
         if checked is None:
-            unchecked.append(Unchecked(one.where, one.kind, 'it reads its file in a way of its own'))
+            unchecked.append(Unchecked(config_set.where, config_set.kind, 'it reads its file in a way of its own'))
         else:
-            found.setdefault(one.key, (one, checked))
+            found.setdefault(config_set.key, (config_set, checked))
     for part, metrics in evaluators.items():
-        _check_evaluation([one for one in sets if one.part == part and one.key in found], metrics, found)
+        _check_evaluation(
+            [config_set for config_set in sets if config_set.part == part and config_set.key in found], metrics, found
+        )
     return ReadSets(tuple(found.values()), (*unchecked, *_remote_evaluators(cfg)))
 
 
@@ -296,14 +298,20 @@ def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
             )
 
 
-def _checked(one: ConfigSet) -> CheckedSet | None:
+def _checked(config_set: ConfigSet) -> CheckedSet | None:
     try:
-        found = read_checked(one.dataset, one.classes, one.image_dir, need_boxes=one.need_boxes, where=one.where)
+        found = read_checked(
+            config_set.dataset,
+            config_set.classes,
+            config_set.image_dir,
+            need_boxes=config_set.need_boxes,
+            where=config_set.where,
+        )
     except InputError as error:
         of_list = 'classes asked for' in str(error) or str(error).startswith('the class list')
-        listed = f' (the class list is {one.classes_from})' if of_list else ''
-        raise InputError(f'{one.where}: {error}{listed}') from error
-    if found is None or one.image_dir is not None:
+        listed = f' (the class list is {config_set.classes_from})' if of_list else ''
+        raise InputError(f'{config_set.where}: {error}{listed}') from error
+    if found is None or config_set.image_dir is not None:
         return found
     return found.warned('not checked: whether the image files exist, as their folder is not on this machine')
 
@@ -314,26 +322,28 @@ def _check_evaluation(
     found: dict[Hashable, tuple[ConfigSet, CheckedSet]],
 ) -> None:
     """What COCO's evaluation asks of a part's files, by their own file where no metric is named; adds warnings."""
-    sets = [one for one in sets if one.need_boxes]
+    sets = [config_set for config_set in sets if config_set.need_boxes]
     if metrics is None:
-        for one in sets:
-            _check_evaluable(one, found[one.key][1], found[one.key][1].truth, {})
+        for config_set in sets:
+            _check_evaluable(config_set, found[config_set.key][1], found[config_set.key][1].truth, {})
         return
     for metric in metrics:
-        own = {os.path.realpath(one.dataset.ann_file): found[one.key][1].truth for one in sets}
+        own = {os.path.realpath(config_set.dataset.ann_file): found[config_set.key][1].truth for config_set in sets}
         truth = own.get(os.path.realpath(metric['ann_file'])) or read_ground_truth(metric['ann_file'])
-        detected_on = [number for one in sets for number in found[one.key][1].image_ids]
-        for one in sets:
-            first, checked = found[one.key]
-            _check_evaluable(one, checked, truth, metric)
-            warnings = [unseen_warning(truth, one.classes, detected_on)]
+        detected_on = [number for config_set in sets for number in found[config_set.key][1].image_ids]
+        for config_set in sets:
+            first, checked = found[config_set.key]
+            _check_evaluable(config_set, checked, truth, metric)
+            warnings = [unseen_warning(truth, config_set.classes, detected_on)]
             if truth is not checked.truth:
                 warnings.append(f'the evaluator reads another file than the dataset: {truth.path}')
-            found[one.key] = first, checked.warned(*filter(None, warnings))
+            found[config_set.key] = first, checked.warned(*filter(None, warnings))
 
 
-def _check_evaluable(one: ConfigSet, checked: CheckedSet, truth: GroundTruth, metric: Mapping[str, Any]) -> None:
+def _check_evaluable(config_set: ConfigSet, checked: CheckedSet, truth: GroundTruth, metric: Mapping[str, Any]) -> None:
     try:
-        check_evaluable(truth, one.classes, checked.image_ids, sort_categories=bool(metric.get('sort_categories')))
+        check_evaluable(
+            truth, config_set.classes, checked.image_ids, sort_categories=bool(metric.get('sort_categories'))
+        )
     except InputError as error:
-        raise InputError(f'{one.where}: {error}') from error
+        raise InputError(f'{config_set.where}: {error}') from error

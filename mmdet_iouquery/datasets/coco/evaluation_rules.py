@@ -50,7 +50,7 @@ def ground_truth(coco: CocoFile, arrays: CocoArrays) -> GroundTruth:
     """What there is to know of a file that was read."""
     return GroundTruth(
         path=coco.path,
-        categories=tuple((one['id'], one['name']) for one in coco.categories),
+        categories=tuple((category['id'], category['name']) for category in coco.categories),
         image_ids=tuple(image['id'] for image in coco.images),
         arrays=arrays,
         fault=next(_faults(coco), None),
@@ -64,7 +64,7 @@ def _faults(coco: CocoFile) -> Iterator[str]:
             f"{lacking} annotations of {coco.path} lack 'iscrowd', at which COCO's evaluation stops with a KeyError; "
             'add iscrowd=0 to each'
         )
-    words = [one['id'] for one in coco.annotations if isinstance(one['id'], str)]
+    words = [entry['id'] for entry in coco.annotations if isinstance(entry['id'], str)]
     if words:
         yield (
             f"{len(words)} annotations of {coco.path} have an id that is no number, at which COCO's evaluation stops; "
@@ -92,7 +92,7 @@ def check_evaluable(
     check_classes_exist(truth.path, order, classes)
     check_label_order(truth.path, [name for name in order if name in classes], classes)
     own = set(truth.image_ids)
-    unknown = [one for one in image_ids if one not in own]
+    unknown = [image_id for image_id in image_ids if image_id not in own]
     if unknown:
         raise InputError(
             f"{truth.path}, the evaluator's file, lacks {len(unknown)} of {len(image_ids)} images of the set, such as "
@@ -105,7 +105,7 @@ def unseen_warning(truth: GroundTruth, classes: Sequence[str], image_ids: Collec
     wanted = np.array([name in classes for _, name in truth.categories], dtype=bool)
     counted = wanted[truth.arrays.category_rows] & ~truth.arrays.crowd
     seen = set(image_ids)
-    unseen = np.array([one not in seen for one in truth.image_ids], dtype=bool)
+    unseen = np.array([image_id not in seen for image_id in truth.image_ids], dtype=bool)
     rows = truth.arrays.image_rows[counted & unseen[truth.arrays.image_rows]]
     if not len(rows):
         return None

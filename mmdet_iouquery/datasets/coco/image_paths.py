@@ -60,7 +60,7 @@ def _name_on_disk(image_dir: Path, name: str) -> str | None:
     parts: list[str] = []
     for part in slashed.split('/'):
         listed = [entry.name for entry in _entries(image_dir.joinpath(*parts))]
-        parts.append(next((one for one in listed if _key(one) == _key(part)), part))
+        parts.append(next((name for name in listed if _key(name) == _key(part)), part))
     found = '/'.join(parts)
     if (image_dir / found).is_file():
         return f'on the disk it is {found!r} ({_difference(name, found)}): write the names as the files are called'

@@ -163,13 +163,13 @@ def _check_ids(file: Path, kind: str, records: list[Record]) -> None:
     """Ids are whole numbers or text, each used once. Of a mixture numpy, which sorts them in evaluation, makes text."""
     ids = [record['id'] for record in records]
     if not all(map(_is_id, ids)):
-        index, bad = next((index, one) for index, one in enumerate(ids) if not _is_id(one))
+        index, bad = next((index, value) for index, value in enumerate(ids) if not _is_id(value))
         raise InputError(
             f'{file}: {kind} number {index} of the list has the id {_short(bad)}; write a whole number below 2^53'
         )
-    texts = sum(isinstance(one, str) for one in ids)
+    texts = sum(isinstance(value, str) for value in ids)
     if kind != 'annotation' and 0 < texts < len(ids):
-        text, number = (next(one for one in ids if isinstance(one, str) is wanted) for wanted in (True, False))
+        text, number = (next(value for value in ids if isinstance(value, str) is wanted) for wanted in (True, False))
         raise InputError(
             f'{file}: {texts} of {len(ids)} {kind} ids are text, the others numbers (such as {text!r} and {number!r}); '
             'write all as numbers'

@@ -225,7 +225,7 @@ def _split(coco: CocoFile, root: Path, split_to: str | os.PathLike[str] | None) 
 
 def _validation_ids(ids: list[object]) -> set[object]:
     """A fifth of the ids, at least one: those of the smallest hash, so that neither order nor names of files matter."""
-    by_hash = sorted(ids, key=lambda one: (hashlib.sha256(str(one).encode()).hexdigest(), str(one)))
+    by_hash = sorted(ids, key=lambda image_id: (hashlib.sha256(str(image_id).encode()).hexdigest(), str(image_id)))
     return set(by_hash[: max(1, round(len(ids) * _VAL_SHARE))])
 
 

@@ -22,7 +22,7 @@ class SkippedPicturesHook(Hook):
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        total = sum(one.skipped for one in _loaders(runner.train_dataloader.dataset))
+        total = sum(loader.skipped for loader in _loaders(runner.train_dataloader.dataset))
         if total:
             runner.message_hub.update_scalar('train/skipped_pictures', total)
 
@@ -31,7 +31,7 @@ class SkippedPicturesHook(Hook):
 
     def after_train(self, runner: Runner) -> None:
         loaders = list(_loaders(runner.train_dataloader.dataset))
-        total, files = sum(one.skipped for one in loaders), sum(one.ledger.files for one in loaders)
+        total, files = sum(loader.skipped for loader in loaders), sum(loader.ledger.files for loader in loaders)
         if total:
             runner.logger.warning(f'{total} samples of {files} images were skipped so far; each is named above')
 

@@ -67,8 +67,8 @@ class StopOnSignalHook(Hook):
         self._outdate(runner, runner.message_hub.runtime_info.pop(_OWN_CHECKPOINT, None))
         if threading.current_thread() is not threading.main_thread():
             return  # Python calls handlers in the main thread only
-        for one in self.signals:
-            self._replaced[one] = signal.signal(one, partial(self._receive, os.getpid()))
+        for signum in self.signals:
+            self._replaced[signum] = signal.signal(signum, partial(self._receive, os.getpid()))
         loops = [loop for loop in (runner.train_loop, runner.val_loop) if loop is not None]
         for loader in (loop.dataloader for loop in loops):
             loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn, tuple(self.signals))
@@ -168,8 +168,8 @@ class StopOnSignalHook(Hook):
                 backend.remove(path)
 
     def _restore_handlers(self) -> None:
-        for one, handler in self._replaced.items():
-            signal.signal(one, signal.SIG_DFL if handler is None else handler)
+        for signum, handler in self._replaced.items():
+            signal.signal(signum, signal.SIG_DFL if handler is None else handler)
         self._replaced.clear()
 
 
@@ -196,9 +196,9 @@ def _destination(runner: Runner) -> tuple[str, dict | None]:
 
 def _start_worker(init: Callable[[int], None] | None, signals: Sequence[int], worker_id: int) -> None:
     """Let a data worker go on when a scheduler signals every process of a job; only its own job's end ends it."""
-    for one in signals:
-        if one != signal.SIGTERM:
-            signal.signal(one, signal.SIG_IGN)
+    for signum in signals:
+        if signum != signal.SIGTERM:
+            signal.signal(signum, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if signal.SIGTERM in signals and parent is not None and hasattr(signal, 'sigwaitinfo'):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})

@@ -178,9 +178,9 @@ def _most_alike(node: Any, wanted: Mapping[str, Any], where: str = '') -> tuple[
     return best
 
 
-def _equal(one: Any, other: Any) -> bool:
+def _equal(first: Any, other: Any) -> bool:
     try:
-        return bool(one == other)
+        return bool(first == other)
     except (ValueError, RuntimeError):  # of arrays and tensors
         return False
 

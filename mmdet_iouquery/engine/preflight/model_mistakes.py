@@ -62,7 +62,7 @@ class MapShapes:
             if name and frame.f_code.co_name == 'forward':
                 arguments = frame.f_code.co_varnames[1 : frame.f_code.co_argcount]
                 given = [frame.f_locals.get(argument) for argument in arguments]
-                shapes = ', '.join(str(tuple(one.shape)) for one in given if isinstance(one, Tensor))
+                shapes = ', '.join(str(tuple(argument.shape)) for argument in given if isinstance(argument, Tensor))
                 yield f'it was model.{name}, a {type(frame.f_locals["self"]).__name__}' + (
                     f', given {shapes}' if shapes else ''
                 )
@@ -70,7 +70,7 @@ class MapShapes:
 
     def _note(self, name: str, maps: Any) -> None:
         maps = maps if isinstance(maps, (list, tuple)) else [maps]
-        self.given[name] = [tuple(one.shape) for one in maps if isinstance(one, Tensor)]
+        self.given[name] = [tuple(feature_map.shape) for feature_map in maps if isinstance(feature_map, Tensor)]
 
     def _in_channels(self, name: str, cfg: Mapping[str, Any]) -> Any:
         """As configured, or the class's default; None where neither tells."""

@@ -39,7 +39,7 @@ def own_pipelines(dataset: Any) -> Any:
     if hasattr(dataset, 'dataset'):
         twin.dataset = own_pipelines(dataset.dataset)
     if hasattr(dataset, 'datasets'):
-        twin.datasets = [own_pipelines(one) for one in dataset.datasets]
+        twin.datasets = [own_pipelines(inner) for inner in dataset.datasets]
     return twin
 
 

@@ -97,13 +97,13 @@ class RepVGGBlock(nn.Module):
 
     def merged(self) -> nn.Module:
         """One 3x3 convolution and the activation, which give the same once norms are folded into the convolutions."""
-        three, one = (cast(nn.Conv2d, part.conv) for part in (self.conv1, self.conv2))
-        if three.bias is None or one.bias is None:
+        three, pointwise = (cast(nn.Conv2d, part.conv) for part in (self.conv1, self.conv2))
+        if three.bias is None or pointwise.bias is None:
             raise ValueError('fold the norms into the convolutions first')
         conv = copy.deepcopy(three)
         with torch.no_grad():
-            conv.weight += F.pad(one.weight, [1, 1, 1, 1])
-            cast(Tensor, conv.bias).add_(one.bias)
+            conv.weight += F.pad(pointwise.weight, [1, 1, 1, 1])
+            cast(Tensor, conv.bias).add_(pointwise.bias)
         return MergedRepVGGBlock(conv, self.act)
 
 
