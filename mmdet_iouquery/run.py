@@ -35,11 +35,11 @@ def mmdet_tools(package: Path | None = None) -> dict[str, Path]:
             return {}
         package = Path(spec.origin).parent
     in_source = (package.parent / 'setup.py').is_file()
-    found = {}
+    close_names = {}
     for folder, prefix in (('tools', ''), ('demo', 'demo/')):
         root = package.parent / folder if in_source else package / '.mim' / folder
-        found.update({prefix + path.relative_to(root).as_posix(): path for path in sorted(root.rglob('*.py'))})
-    return found
+        close_names.update({prefix + path.relative_to(root).as_posix(): path for path in sorted(root.rglob('*.py'))})
+    return close_names
 
 
 def find_tool(name: str, tools: dict[str, Path]) -> Path:

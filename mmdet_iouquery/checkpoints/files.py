@@ -67,9 +67,9 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def _read_torch(path: Path) -> Any:
-    found = damage(path) if is_zip(path) else None  # torch itself looks at no checksum
-    if found:
-        raise InputError(f'{path} {found}; get the file again')
+    reason = damage(path) if is_zip(path) else None  # torch itself looks at no checksum
+    if reason:
+        raise InputError(f'{path} {reason}; get the file again')
     try:
         return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
@@ -130,12 +130,12 @@ def damage(path: Path) -> str | None:
 
 def unpickling_message(path: object, error: pickle.UnpicklingError) -> str:
     """What to tell a person about a file that ``torch.load(weights_only=True)`` refused."""
-    found = re.search(r'GLOBAL (\S+)|Unsupported class (\S+)', str(error))
-    if found is None:
+    code_name = re.search(r'GLOBAL (\S+)|Unsupported class (\S+)', str(error))
+    if code_name is None:
         return f'{path} is no checkpoint; a download may have stored an error page, look into it and get the file again'
     return (
-        f'{path} holds more than tensors ({found[1] or found[2]}), and reading that could run code from the file; '
-        'whoever trusts it can load it with torch.load(..., weights_only=False), save its state_dict() and convert that'
+        f'{path} holds more than tensors ({code_name[1] or code_name[2]}), and reading that could run code from the '
+        'file; whoever trusts it can load it with torch.load(..., weights_only=False), save its state_dict() and convert that'
     )
 
 

@@ -67,11 +67,11 @@ class ConvertedPretrained:
             if key in own and value.shape != own[key].shape
         ]
         problems = {'missing in the file': missing, 'unknown to the module': unexpected, 'of another shape': shapes}
-        found = '; '.join(f'{what}: {_some(keys)}' for what, keys in problems.items() if keys)
-        if found:
+        differences = '; '.join(f'{what}: {_some(keys)}' for what, keys in problems.items() if keys)
+        if differences:
             raise InputError(
-                f'{self.checkpoint} (source {self.source!r}) does not fit {type(module).__name__}: {found}. Is it for '
-                'the same depth, and does it hold this part only? Otherwise give prefix'
+                f'{self.checkpoint} (source {self.source!r}) does not fit {type(module).__name__}: {differences}. Is it '
+                'for the same depth, and does it hold this part only? Otherwise give prefix'
             )
 
 

@@ -78,18 +78,18 @@ def _noted(content: Mapping[str, Any]) -> dict[str, Any] | None:
 def _of_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
     """The same record of a config, without what it does not say."""
     settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor')
-    found: dict[str, Any] = {}
+    preprocessing: dict[str, Any] = {}
     if isinstance(settings, Mapping):
         swapped = settings.get('bgr_to_rgb', False) or settings.get('rgb_to_bgr', False)
-        found['channel_order'] = 'RGB' if swapped else 'BGR'  # mmcv loads BGR
-        found['mean'] = _three(settings.get('mean') or [0])  # without a mean nothing is normalised
-        found['std'] = _three(settings.get('std') or [1])
+        preprocessing['channel_order'] = 'RGB' if swapped else 'BGR'  # mmcv loads BGR
+        preprocessing['mean'] = _three(settings.get('mean') or [0])  # without a mean nothing is normalised
+        preprocessing['std'] = _three(settings.get('std') or [1])
     for step in _test_steps(cfg):
         if type_name(step) == 'Resize' and step.get('scale'):
             keep_ratio, scale = bool(step.get('keep_ratio', False)), [*_pair(step['scale'])]
             # bounds of the longer and the shorter side, in either order
-            found.update(keep_ratio=keep_ratio, scale=sorted(scale, reverse=True) if keep_ratio else scale)
-    return found
+            preprocessing.update(keep_ratio=keep_ratio, scale=sorted(scale, reverse=True) if keep_ratio else scale)
+    return preprocessing
 
 
 def _three(values: Sequence[float]) -> list[float]:

@@ -53,8 +53,8 @@ def _encoder() -> Iterator[tuple[str, str]]:
         yield f'model.encoder_input_proj.{level}.1.', f'neck.input_proj.{level}.norm.'
         for layer in range(_MOST_LAYERS):
             for theirs, ours in _ENCODER_LAYER:
-                place = f'encoder.{level}.layers.{layer}.'
-                yield f'model.encoder.{place}{theirs}', f'neck.{place}{ours}'
+                prefix = f'encoder.{level}.layers.{layer}.'
+                yield f'model.encoder.{prefix}{theirs}', f'neck.{prefix}{ours}'
     for part in ('lateral_convs.', 'fpn_blocks.', 'downsample_convs.', 'pan_blocks.'):
         yield f'model.encoder.{part}', f'neck.{part}'
 

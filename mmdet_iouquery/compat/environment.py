@@ -53,9 +53,9 @@ def installed_versions() -> dict[str, str]:
 
 def family_of(installed: Mapping[str, str]) -> str | None:
     """The family found; where both are, the one whose mmdet is installed (``onedl`` when that does not decide)."""
-    found = _found(installed)
-    names = [family for family in FAMILIES if any(entry[0] == family for entry in found)]
-    with_mmdet = [family for family in names if any(e[0] == family and e[1].module == 'mmdet' for e in found)]
+    present = _found(installed)
+    names = [family for family in FAMILIES if any(entry[0] == family for entry in present)]
+    with_mmdet = [family for family in names if any(e[0] == family and e[1].module == 'mmdet' for e in present)]
     return next(iter(with_mmdet + names), None)
 
 
@@ -79,15 +79,15 @@ def diagnose(installed: Mapping[str, str], importable: Collection[str] = MODULES
     ``installed`` maps distribution names to versions (see :func:`installed_versions`), ``importable`` names those of
     the three shared modules whose files are really there. An empty list means that training can run.
     """
-    found = _found(installed)
+    present = _found(installed)
     family = family_of(installed)
     if family is None:
         return [Finding('error', 'mmengine, mmcv and mmdet are not installed', install_line('onedl'))]
-    if {entry[0] for entry in found} == set(FAMILIES):
-        return [_mixed(found, family)]
+    if {entry[0] for entry in present} == set(FAMILIES):
+        return [_mixed(present, family)]
     findings: list[Finding] = []
     for package in FAMILIES[family]:
-        names = [name for _, owner, name in found if owner is package]
+        names = [name for _, owner, name in present if owner is package]
         findings += _check_package(family, package, {name: installed[name] for name in names}, importable)
     return findings
 
@@ -112,8 +112,8 @@ def check_environment() -> None:
 
 def environment_message(installed: Mapping[str, str], errors: Collection[Finding]) -> str:
     """The text of the error that :func:`check_environment` raises."""
-    found = ', '.join(f'{name} {installed[name]}' for name in sorted(installed)) or 'nothing'
-    lines = ['mmdet_iouquery cannot run with the packages installed here.', f'  found: {found}']
+    versions = ', '.join(f'{name} {installed[name]}' for name in sorted(installed)) or 'nothing'
+    lines = ['mmdet_iouquery cannot run with the packages installed here.', f'  found: {versions}']
     for finding in errors:
         lines += [f'  problem: {finding.text}', f'    mend it: {finding.remedy}']
     for family, packages in FAMILIES.items():

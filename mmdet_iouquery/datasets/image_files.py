@@ -70,8 +70,8 @@ def decode(data: bytes, size: tuple[float, float] | None = None) -> np.ndarray:
     stored = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if size_of(stored) == size:
         return stored
-    found = ' x '.join(map(str, size_of(image)))
-    raise ImageError(f'the image is {found} px, but its annotation says {size[0]} x {size[1]}')
+    size_px = ' x '.join(map(str, size_of(image)))
+    raise ImageError(f'the image is {size_px} px, but its annotation says {size[0]} x {size[1]}')
 
 
 def check(data: bytes) -> None:
@@ -165,11 +165,11 @@ def _jpeg_walk(data: bytes) -> tuple[str | None, bool]:
         position += 2 + int.from_bytes(data[position + 2 : position + 4], 'big')
         if marker != _JPEG_SCAN:
             continue
-        found = _JPEG_MARKER.search(data, position)
-        if not found:
+        next_marker = _JPEG_MARKER.search(data, position)
+        if not next_marker:
             break
-        position = found.start()
-        following = found[1][0]
+        position = next_marker.start()
+        following = next_marker[1][0]
         if following == _JPEG_END:
             return None, True
         if following not in _JPEG_BETWEEN_SCANS:
@@ -205,8 +205,8 @@ def _has_every_scan(data: bytes) -> bool:
                 lowest[body[1 + 2 * k]][first : last + 1] = [bits & 15] * (last + 1 - first)
         position += 1 if marker == 0xFF else 2 + length
         if marker == _JPEG_SCAN:
-            found = _JPEG_MARKER.search(data, position)
-            position = found.start() if found else len(data)
+            next_marker = _JPEG_MARKER.search(data, position)
+            position = next_marker.start() if found else len(data)
     return bool(lowest) and not any(map(any, lowest.values()))
 
 

@@ -73,11 +73,11 @@ class SeededBatchSampler(BatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         first, self._skipped = self._skipped, 0
-        place = (getattr(self.sampler, 'seed', 0), getattr(self.sampler, 'epoch', 0), get_rank())
+        seed_parts = (getattr(self.sampler, 'seed', 0), getattr(self.sampler, 'epoch', 0), get_rank())
         indices = islice(self.sampler, first * self.batch_size, None)
         number = first
         while batch := list(islice(indices, self.batch_size)):
             if len(batch) < self.batch_size and self.drop_last:
                 return
-            yield SeededBatch(batch, (*place, number))
+            yield SeededBatch(batch, (*seed_parts, number))
             number += 1

@@ -43,11 +43,11 @@ class SkipLedger:
         self._counts[0 if worker is None else 1 + worker.id % (_PROCESSES - 1)] += 1
         code = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), 'little', signed=True) or 1
         for step in range(_FILES):  # open addressing: the first place that is free or the name's own
-            place = (code + step) % _FILES
-            found = int(self._names[place])
-            if found == code:
+            slot = (code + step) % _FILES
+            stored = int(self._names[slot])
+            if stored == code:
                 return False
-            if found == 0:
-                self._names[place] = code
+            if stored == 0:
+                self._names[slot] = code
                 return True
         return False

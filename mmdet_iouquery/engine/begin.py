@@ -46,18 +46,18 @@ def begin(cfg: Config, settings: Mapping[str, Any], *, resume: str | None, resta
     if resume is None and cfg.get('resume'):
         resume = cfg.get('load_from') or 'auto'  # the config's own wish: mmengine would take it unseen
     by_name = resume if resume != 'auto' else None
-    found = checkpoint_to_resume(by_name) if by_name else latest_checkpoint(work_dir, folder)
-    cfg.resume = found is not None
-    if found is None:
+    checkpoint = checkpoint_to_resume(by_name) if by_name else latest_checkpoint(work_dir, folder)
+    cfg.resume = checkpoint is not None
+    if checkpoint is None:
         if resume is not None:
             print(f'note: nothing to resume in {work_dir}; training starts from the beginning')
         return True
-    meta = read_meta(found)  # refuses a file that holds code, before anything else is said of it
-    _compare_settings(work_dir, found, settings, asked_to=resume is not None)
-    if _is_finished(cfg, found, meta):
+    meta = read_meta(checkpoint)  # refuses a file that holds code, before anything else is said of it
+    _compare_settings(work_dir, checkpoint, settings, asked_to=resume is not None)
+    if _is_finished(cfg, checkpoint, meta):
         return False
-    print(f'resuming from {found}')
-    cfg.load_from = str(found)
+    print(f'resuming from {checkpoint}')
+    cfg.load_from = str(checkpoint)
     return True
 
 

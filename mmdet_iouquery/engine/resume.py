@@ -35,8 +35,8 @@ def latest_checkpoint(work_dir: str | Path, *others: str | Path) -> Path | None:
     and, also under another name or in another folder, what mmengine noted in ``last_checkpoint`` and its like; and
     those that were about to be replaced. The note may be older than the newest file: it is written after it.
     """
-    found = {path for folder in (work_dir, *others) for path in _candidates(Path(folder))}
-    for path in sorted(found, key=_age, reverse=True):
+    checkpoints = {path for folder in (work_dir, *others) for path in _candidates(Path(folder))}
+    for path in sorted(checkpoints, key=_age, reverse=True):
         if damage(path) is None:
             return path
     return None
@@ -79,7 +79,7 @@ def checkpoint_to_resume(path: str | Path) -> Path:
     path = Path(path)
     if not path.is_file():
         raise InputError(f'there is no checkpoint {path} to resume from; leave the path out to take the newest one')
-    found = damage(path)
-    if found:
-        raise InputError(f'{path} {found}; take an earlier one')
+    reason = damage(path)
+    if reason:
+        raise InputError(f'{path} {reason}; take an earlier one')
     return path

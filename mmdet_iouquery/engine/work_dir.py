@@ -87,12 +87,12 @@ def set_aside(folder: str | Path, also: Collection[str] = ()) -> Path | None:
     Moved are checkpoints, logs, notes of them, and files and folders of the names in ``also``; all else stays.
     """
     folder = Path(folder)
-    found = [path for path in sorted(folder.iterdir()) if path.name in also or _OF_A_TRAINING.fullmatch(path.name)]
-    if not found:
+    of_a_run = [path for path in sorted(folder.iterdir()) if path.name in also or _OF_A_TRAINING.fullmatch(path.name)]
+    if not of_a_run:
         return None
     target = folder / time.strftime('before-%Y%m%d-%H%M%S')
     target.mkdir()
-    for path in found:
+    for path in of_a_run:
         path.rename(target / path.name)
     return target
 

@@ -58,12 +58,12 @@ class QuerySelectionMetric(BaseMetric):
                     'QuerySelectionMetric: the data samples hold no ground truth; put LoadAnnotations after Resize '
                     'into the pipeline'
                 )
-            found, truth = sample['selected_queries'], sample['gt_instances']
+            selected, truth = sample['selected_queries'], sample['gt_instances']
             objects = Objects(
                 np.asarray(get_box_tensor(truth['bboxes']).cpu(), dtype=float), np.asarray(truth['labels'].cpu())
             )
-            labels = found['labels'].cpu().numpy() if 'labels' in found else None
-            boxes, scores = found['bboxes'].cpu().double().numpy(), found['scores'].cpu().double().numpy()
+            labels = selected['labels'].cpu().numpy() if 'labels' in selected else None
+            boxes, scores = selected['bboxes'].cpu().double().numpy(), selected['scores'].cpu().double().numpy()
             self.results.append(compare_with_objects(boxes, scores, labels, objects))
 
     def compute_metrics(self, results: list[SelectedQueries]) -> dict[str, float]:

@@ -36,9 +36,9 @@ def interesting_queries(trace: QueryTrace, count: int) -> Numbers:
     sides = objects.boxes_px[:, 2:] - objects.boxes_px[:, :2]
     chosen: list[int] = []
     for index in np.argsort(-sides.prod(axis=1), kind='stable')[: min(count, len(last.boxes_px))]:
-        found = last.class_scores[:, objects.labels[index]] * iou_of(last.boxes_px, objects.boxes_px[index])
-        found[chosen] = -1
-        chosen.append(int(found.argmax()))
+        quality = last.class_scores[:, objects.labels[index]] * iou_of(last.boxes_px, objects.boxes_px[index])
+        quality[chosen] = -1
+        chosen.append(int(quality.argmax()))
     return np.array(chosen, dtype=int)
 
 

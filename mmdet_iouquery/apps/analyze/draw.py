@@ -124,8 +124,8 @@ def draw_side_by_side(
     pen = ImageDraw.Draw(canvas)
     font = _font()
     pen.text((left.left, _GAP // 2), _shortened(title or name, canvas.width - 2 * _GAP, font), fill=_INK, font=font)
-    found = sorted(detections, key=lambda box: box.score or 0.0)
-    for view, boxes, head in ((left, gt, 'ground truth'), (right, found, 'detections')):
+    by_score = sorted(detections, key=lambda box: box.score or 0.0)
+    for view, boxes, head in ((left, gt, 'ground truth'), (right, by_score, 'detections')):
         text = f'{head} ({len(boxes)})'
         pen.text((view.left, _GAP // 2 + _line_height(font)), text, fill=_INK, font=font)
         canvas.paste(picture.resize((view.width, view.height), _filter(view.scale)), (view.left, view.top))
@@ -241,10 +241,10 @@ def _draw_boxes(pen: ImageDraw.ImageDraw, view: View, boxes: Sequence[Box], clas
     for box in reversed(boxes):
         name = classes[box.label] if box.score is None else f'{classes[box.label]} {box.score:.2f}'
         name = _shortened(name, view.width - 6, font)
-        place = _label_place(view, view.to_canvas(box.xyxy_px), _text_size(name, font), taken)
-        taken.append(place)
-        pen.rectangle(place, fill=colour_of(box.label))
-        pen.text((place[0] + 3, place[1] + 1), name, fill=_readable_on(colour_of(box.label)), font=font)
+        label_corner = _label_place(view, view.to_canvas(box.xyxy_px), _text_size(name, font), taken)
+        taken.append(label_corner)
+        pen.rectangle(label_corner, fill=colour_of(box.label))
+        pen.text((label_corner[0] + 3, label_corner[1] + 1), name, fill=_readable_on(colour_of(box.label)), font=font)
 
 
 def _text_size(text: str, font: Any) -> tuple[int, int]:

@@ -51,14 +51,14 @@ def draw_run(
     drawable = ~(arrays.degenerate() | arrays.crowd | arrays.ignored)
     label_of = {category['id']: label for label, category in enumerate(coco.categories)}
     truth = _by_image([annotation for annotation, drawn in zip(coco.annotations, drawable) if drawn], label_of)
-    found = _by_image(_read_results(Path(results), coco, label_of, score_thr), label_of)
+    detections = _by_image(_read_results(Path(results), coco, label_of, score_thr), label_of)
     paths = []
     for index, image in enumerate(coco.images[:num_images]):
         name = str(image['file_name'])
         path = Path(out_dir) / f'{index:03d}_{Path(name).stem}.png'
         title = f'{name}, detections from score {score_thr:g} on'
         draw_side_by_side(
-            Path(image_dir) / name, truth[image['id']], found[image['id']], coco.classes, path, title=title
+            Path(image_dir) / name, truth[image['id']], detections[image['id']], coco.classes, path, title=title
         )
         paths.append(path)
     return paths

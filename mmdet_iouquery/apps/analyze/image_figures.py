@@ -279,8 +279,8 @@ def _colour_bar(axes: Axes, scale: Normalize, label: str) -> None:
     from matplotlib.cm import ScalarMappable
     from matplotlib.ticker import MaxNLocator
 
-    place: dict[str, Any] = {'location': 'bottom', 'fraction': 0.06, 'pad': 0.03, 'aspect': 30}
-    bar = axes.figure.colorbar(ScalarMappable(scale, CMAP), ax=axes, ticks=MaxNLocator(5), **place)
+    bar_place: dict[str, Any] = {'location': 'bottom', 'fraction': 0.06, 'pad': 0.03, 'aspect': 30}
+    bar = axes.figure.colorbar(ScalarMappable(scale, CMAP), ax=axes, ticks=MaxNLocator(5), **bar_place)
     bar.set_label(label, fontsize=SMALL_FONT)
     bar.ax.tick_params(labelsize=SMALL_FONT)
 

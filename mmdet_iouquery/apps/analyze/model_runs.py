@@ -57,13 +57,13 @@ def collect(run: ModelRun, *, split: str, images: int, drawn: int, device: str, 
     pictures = Images(cfg, split)
     selected, refined, ids = [], [], []
     for index in tqdm(range(min(images, len(pictures))), desc=f'{run.name} ({run.checkpoint.name})', unit='image'):
-        found = pictures.trace(detector, index, seed=seed)
-        ids.append(found.image_id)
-        if found.encoder is not None:
-            selected.append(selected_queries(found))
-        refined.append(refinement(found))
-        if len(run.traces) < drawn and len(found.objects.labels):
-            run.traces.append(found)
+        trace_of_image = pictures.trace(detector, index, seed=seed)
+        ids.append(trace_of_image.image_id)
+        if trace_of_image.encoder is not None:
+            selected.append(selected_queries(trace_of_image))
+        refined.append(refinement(trace_of_image))
+        if len(run.traces) < drawn and len(trace_of_image.objects.labels):
+            run.traces.append(trace_of_image)
     run.classes, run.images = pictures.classes, tuple(ids)
     run.selected = SelectedQueries.joined(selected) if selected else None
     run.refined = Refinement.joined(refined)

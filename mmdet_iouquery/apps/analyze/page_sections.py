@@ -62,11 +62,11 @@ def selection_table(groups: Groups) -> list[dict[str, Any]]:
     """A row for each model: mean and, over several trainings, sample standard deviation."""
     rows = []
     for name, runs in groups.items():
-        found = [selection_quality(run.selected) for run in runs if run.selected is not None]
-        if found:
-            numbers = {title: _mean_of(found, key) for key, title in _COLUMNS.items()}
-            queries = '/'.join(dict.fromkeys(str(quality.queries) for quality in found))
-            rows.append({'model': name, 'trainings': len(found), 'queries': queries, **numbers})
+        qualities = [selection_quality(run.selected) for run in runs if run.selected is not None]
+        if qualities:
+            numbers = {title: _mean_of(qualities, key) for key, title in _COLUMNS.items()}
+            queries = '/'.join(dict.fromkeys(str(quality.queries) for quality in qualities))
+            rows.append({'model': name, 'trainings': len(qualities), 'queries': queries, **numbers})
     return rows
 
 

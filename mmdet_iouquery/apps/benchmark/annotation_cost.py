@@ -163,9 +163,9 @@ def _worker_memory(dataset: Any) -> float:
 
     process = context.Process(target=work)
     process.start()
-    found = float(receiver.recv())
+    cost = float(receiver.recv())
     process.join()
-    return found
+    return cost
 
 
 if __name__ == '__main__':

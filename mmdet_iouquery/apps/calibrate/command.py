@@ -73,13 +73,13 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
         print('note: thresholds by class and calibration are settings of RTDETRHead; this head may not take them')
     loader = Runner.build_dataloader(cfg.val_dataloader)
     classes = tuple(loader.dataset.metainfo['classes'])
-    found = fit(joined(judged_images(detector, loader, args.iou), len(classes)), classes)
-    print(table(found))
+    calibration = fit(joined(judged_images(detector, loader, args.iou), len(classes)), classes)
+    print(table(calibration))
     about = {'config': args.config, 'checkpoint': args.checkpoint, 'iou': args.iou, 'pictures': len(loader.dataset)}
-    text = config_text(found, cfg.filename, args.checkpoint, args.iou)
+    text = config_text(calibration, cfg.filename, args.checkpoint, args.iou)
     # the config comes last: without it, the fit is not finished
     _with_ending(out, '.py').unlink(missing_ok=True)
-    write_json(_with_ending(out, '.json'), {**about, **numbers(found), 'settings': settings, 'written': text})
+    write_json(_with_ending(out, '.json'), {**about, **numbers(calibration), 'settings': settings, 'written': text})
     write_text(_with_ending(out, '.py'), text)
     print(f'numbers: {out}.json   config with these settings: {out}.py')
 
@@ -173,10 +173,10 @@ def judged_images(
     with torch.no_grad():
         for batch in tqdm(loader, desc='detections', unit='batch'):
             for sample in detector.test_step(batch):
-                found = sample.pred_instances.cpu()
-                boxes, scores = found.bboxes.double().numpy(), found.scores.double().numpy()
+                detections = sample.pred_instances.cpu()
+                boxes, scores = detections.bboxes.double().numpy(), detections.scores.double().numpy()
                 objects, ignored = _objects(truth[sample.img_id])
-                labels = found.labels.numpy()
+                labels = detections.labels.numpy()
                 yield scores, labels, judge(boxes, scores, labels, objects, ignored, iou), objects.labels
 
 

@@ -153,15 +153,15 @@ def finished_runs(work_dir: Path, stems: list[str], seeds: list[int] | None) -> 
     Raises:
         InputError: There is none, or none of a config that was named.
     """
-    found: dict[str, list[RunResult]] = {}
+    runs_by_config: dict[str, list[RunResult]] = {}
     for folder in sorted(work_dir.glob('*/seed_*')):
         result = read_result(folder)
         if result is not None and (seeds is None or result.seed in seeds):
-            found.setdefault(folder.parent.name, []).append(result)
-    for stem in stems or ['*'][: not found]:
-        if stem not in found:
+            runs_by_config.setdefault(folder.parent.name, []).append(result)
+    for stem in stems or ['*'][: not runs_by_config]:
+        if stem not in runs_by_config:
             raise InputError(f'{work_dir}/{stem} has no finished run of these seeds; leave --report-only out to train')
-    return [run for stem in stems or found for run in sorted(found[stem], key=lambda run: run.seed)]
+    return [run for stem in stems or runs_by_config for run in sorted(runs_by_config[stem], key=lambda run: run.seed)]
 
 
 def report(work_dir: Path, results: list[RunResult]) -> str:

@@ -107,11 +107,11 @@ def evaluation_of(step: int, losses: Sequence[float], metrics: Mapping[str, floa
 
     A detector that finds nothing at all gets no figures from CocoMetric: its AP is 0.
     """
-    found = {key.rsplit('bbox_', 1)[1]: value for key, value in metrics.items() if 'bbox_mAP' in key}
-    if 'mAP' not in found:
-        found = {'mAP': 0.0, 'mAP_50': 0.0, 'mAP_75': 0.0}
+    averages = {key.rsplit('bbox_', 1)[1]: value for key, value in metrics.items() if 'bbox_mAP' in key}
+    if 'mAP' not in averages:
+        averages = {'mAP': 0.0, 'mAP_50': 0.0, 'mAP_75': 0.0}
     names = ('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l')
-    return Evaluation(step, mean_loss(losses), *(_existing(found.get(name)) for name in names))
+    return Evaluation(step, mean_loss(losses), *(_existing(averages.get(name)) for name in names))
 
 
 def _existing(value: float | None) -> float | None:

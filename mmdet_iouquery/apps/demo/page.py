@@ -53,9 +53,11 @@ def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
     model_of = lru_cache(maxsize=2)(DemoModel)
 
     def fill() -> tuple[Any, str]:
-        found = {entry.name: entry for entry in catalogue()}
-        known.update(found)
-        return gr.Dropdown(list(found), value=next(iter(found), None)), NO_IMAGE if found else NO_CHECKPOINT
+        checkpoints = {entry.name: entry for entry in catalogue()}
+        known.update(checkpoints)
+        return gr.Dropdown(
+            list(checkpoints), value=next(iter(checkpoints), None)
+        ), NO_IMAGE if checkpoints else NO_CHECKPOINT
 
     def show(path: str | None, name: str | None, threshold: float, stage: str, with_tokens: bool) -> tuple[Any, ...]:
         if name not in known or path is None:
@@ -65,14 +67,14 @@ def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
             image, trace = model.look(path)
         except InputError as error:
             return f'**{html.escape(str(error))}**', None, '', gr.skip()
-        found = stages(trace)
+        stages_shown = stages(trace)
         # A stage that stands is not sent back: that would undo a choice made since.
-        choice = gr.Radio(list(found)) if stage in found else gr.Radio(list(found), value=RESULT)
-        stage = stage if stage in found else RESULT
-        boxes = detections(found[stage], trace.size_px, threshold)
-        names = names_of(found[stage], model.classes)
+        choice = gr.Radio(list(stages_shown)) if stage in stages_shown else gr.Radio(list(stages_shown), value=RESULT)
+        stage = stage if stage in stages_shown else RESULT
+        boxes = detections(stages_shown[stage], trace.size_px, threshold)
+        names = names_of(stages_shown[stage], model.classes)
         drawing = draw_overlay(image, boxes, names, trace if with_tokens else None)
-        text = _said(len(boxes), found[stage].scores, threshold) + (_legend(trace) if with_tokens else '')
+        text = _said(len(boxes), stages_shown[stage].scores, threshold) + (_legend(trace) if with_tokens else '')
         return text, drawing, _table(boxes, names), choice
 
     with gr.Blocks(title='Try a model', analytics_enabled=False, delete_cache=(3600, 3600)) as page:

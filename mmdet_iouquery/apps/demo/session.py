@@ -46,12 +46,12 @@ def found_checkpoints(work_dirs: str | Path) -> list[Found]:
     for path in sorted(root.rglob('*.pth'), key=_age):
         if is_complete(path):
             runs.setdefault(path.parent, []).append(path)
-    found = []
+    entries_found = []
     for folder in sorted(runs, key=lambda folder: folder != root / FIRST_RUN):  # others stay in their order
         config = _config_in(folder)
         if config is not None:
-            found += [Found(path.relative_to(root).as_posix(), config, path) for path in runs[folder]]
-    return found
+            entries_found += [Found(path.relative_to(root).as_posix(), config, path) for path in runs[folder]]
+    return entries_found
 
 
 def named_checkpoint(checkpoint: str | Path, config: str | Path | None = None) -> Found:

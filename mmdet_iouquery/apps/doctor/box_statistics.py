@@ -51,9 +51,9 @@ def duplicates(checked: CheckedSet) -> np.ndarray:
     keys = np.column_stack([arrays.image_rows[rows], arrays.category_rows[rows], arrays.boxes[rows]])
     repeats = np.ones(len(rows), dtype=bool)
     repeats[np.unique(keys, axis=0, return_index=True)[1]] = False
-    found = np.zeros(len(arrays.boxes), dtype=bool)
-    found[rows[repeats]] = True
-    return found
+    repeated = np.zeros(len(arrays.boxes), dtype=bool)
+    repeated[rows[repeats]] = True
+    return repeated
 
 
 def covering(checked: CheckedSet) -> np.ndarray:

@@ -88,8 +88,8 @@ def _training(content: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, 
 
 def _classes(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
     of_data = meta.get('dataset_meta')
-    found = of_data.get('classes') if isinstance(of_data, Mapping) else meta.get('CLASSES')  # the latter of mmdet 2
-    return tuple(map(_printable, found)) if isinstance(found, (list, tuple)) else None
+    classes = of_data.get('classes') if isinstance(of_data, Mapping) else meta.get('CLASSES')  # the latter of mmdet 2
+    return tuple(map(_printable, classes)) if isinstance(classes, (list, tuple)) else None
 
 
 def _printable(value: object) -> str:

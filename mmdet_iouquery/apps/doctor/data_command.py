@@ -30,12 +30,12 @@ def main(read_config: Any, arguments: Sequence[str]) -> int:
             cfg = read_config(args.config, args.cfg_options)
             read = read_sets(cfg)
             sets = inspect(read, workers=args.workers, limit=args.limit)
-            found = findings(sets, limits_of(cfg.get('model') or {}), read.unchecked)
+            data_findings = findings(sets, limits_of(cfg.get('model') or {}), read.unchecked)
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print(to_json(sets, found) if args.json else render(sets, found))
-    return exit_status(found)
+    print(to_json(sets, data_findings) if args.json else render(sets, data_findings))
+    return exit_status(data_findings)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -57,14 +57,14 @@ def _first(node: Any, name: str) -> Any:
 
 def findings(sets: Sequence[InspectedSet], limits: Limits, unchecked: Sequence[Unchecked] = ()) -> list[DataFinding]:
     """All findings, errors first."""
-    found = [finding for inspected in sets for finding in _of_set(inspected, limits)]
-    found += [
+    findings_of_sets = [finding for inspected in sets for finding in _of_set(inspected, limits)]
+    findings_of_sets += [
         DataFinding('warning', unknown.where, f'not checked: {unknown.kind}', unknown.why) for unknown in unchecked
     ]
     for first, second in combinations(sets, 2):
         if first.trains != second.trains:
-            found += _shared(*((first, second) if first.trains else (second, first)))
-    return sorted(found, key=lambda finding: ('error', 'warning', 'note').index(finding.level))
+            findings_of_sets += _shared(*((first, second) if first.trains else (second, first)))
+    return sorted(findings_of_sets, key=lambda finding: ('error', 'warning', 'note').index(finding.level))
 
 
 def _of_set(inspected: InspectedSet, limits: Limits) -> Iterator[DataFinding]:

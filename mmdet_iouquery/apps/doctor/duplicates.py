@@ -16,8 +16,8 @@ _BANDS = 4  # of 16 bits: where 3 bits differ in all, one band of four is untouc
 
 def same(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[tuple[int, int]]:
     """Pairs of places with equal, non-empty entries: for each such place of ``second`` the first of ``first``."""
-    place = {entry: i for i, entry in reversed(list(enumerate(first))) if entry}
-    return [(place[entry], i) for i, entry in enumerate(second) if entry in place]
+    first_index = {entry: i for i, entry in reversed(list(enumerate(first))) if entry}
+    return [(first_index[entry], i) for i, entry in enumerate(second) if entry in first_index]
 
 
 def alike(first: Sequence[int | None], second: Sequence[int | None]) -> list[tuple[int, int]]:
@@ -47,7 +47,7 @@ def _distance(first: int | None, other: int) -> int:
 
 def repeated(entries: Sequence[Hashable]) -> Iterator[tuple[int, int]]:
     """Pairs of places with equal, non-empty entries, each later one with the first."""
-    place: dict[Hashable, int] = {}
+    first_index: dict[Hashable, int] = {}
     for i, entry in enumerate(entries):
-        if entry and place.setdefault(entry, i) != i:
-            yield place[entry], i
+        if entry and first_index.setdefault(entry, i) != i:
+            yield first_index[entry], i

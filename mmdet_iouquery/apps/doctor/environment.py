@@ -137,8 +137,8 @@ def _import_error(module: str) -> str | None:
 def _installed() -> dict[str, str]:
     names = ('torch', 'torchvision', 'setuptools', 'packaging', *REQUIRED, *OPENCV, *OPTIONAL)
     versions = {name: compat.distribution_version(name) for name in names}
-    found = {name: version for name, version in versions.items() if version is not None}
-    return {**found, **compat.installed_versions()}
+    present = {name: version for name, version in versions.items() if version is not None}
+    return {**present, **compat.installed_versions()}
 
 
 def _usable_cores() -> int:
@@ -242,10 +242,10 @@ def _compare(package: Package, version: str) -> str:
 
 def _state(module: str, distribution: str, facts: Facts) -> str:
     names = OPENCV if module == 'cv2' else (distribution,)
-    found = ', '.join(f'{name} {facts.installed[name]}' for name in names if name in facts.installed)
+    versions = ', '.join(f'{name} {facts.installed[name]}' for name in names if name in facts.installed)
     if module in facts.absent:
         return 'not installed'
-    return f'{found or "found"}{" (broken)" if module in facts.failures else ""}'.replace(f'{module} ', '', 1)
+    return f'{versions or "found"}{" (broken)" if module in facts.failures else ""}'.replace(f'{module} ', '', 1)
 
 
 def _findings(facts: Facts) -> list[Finding]:
@@ -310,13 +310,15 @@ def _python_findings(facts: Facts) -> list[Finding]:
 
 
 def _opencv_findings(facts: Facts) -> list[Finding]:
-    found = [name for name in OPENCV if name in facts.installed]
-    if len(found) < 2:
+    present = [name for name in OPENCV if name in facts.installed]
+    if len(present) < 2:
         return []
-    versions = {facts.installed[name] for name in found}
+    versions = {facts.installed[name] for name in present}
     effect = 'harmless while the versions agree' if len(versions) == 1 else 'their versions differ: cv2 may be damaged'
-    text = f'{" and ".join(found)} share one folder, cv2; {effect}'
-    return [Finding('note', text, f'python -m pip uninstall -y {" ".join(found)} && python -m pip install {found[0]}')]
+    text = f'{" and ".join(present)} share one folder, cv2; {effect}'
+    return [
+        Finding('note', text, f'python -m pip uninstall -y {" ".join(present)} && python -m pip install {present[0]}')
+    ]
 
 
 def _torchvision_findings(facts: Facts) -> list[Finding]:

@@ -144,10 +144,10 @@ def build_digits(
 def _restore(target: Path, whole: Path) -> None:
     """Put the files of a whole set that ``target`` lacks there; what it has stays."""
     for path in sorted(whole.rglob('*')):
-        place = target / path.relative_to(whole)
-        if path.is_file() and not place.exists():
-            place.parent.mkdir(exist_ok=True)
-            path.rename(place)
+        target_file = target / path.relative_to(whole)
+        if path.is_file() and not target_file.exists():
+            target_file.parent.mkdir(exist_ok=True)
+            path.rename(target_file)
     shutil.rmtree(whole)
 
 
@@ -217,13 +217,13 @@ def _is_built(target: Path, recipe: DigitsRecipe) -> bool:
     if not note.is_file():
         raise InputError(f'{target} holds files that are not a digits set; {remedy}')
     try:
-        found = json.loads(note.read_text(encoding='utf-8'))['recipe']
+        recipe_made = json.loads(note.read_text(encoding='utf-8'))['recipe']
     except (ValueError, KeyError, TypeError):
         raise InputError(f"{note} can't be read as the parameters of a digits set; {remedy}") from None
-    if found != _recipe_json(recipe):
+    if recipe_made != _recipe_json(recipe):
         asked = _recipe_json(recipe)
-        keys = [key for key in asked if found.get(key) != asked[key]]
-        differing = [f'{key}: {found.get(key)!r} there, {asked[key]!r} asked for now' for key in keys]
+        keys = [key for key in asked if recipe_made.get(key) != asked[key]]
+        differing = [f'{key}: {recipe_made.get(key)!r} there, {asked[key]!r} asked for now' for key in keys]
         raise InputError(f'{target} holds a digits set of other parameters ({"; ".join(differing)}); {remedy}')
     counts = zip(SPLITS, (recipe.num_train, recipe.num_val))
     images = (target / split / _image_name(number) for split, count in counts for number in range(1, count + 1))

@@ -58,16 +58,16 @@ class CocoArrays:
         """What :meth:`degenerate` consists of: each such box with the first reason that holds, (A,) bool each."""
         common = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:], self.sizes) - np.maximum(self.boxes[:, :2], 0)
         rest = np.ones(len(self.boxes), dtype=bool)
-        found = {}
+        by_reason = {}
         for reason, holds in (
             ('NaN in bbox', np.isnan(self.boxes).any(axis=1)),
             ('a side under 1 px', (self.boxes[:, 2:] < 1).any(axis=1)),
             ('no part inside the image', (common <= 0).any(axis=1)),
             ('an area of 0 or less', self.areas <= 0),
         ):
-            found[reason] = rest & holds
+            by_reason[reason] = rest & holds
             rest &= ~holds
-        return found
+        return by_reason
 
     def beyond_border(self, tolerance: float = BORDER_TOLERANCE) -> np.ndarray:
         """(A,) bool: boxes that reach over the image's border by more than ``tolerance`` px."""
@@ -117,15 +117,15 @@ def coco_arrays(coco: CocoFile) -> CocoArrays:
 
 def _image_sizes(coco: CocoFile) -> np.ndarray:
     sizes = [(image['width'], image['height']) for image in coco.images]
-    found = _numbers(coco, 'image', coco.images, 'width, height', sizes, 2)
-    bad = np.flatnonzero(~((found >= 1) & (found <= _LARGEST_SIDE) & (found == np.floor(found))).all(axis=1))
+    stated = _numbers(coco, 'image', coco.images, 'width, height', sizes, 2)
+    bad = np.flatnonzero(~((stated >= 1) & (stated <= _LARGEST_SIDE) & (stated == np.floor(stated))).all(axis=1))
     if bad.size:
         row = bad[0]
         raise InputError(
             f'{coco.path}: image id {coco.images[row]["id"]!r} has width, height {sizes[row]} ({bad.size} such '
             "images); write the image's size in whole px"
         )
-    return found
+    return stated
 
 
 def _rows_of(coco: CocoFile, kind: str, records: list[Record]) -> np.ndarray:
@@ -164,9 +164,9 @@ def _numbers(coco: CocoFile, kind: str, records: list[Record], what: str, rows: 
     except OverflowError:  # a whole number that is no float
         pass
     record, row = next(pair for pair in zip(records, rows) if not _is_numbers(pair[1], length))
-    found = repr(row[0] if length == 1 else row)
-    found = found if len(found) <= 60 else found[:57] + '...'
-    raise InputError(f'{coco.path}: {kind} id {record["id"]!r} has {what} {found}; write {length} number(s) in px')
+    shown = repr(row[0] if length == 1 else row)
+    shown = shown if len(shown) <= 60 else shown[:57] + '...'
+    raise InputError(f'{coco.path}: {kind} id {record["id"]!r} has {what} {shown}; write {length} number(s) in px')
 
 
 def _is_numbers(row: Any, length: int) -> bool:

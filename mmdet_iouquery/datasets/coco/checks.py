@@ -95,8 +95,8 @@ def check_config(cfg: Mapping[str, Any]) -> list[CocoReport | Unchecked]:
             sets, ``num_classes`` that is not their length, an evaluator whose file is missing, or does not fit the set
             or COCO's evaluation, or one that the model does not give what it needs.
     """
-    found = read_sets(cfg)
-    return [*(checked.report for _, checked in found.sets), *found.unchecked]
+    sets_read = read_sets(cfg)
+    return [*(checked.report for _, checked in sets_read.sets), *sets_read.unchecked]
 
 
 def checked_sets(cfg: Mapping[str, Any]) -> list[tuple[ConfigSet, CheckedSet]]:
@@ -115,18 +115,20 @@ def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
         _check_num_classes(cfg.get('model') or {}, sets[0])
     evaluators = {part: _coco_evaluators(cfg, part) for part in _PARTS[1:]}
     _check_keeps_selected(cfg)
-    found: dict[Hashable, tuple[ConfigSet, CheckedSet]] = {}
+    checked_by_key: dict[Hashable, tuple[ConfigSet, CheckedSet]] = {}
     for config_set in sets:
-        checked = found[config_set.key][1] if config_set.key in found else _checked(config_set)
+        checked = checked_by_key[config_set.key][1] if config_set.key in checked_by_key else _checked(config_set)
         if checked is None:
             unchecked.append(Unchecked(config_set.where, config_set.kind, 'it reads its file in a way of its own'))
         else:
-            found.setdefault(config_set.key, (config_set, checked))
+            checked_by_key.setdefault(config_set.key, (config_set, checked))
     for part, metrics in evaluators.items():
         _check_evaluation(
-            [config_set for config_set in sets if config_set.part == part and config_set.key in found], metrics, found
+            [config_set for config_set in sets if config_set.part == part and config_set.key in checked_by_key],
+            metrics,
+            checked_by_key,
         )
-    return ReadSets(tuple(found.values()), (*unchecked, *_remote_evaluators(cfg)))
+    return ReadSets(tuple(checked_by_key.values()), (*unchecked, *_remote_evaluators(cfg)))
 
 
 def _leaves(cfg: Mapping[str, Any], part: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -185,11 +187,11 @@ def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str
     if 'img' not in dataset.data_prefix:
         needed = "data_prefix=dict(img='folder of the images')"
         raise InputError(f'{where}: {type_name(node)} needs {needed}, got {dataset.data_prefix!r}')
-    place = f'{where}.metainfo.classes'
+    entry = f'{where}.metainfo.classes'
     try:
         classes = check_class_list(dataset.metainfo.get('classes'))
     except InputError as error:
-        raise InputError(f'{place}: {error}') from error
+        raise InputError(f'{entry}: {error}') from error
     evaluators = _as_list(cfg.get(f'{part}_evaluator'))
     submits = bool(evaluators) and all(evaluator.get('format_only', False) for evaluator in evaluators)
     return ConfigSet(
@@ -199,7 +201,7 @@ def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str
         pipeline=tuple(_as_list(node.get('pipeline'))),
         dataset=dataset,
         classes=classes,
-        classes_from=place if 'classes' in metainfo else f"{type_name(node)}'s own list, as {place} is not set",
+        classes_from=entry if 'classes' in metainfo else f"{type_name(node)}'s own list, as {entry} is not set",
         need_boxes=not submits,
         key=(repr(sorted(settings.items())), not submits),
     )
@@ -300,7 +302,7 @@ def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
 
 def _checked(config_set: ConfigSet) -> CheckedSet | None:
     try:
-        found = read_checked(
+        checked = read_checked(
             config_set.dataset,
             config_set.classes,
             config_set.image_dir,
@@ -311,9 +313,9 @@ def _checked(config_set: ConfigSet) -> CheckedSet | None:
         of_list = 'classes asked for' in str(error) or str(error).startswith('the class list')
         listed = f' (the class list is {config_set.classes_from})' if of_list else ''
         raise InputError(f'{config_set.where}: {error}{listed}') from error
-    if found is None or config_set.image_dir is not None:
-        return found
-    return found.warned('not checked: whether the image files exist, as their folder is not on this machine')
+    if checked is None or config_set.image_dir is not None:
+        return checked
+    return checked.warned('not checked: whether the image files exist, as their folder is not on this machine')
 
 
 def _check_evaluation(

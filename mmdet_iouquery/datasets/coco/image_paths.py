@@ -61,9 +61,9 @@ def _name_on_disk(image_dir: Path, name: str) -> str | None:
     for part in slashed.split('/'):
         listed = [entry.name for entry in _entries(image_dir.joinpath(*parts))]
         parts.append(next((name for name in listed if _key(name) == _key(part)), part))
-    found = '/'.join(parts)
-    if (image_dir / found).is_file():
-        return f'on the disk it is {found!r} ({_difference(name, found)}): write the names as the files are called'
+    spelt = '/'.join(parts)
+    if (image_dir / spelt).is_file():
+        return f'on the disk it is {spelt!r} ({_difference(name, spelt)}): write the names as the files are called'
     base = slashed.rpartition('/')[2]
     if base != name and (image_dir / base).is_file():
         return f'{base!r} is there: write the names without the folder, or correct data_prefix=dict(img=...)'

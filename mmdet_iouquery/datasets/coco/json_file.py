@@ -78,8 +78,8 @@ def coco_file(path: Path, content: Any, *, need_annotations: bool = True) -> Coc
     needed = ('images', 'annotations', 'categories') if need_annotations else ('images', 'categories')
     missing = [key for key in needed if key not in content]
     if missing:
-        found = ', '.join(map(str, list(content)[:8])) or 'nothing'
-        raise InputError(f'{path} is not a COCO detection file: it lacks {", ".join(missing)} (it has {found})')
+        keys = ', '.join(map(str, list(content)[:8])) or 'nothing'
+        raise InputError(f'{path} is not a COCO detection file: it lacks {", ".join(missing)} (it has {keys})')
     coco = CocoFile(path, content['images'], content.get('annotations', []), content['categories'])
     for name, records in (('images', coco.images), ('categories', coco.categories)):
         if not records:
@@ -129,12 +129,12 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        place = f'line {error.lineno}, column {error.colno}'
+        position = f'line {error.lineno}, column {error.colno}'
         if error.pos >= len(text.rstrip()) or error.msg.startswith('Unterminated'):
             raise InputError(
-                f'{path} ends in mid-air ({error.msg} at {place}); it was cut short: copy or download it again'
+                f'{path} ends in mid-air ({error.msg} at {position}); it was cut short: copy or download it again'
             ) from error
-        raise InputError(f'{path} is not valid JSON: {error.msg} at {place}') from error
+        raise InputError(f'{path} is not valid JSON: {error.msg} at {position}') from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists within lists without end
         raise InputError(f'{path} is no JSON that can be read: {error}') from error
 
@@ -190,8 +190,8 @@ def _check_all(
     bad = [record for record in records if not fits(record[key])]
     if bad:
         more = f' ({len(bad)} such {_plural(kind)})' if len(bad) > 1 else ''
-        found = _short(bad[0][key])
-        raise InputError(f'{file}: {kind} id {bad[0]["id"]!r} has {key} {found}{more}; {advice}')
+        value = _short(bad[0][key])
+        raise InputError(f'{file}: {kind} id {bad[0]["id"]!r} has {key} {value}{more}; {advice}')
 
 
 def _plural(kind: str) -> str:

@@ -67,13 +67,13 @@ def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str]
         return _split(read_coco(root), folder, split_to)
     if not root.is_dir():
         raise InputError(f'no folder or file {root}')
-    found = _annotation_files(root)
-    train, val = (_the_one(root, found, role) for role in ('train', 'val'))
+    files = _annotation_files(root)
+    train, val = (_the_one(root, files, role) for role in ('train', 'val'))
     if train is not None and val is not None:
         return _pair(root, read_coco(train), read_coco(val))
     if val is not None:
         raise InputError(f'{root} has annotations for validation ({val}) but none for training; {_ARRANGEMENTS}')
-    single = read_coco(train) if train is not None else _only_coco(root, found[''])
+    single = read_coco(train) if train is not None else _only_coco(root, files[''])
     return _split(single, root, split_to)
 
 
@@ -88,11 +88,11 @@ def role_of(file: Path, root: Path) -> str:
 
 def _annotation_files(root: Path) -> dict[str, list[Path]]:
     """The JSON files of the folder and of its direct sub-folders, by role."""
-    found: dict[str, list[Path]] = {'train': [], 'val': [], 'test': [], '': []}
+    files: dict[str, list[Path]] = {'train': [], 'val': [], 'test': [], '': []}
     for file in sorted([*root.glob('*.json'), *root.glob('*/*.json')]):
         if not file.name.startswith(_OTHER_TASKS):
-            found[role_of(file, root)].append(file)
-    return found
+            files[role_of(file, root)].append(file)
+    return files
 
 
 def _the_one(root: Path, found: dict[str, list[Path]], role: str) -> Path | None:

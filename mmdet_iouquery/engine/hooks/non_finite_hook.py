@@ -126,12 +126,12 @@ class NonFiniteHook(Hook):
         model = _bare(runner.model)
         for call in calls:
             with _as_before(model, call), runner.optim_wrapper.optim_context(runner.model):
-                found = origin_in_forward(model, partial(model.forward, *call.args, **call.kwargs))
-            if not _in_any_process(found is not None):
+                origin = origin_in_forward(model, partial(model.forward, *call.args, **call.kwargs))
+            if not _in_any_process(origin is not None):
                 with _as_before(model, call):
-                    found = origin_in_backward(model, _loss_of(runner, model, call))
-            if _in_any_process(found is not None):
-                where = f'It begins in {found}' if found else 'It did not begin in this process'
+                    origin = origin_in_backward(model, _loss_of(runner, model, call))
+            if _in_any_process(origin is not None):
+                where = f'It begins in {origin}' if origin else 'It did not begin in this process'
                 return f'{where}. Images: {_images(call)}'
         return f'It did not happen again. Images: {", ".join(map(_images, calls))}'
 

@@ -126,16 +126,16 @@ def place_of(error: BaseException, cfg: Mapping[str, Any], sections: Sequence[st
     is named.
     """
     whole: Mapping[str, Any] = {name: cfg[name] for name in sections if cfg.get(name) is not None}
-    found, node = sections[0] if len(sections) == 1 else '', whole
+    entry, node = sections[0] if len(sections) == 1 else '', whole
     for frame in _frames(error):
         wanted = _built_from(frame)
         if wanted is None:
-            match = _of_class(node, frame.f_locals.get('self'), '' if node is whole else found)
+            match = _of_class(node, frame.f_locals.get('self'), '' if node is whole else entry)
         else:  # a loop builds its data loader, which stands beside it
-            match = _most_alike(node, wanted, '' if node is whole else found) or _most_alike(whole, wanted)
+            match = _most_alike(node, wanted, '' if node is whole else entry) or _most_alike(whole, wanted)
         if match is not None:
-            found, node = match
-    return found
+            entry, node = match
+    return entry
 
 
 def entries(node: Any, where: str = '') -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -167,7 +167,7 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, which: str) -> lis
             _ESCAPE,
         ],
     ):
-        batch, found = _at_some_size(predict, data)
+        batch, predicted_samples = _at_some_size(predict, data)
     if type(loop.evaluator) is not Evaluator:
         return [f'the metrics, which {type(loop.evaluator).__name__} evaluates in its own way']
     if rank != 0:
@@ -176,9 +176,9 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, which: str) -> lis
         cfg,
         'evaluating an image',
         sections=(f'{which}_evaluator',),
-        facts=lambda error: [*missing_meta(error, meta, section), *predicted(found), _ESCAPE],
+        facts=lambda error: [*missing_meta(error, meta, section), *predicted(predicted_samples), _ESCAPE],
     ):
-        names, left_out = evaluate_image(loop.evaluator, batch, found)
+        names, left_out = evaluate_image(loop.evaluator, batch, predicted_samples)
     if which == 'val' and not left_out:
         check_save_best(cfg, names)
     return left_out

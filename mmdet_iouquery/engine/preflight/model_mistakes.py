@@ -31,9 +31,9 @@ class MapShapes:
         self.given: dict[str, list[tuple[int, ...]]] = {}
         self.model = model
         for name in ('backbone', 'neck'):
-            part = getattr(model, name, None)
-            if isinstance(part, nn.Module):
-                part.register_forward_hook(lambda _, __, maps, name=name: self._note(name, maps))
+            module = getattr(model, name, None)
+            if isinstance(module, nn.Module):
+                module.register_forward_hook(lambda _, __, maps, name=name: self._note(name, maps))
 
     def misfits(self, cfg: Mapping[str, Any]) -> Iterator[str]:
         """The first part that is built for other maps than it is given.
@@ -76,8 +76,8 @@ class MapShapes:
         """As configured, or the class's default; None where neither tells."""
         if 'in_channels' in cfg:
             return cfg['in_channels']
-        part = getattr(self.model, name, None)
-        parameter = inspect.signature(type(part)).parameters.get('in_channels') if part is not None else None
+        module = getattr(self.model, name, None)
+        parameter = inspect.signature(type(module)).parameters.get('in_channels') if module is not None else None
         return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 

@@ -88,11 +88,15 @@ def _with_a_box(sample: Any) -> Any:
         for name, value in instances.items() if isinstance(instances, InstanceData) else ():
             if isinstance(value, Tensor) and value.is_floating_point():
                 instances[name] = value.nan_to_num(0.0, 0.0, 0.0)
-    found = getattr(sample, 'pred_instances', None)
-    if isinstance(found, InstanceData) and not len(found) and set(found.keys()) == {'bboxes', 'labels', 'scores'}:
+    instances_found = getattr(sample, 'pred_instances', None)
+    if (
+        isinstance(instances_found, InstanceData)
+        and not len(instances_found)
+        and set(instances_found.keys()) == {'bboxes', 'labels', 'scores'}
+    ):
         sample.pred_instances = InstanceData(
-            bboxes=found.bboxes.new_tensor([[0.0, 0.0, 9.0, 9.0]]),
-            labels=found.labels.new_zeros(1),
-            scores=found.scores.new_ones(1),
+            bboxes=instances_found.bboxes.new_tensor([[0.0, 0.0, 9.0, 9.0]]),
+            labels=instances_found.labels.new_zeros(1),
+            scores=instances_found.scores.new_ones(1),
         )
     return sample

@@ -172,16 +172,18 @@ class RTDETRHead(BaseModule):
         boxes_px = boxes_px.clamp(min=0).minimum(limit)
         if rescale:
             boxes_px = boxes_px / boxes_px.new_tensor([*meta['scale_factor']] * 2)
-        found = InstanceData(bboxes=boxes_px, scores=scores, labels=labels)
+        detections = InstanceData(bboxes=boxes_px, scores=scores, labels=labels)
         settings = self.prediction_settings
         if settings.score_thr:
             thresholds = scores.new_tensor(settings.score_thr)
-            found = found[found.scores > (thresholds[labels] if thresholds.dim() else thresholds)]
+            detections = detections[detections.scores > (thresholds[labels] if thresholds.dim() else thresholds)]
         if settings.overlap_thr is not None:
-            found = found[without_overlaps(found.bboxes, settings.overlap_thr)]
+            detections = detections[without_overlaps(detections.bboxes, settings.overlap_thr)]
         if settings.calibration is not None:
-            found.scores = piecewise_linear(found.scores, *(settings.calibration[k] for k in ('scores', 'precision')))
-        return found
+            detections.scores = piecewise_linear(
+                detections.scores, *(settings.calibration[k] for k in ('scores', 'precision'))
+            )
+        return detections
 
 
 def _build(cfg: dict, **shared: Any) -> Any:

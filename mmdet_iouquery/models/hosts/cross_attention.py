@@ -17,8 +17,8 @@ Inputs = dict[str, Any]
 
 def cross_attentions(decoder: nn.Module) -> list[nn.Module]:
     """The cross-attention modules of a decoder's layers, from the first on, of those kinds that can be read."""
-    found = (module for name, module in decoder.named_modules() if name.endswith('.cross_attn'))
-    return [module for module in found if type(module).__name__ in _READERS]
+    attentions = (module for name, module in decoder.named_modules() if name.endswith('.cross_attn'))
+    return [module for module in attentions if type(module).__name__ in _READERS]
 
 
 def is_dense(module: nn.Module) -> bool:

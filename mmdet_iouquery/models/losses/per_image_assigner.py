@@ -38,8 +38,8 @@ class PerImageAssigner:
                 truth = InstanceData(labels=labels[image], bboxes=boxes_xyxy[image])
                 assigned = self.assigner.assign(given, truth, img_meta={'img_shape': (1, 1)}).gt_inds
                 query = torch.nonzero(assigned > 0).squeeze(1)
-                place = torch.full_like(query, layer), torch.full_like(query, image)
-                columns.append([*place, query, start + assigned[query] - 1])
+                position = torch.full_like(query, layer), torch.full_like(query, image)
+                columns.append([*position, query, start + assigned[query] - 1])
                 start += count
         return Pairs(*(torch.cat(parts) for parts in zip(*columns)))
 
