@@ -70,8 +70,8 @@ class ConvertedPretrained:
         differences = '; '.join(f'{what}: {_some(keys)}' for what, keys in problems.items() if keys)
         if differences:
             raise InputError(
-                f'{self.checkpoint} (source {self.source!r}) does not fit {type(module).__name__}: {differences}. Is it '
-                'for the same depth, and does it hold this part only? Otherwise give prefix'
+                f'{self.checkpoint} (source {self.source!r}) does not fit {type(module).__name__}: {differences}. Is '
+                'it for the same depth, and does it hold this part only? Otherwise give prefix'
             )
 
 

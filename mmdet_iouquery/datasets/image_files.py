@@ -206,7 +206,7 @@ def _has_every_scan(data: bytes) -> bool:
         position += 1 if marker == 0xFF else 2 + length
         if marker == _JPEG_SCAN:
             next_marker = _JPEG_MARKER.search(data, position)
-            position = next_marker.start() if found else len(data)
+            position = next_marker.start() if next_marker else len(data)
     return bool(lowest) and not any(map(any, lowest.values()))
 
 
