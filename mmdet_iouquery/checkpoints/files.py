@@ -135,8 +135,8 @@ def unpickling_message(path: object, error: pickle.UnpicklingError) -> str:
         return f'{path} is no checkpoint; a download may have stored an error page, look into it and get the file again'
     return (
         f'{path} holds more than tensors ({code_name[1] or code_name[2]}), and reading that could run code from the '
-        'file; whoever trusts it can load it with torch.load(..., weights_only=False), save its state_dict() and convert '
-        'that'
+        'file; whoever trusts it can load it with torch.load(..., weights_only=False), save its state_dict() and '
+        'convert that'
     )
 
 
