@@ -83,7 +83,7 @@ def test_it_shows_what_the_model_finds(run: Found, model: DemoModel, picture: Pa
     for box, label, score in zip(result['bboxes'], result['labels'], result['scores']):  # best first
         best.setdefault(tuple(np.round(box, 2)), (label, score))
     look = model.look(picture)
-    found = detections(stages(look.trace)[RESULT], look.picture.size, threshold)
+    found = detections(stages(look.trace)[RESULT], look.image.size, threshold)
     kept = [(box, *of) for box, of in best.items() if of[1] >= threshold]
     assert len(found) == len(kept) > 0
     for mine, (box, label, score) in zip(found, kept):
@@ -114,8 +114,8 @@ def test_a_picture_is_seen_as_the_pipeline_turns_it(model: DemoModel, tmp_path: 
     exif[0x0112] = 6  # to be turned right by a quarter
     lying.save(path, exif=exif)
     look = model.look(path)
-    assert look.picture.size == look.trace.size_px == (60, 90)
-    top, bottom = (np.asarray(look.picture)[row, 30] for row in (10, 80))
+    assert look.image.size == look.trace.size_px == (60, 90)
+    top, bottom = (np.asarray(look.image)[row, 30] for row in (10, 80))
     assert top[2] > 200 > 50 > top[0] and bottom[0] > 200 > 50 > bottom[2]
 
 
