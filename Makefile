@@ -28,8 +28,12 @@ TEST_EXTRAS := quickstart,convert,test
 # a file of tests is run by one worker, as its tests share what they build; tests/conftest.py has the longest come first
 PARALLEL := -n logical --dist loadfile --no-loadscope-reorder
 
+# what these tests hold is the same whatever mmdet is installed; with the second family they are left out
+WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_deploy/test_compile.py tests/test_apps/test_benchmark \
+    tests/test_layers.py
+
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart demo test test-openmmlab test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean
+.PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -51,14 +55,18 @@ demo: ## serve a page to try a checkpoint on images, at http://127.0.0.1:7860
 	@exec "$(RUN)" tools/demo.py $(ARGS)
 
 test: EXTRAS := $(TEST_EXTRAS),test-triton
-test: ## run the tests and print their coverage
+test: ## run the tests
+	$(SETUP)
+	@"$(RUN)" -m pytest $(PARALLEL) $(ARGS)
+
+coverage: EXTRAS := $(TEST_EXTRAS),test-triton
+coverage: ## run the tests and print their coverage, which takes a third more time
 	$(SETUP)
 	@"$(RUN)" -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
 
 test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
 	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
-	@# what needs torch alone has run in `make test`
-	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) --ignore=tests/test_core $(ARGS)
+	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) $(WITH_TORCH_ALONE:%=--ignore=%) $(ARGS)
 
 test-long: EXTRAS := $(TEST_EXTRAS)
 test-long: ## run what takes too long for every day: 50 kills, 10,000 fuzzed cases and more, memory, overfitting
