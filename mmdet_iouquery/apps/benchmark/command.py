@@ -19,6 +19,7 @@ from .data import data_case, one_core, shares
 from .evaluation import evaluation_case
 from .figures import growth_chart
 from .inference import inference
+from .leave_one_out import leave_one_out
 from .machine import machine
 from .reference import Reference
 from .timing import rows_of, time_in_turn
@@ -70,7 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--depths', type=int, nargs='+', choices=(18, 50), default=[18, 50], help='inference: models')
     parser.add_argument('--batches', type=int, nargs='+', metavar='N', help='images at once (default: by subject)')
     parser.add_argument('--side', type=int, default=640, metavar='PX', help='of square images (default: 640)')
-    parser.add_argument('--objects', type=int, default=20, metavar='N', help='training: boxes an image (default: 20)')
+    parser.add_argument(
+        '--objects', type=int, default=20, metavar='N', help='training, leave-one-out: boxes an image (default: 20)'
+    )
+    parser.add_argument('--bfloat16', action='store_true', help='leave-one-out: under bfloat16 autocast')
     parser.add_argument('--compile', action='store_true', help='inference: torch.compile as well')
     parser.add_argument('--growth', action='store_true', help='criterion: vary objects, queries, images and layers')
     parser.add_argument('--pictures', type=int, metavar='N', help='data, evaluation: size of the made-up set')
@@ -87,6 +91,14 @@ def _training(args: argparse.Namespace, reference: Reference | None) -> Rows:
     rows: Rows = []
     for batch in args.batches or [2]:
         rows += training(reference, depth=args.depths[0], batch=batch, **settings)
+    return rows
+
+
+def _leave_one_out(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    settings = dict(side=args.side, objects=args.objects, rounds=args.rounds, half=args.bfloat16)
+    rows: Rows = []
+    for batch in args.batches or [2]:
+        rows += leave_one_out(reference, depth=args.depths[0], batch=batch, **settings)
     return rows
 
 
@@ -126,6 +138,7 @@ def _evaluation(args: argparse.Namespace, reference: Reference | None) -> Rows:
 _SUBJECTS: dict[str, Callable[[argparse.Namespace, Reference | None], Rows]] = {
     'inference': _inference,
     'training': _training,
+    'leave-one-out': _leave_one_out,
     'criterion': _criterion,
     'attention': _attention,
     'data': _data,

@@ -102,11 +102,17 @@ def _step(name: str, folder: str | None, *, depth: int, batch: int, side: int, o
         model = detector(depth).train().to(device)
         if device.type == 'cpu':
             accelerate_training(model)
-        loss = partial(_our_loss, model, given)
+        loss = partial(our_loss, model, given)
     else:
         reference = Reference(str(folder))
         model = reference.model(depth, None).train().to(device)
         loss = partial(reference.loss, model, given.images, reference.targets(given.labels, given.boxes))
+    return training_step(model, loss, half=half)
+
+
+def training_step(model: nn.Module, loss: Callable[[], Tensor], *, half: bool) -> Callable[[], nn.Module]:
+    """A call that makes gradients anew, ``half``: under bfloat16 autocast, and gives the model."""
+    device = next(model.parameters()).device
 
     def step() -> nn.Module:
         model.zero_grad(set_to_none=True)
@@ -118,7 +124,8 @@ def _step(name: str, folder: str | None, *, depth: int, batch: int, side: int, o
     return step
 
 
-def _our_loss(model: Any, given: Batch) -> Tensor:
+def our_loss(model: Any, given: Batch) -> Tensor:
+    """The sum of all losses of a batch."""
     return sum(model.loss(given.images, given.samples()).values())
 
 

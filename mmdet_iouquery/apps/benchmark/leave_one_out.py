@@ -1,0 +1,71 @@
+"""What each way of computing brings to a training step on a CPU, by leaving it out; all sides in one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from ...cpu import accelerate_training
+from ...cpu.attention import ProductAttention
+from ...cpu.convolution import WinogradConv2d
+from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateFusion
+from ...errors import InputError
+from .models import Batch, detector
+from .reference import NAME, Reference
+from .timing import rows_of, time_in_turn
+from .training import OURS, our_loss, training_step
+
+PLAIN = f'{OURS}, plain modules'
+WAYS: dict[str, tuple[type[nn.Module], ...]] = {
+    'minimal filtering': (WinogradConv2d,),
+    'norms with their SiLU': (FusedConvNormAct, FusedRepVGGBlock, SeparateFusion),
+    'maps convolved apart': (SeparateFusion,),
+}
+"""Of :func:`~mmdet_iouquery.cpu.accelerate_training`, the classes that make each."""
+
+
+def leave_one_out(
+    reference: Reference | None, *, depth: int, batch: int, side: int, objects: int, half: bool, rounds: int
+) -> list[dict[str, Any]]:
+    """Time a step as accelerated, without each way, with plain modules and, where given, of the authors' code.
+
+    Ratios are of the accelerated step's time. All sides share the process and what its allocator keeps, which favours
+    those that ask for much memory: what a side takes by itself, :func:`.training.training` tells.
+
+    Args:
+        half: under bfloat16 autocast, where attention is computed in a way of its own as well.
+
+    Raises:
+        InputError: there is a GPU, on which nothing is accelerated.
+    """
+    if torch.cuda.is_available():
+        raise InputError('leave-one-out measures ways of computing for CPUs; hide the GPU with CUDA_VISIBLE_DEVICES=')
+    given = Batch(batch, side, objects, torch.device('cpu'))
+    ways = dict(WAYS)
+    if half:
+        ways['attention by matrix products'] = (ProductAttention,)
+    models = {OURS: _model(depth), **{f'{OURS}, without {way}': _model(depth, *kinds) for way, kinds in ways.items()}}
+    models[PLAIN] = detector(depth).train()
+    steps: dict[str, Callable[[], object]] = {
+        name: training_step(model, partial(our_loss, model, given), half=half) for name, model in models.items()
+    }
+    if reference is not None:
+        model = reference.model(depth, None).train()
+        loss = partial(reference.loss, model, given.images, reference.targets(given.labels, given.boxes))
+        steps[NAME] = training_step(model, loss, half=half)
+    timings = time_in_turn(steps, rounds)
+    return rows_of(timings, OURS, model=f'R{depth}', batch=batch, side_px=side, objects=objects, bfloat16=half)
+
+
+def _model(depth: int, *left_out: type[nn.Module]) -> nn.Module:
+    """Accelerated, but for modules of the classes ``left_out``, which are the plain ones that they are derived from."""
+    model = detector(depth).train()
+    accelerate_training(model)
+    for module in model.modules():
+        if type(module) in left_out:
+            module.__class__ = type(module).__mro__[1]
+    return model

@@ -1,0 +1,61 @@
+"""Which modules a side of the leave-one-out benchmark has. No time is measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+import torch
+from torch import nn
+
+from mmdet_iouquery.apps.benchmark import leave_one_out as subject
+from mmdet_iouquery.apps.benchmark.leave_one_out import PLAIN, WAYS, leave_one_out
+from mmdet_iouquery.apps.benchmark.training import OURS
+from mmdet_iouquery.cpu import accelerate_training
+from mmdet_iouquery.cpu.convolution import WinogradConv2d
+from mmdet_iouquery.cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateFusion
+from mmdet_iouquery.models.necks.hybrid_encoder import Fusion
+
+KINDS = (WinogradConv2d, FusedConvNormAct, FusedRepVGGBlock, SeparateFusion)
+SETTINGS = dict(depth=18, batch=1, side=64, objects=2, rounds=1)
+
+
+def kinds_of(model: nn.Module) -> Counter[type]:
+    return Counter(type(module) for module in model.modules() if type(module) in KINDS)
+
+
+@pytest.mark.parametrize('way', WAYS)
+def test_a_side_lacks_one_way_and_has_all_others(way: str) -> None:
+    whole, left_out = kinds_of(subject._model(18)), kinds_of(subject._model(18, *WAYS[way]))
+    assert all(whole[kind] for kind in KINDS)
+    assert left_out == Counter({kind: count for kind, count in whole.items() if kind not in WAYS[way]})
+
+
+def test_what_is_left_out_is_a_plain_module() -> None:
+    model = subject._model(18, SeparateFusion)
+    assert sum(type(module) is Fusion for module in model.modules()) == 4  # two ways down, two up
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='measures ways of computing for CPUs')
+@pytest.mark.parametrize('half', [False, True])
+def test_a_row_for_each_way_against_all_of_them(half: bool) -> None:
+    rows = leave_one_out(None, half=half, **SETTINGS)
+    names = [row['side'] for row in rows]
+    assert names[0] == OURS and rows[0]['ratio'] == 1.0 and names[-1] == PLAIN
+    assert len(names) == 2 + len(WAYS) + half
+    assert all(row['median_s'] > 0 and row['ratio'] == row['median_s'] / rows[0]['median_s'] for row in rows)
+
+
+def test_all_sides_have_the_same_loss() -> None:
+    """The ways compute the same."""
+    batch = subject.Batch(1, 64, 2, torch.device('cpu'))
+    torch.manual_seed(0)
+    model = subject.detector(18).train()
+    state, losses = {name: x.clone() for name, x in model.state_dict().items()}, []
+    for accelerated in (False, True):
+        model.load_state_dict(state)
+        if accelerated:
+            accelerate_training(model)
+        torch.manual_seed(1)
+        losses.append(float(subject.our_loss(model, batch)))
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
