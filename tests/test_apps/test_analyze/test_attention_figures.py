@@ -200,8 +200,8 @@ def test_attention_by_position_alone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
+    both = {'a': made(SamplingLayer), 'b': made(attention=())}
     with pytest.raises(InputError, match='none of a, b has attention by position alone'):
-        both = {'a': made(SamplingLayer), 'b': made(attention=())}
         positional_attention_chart(both, {'a': [0], 'b': [0]}, dict.fromkeys(both, PICTURE), 'none')
     with pytest.raises(
         InputError, match='dab has no dense cross-attention in decoder layer 2; it has 2 layers, from 0'
