@@ -408,7 +408,7 @@ def run_digits(root: str, ready: str) -> int:
         Path(ready).touch()
         time.sleep(60)
 
-    Image.Image.save = slow  # type: ignore[method-assign]
+    Image.Image.save = slow
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
     return launch.run_tool(lambda: build_digits(root, num_train=2, num_val=2, image_size=96, progress=False))
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_detector
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from mmdet.structures import DetDataSample
 
@@ -17,7 +18,7 @@ from mmdet_iouquery.apps.analyze.attention_figures import (
     positional_attention_chart,
     spread_over_picture,
 )
-from mmdet_iouquery.apps.analyze.chart import save_chart
+from mmdet_iouquery.apps.analyze.chart import Chart, save_chart
 from mmdet_iouquery.apps.analyze.heat_maps import LEAST_WEIGHT
 from mmdet_iouquery.apps.analyze.temperature_figures import ANCHORS, REFERENCE_SIDE, sine_attention, temperature_chart
 from mmdet_iouquery.apps.analyze.trace import Objects, QueryTrace, ScoredBoxes, trace
@@ -76,11 +77,11 @@ def made(layer: type = DenseLayer, **changes: object) -> QueryTrace:
     return QueryTrace(**{**settings, **changes})
 
 
-def panels(chart, rows: int, columns: int) -> np.ndarray:
+def panels(chart: Chart, rows: int, columns: int) -> np.ndarray:
     return np.array(chart.figure.axes[: rows * columns]).reshape(rows, columns)
 
 
-def box_of(axes) -> list[float]:
+def box_of(axes: Axes) -> list[float]:
     (box,) = [one for one in axes.patches if isinstance(one, Rectangle)]
     return [*box.get_bbox().extents]
 
