@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Callable
 
-import torch.multiprocessing as mp
 from runs import SMALL_MODEL
+from torch.multiprocessing import start_processes  # type: ignore[attr-defined]  # in no __all__
 
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
@@ -51,6 +51,7 @@ class Started:
         """The exit status, once it has ended; negative: the number of the signal that killed it."""
         self.process.join(seconds)
         if self.process.is_alive():
+            assert self.process.pid is not None
             os.killpg(self.process.pid, signal.SIGKILL)
             raise AssertionError(f'it hangs: {self.said()[-3000:]}')
         return self.process.exitcode
@@ -68,7 +69,7 @@ def ended(log: Path, call: Callable[..., object], *arguments: Any) -> tuple[int 
 
 def in_processes(call: Callable[..., None], *arguments: Any, count: int = 2, seconds: float = 240) -> None:
     """Run ``call(rank, *arguments)`` for each of ``count`` ranks at once; one that fails or hangs fails the test."""
-    running = mp.start_processes(call, arguments, count, join=False, start_method=CONTEXT.get_start_method())
+    running = start_processes(call, arguments, count, join=False, start_method=CONTEXT.get_start_method())
     assert running.join(timeout=seconds) or running.join(timeout=1), 'a process hangs'
 
 
@@ -85,7 +86,7 @@ def errors(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith('error: ')]
 
 
-def _run(log: str, call: Callable[..., object], arguments: Sequence[Any]) -> None:
+def _run(log: str, call: Callable[..., Any], arguments: Sequence[Any]) -> None:
     gc.freeze()  # as in conftest.py
     os.setsid()
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)

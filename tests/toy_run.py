@@ -75,7 +75,7 @@ def toy_runner(
     **checkpoint: Any,
 ) -> Runner:
     """A runner of ``length`` epochs of ``EPOCH`` iterations, or of ``length`` iterations."""
-    loader = {
+    loader: dict[str, Any] = {
         'batch_size': BATCH_SIZE,
         'num_workers': workers,
         'persistent_workers': workers > 0,
@@ -83,7 +83,7 @@ def toy_runner(
         'collate_fn': {'type': 'default_collate'},
         'sampler': {'type': 'DefaultSampler' if by_epoch else 'InfiniteSampler', 'shuffle': False},
     }
-    validation = {}
+    validation: dict[str, Any] = {}
     if validate is not None:
         validation = {
             'val_dataloader': {**loader, 'sampler': {'type': 'DefaultSampler', 'shuffle': False}},

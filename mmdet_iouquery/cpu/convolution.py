@@ -46,7 +46,9 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, D, h, w)."""
-        return _Filtered.apply(x, self.weight, self.bias) if self.is_filtered(x) else super().forward(x)
+        if self.is_filtered(x):
+            return _Filtered.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
+        return super().forward(x)
 
     def is_filtered(self, x: Tensor) -> bool:
         """Whether it is being trained, on an input for which there is a faster way."""

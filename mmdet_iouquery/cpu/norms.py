@@ -42,7 +42,7 @@ def norm_silu(maps: Sequence[Tensor], norms: Sequence[Any]) -> Tensor:
     Kept for the backward pass are the maps alone; the sum, which SiLU's gradient needs, is computed again.
     """
     parameters = [parameter for norm in norms for parameter in (norm.weight, norm.bias)]
-    return _NormSiLU.apply(list(norms), *maps, *parameters)
+    return _NormSiLU.apply(list(norms), *maps, *parameters)  # type: ignore[no-untyped-call]
 
 
 class _NormSiLU(torch.autograd.Function):

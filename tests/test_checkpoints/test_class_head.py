@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mmdet_iouquery.checkpoints import select_classes
 from mmdet_iouquery.checkpoints.class_head import parse_class_names
@@ -103,7 +104,7 @@ def test_wrong_embedding_and_missing_heads_are_refused(weights: dict[str, Tensor
         select_classes({'stem.0.weight': torch.zeros(1)}, OLD, NEW)
 
 
-def test_it_loads_into_a_model_of_the_new_classes(build_detector) -> None:
+def test_it_loads_into_a_model_of_the_new_classes(build_detector: Callable[..., nn.Module]) -> None:
     old, new = (build_detector(18, num_layers=1, num_classes=count) for count in (3, 4))
     selected = select_classes(old.state_dict(), OLD, NEW)[0]
     result = new.load_state_dict(selected, strict=True)

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from tolerances import within
 from torch import nn
 
 from mmdet_iouquery import compat, prepare_for_inference
@@ -30,7 +31,7 @@ def test_winograd_equals_the_convolution(size: tuple[int, int], bias: bool) -> N
     with torch.no_grad():
         assert FilteredConv2d(conv).to('meta')(x.to('meta')).shape == expected.shape
     double = FilteredConv2d(copy.deepcopy(conv).double().requires_grad_(False))
-    torch.testing.assert_close(double(x.double()), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(double(x.double()), expected, **within(torch.float64))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -45,7 +46,7 @@ def test_packed_equals_convolution_and_activation(activation: str | None, dtype:
             x = torch.randn(2, 8, *size).to(dtype)
             expected = conv(x) if activation is None else getattr(F, activation)(conv(x))
             # fused, the activation comes before the rounding to the type, and not after
-            torch.testing.assert_close(packed(x), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+            torch.testing.assert_close(packed(x), expected, **within(dtype, roundings=4))
     again = copy.deepcopy(packed)
     torch.testing.assert_close(again(x), packed(x))
     assert not is_plain(nn.Conv2d(1, 1, 3, padding='same'))
@@ -71,7 +72,7 @@ def test_packed_equals_linear(width: int, bias: bool, dtype: torch.dtype) -> Non
             expected = F.linear(x.to(dtype).double(), linear.weight.double(), linear.bias.double() if bias else None)
             found = packed(x.to(dtype))
             assert found.dtype == dtype
-            torch.testing.assert_close(found.double(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-5)
+            torch.testing.assert_close(found.double(), expected, **within(dtype, roundings=4))
         x = torch.randn(9, 24, dtype=dtype)
         torch.testing.assert_close(copy.deepcopy(packed)(x), packed(x))
         other = torch.bfloat16 if dtype == torch.float32 else torch.float32
@@ -96,7 +97,7 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
     x = torch.randn(1, 3, 16, 16)
     with torch.no_grad():
         prepared = prepare_for_inference(model)
-        torch.testing.assert_close(prepared(x), model(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(prepared(x), model(x), **within(torch.float32))
     kinds = [type(part).__name__ for part in prepared]
     assert kinds == [
         *('PackedConv2d', 'Identity', 'Identity'),
@@ -135,4 +136,4 @@ def test_gradients_for_the_pictures_are_torchs_own() -> None:
     ).eval()
     x = torch.randn(1, 3, 6, 6, requires_grad=True)
     ours, expected = (torch.autograd.grad(one(x).square().sum(), x)[0] for one in (prepare_for_inference(model), model))
-    torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours, expected, **within(torch.float32))

@@ -9,6 +9,7 @@ import torch
 from helpers import build_detector, random_batch, small_detector
 from hosts import host_config
 from mmdet.registry import MODELS
+from tolerances import within
 from torch import Tensor, nn
 
 from mmdet_iouquery import prepare_for_inference
@@ -97,7 +98,7 @@ def test_detections_are_the_same_through_mmdets_own_call() -> None:
     with torch.no_grad():
         found, expected = prepare_for_inference(model).test_step(copy.deepcopy(data)), model.test_step(data)
     for one, other in zip(found, expected):
-        torch.testing.assert_close(one.pred_instances.scores, other.pred_instances.scores, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(one.pred_instances.scores, other.pred_instances.scores, **within(torch.float32))
         assert len(one.pred_instances) == len(other.pred_instances) > 0
 
 
@@ -109,7 +110,9 @@ def test_mmdets_own_detectors_can_be_prepared() -> None:
     samples[0].set_metainfo({'img_shape': (64, 64)})
     with torch.no_grad():
         ours, expected = (one.predict(images, copy.deepcopy(samples)) for one in (prepare_for_inference(model), model))
-    torch.testing.assert_close(ours[0].pred_instances.scores, expected[0].pred_instances.scores, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        ours[0].pred_instances.scores, expected[0].pred_instances.scores, **within(torch.float32)
+    )
     with pytest.raises(InputError, match=r'half precision .* this DINO has DINOHead; leave dtype out'):
         prepare_for_inference(model, torch.bfloat16)
 

@@ -409,7 +409,7 @@ def run_digits(root: str, ready: str) -> int:
         for _ in range(600):  # in pieces: a signal right before a sleep is heard after it
             time.sleep(0.1)
 
-    Image.Image.save = slow  # type: ignore[method-assign]
+    Image.Image.save = slow
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
     return launch.run_tool(lambda: build_digits(root, num_train=2, num_val=2, image_size=96, progress=False))
 

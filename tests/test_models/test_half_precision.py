@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 from helpers import random_batch, small_detector
+from tolerances import within
 from torch import Tensor, nn
 
 from mmdet_iouquery.core import FLOAT16_MAX, as_float, within_range
 from mmdet_iouquery.models.layers import SelfAttention
 
 HALVES = [torch.float16, torch.bfloat16]
-# distance of 1 from its lower neighbour
-STEP = {torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
 PARTS: dict[str, dict[str, Any]] = {
     'RT-DETR': {},
     'dense DAB decoder': {'bbox_head__decoder': {'_delete_': True, 'type': 'DABDecoder', 'num_layers': 3}},
@@ -91,8 +90,8 @@ def test_prediction_is_close_to_single_precision(changes: dict[str, Any], dtype:
     assert found.logits.dtype == dtype
     for logits, boxes in (found, mixed):
         # three layers, each some roundings; a box is a share of the image, a probability lies in [0, 1]
-        assert (boxes - expected.boxes).abs().max() < 30 * STEP[dtype]
-        assert (logits.float().sigmoid() - expected.logits.sigmoid()).abs().max() < 30 * STEP[dtype]
+        assert (boxes - expected.boxes).abs().max() < within(dtype, roundings=30)['rtol']
+        assert (logits.float().sigmoid() - expected.logits.sigmoid()).abs().max() < within(dtype, roundings=30)['rtol']
 
 
 @every_half
@@ -108,7 +107,7 @@ def test_a_cast_model_predicts(changes: dict[str, Any], dtype: torch.dtype) -> N
     assert found.pred_instances.bboxes.isfinite().all() and found.pred_instances.scores.isfinite().all()
     assert len(found.pred_instances) == len(expected.pred_instances)
     best = (part.pred_instances.scores.max() for part in (found, expected))
-    assert abs(next(best) - next(best)) < 30 * STEP[dtype]
+    assert abs(next(best) - next(best)) < within(dtype, roundings=30)['rtol']
 
 
 @every_part

@@ -91,7 +91,7 @@ def _selection(groups: Groups) -> Iterator[Any]:
         yield table_of(
             'Numbers',
             'Of the queries that the selector took, on all images. Score: the probability that a query was ranked '
-            'by. IoU: with the object that its box overlaps most. Rank correlation: of the two, by Spearman. '
+            'by. IoU: with the object that its box overlaps most. Rank correlation: Spearman’s, of the two. '
             'Calibration error: their mean distance over ten bins of the score. ±: standard deviation over trainings.',
             selection_table(groups),
         )
@@ -143,7 +143,7 @@ def _curves(logs: Mapping[str, Sequence[RunLog]]) -> Chart:
         for quantity, line in run._asdict().items()
         for step, value in zip(line.steps, line.values)
     ]
-    caption = 'AP on the validation set, and the training loss, over training steps, from the logs of the runs.'
+    caption = 'COCO’s AP on the validation set, and the training loss, over training steps, from the logs of the runs.'
     return Chart('curves', 'Learning curves', caption, curves_figure(curves), rows)
 
 

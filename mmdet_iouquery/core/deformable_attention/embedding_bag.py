@@ -35,7 +35,7 @@ def attend(
     image, head = (torch.arange(count, dtype=torch.int32, device=value.device) for count in (value.shape[0], heads))
     first_row = image.view(-1, 1, 1, 1) * (tokens * heads) + head.view(-1, 1) + grid.start
     if sampling == 'bilinear':
-        index, shares = _Corners.apply(locations, weights, grid, first_row)
+        index, shares = _Corners.apply(locations, weights, grid, first_row)  # type: ignore[no-untyped-call]
     else:
         pixel = (locations.detach().movedim(-1, 0) * grid.size + 0.5).int()
         x, y = torch.minimum(pixel.clamp(min=0), grid.size.int() - 1)
@@ -43,7 +43,8 @@ def attend(
     # one bag for each image, query and head
     index, shares = index.flatten(0, 2).flatten(1), shares.flatten(0, 2).flatten(1)
     rows = value.reshape(-1, value.shape[-1])
-    return _WeightedRows.apply(rows, index, shares.to(value.dtype)).view(*locations.shape[:2], -1)
+    read = _WeightedRows.apply(rows, index, shares.to(value.dtype))  # type: ignore[no-untyped-call]
+    return read.view(*locations.shape[:2], -1)
 
 
 class _Grid(NamedTuple):

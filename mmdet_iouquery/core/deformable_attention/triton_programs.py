@@ -25,10 +25,11 @@ def _pixel_before(place, size, DISCRETE: tl.constexpr):
     if DISCRETE:
         pixel = tl.minimum(tl.maximum(place * size + 0.5, 0.0), size - 1.0).to(tl.int32)
         return pixel, tl.zeros_like(place)
-    # beyond these bounds no pixel is met; without them a far place would not fit into an integer
-    pixel = tl.minimum(tl.maximum(place * size - 0.5, -2.0), size + 1.0)
-    before = tl.floor(pixel)
-    return before.to(tl.int32), pixel - before
+    else:
+        # beyond these bounds no pixel is met; without them a far place would not fit into an integer
+        pixel = tl.minimum(tl.maximum(place * size - 0.5, -2.0), size + 1.0)
+        before = tl.floor(pixel)
+        return before.to(tl.int32), pixel - before
 
 
 @triton.jit

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_detector
+from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from mmdet.structures import DetDataSample
 
@@ -17,7 +18,7 @@ from mmdet_iouquery.apps.analyze.attention_figures import (
     positional_attention_chart,
     spread_over_image,
 )
-from mmdet_iouquery.apps.analyze.chart import save_chart
+from mmdet_iouquery.apps.analyze.chart import Chart, save_chart
 from mmdet_iouquery.apps.analyze.heat_maps import LEAST_WEIGHT
 from mmdet_iouquery.apps.analyze.temperature_figures import ANCHORS, REFERENCE_SIDE, sine_attention, temperature_chart
 from mmdet_iouquery.apps.analyze.trace import Objects, QueryTrace, ScoredBoxes, trace
@@ -76,11 +77,11 @@ def made(layer: type = DenseLayer, **changes: object) -> QueryTrace:
     return QueryTrace(**{**settings, **changes})
 
 
-def panels(chart, rows: int, columns: int) -> np.ndarray:
+def panels(chart: Chart, rows: int, columns: int) -> np.ndarray:
     return np.array(chart.figure.axes[: rows * columns]).reshape(rows, columns)
 
 
-def box_of(axes) -> list[float]:
+def box_of(axes: Axes) -> list[float]:
     (box,) = [one for one in axes.patches if isinstance(one, Rectangle)]
     return [*box.get_bbox().extents]
 
@@ -200,8 +201,8 @@ def test_attention_by_position_alone(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
+    both = {'a': made(SamplingLayer), 'b': made(attention=())}
     with pytest.raises(InputError, match='none of a, b has attention by position alone'):
-        both = {'a': made(SamplingLayer), 'b': made(attention=())}
         positional_attention_chart(both, {'a': [0], 'b': [0]}, dict.fromkeys(both, PICTURE), 'none')
     with pytest.raises(
         InputError, match='dab has no dense cross-attention in decoder layer 2; it has 2 layers, from 0'

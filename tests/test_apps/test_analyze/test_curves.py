@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 import pytest
+from matplotlib.axes import Axes
 from PIL import Image
 
 from mmdet_iouquery.apps.analyze.curves import Curve, Line, curves_figure, draw_curves, mean_line
@@ -18,7 +19,7 @@ TWO_SEEDS = Curve(
 ONE_SEED = Curve('one_seed', ap=(Line((10, 20), (0.0, 0.25)),), loss=(Line((5, 10), (9.0, 8.0)),))
 
 
-def drawn(axes) -> dict[str, list[tuple[list[float], list[float]]]]:
+def drawn(axes: Axes) -> dict[str, list[tuple[list[float], list[float]]]]:
     """The data of an axes' lines: by name those of the legend, under '' the thin ones."""
     found: dict[str, list[tuple[list[float], list[float]]]] = {}
     for line in axes.get_lines():

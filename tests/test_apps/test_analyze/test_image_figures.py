@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_detector
+from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
 from matplotlib.colors import same_color
 from matplotlib.patches import Rectangle
@@ -54,13 +55,13 @@ def made(**changes: object) -> QueryTrace:
     return QueryTrace(**{**settings, **changes})
 
 
-def points(axes) -> tuple[np.ndarray, np.ndarray]:
+def points(axes: Axes) -> tuple[np.ndarray, np.ndarray]:
     """Places and values of an axes' marks."""
     marks = [one for one in axes.collections if isinstance(one, PathCollection)]
     return np.concatenate([one.get_offsets() for one in marks]), np.concatenate([one.get_array() for one in marks])
 
 
-def boxes(axes, *, objects: bool = False) -> list[tuple[list[float], tuple]]:
+def boxes(axes: Axes, *, objects: bool = False) -> list[tuple[list[float], tuple]]:
     """Corners and colour of the boxes drawn, objects or others."""
     drawn = [one for one in axes.patches if isinstance(one, Rectangle)]
     return [

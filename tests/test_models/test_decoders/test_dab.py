@@ -10,6 +10,7 @@ from hosts import mmdets_to_ours
 from mmdet.models.dense_heads import DABDETRHead
 from mmdet.models.layers import DABDetrTransformerDecoder
 from mmdet.registry import MODELS
+from tolerances import within
 from torch import Tensor, nn
 
 from mmdet_iouquery.core import sine_token_encoding
@@ -76,8 +77,8 @@ def test_equals_mmdets_on_equal_weights(query_scale: str, modulate: bool, keep: 
         logits, boxes = head(hidden, references)
         every_layer = ours.train()(given, read, mask)
         last = ours.eval()(given, read, mask)
-    torch.testing.assert_close(every_layer.logits, logits, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(every_layer.boxes, boxes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(every_layer.logits, logits, **within(torch.float32))
+    torch.testing.assert_close(every_layer.boxes, boxes, **within(torch.float32))
     assert torch.equal(last.logits[0], every_layer.logits[-1]) and torch.equal(last.boxes[0], every_layer.boxes[-1])
 
 
@@ -96,7 +97,7 @@ def test_order_of_queries_does_not_matter(kind: str) -> None:
     with torch.no_grad():
         straight = decoder(given, read)
         shuffled = decoder(Queries(given.content[:, order], given.anchors_unact[:, order]), read)
-    torch.testing.assert_close(shuffled.logits, straight.logits[:, :, order], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(shuffled.logits, straight.logits[:, :, order], **within(torch.float32))
     torch.testing.assert_close(shuffled.boxes, straight.boxes[:, :, order], rtol=1e-4, atol=1e-6)
 
 
@@ -108,7 +109,7 @@ def test_padding_is_not_read(kind: str) -> None:
     read = memory(MAPS[kind], padding=padding)
     other = read._replace(tokens=torch.where(padding[..., None], 9.0, read.tokens))
     with torch.no_grad():
-        torch.testing.assert_close(decoder(given, other).logits, decoder(given, read).logits, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(decoder(given, other).logits, decoder(given, read).logits, **within(torch.float32))
 
 
 @pytest.mark.parametrize('kind', KINDS)
