@@ -63,7 +63,7 @@ if not _is_doctor_run():
     compat.check_environment()
     compat.allow_own_checkpoints()
     if compat.mmdet_installed():
-        with _not_collecting_garbage():
+        with _not_collecting_garbage(), compat.without_import_notes():
             compat.install_ops_stand_in()
             from . import engine, evaluation, models  # noqa: F401
             from .checkpoints import initializer  # noqa: F401

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 
 
 class InputError(ValueError):
@@ -55,3 +56,8 @@ class TrainingStopped(SystemExit):
 
     def __str__(self) -> str:
         return self.message
+
+
+def same_command() -> str:
+    """What is to be called again to go on: this command, but for the option that starts anew."""
+    return 'the same command without --restart' if '--restart' in sys.argv else 'the same command'

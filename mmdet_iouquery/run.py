@@ -2,7 +2,8 @@
 
 Where mmcv has no compiled operators, a program that imports mmdet first fails at that import; with this package
 imported before it, operators are stood in for. The tool runs as ``__main__`` and its exit status is that of this
-program. TOOL is a path, or the name of a tool that came with mmdet: ``get_flops``, ``analysis_tools/get_flops.py``.
+program. TOOL is a path, or the name of a tool that came with mmdet: ``get_flops``, ``analysis_tools/get_flops.py``. Of its
+arguments, names of this package's configs become their paths.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from types import ModuleType
 
 from . import compat
+from .config_files import config_path
 from .errors import InputError
 
 NAME = 'mmdet_iouquery.run'
@@ -107,8 +109,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.status
-    run_file(path, given[1:])
+    run_file(path, [_with_config(argument) for argument in given[1:]])
     return 0
+
+
+def _with_config(argument: str) -> str:
+    """The path of a shipped config where an argument is its name, and no file."""
+    if not argument.endswith('.py') or Path(argument).exists():
+        return argument
+    try:
+        return config_path(argument)
+    except InputError:
+        return argument
 
 
 if __name__ == '__main__':

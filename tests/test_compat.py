@@ -394,3 +394,25 @@ def test_operators_import_and_a_training_of_mmengine_resumes_with_its_history(tm
     result = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
     # mmdet may print something of its own first
     assert re.search(r'\(0, 8, 8\) \(8, 12, 12\) (compiled|stand-in)$', result.stdout.strip()), result.stderr[-2000:]
+
+
+def test_mmdets_notes_on_import_are_kept_back_and_nothing_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with compat.without_import_notes():
+        print('before')
+        print('Could not import OneDL. Skipping OneDL datasets.')
+        print('after', end='')
+        assert capsys.readouterr().out == ''
+    assert capsys.readouterr().out == 'before\nafter'
+
+    def fail() -> None:
+        print('said before it failed')
+        raise ImportError
+
+    with pytest.raises(ImportError), compat.without_import_notes():
+        fail()
+    assert capsys.readouterr().out == 'said before it failed\n'
+
+
+def test_an_import_says_nothing() -> None:
+    done = subprocess.run([sys.executable, '-c', 'import mmdet_iouquery'], capture_output=True, text=True, check=True)
+    assert 'OneDL' not in done.stdout + done.stderr and 'metrics will not be computed' not in done.stderr

@@ -310,3 +310,11 @@ def test_every_test_that_the_page_names_is_there() -> None:
     texts = [path.read_text(encoding='utf-8') for path in (ROOT / 'tests').rglob('test_*.py')]
     there = {name for text in texts for name in re.findall(r'^def (test_\w+)\(', text, re.MULTILINE)}
     assert len(named) > 10 and named <= there
+
+
+def test_a_shipped_configs_name_becomes_its_path(tmp_path: Path) -> None:
+    program, name = tmp_path / 'program.py', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
+    program.write_text('import sys; print(*sys.argv[1:], sep="\\n")')
+    command = [sys.executable, '-m', 'mmdet_iouquery.run', str(program), name, 'none.py', '--out', str(program)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [config_path(name), 'none.py', '--out', str(program)]

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import TrainingStopped
+from ..errors import TrainingStopped, same_command
 
 _SIGNALS = tuple(signal.Signals[name] for name in ('SIGINT', 'SIGTERM') if name in signal.Signals.__members__)
 
@@ -55,7 +55,7 @@ def run_child(
             children[0].terminate()
         status = children[0].wait()
     if received:
-        raise TrainingStopped(received[0], f'in {program.name}; the same command goes on where it was')
+        raise TrainingStopped(received[0], f'in {program.name}; {same_command()} goes on where it was')
     return status
 
 

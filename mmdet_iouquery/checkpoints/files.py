@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import pickle
+import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,7 +73,9 @@ def _read_torch(path: Path) -> Any:
     if reason:
         raise InputError(f'{path} {reason}; get the file again')
     try:
-        return torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', 'Detected pickle protocol')  # the message says what it is
+            return torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         raise InputError(unpickling_message(path, error)) from error
     except PermissionError as error:
@@ -130,14 +134,36 @@ def damage(path: Path) -> str | None:
 
 def unpickling_message(path: object, error: pickle.UnpicklingError) -> str:
     """What to tell a person about a file that ``torch.load(weights_only=True)`` refused."""
-    code_name = re.search(r'GLOBAL (\S+)|Unsupported class (\S+)', str(error))
+    named = re.search(r'GLOBAL (\S+)|Unsupported class (\S+)', str(error))
+    code_name = named[1] or named[2] if named else _pickled_name(path)
     if code_name is None:
         return f'{path} is no checkpoint; a download may have stored an error page, look into it and get the file again'
     return (
-        f'{path} holds more than tensors ({code_name[1] or code_name[2]}), and reading that could run code from the '
+        f'{path} holds more than tensors ({code_name}), and reading that could run code from the '
         'file; whoever trusts it can load it with torch.load(..., weights_only=False), save its state_dict() and '
         'convert that'
     )
+
+
+def _pickled_name(path: object) -> str | None:
+    """The first function or class that a bare pickle asks for; None: it asks for none, or is no pickle.
+
+    Nothing of it is run. torch names it for the pickles that it writes itself, and older ones.
+    """
+    strings: list[str] = []
+    try:
+        with open(str(path), 'rb') as file:
+            if file.read(1) != pickle.PROTO:
+                return None
+            file.seek(0)
+            for opcode, argument, _ in pickletools.genops(file):
+                if opcode.name == 'STACK_GLOBAL':
+                    return '.'.join(strings[-2:])
+                if isinstance(argument, str):
+                    strings.append(argument)
+    except (OSError, ValueError):  # no file of this machine, or a torn one
+        pass
+    return None
 
 
 def _first_line(error: Exception) -> str:

@@ -22,7 +22,7 @@ from .environment import (
     installed_versions,
     mmdet_installed,
 )
-from .operators import install_ops_stand_in, ops_state
+from .operators import install_ops_stand_in, ops_state, without_import_notes
 from .runner import STATISTICS, allow_own_checkpoints, boxes_evaluated_by, dumped_as, has_box_evaluator
 from .torch_operators import (
     PACKED_ACTIVATIONS,
@@ -71,4 +71,5 @@ __all__ = [
     'run_packed_convolution',
     'run_packed_linear',
     'silu_gradient',
+    'without_import_notes',
 ]

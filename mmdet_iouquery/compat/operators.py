@@ -1,14 +1,20 @@
-"""mmcv without compiled operators: a stand-in for them, so that mmdet imports."""
+"""The import of mmdet: with a stand-in for mmcv's operators where they are not compiled, and without its notes."""
 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from importlib.machinery import ModuleSpec, PathFinder
 from types import FunctionType, ModuleType
 from typing import Callable, NoReturn
 
 from .environment import compiled_ops_line, family_of, find_module, install_line, installed_versions
+
+_NOTE = 'Could not import OneDL. Skipping OneDL datasets.'
 
 
 class _OpsStandIn(ModuleType):
@@ -94,3 +100,18 @@ def _require_loadable_ops() -> None:
             f'  build them again: {compiled_ops_line(family)}\n'
             f'  or do without them: python -m pip uninstall -y onedl-mmcv mmcv && {install_line(family)} --no-cache-dir'
         ) from error
+
+
+@contextmanager
+def without_import_notes() -> Iterator[None]:
+    """Inside, what onedl's mmdet says of optional packages when it is imported is kept back; all else is printed after.
+
+    That metrics would not be computed without faster-coco-eval is true of its own metric of that name alone.
+    """
+    warnings.filterwarnings('ignore', 'faster_coco_eval is not installed, metrics will not be computed')
+    printed = io.StringIO()
+    try:
+        with redirect_stdout(printed):
+            yield
+    finally:
+        sys.stdout.writelines(line for line in printed.getvalue().splitlines(keepends=True) if line.strip() != _NOTE)

@@ -27,7 +27,7 @@ from ..config_options import KeyValue, merge_options
 from ..datasets import check_config
 from ..datasets.coco.checks import is_coco_metric
 from ..deploy import prepare_for_inference
-from ..errors import InputError, RunError, TrainingStopped
+from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
 from .begin import begin
 from .preflight.checkpoint_check import check_checkpoint, check_pretrained
@@ -268,7 +268,7 @@ def _sigterm_ends_by_an_exception() -> Iterator[None]:
         if os.getpid() != pid:  # a process forked from this one, such as a data worker: it ends as it would have
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
-        raise TrainingStopped(signum, 'before it was done; the same command starts again, or goes on where it was')
+        raise TrainingStopped(signum, f'before it was done; {same_command()} starts again, or goes on where it was')
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

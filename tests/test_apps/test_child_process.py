@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,10 +58,13 @@ def test_its_status_is_handed_on_and_the_handlers_are_as_before(tmp_path: Path) 
     assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_a_signal_stops_what_would_come_next(tmp_path: Path) -> None:
+def test_a_signal_stops_what_would_come_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = tmp_path / 'deaf.py'
     program.write_text(
         'import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN); os.kill(os.getppid(), signal.SIGINT)'
     )
-    with pytest.raises(TrainingStopped, match=r'SIGINT in deaf.py'):
+    with pytest.raises(TrainingStopped, match=r'SIGINT in deaf.py; the same command goes on'):
         run_child(program)  # it leaves with 0
+    monkeypatch.setattr(sys, 'argv', ['quickstart.py', '--iters', '8', '--restart'])
+    with pytest.raises(TrainingStopped, match=r'SIGINT in deaf.py; the same command without --restart goes on'):
+        run_child(program)

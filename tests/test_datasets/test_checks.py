@@ -416,6 +416,16 @@ def test_faults_of_a_set_name_the_place_in_the_config(cfg: dict[str, Any]) -> No
         check_config(cfg)
 
 
+@pytest.mark.parametrize('part', ['train', 'val'])
+def test_data_that_are_not_there_are_named_by_their_set(part: str, cfg: dict[str, Any]) -> None:
+    """Not by the evaluator, which names the same file rightly."""
+    cfg[f'{part}_dataloader']['dataset']['data_root'] = '/nowhere'
+    cfg['val_evaluator'] = dict(type='CocoMetric', ann_file='/nowhere/val/ann.json', metric='bbox')
+    with pytest.raises(InputError, match=r'no annotation file /nowhere') as refusal:
+        check_config(cfg)
+    assert 'val_evaluator' not in str(refusal.value)
+
+
 def test_evaluator_files(cfg: dict[str, Any], tmp_path: Path) -> None:
     cfg['val_evaluator'] = [dict(type='Other'), dict(type='CocoMetric', ann_file='val/ann.json')]
     with pytest.raises(

@@ -85,7 +85,7 @@ def test_the_tool_stops_at_sigterm_and_goes_on_there(tmp_path: Path) -> None:
     done = trained(run.said())
     saved = tmp_path / 'run' / f'iter_{done[-1]}.pth'
     assert not errors(run.said())
-    assert f'stopped by SIGTERM after iteration {done[-1]}; saved {saved}; go on with --resume\n' in run.said()
+    assert f'stopped by SIGTERM after iteration {done[-1]}; saved {saved}, from which it can be resumed\n' in run.said()
     end = ['--cfg-options', f'train_cfg.max_iters={done[-1] + 2}', 'train_cfg.val_interval=100000']
     status, said = ended(tmp_path / 'log', run_train, *arguments, *end)
     assert status == 0 and f'resuming from {saved}\n' in said, said[-3000:]
@@ -131,7 +131,7 @@ def test_a_signal_to_every_process_of_a_job(name: str, where: str, by_epoch: boo
     assert status == 128 + signum, said[-3000:]
     assert 'Traceback' not in said and f'stopped by {name} after iteration' in said
     (saved,) = tmp_path.glob('*.pth')
-    assert f'saved {saved}; go on with --resume' in said
+    assert f'saved {saved}, from which it can be resumed' in said
     if where == 'main':
         assert saved.name == f'iter_{EPOCH + 2}.pth'
 
@@ -153,7 +153,7 @@ def rank(number: int, store: str, folder: str) -> None:
 def test_all_ranks_stop_after_the_same_iteration(tmp_path: Path) -> None:
     """Only the second of two gets the signal, and only the first writes."""
     in_processes(rank, str(tmp_path / 'store'), str(tmp_path))
-    told = f'3 143 stopped by SIGTERM after iteration 3; saved {tmp_path / "iter_3.pth"}; go on with --resume'
+    told = f'3 143 stopped by SIGTERM after iteration 3; saved {tmp_path / "iter_3.pth"}, from which it can be resumed'
     assert [(tmp_path / f'rank_{number}').read_text() for number in range(2)] == [told, told]
     content: dict[str, Any] = torch.load(tmp_path / 'iter_3.pth', weights_only=True)
     assert content['meta']['iter'] == 3

@@ -53,7 +53,7 @@ def test_the_running_iteration_is_finished_and_saved(name: str, by_epoch: bool, 
     stop = stopped(toy_runner(tmp_path, CallAt('before_train_iter', 6, send(name)), by_epoch=by_epoch, length=10))
     assert stop.code == 128 + signal.Signals[name]
     path = tmp_path / 'iter_7.pth'
-    assert str(stop) == f'stopped by {name} after iteration 7; saved {path}; go on with --resume'
+    assert str(stop) == f'stopped by {name} after iteration 7; saved {path}, from which it can be resumed'
     meta = content(path)['meta']
     assert (meta['iter'], meta['epoch']) == (7, 1 if by_epoch else 0)
     assert latest_checkpoint(tmp_path) == path and (tmp_path / 'last_checkpoint').read_text() == str(path)

@@ -143,8 +143,8 @@ def _logs(runs: Sequence[ModelRun]) -> dict[str, list[RunLog]]:
     for run in runs:
         try:
             logs.setdefault(run.name, []).append(read_run(run.checkpoint.parent))
-        except InputError:
-            print(f'note: no training log beside {run.checkpoint}, so no learning curve of it')
+        except InputError as error:
+            print(f'note: no learning curve of {run.checkpoint}: {error}')
     return {name: found for name, found in logs.items() if found}
 
 

@@ -49,7 +49,10 @@ def read_run(folder: str | os.PathLike[str]) -> RunLog:
                 if key.endswith('bbox_mAP'):  # its own step counts epochs, or nothing at all
                     ap[max(last, int(record.get('step', 0)))] = float(value)
     if not loss:
-        raise InputError(f'the logs below {folder} hold no training loss: name the work folder of a training')
+        raise InputError(
+            f'the logs below {folder} hold no training loss; name the work folder of a training that was longer than '
+            'the interval of its LoggerHook'
+        )
     return RunLog(*(Line.of(sorted(points.items())) for points in (loss, ap)))
 
 

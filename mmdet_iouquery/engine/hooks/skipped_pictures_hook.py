@@ -33,7 +33,7 @@ class SkippedPicturesHook(Hook):
         loaders = list(_loaders(runner.train_dataloader.dataset))
         total, files = sum(loader.skipped for loader in loaders), sum(loader.ledger.files for loader in loaders)
         if total:
-            runner.logger.warning(f'{total} samples of {files} images were skipped so far; each is named above')
+            runner.logger.warning(f'samples skipped so far: {total}, of images: {files}; each is named above')
 
 
 def _loaders(dataset: Any) -> Iterator[LoadCheckedImage]:

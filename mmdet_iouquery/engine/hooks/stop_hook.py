@@ -146,7 +146,7 @@ class StopOnSignalHook(Hook):
             path = self._save(runner, name, progress)
         barrier()  # a launcher ends the other processes when the first of them is gone
         self._restore_handlers()
-        raise TrainingStopped(signum, f'after iteration {progress["iter"]}; saved {path}; go on with --resume')
+        raise TrainingStopped(signum, f'after iteration {progress["iter"]}; saved {path}, from which it can be resumed')
 
     def _save(self, runner: Runner, name: str, progress: dict[str, int]) -> str:
         folder, backend_args = _destination(runner)

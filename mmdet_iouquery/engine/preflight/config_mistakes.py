@@ -61,7 +61,7 @@ def named_mistakes(
         stage: what is done inside, as a subject: 'building the run'.
         sections: the entries that can be concerned.
         facts: called with the exception; what it gives is put behind the message.
-        only: called with the exception, which passes as it is where this is false; None: none does.
+        only: called with the exception, which passes as it is where this is false; None: none does so.
 
     Raises:
         InputError: with the exception as its cause.
@@ -71,7 +71,7 @@ def named_mistakes(
     except RunError:
         raise
     except InputError as error:
-        place = place_of(error, cfg, sections)
+        place = '' if only and not only(error) else place_of(error, cfg, sections)
         if not place or any(section in str(error) for section in SECTIONS):
             raise
         raise InputError(f'{place}: {error}') from error

@@ -69,7 +69,7 @@ def dry_run(runner: Runner, boxes: int = 100) -> DryRun:
     loss.backward()
     model.zero_grad(set_to_none=True)
     peak = torch.cuda.max_memory_allocated(inputs.device) if on_cuda else _peak_of_process()
-    return DryRun(tuple(inputs.shape), boxes, float(loss), peak / 1e6)
+    return DryRun(tuple(inputs.shape), boxes, float(loss.detach()), peak / 1e6)
 
 
 def _at_its_largest(model: nn.Module, inputs: Tensor, samples: SampleList) -> tuple[Tensor, SampleList]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +61,20 @@ def test_code_is_refused_and_not_run(
     assert said.err.count('\n') == 1 and 'run code' in said.err and not (tmp_path / 'it ran').exists()
     torch.load(path, weights_only=False)
     assert (tmp_path / 'it ran').exists(), 'whoever unpickles the file runs it'
+
+
+@pytest.mark.parametrize('protocol', [2, 4, 5])
+@pytest.mark.filterwarnings('error')
+def test_a_bare_pickle_is_refused_by_what_it_would_run(
+    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv('MARKER_FOLDER', str(tmp_path / 'it ran'))
+    path = tmp_path / 'model.pth'
+    path.write_bytes(pickle.dumps({'state_dict': RunsCode()}, protocol=protocol))
+    assert doctor.main(['checkpoint', str(path)]) == 2
+    said = capsys.readouterr().err
+    assert re.match(rf'error: {re.escape(str(path))} holds more than tensors \((posix|nt)\.mkdir\), and reading', said)
+    assert said.count('\n') == 1 and not (tmp_path / 'it ran').exists()
 
 
 @pytest.mark.parametrize('zipped', [True, False])
