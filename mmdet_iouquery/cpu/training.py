@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.graph_capture import is_captured
-from ..models.layers import ConvNormAct, DotProductAttention, keep_layout
+from ..models.layers import ConvNormAct, keep_layout
 from ..models.necks.hybrid_encoder import Fusion, RepVGGBlock
-from .attention import ProductAttention
 from .convolution import WinogradConv2d, can_filter
 from .norms import can_fuse, norm_silu
 
@@ -89,6 +88,5 @@ _FASTER: dict[type[nn.Module], type[nn.Module]] = {
     ConvNormAct: FusedConvNormAct,
     RepVGGBlock: FusedRepVGGBlock,
     Fusion: SeparateFusion,
-    DotProductAttention: ProductAttention,
 }
 _PLAIN = {faster: plain for plain, faster in _FASTER.items()}

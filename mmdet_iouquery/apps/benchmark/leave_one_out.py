@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ...cpu import accelerate_training
-from ...cpu.attention import ProductAttention
 from ...cpu.convolution import WinogradConv2d
 from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateFusion
 from ...errors import InputError
@@ -37,7 +36,7 @@ def leave_one_out(
     those that ask for much memory: what a side takes by itself, :func:`.training.training` tells.
 
     Args:
-        half: under bfloat16 autocast, where attention is computed in a way of its own as well.
+        half: under bfloat16 autocast.
 
     Raises:
         InputError: there is a GPU, on which nothing is accelerated.
@@ -45,10 +44,7 @@ def leave_one_out(
     if torch.cuda.is_available():
         raise InputError('leave-one-out measures ways of computing for CPUs; hide the GPU with CUDA_VISIBLE_DEVICES=')
     given = Batch(batch, side, objects, torch.device('cpu'))
-    ways = dict(WAYS)
-    if half:
-        ways['attention by matrix products'] = (ProductAttention,)
-    models = {OURS: _model(depth), **{f'{OURS}, without {way}': _model(depth, *kinds) for way, kinds in ways.items()}}
+    models = {OURS: _model(depth), **{f'{OURS}, without {way}': _model(depth, *kinds) for way, kinds in WAYS.items()}}
     models[PLAIN] = detector(depth).train()
     steps: dict[str, Callable[[], object]] = {
         name: training_step(model, partial(our_loss, model, given), half=half) for name, model in models.items()
