@@ -2,8 +2,8 @@
 
 Where mmcv has no compiled operators, a program that imports mmdet first fails at that import; with this package
 imported before it, operators are stood in for. The tool runs as ``__main__`` and its exit status is that of this
-program. TOOL is a path, or the name of a tool that came with mmdet: ``get_flops``, ``analysis_tools/get_flops.py``. Names of
-this package's configs among its arguments become their paths.
+program. TOOL is a path, or the name of a tool that came with mmdet: ``get_flops``, ``analysis_tools/get_flops.py``.
+Names of this package's configs among its arguments become their paths.
 """
 
 from __future__ import annotations
