@@ -62,7 +62,7 @@ class DistortColours(BaseTransform):
         hue_delta: degrees that hues turn at most, either way.
 
     Raises:
-        InputError: An argument is none of these, or an image is not BGR of bytes.
+        InputError: an argument is none of these, or an image is not BGR of bytes.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class ExpandAndCrop(BaseTransform):
         crop_prob: of a bound being drawn at all.
 
     Raises:
-        InputError: An argument is none of these; an image is not one of bytes; or it has masks, which stay where
+        InputError: an argument is none of these; an image is not one of bytes; or it has masks, which stay where
             they were.
     """
 

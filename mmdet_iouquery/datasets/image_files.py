@@ -51,14 +51,14 @@ def decode(data: bytes, size: tuple[float, float] | None = None) -> np.ndarray:
     image as it is stored has the size expected.
 
     Args:
-        data: The file's content.
-        size: The size that the annotations name; None: any.
+        data: the file's content.
+        size: the size that the annotations name; None: any.
 
     Returns:
         (H, W, 3) uint8, BGR.
 
     Raises:
-        ImageError: The file is cut short, damaged or no image; its samples are not whole numbers; its size is another
+        ImageError: the file is cut short, damaged or no image; its samples are not whole numbers; its size is another
             than expected.
     """
     check(data)
@@ -119,8 +119,8 @@ def remark(data: bytes, image: np.ndarray) -> str | None:
     """What should be known of a file that is used nevertheless; None: nothing.
 
     Args:
-        data: Its content, in which :func:`fault` found nothing.
-        image: What it was decoded to, 8 bits.
+        data: its content, in which :func:`fault` found nothing.
+        image: what it was decoded to, 8 bits.
     """
     if lacks_end(data):
         return 'the JPEG lacks its end marker; every pixel is there'

@@ -44,7 +44,7 @@ class LoadCheckedImage(LoadImageFromFile):
 
     Raises:
         ValueError: ``on_error`` is neither.
-        InputError: An image is unusable and ``on_error`` is 'raise'; or 100 on end were.
+        InputError: an image is unusable and ``on_error`` is 'raise'; or 100 on end were.
     """
 
     def __init__(self, *, on_error: str = 'raise', to_float32: bool = False, backend_args: dict | None = None) -> None:
@@ -107,7 +107,7 @@ class CheckImage(BaseTransform):
         backend_args: as in ``LoadImageFromFile``.
 
     Raises:
-        InputError: The image is unusable.
+        InputError: the image is unusable.
     """
 
     def __init__(self, *, backend_args: dict | None = None) -> None:

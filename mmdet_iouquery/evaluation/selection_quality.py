@@ -98,7 +98,7 @@ def compare_with_objects(
 
     Args:
         boxes_px: (Q, 4). scores: (Q,) in [0, 1]. labels: (Q,) int; None: the encoder names no class.
-        objects: Ground truth in the same px.
+        objects: ground truth in the same px.
     """
     ious, which = best_overlap(boxes_px, objects)
     right = np.zeros(len(scores), bool)
@@ -111,7 +111,7 @@ def selection_quality(queries: SelectedQueries, threshold: float = THRESHOLD) ->
     """Sum up selected queries; ``threshold`` stands for 0.5 in all of :class:`SelectionQuality`.
 
     Raises:
-        InputError: There are no queries.
+        InputError: there are no queries.
     """
     if not len(queries.scores):
         raise InputError('there are no selected queries to sum up: the set holds no images')

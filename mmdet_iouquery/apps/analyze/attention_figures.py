@@ -57,7 +57,7 @@ def attention_chart(
         classes: names by label.
 
     Raises:
-        InputError: Attention that can't be read, no queries or unknown ones, or an image of another size.
+        InputError: attention that can't be read, no queries or unknown ones, or an image of another size.
     """
     pixels, queries = rgb_of(image, trace), _checked(trace, queries)
     if not trace.attention:
@@ -116,7 +116,7 @@ def positional_attention_chart(
         layer: decoder layer to show, counted from 0, or from the last if negative.
 
     Raises:
-        InputError: No model has dense attention, a model has no such layer, or as :func:`attention_chart`.
+        InputError: no model has dense attention, a model has no such layer, or as :func:`attention_chart`.
     """
     shown = {model: trace for model, trace in traces.items() if any(attention.dense for attention in trace.attention)}
     if not shown:

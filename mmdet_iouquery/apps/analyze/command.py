@@ -31,7 +31,7 @@ def analyze(arguments: Sequence[str] | None = None) -> None:
         arguments: of the command line.
 
     Raises:
-        InputError: Something named is missing, doesn't fit or can't be looked at.
+        InputError: something named is missing, doesn't fit or can't be looked at.
     """
     args = _parser().parse_args(arguments)
     runs = _runs(args)

@@ -53,11 +53,11 @@ class View:
     """Where and how large an image stands on the canvas.
 
     Attributes:
-        left: Column of the image's left edge on the canvas.
-        top: Row of its upper edge.
-        scale: Canvas px for one px of the image.
-        width: Width on the canvas in px.
-        height: Height on the canvas in px.
+        left: column of the image's left edge on the canvas.
+        top: row of its upper edge.
+        scale: canvas px for one px of the image.
+        width: width on the canvas in px.
+        height: height on the canvas in px.
     """
 
     left: int
@@ -105,18 +105,18 @@ def draw_side_by_side(
     """Draw ground truth on the left and detections, with scores, on the right.
 
     Args:
-        image: A PIL image, (H, W, 3) uint8 RGB, or the path of a file.
-        gt: Boxes of the ground truth.
-        detections: Boxes found; one of higher score is drawn over one of lower.
-        classes: Names by label.
-        path: File to write; its folder is made if need be.
-        title: Header; the file's name where ``image`` is a path and nothing is given.
+        image: a PIL image, (H, W, 3) uint8 RGB, or the path of a file.
+        gt: boxes of the ground truth.
+        detections: boxes found; one of higher score is drawn over one of lower.
+        classes: names by label.
+        path: file to write; its folder is made if need be.
+        title: header; the file's name where ``image`` is a path and nothing is given.
 
     Returns:
         The drawing, RGB.
 
     Raises:
-        InputError: The image can't be read, or a label has no name.
+        InputError: the image can't be read, or a label has no name.
     """
     picture, name = _open(image)
     left, right = side_by_side_views(*picture.size)
@@ -150,16 +150,16 @@ def contact_sheet(
     """Lay images on one sheet, row by row, each in the middle of a cell as large as the largest image.
 
     Args:
-        images: Images or paths of them; at least one.
-        columns: Images in a row; at least one.
-        path: File to write.
-        gap: Px between cells and around them.
+        images: images or paths of them; at least one.
+        columns: images in a row; at least one.
+        path: file to write.
+        gap: px between cells and around them.
 
     Returns:
         The sheet, RGB.
 
     Raises:
-        InputError: No images, no columns, or an image that can't be read.
+        InputError: no images, no columns, or an image that can't be read.
     """
     if not images or columns < 1:
         raise InputError(f'contact_sheet: {len(images)} images in {columns} columns; give at least one of each')

@@ -31,17 +31,17 @@ def draw_run(
 
     Args:
         ann_file: COCO JSON of the ground truth.
-        image_dir: Folder that its file names are relative to.
+        image_dir: folder that its file names are relative to.
         results: COCO result file, a list of ``image_id``, ``category_id``, ``bbox`` (x, y, w, h in px), ``score``.
-        out_dir: Folder to write ``000_<name>.png`` and so on to.
-        num_images: How many images, in the order of ``ann_file``.
-        score_thr: Detections of a lower score are not drawn.
+        out_dir: folder to write ``000_<name>.png`` and so on to.
+        num_images: how many images, in the order of ``ann_file``.
+        score_thr: detections of a lower score are not drawn.
 
     Returns:
         The paths written.
 
     Raises:
-        InputError: A file is missing or not of that form, a detection's image or category isn't in ``ann_file``, or
+        InputError: a file is missing or not of that form, a detection's image or category isn't in ``ann_file``, or
             ``num_images`` is below 1.
     """
     if num_images < 1:

@@ -27,7 +27,7 @@ def rgb_of(image: ImageOrArray, trace: QueryTrace) -> NDArray[np.uint8]:
     """The image as (H, W, 3) uint8.
 
     Raises:
-        InputError: It is no RGB image, or not of the trace's size.
+        InputError: it is no RGB image, or not of the trace's size.
     """
     pixels = np.asarray(image.convert('RGB') if isinstance(image, Image.Image) else image)
     if pixels.ndim != 3 or pixels.shape[2] != 3 or pixels.dtype != np.uint8:

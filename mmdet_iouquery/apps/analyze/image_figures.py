@@ -56,7 +56,7 @@ def selected_tokens_chart(trace: QueryTrace, image: ImageOrArray, name: str, *, 
         boxes: how many boxes to draw.
 
     Raises:
-        InputError: Queries that are neither tokens nor anchors, or an image of another size.
+        InputError: queries that are neither tokens nor anchors, or an image of another size.
     """
     pixels, selected = rgb_of(image, trace), _selected(trace)
     overlap, nearest = best_overlap(selected.boxes_px, trace.objects)
@@ -97,7 +97,7 @@ def denoising_chart(trace: QueryTrace, image: ImageOrArray, name: str) -> Chart:
         name: of the chart's files.
 
     Raises:
-        InputError: There are no denoising queries, or the image has another size.
+        InputError: there are no denoising queries, or the image has another size.
     """
     if trace.noise is None:
         raise InputError(

@@ -24,7 +24,7 @@ class Images:
             'test', or of 'val' where that is the split.
 
     Raises:
-        InputError: The config has no such data loader, or the set has no annotated object at all.
+        InputError: the config has no such data loader, or the set has no annotated object at all.
     """
 
     def __init__(self, cfg: Config, split: str = 'val') -> None:

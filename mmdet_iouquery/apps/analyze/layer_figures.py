@@ -30,7 +30,7 @@ def layer_chart(models: Mapping[str, Refinement], name: str = 'layers') -> Chart
     """IoU, score and movement by layer: a model's mean as a line, half of its queries as a band.
 
     Raises:
-        InputError: No model has a query that ends up on an object.
+        InputError: no model has a query that ends up on an object.
     """
     _require_matches(models)
     figure = new_figure(1000, 460)
@@ -75,7 +75,7 @@ def layer_quantile_chart(model: str, found: Refinement, name: str = 'layer-quant
     """All quantiles of IoU and of score, a line for each layer.
 
     Raises:
-        InputError: No query ends up on an object.
+        InputError: no query ends up on an object.
     """
     _require_matches({model: found})
     figure = new_figure(1000, 440)
@@ -110,7 +110,7 @@ def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'la
         image: PIL image or (H, W, 3) uint8 RGB, of the traced image.
 
     Raises:
-        InputError: No query ends up on an object.
+        InputError: no query ends up on an object.
     """
     objects, queries = matched_queries(trace)
     if not len(queries):

@@ -25,14 +25,14 @@ class ModelRun:
     """One checkpoint to look at, and what was found.
 
     Attributes:
-        name: Models of one name are trainings (seeds) of one config.
-        cfg: Its config.
-        checkpoint: The file.
-        selected: Selected queries of all images; None: the model selects none.
-        refined: The queries that end up on objects, of all images.
-        traces: The images to draw, in full.
-        classes: Class names.
-        images: Ids of the images, in order.
+        name: models of one name are trainings (seeds) of one config.
+        cfg: its config.
+        checkpoint: the file.
+        selected: selected queries of all images; None: the model selects none.
+        refined: the queries that end up on objects, of all images.
+        traces: the images to draw, in full.
+        classes: class names.
+        images: ids of the images, in order.
     """
 
     name: str
@@ -49,7 +49,7 @@ def collect(run: ModelRun, *, split: str, images: int, drawn: int, device: str, 
     """Trace a model's queries on the first images of its set; the first ``drawn`` with objects are kept in full.
 
     Raises:
-        InputError: A model, a checkpoint or a set that can't be looked at.
+        InputError: a model, a checkpoint or a set that can't be looked at.
     """
     cfg = Config(dict(run.cfg))
     check_config(Config({key: value for key, value in cfg.items() if key in ('model', f'{split}_dataloader')}))

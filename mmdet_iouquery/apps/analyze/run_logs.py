@@ -25,7 +25,7 @@ def read_run(folder: str | os.PathLike[str]) -> RunLog:
     An AP stands at the last training step that was logged before it.
 
     Raises:
-        InputError: There is no such file, or it is not of mmengine's form, or it holds no training loss.
+        InputError: there is no such file, or it is not of mmengine's form, or it holds no training loss.
     """
     paths = sorted(Path(folder).glob('*/vis_data/scalars.json'))
     if not paths:

@@ -46,7 +46,7 @@ def temperature_chart(
         modulated: whether to show maps without modulation, with it, or both.
 
     Raises:
-        InputError: No anchors, no temperatures, or an anchor that is no box.
+        InputError: no anchors, no temperatures, or an anchor that is no box.
     """
     anchors = ANCHORS if anchors is None else anchors
     if not anchors or not temperatures or not modulated:
@@ -102,7 +102,7 @@ def sine_attention(
         embed_dims: channels of a centre's code, a multiple of 4.
 
     Raises:
-        InputError: A side of the anchor, the grid or the temperature is not above 0.
+        InputError: a side of the anchor, the grid or the temperature is not above 0.
     """
     if len(anchor) != 4 or min(anchor[2:]) <= 0 or min(grid) < 1 or temperature <= 0:
         raise InputError(

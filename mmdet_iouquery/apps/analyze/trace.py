@@ -119,18 +119,18 @@ class QueryTrace:
     """One image's queries.
 
     Attributes:
-        image_id: As in the data set.
-        path: Of the image; empty where there is none.
-        size_px: Width and height.
-        input_px: Width and height, in px of the image, of what the network saw, padding included.
-        objects: Ground truth.
-        spatial_shapes: Height and width of the memory's levels in tokens.
+        image_id: as in the data set.
+        path: of the image; empty where there is none.
+        size_px: width and height.
+        input_px: width and height, in px of the image, of what the network saw, padding included.
+        objects: ground truth.
+        spatial_shapes: height and width of the memory's levels in tokens.
         anchors_px: (Q, 4), the boxes that the decoder starts from; None: queries are no boxes.
-        tokens: Where the queries come from; None: from no token.
-        encoder: The encoder's own predictions for them; None: it makes none.
-        layers: The decoder layers' predictions.
-        noise: Denoising queries; None: there are none, or no objects to make them of.
-        attention: The decoder layers' cross-attention; empty where it is of a kind that can't be read.
+        tokens: where the queries come from; None: from no token.
+        encoder: the encoder's own predictions for them; None: it makes none.
+        layers: the decoder layers' predictions.
+        noise: denoising queries; None: there are none, or no objects to make them of.
+        attention: the decoder layers' cross-attention; empty where it is of a kind that can't be read.
     """
 
     image_id: Any
@@ -151,7 +151,7 @@ def parts_of(detector: nn.Module) -> Any:
     """The module of a detector that selects and decodes: an adapter itself, or an ``RTDETRHead``.
 
     Raises:
-        InputError: It has neither, or queries that can't be followed.
+        InputError: it has neither, or queries that can't be followed.
     """
     candidates: tuple[Any, ...] = (detector, getattr(detector, 'bbox_head', None))
     for module in candidates:
@@ -174,13 +174,13 @@ def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *
     denoising queries of the objects.
 
     Args:
-        detector: In evaluation mode, with its weights.
-        data: One element of an mmdet test data set: ``inputs`` and ``data_samples``.
-        objects: Ground truth in px of the image on the disk; None: there is none.
-        seed: Of the denoising queries' noise.
+        detector: in evaluation mode, with its weights.
+        data: one element of an mmdet test data set: ``inputs`` and ``data_samples``.
+        objects: ground truth in px of the image on the disk; None: there is none.
+        seed: of the denoising queries' noise.
 
     Raises:
-        InputError: A detector without queries, or a test pipeline that mirrors images.
+        InputError: a detector without queries, or a test pipeline that mirrors images.
     """
     parts = parts_of(detector)
     objects = Objects(np.zeros((0, 4)), np.zeros(0, int)) if objects is None else objects
@@ -213,7 +213,7 @@ def selected_queries(trace: QueryTrace) -> SelectedQueries:
     """The selected queries of a traced image.
 
     Raises:
-        InputError: The model has no selector whose encoder predicts anything.
+        InputError: the model has no selector whose encoder predicts anything.
     """
     if trace.encoder is None:
         raise InputError(

@@ -33,10 +33,10 @@ class ReadingCost:
     """What one stage took. Memory is in MB (10^6 bytes), without that of Python and the imported packages.
 
     Attributes:
-        seconds: Wall time.
-        peak: The most memory while reading.
-        held: What is left afterwards.
-        worker: What a data worker, forked then, has of its own after it has taken every sample once; 0 for the check.
+        seconds: wall time.
+        peak: the most memory while reading.
+        held: what is left afterwards.
+        worker: what a data worker, forked then, has of its own after it has taken every sample once; 0 for the check.
     """
 
     seconds: float
@@ -56,11 +56,11 @@ def write_synthetic(
     """Write a COCO-style JSON without images, and return the number of its annotations.
 
     Args:
-        path: The file.
-        num_images: Images, each 1024 x 768 px.
-        num_classes: Classes, drawn evenly.
-        boxes_per_image: Their mean number; each image's is drawn from a Poisson distribution.
-        seed: Of every random choice.
+        path: the file.
+        num_images: images, each 1024 x 768 px.
+        num_classes: classes, drawn evenly.
+        boxes_per_image: their mean number; each image's is drawn from a Poisson distribution.
+        seed: of every random choice.
     """
     random = np.random.default_rng(seed)
     counts = random.poisson(boxes_per_image, num_images)
@@ -95,12 +95,12 @@ def measure(path: Path, stage: str, num_classes: int = OBJECTS365_CLASSES) -> Re
     """Read a file in a fresh process.
 
     Args:
-        path: The JSON of :func:`write_synthetic`.
-        stage: One of :data:`STAGES`.
-        num_classes: Its classes.
+        path: the JSON of :func:`write_synthetic`.
+        stage: one of :data:`STAGES`.
+        num_classes: its classes.
 
     Raises:
-        InputError: This is not Linux.
+        InputError: this is not Linux.
     """
     if not Path('/proc/self/smaps_rollup').is_file():
         raise InputError('memory is measured through /proc/self, which only Linux has')

@@ -55,7 +55,7 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
     """Run a model on its validation set, fit thresholds and a calibration, print and write them.
 
     Raises:
-        InputError: Something named is missing or does not fit, or the set has no images.
+        InputError: something named is missing or does not fit, or the set has no images.
     """
     args = _parser().parse_args(arguments)
     cfg = _without_thresholds(read_config(args.config, args.cfg_options))

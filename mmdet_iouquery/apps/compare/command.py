@@ -151,7 +151,7 @@ def finished_runs(work_dir: Path, stems: list[str], seeds: list[int] | None) -> 
     """The results in a folder, of all configs or of those named, in that order, and by seed.
 
     Raises:
-        InputError: There is none, or none of a config that was named.
+        InputError: there is none, or none of a config that was named.
     """
     runs_by_config: dict[str, list[RunResult]] = {}
     for folder in sorted(work_dir.glob('*/seed_*')):

@@ -33,8 +33,8 @@ class RunRecorder(Hook):
     with the figures that belong to the step it resumes from. An evaluation that an interruption cost is made up for.
 
     Args:
-        name: Of the config, for the record.
-        seed: Of the run, for the record.
+        name: of the config, for the record.
+        seed: of the run, for the record.
     """
 
     # After the EMA's update, which is part of a step, and before the logger, which resets the GPU's peak memory, and

@@ -44,23 +44,23 @@ class RunResult:
     """One finished run.
 
     Attributes:
-        config: Stem of the config's name.
-        seed: Seed of weights, order of the images and noise.
-        steps: Training steps.
-        batch_size: Images in a step.
-        image_size: Height and width in px of the first validation image as the network gets it.
-        val_set: Annotation file of the evaluation.
-        data_order: Digest of the ids of all training images in the order in which they came; equal digests: the same
+        config: stem of the config's name.
+        seed: seed of weights, order of the images and noise.
+        steps: training steps.
+        batch_size: images in a step.
+        image_size: height and width in px of the first validation image as the network gets it.
+        val_set: annotation file of the evaluation.
+        data_order: digest of the ids of all training images in the order in which they came; equal digests: the same
             images in the same order.
-        device: Name of the GPU, or the number of threads on the CPU.
-        torch: Version of torch.
-        finished: Date, ISO 8601.
-        parameters: Number of the model's parameters, frozen ones included.
-        flops: Floating-point operations of one forward pass on that image, see :func:`.cost.count_flops`.
-        step_seconds: Median time of a training step without data loading; None: too few steps.
-        memory_mb: Peak memory in 10^6 bytes, see :func:`.cost.peak_memory_mb`.
-        evaluations: In the order of their steps; the last is that of the last step.
-        losses: Training loss over the run.
+        device: name of the GPU, or the number of threads on the CPU.
+        torch: version of torch.
+        finished: date, ISO 8601.
+        parameters: number of the model's parameters, frozen ones included.
+        flops: floating-point operations of one forward pass on that image, see :func:`.cost.count_flops`.
+        step_seconds: median time of a training step without data loading; None: too few steps.
+        memory_mb: peak memory in 10^6 bytes, see :func:`.cost.peak_memory_mb`.
+        evaluations: in the order of their steps; the last is that of the last step.
+        losses: training loss over the run.
     """
 
     config: str
@@ -143,7 +143,7 @@ def read_result(folder: Path) -> RunResult | None:
     """What the finished run of a folder found; None: it isn't finished.
 
     Raises:
-        InputError: The file is not one of :func:`write_result`.
+        InputError: the file is not one of :func:`write_result`.
     """
     path = folder / RESULT_NAME
     if not path.is_file():

@@ -24,7 +24,7 @@ def set_iters(cfg: Config, iters: int, evaluations: int) -> None:
     last one kept.
 
     Raises:
-        InputError: A parameter scheduler can't be set to another length.
+        InputError: a parameter scheduler can't be set to another length.
     """
     loop = cfg.train_cfg
     by_epoch = loop.get('by_epoch', 'max_epochs' in loop)

@@ -55,7 +55,7 @@ def changed_config(path: Path, changes: Changes) -> Config:
     """The config of a file with the changes; the options of the command line come last.
 
     Raises:
-        InputError: The config can't be compared: it has no COCO box metric, or a change doesn't fit it.
+        InputError: the config can't be compared: it has no COCO box metric, or a change doesn't fit it.
     """
     cfg = Config.fromfile(path)
     if cfg.get('train_cfg') is None or cfg.get('val_evaluator') is None:
@@ -149,7 +149,7 @@ def set_data(cfg: Config, coco: CocoSet) -> None:
     """Point every data set, class list, ``num_classes`` and evaluator of ``cfg`` at ``coco``.
 
     Raises:
-        InputError: A loader has none or several CocoDatasets, so that it is unclear what to replace.
+        InputError: a loader has none or several CocoDatasets, so that it is unclear what to replace.
     """
     for part in ('train', 'val', 'test'):
         loader = cfg.get(f'{part}_dataloader')

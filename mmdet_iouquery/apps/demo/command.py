@@ -16,7 +16,7 @@ def demo(arguments: Sequence[str] | None = None) -> None:
         arguments: of the command line.
 
     Raises:
-        InputError: A file isn't there, gradio isn't installed, or the port is taken.
+        InputError: a file isn't there, gradio isn't installed, or the port is taken.
     """
     args = _parser().parse_args(arguments)
     if args.config and not args.checkpoint:

@@ -33,9 +33,9 @@ def detections(boxes: ScoredBoxes, size_px: tuple[int, int], threshold: float) -
     """The queries whose best class scores at least ``threshold``, best first, cut at the image's edges.
 
     Args:
-        boxes: Of one stage.
-        size_px: The image's width and height.
-        threshold: In [0, 1].
+        boxes: of one stage.
+        size_px: the image's width and height.
+        threshold: in [0, 1].
     """
     order = np.argsort(-boxes.scores, kind='stable')
     kept = order[boxes.scores[order] >= threshold]
@@ -59,9 +59,9 @@ def draw_overlay(
 
     Args:
         image: RGB.
-        boxes: In its px.
-        names: By label.
-        tokens_of: Also draw the tokens that this image's queries come from, under the boxes: a dot in the middle of
+        boxes: in its px.
+        names: by label.
+        tokens_of: also draw the tokens that this image's queries come from, under the boxes: a dot in the middle of
             each, larger on coarser levels, the lighter the higher its score.
 
     Returns:

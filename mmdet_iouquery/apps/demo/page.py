@@ -47,7 +47,7 @@ def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
     """The page, for :func:`launch_page`.
 
     Args:
-        catalogue: The checkpoints to choose from, the default first; asked whenever the page is loaded.
+        catalogue: the checkpoints to choose from, the default first; asked whenever the page is loaded.
     """
     known: dict[str, Found] = {}
     model_of = lru_cache(maxsize=2)(DemoModel)
@@ -111,7 +111,7 @@ def launch_page(page: gr.Blocks, *, host: str, port: int) -> str:
     """Serve a page in the background; returns its address.
 
     Raises:
-        InputError: The port is taken, or the host isn't this machine's.
+        InputError: the port is taken, or the host isn't this machine's.
     """
     try:
         _, address, _ = page.launch(

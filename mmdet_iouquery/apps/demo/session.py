@@ -58,11 +58,11 @@ def named_checkpoint(checkpoint: str | Path, config: str | Path | None = None) -
     """A checkpoint that the user names.
 
     Args:
-        checkpoint: Its file.
-        config: A file, or a shipped config's name; None: the file beside the checkpoint.
+        checkpoint: its file.
+        config: a file, or a shipped config's name; None: the file beside the checkpoint.
 
     Raises:
-        InputError: One of them isn't there.
+        InputError: one of them isn't there.
     """
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
@@ -98,14 +98,14 @@ class DemoModel:
     It serves one call at a time.
 
     Args:
-        config: A config file with a test or validation set, whose pipeline the images take.
-        checkpoint: Its weights.
+        config: a config file with a test or validation set, whose pipeline the images take.
+        checkpoint: its weights.
 
     Attributes:
-        classes: Names by label; empty where nobody knows them.
+        classes: names by label; empty where nobody knows them.
 
     Raises:
-        InputError: The model has no queries, the checkpoint doesn't fit it, or the config lacks a pipeline or a base.
+        InputError: the model has no queries, the checkpoint doesn't fit it, or the config lacks a pipeline or a base.
     """
 
     def __init__(self, config: str | Path, checkpoint: str | Path) -> None:
@@ -122,7 +122,7 @@ class DemoModel:
         """Run the model on an image, unless it is the last one and unchanged.
 
         Raises:
-            InputError: The file can't be read as an image, or see :func:`~mmdet_iouquery.apps.analyze.trace.trace`.
+            InputError: the file can't be read as an image, or see :func:`~mmdet_iouquery.apps.analyze.trace.trace`.
         """
         image = str(path), os.stat(path).st_mtime_ns
         if self._last is None or self._last[0] != image:

@@ -21,8 +21,8 @@ def main(read_config: Any, arguments: Sequence[str]) -> int:
     """Look, print, and return the exit status: 0 fine, 1 findings that falsify results or stop a run, 2 bad input.
 
     Args:
-        read_config: Gives the config of a path or name and overrides.
-        arguments: Of the command line, without ``data``.
+        read_config: gives the config of a path or name and overrides.
+        arguments: of the command line, without ``data``.
     """
     args = _parser().parse_args(arguments)
     try:

@@ -32,12 +32,12 @@ class InspectedSet:
 
     Attributes:
         name: 'train', 'val' or 'test', numbered where a part has several.
-        config: What the config says of it.
-        checked: Its annotations.
-        on_error: What its pipeline does with an unusable image: 'skip', 'raise', or 'unchecked'.
-        resizing: Its pipeline's last ``Resize``; None: there is none of a fixed size.
-        rows: The images looked at, as places in ``checked.file_names``.
-        images: One entry for each of ``rows``.
+        config: what the config says of it.
+        checked: its annotations.
+        on_error: what its pipeline does with an unusable image: 'skip', 'raise', or 'unchecked'.
+        resizing: its pipeline's last ``Resize``; None: there is none of a fixed size.
+        rows: the images looked at, as places in ``checked.file_names``.
+        images: one entry for each of ``rows``.
     """
 
     name: str
@@ -61,13 +61,13 @@ def inspect(read: ReadSets, *, workers: int, limit: int | None = None, progress:
     """Read all images.
 
     Args:
-        read: The annotations.
-        workers: Processes that decode images; 0: this one.
-        limit: Look at no more images of a set than these, evenly spread; None: all.
-        progress: Whether to draw a bar on the standard error, where that is a terminal.
+        read: the annotations.
+        workers: processes that decode images; 0: this one.
+        limit: look at no more images of a set than these, evenly spread; None: all.
+        progress: whether to draw a bar on the standard error, where that is a terminal.
 
     Raises:
-        InputError: There is no set to look at; a process that decodes images died.
+        InputError: there is no set to look at; a process that decodes images died.
     """
     if not read.sets:
         others = '; '.join(warning for unknown in read.unchecked for warning in unknown.warnings)

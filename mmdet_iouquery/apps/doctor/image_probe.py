@@ -51,8 +51,8 @@ def probe(path: str, size: tuple[float, float]) -> ImageFacts:
     """Look at one file.
 
     Args:
-        path: The file.
-        size: Width and height in px as its annotation has them.
+        path: the file.
+        size: width and height in px as its annotation has them.
     """
     try:
         with open(path, 'rb') as file:

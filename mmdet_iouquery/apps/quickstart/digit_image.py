@@ -35,11 +35,11 @@ def compose_image(
     """Paste digits on a background, each where it covers at most ``max_overlap`` of another and can be read.
 
     Args:
-        rng: Source of sizes, places and colours.
+        rng: source of sizes, places and colours.
         background: (H, W, 3) uint8 RGB.
         scans: (S, 8, 8) grey values in [0, 1].
-        wanted: Indices of the scans to paste, in this order. One that finds no place is dropped, never the first.
-        max_overlap: Largest share of the smaller of two boxes that may lie in the other.
+        wanted: indices of the scans to paste, in this order. One that finds no place is dropped, never the first.
+        max_overlap: largest share of the smaller of two boxes that may lie in the other.
 
     Returns:
         The image, (H, W, 3) uint8, and the digits that are in it.
@@ -64,8 +64,8 @@ def stroke_alpha(scan: np.ndarray, height: float, stretch: float) -> np.ndarray:
 
     Args:
         scan: (8, 8) grey values in [0, 1].
-        height: Height in px that the 8 rows take.
-        stretch: Factor on the width.
+        height: height in px that the 8 rows take.
+        stretch: factor on the width.
 
     Returns:
         (h, w) in [0, 1]; each edge row and column holds a value above :data:`INK_ALPHA`.

@@ -51,11 +51,11 @@ class DigitsRecipe:
     """The parameters of one set; two sets with equal recipes are equal.
 
     Attributes:
-        num_train: Images in ``train/``.
-        num_val: Images in ``val/``.
-        image_size: Side of the square images in px. Digits are 24 to 96 px high at 256 and scale with it.
-        seed: Seed of every random choice.
-        max_overlap: Largest share of the smaller of two boxes that may lie in the other, in [0, 1).
+        num_train: images in ``train/``.
+        num_val: images in ``val/``.
+        image_size: side of the square images in px. Digits are 24 to 96 px high at 256 and scale with it.
+        seed: seed of every random choice.
+        max_overlap: largest share of the smaller of two boxes that may lie in the other, in [0, 1).
     """
 
     num_train: int = 400
@@ -68,7 +68,7 @@ class DigitsRecipe:
         """Look at every parameter's range.
 
         Raises:
-            InputError: One is out of it.
+            InputError: one is out of it.
         """
         for name, low, high in (('num_train', 1, 10**6), ('num_val', 1, 10**6), ('image_size', 96, 2048)):
             if not low <= getattr(self, name) <= high:
@@ -103,15 +103,15 @@ def build_digits(
     It is built in a hidden folder beside ``root`` and renamed at the end, so ``root`` is never half a set.
 
     Args:
-        root: Folder to make; may exist only if empty or if it holds a set of the same parameters.
-        num_train, num_val, image_size, seed, max_overlap: See :class:`DigitsRecipe`.
-        progress: Show a progress bar and say on stdout what was done.
+        root: folder to make; may exist only if empty or if it holds a set of the same parameters.
+        num_train, num_val, image_size, seed, max_overlap: see :class:`DigitsRecipe`.
+        progress: show a progress bar and say on stdout what was done.
 
     Returns:
         The absolute path of the set.
 
     Raises:
-        InputError: A parameter is out of range, scikit-learn is missing, or ``root`` holds something else.
+        InputError: a parameter is out of range, scikit-learn is missing, or ``root`` holds something else.
     """
     recipe = DigitsRecipe(num_train, num_val, image_size, seed, max_overlap)
     recipe.check()
@@ -204,7 +204,7 @@ def _is_built(target: Path, recipe: DigitsRecipe) -> bool:
     """Whether ``target`` holds the whole set already.
 
     Raises:
-        InputError: It holds something else.
+        InputError: it holds something else.
     """
     if not target.exists():
         return False

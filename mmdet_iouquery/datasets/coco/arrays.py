@@ -89,7 +89,7 @@ def coco_arrays(coco: CocoFile) -> CocoArrays:
     """Collect the arrays of a file.
 
     Raises:
-        InputError: An annotation's image or category isn't in the file; a box, an area or an image's size is not made
+        InputError: an annotation's image or category isn't in the file; a box, an area or an image's size is not made
             of numbers of a size that px can have (NaN in a box is let through, and counted later).
     """
     annotations = coco.annotations

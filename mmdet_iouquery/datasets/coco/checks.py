@@ -84,14 +84,14 @@ def check_config(cfg: Mapping[str, Any]) -> list[CocoReport | Unchecked]:
     are not looked at. A set that is named twice (validation and test, usually) is read and reported once.
 
     Args:
-        cfg: An mmengine ``Config`` or a dict of the same form.
+        cfg: an mmengine ``Config`` or a dict of the same form.
 
     Returns:
         One report for each distinct set, in the order train, val, test; then an :class:`Unchecked` for each that was
         not looked at. All have ``where`` and ``warnings``.
 
     Raises:
-        InputError: What :func:`check_coco` raises, with the config's path in front; or class lists that differ between
+        InputError: what :func:`check_coco` raises, with the config's path in front; or class lists that differ between
             sets, ``num_classes`` that is not their length, an evaluator whose file is missing, or does not fit the set
             or COCO's evaluation, or one that the model does not give what it needs.
     """
@@ -264,7 +264,7 @@ def _coco_evaluators(cfg: Mapping[str, Any], part: str) -> list[Mapping[str, Any
     """The part's CocoMetrics that evaluate by a file of this machine; None where no evaluator is named.
 
     Raises:
-        InputError: A file is missing.
+        InputError: a file is missing.
     """
     evaluators = _as_list(cfg.get(f'{part}_evaluator'))
     found = []

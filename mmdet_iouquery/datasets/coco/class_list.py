@@ -14,7 +14,7 @@ def check_class_list(classes: Sequence[str]) -> tuple[str, ...]:
     """The class list as a tuple.
 
     Raises:
-        InputError: It is a bare string (whose letters would become classes), empty, not of strings, or repeats a name.
+        InputError: it is a bare string (whose letters would become classes), empty, not of strings, or repeats a name.
     """
     if isinstance(classes, str):
         raise InputError(

@@ -21,11 +21,11 @@ class GroundTruth:
     """A file as ``CocoMetric`` reads it.
 
     Attributes:
-        path: The JSON.
-        categories: Its categories as (id, name), in its order.
-        image_ids: Ids of its images.
-        arrays: Its annotations.
-        fault: Why the evaluation would stop at it; None: it would not.
+        path: the JSON.
+        categories: its categories as (id, name), in its order.
+        image_ids: ids of its images.
+        arrays: its annotations.
+        fault: why the evaluation would stop at it; None: it would not.
     """
 
     path: Path
@@ -39,7 +39,7 @@ def read_ground_truth(path: str) -> GroundTruth:
     """Read and check a file of which only an evaluator knows.
 
     Raises:
-        InputError: What :func:`check_encoding`, :func:`read_coco` and :func:`coco_arrays` raise.
+        InputError: what :func:`check_encoding`, :func:`read_coco` and :func:`coco_arrays` raise.
     """
     check_encoding(Path(path))
     coco = read_coco(path)
@@ -78,13 +78,13 @@ def check_evaluable(
     """Refuse a file that the evaluation would stop at, or under which detections would get other names.
 
     Args:
-        truth: The evaluator's file.
-        classes: The class list.
-        image_ids: Images that are detected on.
-        sort_categories: As in ``CocoMetric``.
+        truth: the evaluator's file.
+        classes: the class list.
+        image_ids: images that are detected on.
+        sort_categories: as in ``CocoMetric``.
 
     Raises:
-        InputError: See above.
+        InputError: see above.
     """
     if truth.fault:
         raise InputError(truth.fault)

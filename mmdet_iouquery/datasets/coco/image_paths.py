@@ -17,9 +17,9 @@ def check_files_exist(ann_file: Path, file_names: Sequence[str], image_dir: Path
     """Raise InputError for missing image files; each folder is listed once, which is far faster than asking for each.
 
     Args:
-        ann_file: Whose images they are, for the message.
-        file_names: As the JSON has them.
-        image_dir: Folder that they are relative to.
+        ann_file: whose images they are, for the message.
+        file_names: as the JSON has them.
+        image_dir: folder that they are relative to.
     """
     if not image_dir.is_dir():
         raise InputError(f"{ann_file}: its image folder {image_dir} doesn't exist; correct data_prefix=dict(img=...)")

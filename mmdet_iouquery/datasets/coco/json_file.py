@@ -54,11 +54,11 @@ def read_coco(path: str | os.PathLike[str], *, need_annotations: bool = True) ->
     """Read a COCO JSON and check its records.
 
     Args:
-        path: The file.
+        path: the file.
         need_annotations: False for a test set, of which only the images and the categories are needed.
 
     Raises:
-        InputError: The file is missing, unreadable or not JSON; or what :func:`coco_file` raises.
+        InputError: the file is missing, unreadable or not JSON; or what :func:`coco_file` raises.
     """
     return coco_file(Path(path), read_json(Path(path)), need_annotations=need_annotations)
 
@@ -67,7 +67,7 @@ def coco_file(path: Path, content: Any, *, need_annotations: bool = True) -> Coc
     """The records of a file that has been parsed, checked.
 
     Raises:
-        InputError: It is not in COCO's form; it has no images or no categories; a record lacks a key; an id, a name or
+        InputError: it is not in COCO's form; it has no images or no categories; a record lacks a key; an id, a name or
             a flag is of the wrong type; an id or a category's name is used twice.
     """
     if not isinstance(content, dict):
@@ -105,7 +105,7 @@ def read_json(path: Path) -> Any:
     """Parse a JSON file.
 
     Raises:
-        InputError: It is missing (the message lists the folder's JSON files), unreadable, begins with a byte order
+        InputError: it is missing (the message lists the folder's JSON files), unreadable, begins with a byte order
             mark, or ends or breaks at a line and column that are named.
     """
     if not path.is_file():

@@ -53,12 +53,12 @@ def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str]
     """Find annotations and images of training and validation.
 
     Args:
-        path: A folder in one of the arrangements above, or a JSON file, which is then taken for the whole set.
-        split_to: Folder for ``train.json`` and ``val.json`` where the set is a single JSON: one image in five, chosen
+        path: a folder in one of the arrangements above, or a JSON file, which is then taken for the whole set.
+        split_to: folder for ``train.json`` and ``val.json`` where the set is a single JSON: one image in five, chosen
             by a hash of its id, is for validation. A line on stdout says so.
 
     Raises:
-        InputError: Nothing or more than one set is found, a JSON is unfit, its images aren't found, or training and
+        InputError: nothing or more than one set is found, a JSON is unfit, its images aren't found, or training and
             validation have different categories. The message says what was found and what is needed.
     """
     root = Path(path).expanduser().absolute()
@@ -163,7 +163,7 @@ def find_images(coco: CocoFile, root: Path, role: str) -> Path:
     the role, other ones, those named for another role.
 
     Raises:
-        InputError: No folder has them, or two equally good ones do.
+        InputError: no folder has them, or two equally good ones do.
     """
     count = len(coco.images)
     names = [coco.images[row * count // _NAMES_TRIED]['file_name'] for row in range(_NAMES_TRIED)]

@@ -25,13 +25,13 @@ class LoadedSet:
     """What a data set class made of a file. T targets: boxes that are neither crowds nor ignored.
 
     Attributes:
-        coco: The file's records.
-        arrays: Its annotations, one row each.
-        image_rows: Rows in ``coco.images`` of the images that are used, in the data set's order.
-        counts: Targets of each of these.
+        coco: the file's records.
+        arrays: its annotations, one row each.
+        image_rows: rows in ``coco.images`` of the images that are used, in the data set's order.
+        counts: targets of each of these.
         labels: (T,) int64, the targets' labels.
-        label_names: Names of the file's categories in the order of the labels; None where the class does not tell.
-        own_rules: Whether the class reads records otherwise than ``CocoDataset`` itself.
+        label_names: names of the file's categories in the order of the labels; None where the class does not tell.
+        own_rules: whether the class reads records otherwise than ``CocoDataset`` itself.
     """
 
     coco: CocoFile
@@ -47,15 +47,15 @@ def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[C
     """Fill a copy of a data set. The file is parsed once, by the set's own API, and checked on the way.
 
     Args:
-        dataset: A ``CocoDataset`` or one of a derived class, built with ``lazy_init=True, serialize_data=False``.
+        dataset: a ``CocoDataset`` or one of a derived class, built with ``lazy_init=True, serialize_data=False``.
         need_annotations: False for a test set, of which only the images and the categories are needed.
-        check_content: Called with the file's records before they become samples; raises InputError.
+        check_content: called with the file's records before they become samples; raises InputError.
 
     Returns:
         None where the class reads its file in a way of its own, so that nothing can be said of it.
 
     Raises:
-        InputError: What :func:`coco_file`, :func:`coco_arrays` or ``check_content`` raise, or the class cannot load it.
+        InputError: what :func:`coco_file`, :func:`coco_arrays` or ``check_content`` raise, or the class cannot load it.
     """
     dataset = copy.copy(dataset)  # the caller's stays empty: what is loaded takes much memory
     path = Path(dataset.ann_file)

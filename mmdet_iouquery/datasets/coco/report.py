@@ -33,20 +33,20 @@ class CocoReport:
     """Counts of one set. A target is a box that training learns: CocoDataset keeps it, and it is no crowd.
 
     Attributes:
-        ann_file: The JSON.
-        where: What asked for the set, e.g. ``train_dataloader.dataset``.
-        images: Images in the JSON.
-        images_used: Those that the data set class hands on, after ``filter_cfg`` and ``indices``.
-        images_without_boxes: Images in the JSON without a target.
-        annotations: Annotations in the JSON.
-        class_counts: Targets of each class that the data set class hands on, in the order of the class list.
-        crowd: Boxes marked ``iscrowd`` that are otherwise usable.
-        degenerate: Annotations whose box CocoDataset drops: a side under 1 px, NaN, no area, outside the image.
-        ignored: Annotations that carry ``ignore``, which CocoDataset drops too.
-        beyond_border: Boxes kept though they reach over the image's border by more than 2 px.
-        dropped: Annotations of the file's categories that the class list leaves out, by name.
-        without_iscrowd: Annotations that lack ``iscrowd``; COCO's evaluation stops at the first.
-        warnings: One sentence each.
+        ann_file: the JSON.
+        where: what asked for the set, e.g. ``train_dataloader.dataset``.
+        images: images in the JSON.
+        images_used: those that the data set class hands on, after ``filter_cfg`` and ``indices``.
+        images_without_boxes: images in the JSON without a target.
+        annotations: annotations in the JSON.
+        class_counts: targets of each class that the data set class hands on, in the order of the class list.
+        crowd: boxes marked ``iscrowd`` that are otherwise usable.
+        degenerate: annotations whose box CocoDataset drops: a side under 1 px, NaN, no area, outside the image.
+        ignored: annotations that carry ``ignore``, which CocoDataset drops too.
+        beyond_border: boxes kept though they reach over the image's border by more than 2 px.
+        dropped: annotations of the file's categories that the class list leaves out, by name.
+        without_iscrowd: annotations that lack ``iscrowd``; COCO's evaluation stops at the first.
+        warnings: one sentence each.
     """
 
     ann_file: Path
@@ -79,15 +79,15 @@ class CheckedSet:
     """A set that passed, for whoever looks further.
 
     Attributes:
-        report: What was counted.
-        remarks: Its warnings that are not about single boxes.
-        arrays: Its annotations, one row each.
-        annotation_ids: Their ids.
+        report: what was counted.
+        remarks: its warnings that are not about single boxes.
+        arrays: its annotations, one row each.
+        annotation_ids: their ids.
         wanted: (A,) bool, annotations of the class list's categories.
-        file_names: Of the images, as the JSON has them.
-        image_dir: The folder that they are relative to; None where it is remote.
-        image_ids: Of the images that are used.
-        truth: The file as an evaluator reads it.
+        file_names: of the images, as the JSON has them.
+        image_dir: the folder that they are relative to; None where it is remote.
+        image_ids: of the images that are used.
+        truth: the file as an evaluator reads it.
     """
 
     report: CocoReport
@@ -119,16 +119,16 @@ def check_coco(
     """Check one set against the class list that it is to be read with, as mmdet's ``CocoDataset`` reads it.
 
     Args:
-        ann_file: The JSON.
-        image_dir: Folder that the file names are relative to; None leaves the image files unchecked.
-        classes: The names that are to be learnt or tested.
-        filter_empty: Whether images without an annotation of the classes are left out (``filter_empty_gt``).
-        min_size: Images whose shorter side in px is smaller are left out.
+        ann_file: the JSON.
+        image_dir: folder that the file names are relative to; None leaves the image files unchecked.
+        classes: the names that are to be learnt or tested.
+        filter_empty: whether images without an annotation of the classes are left out (``filter_empty_gt``).
+        min_size: images whose shorter side in px is smaller are left out.
         need_boxes: False for a test set, whose boxes are unknown.
-        where: What asks for the set; for the report.
+        where: what asks for the set; for the report.
 
     Raises:
-        InputError: The JSON is missing, broken or not COCO; ids, names, flags or numbers are wrong; a class isn't in
+        InputError: the JSON is missing, broken or not COCO; ids, names, flags or numbers are wrong; a class isn't in
             the file, or the list isn't in the file's order; image files are missing; most boxes share a mistake; no
             image or no target is left.
     """
@@ -155,7 +155,7 @@ def read_checked(
     """Load a set, built without its annotations, and check it; None where its class reads the file in its own way.
 
     Raises:
-        InputError: As :func:`check_coco`.
+        InputError: as :func:`check_coco`.
     """
     folder = None if image_dir is None else Path(image_dir)
     loaded = load_set(dataset, need_annotations=need_boxes, check_content=partial(_check_content, names, folder))
