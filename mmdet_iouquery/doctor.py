@@ -1,4 +1,4 @@
-"""The door of ``python -m mmdet_iouquery.doctor``; what it does is in :mod:`mmdet_iouquery.apps.doctor`."""
+"""The command ``python -m mmdet_iouquery.doctor``; what it does is in :mod:`mmdet_iouquery.apps.doctor`."""
 
 from __future__ import annotations
 

@@ -37,11 +37,11 @@ def mmdet_tools(package: Path | None = None) -> dict[str, Path]:
             return {}
         package = Path(spec.origin).parent
     in_source = (package.parent / 'setup.py').is_file()
-    close_names = {}
+    tools_found = {}
     for folder, prefix in (('tools', ''), ('demo', 'demo/')):
         root = package.parent / folder if in_source else package / '.mim' / folder
-        close_names.update({prefix + path.relative_to(root).as_posix(): path for path in sorted(root.rglob('*.py'))})
-    return close_names
+        tools_found.update({prefix + path.relative_to(root).as_posix(): path for path in sorted(root.rglob('*.py'))})
+    return tools_found
 
 
 def find_tool(name: str, tools: dict[str, Path]) -> Path:

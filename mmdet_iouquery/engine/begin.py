@@ -64,8 +64,8 @@ def begin(cfg: Config, settings: Mapping[str, Any], *, resume: str | None, resta
 def _set_aside(cfg: Config, work_dir: Path, folder: Path) -> None:
     if process_rank(cfg.launcher) != 0:
         return
-    for used in {work_dir, folder}:
-        target = set_aside(used) if used.is_dir() else None
+    for used_folder in {work_dir, folder}:
+        target = set_aside(used_folder) if used_folder.is_dir() else None
         if target is not None:
             print(f'the earlier run is in {target} now')
 

@@ -71,18 +71,18 @@ def attention_chart(
         show_image(axes, pixels)
     rows = _label_rows(grid[:, 0], trace, queries, classes)
     points = [None if attention.dense else attention.points(queries) for attention in trace.attention]
-    heaviest = max((float(attention[1].max()) for attention in points if attention is not None), default=1.0)
+    heaviest = max((float(layer_points[1].max()) for layer_points in points if layer_points is not None), default=1.0)
     area = 240 / max(3, depth) / heaviest  # of a mark, in square points, for a weight of 1
-    for layer, (column, found) in enumerate(zip(grid.T, points)):
+    for layer, (column, layer_points) in enumerate(zip(grid.T, points)):
         column[0].set_title(f'layer {layer + 1}', fontsize=10)
         keys = [{'query': int(query), 'layer': layer + 1} for query in queries]
-        if found is None:
+        if layer_points is None:
             maps = trace.attention[layer].maps(queries)
             _draw_heat(column, maps, trace)
             rows += cell_rows(maps, keys)
         else:
-            _draw_points(column, found, area)
-            rows += _point_rows(found, keys)
+            _draw_points(column, layer_points, area)
+            rows += _point_rows(layer_points, keys)
         rows += _draw_input_boxes(column, input_boxes(trace, layer), keys)
     _legend(figure, trace, {} if dense else {weight: area * weight for weight in (heaviest / 4, heaviest)})
     if dense:

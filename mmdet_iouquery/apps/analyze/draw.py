@@ -241,10 +241,10 @@ def _draw_boxes(pen: ImageDraw.ImageDraw, view: View, boxes: Sequence[Box], clas
     for box in reversed(boxes):
         name = classes[box.label] if box.score is None else f'{classes[box.label]} {box.score:.2f}'
         name = _shortened(name, view.width - 6, font)
-        label_corner = _label_place(view, view.to_canvas(box.xyxy_px), _text_size(name, font), taken)
-        taken.append(label_corner)
-        pen.rectangle(label_corner, fill=colour_of(box.label))
-        pen.text((label_corner[0] + 3, label_corner[1] + 1), name, fill=_readable_on(colour_of(box.label)), font=font)
+        label_box = _label_place(view, view.to_canvas(box.xyxy_px), _text_size(name, font), taken)
+        taken.append(label_box)
+        pen.rectangle(label_box, fill=colour_of(box.label))
+        pen.text((label_box[0] + 3, label_box[1] + 1), name, fill=_readable_on(colour_of(box.label)), font=font)
 
 
 def _text_size(text: str, font: Any) -> tuple[int, int]:

@@ -54,17 +54,17 @@ def collect(run: ModelRun, *, split: str, images: int, drawn: int, device: str, 
     cfg = Config(dict(run.cfg))
     check_config(Config({key: value for key, value in cfg.items() if key in ('model', f'{split}_dataloader')}))
     detector = load_detector(cfg, run.checkpoint).to(torch.device(device))
-    pictures = Images(cfg, split)
+    all_images = Images(cfg, split)
     selected, refined, ids = [], [], []
-    for index in tqdm(range(min(images, len(pictures))), desc=f'{run.name} ({run.checkpoint.name})', unit='image'):
-        trace_of_image = pictures.trace(detector, index, seed=seed)
+    for index in tqdm(range(min(images, len(all_images))), desc=f'{run.name} ({run.checkpoint.name})', unit='image'):
+        trace_of_image = all_images.trace(detector, index, seed=seed)
         ids.append(trace_of_image.image_id)
         if trace_of_image.encoder is not None:
             selected.append(selected_queries(trace_of_image))
         refined.append(refinement(trace_of_image))
         if len(run.traces) < drawn and len(trace_of_image.objects.labels):
             run.traces.append(trace_of_image)
-    run.classes, run.images = pictures.classes, tuple(ids)
+    run.classes, run.images = all_images.classes, tuple(ids)
     run.selected = SelectedQueries.joined(selected) if selected else None
     run.refined = Refinement.joined(refined)
 

@@ -163,9 +163,9 @@ def _worker_memory(dataset: Any) -> float:
 
     process = context.Process(target=work)
     process.start()
-    cost = float(receiver.recv())
+    grown = float(receiver.recv())
     process.join()
-    return cost
+    return grown
 
 
 if __name__ == '__main__':

@@ -32,8 +32,8 @@ def leave_one_out(
 ) -> list[dict[str, Any]]:
     """Time a step as accelerated, without each way, with plain modules and, where given, of the authors' code.
 
-    Ratios are of the accelerated step's time. All sides share the process and what its allocator keeps, which favours
-    those that ask for much memory: what a side takes by itself, :func:`.training.training` tells.
+    Ratios are of the accelerated step's time. All sides share the process and its allocator; what a side takes in a
+    process of its own, :func:`.training.training` tells.
 
     Args:
         half: under bfloat16 autocast.

@@ -64,7 +64,7 @@ def _without_nan(node: Any) -> Any:
 
 def render(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> str:
     """The page."""
-    numbers = [_numbers(figures) for figures in sets]
+    numbers = [_numbers(inspected) for inspected in sets]
     lines = [
         f'{figures["name"]:<8}{figures["ann_file"]}   images in {figures["image_dir"] or "(remote)"}'
         for figures in numbers

@@ -114,7 +114,9 @@ def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
     if sets:
         _check_num_classes(cfg.get('model') or {}, sets[0])
     for config_set in sets:
-        if not os.path.isfile(config_set.dataset.ann_file):  # evaluators are given the same file as a rule
+        if not os.path.isfile(
+            config_set.dataset.ann_file
+        ):  # refused here, as the evaluator is given the same file as a rule
             _checked(config_set)
     evaluators = {part: _coco_evaluators(cfg, part) for part in _PARTS[1:]}
     _check_keeps_selected(cfg)

@@ -60,7 +60,7 @@ def _name_on_disk(image_dir: Path, name: str) -> str | None:
     parts: list[str] = []
     for part in slashed.split('/'):
         listed = [entry.name for entry in _entries(image_dir.joinpath(*parts))]
-        parts.append(next((name for name in listed if _key(name) == _key(part)), part))
+        parts.append(next((entry for entry in listed if _key(entry) == _key(part)), part))
     spelt = '/'.join(parts)
     if (image_dir / spelt).is_file():
         return f'on the disk it is {spelt!r} ({_difference(name, spelt)}): write the names as the files are called'
