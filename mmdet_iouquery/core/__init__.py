@@ -20,6 +20,17 @@ from .boxes import (
 )
 from .deformable_attention import choose_backend, multi_scale_deformable_attention
 from .denoising import DenoisingLayout, denoising_layout, first_group, noisy_truth
+from .distribution import (
+    EdgeTargets,
+    balance,
+    balanced_mean,
+    bin_values,
+    distances_to_boxes,
+    distillation_divergence,
+    edge_cross_entropy,
+    edge_targets,
+    expected_distances,
+)
 from .matching import MatchCosts, hungarian_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
@@ -31,9 +42,13 @@ __all__ = [
     'FLOAT16_MAX',
     'OVERLAPS',
     'DenoisingLayout',
+    'EdgeTargets',
     'MatchCosts',
     'TableCache',
     'as_float',
+    'balance',
+    'balanced_mean',
+    'bin_values',
     'box_cxcywh_to_xyxy',
     'box_iou_elementwise',
     'box_xyxy_to_cxcywh',
@@ -41,6 +56,11 @@ __all__ = [
     'complete_box_iou_elementwise',
     'denoising_layout',
     'distance_box_iou_elementwise',
+    'distances_to_boxes',
+    'distillation_divergence',
+    'edge_cross_entropy',
+    'edge_targets',
+    'expected_distances',
     'first_group',
     'gather_tokens',
     'generalized_box_iou_elementwise',

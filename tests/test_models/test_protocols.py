@@ -91,8 +91,8 @@ KINDS: dict[str, Callable[[], Sequence[Any]]] = {
     'losses': lambda: [*assigners(), *criteria()],
 }
 """Folder of ``models`` to its parts."""
-NO_PARTS = {'IoUVarifocalLoss'}
-"""Losses, called as mmdet calls its own."""
+NO_PARTS = {'IoUVarifocalLoss', 'FineGrainedLocalizationLoss', 'DistributionDistillationLoss'}
+"""Losses: called as mmdet calls its own, or by the criterion."""
 
 
 class ReturnsTensors(BaseModule):
