@@ -7,28 +7,28 @@ import json
 import pytest
 import torch
 from helpers import DATA, build_detector
-from torch import nn
 
-from mmdet_iouquery.checkpoints.rtdetr import DETECTOR
+from mmdet_iouquery.checkpoints import convert
+
+CASES = [('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'rtdetr', 'rtdetr_r18')]
+"""Config, whose names the table has (a source of the converter), and the table, ``tests/data/*_init.json``."""
 
 
-@pytest.fixture(scope='module')
-def parameters() -> dict[str, nn.Parameter]:
+@pytest.mark.parametrize(('config', 'source', 'table'), CASES, ids=[case[0] for case in CASES])
+def test_mean_spread_and_zeros_equal_the_authors(config: str, source: str, table: str) -> None:
     torch.manual_seed(0)
-    model = build_detector('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py')
+    model = build_detector(config)
     model.init_weights()
-    return dict(model.named_parameters())
-
-
-def test_mean_spread_and_zeros_equal_the_authors(parameters: dict[str, nn.Parameter]) -> None:
-    table = json.loads((DATA / 'rtdetr_r18_init.json').read_text())
-    assert {DETECTOR.to_ours(key) for key in table} == set(parameters)
-    for key, (mean, std, zeros) in table.items():
-        ours = parameters[DETECTOR.to_ours(key)].detach().double()
-        count = ours.numel()
+    # what the authors' code learns, and ours: constants are in neither
+    parameters = {name: x.detach().double() for name, x in model.named_parameters() if x.requires_grad}
+    statistics = json.loads((DATA / f'{table}_init.json').read_text())
+    expected = convert({key: torch.tensor(row, dtype=torch.double) for key, row in statistics.items()}, source)
+    assert set(expected) == set(parameters)
+    for name, ours in parameters.items():
+        mean, std, zeros = expected[name].tolist()
         # six standard errors of a sample of this size against one four times as large; the table has 6 decimals
-        slack = 6 * std * (1.25 / count) ** 0.5 + 1e-6
-        assert abs(ours.mean().item() - mean) <= slack, f'{key}: mean {ours.mean()} against {mean}'
-        assert abs(ours.std(unbiased=False).item() - std) <= slack, f'{key}: std {ours.std()} against {std}'
+        slack = 6 * std * (1.25 / ours.numel()) ** 0.5 + 1e-6
+        assert abs(ours.mean().item() - mean) <= slack, f'{name}: mean {ours.mean()} against {mean}'
+        assert abs(ours.std(unbiased=False).item() - std) <= slack, f'{name}: std {ours.std()} against {std}'
         # a uniform draw may be exactly zero now and then, one in millions
-        assert abs((ours == 0).double().mean().item() - zeros) < 1e-4, f'{key}: share of zeros'
+        assert abs((ours == 0).double().mean().item() - zeros) < 1e-4, f'{name}: share of zeros'
