@@ -9,6 +9,7 @@ denoising ones first. Where the one kind ends and the other begins is known here
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -69,6 +70,25 @@ class Queries(NamedTuple):
         return encoded_anchors if self.position is None else encoded_anchors + self.position
 
 
+class Refinement(NamedTuple):
+    """What predictions were refined from, as distributions of each box's edges (D-FINE, section 3.1)."""
+
+    corners: Tensor
+    """(L, B, Q, 4, R + 1), logits of the distances of left, top, right and bottom edge, after each layer."""
+    initial_logits: Tensor
+    """(1, B, Q, C), class logits of the first layer's own head."""
+    initial_boxes: Tensor
+    """(1, B, Q, 4), normalised cx, cy, w, h: the first layer's boxes, which all layers refine, without a gradient."""
+    bin_values: Tensor
+    """(R + 1,), the distance that each bin stands for, in units of the initial box's width or height over the scale."""
+    reg_scale: float
+    """The scale: of how many units an initial box is."""
+
+    def of(self, corners: Tensor, initial_logits: Tensor, initial_boxes: Tensor) -> Refinement:
+        """By the same bins, of other queries."""
+        return self._replace(corners=corners, initial_logits=initial_logits, initial_boxes=initial_boxes)
+
+
 class Predictions(NamedTuple):
     """Class logits and boxes of L layers."""
 
@@ -76,12 +96,30 @@ class Predictions(NamedTuple):
     """(L, B, Q, C)."""
     boxes: Tensor
     """(L, B, Q, 4), normalised cx, cy, w, h."""
+    refinement: Refinement | None = None
+    """In training, of a decoder that refines distributions; None: of others."""
+
+    def apply(self, change: Callable[[Tensor], Tensor]) -> Predictions:
+        """With every tensor (., B, Q, ...) changed."""
+        refinement = self.refinement and self.refinement.of(*map(change, self.refinement[:3]))
+        return Predictions(change(self.logits), change(self.boxes), refinement)
 
     def split(self, num_first: int) -> tuple[Predictions, Predictions]:
         """Those of the first queries, and of the others."""
-        first, others = ((x[:, :, :num_first], x[:, :, num_first:]) for x in self)
-        (logits, other_logits), (boxes, other_boxes) = first, others
-        return Predictions(logits, boxes), Predictions(other_logits, other_boxes)
+        return self.apply(lambda x: x[:, :, :num_first]), self.apply(lambda x: x[:, :, num_first:])
+
+    def before(self, others: Predictions) -> Predictions:
+        """These queries' predictions, then the others'."""
+        logits, boxes = (torch.cat(pair, dim=2) for pair in zip(self[:2], others[:2]))
+        if self.refinement is None or others.refinement is None:
+            return Predictions(logits, boxes)
+        joined = [torch.cat(pair, dim=2) for pair in zip(self.refinement[:3], others.refinement[:3])]
+        return Predictions(logits, boxes, self.refinement.of(*joined))
+
+    def layers_before(self, others: Predictions) -> Predictions:
+        """The logits and boxes of these layers, then those of the others, of the same queries."""
+        logits, boxes = (torch.cat(pair) for pair in zip(self[:2], others[:2]))
+        return Predictions(logits, boxes)
 
 
 class EncoderTarget(NamedTuple):
@@ -125,8 +163,12 @@ class Targets(NamedTuple):
     @property
     def image(self) -> Tensor:
         """(T,) int64, the image of each box."""
-        counts = torch.tensor(self.counts)
-        return torch.repeat_interleave(torch.arange(len(self.counts)), counts).to(self.labels.device)
+        return self.image_on_host.to(self.labels.device)
+
+    @property
+    def image_on_host(self) -> Tensor:
+        """The same, where pairs are worked out."""
+        return torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts))
 
 
 class Pairs(NamedTuple):
@@ -136,6 +178,10 @@ class Pairs(NamedTuple):
     image: Tensor
     query: Tensor
     truth: Tensor
+
+    def to(self, device: torch.device) -> Pairs:
+        """The same on another device, in one transfer."""
+        return Pairs(*torch.stack(self).to(device, non_blocking=True))
 
     @property
     def predicted(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -192,8 +238,7 @@ class Decoded(NamedTuple):
 
     def with_matching(self, matching: Predictions) -> Decoded:
         """The same, but for these predictions (L, B, Q', ...) of the matching queries."""
-        pairs = zip(self.denoising_predictions, matching)
-        return self._replace(predictions=Predictions(*(torch.cat(pair, dim=2) for pair in pairs)))
+        return self._replace(predictions=self.denoising_predictions.before(matching))
 
 
 class QuerySelector(Protocol):
@@ -247,7 +292,10 @@ class Assigner(Protocol):
     """Matches predictions with ground truth, one to one in every layer."""
 
     def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
-        """Pairs of all layers of the predictions (L, B, Q, ...)."""
+        """Pairs of all layers of the predictions (L, B, Q, ...), sorted by layer.
+
+        On the host, where they are worked out, and where they can be counted without waiting for the device.
+        """
 
 
 class Criterion(Protocol):

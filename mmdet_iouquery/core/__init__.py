@@ -31,7 +31,7 @@ from .distribution import (
     edge_targets,
     expected_distances,
 )
-from .matching import MatchCosts, hungarian_pairs
+from .matching import MatchCosts, hungarian_pairs, union_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
 from .selection import gather_tokens, top_detections, top_tokens, without_overlaps
@@ -75,6 +75,7 @@ __all__ = [
     'sine_token_encoding',
     'top_detections',
     'top_tokens',
+    'union_pairs',
     'varifocal_loss',
     'within_range',
     'without_gradients',

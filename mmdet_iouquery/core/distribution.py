@@ -103,17 +103,17 @@ def distillation_divergence(student: Tensor, teacher: Tensor, temperature: float
     return temperature**2 * (log_teacher.exp() * (log_teacher - log_student)).sum(-1)
 
 
-def balance(matched_edges: Tensor, other_edges: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+def balance(matched_edges: float, other_edges: float, batch: int) -> tuple[float, float]:
     """Weights of the matched and of the other edges in :func:`balanced_mean`: roots of their numbers for 8 images.
 
     Args:
         matched_edges, other_edges: how many there are in the batch.
         batch: B, the images that they are counted in.
     """
-    return (matched_edges * (8 / batch)).sqrt(), (other_edges * (8 / batch)).sqrt()
+    return (matched_edges * 8 / batch) ** 0.5, (other_edges * 8 / batch) ** 0.5
 
 
-def balanced_mean(loss: Tensor, matched: Tensor, matched_weight: Tensor, other_weight: Tensor) -> Tensor:
+def balanced_mean(loss: Tensor, matched: Tensor, matched_weight: float, other_weight: float) -> Tensor:
     """Each layer's mean loss (L,) of the matched edges and of the others, averaged with weights.
 
     A group without edges adds nothing, but its weight counts.
@@ -121,7 +121,7 @@ def balanced_mean(loss: Tensor, matched: Tensor, matched_weight: Tensor, other_w
     Args:
         loss: (L, B, Q), summed over the four edges of each query.
         matched: (L, B, Q) bool.
-        matched_weight, other_weight: scalars, see :func:`balance`.
+        matched_weight, other_weight: see :func:`balance`.
     """
     total = loss.new_zeros(loss.shape[0])
     for group, weight in ((matched, matched_weight), (~matched, other_weight)):

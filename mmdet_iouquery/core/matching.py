@@ -76,3 +76,25 @@ def hungarian_pairs(cost: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor
         return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64))
 
     return join(layers), join(queries), join(truths)
+
+
+def union_pairs(image: Tensor, query: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """One set of pairs from the matchings of several layers: each query's most frequent ground truth (D-FINE's code).
+
+    Of equally frequent ones a query gets the first. A ground truth may get several queries.
+
+    Args:
+        image, query, truth: (M,) int64 on the host, the pairs of all matchings; queries count from 0 in each image,
+            ground truth does not.
+
+    Returns:
+        image, query and truth, (M',) int64, sorted by image and query.
+    """
+    pairs, votes = torch.unique(torch.stack([image, query, truth]), dim=1, return_counts=True)
+    by_image, by_query, by_truth = pairs.numpy()
+    order = np.lexsort((by_truth, -votes.numpy(), by_query, by_image))
+    by_image, by_query, by_truth = by_image[order], by_query[order], by_truth[order]
+    first = np.ones(len(order), dtype=bool)
+    first[1:] = (np.diff(by_image) != 0) | (np.diff(by_query) != 0)
+    image, query, truth = (torch.from_numpy(column[first]) for column in (by_image, by_query, by_truth))
+    return image, query, truth

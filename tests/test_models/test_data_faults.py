@@ -79,7 +79,7 @@ def test_matching_outputs_have_no_gradient_to_denoising_queries(changes: dict[st
     head.decoder.register_forward_pre_hook(watch, with_kwargs=True)
     maps = [torch.rand(2, 256, 8 // 2**i, 8 // 2**i) for i in range(3)]
     decoded = head.run_parts(maps, samples, head.targets(samples))
-    logits, boxes = decoded.matching_predictions
+    logits, boxes, _ = decoded.matching_predictions
     p = decoded.num_denoising
     for gradient in torch.autograd.grad((logits.sum() + boxes.sum()), queries[0]):
         assert (gradient[:, :p] == 0).all()

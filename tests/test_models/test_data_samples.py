@@ -198,7 +198,7 @@ def test_selected_boxes_are_kept_in_pixels(settings: dict[str, Any], expected: l
 
 def test_what_is_kept_is_in_single_precision() -> None:
     chosen, samples = selection(), [sample([], [], INPUT), sample([], [], INPUT)]
-    keep_selected(chosen._replace(encoder=Predictions(*(x.bfloat16() for x in chosen.encoder))), samples)
+    keep_selected(chosen._replace(encoder=chosen.encoder.apply(lambda x: x.bfloat16())), samples)
     kept = samples[0].selected_queries
     assert kept.scores.dtype == kept.bboxes.dtype == torch.float32
 

@@ -78,7 +78,7 @@ def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predicti
     memory = head.memory(model.extract_feat(x))
     decoded = select_and_decode(memory, head.query_selector, head.decoder, lambda *_: denoising, targets)
     losses = head.criterion(decoded, targets)
-    last = Predictions(*(x[-1:].detach() for x in decoded.matching_predictions))
+    last = decoded.matching_predictions.apply(lambda x: x[-1:].detach())
     return losses, last, targets
 
 

@@ -82,7 +82,7 @@ def test_without_a_generator_or_targets_there_is_no_denoising(lacking: str) -> N
 def test_other_predictions_of_the_matching_queries_leave_the_denoising_ones() -> None:
     given = Parts()
     decoded = select_and_decode(MEMORY, given.select, given.decode, given.denoise, TARGETS)
-    fewer = Predictions(*(x[:, :, :2] + 50 for x in decoded.matching_predictions))
+    fewer = decoded.matching_predictions.apply(lambda x: x[:, :, :2] + 50)
     changed = decoded.with_matching(fewer)
     assert changed.predictions.logits[0, 0, :, 0].tolist() == [20, 21, 22, 23, 60, 61]
     assert decoded.with_matching(decoded.matching_predictions).predictions.boxes.equal(decoded.predictions.boxes)

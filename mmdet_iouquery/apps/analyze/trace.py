@@ -303,7 +303,7 @@ def _class_scores(detector: nn.Module, parts: nn.Module) -> Any:
 
 def _scored(predictions: Predictions, frame: _Frame, score: Any) -> tuple[ScoredBoxes, ...]:
     """Each layer's predictions of the one image."""
-    return tuple(ScoredBoxes(frame.boxes_px(boxes[0]), score(logits[0])) for logits, boxes in zip(*predictions))
+    return tuple(ScoredBoxes(frame.boxes_px(boxes[0]), score(logits[0])) for logits, boxes in zip(*predictions[:2]))
 
 
 def _anchors(decoded: Decoded, frame: _Frame) -> Numbers | None:
@@ -328,7 +328,7 @@ def _encoder(decoded: Decoded, frame: _Frame, score: Any) -> ScoredBoxes | None:
     selection = decoded.selection
     if selection.encoder is None:
         return None
-    logits, boxes = (x[0, 0] for x in selection.encoder)
+    logits, boxes = selection.encoder.logits[0, 0], selection.encoder.boxes[0, 0]
     if selection.token_index is not None and len(logits) != selection.token_index.shape[1]:  # of all tokens
         logits, boxes = logits[selection.token_index[0]], boxes[selection.token_index[0]]
     return ScoredBoxes(
@@ -342,6 +342,6 @@ def _noise(decoded: Decoded, frame: _Frame, score: Any) -> Noise | None:
     if denoising is None:
         return None
     group, truth, positive = first_group(denoising.pairs, decoded.num_denoising, denoising.num_groups)
-    after = _scored(Predictions(*(x[-1:, :, group] for x in decoded.denoising_predictions)), frame, score)[0]
+    after = _scored(decoded.denoising_predictions.apply(lambda x: x[-1:, :, group]), frame, score)[0]
     before = frame.boxes_px(denoising.queries.anchors_unact[0, group].double().sigmoid())
     return Noise(before, after, truth.cpu().numpy(), positive.cpu().numpy())

@@ -97,7 +97,7 @@ class RTDETRHead(BaseModule):
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, Q, C) and normalised ``cx, cy, w, h`` boxes (B, Q, 4) of the last decoder layer run."""
-        logits, boxes = self.run_parts(x).predictions
+        logits, boxes, _ = self.run_parts(x).predictions
         return logits[-1], boxes[-1]
 
     def loss(self, x: Sequence[Tensor], batch_data_samples: SampleList) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ class RTDETRHead(BaseModule):
         """
         complete_scale_factors(batch_data_samples)
         decoded = self.run_parts(x, batch_data_samples)
-        logits, boxes = (part[-1].float() for part in decoded.predictions)
+        logits, boxes = (layers[-1].float() for layers in decoded.predictions[:2])
         scores, labels, query = top_detections(logits, self.prediction_settings.max_per_img)
         if self.prediction_settings.keep_selected:
             keep_selected(decoded.selection, batch_data_samples, rescale=rescale)

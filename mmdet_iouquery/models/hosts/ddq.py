@@ -42,7 +42,7 @@ class DistinctAssigner:
         pairs = self.assigner(
             predictions._replace(boxes=predictions.boxes.masked_fill(aside.unsqueeze(-1), FAR)), targets
         )
-        there = ~aside[pairs.predicted]
+        there = ~aside.cpu()[pairs.predicted]
         return Pairs(*(index[there] for index in pairs))
 
 
@@ -144,7 +144,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
             kept.append(torch.cat([distinct, others.nonzero().squeeze(1)])[: self.num_queries])
         index = torch.stack(kept)
         content, anchors_unact = selection.queries[:2]
-        logits, boxes = (gather_tokens(x[0], index)[None] for x in selection.encoder)
+        logits, boxes = (gather_tokens(x[0], index)[None] for x in selection.encoder[:2])
         target = selection.encoder_target
         if target.iou_logits is not None:
             target = target._replace(iou_logits=target.iou_logits[0].gather(1, index)[None])
@@ -182,7 +182,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         if aside is not None:  # of no class, for certain: focal losses of such a score are zero
             distinct = distinct._replace(logits=distinct.logits.masked_fill(aside.unsqueeze(-1), -60.0))
         losses = self.criterion(decoded.with_matching(distinct), targets)
-        for i, layer in enumerate(zip(*dense)):
+        for i, layer in enumerate(zip(dense.logits, dense.boxes)):
             losses.update(self._dense_losses(f'{i}_aux_', Predictions(*layer), batch_data_samples))
         losses.update(self._dense_losses('aux_enc_', self._dense_encoder, batch_data_samples))
         return losses

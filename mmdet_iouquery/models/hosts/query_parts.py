@@ -240,7 +240,7 @@ class QueryParts(BaseModule):
         if not self.has_parts:
             return super().predict(batch_inputs, batch_data_samples, rescale)
         decoded = self.run_parts(self.extract_feat(batch_inputs), batch_data_samples)
-        logits, boxes = decoded.predictions
+        logits, boxes, _ = decoded.predictions
         if (self.test_cfg or {}).get('keep_selected'):
             keep_selected(decoded.selection, batch_data_samples, by_image=True, rescale=rescale)
         metas = [sample.metainfo for sample in batch_data_samples]
@@ -254,7 +254,7 @@ class QueryParts(BaseModule):
         if not self.has_parts:
             return super()._forward(batch_inputs, batch_data_samples)
         targets = self.targets(batch_data_samples) if self.training and batch_data_samples else None
-        return tuple(self.run_parts(self.extract_feat(batch_inputs), batch_data_samples, targets).predictions)
+        return tuple(self.run_parts(self.extract_feat(batch_inputs), batch_data_samples, targets).predictions[:2])
 
     def targets(self, batch_data_samples: SampleList) -> Targets:
         """Ground truth in each image's frame; see :func:`.targets_of` for what is raised."""

@@ -1,9 +1,9 @@
 """Losses, matching, and the criterion that applies them."""
 
+from .assigners import BatchedHungarianAssigner, PerImageAssigner
 from .distribution_losses import DistributionDistillationLoss, FineGrainedLocalizationLoss
 from .iou_varifocal_loss import IoUVarifocalLoss
-from .per_image_assigner import PerImageAssigner
-from .set_criterion import BatchedHungarianAssigner, SetCriterion
+from .set_criterion import SetCriterion
 
 __all__ = [
     'BatchedHungarianAssigner',

@@ -1,6 +1,6 @@
 """DETR's set criterion: match, then classification, box and IoU losses over the pairs, each once for all layers.
 
-Letters as in :mod:`mmdet_iouquery.core`; S names of a term's losses, one a block of queries and layer.
+Letters as in :mod:`mmdet_iouquery.core`.
 """
 
 from __future__ import annotations
@@ -15,47 +15,33 @@ from mmdet.registry import MODELS, TASK_UTILS
 from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
-from ...argument_checks import check_choice, check_numbers
-from ...core import OVERLAPS, MatchCosts, as_float, box_cxcywh_to_xyxy, hungarian_pairs
-from ...structures import Assigner, Decoded, DenoisingQueries, Pairs, Predictions, Selection, Targets
+from ...argument_checks import check_choice, check_flags
+from ...core import OVERLAPS, as_float, box_cxcywh_to_xyxy, union_pairs
+from ...structures import Assigner, Decoded, EncoderTarget, Pairs, Predictions, Targets
+from .blocks import Block, MatchedBoxes, named, query_sums
+from .edge_losses import edge_losses
 
 
-@TASK_UTILS.register_module()
-class BatchedHungarianAssigner:
-    """One-to-one matching of every layer and image at once, with RT-DETR's costs by default.
+class Matches(NamedTuple):
+    """What answers for what, on the host."""
 
-    Args:
-        class_weight, bbox_weight, giou_weight: weights of the focal class cost, of the L1 distance of normalised
-            ``cx, cy, w, h`` and of the negative GIoU.
-        alpha, gamma: of the focal class cost.
-    """
-
-    same_number_each_layer = True
-    """Pairs are sorted by layer, and each layer has as many."""
-
-    def __init__(self, **costs: float) -> None:
-        self.costs = MatchCosts(**costs)
-        check_numbers(**costs)
-        check_numbers(most=1.0, alpha=self.costs.alpha)
-
-    @torch.no_grad()
-    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
-        """Match ``predictions`` (L, B, Q, ...) with ``targets``: L * sum(min(count, Q)) pairs."""
-        image = targets.image
-        cost = self.costs(predictions.logits, predictions.boxes, targets.labels, targets.boxes, image)
-        layer, query, truth = (index.to(image.device) for index in hungarian_pairs(cost, targets.counts))
-        return Pairs(layer, image[truth], query, truth)
+    own: Pairs
+    """Each decoder layer's matching, that of the initial prediction last, where there is one."""
+    encoder: Pairs | None
+    """The encoder's; None: it predicts nothing."""
+    union: Pairs | None = None
+    """One layer: the pairs that all matchings vote for; None: boxes learn by each layer's own matching."""
+    encoder_shares: bool = False
+    """Whether the encoder's predictions are of the same queries, so that they vote and learn by the union too."""
 
 
-class _Block(NamedTuple):
-    """Queries that stand side by side, and the prefixes of their losses' names, one a layer."""
+class Divisors(NamedTuple):
+    """What sums are divided by."""
 
-    prefixes: list[str]
-    num_queries: int
-    pairs: Pairs
-    """Counted from the block's first query."""
-    num_boxes: Tensor
-    """What each sum is divided by (mmdet's ``avg_factor``)."""
+    boxes: Tensor
+    """The number of ground-truth boxes."""
+    union: Tensor
+    """The number of pairs of the union."""
 
 
 @MODELS.register_module()
@@ -68,10 +54,18 @@ class SetCriterion(nn.Module):
 
     The encoder's class scores learn what the selector's :class:`~mmdet_iouquery.structures.EncoderTarget` says.
 
-    The names are mmdet's: ``loss_cls``, ``loss_bbox``, ``loss_iou`` of the last layer, ``d0.loss_cls``, ... of the
-    others, ``enc_loss_cls``, ... of the encoder, ``dn_loss_cls`` and ``d0.dn_loss_cls``, ... of denoising, and
-    ``enc_loss_quality`` of an encoder that predicts its IoU. They do not depend on the ground truth: a batch without
-    boxes has the same ones.
+    **Union matching** (D-FINE's and DEIM's code). Class scores learn by each layer's own matching. Boxes and edges of
+    every layer, of the encoder and of the initial prediction learn by one set of pairs, for which all these matchings
+    vote: each query has the ground truth it got most often, a ground truth may have several queries, and the sums are
+    divided by the number of pairs.
+
+    **Distributions.** A decoder that refines distributions of the boxes' edges also gives an initial prediction, which
+    has the three losses too, and distributions for ``loss_fgl`` and ``loss_ddf`` (D-FINE, section 3.2).
+
+    The names are mmdet's: ``loss_cls``, ``loss_bbox``, ``loss_iou`` (``loss_fgl``, ``loss_ddf``) of the last layer,
+    ``d0.loss_cls``, ... of the others, ``pre.loss_cls``, ... of the initial prediction, ``enc_loss_cls``, ... of the
+    encoder, ``dn_loss_cls``, ``d0.dn_loss_cls`` and ``pre.dn_loss_cls``, ... of denoising, and ``enc_loss_quality`` of
+    an encoder that predicts its IoU. They do not depend on the ground truth: a batch without boxes has the same ones.
 
     Args:
         assigner: matches predictions with ground truth.
@@ -80,9 +74,12 @@ class SetCriterion(nn.Module):
         encoder_loss_cls: the encoder's; None: ``loss_cls``, or, where that knows no soft targets and the selector is
             IoU-aware, ``IoUVarifocalLoss`` with the same weight.
         quality: the soft target: 'iou', 'giou', 'diou' or 'ciou' of the matched box, negative values counting as 0.
+        union_matching: whether boxes and edges learn by the union of all matchings.
+        loss_fgl, loss_ddf: of the edges' distributions, as :class:`FineGrainedLocalizationLoss` and
+            :class:`DistributionDistillationLoss`; None: without.
 
     Raises:
-        ValueError: an unknown ``quality``.
+        ValueError: an unknown ``quality``; at the first call, losses of distributions for a decoder that has none.
     """
 
     def __init__(
@@ -94,103 +91,141 @@ class SetCriterion(nn.Module):
         loss_iou: Any,
         encoder_loss_cls: Any = None,
         quality: str = 'iou',
+        union_matching: bool = False,
+        loss_fgl: Any = None,
+        loss_ddf: Any = None,
     ) -> None:
         super().__init__()
         check_choice(list(OVERLAPS), quality=quality)
+        check_flags(union_matching=union_matching)
         self.quality = quality
+        self.union_matching = union_matching
         self.assigner: Assigner = TASK_UTILS.build(assigner) if isinstance(assigner, dict) else assigner
         self.loss_cls = _built(loss_cls)
         self.loss_bbox = _built(loss_bbox)
         self.loss_iou = _built(loss_iou)
+        self.loss_fgl, self.loss_ddf = (loss if loss is None else _built(loss) for loss in (loss_fgl, loss_ddf))
         self.encoder_loss_cls = _built(encoder_loss_cls or self.loss_cls)
         self.soft_encoder_loss_cls = self.encoder_loss_cls
         if encoder_loss_cls is None and not takes_quality(self.loss_cls):
             self.soft_encoder_loss_cls = _built({'type': 'IoUVarifocalLoss', 'loss_weight': self.loss_cls.loss_weight})
 
+    @property
+    def needs_distributions(self) -> bool:
+        """Whether the decoder must refine distributions."""
+        return self.loss_fgl is not None or self.loss_ddf is not None
+
     def forward(self, decoded: Decoded, targets: Targets) -> dict[str, Tensor]:
         """All losses, each a scalar, in single precision at least: half is too coarse for costs and losses."""
-        selection, predictions = decoded.selection, _float(decoded.predictions)
-        if selection.encoder is not None:
-            selection = selection._replace(encoder=_float(selection.encoder))
-        decoded = decoded._replace(selection=selection, predictions=predictions)
-        num_boxes = reduce_mean(predictions.logits.new_tensor(float(targets.labels.shape[0]))).clamp(min=1.0)
+        predictions, selection = decoded.predictions.apply(as_float), decoded.selection
+        encoder = None if selection.encoder is None else selection.encoder.apply(as_float)
+        heads = _with_initial(predictions)
+        matching = heads.split(decoded.num_denoising)[1].apply(Tensor.detach)
+        matches = self._match(matching, encoder, selection.encoder_target, targets)
+        divisors = _divisors(heads.logits, targets, matches.union)
 
-        pairs, encoder_pairs = self._match(decoded, targets)
-        losses = self._losses(predictions, _decoder_blocks(decoded, pairs, num_boxes), targets, self.loss_cls)
-        if encoder_pairs is not None:
-            losses.update(self._encoder_losses(selection, encoder_pairs, targets, num_boxes))
+        own, shared = _blocks(decoded, matches, divisors, heads.logits.shape[0])
+        terms = self._three_losses(heads, own, shared, targets, self.loss_cls)
+        if self.needs_distributions:
+            terms.update(self._edge_losses(predictions, decoded, matches, divisors, targets))
+        losses = named(terms)
+        if encoder is not None:
+            losses.update(self._encoder_losses(encoder, selection.encoder_target, matches, divisors, targets))
         return losses
 
-    def _match(self, decoded: Decoded, targets: Targets) -> tuple[Pairs, Pairs | None]:
-        """Pairs of the matching queries, and of the encoder: one call for both where they ask for the same."""
-        matching = Predictions(*(x.detach() for x in decoded.matching_predictions))
-        encoder, target = decoded.selection.encoder, decoded.selection.encoder_target
+    def _match(
+        self, matching: Predictions, encoder: Predictions | None, target: EncoderTarget, targets: Targets
+    ) -> Matches:
+        """Match the decoder's layers (L, B, Q, ...) and the encoder: in one call where both ask for the same."""
         if encoder is None:
-            return self.assigner(matching, targets), None
-        if target.class_agnostic or encoder.logits.shape[1:] != matching.logits.shape[1:]:
-            return self.assigner(matching, targets), self.assigner(encoder, target.targets(targets))
-        pairs = self.assigner(Predictions(*(torch.cat(pair) for pair in zip(matching, encoder))), targets)
-        return _without_last_layer(pairs, matching.logits.shape[0], self.assigner)
+            own, of_encoder = self.assigner(matching, targets), None
+        elif target.class_agnostic or encoder.logits.shape[1:] != matching.logits.shape[1:]:
+            own, of_encoder = self.assigner(matching, targets), self.assigner(encoder, target.targets(targets))
+        else:
+            pairs = self.assigner(matching.layers_before(encoder), targets)
+            own, of_encoder = _without_last_layer(pairs, matching.logits.shape[0])
+        if not self.union_matching:
+            return Matches(own, of_encoder)
+        shared = encoder is not None and encoder.boxes.shape[1:] == matching.boxes.shape[1:]
+        votes = [own, of_encoder] if shared and of_encoder is not None else [own]
+        image, query, truth = (torch.cat(index) for index in list(zip(*votes))[1:])
+        union = union_pairs(image, query, truth)
+        return Matches(own, of_encoder, Pairs(torch.zeros_like(union[0]), *union), shared)
 
-    def _losses(
+    def _three_losses(
         self,
-        predictions: Predictions,
-        blocks: Sequence[_Block],
+        heads: Predictions,
+        own: Sequence[Block],
+        shared: Sequence[Block],
         targets: Targets,
         loss_cls: nn.Module,
         *,
         by_label: bool = False,
-    ) -> dict[str, Tensor]:
-        """The three losses of each layer of the blocks that make up the queries; ``by_label``: without soft targets."""
-        logits, boxes = predictions
-        pairs, name = _joined(blocks)
-        matched, truth = boxes[pairs.predicted], targets.boxes[pairs.truth]
-        quality: Tensor | float = 1.0
-        if takes_quality(loss_cls) and not by_label:
-            quality = self._overlap(matched, truth)
-        class_loss = self._class_loss(loss_cls, logits, pairs, targets.labels[pairs.truth], quality)
-        box_loss, iou_loss = self._box_loss(matched, truth), self._iou_loss(matched, truth)
-        return _named(blocks, class_loss, name, {'loss_bbox': box_loss, 'loss_iou': iou_loss})
+    ) -> dict[str, dict[str, Tensor]]:
+        """Class, box and IoU losses by term and prefix.
 
-    def _class_loss(
-        self, loss_cls: nn.Module, logits: Tensor, pairs: Pairs, labels: Tensor, quality: Tensor | float
-    ) -> Tensor:
-        """(L, B, Q, C or 1): of logits (L, B, Q, C), which learn the pairs' labels (M,) and quality, or background."""
+        Args:
+            own: the blocks that make up the queries, with the pairs that class scores learn by.
+            shared: the same, with the pairs that boxes learn by.
+            by_label: without soft targets.
+        """
+        matched = MatchedBoxes.of(own, heads.boxes, targets.boxes)
+        compared = matched if shared is own else MatchedBoxes.of(shared, heads.boxes, targets.boxes)
+        predicted_xyxy, truth_xyxy = box_cxcywh_to_xyxy(compared.predicted), box_cxcywh_to_xyxy(compared.truth)
+        return {
+            'loss_cls': self._class_losses(heads.logits, matched, targets.labels, loss_cls, by_label=by_label),
+            'loss_bbox': compared.sums(_by_pair(self.loss_bbox, compared.predicted, compared.truth)),
+            'loss_iou': compared.sums(_by_pair(self.loss_iou, predicted_xyxy, truth_xyxy)),
+        }
+
+    def _class_losses(
+        self, logits: Tensor, matched: MatchedBoxes, labels: Tensor, loss_cls: nn.Module, *, by_label: bool
+    ) -> dict[str, Tensor]:
+        """By prefix, of logits (L, B, Q, C), which learn the pairs' labels and quality, or background."""
         target = torch.full(logits.shape[:-1], logits.shape[-1], dtype=torch.long, device=logits.device)
-        target[pairs.predicted] = labels
+        target[matched.pairs.predicted] = labels[matched.pairs.truth]
         if not takes_quality(loss_cls):
             loss = loss_cls(logits.flatten(0, 2), target.flatten(), reduction_override='none')
         else:
-            soft = logits.new_zeros(target.shape)
-            soft[pairs.predicted] = quality
-            loss = loss_cls(logits.flatten(0, 2), (target.flatten(), soft.flatten()), reduction_override='none')
-        return loss.reshape(*target.shape, -1)
+            quality = logits.new_zeros(target.shape)
+            quality[matched.pairs.predicted] = 1.0 if by_label else self._overlap(matched)
+            loss = loss_cls(logits.flatten(0, 2), (target.flatten(), quality.flatten()), reduction_override='none')
+        return query_sums(matched.blocks, loss.reshape(*target.shape, -1))
 
-    def _box_loss(self, matched: Tensor, truth: Tensor) -> Tensor:
-        """(M,): of each pair's boxes (M, 4)."""
-        return _by_pair(self.loss_bbox, matched, truth)
+    def _overlap(self, matched: MatchedBoxes) -> Tensor:
+        """The quality (M,) in [0, 1] of each pair's boxes, detached."""
+        predicted_xyxy = box_cxcywh_to_xyxy(matched.predicted.detach())
+        return OVERLAPS[self.quality](predicted_xyxy, box_cxcywh_to_xyxy(matched.truth)).clamp(0, 1)
 
-    def _iou_loss(self, matched: Tensor, truth: Tensor) -> Tensor:
-        """(M,): of each pair's boxes (M, 4), as corners."""
-        return _by_pair(self.loss_iou, box_cxcywh_to_xyxy(matched), box_cxcywh_to_xyxy(truth))
-
-    def _overlap(self, matched: Tensor, truth: Tensor) -> Tensor:
-        """The quality (M,) in [0, 1] of each pair's boxes (M, 4), detached."""
-        return OVERLAPS[self.quality](box_cxcywh_to_xyxy(matched.detach()), box_cxcywh_to_xyxy(truth)).clamp(0, 1)
+    def _edge_losses(
+        self, predictions: Predictions, decoded: Decoded, matches: Matches, divisors: Divisors, targets: Targets
+    ) -> dict[str, dict[str, Tensor]]:
+        """Losses of distributions by term and prefix; the initial prediction has none."""
+        if predictions.refinement is None:
+            raise ValueError(
+                'loss_fgl and loss_ddf are of the distributions of a DistributionDecoder, and this decoder has none: '
+                "name decoder=dict(type='DistributionDecoder'), or leave the two losses out"
+            )
+        _, blocks = _blocks(decoded, matches, divisors, predictions.logits.shape[0])
+        return edge_losses(predictions, predictions.refinement, blocks, targets.boxes, self.loss_fgl, self.loss_ddf)
 
     def _encoder_losses(
-        self, selection: Selection, pairs: Pairs, targets: Targets, num_boxes: Tensor
+        self, encoder: Predictions, target: EncoderTarget, matches: Matches, divisors: Divisors, targets: Targets
     ) -> dict[str, Tensor]:
         """Of the encoder's predictions, whose scores learn what its selector says."""
-        encoder, target = selection.encoder, selection.encoder_target
-        assert encoder is not None
+        assert matches.encoder is not None
+        device, num_queries = encoder.logits.device, encoder.logits.shape[2]
+        own = shared = [Block(['enc_'], num_queries, matches.encoder.to(device), divisors.boxes)]
+        if matches.union is not None and matches.encoder_shares:
+            shared = [Block(['enc_'], num_queries, matches.union.to(device), divisors.union)]
         loss_cls = self.soft_encoder_loss_cls if target.score == 'iou' else self.encoder_loss_cls
-        block = _Block(['enc_'], encoder.logits.shape[2], pairs, num_boxes)
-        losses = self._losses(encoder, [block], target.targets(targets), loss_cls, by_label=target.score == 'label')
+        told, by_label = target.targets(targets), target.score == 'label'
+        losses = named(self._three_losses(encoder, own, shared, told, loss_cls, by_label=by_label))
         if target.iou_logits is not None:
-            iou = self._overlap(encoder.boxes[pairs.predicted], targets.boxes[pairs.truth])
-            logits = as_float(target.iou_logits)[pairs.predicted]
-            losses['enc_loss_quality'] = F.binary_cross_entropy_with_logits(logits, iou, reduction='sum') / num_boxes
+            matched = MatchedBoxes.of(own, encoder.boxes, targets.boxes)
+            logits = as_float(target.iou_logits)[matched.pairs.predicted]
+            quality = F.binary_cross_entropy_with_logits(logits, self._overlap(matched), reduction='sum')
+            losses['enc_loss_quality'] = quality / divisors.boxes
         return losses
 
 
@@ -203,47 +238,60 @@ def _built(loss: Any) -> nn.Module:
     return MODELS.build(loss) if isinstance(loss, dict) else loss
 
 
-def _float(predictions: Predictions) -> Predictions:
-    return Predictions(*map(as_float, predictions))
+def _with_initial(predictions: Predictions) -> Predictions:
+    """The initial prediction as one more layer after the last, where there is one."""
+    if predictions.refinement is None:
+        return predictions
+    refinement = predictions.refinement
+    return predictions.layers_before(Predictions(refinement.initial_logits, refinement.initial_boxes))
 
 
-def _decoder_blocks(decoded: Decoded, pairs: Pairs, num_boxes: Tensor) -> list[_Block]:
-    """The denoising queries, where there are some, and the matching ones."""
-    num_layers, _, num_queries = decoded.matching_predictions.logits.shape[:3]
-    layers = [f'd{i}.' for i in range(num_layers - 1)] + ['']
-    matching = _Block(layers, num_queries, pairs, num_boxes)
+def _divisors(like: Tensor, targets: Targets, union: Pairs | None) -> Divisors:
+    """Their means over the processes, at least 1."""
+    num_boxes = float(targets.labels.shape[0])
+    if union is None:
+        divisor = reduce_mean(like.new_tensor(num_boxes)).clamp(min=1.0)
+        return Divisors(divisor, divisor)
+    numbers = like.new_tensor([num_boxes, float(union.query.shape[0])])
+    return Divisors(*reduce_mean(numbers).clamp(min=1.0).unbind())
+
+
+def _blocks(decoded: Decoded, matches: Matches, divisors: Divisors, num_layers: int) -> tuple[list[Block], list[Block]]:
+    """The denoising queries, where there are some, and the matching ones.
+
+    Once with the pairs that class scores learn by, and once with those that boxes learn by: the same list where they
+    are the same.
+
+    Args:
+        num_layers: with the initial prediction, or without.
+    """
+    logits, first = decoded.predictions.logits, decoded.num_denoising
+    prefixes = [*(f'd{i}.' for i in range(logits.shape[0] - 1)), '', 'pre.'][:num_layers]
+    pairs = Pairs(*(index[matches.own.layer < num_layers] for index in matches.own)).to(logits.device)
+    own = shared = [Block(prefixes, logits.shape[2] - first, pairs, divisors.boxes)]
+    if matches.union is not None:
+        pairs = _every_layer(matches.union.to(logits.device)[1:], num_layers)
+        shared = [own[0]._replace(pairs=pairs, divisor=divisors.union)]
     if decoded.denoising is None:
-        return [matching]
-    pairs, num_boxes = _every_layer(decoded.denoising, num_layers), num_boxes * decoded.denoising.num_groups
-    return [_Block([f'{layer}dn_' for layer in layers], decoded.num_denoising, pairs, num_boxes), matching]
+        return own, shared
+    noisy_prefixes = [f'{prefix}dn_' for prefix in prefixes]
+    noisy_pairs = _every_layer(decoded.denoising.pairs, num_layers)
+    noisy = Block(noisy_prefixes, first, noisy_pairs, divisors.boxes * decoded.denoising.num_groups)
+    both = [noisy, *own]
+    return both, both if shared is own else [noisy, *shared]
 
 
-def _every_layer(denoising: DenoisingQueries, num_layers: int) -> Pairs:
-    """The pairs of one layer, repeated for all."""
-    image, query, truth = (index.repeat(num_layers) for index in denoising.pairs)
-    layer = torch.arange(num_layers, device=image.device).repeat_interleave(denoising.pairs[0].shape[0])
+def _every_layer(pairs: Sequence[Tensor], num_layers: int) -> Pairs:
+    """The pairs of one layer, by image, query and ground truth, repeated for all."""
+    image, query, truth = (index.repeat(num_layers) for index in pairs)
+    layer = torch.arange(num_layers, device=image.device).repeat_interleave(pairs[0].shape[0])
     return Pairs(layer, image, query, truth)
 
 
-def _without_last_layer(pairs: Pairs, last: int, assigner: Assigner) -> tuple[Pairs, Pairs]:
+def _without_last_layer(pairs: Pairs, last: int) -> tuple[Pairs, Pairs]:
     """The pairs of the layers before the last, and the last's, as layer 0."""
-    # a mask would make the host wait for the device, to learn how many there are
-    even = getattr(assigner, 'same_number_each_layer', False)
-    end = pairs.layer.shape[0] // (last + 1) * last
-    before, rest = (slice(end), slice(end, None)) if even else (pairs.layer < last, pairs.layer == last)
-    ours, theirs = (Pairs(*(index[rows] for index in pairs)) for rows in (before, rest))
-    return ours, theirs._replace(layer=theirs.layer - last)
-
-
-def _joined(blocks: Sequence[_Block]) -> tuple[Pairs, Tensor]:
-    """All pairs, by the queries of all blocks; and which name (M,) each one's losses go under."""
-    pairs, names, first_query, first_name = [], [], 0, 0
-    for block in blocks:
-        pairs.append(block.pairs._replace(query=block.pairs.query + first_query))
-        names.append(block.pairs.layer + first_name)
-        first_query += block.num_queries
-        first_name += len(block.prefixes)
-    return Pairs(*(torch.cat(columns) for columns in zip(*pairs))), torch.cat(names)
+    before, of_last = (Pairs(*(index[rows] for index in pairs)) for rows in (pairs.layer < last, pairs.layer == last))
+    return before, of_last._replace(layer=of_last.layer - last)
 
 
 def _by_pair(loss: nn.Module, matched: Tensor, truth: Tensor) -> Tensor:
@@ -251,23 +299,3 @@ def _by_pair(loss: nn.Module, matched: Tensor, truth: Tensor) -> Tensor:
     if not matched.shape[0]:  # some of mmdet's losses give a scalar then; every layer stays in the graph
         return matched.sum(-1)
     return loss(matched, truth, reduction_override='none').reshape(matched.shape[0], -1).sum(-1)
-
-
-def _named(
-    blocks: Sequence[_Block], query_loss: Tensor, name: Tensor, pair_losses: dict[str, Tensor]
-) -> dict[str, Tensor]:
-    """The sums of each block's layers, over the block's number of boxes, under their names.
-
-    Args:
-        query_loss: (L, B, Q, ...), the class loss.
-        name: (M,), which of the S names a pair's losses go under.
-        pair_losses: (M,) each.
-    """
-    prefixes = [prefix for block in blocks for prefix in block.prefixes]
-    num_boxes = torch.stack([block.num_boxes for block in blocks]).repeat_interleave(query_loss.shape[0])
-    by_block = query_loss.split([block.num_queries for block in blocks], dim=2)
-    sums = {'loss_cls': torch.cat([loss.sum((1, 2, 3)) for loss in by_block])}
-    for term, loss in pair_losses.items():
-        sums[term] = loss.new_zeros(len(prefixes)).index_add(0, name, loss)
-    values = {term: (total / num_boxes).unbind() for term, total in sums.items()}
-    return {prefix + term: values[term][i] for i, prefix in enumerate(prefixes) for term in values}

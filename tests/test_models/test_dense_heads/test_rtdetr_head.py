@@ -72,7 +72,7 @@ def test_denoising_does_not_leak(detector: nn.Module) -> None:
     decoded = select_and_decode(
         memory, lambda *_: selection, head.decoder, lambda *_: denoising._replace(queries=noisy), head.targets(samples)
     )
-    logits, boxes = decoded.matching_predictions
+    logits, boxes, _ = decoded.matching_predictions
     torch.testing.assert_close(logits, alone.logits, **within(torch.float32))
     torch.testing.assert_close(boxes, alone.boxes, rtol=0, atol=1e-6)
     (gradient,) = torch.autograd.grad(logits.sum() + boxes.sum(), noisy.content)

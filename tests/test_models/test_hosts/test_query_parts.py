@@ -142,9 +142,9 @@ def test_denoising_queries_do_not_leak(name: str) -> None:
     with torch.no_grad():
         feats = model.extract_feat(images)
         results = [model.run_parts(feats, batch, model.targets(batch)) for batch in (samples, other)]
-    for ours, theirs in zip(*(result.matching_predictions for result in results)):
+    for ours, theirs in zip(*(result.matching_predictions[:2] for result in results)):
         torch.testing.assert_close(ours, theirs, **within(torch.float32))
-    for ours, theirs in zip(*(result.denoising_predictions for result in results)):
+    for ours, theirs in zip(*(result.denoising_predictions[:2] for result in results)):
         assert (ours - theirs).abs().max() > 1e-3
 
 

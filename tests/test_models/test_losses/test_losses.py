@@ -89,7 +89,7 @@ def test_order_of_images_and_queries_does_not_matter() -> None:
     predictions = Predictions(torch.randn(2, 2, 6, 3), torch.rand(2, 2, 6, 4) * 0.4 + 0.2)
     targets = Targets(torch.tensor([1, 0, 2]), torch.rand(3, 4) * 0.4 + 0.2, (2, 1))
     swapped = Targets(targets.labels[[2, 1, 0]], targets.boxes[[2, 1, 0]], (1, 2))
-    other = Predictions(*(x.flip(1).flip(2) for x in predictions))
+    other = predictions.apply(lambda x: x.flip(1).flip(2))
     ours, theirs = criterion(decoded(predictions), targets), criterion(decoded(other), swapped)
     for name in ours:
         torch.testing.assert_close(ours[name], theirs[name])
@@ -109,7 +109,8 @@ def test_mmdets_focal_loss_gets_labels_alone() -> None:
 def test_half_precision_predictions_give_single_precision_losses() -> None:
     criterion = MODELS.build(CRITERION)
     predictions, targets = perfect()
-    decoder, encoder = (Predictions(*(x[i].bfloat16() for x in predictions)) for i in (slice(2), slice(1)))
+    decoder = predictions.apply(lambda x: x.bfloat16())
+    encoder = decoder.apply(lambda x: x[:1])
     chosen = selection(encoder, iou_logits=torch.randn(1, 2, 5, dtype=torch.bfloat16))
     losses = criterion(decoded(decoder, chosen), targets)
     assert 'enc_loss_quality' in losses

@@ -116,7 +116,7 @@ def test_denoising_is_what_the_same_pairs_cost_as_a_match() -> None:
     """With an assigner that says them, over one group: term by term and layer by layer, and both change neither."""
     targets, noisy, matching = truth(2, 1), predictions(4), predictions()
     pairs = [(0, 3, 0), (0, 0, 1), (1, 2, 2)]
-    joined = Predictions(*(torch.cat(pair, dim=2) for pair in zip(noisy, matching)))
+    joined = noisy.before(matching)
     found = build()(decoded(joined, None, denoising(pairs, 4, groups=1)), targets)
     every_layer = [torch.tensor(index).repeat(LAYERS) for index in zip(*pairs)]
     layer = torch.arange(LAYERS).repeat_interleave(len(pairs))
@@ -203,7 +203,7 @@ def test_the_quality_of_boxes_teaches_scores_and_not_boxes() -> None:
     decoder.logits.requires_grad_()
     losses = build()(decoded(decoder), targets)
     for name, loss in losses.items():
-        gradients = torch.autograd.grad(loss, list(decoder), retain_graph=True, allow_unused=True)
+        gradients = torch.autograd.grad(loss, [decoder.logits, decoder.boxes], retain_graph=True, allow_unused=True)
         learns = [gradient is not None and bool(gradient.any()) for gradient in gradients]
         assert learns == (['cls' in name, 'cls' not in name]), name
 
@@ -212,7 +212,7 @@ def test_everything_stays_in_the_graph_whatever_the_boxes() -> None:
     """A batch without boxes gives boxes, and the encoder's quality, a gradient of zeros, which DDP waits for."""
     decoder, encoder = predictions(4 + MATCHING), predictions(layers=1)
     quality = torch.randn(1, 2, MATCHING, dtype=torch.float64).requires_grad_()
-    inputs = [x.requires_grad_() for x in (*decoder, *encoder)] + [quality]
+    inputs = [x.requires_grad_() for x in (*decoder[:2], *encoder[:2])] + [quality]
     chosen = selection(encoder, iou_logits=quality)
     for counts in ((0, 0), (2, 1)):
         targets = truth(*counts)

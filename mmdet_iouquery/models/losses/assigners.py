@@ -1,14 +1,39 @@
-"""An assigner of mmdet's as the criterion calls one."""
+"""Assigners: which prediction answers for which ground truth."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
 
-from ...core import box_cxcywh_to_xyxy
+from ...argument_checks import check_numbers
+from ...core import MatchCosts, box_cxcywh_to_xyxy, hungarian_pairs
 from ...structures import Pairs, Predictions, Targets
+
+
+@TASK_UTILS.register_module()
+class BatchedHungarianAssigner:
+    """One-to-one matching of every layer and image at once, with RT-DETR's costs by default.
+
+    Args:
+        class_weight, bbox_weight, giou_weight: weights of the focal class cost, of the L1 distance of normalised
+            ``cx, cy, w, h`` and of the negative GIoU.
+        alpha, gamma: of the focal class cost.
+    """
+
+    def __init__(self, **costs: float) -> None:
+        self.costs = MatchCosts(**costs)
+        check_numbers(**costs)
+        check_numbers(most=1.0, alpha=self.costs.alpha)
+
+    @torch.no_grad()
+    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
+        """Match ``predictions`` (L, B, Q, ...) with ``targets``: L * sum(min(count, Q)) pairs, sorted by layer."""
+        cost = self.costs(predictions.logits, predictions.boxes, targets.labels, targets.boxes, targets.image)
+        layer, query, truth = hungarian_pairs(cost, targets.counts)
+        return Pairs(layer, targets.image_on_host[truth], query, truth)
 
 
 class PerImageAssigner:
@@ -30,13 +55,13 @@ class PerImageAssigner:
             box_cxcywh_to_xyxy(targets.boxes).split(targets.counts),
         )
         columns: list[list[torch.Tensor]] = []
-        for layer, (logits, boxes) in enumerate(zip(*predictions)):
+        for layer, (logits, boxes) in enumerate(zip(predictions.logits, predictions.boxes)):
             start = 0
             for image, count in enumerate(targets.counts):
                 scores, boxes_of_image = _or_far_off(logits[image], -1e4), _or_far_off(boxes[image], 1e4)
                 given = InstanceData(scores=scores, bboxes=box_cxcywh_to_xyxy(boxes_of_image))
                 truth = InstanceData(labels=labels[image], bboxes=boxes_xyxy[image])
-                assigned = self.assigner.assign(given, truth, img_meta={'img_shape': (1, 1)}).gt_inds
+                assigned = self.assigner.assign(given, truth, img_meta={'img_shape': (1, 1)}).gt_inds.cpu()
                 query = torch.nonzero(assigned > 0).squeeze(1)
                 position = torch.full_like(query, layer), torch.full_like(query, image)
                 columns.append([*position, query, start + assigned[query] - 1])

@@ -1,0 +1,77 @@
+"""Blocks of queries that stand side by side, and the losses of each block's layers under their names.
+
+Letters as in :mod:`mmdet_iouquery.core`; S names of a term's losses, one a block and layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ...structures import Pairs
+
+
+class Block(NamedTuple):
+    """Queries that stand side by side."""
+
+    prefixes: Sequence[str]
+    """Of their losses' names, one a layer."""
+    num_queries: int
+    pairs: Pairs
+    """Which of them answer for what, counted from the block's first query."""
+    divisor: Tensor
+    """What each sum is divided by (mmdet's ``avg_factor``)."""
+
+
+class MatchedBoxes(NamedTuple):
+    """The pairs of all blocks, and their boxes."""
+
+    blocks: Sequence[Block]
+    pairs: Pairs
+    """Counted from the first query of all."""
+    name: Tensor
+    """(M,) int64, which of the S names each pair's losses go under."""
+    predicted: Tensor
+    """(M, 4)."""
+    truth: Tensor
+    """(M, 4)."""
+
+    @classmethod
+    def of(cls, blocks: Sequence[Block], boxes: Tensor, truth_boxes: Tensor) -> MatchedBoxes:
+        """Of predicted boxes (L, B, Q, 4) of all blocks' queries and those of the ground truth (T, 4)."""
+        pairs, names, first_query, first_name = [], [], 0, 0
+        for block in blocks:
+            pairs.append(block.pairs._replace(query=block.pairs.query + first_query))
+            names.append(block.pairs.layer + first_name)
+            first_query += block.num_queries
+            first_name += len(block.prefixes)
+        joined = Pairs(*(torch.cat(columns) for columns in zip(*pairs)))
+        return cls(blocks, joined, torch.cat(names), boxes[joined.predicted], truth_boxes[joined.truth])
+
+    def sums(self, loss: Tensor) -> dict[str, Tensor]:
+        """Of each pair's loss (M,), the sum of each block and layer over the block's divisor, by prefix."""
+        prefixes = [prefix for block in self.blocks for prefix in block.prefixes]
+        sums = loss.new_zeros(len(prefixes)).index_add(0, self.name, loss)
+        return dict(zip(prefixes, (sums / _divisors(self.blocks)).unbind()))
+
+
+def query_sums(blocks: Sequence[Block], loss: Tensor) -> dict[str, Tensor]:
+    """Of each query's loss (L, B, Q, ...), the sum of each block and layer over the block's divisor, by prefix."""
+    by_block = loss.split([block.num_queries for block in blocks], dim=2)
+    sums = torch.cat([some.sum(tuple(range(1, some.dim()))) for some in by_block])
+    prefixes = [prefix for block in blocks for prefix in block.prefixes]
+    return dict(zip(prefixes, (sums / _divisors(blocks)).unbind()))
+
+
+def named(terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """``{term: {prefix: loss}}`` as ``{prefix + term: loss}``, the terms of a prefix one after the other."""
+    prefixes = dict.fromkeys(prefix for losses in terms.values() for prefix in losses)
+    return {prefix + term: terms[term][prefix] for prefix in prefixes for term in terms if prefix in terms[term]}
+
+
+def _divisors(blocks: Sequence[Block]) -> Tensor:
+    """(S,)."""
+    return torch.stack([block.divisor for block in blocks for _ in block.prefixes])
