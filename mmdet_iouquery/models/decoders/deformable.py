@@ -221,7 +221,7 @@ class DeformableDecoder(BoxDecoder):
         check_counts(num_classes=num_classes, num_layers=num_layers, feedforward_channels=feedforward_channels)
         check_points(num_points, num_levels)
         check_heads(num_heads, embed_dims=embed_dims)
-        check_configs(act_cfg=act_cfg, query_pos=query_pos)
+        check_configs(act_cfg=act_cfg)
         check_numbers(most=1.0, dropout=dropout)
         check_flags(with_cp=with_cp)
         check_backend(attention_backend)
@@ -243,7 +243,7 @@ class DeformableDecoder(BoxDecoder):
             )
             for _ in range(num_layers)
         )
-        self.query_pos_head = BoxPositionMLP(embed_dims, **(query_pos or {}))
+        self.query_pos_head = BoxPositionMLP.from_cfg(embed_dims, query_pos)
         self.cls_heads = nn.ModuleList(class_head(embed_dims, num_classes) for _ in range(num_layers))
         self.bbox_heads = nn.ModuleList(
             MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True, act_cfg=act_cfg) for _ in range(num_layers)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from torch import Tensor, nn
 
 from ...argument_checks import check_configs, check_counts, check_numbers
+from ...errors import InputError
 from .mlp import MLP
 
 
@@ -39,6 +43,20 @@ class BoxPositionMLP(MLP):
         self.clamp = clamp
         for name in ('layers.0', 'layers.1')[:num_layers]:
             nn.init.xavier_uniform_(self.get_parameter(f'{name}.weight'))
+
+    @classmethod
+    def from_cfg(cls, embed_dims: int, query_pos: Mapping[str, Any] | None) -> BoxPositionMLP:
+        """The module of a decoder's ``query_pos``: the arguments by name; None: all as they are here.
+
+        Raises:
+            InputError: it is no dict, or has another name or a value that cannot be.
+        """
+        check_configs(query_pos=query_pos)
+        known = ('hidden_dims', 'num_layers', 'act_cfg', 'clamp')
+        for name in query_pos or {}:
+            if name not in known:
+                raise InputError(f'query_pos has {name!r}; it knows {", ".join(known)}')
+        return cls(embed_dims, **(query_pos or {}))
 
     def forward(self, boxes: Tensor) -> Tensor:
         codes = super().forward(boxes)
