@@ -57,6 +57,20 @@ def check_sequence(*, least: int | None = 1, **values: object) -> None:
         check_counts(least=least, **{f'{name}[{i}]': item for i, item in enumerate(value)})
 
 
+def check_points(num_points: object, num_levels: int) -> None:
+    """Raise :class:`InputError` unless it is one number of sampling points for all levels, or one for each."""
+    check_counts(num_levels=num_levels)
+    if not isinstance(num_points, Sequence) or isinstance(num_points, str):
+        return check_counts(num_points=num_points)
+    check_sequence(num_points=num_points)
+    if len(num_points) != num_levels:
+        raise InputError(
+            f'num_points={[*num_points]} names the points of {len(num_points)} levels, but num_levels is {num_levels}: '
+            'give one number for all levels, or one for each'
+        )
+    return None
+
+
 def check_heads(num_heads: int, **width: int) -> None:
     """Raise :class:`InputError` unless attention heads share a width, given under its name, equally."""
     check_counts(**width, num_heads=num_heads)

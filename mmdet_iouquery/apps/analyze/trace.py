@@ -98,17 +98,17 @@ class LayerAttention:
 
     @torch.no_grad()
     def points(self, queries: Numbers) -> tuple[Numbers, Numbers, Numbers]:
-        """Of sampling attention, all S = H * V * P points of each query: places in px (K, S, 2), weights, levels.
+        """Of sampling attention, all points of each query, HS in all heads: places in px (K, HS, 2), weights, levels.
 
-        Weights (K, S) are each query's share, summing to 1; levels (S,) int, 0 the finest.
+        Weights (K, HS) are each query's share, summing to 1; levels (HS,) int, 0 the finest.
         """
         read = attention_of(self._module, self._inputs, self._index(queries))
         assert isinstance(read, SampledAttention)
         places, weights = read.locations[0].cpu().double(), read.weights[0].cpu()
-        heads, levels, points = weights.shape[1:]
-        level = torch.arange(levels)[None, :, None].expand(heads, levels, points).flatten()
-        places_px = places.flatten(1, 3).numpy() * self._frame.input_px
-        return places_px, (weights / heads).flatten(1).numpy(), level.numpy()
+        heads = weights.shape[1]
+        level = np.tile(np.repeat(np.arange(len(read.num_points)), read.num_points), heads)
+        places_px = places.flatten(1, 2).numpy() * self._frame.input_px
+        return places_px, (weights / heads).flatten(1).numpy(), level
 
     def _index(self, queries: Numbers) -> Tensor:
         return self._matching_index[torch.from_numpy(np.asarray(queries, dtype=np.int64))]

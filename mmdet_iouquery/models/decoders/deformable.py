@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ...argument_checks import check_backend, check_counts, check_flags, check_heads, check_numbers
+from ...argument_checks import (
+    check_backend,
+    check_choice,
+    check_configs,
+    check_counts,
+    check_flags,
+    check_heads,
+    check_numbers,
+    check_points,
+)
 from ...core import as_float, inverse_sigmoid, within_range
 from ...structures import Memory, Predictions, Queries
-from ..layers import MLP, DeformableAttention, SelfAttention
+from ..layers import MLP, BoxPositionMLP, DeformableAttention, SelfAttention
 
 
 def class_head(embed_dims: int, num_classes: int) -> nn.Linear:
@@ -67,8 +77,39 @@ class BoxDecoder(BaseModule):
         return layer(*inputs)
 
 
+class FusionGate(nn.Module):
+    """Takes the place of add-and-norm: weighs what a query was against what it read (D-FINE, "target gating layer").
+
+    ``norm(g * content + h * attended)``, the gates g and h being a sigmoid each of both, channel by channel; they start
+    at one half.
+    """
+
+    def __init__(self, embed_dims: int) -> None:
+        super().__init__()
+        self.gate = nn.Linear(2 * embed_dims, 2 * embed_dims)
+        self.norm = nn.LayerNorm(embed_dims)
+        nn.init.zeros_(self.gate.weight)
+        nn.init.zeros_(self.gate.bias)
+
+    def forward(self, content: Tensor, attended: Tensor) -> Tensor:
+        """Both (B, Q, D) to (B, Q, D)."""
+        gates = within_range(self.gate(torch.cat([content, attended], dim=-1))).sigmoid()
+        keep, take = gates.chunk(2, dim=-1)
+        return self.norm(within_range(keep * content + take * attended))
+
+
 class DeformableDecoderLayer(nn.Module):
-    """Self-attention, deformable cross-attention, feed-forward network, each followed by a layer norm."""
+    """Self-attention, deformable cross-attention, feed-forward network, each followed by a layer norm.
+
+    Args:
+        embed_dims, num_heads, feedforward_channels, dropout: the usual ones.
+        num_levels, num_points, sampling, attention_backend: of
+            :class:`~mmdet_iouquery.models.layers.DeformableAttention`.
+        fusion: how what was read joins the query: 'add' and norm, or by 'gate' (:class:`FusionGate`), as D-FINE.
+        act_cfg: activation of the feed-forward network; None: ReLU.
+        ffn_init: its weights' first values: 'default' are PyTorch's, 'xavier' uniform (RT-DETRv2, D-FINE).
+        project_values: False leaves out the cross-attention's projections of values and output, as D-FINE.
+    """
 
     def __init__(
         self,
@@ -76,18 +117,45 @@ class DeformableDecoderLayer(nn.Module):
         num_heads: int,
         feedforward_channels: int,
         num_levels: int,
-        num_points: int,
+        num_points: int | Sequence[int],
         dropout: float,
         attention_backend: str | None = None,
+        *,
+        fusion: Literal['add', 'gate'] = 'add',
+        act_cfg: dict | None = None,
+        ffn_init: Literal['default', 'xavier'] = 'default',
+        sampling: Literal['bilinear', 'discrete'] = 'bilinear',
+        project_values: bool = True,
     ) -> None:
         super().__init__()
+        check_choice(['add', 'gate'], fusion=fusion)
+        check_choice(['default', 'xavier'], ffn_init=ffn_init)
+        check_flags(project_values=project_values)
+        check_configs(act_cfg=act_cfg)
         self.self_attn = SelfAttention(embed_dims, num_heads, dropout)
         self.norm1 = nn.LayerNorm(embed_dims)
-        self.cross_attn = DeformableAttention(embed_dims, num_heads, num_levels, num_points, backend=attention_backend)
-        self.norm2 = nn.LayerNorm(embed_dims)
+        self.cross_attn = DeformableAttention(
+            embed_dims,
+            num_heads,
+            num_levels,
+            num_points,
+            sampling=sampling,
+            value_proj=project_values,
+            output_proj=project_values,
+            backend=attention_backend,
+        )
+        self.fusion = fusion
+        if fusion == 'gate':
+            self.gateway = FusionGate(embed_dims)
+        else:
+            self.norm2 = nn.LayerNorm(embed_dims)
         self.linear1 = nn.Linear(embed_dims, feedforward_channels)
         self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+        if ffn_init == 'xavier':
+            nn.init.xavier_uniform_(self.linear1.weight)
+            nn.init.xavier_uniform_(self.linear2.weight)
         self.norm3 = nn.LayerNorm(embed_dims)
+        self.act = build_activation_layer(act_cfg or {'type': 'ReLU'})
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -96,9 +164,12 @@ class DeformableDecoderLayer(nn.Module):
         """content and query_pos (B, Q, D), boxes (B, Q, 4) to (B, Q, D)."""
         attended = self.self_attn(content, query_pos, attention_mask)
         content = self.norm1(within_range(content + self.dropout(attended)))
-        attended = self.cross_attn(content + query_pos, boxes, memory)
-        content = self.norm2(within_range(content + self.dropout(attended)))
-        hidden = within_range(self.linear2(self.dropout(F.relu(within_range(self.linear1(content))))))
+        attended = self.dropout(self.cross_attn(content + query_pos, boxes, memory))
+        if self.fusion == 'gate':
+            content = self.gateway(content, attended)
+        else:
+            content = self.norm2(within_range(content + attended))
+        hidden = within_range(self.linear2(self.dropout(self.act(within_range(self.linear1(content))))))
         return self.norm3(within_range(content + self.dropout(hidden)))
 
 
@@ -116,7 +187,12 @@ class DeformableDecoder(BoxDecoder):
         num_layers: L.
         num_heads, feedforward_channels, dropout: of the layers.
         num_levels: maps in the memory.
-        num_points: sampling points a head and level.
+        num_points: sampling points a head and level: one number for all levels, or one for each, finest first.
+        sampling: of deformable attention: 'bilinear', or 'discrete' (RT-DETRv2).
+        act_cfg: activation of the feed-forward networks and box heads; None: ReLU.
+        ffn_init: first values of the feed-forward networks: 'default' are PyTorch's, 'xavier' uniform (RT-DETRv2).
+        query_pos: arguments of :class:`~mmdet_iouquery.models.layers.BoxPositionMLP`, which makes the position codes:
+            ``hidden_dims``, ``num_layers``, ``act_cfg``, ``clamp``; None: as RT-DETR.
         attention_backend: of deformable attention: 'triton' or 'mmcv' on CUDA devices, 'embedding_bag' or 'grid_sample'
             on any; None: the fastest that runs. They differ in speed alone.
         with_cp: recompute the layers for their gradients, which takes less memory and more time.
@@ -131,16 +207,21 @@ class DeformableDecoder(BoxDecoder):
         num_heads: int = 8,
         feedforward_channels: int = 1024,
         num_levels: int = 3,
-        num_points: int = 4,
+        num_points: int | Sequence[int] = 4,
         dropout: float = 0.0,
+        sampling: Literal['bilinear', 'discrete'] = 'bilinear',
+        act_cfg: dict | None = None,
+        ffn_init: Literal['default', 'xavier'] = 'default',
+        query_pos: dict | None = None,
         attention_backend: str | None = None,
         with_cp: bool = False,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, num_layers=num_layers, feedforward_channels=feedforward_channels)
-        check_counts(num_levels=num_levels, num_points=num_points)
+        check_points(num_points, num_levels)
         check_heads(num_heads, embed_dims=embed_dims)
+        check_configs(act_cfg=act_cfg)
         check_numbers(most=1.0, dropout=dropout)
         check_flags(with_cp=with_cp)
         check_backend(attention_backend)
@@ -149,17 +230,23 @@ class DeformableDecoder(BoxDecoder):
         self.num_classes = num_classes
         self.layers = nn.ModuleList(
             DeformableDecoderLayer(
-                embed_dims, num_heads, feedforward_channels, num_levels, num_points, dropout, attention_backend
+                embed_dims,
+                num_heads,
+                feedforward_channels,
+                num_levels,
+                num_points,
+                dropout,
+                attention_backend,
+                act_cfg=act_cfg,
+                ffn_init=ffn_init,
+                sampling=sampling,
             )
             for _ in range(num_layers)
         )
-        self.query_pos_head = MLP(4, 2 * embed_dims, embed_dims, num_layers=2)
-        for name, parameter in self.query_pos_head.named_parameters():
-            if name.endswith('weight'):
-                nn.init.xavier_uniform_(parameter)
+        self.query_pos_head = BoxPositionMLP.from_cfg(embed_dims, query_pos)
         self.cls_heads = nn.ModuleList(class_head(embed_dims, num_classes) for _ in range(num_layers))
         self.bbox_heads = nn.ModuleList(
-            MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True) for _ in range(num_layers)
+            MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True, act_cfg=act_cfg) for _ in range(num_layers)
         )
 
     def forward(

@@ -74,12 +74,13 @@ def _mmcv_deformable(module: Any, inputs: Inputs) -> SampledAttention:
     query, reference = _positioned(inputs, 'query'), inputs['reference_points'][:, :, None, :, None, :]
     grid = (module.num_heads, module.num_levels, module.num_points)
     offsets = module.sampling_offsets(query).unflatten(-1, (*grid, 2))
-    weights = module.attention_weights(query).unflatten(-1, (grid[0], -1)).softmax(-1).unflatten(-1, grid[1:])
+    weights = module.attention_weights(query).unflatten(-1, (grid[0], -1)).softmax(-1)
     if reference.shape[-1] == 4:
         scale = 0.5 / module.num_points * reference[..., 2:]
     else:
         scale = 1 / inputs['spatial_shapes'].flip(-1)[:, None].to(offsets.dtype)
-    return SampledAttention(reference[..., :2] + offsets * scale, weights)
+    locations = (reference[..., :2] + offsets * scale).flatten(3, 4)
+    return SampledAttention(locations, weights, (module.num_points,) * module.num_levels)
 
 
 def _mmdet_conditional(module: Any, inputs: Inputs) -> DenseAttention:

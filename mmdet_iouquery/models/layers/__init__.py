@@ -8,6 +8,7 @@ from .attention import (
     SelfAttention,
     SeparatedSelfAttention,
 )
+from .box_position import BoxPositionMLP
 from .conv import ConvNormAct
 from .deformable_attention import DeformableAttention, SampledAttention
 from .mlp import MLP
@@ -15,6 +16,7 @@ from .tokens import as_tokens, keep_layout, layout_of
 
 __all__ = [
     'MLP',
+    'BoxPositionMLP',
     'ConcatenatedCrossAttention',
     'ConvNormAct',
     'DeformableAttention',

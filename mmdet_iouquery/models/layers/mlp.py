@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer
 from torch import Tensor, nn
 
 from ...core import within_range
 
 
 class MLP(nn.Module):
-    """``num_layers`` linear layers with ReLU between them: (..., in) to (..., out).
+    """``num_layers`` linear layers with an activation between them: (..., in) to (..., out).
 
-    ``zero_output``: start with an output of zero for every input, as a box head does.
+    ``zero_output``: start with an output of zero for every input, as a box head does. ``act_cfg``: the activation;
+    None: ReLU.
     """
 
     def __init__(
-        self, in_dims: int, hidden_dims: int, out_dims: int, num_layers: int, *, zero_output: bool = False
+        self,
+        in_dims: int,
+        hidden_dims: int,
+        out_dims: int,
+        num_layers: int,
+        *,
+        zero_output: bool = False,
+        act_cfg: dict | None = None,
     ) -> None:
         super().__init__()
         widths = [in_dims, *[hidden_dims] * (num_layers - 1), out_dims]
@@ -24,8 +32,9 @@ class MLP(nn.Module):
             nn.init.zeros_(layers[-1].weight)
             nn.init.zeros_(layers[-1].bias)
         self.layers = nn.ModuleList(layers)
+        self.act = build_activation_layer(act_cfg or {'type': 'ReLU'})
 
     def forward(self, x: Tensor) -> Tensor:
         for layer in self.layers[:-1]:
-            x = F.relu(within_range(layer(x)))
+            x = self.act(within_range(layer(x)))
         return within_range(self.layers[-1](x))

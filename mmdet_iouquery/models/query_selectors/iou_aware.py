@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
-from ...argument_checks import check_counts, check_flags, check_numbers
+from ...argument_checks import check_choice, check_configs, check_counts, check_flags, check_numbers
 from ...core import TableCache, as_float, gather_tokens, grid_anchors, top_tokens, within_range, without_gradients
 from ...structures import EncoderTarget, Memory, Predictions, Queries, Selection
 from ..layers import MLP
@@ -45,6 +46,11 @@ class EncoderTokenSelector(BaseModule):
         anchor_eps: tokens whose anchor leaves (eps, 1 - eps) are zeroed and held off.
         learned_content: content is learned, one embedding a rank, and only the anchors come from the encoder ("mixed
             query selection", DINO, section 3.4); a call may then ask for ``num_queries`` at most.
+        class_agnostic: the encoder tells objects from background only, by one score a token, for data of many classes
+            or of classes to come (RT-DETRv2's "agnostic" selection).
+        rank: what competes: each 'token' by its best class, or each 'token_class' pair, so that a token which may be
+            several things can become several equal queries (RT-DETRv2's "one2many"); there are Q pairs then, or all.
+        act_cfg: activation of the box head; None: ReLU.
     """
 
     score_target: Literal['iou', 'label']
@@ -58,21 +64,28 @@ class EncoderTokenSelector(BaseModule):
         grid_size: float = 0.05,
         anchor_eps: float = 1e-2,
         learned_content: bool = False,
+        class_agnostic: bool = False,
+        rank: Literal['token', 'token_class'] = 'token',
+        act_cfg: dict | None = None,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, embed_dims=embed_dims, num_queries=num_queries)
         check_numbers(most=1.0, grid_size=grid_size)
         check_numbers(most=0.5, anchor_eps=anchor_eps)
-        check_flags(learned_content=learned_content)
+        check_flags(learned_content=learned_content, class_agnostic=class_agnostic)
+        check_choice(['token', 'token_class'], rank=rank)
+        check_configs(act_cfg=act_cfg)
         self.num_classes = num_classes
         self.num_queries = num_queries
         self.grid_size = grid_size
         self.anchor_eps = anchor_eps
+        self.class_agnostic = class_agnostic
+        self.rank = rank
         self.memory_proj = nn.Linear(embed_dims, embed_dims)
         self.memory_norm = nn.LayerNorm(embed_dims)
-        self.cls_head = nn.Linear(embed_dims, num_classes)
-        self.bbox_head = MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True)
+        self.cls_head = nn.Linear(embed_dims, 1 if class_agnostic else num_classes)
+        self.bbox_head = MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True, act_cfg=act_cfg)
         nn.init.xavier_uniform_(self.memory_proj.weight)
         nn.init.constant_(self.cls_head.bias, bias_init_with_prob(0.01))
         self.content = nn.Embedding(num_queries, embed_dims) if learned_content else None
@@ -103,15 +116,22 @@ class EncoderTokenSelector(BaseModule):
             encoder=Predictions(self._classify(chosen)[None], boxes_unact.sigmoid()[None]),
             token_index=index,
             encoder_target=EncoderTarget(
-                self.score_target, iou_logits=None if iou_logits is None else iou_logits[None]
+                self.score_target, self.class_agnostic, None if iou_logits is None else iou_logits[None]
             ),
         )
 
     def _choose(self, memory: Memory, valid: Tensor, num_queries: int | None) -> Tensor:
         """Indices (B, Q) of the tokens that rank best, of all."""
-        tokens = self._project(memory.tokens, valid)
-        score = self.rank_score(self._classify(tokens), self.predict_iou(tokens))
-        return top_tokens(score, num_queries or self.num_queries, memory.padding)
+        tokens, padding = self._project(memory.tokens, valid), memory.padding
+        logits, iou_logits = self._classify(tokens), self.predict_iou(tokens)
+        num_queries, per_token = num_queries or self.num_queries, 1
+        if self.rank == 'token_class':  # each class of a token stands for itself
+            per_token, logits = logits.shape[-1], logits.flatten(1).unsqueeze(-1)
+            iou_logits, padding = (
+                None if x is None else x.repeat_interleave(per_token, dim=1) for x in (iou_logits, padding)
+            )
+        index = top_tokens(self.rank_score(logits, iou_logits), num_queries, padding)
+        return index if per_token == 1 else torch.div(index, per_token, rounding_mode='floor')
 
     def _project(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Tokens (B, N, D) of the memory, those that are not valid as zeros, in the selector's own space."""
@@ -135,7 +155,10 @@ class EncoderTokenSelector(BaseModule):
         return self._tables((memory.spatial_shapes, memory.tokens.device), make)
 
     def rank_score(self, logits: Tensor, iou_logits: Tensor | None) -> Tensor:
-        """The score (B, N) that ranks tokens, of logits (B, N, C) and, where predicted, of the IoU's (B, N)."""
+        """The score (B, N) that ranks tokens, of logits (B, N, C) and, where predicted, of the IoU's (B, N).
+
+        Where pairs of token and class are ranked, they are given as N C tokens of one class.
+        """
         return logits.max(-1).values
 
     def predict_iou(self, tokens: Tensor) -> Tensor | None:

@@ -267,6 +267,15 @@ def test_another_number_of_maps_is_refused() -> None:
         ({'num_heads': 3}, 'embed_dims 8 must be divisible by num_heads 3'),
         ({'dropout': 1.5}, r'dropout must .*1.*, got 1\.5'),
         ({'num_points': 0}, 'num_points must be at least 1 .*, got 0'),
+        ({'num_points': [4, 4, 4]}, r'num_points=\[4, 4, 4\] names .* 3 levels, but num_levels is 2: give one number'),
+        ({'num_points': [4, 0]}, r'num_points\[1\] must be at least 1 .*, got 0'),
+        ({'sampling': 'nearest'}, r"sampling must be one of \['bilinear', 'discrete'\], got 'nearest'"),
+        ({'ffn_init': 'zero'}, r"ffn_init must be one of .* got 'zero'"),
+        ({'act_cfg': 'SiLU'}, "act_cfg must be a dict .* got 'SiLU'"),
+        ({'query_pos': 'mlp'}, "query_pos must be a dict .* got 'mlp'"),
+        ({'query_pos': {'num_layers': 0}}, 'num_layers must be at least 1 .*, got 0'),
+        ({'query_pos': {'clamp': 'no'}}, "clamp must be a number .*, got 'no'"),
+        ({'query_pos': {'depth': 3}}, r"query_pos has 'depth'; it knows hidden_dims, num_layers, act_cfg, clamp"),
         ({'with_cp': 'no'}, "with_cp must be .* got 'no'"),
         ({'attention_backend': 'fastest'}, "attention_backend.*'fastest'"),
     ],
@@ -301,3 +310,17 @@ def test_weights_start_as_said() -> None:
     for layer, width in ((first, 4 + 128), (second, 128 + 64)):
         bound = math.sqrt(6 / width)
         assert 0.98 * bound < layer.weight.abs().max() <= bound
+
+
+def test_options_reach_every_layer() -> None:
+    decoder = build(
+        num_points=[3, 1],
+        sampling='discrete',
+        act_cfg={'type': 'SiLU'},
+        query_pos={'hidden_dims': 8, 'num_layers': 3, 'act_cfg': {'type': 'GELU'}, 'clamp': 10.0},
+    )
+    for layer, head in zip(decoder.layers, decoder.bbox_heads):
+        assert layer.cross_attn.num_points == (3, 1) and layer.cross_attn.sampling_mode == 'discrete'
+        assert type(layer.act) is nn.SiLU and type(head.act) is nn.SiLU
+    assert type(decoder.query_pos_head.act) is nn.GELU and decoder.query_pos_head.clamp == 10.0
+    assert [layer.out_features for layer in decoder.query_pos_head.layers] == [8, 8, 8]

@@ -58,7 +58,9 @@ def attended(module: Any, inputs: dict[str, Any], output: Tensor) -> tuple[Tenso
         heads = read.weights.shape[2]
         value = value if padding is None else value.masked_fill(padding.unsqueeze(-1), 0.0)
         shapes = inputs['memory'].spatial_shapes if 'memory' in inputs else inputs['spatial_shapes'].tolist()
-        ours = multi_scale_deformable_attention(value.unflatten(-1, (heads, -1)), shapes, *read)
+        points = read.num_points
+        value = value.unflatten(-1, (heads, -1))
+        ours = multi_scale_deformable_attention(value, shapes, read.locations, read.weights, num_points=points)
         ours = module.output_proj(ours)
     residual = type(module).__name__ in ('ConditionalAttention', 'MultiScaleDeformableAttention')
     return ours + inputs['query'] if residual else ours, output

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.layers import DeformableAttention
 from mmdet_iouquery.structures import Memory
 
@@ -20,12 +22,15 @@ BOX = (0.5, 0.4, 0.2, 0.4)
 """Half sizes 0.1 and 0.2: from 0.4 to 0.6 across and from 0.2 to 0.6 down."""
 
 
-def reading(heads: int = 1, levels: int = 1, points: int = 1, dims: int = 4) -> DeformableAttention:
+def reading(
+    heads: int = 1, levels: int = 1, points: int | Sequence[int] = 1, dims: int = 4, **settings: Any
+) -> DeformableAttention:
     """Hands through what it reads, and looks at the centre of the box, at every point as much."""
-    attention = DeformableAttention(dims, heads, levels, points).double()
+    attention = DeformableAttention(dims, heads, levels, points, **settings).double()
     with torch.no_grad():
         for projection in (attention.value_proj, attention.output_proj):
-            projection.weight.copy_(torch.eye(dims))
+            if isinstance(projection, torch.nn.Linear):
+                projection.weight.copy_(torch.eye(dims))
         attention.sampling_offsets.bias.zero_()
     return attention
 
@@ -50,7 +55,7 @@ def query(number: int = 1, dims: int = 4, batch: int = 1) -> Tensor:
 
 
 def set_offsets(attention: DeformableAttention, offsets: Sequence) -> None:
-    """(H, V, P, 2), the same for every query."""
+    """(H, V, P, 2) or (H, S, 2), the same for every query."""
     with torch.no_grad():
         attention.sampling_offsets.bias.copy_(torch.tensor(offsets, dtype=torch.float64).flatten())
 
@@ -102,8 +107,9 @@ def test_offsets_and_weights_are_laid_out_by_head_level_and_point() -> None:
         attention.sampling_offsets.bias.copy_(offsets.flatten())
         attention.attention_weights.bias.copy_(scores.flatten())
     given = boxes(BOX, (0.3, 0.7, 0.1, 0.6))
-    locations, weights = attention.sampling(query(2, 8), given, coordinates((4, 6), (2, 3), (1, 2), repeat=2))
-    assert locations.shape == (1, 2, heads, levels, points, 2) and weights.shape == (1, 2, heads, levels, points)
+    locations, weights, numbers = attention.sampling(query(2, 8), given, coordinates((4, 6), (2, 3), (1, 2), repeat=2))
+    assert numbers == (4, 4, 4)
+    locations, weights = (x.unflatten(3, (levels, points)) for x in (locations, weights))
     for q, (cx, cy, w, h) in enumerate(given[0].tolist()):
         expected = torch.stack([cx + offsets[..., 0] * w / 8, cy + offsets[..., 1] * h / 8], dim=-1)
         torch.testing.assert_close(locations[0, q], expected)
@@ -114,10 +120,11 @@ def test_weights_of_a_head_sum_to_1_over_levels_and_points() -> None:
     attention = DeformableAttention(8, 2, 3, 4).double()
     torch.nn.init.normal_(attention.attention_weights.weight)
     weights = attention.sampling(query(5, 8), boxes(*[BOX] * 5), coordinates((4, 6), (2, 3), (1, 2), repeat=2)).weights
-    torch.testing.assert_close(weights.sum((-1, -2)), torch.ones(1, 5, 2).double())
+    torch.testing.assert_close(weights.sum(-1), torch.ones(1, 5, 2).double())
     assert weights.min() > 0
     # not over the points of each level
-    assert (weights.sum(-1) - weights.sum(-1).mean()).abs().max() > 0.1
+    of_levels = weights.unflatten(-1, (3, 4)).sum(-1)
+    assert (of_levels - of_levels.mean()).abs().max() > 0.1
 
 
 def test_what_is_read_is_the_weighted_mean_over_levels_and_points() -> None:
@@ -212,7 +219,8 @@ def test_points_start_on_rays_that_end_on_the_edge_of_the_box(heads: int, direct
     levels, points = 2, 3
     attention = DeformableAttention(8, heads, levels, points)
     memory = Memory(torch.randn(1, 10, 8), ((2, 4), (1, 2)))
-    locations, weights = attention.sampling(torch.randn(1, 1, 8), torch.tensor([[BOX]]), memory)
+    locations, weights, _ = attention.sampling(torch.randn(1, 1, 8), torch.tensor([[BOX]]), memory)
+    locations = locations.unflatten(3, (levels, points))
     assert (weights == 1 / (levels * points)).all()
     for head, (x, y) in enumerate(directions):
         for point in range(points):
@@ -221,3 +229,106 @@ def test_points_start_on_rays_that_end_on_the_edge_of_the_box(heads: int, direct
             torch.testing.assert_close(locations[0, 0, head, :, point], expected)
     for projection in (attention.value_proj, attention.output_proj):  # Xavier: uniform within sqrt(6 / (8 + 8))
         assert 0.5 < projection.weight.abs().max() <= math.sqrt(6 / 16) and not projection.bias.any()
+
+
+RAGGED, RAGGED_SHAPES = (3, 1, 2), ((4, 6), (2, 3), (1, 2))
+
+
+def test_an_offset_is_divided_by_the_number_of_points_on_its_own_level() -> None:
+    """One softmax over all six; 3 on the finest level, 1 on the next, 2 on the coarsest."""
+    attention = reading(2, 3, RAGGED, dims=8)
+    offsets, scores = torch.randn(2, 6, 2).double(), torch.randn(2, 6).double()
+    with torch.no_grad():
+        attention.sampling_offsets.bias.copy_(offsets.flatten())
+        attention.attention_weights.bias.copy_(scores.flatten())
+    read = attention.sampling(query(1, 8), boxes(BOX), coordinates(*RAGGED_SHAPES, repeat=2))
+    assert read.num_points == RAGGED
+    share = torch.tensor([3, 3, 3, 1, 2, 2]).double().reciprocal()[:, None]
+    expected = torch.tensor(BOX[:2]).double() + offsets * share * torch.tensor(BOX[2:]).double() / 2
+    torch.testing.assert_close(read.locations[0, 0], expected, rtol=0, atol=1e-7)  # the box is single precision
+    torch.testing.assert_close(read.weights[0, 0], scores.softmax(-1))
+
+
+def test_points_of_each_level_read_that_level() -> None:
+    """The mean of six equal weights tells level 0 for three of them, 1 for one and 2 for two."""
+    attention = reading(points=RAGGED, levels=3)
+    set_offsets(attention, [[(3.0, 0.0), (0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0), (0.0, 0.0)]])
+    read = attention(query(), boxes((0.5, 0.5, 0.2, 0.2)), coordinates((8, 10), (8, 10), (8, 10)))
+    assert read[0, 0].tolist() == pytest.approx([(2 * 0.6 + 4 * 0.5) / 6, 0.5, 1.0, (1 + 2 * 2) / 6], abs=1e-12)
+
+
+def test_points_of_each_level_start_at_distances_1_2_and_so_on() -> None:
+    attention = DeformableAttention(8, 4, 3, RAGGED)
+    offsets = attention.sampling_offsets.bias.view(4, 6, 2)
+    for head, direction in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1)]):
+        expected = torch.tensor([1.0, 2, 3, 1, 1, 2])[:, None] * torch.tensor(direction)
+        torch.testing.assert_close(offsets[head], expected, rtol=0, atol=1e-6)
+
+
+def test_as_many_points_on_every_level_is_one_number_of_them() -> None:
+    torch.manual_seed(1)
+    one = DeformableAttention(8, 2, 3, 4)
+    torch.manual_seed(1)
+    several = DeformableAttention(8, 2, 3, [4, 4, 4])
+    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), several.state_dict().values()))
+    torch.nn.init.normal_(one.sampling_offsets.weight)
+    several.load_state_dict(one.state_dict())
+    memory = coordinates(*RAGGED_SHAPES, repeat=2)
+    memory, around = memory._replace(tokens=memory.tokens.float()), boxes(BOX).float()
+    content = torch.randn(1, 1, 8)
+    assert torch.equal(one(content, around, memory), several(content, around, memory))
+
+
+def test_without_projections_the_memory_itself_is_read_and_padding_is_zero() -> None:
+    attention = reading(heads=2, dims=8, value_proj=False, output_proj=False, points=1)
+    assert {key.split('.')[0] for key in attention.state_dict()} == {'sampling_offsets', 'attention_weights'}
+    memory = coordinates((4, 4), repeat=2)
+    memory = memory._replace(padding=(memory.tokens[..., 0] > 0.5))
+    places = boxes((0.375, 0.375, 0.2, 0.2), (0.5, 0.375, 0.2, 0.2), (0.625, 0.375, 0.2, 0.2))
+    read = attention(query(3, 8), places, memory)[0]
+    assert read[:, 2].tolist() == pytest.approx([1.0, 0.5, 0.0])
+    assert read[0].tolist() == pytest.approx([0.375, 0.375, 1.0, 0.0] * 2)
+
+
+@pytest.mark.parametrize(
+    ('centre', 'pixel'),
+    [
+        ((0.0, 0.0), (0, 0)),
+        ((0.0499, 0.4), (0, 3)),  # 0.499 + 0.5 and 3.2 + 0.5
+        ((0.0501, 0.4), (1, 3)),
+        ((0.95, 0.95), (9, 7)),  # of a map 10 wide and 8 high, whose last column lies beyond its height
+        ((0.85, 0.4), (9, 3)),
+        ((1.4, 1.4), (9, 7)),
+        ((-0.3, -2.0), (0, 0)),
+    ],
+)
+def test_discrete_sampling_reads_one_pixel_and_reaches_every_one(
+    centre: tuple[float, float], pixel: tuple[int, int]
+) -> None:
+    attention = reading(sampling='discrete')
+    read = attention(query(), boxes((*centre, 0.2, 0.2)), coordinates((8, 10)))[0, 0]
+    assert read.tolist() == pytest.approx([(pixel[0] + 0.5) / 10, (pixel[1] + 0.5) / 8, 1.0, 0.0])
+
+
+def test_discrete_sampling_trains_weights_and_values_but_no_offsets() -> None:
+    attention = reading(sampling='discrete', points=(2, 1), levels=2)
+    given = boxes(BOX).requires_grad_()
+    attention(query(), given, coordinates((8, 10), (4, 5))).square().sum().backward()
+    trained = {name.split('.')[0] for name, value in attention.named_parameters() if value.requires_grad}
+    assert trained == {'attention_weights', 'value_proj', 'output_proj'}
+    assert attention.value_proj.weight.grad.any() and attention.attention_weights.weight.grad.any()
+    assert given.grad is None and attention.sampling_offsets.bias.grad is None
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'points': (4, 4)}, r'num_points=\[4, 4\] names the points of 2 levels, but num_levels is 3: give one number'),
+        ({'points': (4, 0, 4)}, r'num_points\[1\] must be at least 1 and a whole number, got 0'),
+        ({'points': 'many'}, "num_points must be at least 1 and a whole number, got 'many'"),
+        ({'sampling': 'nearest'}, r"sampling must be one of \['bilinear', 'discrete'\], got 'nearest'"),
+    ],
+)
+def test_points_that_do_not_fit_the_levels_are_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        reading(**{'levels': 3, **settings})

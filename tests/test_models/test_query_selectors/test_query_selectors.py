@@ -163,6 +163,55 @@ def test_score_times_iou_ranks_by_the_product() -> None:
     assert not torch.equal(by_class(given, num_queries=TOKENS).token_index, selection.token_index)
 
 
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS)
+def test_without_classes_one_score_a_token_tells_objects(kind: str) -> None:
+    selector = build(kind, class_agnostic=True)
+    selection = selector(memory(), num_queries=TOKENS)
+    assert selector.cls_head.bias.tolist() == pytest.approx([-math.log(99)])
+    assert selection.encoder.logits.shape == (1, 2, TOKENS, 1)
+    assert selection.encoder_target.class_agnostic and selection.encoder_target.score == selector.score_target
+    if selection.encoder_target.iou_logits is None:
+        assert (selection.encoder.logits[0, ..., 0].diff(dim=1) <= 1e-6).all()
+
+
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS)
+def test_pairs_of_token_and_class_rank_by_their_own_score(kind: str) -> None:
+    """The tokens of the best forty of 60 x 3 pairs, in their order: a token comes as often as it has such classes."""
+    selector, given = build(kind, rank='token_class'), memory()
+    nn.init.normal_(selector.cls_head.weight, std=1.0)
+    selection = selector(given, num_queries=40)
+    tokens = selector._project(given.tokens, selector._anchors(given)[1].float())
+    score = selector._classify(tokens).sigmoid()
+    if kind == 'ScoreTimesIoUQuerySelector':
+        score = score * selector.predict_iou(tokens).sigmoid().unsqueeze(-1)
+    for image in range(2):
+        pairs = sorted(
+            ((score[image, token, label].item(), token) for token in range(TOKENS) for label in range(CLASSES)),
+            reverse=True,
+        )
+        assert selection.token_index[image].tolist() == [token for _, token in pairs[:40]]
+    assert all(len(set(index.tolist())) < 40 for index in selection.token_index)  # or the test could not tell
+    assert torch.equal(selection.encoder.boxes[0], selection.queries.anchors_unact.sigmoid())
+
+
+def test_pairs_in_padding_come_last() -> None:
+    padding = torch.zeros(2, TOKENS, dtype=torch.bool)
+    padding[0, 3:] = True
+    selector = build('IoUAwareQuerySelector', rank='token_class')
+    index = selector(memory(padding=padding)).token_index[0].tolist()
+    assert sorted(index[:9]) == [0, 0, 0, 1, 1, 1, 2, 2, 2] and index[9] >= 3
+    # all pairs where there are fewer than the queries asked for
+    assert selector(memory(), num_queries=1000).token_index.shape == (2, TOKENS * CLASSES)
+
+
+def test_activation_of_the_box_head() -> None:
+    selector = build('IoUAwareQuerySelector', act_cfg={'type': 'SiLU'})
+    first, second, third = selector.bbox_head.layers
+    nn.init.normal_(third.weight)
+    tokens, silu = torch.randn(5, DIMS), nn.functional.silu
+    torch.testing.assert_close(selector.bbox_head(tokens), third(silu(second(silu(first(tokens))))))
+
+
 def test_the_encoders_heads_start_as_said() -> None:
     """Scores at a probability of 0.01, box heads of three layers at 0."""
     selector = build('IoUAwareQuerySelector')
@@ -177,6 +226,9 @@ def test_the_encoders_heads_start_as_said() -> None:
         ({'grid_size': 1.5}, r'grid_size must .*1.*, got 1\.5'),
         ({'anchor_eps': 0.7}, r'anchor_eps must .*0\.5.*, got 0\.7'),
         ({'num_queries': 0}, 'num_queries must be at least 1 .*, got 0'),
+        ({'rank': 'class'}, r"rank must be one of \['token', 'token_class'\], got 'class'"),
+        ({'class_agnostic': 'yes'}, "class_agnostic must be True or False, got 'yes'"),
+        ({'act_cfg': 'SiLU'}, "act_cfg must be a dict .* got 'SiLU'"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
