@@ -10,9 +10,9 @@ from torch import Tensor
 
 
 def box_cxcywh_to_xyxy(boxes: Tensor) -> Tensor:
-    """Centre and size (..., 4) to corners (..., 4), in the same unit."""
+    """Centre and size (..., 4) to corners (..., 4), in the same unit; a negative size counts as none."""
     centre, size = boxes.split(2, dim=-1)
-    half = 0.5 * size
+    half = 0.5 * size.clamp(min=0)
     return torch.cat([centre - half, centre + half], dim=-1)
 
 

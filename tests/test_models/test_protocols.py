@@ -17,7 +17,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 import mmdet_iouquery  # noqa: F401  before mmdet's models
-from mmdet_iouquery.models.decoders import DABDecoder, DeformableDecoder
+from mmdet_iouquery.models.decoders import DABDecoder, DeformableDecoder, DistributionDecoder
 from mmdet_iouquery.models.denoising import ContrastiveDenoising
 from mmdet_iouquery.models.dense_heads.rtdetr_head import CRITERION
 from mmdet_iouquery.models.losses import BatchedHungarianAssigner, PerImageAssigner, SetCriterion
@@ -70,6 +70,7 @@ def decoders() -> list[Decoder]:
         DeformableDecoder(**SMALL).forward,
         DABDecoder(**SMALL).forward,
         DABDecoder(**SMALL, cross_attention='deformable').forward,
+        DistributionDecoder(**SMALL).forward,
     ]
 
 

@@ -2,5 +2,6 @@
 
 from .dab import DABDecoder
 from .deformable import DeformableDecoder
+from .distribution import DistributionDecoder
 
-__all__ = ['DABDecoder', 'DeformableDecoder']
+__all__ = ['DABDecoder', 'DeformableDecoder', 'DistributionDecoder']

@@ -55,6 +55,8 @@ class BoxDecoder(BaseModule):
     num_levels: int | None
     """Maps that the layers read; None: any number."""
     with_cp: bool
+    refines_distributions = False
+    """Whether predictions carry a refinement in training."""
 
     @property
     def num_layers(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from mmdet.registry import MODELS
@@ -12,9 +12,10 @@ from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from ...argument_checks import check_configs, check_counts, check_sequence
+from ...argument_checks import check_choice, check_configs, check_counts, check_sequence
 from ...core import top_detections, without_overlaps
 from ...core.calibration import piecewise_linear
+from ...errors import InputError
 from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
 from ..data_samples import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..decoders.deformable import resolve_depth
@@ -50,6 +51,8 @@ class RTDETRHead(BaseModule):
         embed_dims: width D of memory and queries.
         query_selector, decoder, criterion: the parts; None: RT-DETR's own.
         denoising: the denoising generator; None: without.
+        project: which maps a 1x1 convolution and a norm bring to ``embed_dims``: 'all', or those that have another
+            number of channels ('unequal', D-FINE).
         norm_cfg: of the projections.
         train_cfg: not used; mmdet hands one to every head.
         test_cfg: see :class:`PredictionSettings`.
@@ -65,6 +68,7 @@ class RTDETRHead(BaseModule):
         denoising: dict | None = None,
         decoder: dict | None = None,
         criterion: dict | None = None,
+        project: Literal['all', 'unequal'] = 'all',
         norm_cfg: dict | None = None,
         train_cfg: dict | None = None,
         test_cfg: dict | None = None,
@@ -73,6 +77,7 @@ class RTDETRHead(BaseModule):
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, embed_dims=embed_dims)
         check_sequence(in_channels=in_channels)
+        check_choice(('all', 'unequal'), project=project)
         check_configs(
             query_selector=query_selector,
             denoising=denoising,
@@ -84,7 +89,10 @@ class RTDETRHead(BaseModule):
         self.num_classes = num_classes
         self.prediction_settings = PredictionSettings.from_cfg(test_cfg, num_classes)
         self.input_proj = nn.ModuleList(
-            ConvNormAct(channels, embed_dims, 1, norm_cfg=norm_cfg or {'type': 'BN'}) for channels in in_channels
+            nn.Identity()
+            if project == 'unequal' and channels == embed_dims
+            else ConvNormAct(channels, embed_dims, 1, norm_cfg=norm_cfg or {'type': 'BN'})
+            for channels in in_channels
         )
         shared = {'num_classes': num_classes, 'embed_dims': embed_dims}
         self.query_selector: QuerySelector = _build(query_selector or {'type': 'IoUAwareQuerySelector'}, **shared)
@@ -94,6 +102,11 @@ class RTDETRHead(BaseModule):
             resolve_depth(self.prediction_settings.num_decoder_layers, built.num_layers)
         self.decoder: Decoder = built
         self.criterion: Criterion = MODELS.build(criterion or CRITERION)
+        if getattr(self.criterion, 'needs_distributions', False) and not getattr(built, 'refines_distributions', True):
+            raise InputError(
+                f'criterion has loss_fgl or loss_ddf, of the distributions of a DistributionDecoder, and the decoder '
+                f"is a {type(built).__name__}: name decoder=dict(type='DistributionDecoder'), or leave the two losses out"
+            )
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, Q, C) and normalised ``cx, cy, w, h`` boxes (B, Q, 4) of the last decoder layer run."""

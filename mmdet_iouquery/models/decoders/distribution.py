@@ -1,0 +1,216 @@
+"""The decoder of D-FINE, which refines distributions of each box's edges (Peng et al. 2024, section 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ...argument_checks import (
+    check_backend,
+    check_configs,
+    check_counts,
+    check_flags,
+    check_heads,
+    check_numbers,
+    check_points,
+)
+from ...core import (
+    TableCache,
+    as_float,
+    bin_values,
+    distances_to_boxes,
+    expected_distances,
+    inverse_sigmoid,
+    within_range,
+)
+from ...errors import InputError
+from ...structures import Memory, Predictions, Queries, Refinement
+from ..layers import MLP, BoxPositionMLP
+from .deformable import BoxDecoder, DeformableDecoderLayer, class_head
+
+NUM_PEAKS = 4
+"""Largest probabilities of an edge that tell how sure it is (D-FINE's code)."""
+
+
+class QualityHead(MLP):
+    """What a class score gains where the edges of its box are told for certain (D-FINE's code, after GFLv2).
+
+    Each edge is judged by its four largest probabilities and their mean. Starts at zero.
+    """
+
+    def __init__(self, hidden_dims: int = 64, act_cfg: dict | None = None) -> None:
+        super().__init__(4 * (NUM_PEAKS + 1), hidden_dims, 1, num_layers=2, zero_output=True, act_cfg=act_cfg)
+
+    def forward(self, corners: Tensor) -> Tensor:
+        """Logits (B, Q, 4, R + 1) of the edges' distributions to (B, Q, 1)."""
+        peaks = corners.softmax(-1).topk(NUM_PEAKS, dim=-1).values
+        judged = torch.cat([peaks, peaks.mean(-1, keepdim=True)], dim=-1).flatten(-2)
+        return super().forward(judged.to(next(self.parameters()).dtype))
+
+
+@MODELS.register_module()
+class DistributionDecoder(BoxDecoder):
+    """Fine-grained distribution refinement: boxes are means of distributions that every layer refines.
+
+    The first layer predicts an initial box as RT-DETR's does. How far each of its edges lies from the true one is a
+    distribution over R + 1 distances, dense around 0; each layer adds to the logits of these distributions, and its box
+    is the initial one with the edges moved by their means. Class scores rise with the certainty of the edges. Layers
+    have D-FINE's form: a gate after cross-attention, which reads the memory itself without projections.
+
+    In training the predictions carry a :class:`~mmdet_iouquery.structures.Refinement`. Gradients of a layer's losses
+    reach all box heads before it, but neither the initial box, nor, through what a layer adds to its features, those of
+    the layer before.
+
+    The state dict holds ``up`` and ``reg_scale``: weights trained with other values do not load.
+
+    Args:
+        num_classes: C.
+        embed_dims: width D.
+        num_layers: L.
+        num_heads, feedforward_channels, dropout: of the layers.
+        num_levels: maps in the memory.
+        num_points: sampling points a head and level: one number for all levels, or one for each, finest first.
+        reg_max: R, even: an edge has R + 1 bins.
+        reg_scale: how many units of distance an initial box is wide and high; larger: finer bins (8 in D-FINE-X).
+        up: the outermost but one bins are this part of the box away.
+        sampling: of deformable attention: 'bilinear' or 'discrete'.
+        fusion: how what was read joins the query: by 'gate', or 'add' and norm.
+        act_cfg: activation of feed-forward networks, box, quality and position heads; None: ReLU (SiLU in DEIM).
+        query_pos: arguments of :class:`~mmdet_iouquery.models.layers.BoxPositionMLP`, by default with ``clamp=10``.
+        attention_backend, with_cp: as in :class:`DeformableDecoder`.
+
+    Raises:
+        ValueError: numbers out of range, points that do not fit the levels, or an odd ``reg_max``.
+    """
+
+    refines_distributions = True
+
+    def __init__(
+        self,
+        *,
+        num_classes: int,
+        embed_dims: int = 256,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        feedforward_channels: int = 1024,
+        num_levels: int = 3,
+        num_points: int | Sequence[int] = 4,
+        dropout: float = 0.0,
+        reg_max: int = 32,
+        reg_scale: float = 4.0,
+        up: float = 0.5,
+        sampling: Literal['bilinear', 'discrete'] = 'bilinear',
+        fusion: Literal['gate', 'add'] = 'gate',
+        act_cfg: dict | None = None,
+        query_pos: dict | None = None,
+        attention_backend: str | None = None,
+        with_cp: bool = False,
+        init_cfg: dict | list | None = None,
+    ) -> None:
+        super().__init__(init_cfg=init_cfg)
+        check_counts(num_classes=num_classes, num_layers=num_layers, feedforward_channels=feedforward_channels)
+        check_counts(least=4, reg_max=reg_max)
+        check_points(num_points, num_levels)
+        check_heads(num_heads, embed_dims=embed_dims)
+        check_configs(act_cfg=act_cfg, query_pos=query_pos)
+        check_numbers(most=1.0, dropout=dropout)
+        check_flags(with_cp=with_cp)
+        check_backend(attention_backend)
+        bin_values(reg_max, reg_scale, up)  # says what is wrong with them
+        self.num_levels, self.with_cp = num_levels, with_cp
+        self.num_classes = num_classes
+        self.bins = (reg_max, float(reg_scale), float(up))
+        self._tables = TableCache()
+        self.layers = nn.ModuleList(
+            DeformableDecoderLayer(
+                embed_dims,
+                num_heads,
+                feedforward_channels,
+                num_levels,
+                num_points,
+                dropout,
+                attention_backend,
+                fusion=fusion,
+                act_cfg=act_cfg,
+                ffn_init='xavier',
+                sampling=sampling,
+                project_values=False,
+            )
+            for _ in range(num_layers)
+        )
+        self.query_pos_head = BoxPositionMLP.from_cfg(
+            embed_dims, {'clamp': 10.0, 'act_cfg': act_cfg, **(query_pos or {})}
+        )
+        self.cls_heads = nn.ModuleList(class_head(embed_dims, num_classes) for _ in range(num_layers))
+        self.initial_bbox_head = self._box_head(embed_dims, 4, act_cfg)
+        self.bbox_heads = nn.ModuleList(
+            self._box_head(embed_dims, 4 * (reg_max + 1), act_cfg) for _ in range(num_layers)
+        )
+        self.quality_heads = nn.ModuleList(QualityHead(act_cfg=act_cfg) for _ in range(num_layers))
+        self.register_buffer('up', torch.tensor([float(up)]))
+        self.register_buffer('reg_scale', torch.tensor([float(reg_scale)]))
+
+    @staticmethod
+    def _box_head(embed_dims: int, out_dims: int, act_cfg: dict | None) -> MLP:
+        return MLP(embed_dims, embed_dims, out_dims, num_layers=3, zero_output=True, act_cfg=act_cfg)
+
+    def forward(
+        self,
+        queries: Queries,
+        memory: Memory,
+        attention_mask: Tensor | None = None,
+        num_layers: int | None = None,
+    ) -> Predictions:
+        """Decode; see :class:`~mmdet_iouquery.structures.Decoder`."""
+        depth, content, boxes = self.start(queries, memory, num_layers)
+        _, reg_scale, _ = self.bins
+        values = self._bin_values(content.device)
+        logits_by_layer: list[Tensor] = []
+        boxes_by_layer: list[Tensor] = []
+        corners_by_layer: list[Tensor] = []
+        added: Tensor | float = 0.0
+        for i, layer in enumerate(self.layers[:depth]):
+            query_pos = queries.position_codes(self.query_pos_head(boxes.to(content.dtype)))
+            content = self.run_layer(layer, content, query_pos, boxes, memory, attention_mask)
+            corners = self._corners(i, content + added)
+            if i == 0:
+                initial_boxes = (as_float(self.initial_bbox_head(content)) + inverse_sigmoid(boxes)).sigmoid()
+                initial_logits = within_range(self.cls_heads[0](content))
+                references = initial_boxes.detach()
+            else:
+                corners = corners + corners_by_layer[-1]
+            corners_by_layer.append(corners)
+            boxes = distances_to_boxes(references, expected_distances(corners, values), reg_scale)
+            if self.training or i == depth - 1:
+                logits = within_range(self.cls_heads[i](content)) if i else initial_logits
+                logits_by_layer.append(logits + self.quality_heads[i](corners))
+                boxes_by_layer.append(boxes)
+            boxes, added = boxes.detach(), content.detach()
+        predictions = Predictions(torch.stack(logits_by_layer), torch.stack(boxes_by_layer))
+        if not self.training:
+            return predictions
+        stacked = torch.stack(corners_by_layer)
+        refinement = Refinement(stacked, initial_logits[None], initial_boxes[None], values, reg_scale)
+        return predictions._replace(refinement=refinement)
+
+    def _corners(self, layer: int, features: Tensor) -> Tensor:
+        """What a layer adds to the logits (B, Q, 4, R + 1), of features (B, Q, D)."""
+        return as_float(self.bbox_heads[layer](features)).unflatten(-1, (4, -1))
+
+    def _bin_values(self, device: torch.device) -> Tensor:
+        return self._tables(device, lambda: bin_values(*self.bins, device=device))
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        for name in ('up', 'reg_scale'):
+            trained, own = state_dict.get(prefix + name), getattr(self, name)
+            if trained is not None and not torch.equal(torch.as_tensor(trained).flatten().to(own), own):
+                raise InputError(
+                    f'the weights were trained with {name}={float(trained):g} and this decoder has '
+                    f'{name}={own.item():g}, which would move every edge; set decoder={{"{name}": {float(trained):g}}} '
+                    'in the config'
+                )
+        super()._load_from_state_dict(state_dict, prefix, *others)
