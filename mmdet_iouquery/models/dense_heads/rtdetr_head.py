@@ -104,8 +104,8 @@ class RTDETRHead(BaseModule):
         self.criterion: Criterion = MODELS.build(criterion or CRITERION)
         if getattr(self.criterion, 'needs_distributions', False) and not getattr(built, 'refines_distributions', True):
             raise InputError(
-                f'criterion has loss_fgl or loss_ddf, of the distributions of a DistributionDecoder, and the decoder '
-                f"is a {type(built).__name__}: name decoder=dict(type='DistributionDecoder'), or leave the two losses out"
+                'criterion has loss_fgl or loss_ddf, which are of the distributions of a DistributionDecoder, and the '
+                f"decoder is a {type(built).__name__}: name decoder=dict(type='DistributionDecoder'), or leave them out"
             )
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
