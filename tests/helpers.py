@@ -30,6 +30,8 @@ NARROW = {
     'bbox_head__decoder__feedforward_channels': 32,
 }
 """Overrides that leave :func:`small_detector` every layer and 0.3 of its 20 million parameters."""
+D_FINE_NECK = {'neck__fusion': 'elan', 'neck__downsample': 'separable', 'neck__lateral_act': False}
+"""Overrides that make the hybrid encoder D-FINE's."""
 
 
 def shipped_config(name: str) -> Config:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.graph_capture import is_captured
 from ..models.layers import ConvNormAct, keep_layout
-from ..models.necks.hybrid_encoder import Fusion, RepVGGBlock
+from ..models.necks.fusion import ELANFusion, Fusion, RepVGGBlock
 from .convolution import WinogradConv2d, can_filter
 from .norms import can_fuse, norm_silu
 
@@ -69,11 +69,24 @@ class SeparateFusion(Fusion):
         """Maps (B, C, h', w') and (B, C, h, w) to (B, out_channels, h, w)."""
         (conv1, norm1, *act1), (conv2, norm2, *act2) = self.conv1, self.conv2
         kinds = [type(layer) for layer in (conv1, conv2, *act1, *act2)]
-        if kinds != [nn.Conv2d, nn.Conv2d, nn.SiLU, nn.SiLU] or not (can_fuse(norm1, x) and can_fuse(norm2, x)):
+        plain = self.join == 'cat' and kinds == [nn.Conv2d, nn.Conv2d, nn.SiLU, nn.SiLU]
+        if not (plain and can_fuse(norm1, x) and can_fuse(norm2, x)):
             return super().forward(other, x)
         first = norm_silu([_convolve_separately(conv1, other, x)], [norm1])
         second = norm_silu([_convolve_separately(conv2, other, x)], [norm2])
         return self.conv3(self.bottlenecks(first) + second)
+
+
+class SeparateELANFusion(ELANFusion):
+    """The first convolution as those of :class:`SeparateFusion`."""
+
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
+        """Maps (B, C, h', w') and (B, C, h, w) to (B, out_channels, h, w)."""
+        conv, norm, *act = self.conv1
+        plain = self.join == 'cat' and [type(layer) for layer in (conv, *act)] == [nn.Conv2d, nn.SiLU]
+        if not (plain and can_fuse(norm, x)):
+            return super().forward(other, x)
+        return self.aggregate(norm_silu([_convolve_separately(conv, other, x)], [norm]))
 
 
 def _convolve_separately(conv: Any, other: Tensor, x: Tensor) -> Tensor:
@@ -88,5 +101,6 @@ _FASTER: dict[type[nn.Module], type[nn.Module]] = {
     ConvNormAct: FusedConvNormAct,
     RepVGGBlock: FusedRepVGGBlock,
     Fusion: SeparateFusion,
+    ELANFusion: SeparateELANFusion,
 }
 _PLAIN = {faster: plain for plain, faster in _FASTER.items()}

@@ -11,7 +11,7 @@ from torch import nn
 from ..cpu import accelerate_prediction, restore
 from ..errors import InputError
 from ..models.dense_heads import RTDETRHead
-from ..models.necks.hybrid_encoder import RepVGGBlock
+from ..models.necks.fusion import RepVGGBlock
 
 HALVES = (torch.float16, torch.bfloat16)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import random_batch, small_detector
+from helpers import D_FINE_NECK, random_batch, small_detector
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from runs import small_run
@@ -21,7 +21,7 @@ from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.cpu import training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
 from mmdet_iouquery.engine.hooks import AccelerateTrainingHook
-from mmdet_iouquery.models.necks.hybrid_encoder import Fusion, RepVGGBlock
+from mmdet_iouquery.models.necks.fusion import ELANFusion, Fusion, RepVGGBlock
 
 SIZE = (64, 96)
 DENSE = {'bbox_head__decoder': {'_delete_': True, 'type': 'DABDecoder', 'num_layers': 2}}
@@ -44,14 +44,17 @@ def losses_and_gradients(model: nn.Module, half: bool = False) -> tuple[dict[str
 
 
 def test_every_kind_of_module_is_replaced_where_there_is_a_faster_one() -> None:
-    model = small_detector(neck__expansion=0.5)
-    before = classes(model)
-    accelerate_training(model)
-    after = classes(model)
-    replaced = {before[name] for name in before if before[name] is not after[name]}
+    replaced = set()
+    for changes in (D_FINE_NECK, {}):
+        model = small_detector(neck__expansion=0.5, **changes)
+        before = classes(model)
+        accelerate_training(model)
+        after = classes(model)
+        replaced |= {before[name] for name in before if before[name] is not after[name]}
+        for name, kind in after.items():
+            assert kind is before[name] or kind.__base__ is before[name]
+            assert kind is before[name] or kind.__module__.startswith('mmdet_iouquery')
     assert replaced == set(training._FASTER)
-    for name, kind in after.items():
-        assert kind is before[name] or (kind.__base__ is before[name] and kind.__module__.startswith('mmdet_iouquery'))
     # wide 3x3 convolutions of stride 1 alone
     assert after['backbone.layer1.0.conv1'] is WinogradConv2d and after['backbone.layer2.0.conv1'] is nn.Conv2d
     assert after['backbone.stem.3'] is nn.Conv2d
@@ -106,7 +109,11 @@ def test_subclasses_are_left_alone() -> None:
 
 
 @pytest.mark.usefixtures('filtered_small_maps')
-@pytest.mark.parametrize('changes', [{}, {'neck__expansion': 1.0}, DENSE], ids=['R18', 'wide fusions', 'dense'])
+@pytest.mark.parametrize(
+    'changes',
+    [{}, {'neck__expansion': 1.0}, D_FINE_NECK, DENSE],
+    ids=['R18', 'wide fusions', 'D-FINE neck', 'dense'],
+)
 def test_losses_gradients_and_statistics_are_the_same(changes: dict[str, Any]) -> None:
     """In double precision to nine digits, which hides no mistake; boxes and anchors are made in single."""
     plain = small_detector(**changes)
@@ -157,10 +164,13 @@ def test_copied_and_pickled_it_is_accelerated_still() -> None:
         assert classes(other) == before != classes(model)
 
 
+@pytest.mark.parametrize('kind', [Fusion, ELANFusion])
 @pytest.mark.parametrize('sizes', [((3, 4), (6, 8)), ((3, 4), (5, 7)), ((4, 6), (4, 6))])
-def test_a_fusion_takes_maps_apart_in_training_and_joins_them_elsewhere(sizes: tuple) -> None:
-    """To the same output and gradients, and the same statistics of its norms."""
-    joins = Fusion(8, 6, 1, 0.5, {'type': 'BN'}, {'type': 'SiLU', 'inplace': True}).double()
+@pytest.mark.parametrize('join', ['cat', 'sum'])
+def test_a_fusion_takes_maps_apart_in_training_and_joins_them_elsewhere(kind: type, sizes: tuple, join: str) -> None:
+    """To the same output and gradients, and the same statistics of its norms; the sum of maps is not taken apart."""
+    width = 8 if join == 'cat' else 4
+    joins = kind(width, 6, 1, 0.5, {'type': 'BN'}, {'type': 'SiLU', 'inplace': True}, join).double()
     ours = copy.deepcopy(joins)
     accelerate_training(ours)
     computed = []
@@ -171,19 +181,20 @@ def test_a_fusion_takes_maps_apart_in_training_and_joins_them_elsewhere(sizes: t
         handle = block.conv1[0].register_forward_hook(lambda _, args, __, w=widths: w.append(args[0].shape[1]))
         y = block(*maps)
         y.square().sum().backward()
-        assert widths == ([] if block is ours else [8])
+        assert widths == ([] if block is ours and join == 'cat' else [width])
         computed.append([y, *(x.grad for x in maps), *(p.grad for p in block.parameters()), *block.buffers()])
         block.eval()
         computed[-1].append(block(*maps))
-        assert widths[-1] == 8
+        assert widths[-1] == width
         handle.remove()
     for one, other in zip(*computed):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
-def test_gradients_lie_as_the_maps_do() -> None:
+@pytest.mark.parametrize('changes', [{}, D_FINE_NECK], ids=['R18', 'D-FINE neck'])
+def test_gradients_lie_as_the_maps_do(changes: dict[str, Any]) -> None:
     """Batch norms are given gradients that are channels last, as their inputs are, wherever maps are joined."""
-    model = small_detector().train()
+    model = small_detector(**changes).train()
     accelerate_training(model)
     lie_so: list[bool] = []
 
@@ -240,7 +251,7 @@ def test_a_training_is_accelerated_and_leaves_a_plain_model_and_checkpoint(tmp_p
     look, before = Look(), classes(runner.model)
     runner.register_hook(look)
     runner.train()
-    faster = set(training._FASTER.values())
+    faster = set(training._FASTER.values()) - {training.SeparateELANFusion}  # D-FINE's
     assert faster <= look.of_model and not faster & look.of_average
     assert classes(runner.model) == before
     saved = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=True)['state_dict']

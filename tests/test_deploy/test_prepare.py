@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from helpers import build_detector, random_batch, small_detector
+from helpers import D_FINE_NECK, build_detector, random_batch, small_detector
 from hosts import host_config
 from mmdet.registry import MODELS
 from tolerances import within
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from mmdet_iouquery import prepare_for_inference
 from mmdet_iouquery.core import TableCache
 from mmdet_iouquery.errors import InputError
-from mmdet_iouquery.models.necks.hybrid_encoder import RepVGGBlock
+from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
 
 def with_statistics(model: nn.Module) -> nn.Module:
@@ -50,14 +50,15 @@ def by_token(prediction: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor,
     )
 
 
-@pytest.mark.parametrize('depth', [18, 50])
-def test_logits_and_boxes_are_the_same(depth: int) -> None:
+@pytest.mark.parametrize(('depth', 'changes'), [(18, {}), (50, {}), (18, D_FINE_NECK)])
+def test_logits_and_boxes_are_the_same(depth: int, changes: dict[str, object]) -> None:
     """Every token is a query, so that no choice among nearly equal scores can differ."""
     model = with_statistics(
         build_detector(
             f'rtdetr/rtdetr_r{depth}vd_8xb2-72e_coco.py',
             bbox_head__num_classes=5,
             bbox_head__query_selector__num_queries=10**4,
+            **changes,
         )
     )
     images = torch.rand(2, 3, 64, 96)

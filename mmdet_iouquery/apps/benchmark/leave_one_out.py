@@ -11,7 +11,7 @@ from torch import nn
 
 from ...cpu import accelerate_training
 from ...cpu.convolution import WinogradConv2d
-from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateFusion
+from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateELANFusion, SeparateFusion
 from ...errors import InputError
 from .models import Batch, detector
 from .reference import NAME, Reference
@@ -21,8 +21,8 @@ from .training import OURS, our_loss, training_step
 PLAIN = f'{OURS}, plain modules'
 WAYS: dict[str, tuple[type[nn.Module], ...]] = {
     'minimal filtering': (WinogradConv2d,),
-    'norms with their SiLU': (FusedConvNormAct, FusedRepVGGBlock, SeparateFusion),
-    'maps convolved apart': (SeparateFusion,),
+    'norms with their SiLU': (FusedConvNormAct, FusedRepVGGBlock, SeparateFusion, SeparateELANFusion),
+    'maps convolved apart': (SeparateFusion, SeparateELANFusion),
 }
 """Of :func:`~mmdet_iouquery.cpu.accelerate_training`, the classes that make each."""
 

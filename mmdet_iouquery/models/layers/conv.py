@@ -15,6 +15,9 @@ class ConvNormAct(nn.Sequential):
 
     mmcv's ConvModule would draw the weights from another distribution than the reference trains from; this one leaves
     PyTorch's own, and takes no part in mmengine's ``init_weights``.
+
+    Args:
+        groups: of the convolution; as many as channels: a depthwise one.
     """
 
     def __init__(
@@ -24,11 +27,13 @@ class ConvNormAct(nn.Sequential):
         kernel_size: int,
         *,
         stride: int = 1,
+        groups: int = 1,
         norm_cfg: dict,
         act_cfg: dict | None = None,
     ) -> None:
+        padding = (kernel_size - 1) // 2
         conv = nn.Conv2d(
-            in_channels, out_channels, kernel_size, stride=stride, padding=(kernel_size - 1) // 2, bias=False
+            in_channels, out_channels, kernel_size, stride=stride, padding=padding, groups=groups, bias=False
         )
         layers = OrderedDict(conv=conv, norm=build_norm_layer(norm_cfg, out_channels)[1])
         if act_cfg is not None:

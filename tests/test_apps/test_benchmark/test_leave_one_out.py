@@ -14,7 +14,7 @@ from mmdet_iouquery.apps.benchmark.training import OURS
 from mmdet_iouquery.cpu import accelerate_training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
 from mmdet_iouquery.cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateFusion
-from mmdet_iouquery.models.necks.hybrid_encoder import Fusion
+from mmdet_iouquery.models.necks.fusion import Fusion
 
 KINDS = (WinogradConv2d, FusedConvNormAct, FusedRepVGGBlock, SeparateFusion)
 SETTINGS = dict(depth=18, batch=1, side=64, objects=2, rounds=1)

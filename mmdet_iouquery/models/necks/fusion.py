@@ -1,0 +1,152 @@
+"""Blocks that fuse the maps of two neighbouring scales."""
+
+from __future__ import annotations
+
+import copy
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from mmcv.cnn import build_activation_layer
+from torch import Tensor, nn
+
+from ...core import within_range
+from ..layers import ConvNormAct
+
+
+class RepVGGBlock(nn.Module):
+    """A 3x3 and a 1x1 convolution side by side, each with a norm, summed and activated (Ding et al. 2021)."""
+
+    def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(channels, channels, 3, norm_cfg=norm_cfg)
+        self.conv2 = ConvNormAct(channels, channels, 1, norm_cfg=norm_cfg)
+        self.act = build_activation_layer(act_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, D, h, w)."""
+        return self.act(within_range(self.conv1(x) + self.conv2(x)))
+
+    def merged(self) -> nn.Module:
+        """One 3x3 convolution and the activation, which give the same once norms are folded into the convolutions."""
+        three, pointwise = (cast(nn.Conv2d, part.conv) for part in (self.conv1, self.conv2))
+        if three.bias is None or pointwise.bias is None:
+            raise ValueError('fold the norms into the convolutions first')
+        conv = copy.deepcopy(three)
+        with torch.no_grad():
+            conv.weight += F.pad(pointwise.weight, [1, 1, 1, 1])
+            cast(Tensor, conv.bias).add_(pointwise.bias)
+        return MergedRepVGGBlock(conv, self.act)
+
+
+class MergedRepVGGBlock(nn.Sequential):
+    """What a :class:`RepVGGBlock` becomes for prediction."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv, act = self
+        return act(within_range(conv(x)))
+
+
+class CSPBlock(nn.Module):
+    """Two 1x1 convolutions, one followed by RepVGG blocks, summed (figure 4 of RT-DETR, right)."""
+
+    def __init__(
+        self, in_channels: int, hidden: int, out_channels: int, num_blocks: int, norm_cfg: dict, act_cfg: dict
+    ) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.conv2 = ConvNormAct(in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.bottlenecks = nn.Sequential(*[RepVGGBlock(hidden, norm_cfg, act_cfg) for _ in range(num_blocks)])
+        self.conv3: nn.Module = nn.Identity()
+        if hidden != out_channels:
+            self.conv3 = ConvNormAct(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, out_channels, h, w)."""
+        return self.conv3(within_range(self.bottlenecks(self.conv1(x)) + self.conv2(x)))
+
+
+class Fusion(CSPBlock):
+    """The fusion block of RT-DETR's CCFF: a CSP block over two maps.
+
+    Args:
+        in_channels: C of both maps side by side; of their sum where ``join`` is 'sum'.
+        out_channels: channels of the result.
+        num_blocks: RepVGG blocks.
+        expansion: width of the RepVGG blocks, as a fraction of ``out_channels``.
+        norm_cfg, act_cfg: of the convolutions.
+        join: 'cat' puts the maps side by side, 'sum' adds them.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        expansion: float,
+        norm_cfg: dict,
+        act_cfg: dict,
+        join: str = 'cat',
+    ) -> None:
+        super().__init__(in_channels, int(out_channels * expansion), out_channels, num_blocks, norm_cfg, act_cfg)
+        self.join = join
+
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+        """A map (B, ., h', w') of a neighbouring scale and this one's (B, ., h, w) to (B, out_channels, h, w)."""
+        return super().forward(joined(other, x, self.join))
+
+
+class ELANFusion(nn.Module):
+    """The fusion block of D-FINE: a chain of two CSP blocks, each followed by a 3x3 convolution, over two maps.
+
+    The chain starts from one half of a 1x1 convolution; both halves and both results make up the output. Its blocks
+    are half as wide as those of a :class:`Fusion` of the same ``expansion``, which has the same arguments.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_blocks: int,
+        expansion: float,
+        norm_cfg: dict,
+        act_cfg: dict,
+        join: str = 'cat',
+    ) -> None:
+        super().__init__()
+        self.join = join
+        hidden = int(out_channels * expansion) // 2
+
+        def stage(channels: int) -> nn.Sequential:
+            return nn.Sequential(
+                CSPBlock(channels, hidden, hidden, num_blocks, norm_cfg, act_cfg),
+                ConvNormAct(hidden, hidden, 3, norm_cfg=norm_cfg, act_cfg=act_cfg),
+            )
+
+        self.conv1 = ConvNormAct(in_channels, 2 * out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.stages = nn.ModuleList([stage(out_channels), stage(hidden)])
+        self.conv2 = ConvNormAct(2 * (out_channels + hidden), out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
+        """A map (B, ., h', w') of a neighbouring scale and this one's (B, ., h, w) to (B, out_channels, h, w)."""
+        return self.aggregate(self.conv1(joined(other, x, self.join)))
+
+    def aggregate(self, halves: Tensor) -> Tensor:
+        """What follows the first convolution (B, 2 * out_channels, h, w)."""
+        maps, x = [halves], halves.chunk(2, dim=1)[1]
+        for stage in self.stages:
+            x = stage(x)
+            maps.append(x)
+        return self.conv2(torch.cat(maps, dim=1))
+
+
+FUSIONS: dict[str, type[Fusion | ELANFusion]] = {'csp': Fusion, 'elan': ELANFusion}
+"""By the names that a config gives them."""
+JOINS = ('cat', 'sum')
+
+
+def joined(other: Tensor, x: Tensor, join: str) -> Tensor:
+    """Two maps side by side or added up, the first at the height and width of the second by repeating pixels."""
+    if other.shape[-2:] != x.shape[-2:]:
+        other = F.interpolate(other, size=x.shape[-2:], mode='nearest')
+    return torch.cat([other, x], dim=1) if join == 'cat' else within_range(other + x)
