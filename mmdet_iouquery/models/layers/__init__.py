@@ -8,7 +8,7 @@ from .attention import (
     SelfAttention,
     SeparatedSelfAttention,
 )
-from .conv import ConvNormAct
+from .conv import ConvNormAct, LearnableAffine
 from .deformable_attention import DeformableAttention, SampledAttention
 from .mlp import MLP
 from .tokens import as_tokens, keep_layout, layout_of
@@ -20,6 +20,7 @@ __all__ = [
     'DeformableAttention',
     'DenseAttention',
     'DotProductAttention',
+    'LearnableAffine',
     'SampledAttention',
     'SelfAttention',
     'SeparatedSelfAttention',
