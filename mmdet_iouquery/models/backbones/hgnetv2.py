@@ -207,7 +207,8 @@ class HGNetv2(BaseModule):
         self.stem = Stem(*size.stem_channels, **conv_cfg)
         widths = [size.stem_channels[1], *(stage.out_channels for stage in size.stages)]
         self.stages = nn.ModuleList(
-            Stage(width, stage, downsample=i > 0, **conv_cfg) for i, (width, stage) in enumerate(zip(widths, size.stages))
+            Stage(in_channels, stage, downsample=i > 0, **conv_cfg)
+            for i, (in_channels, stage) in enumerate(zip(widths, size.stages))
         )
         for module in [*self._frozen(), *self.stages[max(self.out_indices) + 1 :]]:
             module.requires_grad_(False)
@@ -245,6 +246,6 @@ def _check_stages(arch: str, num_stages: int, out_indices: Sequence[int], frozen
     ascending = list(out_indices) == sorted(set(out_indices))
     if frozen_stages > num_stages or max(out_indices) >= num_stages or not ascending:
         raise InputError(
-            f'HGNetv2 {arch} has {num_stages} stages: frozen_stages may be up to {num_stages}, got {frozen_stages}, and '
-            f'out_indices name stages 0 to {num_stages - 1}, ascending, got {tuple(out_indices)}'
+            f'HGNetv2 {arch} has {num_stages} stages: frozen_stages must be at most {num_stages}, got {frozen_stages}, '
+            f'and out_indices ascend from 0 to at most {num_stages - 1}, got {tuple(out_indices)}'
         )
