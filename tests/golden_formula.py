@@ -25,6 +25,17 @@ def tensor(name: str, shape: tuple) -> np.ndarray:
     return np.float32(0.1) * x
 
 
+def weight(name: str, shape: tuple) -> np.ndarray:
+    """As ``tensor``, but what multiplies activations is near 1.
+
+    That is ``scale`` of RMSNorm and of learnable affine blocks, and LayerScale's ``gamma``. Goldens named in README.md
+    as filled by ``weight`` use this; the older ones use ``tensor``.
+    """
+    if name.rsplit('.', 1)[-1] in ('scale', 'gamma'):
+        return np.float32(1.0) + tensor(name, shape)
+    return tensor(name, shape)
+
+
 def image(name: str, shape: tuple) -> np.ndarray:
     """A smooth-plus-noise input of shape (batch, 3, height, width), float32, roughly in [0, 1]."""
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))

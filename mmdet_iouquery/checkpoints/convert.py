@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..errors import InputError
-from . import dab_detr, rtdetr, transformers
+from . import dab_detr, hgnetv2, rtdetr, transformers
 from .names import PrefixMap
 
-SOURCES = ('rtdetr', 'transformers', 'dab_detr', 'rtdetr_backbone', 'mmdet')
-"""The authors' RT-DETR; Hugging Face's; the authors' DAB-DETR; the authors' bare ResNet-vd; our own names, as mmdet
-saves them."""
+SOURCES = ('rtdetr', 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'mmdet')
+"""The authors' RT-DETR; Hugging Face's; the authors' DAB-DETR; the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's
+and DEIM's authors or of timm, whose names are the same; our own names, as mmdet saves them."""
 
 TARGETS = ('mmdet', 'rtdetr')
 """Our own names; the authors'."""
@@ -23,6 +23,7 @@ _PREFIXES = ('module.', '_orig_mod.')
 
 FIXED_SIZE = 'tables for one input size; here they are computed for the size at hand'
 REPEATED = 'equal to a key that is kept'
+CLASSIFIER = 'the classifier behind the backbone, which a detector has not'
 
 
 class Unwrapped(NamedTuple):
@@ -118,6 +119,9 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         ours = _renamed(rtdetr.DETECTOR, weights, without=dropped[FIXED_SIZE])
     elif source == 'rtdetr_backbone':
         ours = _renamed(rtdetr.BACKBONE, weights)
+    elif source == 'hgnetv2_backbone':
+        dropped[CLASSIFIER] = [key for key in weights if key.startswith(hgnetv2.CLASSIFIER)]
+        ours = _renamed(hgnetv2.BACKBONE, weights, without=dropped[CLASSIFIER])
     elif source == 'transformers':
         named, dropped[REPEATED] = transformers.file_names(weights)
         ours = transformers.join_projections(_renamed(transformers.DETECTOR, named))

@@ -105,7 +105,7 @@ def _check_request(
         raise InputError(f'unknown source {source!r}; choose one of {", ".join(SOURCES)}')
     if target not in TARGETS:
         raise InputError(f'cannot write for {target!r}; choose one of {", ".join(TARGETS)}')
-    if source == 'rtdetr_backbone' and target != 'mmdet':
+    if source.endswith('_backbone') and target != 'mmdet':
         raise InputError('a bare backbone can only be written for mmdet; leave --to away')
     if (source_classes is None) != (target_classes is None):
         raise InputError('--classes and --source-classes belong together: classes to write, and classes of the file')

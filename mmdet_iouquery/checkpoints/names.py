@@ -41,6 +41,4 @@ def _rename(key: str, table: dict[str, str], expected: str) -> str:
         prefix = key[: end + 1]
         if prefix in table:
             return table[prefix] + key[end + 1 :]
-    raise InputError(
-        f'unknown key {key!r}: not {expected}; is this the right --source, and an RT-DETR with a ResNet-vd?'
-    )
+    raise InputError(f'unknown key {key!r}: not {expected}; is this the right source, with the same kind of backbone?')

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-PACKED_ACTIVATIONS = {None: 'none', 'relu': 'relu', 'silu': 'swish'}
+PACKED_ACTIVATIONS = {None: 'none', 'relu': 'relu', 'silu': 'swish', 'hardtanh': 'hardtanh'}
 """Of :func:`run_packed_convolution`, by their names in torch."""
 
 
@@ -24,11 +26,12 @@ def packs_weights(dtype: Any) -> bool:
     try:
         packed = pack_convolution(weight, *layout, x.shape)
         y = run_packed_convolution(x, packed, None, *layout, 'relu')
+        bounded = run_packed_convolution(x, packed, None, *layout, 'hardtanh', (-math.inf, 96.0))
         rows, matrix, bias = (torch.ones(shape, dtype=dtype) for shape in ((5, 16), (32, 16), 32))
         rows = run_packed_linear(rows, pack_linear(matrix, len(rows)), bias)
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return False
-    convolves = y.shape == (1, 32, 5, 5) and bool((y[..., 1:4, 1:4] == 16 * 9).all())
+    convolves = y.shape == (1, 32, 5, 5) and bool((y[..., 1:4, 1:4] == 16 * 9).all() and (bounded <= 96).all())
     return convolves and rows.shape == (5, 32) and bool((rows == 17).all())
 
 
@@ -42,13 +45,21 @@ def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, grou
 
 
 def run_packed_convolution(
-    x: Any, packed: Any, bias: Any, padding: Any, stride: Any, dilation: Any, groups: int, activation: str
+    x: Any,
+    packed: Any,
+    bias: Any,
+    padding: Any,
+    stride: Any,
+    dilation: Any,
+    groups: int,
+    activation: str,
+    bounds: Sequence[float] = (),
 ) -> Any:
-    """A convolution and the activation after it, by packed weights."""
+    """A convolution and the activation after it, by packed weights; ``bounds`` are those of ``hardtanh``."""
     import torch
 
     return torch.ops.mkldnn._convolution_pointwise(
-        x, packed, bias, [*padding], [*stride], [*dilation], groups, activation, [], ''
+        x, packed, bias, [*padding], [*stride], [*dilation], groups, activation, [*bounds], ''
     )
 
 

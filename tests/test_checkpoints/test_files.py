@@ -213,6 +213,7 @@ def test_the_tool_replaces_classes(
         (['--source', 'rtdetr', '--classes', 'cat'], '--classes and --source-classes belong together'),
         (['--source', 'rtdetr', '--classes', 'a', '--source-classes', 'a,b'], '2 source classes were named'),
         (['--source', 'rtdetr_backbone', '--to', 'rtdetr'], 'only be written for mmdet'),
+        (['--source', 'hgnetv2_backbone', '--to', 'rtdetr'], 'only be written for mmdet'),
     ],
 )
 def test_the_tool_says_what_is_wrong_and_writes_nothing(

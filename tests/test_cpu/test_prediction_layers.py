@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import pytest
 import torch
@@ -35,16 +36,21 @@ def test_winograd_equals_the_convolution(size: tuple[int, int], bias: bool) -> N
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize('activation', [None, 'relu', 'silu'])
-def test_packed_equals_convolution_and_activation(activation: str | None, dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(
+    ('activation', 'bounds'),
+    [(None, ()), ('relu', ()), ('silu', ()), ('hardtanh', (0.25, math.inf)), ('hardtanh', (-math.inf, -0.25))],
+)
+def test_packed_equals_convolution_and_activation(
+    activation: str | None, bounds: tuple[float, ...], dtype: torch.dtype
+) -> None:
     if not compat.packs_weights(dtype):
         pytest.skip(f'this torch has no packed convolutions in {dtype}')
     conv = nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=2).to(dtype)
-    packed = PackedConv2d(conv, activation)
+    packed = PackedConv2d(conv, activation, bounds)
     with torch.no_grad():
         for size in ((9, 9), (12, 7), (9, 9)):  # packed for each size
             x = torch.randn(2, 8, *size).to(dtype)
-            expected = conv(x) if activation is None else getattr(F, activation)(conv(x))
+            expected = conv(x) if activation is None else getattr(F, activation)(conv(x), *bounds)
             # fused, the activation comes before the rounding to the type, and not after
             torch.testing.assert_close(packed(x), expected, **within(dtype, roundings=4))
     again = copy.deepcopy(packed)
@@ -93,6 +99,8 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
         nn.ReLU(),
         nn.Conv2d(128, 128, 3, padding=1),
         nn.ReLU(inplace=True),
+        nn.Conv2d(128, 8, 1),
+        nn.Hardtanh(-0.125, 0.25),
     ).eval()
     x = torch.randn(1, 3, 16, 16)
     with torch.no_grad():
@@ -103,8 +111,10 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
         *('PackedConv2d', 'Identity', 'Identity'),
         *('PackedConv2d', 'MaxPool2d', 'ReLU'),
         *('FilteredConv2d', 'ReLU'),
+        *('PackedConv2d', 'Identity'),
     ]
     assert prepared[0].activation == 'silu' and prepared[3].activation is None
+    assert (prepared[8].activation, prepared[8].bounds) == ('hardtanh', (-0.125, 0.25))
 
 
 def test_without_packed_weights_torchs_own_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from mmdet_iouquery import prepare_for_inference
 from mmdet_iouquery.core import TableCache
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.models.backbones import HGNetv2
+from mmdet_iouquery.models.layers import ConvNormAct, LearnableAffine
 from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
 
@@ -73,6 +75,39 @@ def test_logits_and_boxes_are_the_same(depth: int, changes: dict[str, object]) -
     # the model itself is as it was
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert any(parameter.requires_grad for parameter in model.parameters())
+
+
+def with_affines(model: nn.Module, scales: tuple[float, ...]) -> nn.Module:
+    """Learnable affines with these scales in turn, and offsets of either sign."""
+    for i, module in enumerate(module for module in model.modules() if isinstance(module, LearnableAffine)):
+        nn.init.constant_(module.scale, scales[i % len(scales)])
+        nn.init.constant_(module.bias, 0.3 * (-1) ** (i // 2))
+    return model
+
+
+@pytest.mark.parametrize('scales', [(1.25,), (-0.75,), (0.0, 1.0), (1.25, -0.75, 0.0)], ids=str)
+def test_affines_go_into_the_convolutions_whatever_their_sign(scales: tuple[float, ...]) -> None:
+    model = with_affines(with_statistics(HGNetv2('B2', learnable_affine=True)), scales)
+    images, before = torch.rand(2, 3, 75, 109), copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        prepared = prepare_for_inference(model)
+        for x, expected in zip(prepared(images), model(images)):
+            torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, (nn.BatchNorm2d, LearnableAffine)) for module in prepared.modules())
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+
+
+def test_an_affine_stays_where_it_cannot_go() -> None:
+    """Behind a group norm, which is no convolution's, and behind another activation than ReLU."""
+    for settings in ({'norm_cfg': {'type': 'GN', 'num_groups': 2}}, {'act_cfg': {'type': 'SiLU'}}):
+        block = ConvNormAct(
+            3, 8, 3, **{'norm_cfg': {'type': 'BN'}, 'act_cfg': {'type': 'ReLU'}, **settings}, learnable_affine=True
+        )
+        model, images = with_affines(with_statistics(nn.Sequential(block)), (-0.75,)), torch.rand(1, 3, 16, 16)
+        prepared = prepare_for_inference(model)
+        assert any(isinstance(module, LearnableAffine) for module in prepared.modules())
+        with torch.no_grad():
+            torch.testing.assert_close(prepared(images), model(images), **within(torch.float32))
 
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])

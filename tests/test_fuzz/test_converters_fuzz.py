@@ -14,7 +14,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mmdet_iouquery.checkpoints import SOURCES, convert, convert_back, dab_detr, rtdetr, select_classes, transformers
+from mmdet_iouquery.checkpoints import (
+    SOURCES,
+    convert,
+    convert_back,
+    dab_detr,
+    hgnetv2,
+    rtdetr,
+    select_classes,
+    transformers,
+)
 from mmdet_iouquery.checkpoints.convert import convert_accounted
 from mmdet_iouquery.checkpoints.files import damage, read_checkpoint
 from mmdet_iouquery.errors import InputError
@@ -24,6 +33,7 @@ TABLES = {
     'rtdetr_backbone': rtdetr.BACKBONE,
     'transformers': transformers.DETECTOR,
     'dab_detr': dab_detr.DETECTOR,
+    'hgnetv2_backbone': hgnetv2.BACKBONE,
 }
 ENDINGS = (
     'weight',
@@ -46,6 +56,7 @@ special = st.sampled_from(
         'class_embed.0.weight',
         'bbox_embed.layers.0.weight',
         'refpoint_embed.weight',
+        'head.fc.weight',
         'transformer.decoder.bbox_embed.layers.0.weight',
         'model.encoder.aifi.0.layers.0.self_attn.o_proj.weight',
     ]
@@ -89,7 +100,7 @@ def weights(draw: Any, source: str) -> dict[str, Tensor]:
     return {name: draw(tensors) for name in names}
 
 
-@pytest.mark.parametrize('source', ['rtdetr', 'rtdetr_backbone'])
+@pytest.mark.parametrize('source', ['rtdetr', 'rtdetr_backbone', 'hgnetv2_backbone'])
 @given(data=st.data())
 def test_every_key_that_is_kept_comes_back(source: str, data: st.DataObject) -> None:
     theirs = data.draw(weights(source))

@@ -1,5 +1,6 @@
 """Backbones."""
 
+from .hgnetv2 import HGNetv2
 from .resnet_vd import ResNetVd
 
-__all__ = ['ResNetVd']
+__all__ = ['HGNetv2', 'ResNetVd']

@@ -9,7 +9,7 @@ from .attention import (
     SeparatedSelfAttention,
 )
 from .box_position import BoxPositionMLP
-from .conv import ConvNormAct
+from .conv import ConvNormAct, LearnableAffine
 from .deformable_attention import DeformableAttention, SampledAttention
 from .mlp import MLP
 from .tokens import as_tokens, keep_layout, layout_of
@@ -22,6 +22,7 @@ __all__ = [
     'DeformableAttention',
     'DenseAttention',
     'DotProductAttention',
+    'LearnableAffine',
     'SampledAttention',
     'SelfAttention',
     'SeparatedSelfAttention',
