@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-_MOST_LEVELS = 8
+from . import hgnetv2
+from .names import PrefixMap
+
+_MOST_LEVELS, _MOST_LAYERS = 8, 12
+
+CONSTANTS = ('up', 'reg_scale')
+"""What the bins of distributions are made of: no weights, but numbers that the weights were trained with."""
+REPEATED = tuple(f'decoder.decoder.{constant}' for constant in CONSTANTS)
+"""Keys under which they occur a second time."""
 
 
 def encoder_pairs() -> Iterator[tuple[str, str]]:
@@ -17,3 +25,28 @@ def encoder_pairs() -> Iterator[tuple[str, str]]:
                 yield f'encoder.{blocks}.{level}.cv{theirs}.', f'neck.{blocks}.{level}.{ours}.'
         for i in range(2):
             yield f'encoder.downsample_convs.{level}.0.cv{i + 1}.', f'neck.downsample_convs.{level}.{i}.'
+
+
+def head_pairs() -> Iterator[tuple[str, str]]:
+    """The prefixes of the selector, the denoising embedding and the decoder, theirs and ours; two are whole keys."""
+    for part in ('proj', 'norm'):
+        yield f'decoder.enc_output.{part}.', f'bbox_head.query_selector.memory_{part}.'
+    yield 'decoder.input_proj.', 'bbox_head.input_proj.'
+    yield 'decoder.enc_score_head.', 'bbox_head.query_selector.cls_head.'
+    yield 'decoder.enc_bbox_head.', 'bbox_head.query_selector.bbox_head.'
+    yield 'decoder.denoising_class_embed.', 'bbox_head.denoising.label_embedding.'
+    yield 'decoder.query_pos_head.', 'bbox_head.decoder.query_pos_head.'
+    yield 'decoder.decoder.layers.', 'bbox_head.decoder.layers.'
+    yield 'decoder.dec_score_head.', 'bbox_head.decoder.cls_heads.'
+    yield 'decoder.pre_bbox_head.', 'bbox_head.decoder.initial_bbox_head.'
+    yield 'decoder.dec_bbox_head.', 'bbox_head.decoder.bbox_heads.'
+    for layer in range(_MOST_LAYERS):
+        theirs = f'decoder.decoder.lqe_layers.{layer}.reg_conf.'
+        yield theirs, f'bbox_head.decoder.quality_heads.{layer}.'
+    for constant in CONSTANTS:
+        yield f'decoder.{constant}', f'bbox_head.decoder.{constant}'
+
+
+DETECTOR = PrefixMap(
+    [*hgnetv2.backbone('backbone.', 'backbone.'), *encoder_pairs(), *head_pairs()], "the authors' D-FINE or DEIM"
+)

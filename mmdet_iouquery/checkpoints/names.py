@@ -35,7 +35,9 @@ class PrefixMap:
 
 
 def _rename(key: str, table: dict[str, str], expected: str) -> str:
-    """Replace the longest prefix of ``key`` in ``table``; prefixes end at a dot."""
+    """Replace the longest prefix of ``key`` in ``table``, the key itself or one that ends at a dot."""
+    if key in table:
+        return table[key]
     end = len(key)
     while (end := key.rfind('.', 0, end)) >= 0:
         prefix = key[: end + 1]

@@ -108,10 +108,15 @@ class HybridEncoder(BaseModule):
         self.start_level, self.num_outs = start_level, num_outs
         self.encoder_levels = tuple(level % levels for level in encoder_levels) if num_encoder_layers else ()
 
-        def conv(kernel_size: int, *, act: bool = True, **kwargs: int) -> ConvNormAct:
-            act_of_conv = act_cfg if act else None
+        def conv(kernel_size: int, *, stride: int = 1, groups: int = 1, act: bool = True) -> ConvNormAct:
             return ConvNormAct(
-                out_channels, out_channels, kernel_size, norm_cfg=norm_cfg, act_cfg=act_of_conv, **kwargs
+                out_channels,
+                out_channels,
+                kernel_size,
+                stride=stride,
+                groups=groups,
+                norm_cfg=norm_cfg,
+                act_cfg=act_cfg if act else None,
             )
 
         def down() -> nn.Module:
