@@ -35,7 +35,11 @@ HOSTS = {
     'DDQDETR': Host('IoUQueryDDQDETR', 'mmdet::ddq/ddq-detr-4scale_r50_8xb2-12e_coco.py'),
 }
 FOCAL = {'type': 'FocalLoss', 'use_sigmoid': True, 'gamma': 2.0, 'alpha': 0.25, 'loss_weight': 1.0}
-LOSSES = {'focal': FOCAL, 'varifocal': {'type': 'IoUVarifocalLoss', 'loss_weight': 1.0}}
+LOSSES = {
+    'focal': FOCAL,
+    'varifocal': {'type': 'IoUVarifocalLoss', 'loss_weight': 1.0},
+    'matchability': {'type': 'MatchabilityAwareLoss', 'loss_weight': 1.0},
+}
 COSTS = [
     {'type': 'FocalLossCost', 'weight': 2.0},
     {'type': 'BBoxL1Cost', 'weight': 5.0, 'box_format': 'xywh'},

@@ -34,9 +34,9 @@ from .distribution import (
 from .matching import MatchCosts, hungarian_pairs, union_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
+from .quality_losses import matchability_aware_loss, varifocal_loss
 from .selection import gather_tokens, top_detections, top_tokens, without_overlaps
 from .table_cache import TableCache
-from .varifocal import varifocal_loss
 
 __all__ = [
     'FLOAT16_MAX',
@@ -67,6 +67,7 @@ __all__ = [
     'grid_anchors',
     'hungarian_pairs',
     'inverse_sigmoid',
+    'matchability_aware_loss',
     'multi_scale_deformable_attention',
     'noisy_truth',
     'sine_anchor_encoding',

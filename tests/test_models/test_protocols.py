@@ -92,7 +92,12 @@ KINDS: dict[str, Callable[[], Sequence[Any]]] = {
     'losses': lambda: [*assigners(), *criteria()],
 }
 """Folder of ``models`` to its parts."""
-NO_PARTS = {'IoUVarifocalLoss', 'FineGrainedLocalizationLoss', 'DistributionDistillationLoss'}
+NO_PARTS = {
+    'IoUVarifocalLoss',
+    'MatchabilityAwareLoss',
+    'FineGrainedLocalizationLoss',
+    'DistributionDistillationLoss',
+}
 """Losses: called as mmdet calls its own, or by the criterion."""
 
 

@@ -52,8 +52,8 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
 
     Queries are kept distinct by NMS, as in DDQ: a named selector's tokens are ranked by its score, then NMS passes over
     their boxes. DDQ's decoder repeats that between layers; a named decoder does not. The dense queries of training stay
-    DDQ's; a named decoder's heads serve them as well. A quality-aware ``loss_cls`` (varifocal) is given the IoU, which
-    mmdet's own head does not do.
+    DDQ's; a named decoder's heads serve them as well. A quality-aware ``loss_cls`` (varifocal, matchability) is given
+    the IoU, which mmdet's own head does not do.
     """
 
     def __init__(self, *, bbox_head: dict, **others: Any) -> None:

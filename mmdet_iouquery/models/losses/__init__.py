@@ -2,7 +2,7 @@
 
 from .assigners import BatchedHungarianAssigner, PerImageAssigner
 from .distribution_losses import DistributionDistillationLoss, FineGrainedLocalizationLoss
-from .iou_varifocal_loss import IoUVarifocalLoss
+from .quality_losses import IoUVarifocalLoss, MatchabilityAwareLoss
 from .set_criterion import SetCriterion
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     'DistributionDistillationLoss',
     'FineGrainedLocalizationLoss',
     'IoUVarifocalLoss',
+    'MatchabilityAwareLoss',
     'PerImageAssigner',
     'SetCriterion',
 ]

@@ -33,9 +33,10 @@ def build(loss: str = 'focal', **model: object) -> nn.Module:
     return detector
 
 
-def test_ddq_hands_a_varifocal_loss_the_iou() -> None:
-    """mmdet's own head hands its class loss labels alone, which this one can't take."""
-    detector = build('varifocal')
+@pytest.mark.parametrize('loss', ['varifocal', 'matchability'])
+def test_ddq_hands_a_quality_loss_the_iou(loss: str) -> None:
+    """mmdet's own head hands its class loss labels alone, which these can't take."""
+    detector = build(loss)
     images, samples = random_batch([3, 2], 64, 96, num_classes=80)
     given = []
     detector.bbox_head.loss_cls.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1]))

@@ -14,18 +14,27 @@ from mmdet_iouquery.core import (
     complete_box_iou_elementwise,
     distance_box_iou_elementwise,
     generalized_box_iou_elementwise,
+    matchability_aware_loss,
     varifocal_loss,
 )
+from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.dense_heads.rtdetr_head import CRITERION
 from mmdet_iouquery.models.losses import PerImageAssigner
 from mmdet_iouquery.structures import EncoderTarget, Predictions, Queries, Selection, Targets
 
+QUALITY_LOSSES = {
+    'IoUVarifocalLoss': (varifocal_loss, {'alpha': 0.6, 'gamma': 1.5}),
+    'MatchabilityAwareLoss': (matchability_aware_loss, {'alpha': 0.6, 'gamma': 2.5}),
+}
 
-def test_varifocal_as_mmdets_heads_call_it() -> None:
-    loss = MODELS.build({'type': 'IoUVarifocalLoss', 'alpha': 0.6, 'gamma': 1.5, 'loss_weight': 3.0})
+
+@pytest.mark.parametrize('name', QUALITY_LOSSES)
+def test_quality_losses_as_mmdets_heads_call_them(name: str) -> None:
+    terms, settings = QUALITY_LOSSES[name]
+    loss = MODELS.build({'type': name, **settings, 'loss_weight': 3.0})
     logits, labels, quality = torch.randn(6, 4), torch.tensor([0, 4, 4, 2, 4, 3]), torch.rand(6)
     weight = torch.tensor([1.0, 0.0, 2.0, 1.0, 1.0, 0.5])
-    rows = varifocal_loss(logits, labels, quality, alpha=0.6, gamma=1.5).sum(-1)
+    rows = terms(logits, labels, quality, **settings).sum(-1)
     assert isinstance(loss, QualityFocalLoss)
     expected = 3 * (rows * weight).sum() / 5
     torch.testing.assert_close(loss(logits, (labels, quality), weight, avg_factor=5), expected)
@@ -33,22 +42,29 @@ def test_varifocal_as_mmdets_heads_call_it() -> None:
     torch.testing.assert_close(loss(logits, (labels, quality), reduction_override='none'), 3 * rows)
 
 
-def test_class_weights() -> None:
+@pytest.mark.parametrize('name', QUALITY_LOSSES)
+def test_class_weights(name: str) -> None:
     """A weight scales the terms of its class, of positives and negatives, and no other; ones change no bit."""
     logits, labels, quality = torch.randn(6, 4), torch.tensor([0, 4, 4, 2, 4, 3]), torch.rand(6)
 
     def rows(class_weight: list[float] | None) -> torch.Tensor:
-        loss = MODELS.build({'type': 'IoUVarifocalLoss', 'class_weight': class_weight})
+        loss = MODELS.build({'type': name, 'class_weight': class_weight})
         assert not loss.state_dict(), 'a checkpoint has the same keys with weights and without'
         return loss(logits, (labels, quality), reduction_override='none')
 
     assert torch.equal(rows([1.0] * 4), rows(None))
-    terms = varifocal_loss(logits, labels, quality, alpha=0.75, gamma=2.0)
+    terms = QUALITY_LOSSES[name][0](logits, labels, quality)
     torch.testing.assert_close(rows([1.0, 1.0, 5.0, 1.0]) - rows(None), 4 * terms[:, 2])
     with pytest.raises(ValueError, match='class_weight has 3 numbers for 4 classes'):
         rows([1.0, 2.0, 3.0])
     with pytest.raises(ValueError, match='class_weight must be finite numbers of at least 0'):
         rows([1.0, -2.0, 3.0, 1.0])
+
+
+@pytest.mark.parametrize('name', QUALITY_LOSSES)
+def test_quality_losses_refuse_a_softmax(name: str) -> None:
+    with pytest.raises(InputError, match=f'{name} scores each class by a sigmoid .* keep its CrossEntropyLoss'):
+        MODELS.build({'type': name, 'use_sigmoid': False})
 
 
 def perfect(scale: float = 12.0) -> tuple[Predictions, Targets]:
