@@ -109,5 +109,20 @@ FURTHER = [
     Cell('RetinaNet', 'HGNetv2', 'retinanet/retinanet_hgnetv2-b0_8xb2-1x_coco.py', NMS_AT_PREDICTION),
     Cell('RTMDet', 'HGNetv2', 'rtmdet/rtmdet_s_hgnetv2-b0_8xb32-300e_coco.py', NMS_AT_PREDICTION),
     Cell('DINO', 'HGNetv2', 'dino/dino-4scale_hgnetv2-b4_8xb2-12e_coco.py', ''),
+    Cell('DINO', 'distribution decoder', 'dino/dino-4scale_r50_distribution-decoder_8xb2-12e_coco.py', ''),
+    Cell(
+        'Deformable DETR (two-stage)',
+        'distribution decoder',
+        'deformable_detr/deformable-detr-refine-twostage_r50_distribution-decoder_16xb2-50e_coco.py',
+        '',
+    ),
+    Cell(
+        'DDQ-DETR',
+        'distribution decoder',
+        'ddq/ddq-detr-4scale_r50_distribution-decoder_8xb2-12e_coco.py',
+        NMS_AT_TRAINING,
+    ),
+    Cell('DINO', 'points per level', 'dino/dino-4scale_r50_points-per-level_8xb2-12e_coco.py', ''),
+    Cell('RT-DETR R18..R101', 'union matching', 'rtdetr/rtdetr_r18vd_union-matching_8xb2-72e_coco.py', ''),
 ]
 """Swaps of parts that go into more detectors than there are configs for."""

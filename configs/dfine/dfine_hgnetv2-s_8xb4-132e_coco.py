@@ -1,4 +1,4 @@
-"""D-FINE-S: HGNetv2-B0, half-width fusion, three decoder layers, half the rate in the backbone. 48.5 AP by the authors."""
+"""D-FINE-S: a small backbone at half the rate, half-width fusion, three decoder layers. 48.5 AP by the authors."""
 
 _base_ = './dfine_hgnetv2-m_8xb4-132e_coco.py'
 

@@ -7,12 +7,14 @@ from itertools import permutations
 
 import pytest
 import torch
+from helpers import golden
 
 from mmdet_iouquery.core import (
     MatchCosts,
     box_cxcywh_to_xyxy,
     generalized_box_iou_elementwise,
     hungarian_pairs,
+    union_pairs,
 )
 
 
@@ -89,3 +91,32 @@ def test_broken_costs_do_not_stop_the_solver(bad: float) -> None:
     _, query, truth = hungarian_pairs(cost, (2,))
     assert len(set(query.tolist())) == 2 and truth.tolist() == [0, 1]
     assert 0 not in query.tolist()
+
+
+def test_the_union_is_the_authors() -> None:
+    """Five matchings of two images, in which queries and boxes repeat, and their union."""
+    reference = golden('next_units')
+    columns: list[tuple[int, int, int]] = []
+    first = (0, 4)
+    for layer in range(5):
+        for image in range(2):
+            columns += [(image, q, t + first[image]) for q, t in reference[f'union/in_{layer}_{image}'].T.tolist()]
+    image, query, truth = union_pairs(*torch.tensor(columns).unbind(1))
+    for i in range(2):
+        ours = set(zip(query[image == i].tolist(), (truth[image == i] - first[i]).tolist()))
+        assert ours == {(q, t) for q, t in reference[f'union/out_{i}'].T.tolist()}
+
+
+def test_each_query_has_its_most_frequent_box_in_a_union() -> None:
+    """Query 2 of image 0: box 1 twice, box 0 once. Query 0: both once, so the first. Image 1 counts apart."""
+    votes = [(0, 2, 1), (0, 0, 1), (0, 2, 0), (0, 0, 0), (0, 2, 1), (1, 2, 4)]
+    for order in (votes, votes[::-1]):
+        union = union_pairs(*torch.tensor(order).unbind(1))
+        assert [*zip(*(index.tolist() for index in union))] == [(0, 0, 0), (0, 2, 1), (1, 2, 4)]
+
+
+def test_the_union_of_equal_matchings_is_the_matching_and_of_none_is_empty() -> None:
+    one = torch.tensor([(0, 5, 0), (0, 3, 1), (1, 0, 2)])
+    union = union_pairs(*one.repeat(4, 1).unbind(1))
+    assert sorted(zip(*(index.tolist() for index in union))) == sorted(map(tuple, one.tolist()))
+    assert all(index.shape == (0,) for index in union_pairs(*torch.zeros(3, 0, dtype=torch.long)))

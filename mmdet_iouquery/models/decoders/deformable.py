@@ -56,7 +56,7 @@ class BoxDecoder(BaseModule):
     """Maps that the layers read; None: any number."""
     with_cp: bool
     refines_distributions = False
-    """Whether predictions carry a refinement in training."""
+    """Whether predictions carry a refinement in training; of another decoder a criterion asks for the same name."""
 
     @property
     def num_layers(self) -> int:

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from ...argument_checks import check_choice, check_configs, check_counts, check_sequence
 from ...core import top_detections, without_overlaps
 from ...core.calibration import piecewise_linear
-from ...errors import InputError
 from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
 from ..data_samples import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..decoders.deformable import resolve_depth
 from ..layers import ConvNormAct, as_tokens
+from ..losses import SetCriterion
 from ..pipeline import select_and_decode
 from .prediction_settings import PredictionSettings
 
@@ -102,11 +102,8 @@ class RTDETRHead(BaseModule):
             resolve_depth(self.prediction_settings.num_decoder_layers, built.num_layers)
         self.decoder: Decoder = built
         self.criterion: Criterion = MODELS.build(criterion or CRITERION)
-        if getattr(self.criterion, 'needs_distributions', False) and not getattr(built, 'refines_distributions', True):
-            raise InputError(
-                'criterion has loss_fgl or loss_ddf, which are of the distributions of a DistributionDecoder, and the '
-                f"decoder is a {type(built).__name__}: name decoder=dict(type='DistributionDecoder'), or leave them out"
-            )
+        if isinstance(self.criterion, SetCriterion):
+            self.criterion.check_decoder(self.decoder)
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, Q, C) and normalised ``cx, cy, w, h`` boxes (B, Q, 4) of the last decoder layer run."""

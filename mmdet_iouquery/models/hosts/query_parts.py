@@ -14,7 +14,9 @@ from mmdet.structures import OptSampleList, SampleList
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from ...argument_checks import check_configs
 from ...config_options import type_name
+from ...errors import InputError
 from ...structures import (
     Assigner,
     Decoded,
@@ -80,6 +82,8 @@ class QueryParts(BaseModule):
         decoder: the parent's settings as they are, or, with a ``type``, a decoder of this package.
         quality: soft target of a quality-aware ``loss_cls``; see
             :class:`~mmdet_iouquery.models.losses.SetCriterion`.
+        criterion: ``union_matching``, ``loss_fgl`` and ``loss_ddf`` of the same; None: without. Assigner and other
+            losses are the parent's head's.
         bbox_head, others: the parent's; none of the dicts is changed.
 
     Raises:
@@ -103,8 +107,10 @@ class QueryParts(BaseModule):
         query_selector: dict | None = None,
         denoising: dict | None = None,
         quality: str = 'iou',
+        criterion: dict | None = None,
         **others: Any,
     ) -> None:
+        _check_criterion(criterion)
         named = {'query_selector': query_selector, 'denoising': denoising}
         named['decoder'] = decoder if 'type' in decoder else None
         parts = {name: cfg for name, cfg in named.items() if cfg is not None}
@@ -117,7 +123,7 @@ class QueryParts(BaseModule):
         # the parents write into the configs they are given
         super().__init__(bbox_head=copy.deepcopy(bbox_head), decoder=copy.deepcopy(decoder), **copy.deepcopy(others))
         self._part_names = tuple(built)
-        self.has_parts = bool(built) or quality != 'iou'
+        self.has_parts = bool(built) or quality != 'iou' or bool(criterion)
         for name, part in built.items():
             setattr(self, name, part)
         for name in PART_NAMES:
@@ -126,7 +132,7 @@ class QueryParts(BaseModule):
         if self.has_parts:
             self._check_loss()
             self._leave_out_unused()
-            self._add_criterion(quality)
+            self._add_criterion(quality, **(criterion or {}))
 
     _placeholder_decoder: ClassVar[dict[str, Any]] = {}
 
@@ -197,7 +203,7 @@ class QueryParts(BaseModule):
                 'train_cfg.assigner.match_costs'
             )
 
-    def _add_criterion(self, quality: str) -> None:
+    def _add_criterion(self, quality: str, **settings: Any) -> None:
         head = self.bbox_head
         self.criterion = SetCriterion(
             assigner=self._assigner(),
@@ -205,7 +211,9 @@ class QueryParts(BaseModule):
             loss_bbox=head.loss_bbox,
             loss_iou=head.loss_iou,
             quality=quality,
+            **settings,
         )
+        self.criterion.check_decoder(self.decoder)
 
     def _assigner(self) -> Assigner:
         """The parent's, as the criterion calls one."""
@@ -282,3 +290,14 @@ class QueryParts(BaseModule):
         return select_and_decode(
             memory, partial(self._select, step), decoder, denoising if self.training else None, targets
         )
+
+
+def _check_criterion(criterion: Any) -> None:
+    check_configs(criterion=criterion)
+    known = ('union_matching', 'loss_fgl', 'loss_ddf')
+    for name in criterion or {}:
+        if name not in known:
+            raise InputError(
+                f"criterion has {name!r}; beside a host's own losses and assigner, which bbox_head and train_cfg set, "
+                f'it knows {", ".join(known)}'
+            )

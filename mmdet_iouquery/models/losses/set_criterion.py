@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ...argument_checks import check_choice, check_flags
 from ...core import OVERLAPS, as_float, box_cxcywh_to_xyxy, union_pairs
+from ...errors import InputError
 from ...structures import Assigner, Decoded, EncoderTarget, Pairs, Predictions, Targets
 from .blocks import Block, MatchedBoxes, named, query_sums
 from .edge_losses import edge_losses
@@ -79,7 +80,7 @@ class SetCriterion(nn.Module):
             :class:`DistributionDistillationLoss`; None: without.
 
     Raises:
-        ValueError: an unknown ``quality``; at the first call, losses of distributions for a decoder that has none.
+        ValueError: an unknown ``quality``.
     """
 
     def __init__(
@@ -110,9 +111,16 @@ class SetCriterion(nn.Module):
         if encoder_loss_cls is None and not takes_quality(self.loss_cls):
             self.soft_encoder_loss_cls = _built({'type': 'IoUVarifocalLoss', 'loss_weight': self.loss_cls.loss_weight})
 
+    def check_decoder(self, decoder: object) -> None:
+        """Raise :class:`InputError` where losses are of distributions and the decoder is known to refine none."""
+        if self._of_distributions and not getattr(decoder, 'refines_distributions', False):
+            raise InputError(
+                'loss_fgl and loss_ddf are of the distributions of a DistributionDecoder, and the decoder is '
+                f"{type(decoder).__name__}: name decoder=dict(type='DistributionDecoder'), or leave the two losses out"
+            )
+
     @property
-    def needs_distributions(self) -> bool:
-        """Whether the decoder must refine distributions."""
+    def _of_distributions(self) -> bool:
         return self.loss_fgl is not None or self.loss_ddf is not None
 
     def forward(self, decoded: Decoded, targets: Targets) -> dict[str, Tensor]:
@@ -126,7 +134,7 @@ class SetCriterion(nn.Module):
 
         own, shared = _blocks(decoded, matches, divisors, heads.logits.shape[0])
         terms = self._three_losses(heads, own, shared, targets, self.loss_cls)
-        if self.needs_distributions:
+        if self._of_distributions:
             terms.update(self._edge_losses(predictions, decoded, matches, divisors, targets))
         losses = named(terms)
         if encoder is not None:
@@ -201,11 +209,7 @@ class SetCriterion(nn.Module):
         self, predictions: Predictions, decoded: Decoded, matches: Matches, divisors: Divisors, targets: Targets
     ) -> dict[str, dict[str, Tensor]]:
         """Losses of distributions by term and prefix; the initial prediction has none."""
-        if predictions.refinement is None:
-            raise ValueError(
-                'loss_fgl and loss_ddf are of the distributions of a DistributionDecoder, and this decoder has none: '
-                "name decoder=dict(type='DistributionDecoder'), or leave the two losses out"
-            )
+        assert predictions.refinement is not None, 'check_decoder'
         _, blocks = _blocks(decoded, matches, divisors, predictions.logits.shape[0])
         return edge_losses(predictions, predictions.refinement, blocks, targets.boxes, self.loss_fgl, self.loss_ddf)
 

@@ -1,0 +1,181 @@
+"""D-FINE's decoder: what its boxes are made of, how far gradients go, and whose weights it takes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import golden_formula as formula
+import pytest
+import torch
+from helpers import golden
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from mmdet_iouquery.core import bin_values, distances_to_boxes, expected_distances
+from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.models.decoders import DistributionDecoder
+from mmdet_iouquery.models.decoders.distribution import QualityHead
+from mmdet_iouquery.structures import Memory, Predictions, Queries, Refinement
+
+DIMS, CLASSES, LAYERS, SHAPES, BINS = 8, 3, 3, ((4, 6), (2, 3)), 9
+
+
+def build(**settings: Any) -> DistributionDecoder:
+    """As it starts, in double precision: box and quality heads give 0."""
+    small = {'num_layers': LAYERS, 'num_heads': 2, 'feedforward_channels': 16, 'num_levels': 2, 'num_points': [3, 1]}
+    cfg = {'type': 'DistributionDecoder', 'num_classes': CLASSES, 'embed_dims': DIMS, 'reg_max': BINS - 1, **small}
+    return MODELS.build({**cfg, **settings}).double()
+
+
+def refining(**settings: Any) -> DistributionDecoder:
+    """With heads that answer what the content is."""
+    decoder = build(**settings)
+    for head in (*decoder.bbox_heads, *decoder.quality_heads, decoder.initial_bbox_head):
+        nn.init.normal_(head.layers[-1].weight, std=0.5)
+    return decoder
+
+
+def queries(number: int = 5, batch: int = 2) -> Queries:
+    content, anchors_unact = (torch.randn(batch, number, width, dtype=torch.float64) for width in (DIMS, 4))
+    return Queries(content, anchors_unact)
+
+
+def memory(batch: int = 2) -> Memory:
+    return Memory(torch.randn(batch, 24 + 6, DIMS, dtype=torch.float64), SHAPES)
+
+
+def refinement_of(predictions: Predictions) -> Refinement:
+    assert predictions.refinement is not None
+    return predictions.refinement
+
+
+def test_at_first_all_boxes_are_the_anchors_and_all_edges_undecided() -> None:
+    decoder, given = build(), queries()
+    predictions = decoder(given, memory())
+    anchors = given.anchors_unact.sigmoid()
+    torch.testing.assert_close(predictions.boxes, anchors.expand(LAYERS, -1, -1, -1), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(refinement_of(predictions).initial_boxes[0], anchors)
+    assert refinement_of(predictions).corners.shape == (LAYERS, 2, 5, 4, BINS)
+    assert not refinement_of(predictions).corners.any()
+    # with heads that judge nothing yet, the first layer's scores are those of the initial prediction
+    assert torch.equal(predictions.logits[0], refinement_of(predictions).initial_logits[0])
+
+
+def test_boxes_are_the_initial_ones_moved_by_the_means_of_their_edges() -> None:
+    predictions = refining(reg_scale=5.0)(queries(), memory())
+    corners, _, initial, values, scale = refinement_of(predictions)
+    assert scale == 5.0 and torch.equal(values, bin_values(BINS - 1, 5.0))
+    expected = distances_to_boxes(initial, expected_distances(corners, values), scale)
+    assert torch.equal(predictions.boxes, expected)
+    assert (predictions.boxes[-1] - initial[0]).abs().max() > 1e-3
+
+
+def test_layers_add_to_the_logits_of_the_edges() -> None:
+    """A head of constants adds them whatever the content: after layer i there is the sum of the first i + 1."""
+    decoder, added = build(), torch.randn(LAYERS, 4 * BINS, dtype=torch.float64)
+    for head, constants in zip(decoder.bbox_heads, added):
+        with torch.no_grad():
+            head.layers[-1].bias.copy_(constants)
+    corners = refinement_of(decoder(queries(), memory())).corners
+    expected = added.cumsum(0).view(LAYERS, 1, 1, 4, BINS)
+    torch.testing.assert_close(corners, expected.expand_as(corners))
+
+
+@pytest.mark.parametrize('depth', [1, 2, LAYERS])
+def test_prediction_is_the_last_layer_run_and_carries_no_refinement(depth: int) -> None:
+    decoder, given, read = refining(), queries(), memory()
+    layers = decoder(given, read)
+    predictions = decoder.eval()(given, read, num_layers=depth)
+    assert predictions.refinement is None
+    torch.testing.assert_close(predictions.boxes[0], layers.boxes[depth - 1])
+    torch.testing.assert_close(predictions.logits[0], layers.logits[depth - 1])
+
+
+def test_how_far_gradients_go() -> None:
+    """A layer's box trains all box heads up to it, and not the initial one, whose own box trains no other."""
+    decoder = refining()
+    predictions = decoder(queries(), memory())
+    heads = [head.layers[-1].weight for head in decoder.bbox_heads]
+    trained = [*heads, decoder.initial_bbox_head.layers[-1].weight]
+
+    def reached(boxes: Tensor) -> list[bool]:
+        gradients = torch.autograd.grad(boxes.sum(), trained, retain_graph=True, allow_unused=True)
+        return [gradient is not None and bool(gradient.any()) for gradient in gradients]
+
+    for i in range(LAYERS):
+        assert reached(predictions.boxes[i]) == [k <= i for k in range(LAYERS)] + [False]
+    assert reached(refinement_of(predictions).initial_boxes) == [False] * LAYERS + [True]
+
+
+def test_learned_anchors_learn_by_the_initial_boxes() -> None:
+    given = queries()
+    given.anchors_unact.requires_grad_()
+    predictions = refining()(given, memory())
+    (gradient,) = torch.autograd.grad(refinement_of(predictions).initial_boxes.sum(), given.anchors_unact)
+    initial = refinement_of(predictions).initial_boxes[0].detach()
+    assert (gradient.abs() > 0.1 * initial * (1 - initial)).float().mean() > 0.9
+
+
+@pytest.mark.parametrize('act', [None, 'SiLU'])
+def test_quality_is_the_authors(act: str | None) -> None:
+    """What the estimator adds to scores of zero, of their corners."""
+    reference = golden('next_units')
+    head = QualityHead(act_cfg=act and {'type': act})
+    weights = {
+        key: torch.from_numpy(formula.weight(f'reg_conf.{key}', tuple(value.shape)))
+        for key, value in head.state_dict().items()
+    }
+    head.load_state_dict(weights)
+    corners = torch.from_numpy(reference['corner_logits']).unflatten(-1, (4, -1))
+    expected = torch.from_numpy(reference['lqe_silu' if act else 'lqe'])
+    torch.testing.assert_close(head(corners).expand_as(expected), expected, atol=1e-5, rtol=0)
+
+
+def test_quality_depends_on_the_certainty_of_edges_alone() -> None:
+    """Bins may change places, and a constant may be added to an edge's logits."""
+    head = QualityHead().double()
+    nn.init.normal_(head.layers[-1].weight)
+    corners = torch.randn(2, 5, 4, 33, dtype=torch.float64)
+    shifted = corners[..., torch.randperm(33)] + torch.randn(2, 5, 4, 1, dtype=torch.float64)
+    torch.testing.assert_close(head(shifted), head(corners))
+    assert (head(corners * 2) - head(corners)).abs().max() > 1e-3
+
+
+def test_weights_of_another_scale_do_not_load() -> None:
+    decoder = build(reg_scale=4.0)
+    state = decoder.state_dict()
+    assert build(reg_scale=4.0).load_state_dict(state)
+    other = build(reg_scale=8.0)
+    before = copy.deepcopy(other.state_dict())
+    with pytest.raises(InputError, match=r'trained with reg_scale=4 and this decoder has reg_scale=8'):
+        other.load_state_dict(state)
+    assert all(torch.equal(value, other.state_dict()[key]) for key, value in before.items()), 'nothing was loaded'
+    with pytest.raises(InputError, match=r'trained with up=0\.5 and this decoder has up=0\.25'):
+        build(up=0.25).load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ('settings', 'message'),
+    [
+        ({'reg_max': 31}, r'reg_max must be even.* got 31'),
+        ({'reg_max': 2}, r'reg_max must be .*4.*2'),
+        ({'reg_scale': 0.0}, r'reg_scale and up must be above 0'),
+        ({'num_points': [3, 1, 2]}, r'num_points=\[3, 1, 2\] names the points of 3 levels, but num_levels is 2'),
+        ({'fusion': 'sum'}, r"fusion must be one of .*got 'sum'"),
+        ({'query_pos': {'layers': 3}}, r"query_pos has 'layers'; it knows hidden_dims, num_layers, act_cfg, clamp"),
+    ],
+    ids=str,
+)
+def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(**settings)
+
+
+def test_position_codes_are_held_at_ten() -> None:
+    """Also where the boxes are of every size."""
+    decoder = build()
+    for layer in decoder.query_pos_head.layers:
+        nn.init.normal_(layer.weight, std=50.0)
+    codes: Tensor = decoder.query_pos_head(torch.rand(64, 4, dtype=torch.float64))
+    assert codes.abs().max().item() == 10.0
