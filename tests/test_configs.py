@@ -16,16 +16,30 @@ from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
 from mmdet_iouquery.apps.quickstart.command import config_text
-from mmdet_iouquery.config_files import config_names
+from mmdet_iouquery.config_files import config_names, config_path
 from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.datasets.loading import LoadCheckedImage
 
-CONFIGS = [name for name in config_names() if name.startswith(('rtdetr/', 'quickstart/', 'ablations/', 'finetune/'))]
+FOLDERS = ('rtdetr/', 'rtdetrv2/', 'quickstart/', 'ablations/', 'finetune/')
+CONFIGS = [name for name in config_names() if name.startswith(FOLDERS)]
 """Those that are RT-DETR; ``test_cells.py`` has the others."""
 COCO = [name for name in CONFIGS if name.startswith('rtdetr/')]
+V2 = {
+    'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py': (120, 117, 1e-4, False),
+    'rtdetrv2/rtdetrv2_r18vd_dsp_8xb2-36e_coco.py': (36, 33, 1e-4, False),
+    'rtdetrv2/rtdetrv2_r34vd_8xb2-120e_coco.py': (120, 117, 5e-5, True),
+    'rtdetrv2/rtdetrv2_r34vd_dsp_8xb2-12e_coco.py': (12, 10, 5e-5, True),
+    'rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py': (84, 81, 1e-5, True),
+    'rtdetrv2/rtdetrv2_r50vd_m_dsp_8xb2-36e_coco.py': (36, 33, 1e-5, True),
+    'rtdetrv2/rtdetrv2_r50vd_8xb2-72e_coco.py': (72, 71, 1e-5, True),
+    'rtdetrv2/rtdetrv2_r50vd_dsp_8xb2-12e_coco.py': (12, 10, 1e-5, True),
+    'rtdetrv2/rtdetrv2_r101vd_8xb2-72e_coco.py': (72, 71, 1e-6, True),
+}
+"""RT-DETRv2's: epochs, the first without strong augmentation, the backbone's rate, whether sizes change in training."""
 
 
-@pytest.fixture(params=CONFIGS)
+# of those that only tune for discrete sampling, one stands for all
+@pytest.fixture(params=[name for name in CONFIGS if '_dsp_' not in name or '_r18vd_' in name])
 def config(request: pytest.FixtureRequest) -> Config:
     return shipped_config(request.param)
 
@@ -72,28 +86,58 @@ def test_one_import_line(config: Config) -> None:
     assert config.default_scope == 'mmdet'
 
 
-@pytest.mark.parametrize('name', COCO)
+@pytest.mark.parametrize('name', [*COCO, *V2])
 def test_the_papers_recipe(name: str) -> None:
     cfg = shipped_config(name)
-    assert cfg.train_cfg.max_epochs == 72 and cfg.auto_scale_lr.base_batch_size == 16
+    epochs, _, _, multi_scale = V2.get(name, (72, None, None, True))
+    assert cfg.train_cfg.max_epochs == epochs and cfg.auto_scale_lr.base_batch_size == 16
     assert cfg.train_dataloader.batch_size * 8 == 16
     wrapper = cfg.optim_wrapper
     assert wrapper.optimizer == {'type': 'AdamW', 'lr': 1e-4, 'betas': (0.9, 0.999), 'weight_decay': 1e-4}
     assert wrapper.clip_grad.max_norm == 0.1
     (ema,) = (hook for hook in cfg.custom_hooks if hook.type == 'EMAHook')
     assert (ema.momentum, ema.gamma, ema.update_buffers) == (1e-4, 2000, True)
-    sizes = cfg.model.data_preprocessor.batch_augments[0].sizes
-    assert sizes == [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
     preprocessor = cfg.model.data_preprocessor
+    if multi_scale:
+        sizes = preprocessor.batch_augments[0].sizes
+        assert sizes == [480, 512, 544, 576, 608, 640, 640, 640, 672, 704, 736, 768, 800]
+    else:
+        assert preprocessor.batch_augments is None
     assert (preprocessor.mean, preprocessor.std, preprocessor.bgr_to_rgb) == ([0] * 3, [255] * 3, True)
     pipeline = [step.type for step in cfg.train_dataloader.dataset.pipeline]
     order = ['DistortColours', 'ExpandAndCrop', 'RandomFlip', 'AntialiasedResize']
     assert [step for step in pipeline if step in order] == order
 
 
-@pytest.mark.parametrize('name', COCO)
+def test_the_recipe_of_every_rtdetrv2_is_known() -> None:
+    assert set(V2) == {name for name in CONFIGS if name.startswith('rtdetrv2/')}
+
+
+@pytest.mark.parametrize('name', V2)
+def test_rtdetrv2_ends_without_strong_augmentation(name: str) -> None:
+    """From one epoch on images are flipped and resized alone, and batches keep their size."""
+    cfg, (epochs, stop, _, multi_scale) = shipped_config(name), V2[name]
+    (switch,) = (hook for hook in cfg.custom_hooks if hook.type == 'PipelineSwitchHook')
+    assert switch.switch_epoch == stop < epochs
+    strong = cfg.train_dataloader.dataset.pipeline
+    assert switch.switch_pipeline == [step for step in strong if step.type not in ('DistortColours', 'ExpandAndCrop')]
+    assert len(strong) == len(switch.switch_pipeline) + 2
+    if multi_scale:
+        assert cfg.model.data_preprocessor.batch_augments[0].stop_epoch == stop
+    assert (cfg.model.bbox_head.decoder.get('sampling') == 'discrete') == ('_dsp_' in name)
+
+
+@pytest.mark.parametrize('name', [name for name in V2 if '_dsp_' in name])
+def test_discrete_sampling_is_tuned_from_the_authors_weights(name: str) -> None:
+    model = Config.fromfile(config_path(name)).model
+    depth = name.split('_')[1]
+    assert model.init_cfg.source == 'rtdetrv2' and f'/rtdetrv2_{depth}' in model.init_cfg.checkpoint
+    assert ('_m_' in model.init_cfg.checkpoint) == ('_m_' in name) and model.backbone.init_cfg is None
+
+
+@pytest.mark.parametrize('name', [*COCO, *(name for name in V2 if '_dsp_' not in name)])
 def test_parameter_groups(name: str) -> None:
-    """Norms and biases are not decayed; the backbone learns at a tenth (R101: a hundredth) of the rate."""
+    """Norms and biases are not decayed; the backbone learns at a tenth (R101: a hundredth) of the rate, or as given."""
     cfg = shipped_config(name)
     model = MODELS.build(cfg.model)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
@@ -104,7 +148,7 @@ def test_parameter_groups(name: str) -> None:
         if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm))
         for leaf in ('weight', 'bias')
     }
-    backbone_rate = 1e-6 if 'r101' in name else 1e-5
+    backbone_rate = V2[name][2] if name in V2 else 1e-6 if 'r101' in name else 1e-5
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     assert len(trained) == len(groups)
     for parameter_name, parameter in trained:
@@ -156,8 +200,8 @@ def test_ablations_share_the_quickstarts_recipe(name: str) -> None:
 
 
 def test_metafile_names_every_coco_config() -> None:
-    text = (Path(__file__).parents[1] / 'configs' / 'rtdetr' / 'metafile.yml').read_text()
-    for name in COCO:
+    for name in [*COCO, *V2]:
+        text = (Path(__file__).parents[1] / 'configs' / name.split('/')[0] / 'metafile.yml').read_text()
         assert f'Config: configs/{name}\n' in text
 
 

@@ -35,7 +35,8 @@ def select_classes(
 
     Concerns the selector's and every decoder layer's class head, (C, D) and (C,), and the denoising label embedding,
     (C + 1, D), whose last row, the padding, is zero. A class that both lists name, upper and lower case being the same,
-    keeps its rows bit for bit; the others are initialised as a new model's are, the same for the same seed.
+    keeps its rows bit for bit; the others are initialised as a new model's are, the same for the same seed. The head of
+    a selector that tells objects only (``class_agnostic``), of one row where the decoder has several, stays as it is.
 
     Returns:
         The weights, the classes kept and the classes that are fresh, both in the order of ``target_classes``.
@@ -48,6 +49,8 @@ def select_classes(
     generator = torch.Generator().manual_seed(generator_seed)
     selected = dict(state_dict)
     heads = [key for key in sorted(state_dict) if _CLASS_HEAD.fullmatch(key)]
+    if any('decoder.' in key and len(state_dict[key]) > 1 for key in heads if state_dict[key].dim()):
+        heads = [key for key in heads if 'decoder.' in key or state_dict[key].shape[:1] != (1,)]
     if not heads:
         raise InputError('there is no class head in the weights; --classes needs a whole detector, not a bare backbone')
     for key in heads:

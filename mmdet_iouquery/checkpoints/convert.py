@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -11,17 +12,20 @@ from ..errors import InputError
 from . import dab_detr, hgnetv2, rtdetr, transformers
 from .names import PrefixMap
 
-SOURCES = ('rtdetr', 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'mmdet')
-"""The authors' RT-DETR; Hugging Face's; the authors' DAB-DETR; the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's
-and DEIM's authors or of timm, whose names are the same; our own names, as mmdet saves them."""
+SOURCES = ('rtdetr', 'rtdetrv2', 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'mmdet')
+"""The authors' RT-DETR and RT-DETRv2; Hugging Face's of either; the authors' DAB-DETR; the authors' bare ResNet-vd; a
+bare HGNetv2 of D-FINE's and DEIM's authors or of timm, whose names are the same; our own names, as mmdet saves them."""
 
-TARGETS = ('mmdet', 'rtdetr')
+TARGETS = ('mmdet', 'rtdetr', 'rtdetrv2')
 """Our own names; the authors'."""
+
+_AUTHORS = {'rtdetr': rtdetr.DETECTOR, 'rtdetrv2': rtdetr.DETECTOR_V2}
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
 _PREFIXES = ('module.', '_orig_mod.')
 
 FIXED_SIZE = 'tables for one input size; here they are computed for the size at hand'
+POINT_COUNTS = "one over each level's number of points, which the config gives as num_points"
 REPEATED = 'equal to a key that is kept'
 CLASSIFIER = 'the classifier behind the backbone, which a detector has not'
 
@@ -114,9 +118,11 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
     weights, wrapper, left = unwrap_accounted(state_dict)
     dropped: dict[str, list[str]] = {}
     num_joined = 0
-    if source == 'rtdetr':
+    if source in _AUTHORS:
         dropped[FIXED_SIZE] = [key for key in weights if key.startswith(rtdetr.CONSTANTS)]
-        ours = _renamed(rtdetr.DETECTOR, weights, without=dropped[FIXED_SIZE])
+        if source == 'rtdetrv2':
+            dropped[POINT_COUNTS] = [key for key in weights if key.endswith(rtdetr.POINT_COUNTS)]
+        ours = _renamed(_AUTHORS[source], weights, without=chain(*dropped.values()))
     elif source == 'rtdetr_backbone':
         ours = _renamed(rtdetr.BACKBONE, weights)
     elif source == 'hgnetv2_backbone':
@@ -124,8 +130,10 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         ours = _renamed(hgnetv2.BACKBONE, weights, without=dropped[CLASSIFIER])
     elif source == 'transformers':
         named, dropped[REPEATED] = transformers.file_names(weights)
-        ours = transformers.join_projections(_renamed(transformers.DETECTOR, named))
-        num_joined = (len(named) - len(ours)) * 3 // 2
+        dropped[POINT_COUNTS] = [key for key in named if key.endswith(transformers.POINT_COUNTS)]
+        renamed = _renamed(transformers.DETECTOR, named, without=dropped[POINT_COUNTS])
+        ours = transformers.join_projections(renamed)
+        num_joined = (len(renamed) - len(ours)) * 3 // 2
     elif source == 'dab_detr':
         named, dropped[REPEATED] = dab_detr.file_names(weights)
         ours = dab_detr.split_anchors(_renamed(dab_detr.DETECTOR, named))
@@ -151,4 +159,4 @@ def convert_back(state_dict: Mapping, target: str) -> dict[str, Tensor]:
     weights = unwrap(state_dict)
     if target == 'mmdet':
         return weights
-    return {rtdetr.DETECTOR.to_theirs(key): value for key, value in weights.items()}
+    return {_AUTHORS[target].to_theirs(key): value for key, value in weights.items()}

@@ -1,4 +1,7 @@
-"""Names of the authors' PyTorch RT-DETR (lyuwenyu/RT-DETR, ``rtdetr_pytorch``) beside ours."""
+"""Names of the authors' PyTorch RT-DETR and RT-DETRv2 (lyuwenyu/RT-DETR) beside ours.
+
+Version 2 (``rtdetrv2_pytorch``) has names where version 1 (``rtdetr_pytorch``) numbers a projection and its norm.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,8 @@ _MOST_BLOCKS, _MOST_LEVELS = 36, 8
 
 CONSTANTS = ('decoder.anchors', 'decoder.valid_mask', 'encoder.pos_embed')
 """Prefixes of keys that hold no weights: tables for a fixed input size, which ours computes for the size at hand."""
+POINT_COUNTS = '.cross_attn.num_points_scale'
+"""End of keys of version 2 that hold no weights: one over the number of points, which follows from the config."""
 
 
 def _backbone(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
@@ -29,18 +34,18 @@ def _backbone(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
             yield f'{theirs}res_layers.{stage}.blocks.0.{short}{part}', projection
 
 
-def _encoder() -> Iterator[tuple[str, str]]:
+def _encoder(conv: str, norm: str) -> Iterator[tuple[str, str]]:
     for level in range(_MOST_LEVELS):
-        yield f'encoder.input_proj.{level}.0.', f'neck.input_proj.{level}.conv.'
-        yield f'encoder.input_proj.{level}.1.', f'neck.input_proj.{level}.norm.'
+        yield f'encoder.input_proj.{level}.{conv}.', f'neck.input_proj.{level}.conv.'
+        yield f'encoder.input_proj.{level}.{norm}.', f'neck.input_proj.{level}.norm.'
     for part in ('encoder.', 'lateral_convs.', 'fpn_blocks.', 'downsample_convs.', 'pan_blocks.'):
         yield f'encoder.{part}', f'neck.{part}'
 
 
-def _head() -> Iterator[tuple[str, str]]:
+def _head(proj: str, norm: str) -> Iterator[tuple[str, str]]:
     yield 'decoder.input_proj.', 'bbox_head.input_proj.'
-    yield 'decoder.enc_output.0.', 'bbox_head.query_selector.memory_proj.'
-    yield 'decoder.enc_output.1.', 'bbox_head.query_selector.memory_norm.'
+    yield f'decoder.enc_output.{proj}.', 'bbox_head.query_selector.memory_proj.'
+    yield f'decoder.enc_output.{norm}.', 'bbox_head.query_selector.memory_norm.'
     yield 'decoder.enc_score_head.', 'bbox_head.query_selector.cls_head.'
     yield 'decoder.enc_bbox_head.', 'bbox_head.query_selector.bbox_head.'
     yield 'decoder.denoising_class_embed.', 'bbox_head.denoising.label_embedding.'
@@ -50,5 +55,10 @@ def _head() -> Iterator[tuple[str, str]]:
     yield 'decoder.dec_bbox_head.', 'bbox_head.decoder.bbox_heads.'
 
 
-DETECTOR = PrefixMap([*_backbone('backbone.', 'backbone.'), *_encoder(), *_head()], "the authors' RT-DETR")
+DETECTOR = PrefixMap(
+    [*_backbone('backbone.', 'backbone.'), *_encoder('0', '1'), *_head('0', '1')], "the authors' RT-DETR"
+)
+DETECTOR_V2 = PrefixMap(
+    [*_backbone('backbone.', 'backbone.'), *_encoder('conv', 'norm'), *_head('proj', 'norm')], "the authors' RT-DETRv2"
+)
 BACKBONE = PrefixMap(_backbone('', ''), "the authors' ResNet-vd")

@@ -1,4 +1,7 @@
-"""Names of Hugging Face's RT-DETR (``RTDetrForObjectDetection``) with its own ResNet-vd beside ours."""
+"""Names of Hugging Face's RT-DETR with its own ResNet-vd beside ours.
+
+Those of ``RTDetrForObjectDetection`` and ``RTDetrV2ForObjectDetection`` are the same, but for a constant.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,9 @@ from ..errors import InputError
 from .names import PrefixMap
 
 _MOST_BLOCKS, _MOST_LEVELS, _MOST_LAYERS = 36, 8, 12
+
+POINT_COUNTS = '.encoder_attn.n_points_scale'
+"""End of keys of RT-DETRv2 that hold no weights: one over the number of points, which follows from the config."""
 
 _LAYER = (
     ('self_attn.', 'self_attn.'),

@@ -8,6 +8,7 @@ from typing import Any, Callable
 
 import pytest
 import torch
+from helpers import difference_as_sets
 from torch import Tensor
 
 import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for compiled operators
@@ -17,6 +18,7 @@ TESTS = Path(__file__).resolve().parents[1]
 GOLDEN = {
     'rtdetr_r18_320x320': {'depth': 18, 'num_layers': 3, 'expansion': 0.5, 'channels': (128, 256, 512)},
     'rtdetr_r50_256x320': {'depth': 50, 'num_layers': 6, 'expansion': 1.0, 'channels': (512, 1024, 2048)},
+    'v2_r18-pts_256x256': {'depth': 18, 'decoder': {'num_points': [3, 5, 2]}},
 }
 """Golden name to the detector that it was computed with."""
 
@@ -45,15 +47,6 @@ def fill(formula: Any) -> Callable[..., dict[str, Tensor]]:
     return lambda shapes: {key: torch.as_tensor(formula.tensor(key, tuple(shape))) for key, shape in shapes.items()}
 
 
-def difference_as_sets(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
-    """Largest difference between two models' logits (B, Q, C) and boxes (B, Q, 4): equal scores may swap queries."""
-    rows_a, rows_b = torch.cat(a, dim=-1), torch.cat(b, dim=-1)
-    distance = torch.cdist(rows_a, rows_b, p=float('inf'))
-    smallest, partner = distance.min(dim=2)
-    assert all(len(set(index)) == len(index) for index in partner.tolist()), 'two queries have the same partner'
-    return smallest.max().item()
-
-
 @pytest.fixture(scope='session')
 def difference() -> Callable[..., float]:
     return difference_as_sets
@@ -79,6 +72,7 @@ def build_detector() -> Callable[..., Any]:
         backbone: dict | None = None,
         neck: dict | None = None,
         num_queries: int = 300,
+        decoder: dict | None = None,
     ) -> Any:
         return MODELS.build(
             {
@@ -90,7 +84,7 @@ def build_detector() -> Callable[..., Any]:
                     'num_classes': num_classes,
                     'query_selector': {'type': 'IoUAwareQuerySelector', 'num_queries': num_queries},
                     'denoising': {'type': 'ContrastiveDenoising'},
-                    'decoder': {'type': 'DeformableDecoder', 'num_layers': num_layers},
+                    'decoder': {'type': 'DeformableDecoder', 'num_layers': num_layers, **(decoder or {})},
                 },
             }
         ).eval()

@@ -52,6 +52,16 @@ def test_kept_rows_are_bit_equal_and_the_others_start_as_in_a_new_model(weights:
         assert 'cls_head' in key or key == EMBEDDING or torch.equal(selected[key], weights[key])
 
 
+def test_a_selector_that_tells_objects_only_keeps_its_head(weights: dict[str, Tensor]) -> None:
+    for kind, shape in (('weight', (1, WIDTH)), ('bias', (1,))):
+        weights[f'{HEADS[0]}.{kind}'] = torch.randn(shape)
+    selected, kept, _ = select_classes(weights, OLD, NEW)
+    assert kept == ['traffic light', 'CAT']
+    for kind in ('weight', 'bias'):
+        assert torch.equal(selected[f'{HEADS[0]}.{kind}'], weights[f'{HEADS[0]}.{kind}'])
+        assert len(selected[f'{HEADS[1]}.{kind}']) == len(selected[f'{HEADS[2]}.{kind}']) == 4
+
+
 def test_fresh_rows_are_distributed_as_the_models(weights: dict[str, Tensor]) -> None:
     selected, kept, _ = select_classes(weights, OLD, [f'class {i}' for i in range(2000)])
     assert not kept

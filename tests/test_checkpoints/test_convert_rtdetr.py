@@ -9,20 +9,32 @@ import torch
 from torch import Tensor
 
 from mmdet_iouquery.checkpoints import convert, convert_back, unwrap
-from mmdet_iouquery.checkpoints.convert import FIXED_SIZE, convert_accounted
+from mmdet_iouquery.checkpoints.convert import FIXED_SIZE, POINT_COUNTS, convert_accounted
 from mmdet_iouquery.errors import InputError
 
-NAMES = ['rtdetr_r18_320x320', 'rtdetr_r50_256x320']
+NAMES = ['rtdetr_r18_320x320', 'rtdetr_r50_256x320', 'v2_r18-pts_256x256']
 DATA = Path(__file__).resolve().parents[1] / 'data'
 
 WeightsOf = Callable[[str], dict[str, Tensor]]
 
 
+POINTS = [f'decoder.decoder.layers.{i}.cross_attn.num_points_scale' for i in range(3)]
+"""Constants of version 2, which its golden keys name too."""
+
+
+def source_of(name: str) -> str:
+    return 'rtdetrv2' if name.startswith('v2_') else 'rtdetr'
+
+
+def without_constants(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key: value for key, value in weights.items() if key not in POINTS}
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_the_round_trip_is_bit_equal(name: str, golden_weights: WeightsOf) -> None:
     theirs = golden_weights(name)
-    ours = convert(theirs, 'rtdetr')
-    back = convert_back(ours, 'rtdetr')
+    ours = convert(theirs, source_of(name))
+    back, theirs = convert_back(ours, source_of(name)), without_constants(theirs)
     assert len(ours) == len(theirs) and list(back) == list(theirs)
     assert all(torch.equal(back[key], theirs[key]) for key in theirs)
 
@@ -36,7 +48,7 @@ def test_every_parameter_is_accounted_for_and_the_outputs_are_the_references(
     difference: Callable[..., float],
 ) -> None:
     model = golden_detector(name)
-    ours = convert(golden_weights(name), 'rtdetr')
+    ours = convert(golden_weights(name), source_of(name))
     result = model.load_state_dict(ours, strict=True)
     assert not result.missing_keys and not result.unexpected_keys
     # what the file lacks are counters of batch norms that the authors freeze
@@ -51,16 +63,17 @@ def test_every_parameter_is_accounted_for_and_the_outputs_are_the_references(
     assert difference(answer, (torch.as_tensor(golden['logits']), torch.as_tensor(golden['boxes']))) < 1e-4
 
 
-def test_a_model_goes_back_whole(golden_weights: WeightsOf, golden_detector: Callable[..., Any]) -> None:
-    theirs = golden_weights(NAMES[0])
-    model = golden_detector(NAMES[0])
-    model.load_state_dict(convert(theirs, 'rtdetr'), strict=True)
-    back = convert_back(model.state_dict(), 'rtdetr')
+@pytest.mark.parametrize('name', [NAMES[0], NAMES[2]])
+def test_a_model_goes_back_whole(name: str, golden_weights: WeightsOf, golden_detector: Callable[..., Any]) -> None:
+    theirs = golden_weights(name)
+    model = golden_detector(name)
+    model.load_state_dict(convert(theirs, source_of(name)), strict=True)
+    back, theirs = convert_back(model.state_dict(), source_of(name)), without_constants(theirs)
     assert set(back) == set(theirs)
     assert all(torch.equal(back[key], theirs[key]) for key in theirs)
 
 
-@pytest.mark.parametrize('name', NAMES)
+@pytest.mark.parametrize('name', NAMES[:2])
 def test_a_bare_backbone_has_the_detectors_names_without_their_prefix(name: str, golden_weights: WeightsOf) -> None:
     theirs, start = golden_weights(name), 'backbone.'
     bare = convert({k[len(start) :]: v for k, v in theirs.items() if k.startswith(start)}, 'rtdetr_backbone')
@@ -77,13 +90,36 @@ def test_tables_for_a_fixed_size_are_dropped_and_named(golden_weights: WeightsOf
     assert account.num_read == len(theirs) + 3 and len(account.weights) == len(theirs)
 
 
+def test_constants_of_version_2_are_dropped_and_named(golden_weights: WeightsOf) -> None:
+    theirs, tables = golden_weights(NAMES[2]), ['decoder.anchors', 'decoder.valid_mask']
+    account = convert_accounted({**theirs, **{key: torch.zeros(1) for key in tables}}, 'rtdetrv2')
+    assert account.dropped == {FIXED_SIZE: tables, POINT_COUNTS: POINTS}
+    assert account.num_read == len(theirs) + 2 and len(account.weights) == len(theirs) - 3
+
+
+@pytest.mark.parametrize(('name', 'source'), [(NAMES[0], 'rtdetrv2'), (NAMES[2], 'rtdetr')])
+def test_the_other_version_is_refused(name: str, source: str, golden_weights: WeightsOf) -> None:
+    first = r"'(encoder\.input_proj|decoder\.enc_output)\.0"
+    with pytest.raises(InputError, match=f'unknown key {first}.*is this the right'):
+        convert(golden_weights(name), source)
+
+
+def test_from_one_version_to_the_other(golden_weights: WeightsOf) -> None:
+    """They differ in names alone."""
+    theirs = without_constants(golden_weights(NAMES[2]))
+    first = convert_back(convert(theirs, 'rtdetrv2'), 'rtdetr')
+    assert set(first) == set(golden_weights('rtdetr_r18_320x320'))
+    back = convert_back(convert(first, 'rtdetr'), 'rtdetrv2')
+    assert all(torch.equal(back[key], theirs[key]) for key in theirs)
+
+
 def test_an_unknown_key_or_source_is_named(golden_weights: WeightsOf) -> None:
     theirs = {**golden_weights(NAMES[0]), 'decoder.mask_head.weight': torch.zeros(1)}
     with pytest.raises(InputError, match=r"'decoder.mask_head.weight'"):
         convert(theirs, 'rtdetr')
     with pytest.raises(InputError, match=r"unknown key 'fc.weight'"):
         convert({'fc.weight': torch.zeros(1)}, 'rtdetr_backbone')
-    with pytest.raises(InputError, match=r"unknown source 'paddle'.*rtdetr, transformers"):
+    with pytest.raises(InputError, match=r"unknown source 'paddle'.*rtdetr, rtdetrv2, transformers"):
         convert(theirs, 'paddle')
     with pytest.raises(InputError, match="cannot write for 'paddle'"):
         convert_back(theirs, 'paddle')

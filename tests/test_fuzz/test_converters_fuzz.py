@@ -16,6 +16,7 @@ from torch import Tensor
 
 from mmdet_iouquery.checkpoints import (
     SOURCES,
+    TARGETS,
     convert,
     convert_back,
     dab_detr,
@@ -30,6 +31,7 @@ from mmdet_iouquery.errors import InputError
 
 TABLES = {
     'rtdetr': rtdetr.DETECTOR,
+    'rtdetrv2': rtdetr.DETECTOR_V2,
     'rtdetr_backbone': rtdetr.BACKBONE,
     'transformers': transformers.DETECTOR,
     'dab_detr': dab_detr.DETECTOR,
@@ -53,6 +55,7 @@ special = st.sampled_from(
     [
         'decoder.anchors',
         'encoder.pos_embed2',
+        'decoder.decoder.layers.0.cross_attn.num_points_scale',
         'class_embed.0.weight',
         'bbox_embed.layers.0.weight',
         'refpoint_embed.weight',
@@ -100,14 +103,14 @@ def weights(draw: Any, source: str) -> dict[str, Tensor]:
     return {name: draw(tensors) for name in names}
 
 
-@pytest.mark.parametrize('source', ['rtdetr', 'rtdetr_backbone', 'hgnetv2_backbone'])
+@pytest.mark.parametrize('source', ['rtdetr', 'rtdetrv2', 'rtdetr_backbone', 'hgnetv2_backbone'])
 @given(data=st.data())
 def test_every_key_that_is_kept_comes_back(source: str, data: st.DataObject) -> None:
     theirs = data.draw(weights(source))
     ours = convert(theirs, source)
     assert ours.keys() == convert(ours, 'mmdet').keys()
-    if source == 'rtdetr':
-        back = convert_back(ours, 'rtdetr')
+    if source in TARGETS:
+        back = convert_back(ours, source)
         assert back.keys() == theirs.keys() and all(back[key] is theirs[key] for key in theirs)
 
 

@@ -10,7 +10,10 @@ from helpers import DATA, build_detector
 
 from mmdet_iouquery.checkpoints import convert
 
-CASES = [('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'rtdetr', 'rtdetr_r18')]
+CASES = [
+    ('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'rtdetr', 'rtdetr_r18'),
+    ('rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py', 'rtdetrv2', 'v2_r18'),
+]
 """Config, whose names the table has (a source of the converter), and the table, ``tests/data/*_init.json``."""
 
 

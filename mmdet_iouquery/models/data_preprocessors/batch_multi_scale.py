@@ -11,7 +11,7 @@ from mmdet.structures import SampleList
 from mmengine.logging import MessageHub
 from torch import Tensor, nn
 
-from ...argument_checks import check_choice
+from ...argument_checks import check_choice, check_counts
 from ...errors import InputError
 
 MODES = ('nearest', 'nearest-exact', 'bilinear', 'bicubic', 'area')
@@ -29,17 +29,23 @@ class BatchMultiScale(nn.Module):
         sizes: sides in pixels to draw from, evenly; write one more often to make it likelier.
         mode: of the interpolation; the authors' is 'nearest'.
         seed: of the draw.
+        stop_epoch: from this epoch on, counted from 0, batches keep their size (RT-DETRv2); None: never.
     """
 
-    def __init__(self, sizes: Sequence[int], *, mode: str = 'nearest', seed: int = 0) -> None:
+    def __init__(
+        self, sizes: Sequence[int], *, mode: str = 'nearest', seed: int = 0, stop_epoch: int | None = None
+    ) -> None:
         super().__init__()
         whole = isinstance(sizes, Sequence) and all(isinstance(size, int) and size > 0 for size in sizes)
         if not whole or not sizes:
             raise InputError(f'sizes must be a list of positive numbers of pixels, got {sizes!r}')
         check_choice(MODES, mode=mode)
+        if stop_epoch is not None:
+            check_counts(stop_epoch=stop_epoch)
         self.sizes = tuple(sizes)
         self.mode = mode
         self.seed = seed
+        self.stop_epoch = stop_epoch
 
     def size_at(self, iteration: int) -> int:
         """Side in pixels of the batch of ``iteration``."""
@@ -47,7 +53,10 @@ class BatchMultiScale(nn.Module):
 
     def forward(self, inputs: Tensor, data_samples: SampleList) -> tuple[Tensor, SampleList]:
         """inputs (B, 3, H, W) to (B, 3, S, S); boxes and shapes in the samples follow."""
-        size = self.size_at(MessageHub.get_current_instance().get_info('iter', 0))
+        run = MessageHub.get_current_instance()
+        if self.stop_epoch is not None and run.get_info('epoch', 0) >= self.stop_epoch:
+            return inputs, data_samples
+        size = self.size_at(run.get_info('iter', 0))
         height, width = inputs.shape[-2:]
         if (height, width) == (size, size):
             return inputs, data_samples
@@ -67,4 +76,4 @@ class BatchMultiScale(nn.Module):
         return F.interpolate(inputs, size=(size, size), mode=self.mode), data_samples
 
     def extra_repr(self) -> str:
-        return f'sizes={self.sizes}, mode={self.mode!r}'
+        return f'sizes={self.sizes}, mode={self.mode!r}, stop_epoch={self.stop_epoch}'

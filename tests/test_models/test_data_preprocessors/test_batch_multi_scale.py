@@ -44,6 +44,23 @@ def test_native_size_passes_untouched() -> None:
     assert augment(images, [])[0] is images
 
 
+def test_from_its_last_epoch_on_batches_keep_their_size() -> None:
+    augment, images = (
+        MODELS.build({'type': 'BatchMultiScale', 'sizes': [96], 'stop_epoch': 3}),
+        torch.rand(1, 3, 64, 64),
+    )
+    at_iteration(0)
+    for epoch, side in ((0, 96), (2, 96), (3, 64), (4, 64)):
+        MessageHub.get_current_instance().update_info('epoch', epoch)
+        assert augment(images, [])[0].shape[-2:] == (side, side)
+    MessageHub.get_current_instance().update_info('epoch', 0)
+
+
+def test_a_stop_that_is_no_epoch_is_named() -> None:
+    with pytest.raises(ValueError, match='stop_epoch must be at least 1 and a whole number, got 0'):
+        MODELS.build({'type': 'BatchMultiScale', 'sizes': [64], 'stop_epoch': 0})
+
+
 @pytest.mark.parametrize('sizes', [[], [0]])
 def test_wrong_sizes(sizes: list) -> None:
     with pytest.raises(ValueError, match='positive numbers of pixels'):
