@@ -104,3 +104,10 @@ CELLS = [
         'yolox/yolox_s_hybrid-encoder_8xb8-300e_coco.py',
     ),
 ]
+
+FURTHER = [
+    Cell('RetinaNet', 'HGNetv2', 'retinanet/retinanet_hgnetv2-b0_8xb2-1x_coco.py', NMS_AT_PREDICTION),
+    Cell('RTMDet', 'HGNetv2', 'rtmdet/rtmdet_s_hgnetv2-b0_8xb32-300e_coco.py', NMS_AT_PREDICTION),
+    Cell('DINO', 'HGNetv2', 'dino/dino-4scale_hgnetv2-b4_8xb2-12e_coco.py', ''),
+]
+"""Swaps of parts that go into more detectors than there are configs for."""

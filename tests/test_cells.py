@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from cells import CELLS, NMS_AT_PREDICTION, NMS_AT_TRAINING, PARTS, WHOLE_HEAD
+from cells import CELLS, FURTHER, NMS_AT_PREDICTION, NMS_AT_TRAINING, PARTS, WHOLE_HEAD
 from helpers import sample, shipped_config
 from hosts import narrow, nms_in_torch
 from mmdet.models.detectors import DetectionTransformer
@@ -29,8 +29,9 @@ from mmdet_iouquery.compat import ops_state
 from mmdet_iouquery.config_files import config_names, config_path
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIGS = list(dict.fromkeys(cell.config for cell in CELLS if cell.config))
-NOTES = {name: {cell.note for cell in CELLS if cell.config == name} for name in CONFIGS}
+ALL = [*CELLS, *FURTHER]
+CONFIGS = list(dict.fromkeys(cell.config for cell in ALL if cell.config))
+NOTES = {name: {cell.note for cell in ALL if cell.config == name} for name in CONFIGS}
 WHOLE_HEADS = [name for name in CONFIGS if WHOLE_HEAD in NOTES[name]]
 PICTURES = ((48, 64), (64, 56))
 """Height and width of the batch's images: each is padded on one side."""
@@ -183,18 +184,18 @@ def check_predictions(predictions: list[InstanceData], clipped: bool) -> None:
 def test_cell(name: str, tmp_path: Path) -> None:
     config = small_config(name)
     model, other = build_twice(config)
+    falls = what_falls(model)
     if ops_state() != 'compiled':
         refuses = {NMS_AT_TRAINING: lambda: losses(model.train()), NMS_AT_PREDICTION: lambda: predict(model)}
         for call in (refuses[note] for note in NOTES[name] if note in refuses):
             with pytest.raises(RuntimeError, match="compiled mmcv operator 'nms' was called"):
                 call()
     with nms_in_torch():
-        check_cell(config, model, other, tmp_path)
+        check_cell(config, model, other, falls, tmp_path)
 
 
-def check_cell(config: Config, model: nn.Module, other: nn.Module, folder: Path) -> None:
+def check_cell(config: Config, model: nn.Module, other: nn.Module, falls: str, folder: Path) -> None:
     """Learns in three steps, predicts, and predicts the same after saving and loading."""
-    falls = what_falls(model)
     hold_norms(model)
     first, _, third = train(model, falls)
     assert third < first
@@ -233,7 +234,12 @@ def test_no_config_of_a_host_is_left_out() -> None:
 # --- the configs of the dense detectors -------------------------------------------------------------------------------
 
 DENSE = ('atss', 'fcos', 'retinanet', 'rtmdet', 'yolox')
-SWAPPED = {'hybrid-encoder': {'neck'}, 'rtdetr-head': {'bbox_head', 'test_cfg'}}
+SWAPPED = {
+    'hybrid-encoder': {'neck'},
+    'rtdetr-head': {'bbox_head', 'test_cfg'},
+    'retinanet_hgnetv2': {'backbone', 'neck'},
+    'rtmdet_s_hgnetv2': {'backbone', 'neck', 'data_preprocessor'},
+}
 
 
 def plain(node: Any) -> Any:
@@ -325,7 +331,7 @@ def test_table_links_lead_to_configs_and_a_changed_table_is_noticed(tmp_path: Pa
     assert make_table('--check', '--output', str(page)).returncode == 1
     assert make_table('--output', str(page)).returncode == 0
     text = page.read_text()
-    for cell in CELLS:
+    for cell in ALL:
         assert cell.config is None or f'](../configs/{cell.config})' in text
     assert make_table('--check', '--output', str(page)).returncode == 0
     page.write_text(text.replace(CELLS[0].host, 'another'))

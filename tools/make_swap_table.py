@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tests'))
 
-from cells import CELLS, OWN, PARTS, WHOLE_HEAD, Cell  # noqa: E402
+from cells import CELLS, FURTHER, OWN, PARTS, WHOLE_HEAD, Cell  # noqa: E402
 
 TEXT = """# Which part runs in which detector
 
@@ -24,21 +24,47 @@ Made from `tests/cells.py` by `python tools/make_swap_table.py`: change it there
 """
 
 
-def table(cells: list[Cell]) -> str:
-    """The Markdown page."""
+FURTHER_TEXT = """
+## Further parts
+
+These go into any detector of their kind; there are configs for some, held to the same.
+
+"""
+
+
+def page(cells: list[Cell], further: list[Cell]) -> str:
+    """Markdown: a table of every pair, one of further parts, and the notes of both."""
     notes: list[str] = []
+    tables = TEXT + table(cells, notes) + FURTHER_TEXT + further_table(further, notes)
+    footnotes = [f'[^{number}]: {note}.\n' for number, note in enumerate(notes, 1)]
+    return '\n'.join([tables, ''.join(footnotes)])
+
+
+def table(cells: list[Cell], notes: list[str]) -> str:
+    """Of every pair of host and part."""
     by_place = {(cell.host, cell.part): cell for cell in cells}
     rows = [['host', *PARTS], ['---'] * (1 + len(PARTS))]
     for host in dict.fromkeys(cell.host for cell in cells):
         rows.append([host, *(entry(by_place[host, part], notes) for part in PARTS)])
-    lines = ['| ' + ' | '.join(row) + ' |' for row in rows]
-    footnotes = [f'[^{number}]: {note}.' for number, note in enumerate(notes, 1)]
-    return TEXT + '\n'.join([*lines, '', *footnotes]) + '\n'
+    return markdown(rows)
 
 
-def entry(cell: Cell, notes: list[str]) -> str:
-    """One place of the table; a note that is new goes to ``notes``."""
-    word = cell.note if cell.note in (OWN, WHOLE_HEAD) else 'swapped' if cell.config else '-'
+def further_table(cells: list[Cell], notes: list[str]) -> str:
+    """Of parts with the hosts that there are configs for."""
+    rows = [['part', 'hosts'], ['---', '---']]
+    for part in dict.fromkeys(cell.part for cell in cells):
+        rows.append([part, ', '.join(entry(cell, notes, cell.host) for cell in cells if cell.part == part)])
+    return markdown(rows)
+
+
+def markdown(rows: list[list[str]]) -> str:
+    """A table."""
+    return ''.join('| ' + ' | '.join(row) + ' |\n' for row in rows)
+
+
+def entry(cell: Cell, notes: list[str], swapped: str = 'swapped') -> str:
+    """One place of a table, ``swapped`` its word for a swap; a note that is new goes to ``notes``."""
+    word = cell.note if cell.note in (OWN, WHOLE_HEAD) else swapped if cell.config else '-'
     text = f'[{word}](../configs/{cell.config})' if cell.config else word
     if cell.note in ('', OWN, WHOLE_HEAD):
         return text
@@ -53,7 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument('--check', action='store_true', help='write nothing; fail when the file would change')
     parser.add_argument('--output', type=Path, default=ROOT / 'docs' / 'swaps.md')
     args = parser.parse_args(arguments)
-    text = table(CELLS)
+    text = page(CELLS, FURTHER)
     if args.check:
         current = args.output.is_file() and args.output.read_text(encoding='utf-8') == text
         print(f'{args.output} is {"as tests/cells.py says" if current else "not: run tools/make_swap_table.py"}')
