@@ -10,10 +10,12 @@ import pytest
 import torch
 from helpers import DATA, golden
 from mmdet.registry import MODELS
+from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_iouquery.checkpoints import convert
+from mmdet_iouquery.config_files import config_names, config_path
 from mmdet_iouquery.errors import InputError
 
 GOLDENS = ('B0:lab', 'B2:lab', 'B4', 'Atto:lab')
@@ -161,3 +163,13 @@ def test_initial_weights_are_pytorchs_own() -> None:
 def test_what_there_is_not_is_refused_with_what_there_is(settings: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         build(**{'arch': 'B0', **settings})
+
+
+@pytest.mark.parametrize('name', [name for name in config_names() if 'hgnetv2' in name])
+def test_configs_name_weights_that_fit(name: str) -> None:
+    """The authors' files of B0 to B3 have affines, those of B4 to B6 none."""
+    backbone = Config.fromfile(config_path(name)).model.backbone
+    weights = backbone.init_cfg
+    assert (weights.type, weights.source) == ('ConvertedPretrained', 'hgnetv2_backbone')
+    assert weights.checkpoint.endswith(f'/PPHGNetV2_{backbone.arch}_stage1.pth')
+    assert backbone.get('learnable_affine', False) == (backbone.arch in ('B0', 'B1', 'B2', 'B3'))
