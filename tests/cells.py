@@ -124,5 +124,9 @@ FURTHER = [
     ),
     Cell('DINO', 'points per level', 'dino/dino-4scale_r50_points-per-level_8xb2-12e_coco.py', ''),
     Cell('RT-DETR R18..R101', 'union matching', 'rtdetr/rtdetr_r18vd_union-matching_8xb2-72e_coco.py', ''),
+    Cell('RT-DETR R18', "D-FINE's neck", 'rtdetr/rtdetr_r18vd_dfine-neck_8xb2-72e_coco.py', ''),
+    Cell('DINO', "D-FINE's neck", 'dino/dino-4scale_r50_dfine-neck_8xb2-12e_coco.py', ''),
+    Cell('RetinaNet', "D-FINE's neck", 'retinanet/retinanet_r50_dfine-neck_8xb2-1x_coco.py', NMS_AT_PREDICTION),
+    Cell('RTMDet', "D-FINE's neck", 'rtmdet/rtmdet_s_dfine-neck_8xb32-300e_coco.py', NMS_AT_PREDICTION),
 ]
 """Swaps of parts that go into more detectors than there are configs for."""

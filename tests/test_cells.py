@@ -236,6 +236,7 @@ def test_no_config_of_a_host_is_left_out() -> None:
 DENSE = ('atss', 'fcos', 'retinanet', 'rtmdet', 'yolox')
 SWAPPED = {
     'hybrid-encoder': {'neck'},
+    'dfine-neck': {'neck'},
     'rtdetr-head': {'bbox_head', 'test_cfg'},
     'retinanet_hgnetv2': {'backbone', 'neck'},
     'rtmdet_s_hgnetv2': {'backbone', 'neck', 'data_preprocessor'},
@@ -249,11 +250,17 @@ def plain(node: Any) -> Any:
     return [plain(child) for child in node] if isinstance(node, (list, tuple)) else node
 
 
+def mmdets_base(name: str) -> str:
+    """The config of mmdet's that one of ours is derived from, by way of another of ours or not."""
+    path = Path(config_path(name))
+    [base] = re.findall(r"^_base_ = .*?'((?:mmdet::|\./).*?)'", path.read_text(), flags=re.MULTILINE)
+    return base if base.startswith('mmdet::') else mmdets_base(f'{name.split("/")[0]}/{Path(base).name}')
+
+
 @pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith(DENSE)])
 def test_a_dense_detector_is_mmdets_but_for_the_part(name: str) -> None:
     config = plain(shipped_config(name).to_dict())
-    [base_file] = re.findall(r"^_base_ = .*?'(mmdet::.*?)'", Path(config_path(name)).read_text(), flags=re.MULTILINE)
-    base = plain(get_config(base_file).to_dict())
+    base = plain(get_config(mmdets_base(name)).to_dict())
     base['model']['backbone']['init_cfg'] = None
     [swapped] = [keys for word, keys in SWAPPED.items() if word in name]
     for key in {*config['model'], *base['model']} - {'train_cfg'}:

@@ -17,7 +17,7 @@ from .precision import as_float
 
 
 def bin_values(reg_max: int, reg_scale: float, up: float = 0.5, device: torch.device | str | None = None) -> Tensor:
-    """The distances W (R + 1,) of the bins: odd, close together at 0, growing geometrically away from it (eq. 4).
+    """The distances W (R + 1,) of the bins: odd, close together at 0, growing geometrically away from it.
 
     With u = ``up * reg_scale`` they end at +-2 u, and the second and the last but one are +-u.
 
