@@ -16,28 +16,30 @@ from mmdet_iouquery import accelerate_training
 from mmdet_iouquery.checkpoints import convert
 from mmdet_iouquery.core import box_cxcywh_to_xyxy
 
-NAME, SIZE = 'rtdetr_r18_320x320', 160
+CASES = {'rtdetr_r18': ('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'rtdetr_r18_320x320', 'rtdetr', 160)}
+"""By the name of ``tests/data/*_three_steps.json``: config, name and source of the weights, side of images in px."""
 
 
 @pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
-def test_losses_of_three_steps(accelerate: bool) -> None:
+@pytest.mark.parametrize('case', CASES)
+def test_losses_of_three_steps(case: str, accelerate: bool) -> None:
     """With the shipped optimizer: its groups, rates, decays and clipping; batch norms by the batch; no denoising.
 
     In double precision: AdamW moves weights of almost no gradient by the sign of it, so in single precision two orders
     of summing up are a thousandth apart after three steps. What remains is that boxes and anchors are made in single.
     """
-    config = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
+    config, weights, source, side = CASES[case]
     model = build_detector(config, data_preprocessor__batch_augments=None)
-    model.load_state_dict(convert(golden_weights(NAME), 'rtdetr'), strict=True)
+    model.load_state_dict(convert(golden_weights(weights), source), strict=True)
     model.double()
     model.bbox_head.denoising = None  # its draws would have to be shared
     if accelerate:
         accelerate_training(model)
     optim_wrapper = build_optim_wrapper(model.train(), shipped_config(config).optim_wrapper)
-    for step, expected in enumerate(json.loads((DATA / 'rtdetr_r18_three_steps.json').read_text())):
-        images = torch.from_numpy(formula.image(f'three_steps_{step}', (3, 3, SIZE, SIZE))).double()
+    for step, expected in enumerate(json.loads((DATA / f'{case}_three_steps.json').read_text())):
+        images = torch.from_numpy(formula.image(f'three_steps_{step}', (3, 3, side, side))).double()
         samples = [
-            sample(box_cxcywh_to_xyxy(torch.from_numpy(boxes)) * SIZE, np.asarray(labels), (SIZE, SIZE))
+            sample(box_cxcywh_to_xyxy(torch.from_numpy(boxes)) * side, np.asarray(labels), (side, side))
             for labels, boxes in formula.targets(f'three_steps_{step}', 3, [3, 0, 7], 80)
         ]
         losses = model.loss(images, samples)

@@ -21,6 +21,7 @@ from .figures import growth_chart
 from .inference import inference
 from .leave_one_out import leave_one_out
 from .machine import machine
+from .models import FAMILY_OF
 from .reference import Reference
 from .timing import rows_of, time_in_turn
 from .training import training
@@ -38,7 +39,8 @@ def benchmark(arguments: Sequence[str] | None = None) -> None:
             raise InputError(f'--{name} {value}: at least {least}')
     if args.threads is not None:
         torch.set_num_threads(args.threads)
-    reference = Reference(args.reference) if args.reference else None
+    args.models = args.models or [f'R{depth}' for depth in args.depths]
+    reference = _reference(args.reference, args.models) if args.reference else None
     rows = _SUBJECTS[args.subject](args, reference)
     report = {
         'subject': args.subject,
@@ -58,17 +60,26 @@ def benchmark(arguments: Sequence[str] | None = None) -> None:
             print(f'drawn: {written[0]}')
 
 
+def _reference(folder: str, models: Sequence[str]) -> Reference:
+    families = {FAMILY_OF[name] for name in models}
+    if len(families) > 1:
+        raise InputError(f'--reference has one family of models, and --models {" ".join(models)} are of several')
+    return Reference(folder, *families)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description='Time ours and others doing the same work in turn; medians. --reference adds the code of the '
-        "RT-DETR's authors."
+        description="Time ours and others doing the same work in turn; medians. --reference adds the authors' code."
     )
     parser.add_argument('subject', choices=list(_SUBJECTS))
-    parser.add_argument('--reference', metavar='DIR', help="rtdetr_pytorch of a clone of the authors' repository")
+    parser.add_argument('--reference', metavar='DIR', help="the code of the models' authors; of RT-DETR rtdetr_pytorch")
     parser.add_argument('--out', metavar='FILE', help='write a JSON file of every number, and the curves beside it')
     parser.add_argument('--rounds', type=int, default=9, help='timed calls of each side (default: 9)')
     parser.add_argument('--threads', type=int, metavar='N', help="of torch's (default: its own choice)")
-    parser.add_argument('--depths', type=int, nargs='+', choices=(18, 50), default=[18, 50], help='inference: models')
+    parser.add_argument(
+        '--models', nargs='+', choices=list(FAMILY_OF), metavar='NAME', help=f'of {", ".join(FAMILY_OF)}'
+    )
+    parser.add_argument('--depths', type=int, nargs='+', choices=(18, 50), default=[18, 50], help='models R18, R50')
     parser.add_argument('--batches', type=int, nargs='+', metavar='N', help='images at once (default: by subject)')
     parser.add_argument('--side', type=int, default=640, metavar='PX', help='of square images (default: 640)')
     parser.add_argument(
@@ -82,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inference(args: argparse.Namespace, reference: Reference | None) -> Rows:
-    settings = dict(depths=args.depths, batches=args.batches or [1], side=args.side, rounds=args.rounds)
+    settings = dict(model_names=args.models, batches=args.batches or [1], side=args.side, rounds=args.rounds)
     return inference(reference, compiled=args.compile, **settings)
 
 
@@ -90,7 +101,7 @@ def _training(args: argparse.Namespace, reference: Reference | None) -> Rows:
     settings = dict(side=args.side, objects=args.objects, rounds=args.rounds)
     rows: Rows = []
     for batch in args.batches or [2]:
-        rows += training(reference, depth=args.depths[0], batch=batch, **settings)
+        rows += training(reference, model_name=args.models[0], batch=batch, **settings)
     return rows
 
 
@@ -98,12 +109,12 @@ def _leave_one_out(args: argparse.Namespace, reference: Reference | None) -> Row
     settings = dict(side=args.side, objects=args.objects, rounds=args.rounds, half=args.bfloat16)
     rows: Rows = []
     for batch in args.batches or [2]:
-        rows += leave_one_out(reference, depth=args.depths[0], batch=batch, **settings)
+        rows += leave_one_out(reference, model_name=args.models[0], batch=batch, **settings)
     return rows
 
 
 def _criterion(args: argparse.Namespace, reference: Reference | None) -> Rows:
-    return criterion(reference, rounds=args.rounds, growth=args.growth)
+    return criterion(reference, model_name=args.models[0], rounds=args.rounds, growth=args.growth)
 
 
 def _attention(args: argparse.Namespace, reference: Reference | None) -> Rows:

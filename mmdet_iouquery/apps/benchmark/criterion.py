@@ -7,17 +7,28 @@ from typing import Any, NamedTuple
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.registry import init_default_scope
-from torch import Tensor, nn
+from torch import Tensor
 
-from ...core import denoising_layout
+from ...core import DenoisingLayout, bin_values, denoising_layout
 from ...models.dense_heads.rtdetr_head import CRITERION
-from ...structures import Decoded, DenoisingQueries, EncoderTarget, Memory, Predictions, Queries, Selection, Targets
-from .models import Batch
+from ...structures import (
+    Decoded,
+    DenoisingQueries,
+    EncoderTarget,
+    Memory,
+    Predictions,
+    Queries,
+    Refinement,
+    Selection,
+    Targets,
+)
+from .models import FAMILY_OF, Batch, model_config
 from .reference import NAME, Reference
 from .timing import counted_operations, rows_of, time_in_turn
 
 CLASSES, DENOISING = 80, 100
+REG_MAX, REG_SCALE = 32, 4.0
+"""Of D-FINE's distributions."""
 OURS = 'ours'
 
 
@@ -41,16 +52,20 @@ GROWTH = {
 }
 
 
-def criterion(reference: Reference | None, *, rounds: int, growth: bool) -> list[dict[str, Any]]:
-    """Time and operations of the standard case and, with ``growth``, where one of its numbers varies."""
+def criterion(reference: Reference | None, *, model_name: str, rounds: int, growth: bool) -> list[dict[str, Any]]:
+    """Time and operations of the standard case and, with ``growth``, where one of its numbers varies.
+
+    Args:
+        model_name: whose criterion.
+    """
     cases = [(STANDARD, 'standard')]
     if growth:
         cases += [(SMALL._replace(**{what: n}), what) for what, numbers in GROWTH.items() for n in numbers]
-    return [row for case, what in cases for row in _rows(case, reference, rounds, what)]
+    return [row for case, what in cases for row in _rows(case, reference, model_name, rounds, what)]
 
 
-def _rows(case: Case, reference: Reference | None, rounds: int, varied: str) -> list[dict[str, Any]]:
-    sides = criterion_sides(case, reference)
+def _rows(case: Case, reference: Reference | None, model_name: str, rounds: int, varied: str) -> list[dict[str, Any]]:
+    sides = criterion_sides(case, reference, model_name)
     rows = rows_of(time_in_turn(sides, rounds), NAME, varied=varied, **case._asdict())
     for row in rows:
         with counted_operations() as operations:
@@ -59,24 +74,25 @@ def _rows(case: Case, reference: Reference | None, rounds: int, varied: str) -> 
     return rows
 
 
-def criterion_sides(case: Case, reference: Reference | None = None) -> dict[str, Callable[[], Tensor]]:
-    """Functions that compute the loss of the same random predictions, and its gradients, and return it."""
+def criterion_sides(
+    case: Case, reference: Reference | None = None, model_name: str = 'R18'
+) -> dict[str, Callable[[], Tensor]]:
+    """Functions that compute the loss of the same random predictions, and its gradients, and return it.
+
+    The predictions of a query in all layers differ by a tenth of what those of two queries do, as layers of a decoder
+    are alike: some matchings agree and others don't.
+    """
     torch.manual_seed(0)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     truth = Batch(case.images, 1, case.objects, device)
-    # the authors' denoising has room for all objects, ours for a set number, so that is set to suit
-    layout = denoising_layout([case.objects] * case.images, max(DENOISING, case.objects), device=device)
-    total = layout.num_denoising + case.queries
-    shape, encoder_shape = (case.layers, case.images, total), (1, case.images, case.queries)
-    leaves = [
-        leaf.to(device).requires_grad_()
-        for lead in (shape, encoder_shape)
-        for leaf in (torch.randn(*lead, CLASSES) - 3, 0.25 + 0.5 * torch.rand(*lead, 4))
-    ]
+    decoded, leaves = _predictions(case, device, refined=FAMILY_OF[model_name] != 'rtdetr')
     sides: dict[str, Callable[[], Tensor]] = {}
     if reference is not None:
-        sides[NAME] = _with_gradients(leaves, _theirs(reference, truth, layout, leaves))
-    sides[OURS] = _with_gradients(leaves, _ours(truth, layout, leaves))
+        their_loss = reference.loss_of(decoded, reference.targets(truth.labels, truth.boxes))
+        sides[NAME] = _with_gradients(leaves, their_loss)
+    module = MODELS.build(model_config(model_name).bbox_head.get('criterion') or CRITERION)
+    targets = Targets(torch.cat(truth.labels), torch.cat(truth.boxes), tuple(map(len, truth.labels)))
+    sides[OURS] = _with_gradients(leaves, lambda: sum(module(decoded, targets).values()))
     return sides
 
 
@@ -91,46 +107,42 @@ def _with_gradients(leaves: list[Tensor], loss: Callable[[], Tensor]) -> Callabl
     return call
 
 
-def _ours(truth: Batch, layout: Any, leaves: list[Tensor]) -> Callable[[], Tensor]:
-    init_default_scope('mmdet')
-    module: nn.Module = MODELS.build(CRITERION)
-    logits, boxes, encoder_logits, encoder_boxes = leaves
-    targets = Targets(torch.cat(truth.labels), torch.cat(truth.boxes), tuple(map(len, truth.labels)))
+def _predictions(case: Case, device: torch.device, *, refined: bool) -> tuple[Decoded, list[Tensor]]:
+    """Random predictions, ``refined``: with distributions of their edges; and the tensors that get gradients."""
+    # the authors' denoising has room for all objects, ours for a set number, so that is set to suit
+    layout = denoising_layout([case.objects] * case.images, max(DENOISING, case.objects), device=device)
+    first = layout.num_denoising
+    leaves: list[Tensor] = []
+
+    def alike(draw: Callable[..., Tensor], *tail: int) -> Tensor:
+        """Of the layers, the initial prediction and the encoder (L + 2, B, P + Q, ...)."""
+        shape = (case.images, first + case.queries, *tail)
+        return (0.9 * draw(*shape) + 0.1 * draw(case.layers + 2, *shape)).to(device)
+
+    def leaf(values: Tensor) -> Tensor:
+        leaves.append(values.clone().requires_grad_())
+        return leaves[-1]
+
+    drawn = Predictions(alike(torch.randn, CLASSES) - 3, 0.25 + 0.5 * alike(torch.rand, 4))
+    predictions = drawn.apply(lambda x: leaf(x[:-2]))
+    encoder = drawn.apply(lambda x: leaf(x[-1:, :, first:]))
+    if refined:
+        corners = leaf(alike(torch.randn, 4, REG_MAX + 1)[:-2])
+        logits, boxes, _ = drawn.apply(lambda x: leaf(x[-2:-1]))
+        values = bin_values(REG_MAX, REG_SCALE, device=device)
+        predictions = predictions._replace(refinement=Refinement(corners, logits, boxes, values, REG_SCALE))
+    return _decoded(layout, predictions, encoder), leaves
+
+
+def _decoded(layout: DenoisingLayout, predictions: Predictions, encoder: Predictions) -> Decoded:
+    """Predictions of queries that have no content: a criterion does not look at it."""
+    empty, images = encoder.boxes.new_empty, encoder.boxes.shape[1]
 
     def queries(number: int) -> Queries:
-        return Queries(logits.new_empty(logits.shape[1], number, 1), boxes.new_empty(logits.shape[1], number, 4))
+        return Queries(empty(images, number, 1), empty(images, number, 4))
 
-    selected = queries(encoder_logits.shape[2])
-    selection = Selection(selected, Predictions(encoder_logits, encoder_boxes), encoder_target=EncoderTarget('iou'))
-    mask = layout.attention_mask(encoder_logits.shape[2])
+    num_queries = encoder.boxes.shape[2]
+    selection = Selection(queries(num_queries), encoder, encoder_target=EncoderTarget('iou'))
+    mask = layout.attention_mask(num_queries)
     denoising = DenoisingQueries(queries(layout.num_denoising), mask, layout.pairs, layout.num_groups)
-    memory = Memory(logits.new_empty(logits.shape[1], 0, 1), ())
-    decoded = Decoded(memory, selection, denoising, Predictions(logits, boxes))
-    return lambda: sum(module(decoded, targets).values())
-
-
-def _theirs(reference: Reference, truth: Batch, layout: Any, leaves: list[Tensor]) -> Callable[[], Tensor]:
-    targets = reference.targets(truth.labels, truth.boxes)
-    image, query, _ = layout.pairs
-    positives = [query[image == i] for i in range(len(targets))]
-    first = layout.num_denoising
-
-    def outputs(logits: Tensor, boxes: Tensor) -> list[dict[str, Tensor]]:
-        return [{'pred_logits': layer_logits, 'pred_boxes': some} for layer_logits, some in zip(logits, boxes)]
-
-    def loss() -> Tensor:
-        logits, boxes, encoder_logits, encoder_boxes = leaves
-        matching = outputs(logits[:, :, first:], boxes[:, :, first:])
-        given: dict[str, Any] = {
-            **matching[-1],
-            'aux_outputs': matching[:-1] + outputs(encoder_logits, encoder_boxes),
-            'dn_aux_outputs': outputs(logits[:, :, :first], boxes[:, :, :first]),
-            'dn_meta': {
-                'dn_positive_idx': positives,
-                'dn_num_group': layout.num_groups,
-                'dn_num_split': [first, logits.shape[2] - first],
-            },
-        }
-        return sum(reference.criterion(given, targets).values())
-
-    return loss
+    return Decoded(Memory(empty(images, 0, 1), ()), selection, denoising, predictions)

@@ -20,7 +20,7 @@ ANY_SIZE = 'prepared, compiled for any size'
 def inference(
     reference: Reference | None,
     *,
-    depths: Sequence[int],
+    model_names: Sequence[str],
     batches: Sequence[int],
     side: int,
     rounds: int,
@@ -37,25 +37,25 @@ def inference(
     if compiled:
         _check_compiler(device)
     rows = []
-    for depth in depths:
-        models = _models(depth, side, reference, device, compiled=compiled)
+    for model_name in model_names:
+        models = _models(model_name, side, reference, device, compiled=compiled)
         for size in batches:
             images = Batch(size, side, 0, device).images
             if compiled:  # for an oblong first: sides of a square would be taken for equal ones
                 _call(models[ANY_SIZE], images.new_zeros(size, 3, side, side + 32))()
             sides = {name: _call(model, images) for name, model in models.items()}
-            rows += rows_of(time_in_turn(sides, rounds), NAME, model=f'R{depth}', batch=size, side_px=side)
+            rows += rows_of(time_in_turn(sides, rounds), NAME, model=model_name, batch=size, side_px=side)
     return rows
 
 
 def _models(
-    depth: int, side: int, reference: Reference | None, device: torch.device, *, compiled: bool
+    model_name: str, side: int, reference: Reference | None, device: torch.device, *, compiled: bool
 ) -> dict[str, Callable[[Tensor], object]]:
-    ours = detector(depth).eval().to(device)
+    ours = detector(model_name).eval().to(device)
     prepared, half = prepare_for_inference(ours), prepare_for_inference(ours, torch.bfloat16)
     models: dict[str, Callable[[Tensor], object]] = {}
     if reference is not None:
-        models[NAME] = reference.deployed(depth, side).to(device)
+        models[NAME] = reference.deployed(model_name, side, device)
         models[f'{NAME}, bfloat16 autocast'] = _autocast(models[NAME], device)
     models |= {'as built': _raw(ours), 'prepared': _raw(prepared), 'prepared, bfloat16': _raw(half)}
     if compiled:

@@ -28,7 +28,7 @@ WAYS: dict[str, tuple[type[nn.Module], ...]] = {
 
 
 def leave_one_out(
-    reference: Reference | None, *, depth: int, batch: int, side: int, objects: int, half: bool, rounds: int
+    reference: Reference | None, *, model_name: str, batch: int, side: int, objects: int, half: bool, rounds: int
 ) -> list[dict[str, Any]]:
     """Time a step as accelerated, without each way, with plain modules and, where given, of the authors' code.
 
@@ -44,22 +44,25 @@ def leave_one_out(
     if torch.cuda.is_available():
         raise InputError('leave-one-out measures ways of computing for CPUs; hide the GPU with CUDA_VISIBLE_DEVICES=')
     given = Batch(batch, side, objects, torch.device('cpu'))
-    models = {OURS: _model(depth), **{f'{OURS}, without {way}': _model(depth, *kinds) for way, kinds in WAYS.items()}}
-    models[PLAIN] = detector(depth).train()
+    models = {
+        OURS: _model(model_name),
+        **{f'{OURS}, without {way}': _model(model_name, *kinds) for way, kinds in WAYS.items()},
+    }
+    models[PLAIN] = detector(model_name).train()
     steps: dict[str, Callable[[], object]] = {
         name: training_step(model, partial(our_loss, model, given), half=half) for name, model in models.items()
     }
     if reference is not None:
-        model = reference.model(depth, None).train()
+        model = reference.model(model_name, None).train()
         loss = partial(reference.loss, model, given.images, reference.targets(given.labels, given.boxes))
         steps[NAME] = training_step(model, loss, half=half)
     timings = time_in_turn(steps, rounds)
-    return rows_of(timings, OURS, model=f'R{depth}', batch=batch, side_px=side, objects=objects, bfloat16=half)
+    return rows_of(timings, OURS, model=model_name, batch=batch, side_px=side, objects=objects, bfloat16=half)
 
 
-def _model(depth: int, *left_out: type[nn.Module]) -> nn.Module:
+def _model(model_name: str, *left_out: type[nn.Module]) -> nn.Module:
     """Accelerated, but for modules of the classes ``left_out``, which are the plain ones that they are derived from."""
-    model = detector(depth).train()
+    model = detector(model_name).train()
     accelerate_training(model)
     for module in model.modules():
         if type(module) in left_out:

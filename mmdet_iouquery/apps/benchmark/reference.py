@@ -1,87 +1,121 @@
-"""The authors' RT-DETR (lyuwenyu/RT-DETR, ``rtdetr_pytorch``), from a checkout of the user's, as a side to measure.
+"""Code of a model's authors, from a checkout of the user's, as a side to measure.
 
-Nothing of it is part of this package: a folder is put on Python's path, and its own classes are called.
+Nothing of it is part of this package: a folder is put on Python's path, and its own classes are called, built by its
+own configs for COCO.
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ...errors import InputError
+from ...structures import Decoded
+from .reference_outputs import constants, dfine_outputs, rtdetr_outputs
 
 NAME = "the authors'"
-COMMIT = '068dfde'
-"""The one that our figures compare with."""
+
+
+class Repository(NamedTuple):
+    """Where a family's code is, and how it is laid out."""
+
+    address: str
+    commit: str
+    """The one that our figures compare with."""
+    folder: str
+    """What to give of a clone."""
+    package: str
+    zoo: str
+    """A folder in it by which it is known."""
+    configs: str
+    """Of a model; ``{}`` is the depth or size."""
+    outputs: Callable[[Decoded], dict[str, Any]]
+    """What its criterion is given for predictions of ours."""
+
+
+REPOSITORIES = {
+    'rtdetr': Repository(
+        'https://github.com/lyuwenyu/RT-DETR',
+        '068dfde',
+        'the folder rtdetr_pytorch of a clone',
+        'src',
+        'src/zoo/rtdetr',
+        'configs/rtdetr/rtdetr_r{}vd_6x_coco.yml',
+        rtdetr_outputs,
+    ),
+    'dfine': Repository(
+        'https://github.com/Peterande/D-FINE',
+        '4a1f73a',
+        'a clone',
+        'src',
+        'src/zoo/dfine',
+        'configs/dfine/dfine_hgnetv2_{}_coco.yml',
+        dfine_outputs,
+    ),
+    'deim': Repository(
+        'https://github.com/Intellindust-AI-Lab/DEIM',
+        '09d35d5',
+        'a clone',
+        'engine',
+        'engine/deim',
+        'configs/deim_dfine/deim_hgnetv2_{}_coco.yml',
+        dfine_outputs,
+    ),
+}
 
 
 class Reference:
-    """Models and criterion of the authors', with their configs' settings for COCO.
+    """Models and criterion of the authors', with their configs' settings for COCO and random weights.
 
     Args:
-        folder: their ``rtdetr_pytorch``.
+        folder: what their repository has the code in.
+        family: whose it is, one of :data:`REPOSITORIES`.
 
     Raises:
         InputError: the folder is not it, or what it needs is not installed (torchvision among others).
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder).resolve()
-        if not (self.folder / 'src' / 'zoo' / 'rtdetr').is_dir():
-            raise InputError(
-                f'--reference {folder}: no src/zoo/rtdetr in there; give the folder rtdetr_pytorch of a clone of '
-                f'https://github.com/lyuwenyu/RT-DETR at {COMMIT}'
-            )
+    def __init__(self, folder: str | Path, family: str = 'rtdetr') -> None:
+        self.folder, self.family = Path(folder).resolve(), family
+        self.repository = REPOSITORIES[family]
+        address, commit, give, package, zoo = self.repository[:5]
+        if not (self.folder / zoo).is_dir():
+            raise InputError(f'--reference {folder}: no {zoo} in there; give {give} of {address} at {commit}')
         if str(self.folder) not in sys.path:
             sys.path.insert(0, str(self.folder))
         try:
-            self._zoo = importlib.import_module('src.zoo.rtdetr')
-            self._resnet = importlib.import_module('src.nn.backbone.presnet')
+            importlib.import_module(package)  # registers their classes
+            self._config_class = importlib.import_module(f'{package}.core').YAMLConfig
         except ImportError as error:
             raise InputError(f'--reference {folder}: it does not import ({error}); install what it needs') from error
 
-    def model(self, depth: int, side: int | None) -> nn.Module:
-        """R18 or R50 with random weights; ``side`` px of square images for which it keeps its tables, None: none."""
-        r18 = depth == 18
-        size = None if side is None else [side, side]
-        channels = [128, 256, 512] if r18 else [512, 1024, 2048]
-        backbone = self._resnet.PResNet(
-            depth=depth,
-            variant='d',
-            return_idx=[1, 2, 3],
-            num_stages=4,
-            freeze_at=-1 if r18 else 0,
-            freeze_norm=not r18,
-            pretrained=False,
-        )
-        encoder = self._zoo.HybridEncoder(
-            in_channels=channels,
-            feat_strides=[8, 16, 32],
-            hidden_dim=256,
-            expansion=0.5 if r18 else 1.0,
-            eval_spatial_size=size,
-        )
-        decoder = self._zoo.RTDETRTransformer(
-            num_classes=80,
-            feat_channels=[256] * 3,
-            feat_strides=[8, 16, 32],
-            num_queries=300,
-            num_decoder_layers=3 if r18 else 6,
-            num_denoising=100,
-            eval_spatial_size=size,
-        )
-        return self._zoo.RTDETR(backbone, encoder, decoder, multi_scale=None)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process imports the code anew."""
+        return Reference, (self.folder, self.family)
 
-    def deployed(self, depth: int, side: int) -> nn.Module:
-        """As they ship it for prediction: ``deploy()``, which merges RepVGG blocks."""
-        model = self.model(depth, side).eval()
+    def model(self, name: str, side: int | None) -> nn.Module:
+        """A model by our name of it; ``side`` px of square images for which it keeps its tables, None: none."""
+        size = {'eval_spatial_size': None if side is None else [side, side]}
+        if self.family == 'rtdetr':  # random sizes in a step are left out
+            settings: dict[str, Any] = {
+                'HybridEncoder': size,
+                'RTDETRTransformer': size,
+                'RTDETR': {'multi_scale': None},
+            }
+        else:
+            settings = size
+        return self._config(name, **settings).model
+
+    def deployed(self, name: str, side: int, device: torch.device) -> nn.Module:
+        """As they ship it for prediction: ``deploy()``, which merges what their modules can merge."""
+        model = self.model(name, side).eval().to(device)
         module: Any
         for module in model.modules():
             if hasattr(module, 'convert_to_deploy'):
@@ -90,12 +124,8 @@ class Reference:
 
     @cached_property
     def criterion(self) -> Any:
-        """Matching and losses."""
-        matcher = self._zoo.HungarianMatcher(
-            {'cost_class': 2, 'cost_bbox': 5, 'cost_giou': 2}, use_focal_loss=True, alpha=0.25, gamma=2.0
-        )
-        weights = {'loss_vfl': 1, 'loss_bbox': 5, 'loss_giou': 2}
-        return self._zoo.SetCriterion(matcher, weights, ['vfl', 'boxes'], num_classes=80, alpha=0.75, gamma=2.0)
+        """Matching and losses, the same for all models of a family."""
+        return self._config('R50' if self.family == 'rtdetr' else 'N').criterion
 
     def targets(self, labels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Ground truth in their form: labels (T,) and normalised cx, cy, w, h (T, 4) of each image."""
@@ -106,3 +136,12 @@ class Reference:
         outputs = model(images, targets)
         with torch.autocast(images.device.type, enabled=False):
             return sum(self.criterion(outputs, targets).values())
+
+    def loss_of(self, decoded: Decoded, targets: list[dict[str, Tensor]]) -> Callable[[], Tensor]:
+        """A call of their criterion with predictions of ours."""
+        fixed = constants(decoded)
+        return lambda: sum(self.criterion({**self.repository.outputs(decoded), **fixed}, targets).values())
+
+    def _config(self, name: str, **settings: Any) -> Any:
+        path = self.folder / self.repository.configs.format(name.rpartition('-')[2].lstrip('R').lower())
+        return self._config_class(str(path), PResNet={'pretrained': False}, HGNetv2={'pretrained': False}, **settings)

@@ -27,7 +27,7 @@ KEPT, GIVEN_BACK = ', freed memory kept', ', freed memory given back'
 
 
 def training(
-    reference: Reference | None, *, depth: int, batch: int, side: int, objects: int, rounds: int
+    reference: Reference | None, *, model_name: str, batch: int, side: int, objects: int, rounds: int
 ) -> list[dict[str, Any]]:
     """Time a step in single precision and under bfloat16 autocast, and its memory; each side in a process of its own.
 
@@ -36,14 +36,14 @@ def training(
     ``tensors_mb`` is the peak of what tensors held. ``grown_mb`` is by how much the process's own peak grew in these
     steps, and ``process_mb`` that peak, with its libraries; they differ by some 5 % from run to run.
     """
-    settings = dict(depth=depth, batch=batch, side=side, objects=objects)
-    folder = None if reference is None else str(reference.folder)
+    settings = dict(model_name=model_name, batch=batch, side=side, objects=objects)
     with ExitStack() as stack:
         trainers = {
-            name: stack.enter_context(_trainer(name, folder, settings)) for name in _names(with_reference=bool(folder))
+            name: stack.enter_context(_trainer(name, reference, settings))
+            for name in _names(with_reference=reference is not None)
         }
         timings = time_in_turn({name: partial(_ask, trainer, _train) for name, trainer in trainers.items()}, rounds)
-        rows = rows_of(timings, NAME, model=f'R{depth}', batch=batch, side_px=side, objects=objects)
+        rows = rows_of(timings, NAME, model=model_name, batch=batch, side_px=side, objects=objects)
         for row in rows:
             row |= _ask(trainers[row['side']], _memory)
     return rows
@@ -55,10 +55,11 @@ def _names(*, with_reference: bool) -> list[str]:
     return [*theirs * with_reference, OURS, *[OURS + GIVEN_BACK] * on_cpu, OURS + AUTOCAST]
 
 
-def _trainer(name: str, folder: str | None, settings: dict[str, int]) -> ProcessPoolExecutor:
+def _trainer(name: str, reference: Reference | None, settings: dict[str, Any]) -> ProcessPoolExecutor:
     """A process that has the model and the batch of a side."""
     spawn = multiprocessing.get_context('spawn')
-    given = torch.get_num_threads(), name, folder, settings
+    # a process of ours has none of the authors' code in it
+    given = torch.get_num_threads(), name, None if name.startswith(OURS) else reference, settings
     return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=given)
 
 
@@ -70,11 +71,11 @@ _there: dict[str, Any] = {}
 """What a trainer's process holds: its step, and its memory before the first, in 10^6 bytes."""
 
 
-def _begin(threads: int, name: str, folder: str | None, settings: dict[str, int]) -> None:
+def _begin(threads: int, name: str, reference: Reference | None, settings: dict[str, Any]) -> None:
     torch.set_num_threads(threads)
     if name.endswith(KEPT) or (name.startswith(OURS) and not name.endswith(GIVEN_BACK)):
         keep_freed_memory()
-    _there.update(step=_step(name, folder, **settings), start=peak_memory_mb())
+    _there.update(step=_step(name, reference, **settings), start=peak_memory_mb())
 
 
 def _train() -> None:
@@ -94,18 +95,19 @@ def _memory() -> dict[str, float]:
     return {'tensors_mb': tensors, 'grown_mb': peak - _there['start'], 'process_mb': peak}
 
 
-def _step(name: str, folder: str | None, *, depth: int, batch: int, side: int, objects: int) -> Callable[[], nn.Module]:
+def _step(
+    name: str, reference: Reference | None, *, model_name: str, batch: int, side: int, objects: int
+) -> Callable[[], nn.Module]:
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     half, given = name.endswith(AUTOCAST), Batch(batch, side, objects, device)
     model: Any
-    if name.startswith(OURS):
-        model = detector(depth).train().to(device)
+    if reference is None:
+        model = detector(model_name).train().to(device)
         if device.type == 'cpu':
             accelerate_training(model)
         loss = partial(our_loss, model, given)
     else:
-        reference = Reference(str(folder))
-        model = reference.model(depth, None).train().to(device)
+        model = reference.model(model_name, None).train().to(device)
         loss = partial(reference.loss, model, given.images, reference.targets(given.labels, given.boxes))
     return training_step(model, loss, half=half)
 

@@ -17,7 +17,7 @@ from mmdet_iouquery.cpu.training import FusedConvNormAct, FusedRepVGGBlock, Sepa
 from mmdet_iouquery.models.necks.fusion import Fusion
 
 KINDS = (WinogradConv2d, FusedConvNormAct, FusedRepVGGBlock, SeparateFusion)
-SETTINGS = dict(depth=18, batch=1, side=64, objects=2, rounds=1)
+SETTINGS = dict(model_name='R18', batch=1, side=64, objects=2, rounds=1)
 
 
 def kinds_of(model: nn.Module) -> Counter[type]:
@@ -26,13 +26,13 @@ def kinds_of(model: nn.Module) -> Counter[type]:
 
 @pytest.mark.parametrize('way', WAYS)
 def test_a_side_lacks_one_way_and_has_all_others(way: str) -> None:
-    whole, left_out = kinds_of(subject._model(18)), kinds_of(subject._model(18, *WAYS[way]))
+    whole, left_out = kinds_of(subject._model('R18')), kinds_of(subject._model('R18', *WAYS[way]))
     assert all(whole[kind] for kind in KINDS)
     assert left_out == Counter({kind: count for kind, count in whole.items() if kind not in WAYS[way]})
 
 
 def test_what_is_left_out_is_a_plain_module() -> None:
-    model = subject._model(18, SeparateFusion)
+    model = subject._model('R18', SeparateFusion)
     assert sum(type(module) is Fusion for module in model.modules()) == 4  # two ways down, two up
 
 
@@ -50,7 +50,7 @@ def test_all_sides_have_the_same_loss() -> None:
     """The ways compute the same."""
     batch = subject.Batch(1, 64, 2, torch.device('cpu'))
     torch.manual_seed(0)
-    model = subject.detector(18).train()
+    model = subject.detector('R18').train()
     state, losses = {name: x.clone() for name, x in model.state_dict().items()}, []
     for accelerated in (False, True):
         model.load_state_dict(state)

@@ -14,7 +14,7 @@ from mmdet_iouquery.apps.benchmark.training import AUTOCAST, GIVEN_BACK, KEPT, O
 
 def test_a_side_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, '_names', lambda with_reference: [OURS])
-    [row] = training.training(None, depth=18, batch=1, side=64, objects=2, rounds=1)
+    [row] = training.training(None, model_name='R18', batch=1, side=64, objects=2, rounds=1)
     assert row['side'] == OURS and row['ratio'] is None and row['median_s'] > 0 and training._there == {}
     # 20 million weights and their gradients are among the tensors, and all tensors in the process
     weights_mb = 20e6 * 4 / training.MB
@@ -29,7 +29,7 @@ def test_a_side_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPa
 def test_freed_memory_is_kept_where_the_side_says_so(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     monkeypatch.setattr(training, 'keep_freed_memory', lambda: seen.append(os.getpid()))
-    monkeypatch.setattr(training, '_step', lambda name, folder, **settings: name)
+    monkeypatch.setattr(training, '_step', lambda name, reference, **settings: name)
     monkeypatch.setattr(training, '_there', {})
     training._begin(torch.get_num_threads(), name, None, {})
     assert len(seen) == kept and training._there['step'] == name
