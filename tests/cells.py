@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-PARTS = ('IoU-aware selector', 'DAB decoder', 'varifocal', 'denoising', 'hybrid encoder')
-HEAD_PARTS = PARTS[:4]
+PARTS = ('IoU-aware selector', 'DAB decoder', 'varifocal', 'MAL', 'denoising', 'hybrid encoder')
+HEAD_PARTS = PARTS[:5]
 
 OWN = 'own'
 """The part is the host's own."""
@@ -45,7 +45,7 @@ def transformer(host: str, stem: str, without: str = '', note: str = '', own: st
         note: what has to be known of all of them.
         own: the part that the host has itself, of which there is a config with this package's all the same.
     """
-    words = dict(zip(PARTS, ('iou-aware-selector', 'dab-decoder', 'varifocal', 'denoising', 'hybrid-encoder')))
+    words = dict(zip(PARTS, ('iou-aware-selector', 'dab-decoder', 'varifocal', 'mal', 'denoising', 'hybrid-encoder')))
     notes = {part: OWN if part == own else note for part in PARTS}
     return [Cell(host, part, stem % word, notes[part]) for part, word in words.items() if part != without]
 
@@ -60,6 +60,7 @@ CELLS = [
     Cell('RT-DETR R18..R101', 'IoU-aware selector', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', OWN),
     Cell('RT-DETR R18..R101', 'DAB decoder', 'rtdetr/rtdetr_r18vd_dab-decoder_8xb2-72e_coco.py', ''),
     Cell('RT-DETR R18..R101', 'varifocal', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', OWN),
+    Cell('RT-DETR R18..R101', 'MAL', 'rtdetr/rtdetr_r18vd_mal_8xb2-72e_coco.py', ''),
     Cell('RT-DETR R18..R101', 'denoising', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', OWN),
     Cell('RT-DETR R18..R101', 'hybrid encoder', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', OWN),
     *transformer('DINO', 'dino/dino-4scale_r50_%s_8xb2-12e_coco.py', without='denoising'),
@@ -128,5 +129,6 @@ FURTHER = [
     Cell('DINO', "D-FINE's neck", 'dino/dino-4scale_r50_dfine-neck_8xb2-12e_coco.py', ''),
     Cell('RetinaNet', "D-FINE's neck", 'retinanet/retinanet_r50_dfine-neck_8xb2-1x_coco.py', NMS_AT_PREDICTION),
     Cell('RTMDet', "D-FINE's neck", 'rtmdet/rtmdet_s_dfine-neck_8xb32-300e_coco.py', NMS_AT_PREDICTION),
+    Cell('RT-DETR R18', 'DAB decoder with MAL', 'rtdetr/rtdetr_r18vd_dab-decoder-mal_8xb2-72e_coco.py', ''),
 ]
 """Swaps of parts that go into more detectors than there are configs for."""

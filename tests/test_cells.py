@@ -35,6 +35,8 @@ NOTES = {name: {cell.note for cell in ALL if cell.config == name} for name in CO
 WHOLE_HEADS = [name for name in CONFIGS if WHOLE_HEAD in NOTES[name]]
 PICTURES = ((48, 64), (64, 56))
 """Height and width of the batch's images: each is padded on one side."""
+STEPS = {'rtdetr/rtdetr_r18vd_dab-decoder-mal_8xb2-72e_coco.py': 5}
+"""Where three are too few: what a box is matched with changes in them, by which the loss jumps 0.02 of 21.8."""
 LAYERS = {'encoder': 1, 'decoder': 2}
 MOST = {
     'num_queries': 84,  # all tokens of 64 x 64 pixels at strides 8, 16, 32: no choice among them jumps between steps
@@ -131,7 +133,7 @@ def hold_norms(model: nn.Module) -> None:
         norm.eval()
 
 
-def train(model: nn.Module, falls: str, steps: int = 3) -> list[float]:
+def train(model: nn.Module, falls: str, steps: int) -> list[float]:
     """The loss ``falls`` before each of ``steps`` optimiser steps."""
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-4)
@@ -184,21 +186,21 @@ def check_predictions(predictions: list[InstanceData], clipped: bool) -> None:
 def test_cell(name: str, tmp_path: Path) -> None:
     config = small_config(name)
     model, other = build_twice(config)
-    falls = what_falls(model)
     if ops_state() != 'compiled':
         refuses = {NMS_AT_TRAINING: lambda: losses(model.train()), NMS_AT_PREDICTION: lambda: predict(model)}
         for call in (refuses[note] for note in NOTES[name] if note in refuses):
             with pytest.raises(RuntimeError, match="compiled mmcv operator 'nms' was called"):
                 call()
     with nms_in_torch():
-        check_cell(config, model, other, falls, tmp_path)
+        check_cell(config, model, other, tmp_path, STEPS.get(name, 3))
 
 
-def check_cell(config: Config, model: nn.Module, other: nn.Module, falls: str, folder: Path) -> None:
-    """Learns in three steps, predicts, and predicts the same after saving and loading."""
+def check_cell(config: Config, model: nn.Module, other: nn.Module, folder: Path, steps: int) -> None:
+    """Learns in a few steps, predicts, and predicts the same after saving and loading."""
+    falls = what_falls(model)
     hold_norms(model)
-    first, _, third = train(model, falls)
-    assert third < first
+    history = train(model, falls, steps)
+    assert history[-1] < history[0]
     predictions = predict(model)
     check_predictions(predictions, clipped=config.model.bbox_head.type != 'YOLOXHead')  # mmdet's own does not clip
 
