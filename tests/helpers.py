@@ -104,11 +104,16 @@ def decoded(
     return Decoded(Memory(torch.zeros(images, 0, 1), ()), selection, denoising, predictions)
 
 
-def difference_as_sets(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> float:
-    """Largest difference between two models' logits (B, Q, C) and boxes (B, Q, 4): equal scores may swap queries."""
+def difference_as_sets(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], num_ties: int = 0) -> float:
+    """Largest difference between two models' logits (B, Q, C) and boxes (B, Q, 4): equal scores may swap queries.
+
+    ``num_ties``: how many queries of an image may be others altogether.
+    """
     rows_a, rows_b = torch.cat(a, dim=-1), torch.cat(b, dim=-1)
     distance = torch.cdist(rows_a, rows_b, p=float('inf'))
     smallest, partner = distance.min(dim=2)
+    common = smallest.argsort(dim=1)[:, : smallest.shape[1] - num_ties]
+    smallest, partner = smallest.gather(1, common), partner.gather(1, common)
     assert all(len(set(index)) == len(index) for index in partner.tolist()), 'two queries have the same partner'
     return smallest.max().item()
 
@@ -121,4 +126,10 @@ def golden(name: str) -> np.lib.npyio.NpzFile:
 def golden_weights(name: str) -> dict[str, Tensor]:
     """The authors' state dict that the outputs belong to, rebuilt from its keys."""
     keys = json.loads((DATA / f'{name}.keys.json').read_text())
-    return {key: torch.from_numpy(np.asarray(formula.weight(key, tuple(shape)))) for key, shape in keys.items()}
+    fill = formula.tensor if name.startswith('dfine') else formula.weight  # the same but for learnable scales
+    weights = {key: torch.from_numpy(np.asarray(fill(key, tuple(shape)))) for key, shape in keys.items()}
+    for key in weights:
+        for end, constant in (('.up', 0.5), ('.reg_scale', 4.0)):
+            if key.endswith(end):
+                weights[key] = torch.tensor([constant])
+    return weights

@@ -9,17 +9,17 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from ..errors import InputError
-from . import dab_detr, hgnetv2, rtdetr, transformers
+from . import dab_detr, dfine, hgnetv2, rtdetr, transformers
 from .names import PrefixMap
 
-SOURCES = ('rtdetr', 'rtdetrv2', 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'mmdet')
-"""The authors' RT-DETR and RT-DETRv2; Hugging Face's of either; the authors' DAB-DETR; the authors' bare ResNet-vd; a
-bare HGNetv2 of D-FINE's and DEIM's authors or of timm, whose names are the same; our own names, as mmdet saves them."""
+_AUTHORS = ('rtdetr', 'rtdetrv2', 'dfine', 'deim')
+SOURCES = (*_AUTHORS, 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'mmdet')
+"""The authors' RT-DETR and RT-DETRv2; D-FINE; DEIM, on D-FINE or on RT-DETRv2; Hugging Face's; the authors' DAB-DETR;
+the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's and DEIM's authors or of timm, whose names are the same; our own
+names, as mmdet saves them."""
 
-TARGETS = ('mmdet', 'rtdetr', 'rtdetrv2')
+TARGETS = ('mmdet', *_AUTHORS)
 """Our own names; the authors'."""
-
-_AUTHORS = {'rtdetr': rtdetr.DETECTOR, 'rtdetrv2': rtdetr.DETECTOR_V2}
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
 _PREFIXES = ('module.', '_orig_mod.')
@@ -120,9 +120,10 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
     num_joined = 0
     if source in _AUTHORS:
         dropped[FIXED_SIZE] = [key for key in weights if key.startswith(rtdetr.CONSTANTS)]
-        if source == 'rtdetrv2':
+        if source != 'rtdetr':
             dropped[POINT_COUNTS] = [key for key in weights if key.endswith(rtdetr.POINT_COUNTS)]
-        ours = _renamed(_AUTHORS[source], weights, without=chain(*dropped.values()))
+            dropped[REPEATED] = dfine.repeated(weights)
+        ours = _renamed(_names_of(source, weights), weights, without=chain(*dropped.values()))
     elif source == 'rtdetr_backbone':
         ours = _renamed(rtdetr.BACKBONE, weights)
     elif source == 'hgnetv2_backbone':
@@ -159,4 +160,13 @@ def convert_back(state_dict: Mapping, target: str) -> dict[str, Tensor]:
     weights = unwrap(state_dict)
     if target == 'mmdet':
         return weights
-    return {_AUTHORS[target].to_theirs(key): value for key, value in weights.items()}
+    theirs = {_names_of(target, weights).to_theirs(key): value for key, value in weights.items()}
+    return dfine.with_repeated(theirs)
+
+
+def _names_of(project: str, weights: Iterable[str]) -> PrefixMap:
+    """The authors' names; DEIM's weights, theirs or ours, are told by what they hold."""
+    refines = any('lqe_layers' in key or 'quality_heads' in key for key in weights)
+    if project == 'dfine' or (project == 'deim' and refines):
+        return dfine.DETECTOR
+    return rtdetr.DETECTOR if project == 'rtdetr' else rtdetr.DETECTOR_V2

@@ -14,7 +14,7 @@ from .convert import SOURCES, TARGETS, Conversion, convert_accounted, convert_ba
 from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
 from .preprocessing import KEY, preprocessing_of
 
-_ROOTS = {'mmdet': 'state_dict', 'rtdetr': 'model', 'rtdetrv2': 'model'}
+_ROOTS = {'mmdet': 'state_dict', **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim'), 'model')}
 
 
 class Summary(NamedTuple):

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
+import torch
+from torch import Tensor
+
+from ..errors import InputError
 from . import hgnetv2
 from .names import PrefixMap
 
@@ -11,8 +15,8 @@ _MOST_LEVELS, _MOST_LAYERS = 8, 12
 
 CONSTANTS = ('up', 'reg_scale')
 """What the bins of distributions are made of: no weights, but numbers that the weights were trained with."""
-REPEATED = tuple(f'decoder.decoder.{constant}' for constant in CONSTANTS)
-"""Keys under which they occur a second time."""
+_REPEATED = {f'decoder.decoder.{constant}': f'decoder.{constant}' for constant in CONSTANTS}
+"""Where they occur a second time, to where we read them."""
 
 
 def encoder_pairs() -> Iterator[tuple[str, str]]:
@@ -25,6 +29,24 @@ def encoder_pairs() -> Iterator[tuple[str, str]]:
                 yield f'encoder.{blocks}.{level}.cv{theirs}.', f'neck.{blocks}.{level}.{ours}.'
         for i in range(2):
             yield f'encoder.downsample_convs.{level}.0.cv{i + 1}.', f'neck.downsample_convs.{level}.{i}.'
+
+
+def repeated(weights: Mapping[str, Tensor]) -> list[str]:
+    """The keys of constants that occur a second time.
+
+    Raises:
+        InputError: with another value.
+    """
+    for key, first in _REPEATED.items():
+        if key in weights and not torch.equal(weights[key], weights.get(first, weights[key])):
+            values = f'{key} is {weights[key].tolist()} and {first} is {weights[first].tolist()}'
+            raise InputError(f'{values}, which must be equal: the file is damaged')
+    return [key for key, first in _REPEATED.items() if key in weights and first in weights]
+
+
+def with_repeated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under their names, with the constants once more, as their code reads them."""
+    return {**weights, **{key: weights[first] for key, first in _REPEATED.items() if first in weights}}
 
 
 def head_pairs() -> Iterator[tuple[str, str]]:

@@ -26,7 +26,10 @@ DAB_DETR = {
     'scale': [1333, 800],
     'keep_ratio': True,
 }
-OF_SOURCE = {'rtdetr': RTDETR, 'rtdetrv2': RTDETR, 'transformers': RTDETR, 'dab_detr': DAB_DETR}
+OF_SOURCE = {
+    **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim', 'transformers'), RTDETR),
+    'dab_detr': DAB_DETR,
+}
 """Of the detectors of :data:`~mmdet_iouquery.checkpoints.SOURCES`: (pixel - mean) / std of pixels 0..255 in
 ``channel_order``; ``scale`` is width and height of the input, or, with ``keep_ratio``, the bounds of its sides."""
 

@@ -80,7 +80,7 @@ class SeparateFusion(Fusion):
 class SeparateELANFusion(ELANFusion):
     """The first convolution as those of :class:`SeparateFusion`."""
 
-    def forward(self, other: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
         """Maps (B, C, h', w') and (B, C, h, w) to (B, out_channels, h, w)."""
         conv, norm, *act = self.conv1
         plain = self.join == 'cat' and [type(layer) for layer in (conv, *act)] == [nn.Conv2d, nn.SiLU]
