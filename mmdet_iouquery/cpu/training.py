@@ -86,7 +86,7 @@ class SeparateELANFusion(ELANFusion):
         plain = self.join == 'cat' and [type(layer) for layer in (conv, *act)] == [nn.Conv2d, nn.SiLU]
         if not (plain and can_fuse(norm, x)):
             return super().forward(other, x)
-        return self.aggregate(norm_silu([_convolve_separately(conv, other, x)], [norm]))
+        return self.combine(norm_silu([_convolve_separately(conv, other, x)], [norm]))
 
 
 def _convolve_separately(conv: Any, other: Tensor, x: Tensor) -> Tensor:
