@@ -65,7 +65,7 @@ class SeparateFusion(Fusion):
     A smaller map has fewer multiplications, and nothing is copied.
     """
 
-    def forward(self, other: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
         """Maps (B, C, h', w') and (B, C, h, w) to (B, out_channels, h, w)."""
         (conv1, norm1, *act1), (conv2, norm2, *act2) = self.conv1, self.conv2
         kinds = [type(layer) for layer in (conv1, conv2, *act1, *act2)]
@@ -80,7 +80,7 @@ class SeparateFusion(Fusion):
 class SeparateELANFusion(ELANFusion):
     """The first convolution as those of :class:`SeparateFusion`."""
 
-    def forward(self, other: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
         """Maps (B, C, h', w') and (B, C, h, w) to (B, out_channels, h, w)."""
         conv, norm, *act = self.conv1
         plain = self.join == 'cat' and [type(layer) for layer in (conv, *act)] == [nn.Conv2d, nn.SiLU]
