@@ -65,7 +65,7 @@ class SeparateFusion(Fusion):
     A smaller map has fewer multiplications, and nothing is copied.
     """
 
-    def forward(self, other: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
         """Maps (B, C, h', w') and (B, C, h, w) to (B, out_channels, h, w)."""
         (conv1, norm1, *act1), (conv2, norm2, *act2) = self.conv1, self.conv2
         kinds = [type(layer) for layer in (conv1, conv2, *act1, *act2)]
@@ -86,7 +86,7 @@ class SeparateELANFusion(ELANFusion):
         plain = self.join == 'cat' and [type(layer) for layer in (conv, *act)] == [nn.Conv2d, nn.SiLU]
         if not (plain and can_fuse(norm, x)):
             return super().forward(other, x)
-        return self.aggregate(norm_silu([_convolve_separately(conv, other, x)], [norm]))
+        return self.combine(norm_silu([_convolve_separately(conv, other, x)], [norm]))
 
 
 def _convolve_separately(conv: Any, other: Tensor, x: Tensor) -> Tensor:

@@ -113,15 +113,17 @@ class TestBoxes:
 class TestTargets:
     @pytest.mark.parametrize(('reg_max', 'up', 'reg_scale'), SCALES)
     def test_the_authors_bins(self, reg_max: int, up: float, reg_scale: int) -> None:
-        """Distances that are on bins, between them, and beyond both ends."""
+        """Distances that are on bins, between them, and beyond both ends; the opposite edge lies far enough outside."""
         name = f'translate/{reg_max}_{up}_{reg_scale}'
-        distance = unit(f'{name}/gt')
-        reference = torch.tensor([0.5, 0.5, 1.0, 1.0]).expand(len(distance), 4)
-        boxes = distances_to_boxes(reference, distance[:, None].expand(-1, 4), reg_scale)
-        targets = edge_targets(reference, boxes, bin_values(reg_max, reg_scale, up), reg_scale)
+        distance = unit(f'{name}/gt').double()
+        reference = torch.full((len(distance), 4), 0.5, dtype=torch.float64)
         for edge in range(4):
+            distances = torch.full_like(reference, 32.0)
+            distances[:, edge] = distance
+            boxes = distances_to_boxes(reference, distances, reg_scale)
+            targets = edge_targets(reference, boxes, bin_values(reg_max, reg_scale, up), reg_scale)
             of_edge = EdgeTargets(*(x[:, edge] for x in targets))
-            assert_targets(of_edge, unit(f'{name}/index'), unit(f'{name}/right'))
+            assert_targets(of_edge, unit(f'{name}/index').double(), unit(f'{name}/right').double())
 
     @pytest.mark.parametrize('reg_scale', [4, 8])
     def test_the_authors_boxes(self, reg_scale: int) -> None:

@@ -47,7 +47,7 @@ class MergedRepVGGBlock(nn.Sequential):
         return act(within_range(conv(x)))
 
 
-class CSPBlock(nn.Module):
+class _CSP(nn.Module):
     """Two 1x1 convolutions, one followed by RepVGG blocks, summed (figure 4 of RT-DETR, right)."""
 
     def __init__(
@@ -61,13 +61,21 @@ class CSPBlock(nn.Module):
         if hidden != out_channels:
             self.conv3 = ConvNormAct(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def combine(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, out_channels, h, w)."""
         return self.conv3(within_range(self.bottlenecks(self.conv1(x)) + self.conv2(x)))
 
 
-class Fusion(CSPBlock):
-    """The fusion block of RT-DETR's CCFF: a CSP block over two maps.
+class CSPBlock(_CSP):
+    """The block over one map."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, out_channels, h, w)."""
+        return self.combine(x)
+
+
+class Fusion(_CSP):
+    """The block over two maps: the fusion block of RT-DETR's CCFF.
 
     Args:
         in_channels: C of both maps side by side; of their sum where ``join`` is 'sum'.
@@ -91,9 +99,9 @@ class Fusion(CSPBlock):
         super().__init__(in_channels, int(out_channels * expansion), out_channels, num_blocks, norm_cfg, act_cfg)
         self.join = join
 
-    def forward(self, other: Tensor, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
         """A map (B, ., h', w') of a neighbouring scale and this one's (B, ., h, w) to (B, out_channels, h, w)."""
-        return super().forward(joined(other, x, self.join))
+        return self.combine(joined(other, x, self.join))
 
 
 class ELANFusion(nn.Module):
@@ -129,9 +137,9 @@ class ELANFusion(nn.Module):
 
     def forward(self, other: Tensor, x: Tensor) -> Tensor:
         """A map (B, ., h', w') of a neighbouring scale and this one's (B, ., h, w) to (B, out_channels, h, w)."""
-        return self.aggregate(self.conv1(joined(other, x, self.join)))
+        return self.combine(self.conv1(joined(other, x, self.join)))
 
-    def aggregate(self, halves: Tensor) -> Tensor:
+    def combine(self, halves: Tensor) -> Tensor:
         """What follows the first convolution (B, 2 * out_channels, h, w)."""
         maps, x = [halves], halves.chunk(2, dim=1)[1]
         for stage in self.stages:
