@@ -71,7 +71,7 @@ class Queries(NamedTuple):
 
 
 class Refinement(NamedTuple):
-    """What predictions were refined from, as distributions of each box's edges (D-FINE, section 3.1)."""
+    """What predictions were refined from, as distributions of each box's edges (D-FINE, section 4.1)."""
 
     corners: Tensor
     """(L, B, Q, 4, R + 1), logits of the distances of left, top, right and bottom edge, after each layer."""

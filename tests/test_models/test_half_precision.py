@@ -88,7 +88,7 @@ def test_prediction_is_close_to_single_precision(changes: dict[str, Any], dtype:
             mixed = model.bbox_head.decoder(selection.queries, model.bbox_head.memory(maps, samples))
     assert found.boxes.dtype == mixed.boxes.dtype == torch.float32
     assert found.logits.dtype == dtype
-    for logits, boxes in (found, mixed):
+    for logits, boxes in (found[:2], mixed[:2]):
         # three layers, each some roundings; a box is a share of the image, a probability lies in [0, 1]
         assert (boxes - expected.boxes).abs().max() < within(dtype, roundings=30)['rtol']
         assert (logits.float().sigmoid() - expected.logits.sigmoid()).abs().max() < within(dtype, roundings=30)['rtol']

@@ -61,7 +61,7 @@ class SetCriterion(nn.Module):
     divided by the number of pairs.
 
     **Distributions.** A decoder that refines distributions of the boxes' edges also gives an initial prediction, which
-    has the three losses too, and distributions for ``loss_fgl`` and ``loss_ddf`` (D-FINE, section 3.2).
+    has the three losses too, and distributions for ``loss_fgl`` and ``loss_ddf`` (D-FINE, sections 4.1 and 4.2).
 
     The names are mmdet's: ``loss_cls``, ``loss_bbox``, ``loss_iou`` (``loss_fgl``, ``loss_ddf``) of the last layer,
     ``d0.loss_cls``, ... of the others, ``pre.loss_cls``, ... of the initial prediction, ``enc_loss_cls``, ... of the
