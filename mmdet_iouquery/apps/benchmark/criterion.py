@@ -85,7 +85,7 @@ def criterion_sides(
     torch.manual_seed(0)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     truth = Batch(case.images, 1, case.objects, device)
-    decoded, leaves = _predictions(case, device, refined=FAMILY_OF[model_name] != 'rtdetr')
+    decoded, leaves = random_predictions(case, device, refined=FAMILY_OF[model_name] != 'rtdetr')
     sides: dict[str, Callable[[], Tensor]] = {}
     if reference is not None:
         their_loss = reference.loss_of(decoded, reference.targets(truth.labels, truth.boxes))
@@ -107,7 +107,7 @@ def _with_gradients(leaves: list[Tensor], loss: Callable[[], Tensor]) -> Callabl
     return call
 
 
-def _predictions(case: Case, device: torch.device, *, refined: bool) -> tuple[Decoded, list[Tensor]]:
+def random_predictions(case: Case, device: torch.device, *, refined: bool) -> tuple[Decoded, list[Tensor]]:
     """Random predictions, ``refined``: with distributions of their edges; and the tensors that get gradients."""
     # the authors' denoising has room for all objects, ours for a set number, so that is set to suit
     layout = denoising_layout([case.objects] * case.images, max(DENOISING, case.objects), device=device)

@@ -1,0 +1,130 @@
+"""The authors' code as a side: what is asked of it, and what its criterion is given. A stand-in takes its place."""
+
+from __future__ import annotations
+
+import pickle
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mmdet_iouquery.apps.benchmark.criterion import Case, random_predictions
+from mmdet_iouquery.apps.benchmark.models import FAMILIES, FAMILY_OF
+from mmdet_iouquery.apps.benchmark.reference import REPOSITORIES, Reference
+from mmdet_iouquery.apps.benchmark.reference_outputs import constants, dfine_outputs, rtdetr_outputs
+from mmdet_iouquery.errors import InputError
+
+STAND_IN = """
+import torch
+class YAMLConfig:
+    def __init__(self, path, **settings):
+        self.model = torch.nn.Identity()
+        self.model.path, self.model.settings = path, settings
+        self.criterion = lambda outputs, targets: {'a': outputs['pred_boxes'].sum(), 'b': targets[0]['boxes'].sum()}
+"""
+CASE, CPU = Case(images=2, objects=3, queries=4, layers=3), torch.device('cpu')
+
+
+@pytest.fixture(autouse=True)
+def _modules_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, 'path', [*sys.path])
+    for name in ('src', 'src.core', 'engine', 'engine.core'):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+
+def clone(folder: Path, family: str) -> Reference:
+    repository = REPOSITORIES[family]
+    (folder / repository.zoo).mkdir(parents=True)
+    (folder / repository.package / '__init__.py').touch()
+    (folder / repository.package / 'core.py').write_text(STAND_IN)
+    return Reference(folder, family)
+
+
+@pytest.mark.parametrize(
+    ('name', 'config'),
+    [
+        ('R18', 'configs/rtdetr/rtdetr_r18vd_6x_coco.yml'),
+        ('D-FINE-N', 'configs/dfine/dfine_hgnetv2_n_coco.yml'),
+        ('DEIM-S', 'configs/deim_dfine/deim_hgnetv2_s_coco.yml'),
+    ],
+)
+def test_a_model_is_built_by_the_authors_config_without_downloads(name: str, config: str, tmp_path: Path) -> None:
+    reference = clone(tmp_path, FAMILY_OF[name])
+    for side, size in ((None, None), (64, [64, 64])):
+        model = reference.model(name, side)
+        assert model.path == str(tmp_path / config)
+        settings = model.settings
+        assert settings['PResNet'] == settings['HGNetv2'] == {'pretrained': False}
+        holders = [settings['HybridEncoder'], settings['RTDETRTransformer']] if name == 'R18' else [settings]
+        assert all(holder['eval_spatial_size'] == size for holder in holders)
+    again = pickle.loads(pickle.dumps(reference))
+    assert (again.folder, again.family) == (tmp_path, FAMILY_OF[name])
+
+
+def test_the_loss_is_the_sum_of_what_the_authors_criterion_gives(tmp_path: Path) -> None:
+    reference = clone(tmp_path, 'dfine')
+    decoded, _ = random_predictions(CASE, CPU, refined=True)
+    boxes = [torch.rand(3, 4), torch.rand(2, 4)]
+    targets = reference.targets([torch.zeros(3), torch.zeros(2)], boxes)
+    expected = decoded.matching_predictions.boxes[-1].sum() + boxes[0].sum()
+    assert reference.loss_of(decoded, targets)().item() == pytest.approx(expected.item())
+
+
+@pytest.mark.parametrize('family', REPOSITORIES)
+def test_a_folder_that_is_not_the_authors_code_is_refused(family: str, tmp_path: Path) -> None:
+    address, commit, folder, _, zoo = REPOSITORIES[family][:5]
+    with pytest.raises(InputError, match=f'no {zoo} in there; give {folder} of {address} at {commit}'):
+        Reference(tmp_path, family)
+    (tmp_path / zoo).mkdir(parents=True)
+    with pytest.raises(InputError, match=r'it does not import \(.*\); install what it needs'):
+        Reference(tmp_path, family)
+
+
+def test_every_family_has_its_repository() -> None:
+    assert list(FAMILIES) == list(REPOSITORIES)
+
+
+def joined(noisy: list[dict[str, Tensor]], matching: list[dict[str, Tensor]], key: str) -> Tensor:
+    """(L, B, P + Q, ...)."""
+    return torch.stack([torch.cat([a[key], b[key]], dim=1) for a, b in zip(noisy, matching)])
+
+
+def test_outputs_in_rtdetr_s_form_hold_every_prediction_once() -> None:
+    decoded, leaves = random_predictions(CASE, CPU, refined=False)
+    outputs = rtdetr_outputs(decoded)
+    *earlier, encoder = outputs['aux_outputs']
+    matching = [*earlier, {key: outputs[key] for key in ('pred_logits', 'pred_boxes')}]
+    held = [joined(outputs['dn_aux_outputs'], matching, key) for key in ('pred_logits', 'pred_boxes')]
+    held += [encoder['pred_logits'][None], encoder['pred_boxes'][None]]
+    assert all(torch.equal(x, leaf) for x, leaf in zip(held, leaves)) and len(held) == len(leaves)
+
+
+def test_outputs_in_dfine_s_form_hold_every_prediction_once() -> None:
+    decoded, leaves = random_predictions(CASE, CPU, refined=True)
+    outputs, noisy = dfine_outputs(decoded), dfine_outputs(decoded)['dn_outputs']
+    last = {key: value for key, value in outputs.items() if isinstance(value, Tensor)}
+    matching, keys = [*outputs['aux_outputs'], last], ('pred_logits', 'pred_boxes')
+    held = [joined(noisy, matching, key) for key in keys]
+    held += [outputs['enc_aux_outputs'][0][key][None] for key in keys]
+    held += [joined(noisy, matching, 'pred_corners').unflatten(-1, (4, 33))]
+    held += [joined([outputs['dn_pre_outputs']], [outputs['pre_outputs']], key) for key in keys]
+    assert all(torch.equal(x, leaf) for x, leaf in zip(held, leaves)) and len(held) == len(leaves)
+    references = joined(noisy, matching, 'ref_points')
+    assert torch.equal(references, leaves[-1].expand_as(references)) and not references.requires_grad
+    for layers, of_last in ((outputs['aux_outputs'], last), (noisy, noisy[-1])):
+        for layer in layers:
+            assert torch.equal(layer['teacher_corners'], of_last['pred_corners'])
+            assert torch.equal(layer['teacher_logits'], of_last['pred_logits'])
+    assert 'teacher_corners' not in outputs
+
+
+def test_constants_are_the_positives_of_each_image_and_what_the_bins_are_made_of() -> None:
+    """3 objects, 33 groups of 3 positives and 3 negatives."""
+    decoded, _ = random_predictions(CASE, CPU, refined=True)
+    fixed = constants(decoded)
+    positives = [6 * group + i for group in range(33) for i in range(3)]
+    assert [index.tolist() for index in fixed['dn_meta'].pop('dn_positive_idx')] == [positives, positives]
+    assert fixed['dn_meta'] == {'dn_num_group': 33, 'dn_num_split': [198, 4]}
+    assert fixed['up'].tolist() == [0.5] and fixed['reg_scale'].tolist() == [4.0]
