@@ -16,6 +16,7 @@ from mmengine.optim import ConstantLR, CosineAnnealingLR, LinearLR, MultiStepLR
 from torch import nn
 
 from mmdet_iouquery import config_path
+from mmdet_iouquery.engine import FlatCosineLR
 from mmdet_iouquery.engine.hooks import ScheduleHook
 from mmdet_iouquery.errors import InputError
 
@@ -48,6 +49,19 @@ def test_a_warm_up_longer_than_the_run_is_refused(kind: Any) -> None:
     by_epoch = kind(optimizer(), by_epoch=True, begin=0, end=3)
     with pytest.raises(InputError, match='takes 3 epochs, but the run has 2'):
         ScheduleHook().before_train(runner([by_epoch], epochs=2, steps=9999))
+
+
+def test_the_phases_of_a_flat_cosine_are_told() -> None:
+    phases = {'warmup_iters': 5, 'flat_end': 30, 'decay_end': 50, 'gamma': 0.5}
+    kept = [
+        FlatCosineLR(optimizer(), **phases, end=60, by_epoch=False),
+        FlatCosineLR(optimizer(), warmup_iters=5, by_epoch=False, end=60),
+    ]
+    given = runner(kept, epochs=1, steps=60)
+    ScheduleHook().before_train(given)
+    _, falling, constant = given.logger.lines[0].splitlines()
+    assert falling.endswith('of lr: steps 0 to 60, warm-up to 5, flat to 30, falling to 0.5 of it at 50')
+    assert constant.endswith('steps 0 to 60, warm-up to 5, then flat')
 
 
 def test_schedules_without_end_and_others_than_warm_ups_pass() -> None:

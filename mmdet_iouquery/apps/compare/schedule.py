@@ -9,8 +9,9 @@ from mmengine.config import Config, ConfigDict
 
 from ...errors import InputError
 
-# What a parameter scheduler counts in steps or epochs.
-_TIMES = ('begin', 'end', 'T_max', 'step_size', 'milestones', 'periods', 'total_steps')
+# What a parameter scheduler counts in steps or epochs, and what in steps even if all else is in epochs.
+_TIMES = ('begin', 'end', 'T_max', 'step_size', 'milestones', 'periods', 'total_steps', 'flat_end', 'decay_end')
+_STEPS = ('warmup_iters',)
 _FOREVER = int(1e9)  # mmengine's default of ``end``
 _LONGEST_WARM_UP = 0.1  # of the steps
 
@@ -72,19 +73,23 @@ def _stretched(cfg: Config, by_epoch: bool, before: int, iters: int) -> list[Con
                 f'{cfg.filename}: the parameter scheduler {scheduler.get("type")} counts epochs in a training that '
                 'counts steps; give it by_epoch=False'
             )
-        new = _scheduler(cfg, scheduler, factor if counts_epochs else step_factor)
+        new = _scheduler(cfg, scheduler, factor if counts_epochs else step_factor, iters)
         if new.get('end', _FOREVER) - new.get('begin', 0) >= 2:
             stretched.append(new)
     return stretched
 
 
-def _scheduler(cfg: Config, scheduler: ConfigDict, factor: float) -> ConfigDict:
-    """A parameter scheduler in steps, ``factor`` steps for each step or epoch that it counted before."""
+def _scheduler(cfg: Config, scheduler: ConfigDict, factor: float, iters: int) -> ConfigDict:
+    """A parameter scheduler in steps, ``factor`` for each step or epoch that it counted before, ``iters`` in all."""
     kind = str(scheduler.get('type'))
     if kind.startswith('ReduceOnPlateau'):
         raise InputError(f'{cfg.filename}: --iters does not know how to stretch {kind}; give --cfg-options of your own')
     new = ConfigDict(scheduler, by_epoch=False)
-    new.pop('convert_to_iter_based', None)
+    if new.pop('convert_to_iter_based', False):
+        longest = round(_LONGEST_WARM_UP * iters)
+        new.update({key: min(new[key], longest) for key in _STEPS if key in new})
+    else:
+        new.update({key: _scaled(new[key], factor) for key in _STEPS if key in new})
     for key in _TIMES:
         if new.get(key) is not None:
             new[key] = _scaled(new[key], factor)

@@ -10,6 +10,7 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
 from ...errors import InputError
+from ..flat_cosine import FlatCosineParamScheduler
 
 _WARM_UPS = ('Linear', 'Constant')
 _FOREVER = int(1e9)  # mmengine's default of ``end``
@@ -54,7 +55,8 @@ def _phases(runner: Runner) -> Iterator[str]:
         if scheduler.begin >= total:
             yield f'  {kind}: never, as it begins at {scheduler.begin} of {total} {unit}'
         else:
-            yield f'  {kind}: {unit} {scheduler.begin} to {min(scheduler.end, total)}'
+            inner = scheduler.phases() if isinstance(scheduler, FlatCosineParamScheduler) else ''
+            yield f'  {kind}: {unit} {scheduler.begin} to {min(scheduler.end, total)}{inner}'
     for hook in runner.hooks:
         name = type(hook).__name__
         for key in ('switch_epoch', 'num_last_epochs'):

@@ -251,6 +251,20 @@ def test_iters_turn_epochs_into_steps() -> None:
     assert cfg.log_processor.by_epoch is False
 
 
+@pytest.mark.parametrize(('iters', 'warm_up'), [(580, 58), (29_000, 2000)])
+def test_the_phases_of_a_flat_cosine_are_stretched_and_its_warm_up_is_at_most_a_tenth(iters: int, warm_up: int) -> None:
+    cfg = Config.fromfile(config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'))
+    cfg.train_cfg.max_epochs = 58
+    flat_cosine = dict(type='FlatCosineLR', warmup_iters=2000, flat_end=29, decay_end=50, convert_to_iter_based=True)
+    cfg.param_scheduler = [flat_cosine]
+    set_iters(cfg, iters, evaluations=5)
+    phases = dict(warmup_iters=warm_up, flat_end=iters // 2, decay_end=iters * 50 // 58)
+    assert cfg.param_scheduler == [dict(type='FlatCosineLR', by_epoch=False, **phases)]
+    set_iters(cfg, iters // 2, evaluations=5)  # from steps to steps, the warm-up with the rest
+    assert cfg.param_scheduler[0].warmup_iters == warm_up // 2
+    assert cfg.param_scheduler[0].flat_end == iters // 4
+
+
 def test_a_short_warm_up_keeps_its_steps() -> None:
     cfg = Config.fromfile(config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'))
     set_iters(cfg, 40_000, evaluations=5)
