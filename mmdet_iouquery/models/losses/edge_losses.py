@@ -1,4 +1,4 @@
-"""D-FINE's losses of the distributions that boxes' edges are refined by (sections 4.1 and 4.2), each once for all layers.
+"""D-FINE's losses of the distributions that boxes' edges are refined by (section 4), each once for all layers.
 
 Letters as in :mod:`mmdet_iouquery.core` and :mod:`.blocks`.
 """
