@@ -18,7 +18,7 @@ from mmdet_iouquery.apps.benchmark.training import peak_of_tensors
 from mmdet_iouquery.errors import InputError
 
 OPERATIONS = {'R18': 4619 / 6, 'D-FINE-N': 10084 / 10}
-"""By model, the most that ours may have: a part of the authors' (068dfde; 4a1f73a) in a step of 16 images of 20 objects,
+"""By model, the most that ours may have: a part of the authors' (068dfde; 4a1f73a) in a step of 16 images, 20 objects,
 ``tools/benchmark.py criterion --models ... --reference ...``, 2026-11-28. Theirs grow with the step, ours do not."""
 
 
