@@ -1,4 +1,4 @@
-"""Batch norms trained together with the SiLU that follows: fewer memory passes, less kept for the backward pass."""
+"""Batch norms trained together with the activation that follows: less kept for the backward pass, fewer passes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .convolution import autocast_dtype
 
 
 def can_fuse(norm: nn.Module, x: Tensor) -> bool:
-    """Whether :func:`norm_silu` trains a norm: a plain batch norm, by its batch's statistics, on a CPU.
+    """Whether a norm is trained here: a plain batch norm, by its batch's statistics, on a CPU.
 
     Args:
         norm: the norm.
@@ -64,6 +64,34 @@ class _NormSiLU(torch.autograd.Function):
         grad = silu_gradient(grad, total)
         gradients = [_norm_backward(norm, grad, x, weight, *stats) for norm, x, weight, _, *stats in branches]
         return None, *(of_map for of_map, *_ in gradients), *(tensor for _, *both in gradients for tensor in both)
+
+
+def norm_relu_affine(x: Tensor, norm: Any, affine: Any) -> Tensor:
+    """A map (B, C, h, w) through a norm, see :func:`can_fuse`, a ReLU and a learnable affine.
+
+    Kept for the backward pass is the map alone; what the ReLU gave, which the affine's gradients need, is made again.
+    """
+    parameters = norm.weight, norm.bias, affine.scale, affine.bias
+    return _NormReLUAffine.apply(norm, x, *parameters)  # type: ignore[no-untyped-call]
+
+
+class _NormReLUAffine(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, norm: nn.BatchNorm2d, x: Tensor, *parameters: Tensor) -> Tensor:
+        y, *statistics = _normalise(norm, x)
+        ctx.norm = norm
+        ctx.save_for_backward(x, *parameters, *statistics)
+        _, _, scale, shift = parameters
+        return y.relu_().mul_(scale.to(y.dtype)).add_(shift.to(y.dtype))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, scale, _, mean, invstd = ctx.saved_tensors
+        rectified = _normalise_again(ctx.norm, x, weight, bias, mean, invstd).relu_()
+        of_rectified = torch.where(rectified > 0, grad * scale.to(grad.dtype), 0.0)
+        of_affine = (total.sum().to(scale.dtype).view(1) for total in (rectified.mul_(grad), grad))
+        return None, *_norm_backward(ctx.norm, of_rectified, x, weight, mean, invstd), *of_affine
 
 
 def _normalise(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -8,10 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..core.graph_capture import is_captured
-from ..models.layers import ConvNormAct, keep_layout
+from ..models.layers import ConvNormAct, LearnableAffine, keep_layout
 from ..models.necks.fusion import ELANFusion, Fusion, RepVGGBlock
 from .convolution import WinogradConv2d, can_filter
-from .norms import can_fuse, norm_silu
+from .norms import can_fuse, norm_relu_affine, norm_silu
 
 
 def accelerate_training(model: nn.Module) -> None:
@@ -35,13 +35,16 @@ def restore(model: nn.Module) -> None:
 
 
 class FusedConvNormAct(ConvNormAct):
-    """The norm and the SiLU in one."""
+    """The norm and the SiLU, or the ReLU and the affine, in one."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, D, h', w')."""
         conv, norm, *act = self
-        if [type(layer) for layer in act] == [nn.SiLU] and can_fuse(norm, x):
+        kinds = [type(layer) for layer in act]
+        if kinds == [nn.SiLU] and can_fuse(norm, x):
             return norm_silu([conv(x)], [norm])
+        if kinds == [nn.ReLU, LearnableAffine] and can_fuse(norm, x):
+            return norm_relu_affine(conv(x), norm, act[1])
         y = super().forward(x)
         if y.requires_grad and not is_captured():
             keep_layout(y)  # from a view of joined maps, torch's batch norm takes its gradient ten times as slowly

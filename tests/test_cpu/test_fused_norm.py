@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from tolerances import within
 from torch import Tensor, nn
 
-from mmdet_iouquery.cpu.norms import can_fuse, norm_silu
+from mmdet_iouquery.cpu.norms import can_fuse, norm_relu_affine, norm_silu
 from mmdet_iouquery.cpu.training import FusedConvNormAct
+from mmdet_iouquery.models.layers import LearnableAffine
 
 SIZES = [(9, 8), (1, 5), (12, 12)]
 
@@ -59,6 +60,21 @@ def test_silu_of_one_and_of_a_sum(size: tuple[int, int]) -> None:
         )
 
 
+@pytest.mark.parametrize('size', SIZES)
+@pytest.mark.parametrize(('scale', 'bias'), [(1.0, 0.0), (-0.7, 0.3), (0.0, 2.0)])
+def test_relu_and_affine(scale: float, bias: float, size: tuple[int, int]) -> None:
+    """Of either sign, and where the ReLU's output cannot be told from the result."""
+    affine = LearnableAffine().double()
+    with torch.no_grad():
+        affine.scale.fill_(scale), affine.bias.fill_(bias)
+    assert_same(
+        lambda maps, modules: norm_relu_affine(maps[0], *modules),
+        lambda maps, modules: modules[1](modules[0](maps[0]).relu()),
+        [picture(size)],
+        [norm(), affine],
+    )
+
+
 def kept(call: Callable[[], Tensor], given: Tensor) -> int:
     """Numbers kept for the backward pass beside what was given, in maps."""
     storages: dict[int, Tensor] = {}
@@ -78,6 +94,8 @@ def test_a_block_keeps_its_convolutions_output_alone() -> None:
     block, x = FusedConvNormAct(8, 8, 3, norm_cfg={'type': 'BN'}, act_cfg={'type': 'SiLU', 'inplace': True}), None
     x = torch.randn(2, 8, 16, 16, requires_grad=True)
     assert kept(lambda: block(x), x) == x.numel()
+    rectified = FusedConvNormAct(8, 8, 3, norm_cfg={'type': 'BN'}, act_cfg={'type': 'ReLU'}, learnable_affine=True)
+    assert kept(lambda: rectified(x), x) == x.numel()
     one_by_one = nn.Sequential(block[0], block[1], nn.SiLU())
     assert kept(lambda: one_by_one(x), x) == 2 * x.numel()
 
