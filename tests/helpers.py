@@ -33,6 +33,19 @@ NARROW = {
 D_FINE_NECK = {'neck__fusion': 'elan', 'neck__downsample': 'separable', 'neck__lateral_act': False}
 """Overrides that make the hybrid encoder D-FINE's."""
 
+RTDETRV2 = {
+    'points per level': {
+        'bbox_head__decoder__num_points': [3, 5, 2],
+        'bbox_head__decoder__query_pos': {'num_layers': 3, 'act_cfg': {'type': 'SiLU'}, 'clamp': 10.0},
+        'bbox_head__query_selector__rank': 'token_class',
+    },
+    'discrete sampling': {
+        'bbox_head__decoder__sampling': 'discrete',
+        'bbox_head__query_selector__class_agnostic': True,
+    },
+}
+"""Overrides that give :func:`small_detector` what RT-DETRv2 and its successors have, two compositions of it."""
+
 
 def shipped_config(name: str) -> Config:
     """A shipped config without pretrained weights, which tests can't fetch."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import random_batch, small_detector
+from helpers import RTDETRV2, random_batch, small_detector
 from hosts import HOSTS, host_config, nms_in_torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ PARTS = {
         'bbox_head__query_selector': {'_delete_': True, 'type': 'LearnedEmbeddings', 'num_queries': 30}
     },
     'score times IoU': {'bbox_head__query_selector__type': 'ScoreTimesIoUQuerySelector'},
+    **RTDETRV2,
 }
 
 

@@ -60,11 +60,13 @@ CASES = {
     ),
     'dfine_n_320x320': Golden('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', num_gradients=70, num_ties=1, **DFINE),
     'deim_n_320x320': Golden('deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', num_gradients=97, **DEIM),
-    # of DEIM on RT-DETRv2 the predictions alone
     'deimrt_r18_320x256': Golden(
         V2_R18,
         'rtdetrv2',
+        terms={**VFL, 'loss_cls': 'loss_mal'},
+        num_gradients=97,
         overrides={
+            'criterion__loss_cls': {'_delete_': True, 'type': 'MatchabilityAwareLoss'},
             'query_selector__act_cfg': SILU,
             'decoder__act_cfg': SILU,
             'decoder__query_pos': {'hidden_dims': 256, 'num_layers': 3, 'act_cfg': SILU},

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import random_batch, small_detector
+from helpers import RTDETRV2, random_batch, small_detector
 from tolerances import within
 from torch import Tensor, nn
 
@@ -29,6 +29,7 @@ PARTS: dict[str, dict[str, Any]] = {
             'num_levels': 3,
         }
     },
+    'points per level': RTDETRV2['points per level'],
     'score times IoU': {'bbox_head__query_selector__type': 'ScoreTimesIoUQuerySelector'},
     'learned anchors': {'bbox_head__query_selector': {'_delete_': True, 'type': 'LearnedAnchors', 'num_queries': 30}},
 }

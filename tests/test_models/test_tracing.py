@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import build_detector, small_detector
+from helpers import RTDETRV2, build_detector, small_detector
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -26,6 +26,8 @@ DETECTORS: dict[str, Callable[[], nn.Module]] = {
     'in training': lambda: small_detector().train(),
     'accelerated, in training': accelerated,
     'prepared': lambda: prepare_for_inference(small_detector()),
+    'points per level': lambda: small_detector(**RTDETRV2['points per level']).eval(),
+    'discrete sampling': lambda: small_detector(**RTDETRV2['discrete sampling']).eval(),
     'dense DAB decoder': lambda: build_detector('rtdetr/rtdetr_r18vd_dab-decoder_8xb2-72e_coco.py').eval(),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import small_detector
+from helpers import RTDETRV2, small_detector
 from hosts import HOSTS, host_config
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
@@ -148,6 +148,20 @@ def test_where_queries_look(traced: tuple[str, nn.Module, QueryTrace]) -> None:
             places, weights, levels = layer.points(some)
             assert places.shape == (2, len(levels), 2) and np.allclose(weights.sum(1), 1, **within(torch.float32))
             assert set(levels) == set(range(len(found.spatial_shapes)))
+
+
+def test_points_are_told_by_their_own_level() -> None:
+    """3, 5 and 2 a head, of which the p-th of n starts p / n of the way to the edge of the box."""
+    model = small_detector(**RTDETRV2['points per level']).eval()
+    found = trace(model, element(), OBJECTS)
+    places, weights, levels = found.attention[0].points(np.array([3]))
+    assert np.bincount(levels).tolist() == [8 * 3, 8 * 5, 8 * 2]
+    assert np.allclose(weights, 1 / 80)
+    x1, y1, x2, y2 = found.anchors_px[3]
+    share = np.abs((places[0] - [(x1 + x2) / 2, (y1 + y2) / 2]) / [(x2 - x1) / 2, (y2 - y1) / 2]).max(1)
+    for level, number in enumerate((3, 5, 2)):
+        expected = np.tile(np.arange(1, number + 1) / number, 8)
+        assert np.allclose(share[levels == level], expected, atol=1e-3)
 
 
 def test_points_lie_around_the_boxes_that_they_refine() -> None:

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from helpers import NARROW, random_batch, sample, shipped_config, small_detector
+from helpers import NARROW, RTDETRV2, random_batch, sample, shipped_config, small_detector
 from mmdet.registry import MODELS
 from tolerances import within
 from torch import nn
@@ -24,6 +24,11 @@ def detector() -> nn.Module:
     return small_detector()
 
 
+@pytest.fixture(scope='module', params=[{}, *RTDETRV2.values()], ids=['RT-DETR', *RTDETRV2])
+def composition(request: pytest.FixtureRequest) -> nn.Module:
+    return small_detector(**request.param)
+
+
 def expected_names(num_layers: int = 3) -> set[str]:
     layers = [f'd{i}.' for i in range(num_layers - 1)] + ['']
     return {
@@ -35,21 +40,42 @@ def expected_names(num_layers: int = 3) -> set[str]:
 
 
 @pytest.mark.parametrize('counts', [[0, 0], [0, 3], [1, 1], [7, 2]], ids=str)
-def test_every_batch_has_the_same_losses_and_trains_every_parameter(detector: nn.Module, counts: list[int]) -> None:
-    detector.train().zero_grad()
-    losses = detector.loss(*random_batch(counts, *SIZE))
+def test_every_batch_has_the_same_losses_and_trains_every_parameter(composition: nn.Module, counts: list[int]) -> None:
+    composition.train().zero_grad()
+    losses = composition.loss(*random_batch(counts, *SIZE))
     assert set(losses) == expected_names()
     assert all(torch.isfinite(value) for value in losses.values())
     sum(losses.values()).backward()
-    without = [name for name, p in detector.named_parameters() if p.requires_grad and p.grad is None]
+    without = [name for name, p in composition.named_parameters() if p.requires_grad and p.grad is None]
     assert without == []
-    assert all(torch.isfinite(p.grad).all() for p in detector.parameters() if p.grad is not None)
+    assert all(torch.isfinite(p.grad).all() for p in composition.parameters() if p.grad is not None)
 
 
-def test_boxless_batch_has_no_box_losses(detector: nn.Module) -> None:
-    losses = detector.train().loss(*random_batch([0, 0], *SIZE))
+def test_boxless_batch_has_no_box_losses(composition: nn.Module) -> None:
+    losses = composition.train().loss(*random_batch([0, 0], *SIZE))
     assert all(value == 0 for name, value in losses.items() if 'cls' not in name)
     assert all(value > 0 for name, value in losses.items() if 'cls' in name)
+
+
+@pytest.mark.parametrize('changes', RTDETRV2.values(), ids=RTDETRV2)
+def test_rtdetrv2s_selections_learn_with_all_else(changes: dict) -> None:
+    """Three steps on one batch bring the sum and the encoder's boxes down, and move the encoder's scores.
+
+    Class losses may rise at first: their target is the IoU, which does.
+    """
+    model = small_detector(bbox_head__denoising=None, **changes, **NARROW).train()
+    model.init_weights()
+    images, samples = random_batch([3, 0, 2], *SIZE)
+    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=1e-3)
+    scores, seen = model.bbox_head.query_selector.cls_head.weight.detach().clone(), []
+    for _ in range(4):
+        losses = model.loss(images, samples)
+        seen.append({name: value.item() for name, value in losses.items()})
+        optimizer.zero_grad()
+        sum(losses.values()).backward()
+        optimizer.step()
+    assert sum(seen[3].values()) < sum(seen[0].values()) and seen[3]['enc_loss_bbox'] < seen[0]['enc_loss_bbox']
+    assert (model.bbox_head.query_selector.cls_head.weight - scores).abs().mean() > 1e-3
 
 
 def test_without_denoising() -> None:
@@ -80,11 +106,11 @@ def test_denoising_does_not_leak(detector: nn.Module) -> None:
 
 
 @pytest.mark.parametrize('shape', [(64, 64), (96, 160), (100, 70), (33, 257)], ids=str)
-def test_any_input_size(detector: nn.Module, shape: tuple[int, int]) -> None:
+def test_any_input_size(composition: nn.Module, shape: tuple[int, int]) -> None:
     with torch.no_grad():
-        logits, boxes = detector.eval()(torch.rand(1, 3, *shape), mode='tensor')
+        logits, boxes = composition.eval()(torch.rand(1, 3, *shape), mode='tensor')
     assert logits.shape == (1, 30, 5) and boxes.min() >= 0 and boxes.max() <= 1
-    losses = detector.train().loss(*random_batch([2], *shape))
+    losses = composition.train().loss(*random_batch([2], *shape))
     assert torch.isfinite(sum(losses.values()))
 
 

@@ -302,12 +302,19 @@ def test_without_projections_the_memory_itself_is_read_and_padding_is_zero() -> 
         ((-0.3, -2.0), (0, 0)),
     ],
 )
-def test_discrete_sampling_reads_one_pixel_and_reaches_every_one(
-    centre: tuple[float, float], pixel: tuple[int, int]
-) -> None:
+def test_discrete_sampling_reads_one_pixel(centre: tuple[float, float], pixel: tuple[int, int]) -> None:
     attention = reading(sampling='discrete')
     read = attention(query(), boxes((*centre, 0.2, 0.2)), coordinates((8, 10)))[0, 0]
     assert read.tolist() == pytest.approx([(pixel[0] + 0.5) / 10, (pixel[1] + 0.5) / 8, 1.0, 0.0])
+
+
+@pytest.mark.parametrize(('height', 'width'), [(8, 10), (10, 8), (9, 9), (1, 5)])
+def test_discrete_sampling_reaches_every_pixel_of_any_map(height: int, width: int) -> None:
+    """From the point at its upper left corner, as ``int(x * width + 0.5)`` has it."""
+    memory = coordinates((height, width))
+    corners = [(column / width, row / height, 0.2, 0.2) for row in range(height) for column in range(width)]
+    read = reading(sampling='discrete')(query(len(corners)), boxes(*corners), memory)
+    torch.testing.assert_close(read, memory.tokens)
 
 
 def test_discrete_sampling_trains_weights_and_values_but_no_offsets() -> None:
