@@ -16,9 +16,17 @@ from mmengine.optim import ConstantLR, CosineAnnealingLR, LinearLR, MultiStepLR
 from torch import nn
 
 from mmdet_iouquery import config_path
+from mmdet_iouquery.datasets.stages import InStages
 from mmdet_iouquery.engine import FlatCosineLR
-from mmdet_iouquery.engine.hooks import ScheduleHook
+from mmdet_iouquery.engine.hooks import AugmentationTimetableHook, ScheduleHook
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.models.data_preprocessors import BatchMixUp
+
+
+class Batches(list):
+    """A data loader, as far as it is looked at."""
+
+    dataset: Any = None
 
 
 def runner(schedulers: Any, *, epochs: int, steps: int, hooks: tuple = ()) -> SimpleNamespace:
@@ -29,7 +37,8 @@ def runner(schedulers: Any, *, epochs: int, steps: int, hooks: tuple = ()) -> Si
         max_epochs=epochs,
         max_iters=epochs * steps,
         iter=0,
-        train_dataloader=range(steps),
+        train_dataloader=Batches(range(steps)),
+        model=nn.Identity(),
         hooks=hooks,
         logger=logger,
     )
@@ -62,6 +71,27 @@ def test_the_phases_of_a_flat_cosine_are_told() -> None:
     _, falling, constant = given.logger.lines[0].splitlines()
     assert falling.endswith('of lr: steps 0 to 60, warm-up to 5, flat to 30, falling to 0.5 of it at 50')
     assert constant.endswith('steps 0 to 60, warm-up to 5, then flat')
+
+
+def test_the_stages_of_augmentation_are_told() -> None:
+    hook = AugmentationTimetableHook([('plain', 0), ('mosaic', 4), ('strong', 29), ('plain', 50)])
+    given = runner(None, epochs=58, steps=1, hooks=(hook,))
+    ScheduleHook().before_train(given)
+    line = given.logger.lines[0].splitlines()[1]
+    assert line.endswith('AugmentationTimetableHook: epochs, plain to 4, mosaic to 29, strong to 50, plain to 58')
+
+
+def test_what_waits_for_a_stage_without_a_timetable_is_refused() -> None:
+    given = runner(None, epochs=2, steps=1)
+    given.train_dataloader.dataset = [InStages(stages=['mosaic'], transforms=[])]
+    with pytest.raises(InputError, match=r"InStages waits for stage 'mosaic' .* add .*AugmentationTimetableHook"):
+        ScheduleHook().before_train(given)
+    given = runner(None, epochs=2, steps=1)
+    given.model = nn.Sequential(BatchMixUp(stages=['mosaic']))
+    with pytest.raises(InputError, match="BatchMixUp waits for stage 'mosaic'"):
+        ScheduleHook().before_train(given)
+    given.model = nn.Sequential(BatchMixUp())
+    ScheduleHook().before_train(given)
 
 
 def test_schedules_without_end_and_others_than_warm_ups_pass() -> None:

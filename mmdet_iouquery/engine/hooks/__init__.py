@@ -1,5 +1,6 @@
 """Hooks."""
 
+from .augmentation_timetable_hook import AugmentationTimetableHook
 from .cpu_hooks import AccelerateTrainingHook, KeepFreedMemoryHook
 from .missed_validation_hook import MissedValidationHook
 from .non_finite_hook import NonFiniteHook
@@ -12,6 +13,7 @@ from .stop_hook import StopOnSignalHook
 
 __all__ = [
     'AccelerateTrainingHook',
+    'AugmentationTimetableHook',
     'KeepFreedMemoryHook',
     'MissedValidationHook',
     'NonFiniteHook',
