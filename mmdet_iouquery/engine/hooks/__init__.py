@@ -7,6 +7,7 @@ from .non_finite_hook import NonFiniteHook
 from .prepare_hook import PrepareForInferenceHook
 from .progress_hook import ProgressHook
 from .repeatable_hook import RepeatableHook
+from .restart_hook import RestartHook
 from .schedule_hook import ScheduleHook
 from .skipped_pictures_hook import SkippedPicturesHook
 from .stop_hook import StopOnSignalHook
@@ -20,6 +21,7 @@ __all__ = [
     'PrepareForInferenceHook',
     'ProgressHook',
     'RepeatableHook',
+    'RestartHook',
     'ScheduleHook',
     'SkippedPicturesHook',
     'StopOnSignalHook',
