@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmdet.models.layers import ExpMomentumEMA
@@ -21,6 +23,8 @@ from mmdet_iouquery.engine import FlatCosineLR
 from mmdet_iouquery.engine.hooks import AugmentationTimetableHook, ScheduleHook
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.data_preprocessors import BatchMixUp
+
+GOLDEN = Path(__file__).parents[1] / 'data' / 'next_units.npz'
 
 
 class Batches(list):
@@ -149,6 +153,37 @@ def test_the_average_of_the_shipped_configs_is_the_papers() -> None:
         average.update_parameters(model)
         decay = 1 - average.module.weight.item()
         assert decay == pytest.approx(0.9999 * (1 - math.exp(-step / 2000)), rel=1e-9)
+
+
+def test_the_average_of_d_fine_is_the_authors() -> None:
+    """The decay at each update; the first one copies, where theirs keeps a thousandth of what was there."""
+    golden = np.load(GOLDEN)
+    cfg = Config.fromfile(config_path('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py'))
+    (settings,) = (hook for hook in cfg.custom_hooks if hook.type == 'EMAHook')
+    model = nn.Linear(1, 1, bias=False).double()
+    average = ExpMomentumEMA(model, momentum=settings.momentum, gamma=settings.gamma)
+    model.weight.data.fill_(1.0)
+    for update, decay in list(zip(golden['ema/updates'].tolist(), golden['ema/decay'].tolist()))[1:]:
+        average.steps.fill_(update - 1)
+        average.module.weight.data.fill_(0.0)
+        average.update_parameters(model)
+        assert 1 - average.module.weight.item() == pytest.approx(decay, rel=1e-9), update
+
+
+@pytest.mark.parametrize(
+    ('name', 'repeat'),
+    [
+        ('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 3),
+        ('dfine/dfine_hgnetv2-s_8xb4-132e_coco.py', 20),
+        ('dfine/dfine_hgnetv2-m_8xb4-132e_coco.py', 6),
+        ('dfine/dfine_hgnetv2-l_8xb4-80e_coco.py', 4),
+        ('dfine/dfine_hgnetv2-x_8xb4-80e_coco.py', 3),
+    ],
+)
+def test_batches_are_resized_to_the_authors_sizes(name: str, repeat: int) -> None:
+    """Each as often as in their list, which is drawn from evenly."""
+    (augment,) = Config.fromfile(config_path(name)).model.data_preprocessor.batch_augments
+    assert sorted(augment.sizes) == sorted(np.load(GOLDEN)[f'scales/640_{repeat}'].tolist())
 
 
 def phases_of(hook: EMAHook) -> list[str]:
