@@ -67,4 +67,12 @@ if not _is_doctor_run():
             compat.install_ops_stand_in()
             from . import engine, evaluation, models  # noqa: F401
             from .checkpoints import initializer  # noqa: F401
-            from .datasets import augmentation, loading, seeded_batches, transforms  # noqa: F401
+            from .datasets import (  # noqa: F401
+                augmentation,
+                loading,
+                mosaic,
+                multi_image,
+                seeded_batches,
+                stages,
+                transforms,
+            )

@@ -71,6 +71,25 @@ def check_points(num_points: object, num_levels: int) -> None:
     return None
 
 
+def check_range(name: str, values: object, *, least: float) -> tuple[float, float]:
+    """The two numbers; :class:`InputError` unless they are that, in order, and not below ``least``."""
+    if not isinstance(values, Sequence) or len(values) != 2:
+        raise InputError(f'{name} must be two numbers, the lower and the upper, got {values!r}')
+    low, high = values
+    check_numbers(least=least, **{f'{name}[0]': low, f'{name}[1]': high})
+    if low > high:
+        raise InputError(f'{name} must have its lower number first, got {values!r}')
+    return low, high
+
+
+def check_names(**values: object) -> None:
+    """Raise :class:`InputError` unless each is a list of names, not empty."""
+    for name, value in values.items():
+        listed = isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
+        if not listed or not all(isinstance(item, str) for item in value):  # type: ignore[attr-defined]
+            raise InputError(f"{name} must be a list of names such as ['mosaic'], got {value!r}")
+
+
 def check_heads(num_heads: int, **width: int) -> None:
     """Raise :class:`InputError` unless attention heads share a width, given under its name, equally."""
     check_counts(**width, num_heads=num_heads)

@@ -23,7 +23,14 @@ from .environment import (
     mmdet_installed,
 )
 from .operators import install_ops_stand_in, ops_state, without_import_notes
-from .runner import STATISTICS, allow_own_checkpoints, boxes_evaluated_by, dumped_as, has_box_evaluator
+from .runner import (
+    STATISTICS,
+    allow_own_checkpoints,
+    boxes_evaluated_by,
+    dumped_as,
+    has_box_evaluator,
+    load_weights_and_average,
+)
 from .torch_operators import (
     PACKED_ACTIVATIONS,
     batch_norm,
@@ -62,6 +69,7 @@ __all__ = [
     'install_ops_stand_in',
     'installed_versions',
     'keep_freed_memory',
+    'load_weights_and_average',
     'mmdet_installed',
     'ops_state',
     'pack_convolution',

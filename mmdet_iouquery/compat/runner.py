@@ -114,3 +114,16 @@ def boxes_evaluated_by(evaluator: Callable[..., Any]) -> Iterator[None]:
 
 def _make_evaluator(boxes: Callable[..., Any], parents: Callable[..., Any], truth: Any, found: Any, kind: str) -> Any:
     return (boxes if kind == 'bbox' else parents)(truth, found, kind)
+
+
+def load_weights_and_average(runner: Any, path: str) -> None:
+    """Take a model's weights and their moving average from a checkpoint of the same training, and nothing else.
+
+    A checkpoint holds the average where the weights are looked for. mmengine's ``EMAHook`` puts both in their places
+    for a run that is resumed; in any other it would begin anew from the average.
+    """
+    resumes, runner._resume = runner._resume, True
+    try:
+        runner.load_checkpoint(path, map_location='cpu', strict=True)
+    finally:
+        runner._resume = resumes

@@ -20,7 +20,7 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 from numpy import random
 
-from ..argument_checks import check_numbers
+from ..argument_checks import check_numbers, check_range
 from ..errors import InputError
 from .transforms import check_bytes
 
@@ -76,8 +76,8 @@ class DistortColours(BaseTransform):
         check_numbers(most=255, brightness_delta=brightness_delta)
         check_numbers(most=180, hue_delta=hue_delta)
         self.brightness_delta = brightness_delta
-        self.contrast_range = _range('contrast_range', contrast_range, least=0)
-        self.saturation_range = _range('saturation_range', saturation_range, least=0)
+        self.contrast_range = check_range('contrast_range', contrast_range, least=0)
+        self.saturation_range = check_range('saturation_range', saturation_range, least=0)
         self.hue_delta = hue_delta
 
     def transform(self, results: dict) -> dict:
@@ -171,7 +171,7 @@ class ExpandAndCrop(BaseTransform):
     ) -> None:
         check_numbers(most=1, expand_prob=expand_prob, crop_prob=crop_prob, min_crop_size=min_crop_size)
         check_numbers(most=1, **{f'min_ious[{i}]': min_iou for i, min_iou in enumerate(min_ious)})
-        self.ratio_range = _range('ratio_range', ratio_range, least=1)
+        self.ratio_range = check_range('ratio_range', ratio_range, least=1)
         self.expand_prob = expand_prob
         self.min_ious = tuple(min_ious)
         self.min_crop_size = min_crop_size
@@ -294,14 +294,3 @@ def cut(image: np.ndarray, left: int, top: int, window: Window) -> np.ndarray:
     x, y = max(-x1, 0), max(-y1, 0)
     canvas[y : y + seen.shape[0], x : x + seen.shape[1]] = seen
     return canvas
-
-
-def _range(name: str, values: Sequence[float], *, least: float) -> tuple[float, float]:
-    """The two numbers; InputError unless they are that, in order, and not below ``least``."""
-    if not isinstance(values, Sequence) or len(values) != 2:
-        raise InputError(f'{name} must be two numbers, the lower and the upper, got {values!r}')
-    low, high = values
-    check_numbers(least=least, **{f'{name}[0]': low, f'{name}[1]': high})
-    if low > high:
-        raise InputError(f'{name} must have its lower number first, got {values!r}')
-    return low, high

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmcv.image import rescale_size
+from mmcv.image import imresize, rescale_size
 from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
@@ -109,6 +109,13 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     batch = torch.from_numpy(image).permute(2, 0, 1)[None]
     planes = F.interpolate(batch, size=(size[1], size[0]), mode='bilinear', antialias=True)[0]
     return planes.numpy().transpose(1, 2, 0)
+
+
+def antialiased(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As :func:`resized`; by Pillow where torch has no vector code for it."""
+    if torch_resizes_quickly():
+        return resized(image, size)
+    return imresize(image, size, interpolation='bilinear', backend='pillow')
 
 
 def check_bytes(image: np.ndarray, transform: BaseTransform) -> np.ndarray:

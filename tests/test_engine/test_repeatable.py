@@ -72,6 +72,35 @@ def options(workers: int, by_epoch: bool) -> dict[str, Any]:
     }
 
 
+def staged_options(workers: int, by_epoch: bool, digits: Path) -> dict[str, Any]:
+    """DEIM's: plain images, then mosaics of four and mixup, then plain ones, by its curve of the rate."""
+    mosaic = [[dict(type='QuarterMosaic', short_side=40)], [dict(type='ExpandAndCrop')]]
+    in_mosaic = dict(type='InStages', stages=['mosaic'], transforms=[dict(type='RandomChoice', transforms=mosaic)])
+    images = dict(
+        type='CocoDataset',
+        data_root=str(digits),
+        metainfo=dict(classes=tuple('0123456789')),
+        ann_file='annotations/train.json',
+        data_prefix=dict(img='train/'),
+        pipeline=LOAD,
+    )
+    dataset = dict(_delete_=True, type='MultiImageDataset', dataset=images, pipeline=[in_mosaic, *WEAK[len(LOAD) :]])
+    timetable, rate = [('plain', 0), ('mosaic', 1), ('plain', 2)], dict(flat_end=1, decay_end=2, end=3)
+    if not by_epoch:
+        timetable, rate = [('plain', 0), ('mosaic', 3), ('plain', 9)], dict(flat_end=4, decay_end=9, end=12)
+    given = options(workers, by_epoch)
+    hooks = [given['custom_hooks'][0], dict(type='AugmentationTimetableHook', timetable=timetable, by_epoch=by_epoch)]
+    counts = dict(by_epoch=True, convert_to_iter_based=True) if by_epoch else dict(by_epoch=False)
+    del given['train_dataloader.dataset.pipeline']
+    return {
+        **given,
+        'train_dataloader.dataset': dataset,
+        'model.data_preprocessor.batch_augments': [dict(type='BatchMixUp', prob=0.7, stages=['mosaic'])],
+        'param_scheduler': [dict(type='FlatCosineLR', warmup_iters=3, gamma=0.5, **rate, **counts)],
+        'custom_hooks': hooks,
+    }
+
+
 def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume: Path | None = None) -> list[float]:
     """Losses of the steps up to ``stop``, whose checkpoint is in the work folder."""
     if resume is not None:
@@ -100,7 +129,19 @@ def test_stopped_and_resumed_is_the_same_run(
     by_epoch: bool, workers: int, ends: list[int], digits: Path, tmp_path: Path
 ) -> None:
     """Weights, averaged weights, optimizer and losses of 11 steps."""
-    given, losses, found = options(workers, by_epoch), [], None
+    compare_with_a_whole_run(options(workers, by_epoch), ends, digits, tmp_path)
+
+
+@pytest.mark.parametrize(('by_epoch', 'workers', 'ends'), [(True, 2, [3, 6]), (False, 0, [5])], ids=['epochs', 'steps'])
+def test_stages_of_augmentation_are_the_same_after_resuming(
+    by_epoch: bool, workers: int, ends: list[int], digits: Path, tmp_path: Path
+) -> None:
+    compare_with_a_whole_run(staged_options(workers, by_epoch, digits), ends, digits, tmp_path)
+
+
+def compare_with_a_whole_run(given: dict[str, Any], ends: list[int], digits: Path, tmp_path: Path) -> None:
+    """A run of 11 steps that was stopped at some, and one that was not."""
+    losses, found = [], None
     for number, end in enumerate([*ends, 11]):
         losses += train(digits, tmp_path / f'part_{number}', given, end, found)
         found = tmp_path / f'part_{number}' / f'iter_{end}.pth'

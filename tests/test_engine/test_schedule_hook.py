@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from mmdet.models.layers import ExpMomentumEMA
@@ -16,9 +18,19 @@ from mmengine.optim import ConstantLR, CosineAnnealingLR, LinearLR, MultiStepLR
 from torch import nn
 
 from mmdet_iouquery import config_path
+from mmdet_iouquery.datasets.stages import InStages
 from mmdet_iouquery.engine import FlatCosineLR
-from mmdet_iouquery.engine.hooks import ScheduleHook
+from mmdet_iouquery.engine.hooks import AugmentationTimetableHook, ScheduleHook
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.models.data_preprocessors import BatchMixUp
+
+GOLDEN = Path(__file__).parents[1] / 'data' / 'next_units.npz'
+
+
+class Batches(list):
+    """A data loader, as far as it is looked at."""
+
+    dataset: Any = None
 
 
 def runner(schedulers: Any, *, epochs: int, steps: int, hooks: tuple = ()) -> SimpleNamespace:
@@ -29,7 +41,8 @@ def runner(schedulers: Any, *, epochs: int, steps: int, hooks: tuple = ()) -> Si
         max_epochs=epochs,
         max_iters=epochs * steps,
         iter=0,
-        train_dataloader=range(steps),
+        train_dataloader=Batches(range(steps)),
+        model=nn.Identity(),
         hooks=hooks,
         logger=logger,
     )
@@ -62,6 +75,27 @@ def test_the_phases_of_a_flat_cosine_are_told() -> None:
     _, falling, constant = given.logger.lines[0].splitlines()
     assert falling.endswith('of lr: steps 0 to 60, warm-up to 5, flat to 30, falling to 0.5 of it at 50')
     assert constant.endswith('steps 0 to 60, warm-up to 5, then flat')
+
+
+def test_the_stages_of_augmentation_are_told() -> None:
+    hook = AugmentationTimetableHook([('plain', 0), ('mosaic', 4), ('strong', 29), ('plain', 50)])
+    given = runner(None, epochs=58, steps=1, hooks=(hook,))
+    ScheduleHook().before_train(given)
+    line = given.logger.lines[0].splitlines()[1]
+    assert line.endswith('AugmentationTimetableHook: epochs, plain to 4, mosaic to 29, strong to 50, plain to 58')
+
+
+def test_what_waits_for_a_stage_without_a_timetable_is_refused() -> None:
+    given = runner(None, epochs=2, steps=1)
+    given.train_dataloader.dataset = [InStages(stages=['mosaic'], transforms=[])]
+    with pytest.raises(InputError, match=r"InStages waits for stage 'mosaic' .* add .*AugmentationTimetableHook"):
+        ScheduleHook().before_train(given)
+    given = runner(None, epochs=2, steps=1)
+    given.model = nn.Sequential(BatchMixUp(stages=['mosaic']))
+    with pytest.raises(InputError, match="BatchMixUp waits for stage 'mosaic'"):
+        ScheduleHook().before_train(given)
+    given.model = nn.Sequential(BatchMixUp())
+    ScheduleHook().before_train(given)
 
 
 def test_schedules_without_end_and_others_than_warm_ups_pass() -> None:
@@ -119,6 +153,37 @@ def test_the_average_of_the_shipped_configs_is_the_papers() -> None:
         average.update_parameters(model)
         decay = 1 - average.module.weight.item()
         assert decay == pytest.approx(0.9999 * (1 - math.exp(-step / 2000)), rel=1e-9)
+
+
+def test_the_average_of_d_fine_is_the_authors() -> None:
+    """The decay at each update; the first one copies, where theirs keeps a thousandth of what was there."""
+    golden = np.load(GOLDEN)
+    cfg = Config.fromfile(config_path('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py'))
+    (settings,) = (hook for hook in cfg.custom_hooks if hook.type == 'EMAHook')
+    model = nn.Linear(1, 1, bias=False).double()
+    average = ExpMomentumEMA(model, momentum=settings.momentum, gamma=settings.gamma)
+    model.weight.data.fill_(1.0)
+    for update, decay in list(zip(golden['ema/updates'].tolist(), golden['ema/decay'].tolist()))[1:]:
+        average.steps.fill_(update - 1)
+        average.module.weight.data.fill_(0.0)
+        average.update_parameters(model)
+        assert 1 - average.module.weight.item() == pytest.approx(decay, rel=1e-9), update
+
+
+@pytest.mark.parametrize(
+    ('name', 'repeat'),
+    [
+        ('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 3),
+        ('dfine/dfine_hgnetv2-s_8xb4-132e_coco.py', 20),
+        ('dfine/dfine_hgnetv2-m_8xb4-132e_coco.py', 6),
+        ('dfine/dfine_hgnetv2-l_8xb4-80e_coco.py', 4),
+        ('dfine/dfine_hgnetv2-x_8xb4-80e_coco.py', 3),
+    ],
+)
+def test_batches_are_resized_to_the_authors_sizes(name: str, repeat: int) -> None:
+    """Each as often as in their list, which is drawn from evenly."""
+    (augment,) = Config.fromfile(config_path(name)).model.data_preprocessor.batch_augments
+    assert sorted(augment.sizes) == sorted(np.load(GOLDEN)[f'scales/640_{repeat}'].tolist())
 
 
 def phases_of(hook: EMAHook) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from mmengine.config import Config, ConfigDict
@@ -19,7 +20,8 @@ _LONGEST_WARM_UP = 0.1  # of the steps
 def set_iters(cfg: Config, iters: int, evaluations: int) -> None:
     """Train ``cfg`` for ``iters`` steps, with ``evaluations`` evaluations at equal distances, the last at the end.
 
-    An epoch-based config becomes an iter-based one. Schedules are stretched with the length of the training; only what
+    An epoch-based config becomes an iter-based one. Schedules, and the stages of an ``AugmentationTimetableHook``, are
+    stretched with the length of the training; only what
     an epoch-based config counts in steps (a warm-up) keeps its steps, or takes a tenth of them if it was longer. A
     phase that would be left with fewer than two steps is dropped. A checkpoint is written at each evaluation, and the
     last one kept.
@@ -41,8 +43,17 @@ def set_iters(cfg: Config, iters: int, evaluations: int) -> None:
         log_processor=dict(type='LogProcessor', by_epoch=False),
     )
     cfg.merge_from_dict(in_steps)
+    for hook in cfg.get('custom_hooks') or []:
+        if hook.get('type') == 'AugmentationTimetableHook':
+            hook.update(timetable=_timetable(hook.timetable, before, iters), by_epoch=False)
     if by_epoch:
         _leave_epochs(cfg)
+
+
+def _timetable(timetable: Sequence[Sequence[Any]], before: int, iters: int) -> list[tuple[str, int]]:
+    """The stages of an augmentation, each begun in the run; of those that begin at one step the last is left."""
+    begins = {begin * iters // before: name for name, begin in timetable}
+    return [(name, begin) for begin, name in begins.items()]
 
 
 def _leave_epochs(cfg: Config) -> None:
@@ -52,7 +63,7 @@ def _leave_epochs(cfg: Config) -> None:
         sampler.type = 'InfiniteSampler'
         sampler.pop('round_up', None)
     for hook in cfg.get('custom_hooks') or []:
-        keys = [key for key in hook if 'epoch' in key]
+        keys = [key for key, value in hook.items() if 'epoch' in key and value is not False]
         if keys:
             print(f'note: {cfg.filename}: {hook.type} counts epochs ({", ".join(keys)}); with --iters there is but one')
 

@@ -11,6 +11,7 @@ from mmengine.runner import Runner
 
 from ...errors import InputError
 from ..flat_cosine import FlatCosineParamScheduler
+from .augmentation_timetable_hook import AugmentationTimetableHook, waiting
 
 _WARM_UPS = ('Linear', 'Constant')
 _FOREVER = int(1e9)  # mmengine's default of ``end``
@@ -31,7 +32,8 @@ class ScheduleHook(Hook):
 
         Raises:
             InputError: a linear or constant schedule from the run's beginning does not end in it. Not for a run that
-                goes on from a checkpoint, whose schedules end where they did.
+                goes on from a checkpoint, whose schedules end where they did. Or: something is for some stages of the
+                training, and there is no ``AugmentationTimetableHook``.
         """
         for scheduler in _schedulers(runner):
             total, unit = _length(runner, scheduler)
@@ -43,6 +45,7 @@ class ScheduleHook(Hook):
                     f'its learning rate is reached; set its end in param_scheduler, at most to about '
                     f'{max(1, total // 10)}'
                 )
+        _check_stages(runner)
         epochs = len(runner.train_dataloader)
         of_epochs = f', {runner.max_epochs} epochs of {epochs}' if runner.max_epochs > 1 else ''
         runner.logger.info('\n'.join([f'schedule: {runner.max_iters} steps{of_epochs}', *_phases(runner)]))
@@ -59,6 +62,8 @@ def _phases(runner: Runner) -> Iterator[str]:
             yield f'  {kind}: {unit} {scheduler.begin} to {min(scheduler.end, total)}{inner}'
     for hook in runner.hooks:
         name = type(hook).__name__
+        if isinstance(hook, AugmentationTimetableHook):
+            yield f'  {name}: {hook.unit}, {hook.phases(runner.max_epochs if hook.by_epoch else runner.max_iters)}'
         for key in ('switch_epoch', 'num_last_epochs'):
             value = getattr(hook, key, None)
             if isinstance(value, int):
@@ -69,6 +74,16 @@ def _phases(runner: Runner) -> Iterator[str]:
                 f'{key} {value}' for key, value in hook.ema_cfg.items() if key in ('momentum', 'gamma')
             )
             yield f'  {name} ({hook.ema_cfg["type"]}): {settings}'
+
+
+def _check_stages(runner: Runner) -> None:
+    if any(isinstance(hook, AugmentationTimetableHook) for hook in runner.hooks):
+        return
+    for who, stages in waiting(runner):
+        raise InputError(
+            f'{who} waits for stage {stages[0]!r} of the training, but nothing says when that is: add '
+            f"dict(type='AugmentationTimetableHook', timetable=[('plain', 0), ({stages[0]!r}, 4), ...]) to custom_hooks"
+        )
 
 
 def _schedulers(runner: Runner) -> Iterator[Any]:

@@ -25,7 +25,9 @@ from mmengine.optim import OptimWrapper, build_optim_wrapper
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from ...datasets.stages import enter_stage
 from ...errors import InputError
+from ..hooks import AugmentationTimetableHook
 from .config_mistakes import named_mistakes
 from .model_mistakes import MapShapes, missing_meta, missing_truth, predicted
 from .single_evaluation import check_save_best, evaluate_image
@@ -34,6 +36,7 @@ from .small_batch import can_shrink, check_batches, is_detection, own_pipelines,
 SIDES = (64, 256, None)
 """px of the square image that is tried; None: as its pipeline gives it. A larger one where a smaller one does not go
 through: a selection may want more queries than that has tokens."""
+_DRAWS = 4  # images read in a stage whose transforms are drawn
 _ESCAPE = 'should the run be right after all, --no-check starts it untried'
 
 
@@ -131,8 +134,15 @@ def _optimizer(runner: Any, twin: nn.Module, cfg: Config) -> OptimWrapper | None
 
 
 def _try_later_pipelines(hooks: Sequence[Any], dataset: Any) -> None:
-    """Those that mmdet's ``PipelineSwitchHook`` builds when their epoch has come."""
+    """Those that mmdet's ``PipelineSwitchHook`` builds when their epoch has come, and the stages of a timetable."""
     for hook in hooks:
+        for stage in (
+            dict.fromkeys(name for name, _ in hook.timetable) if isinstance(hook, AugmentationTimetableHook) else ()
+        ):
+            twin = own_pipelines(dataset)
+            enter_stage(twin, stage)
+            for _ in range(_DRAWS):
+                read_image(twin)
         later = getattr(hook, 'switch_pipeline', None)
         if later is not None:
             twin = own_pipelines(dataset)

@@ -1,5 +1,6 @@
 """Batch augmentations for mmdet's data preprocessor."""
 
+from .batch_mix_up import BatchMixUp
 from .batch_multi_scale import BatchMultiScale
 
-__all__ = ['BatchMultiScale']
+__all__ = ['BatchMixUp', 'BatchMultiScale']

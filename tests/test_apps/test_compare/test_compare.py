@@ -279,6 +279,26 @@ def test_hooks_that_count_epochs_are_named(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
+    ('iters', 'stages'),
+    [
+        (580, [('a', 0), ('b', 40), ('c', 290), ('a', 500)]),
+        (15, [('a', 0), ('b', 1), ('c', 7), ('a', 12)]),
+        (1, [('a', 0)]),  # what begins at the same step leaves its last stage
+    ],
+)
+def test_stages_of_augmentation_are_stretched(
+    iters: int, stages: list[tuple[str, int]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    cfg = Config.fromfile(config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'))
+    cfg.train_cfg.max_epochs = 58
+    timetable = [('a', 0), ('b', 4), ('c', 29), ('a', 50)]
+    cfg.custom_hooks = [dict(type='AugmentationTimetableHook', timetable=timetable)]
+    set_iters(cfg, iters, evaluations=1)
+    assert cfg.custom_hooks == [dict(type='AugmentationTimetableHook', timetable=stages, by_epoch=False)]
+    assert 'counts epochs' not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ('change', 'message'),
     [
         ({'param_scheduler': [dict(type='ReduceOnPlateauLR', by_epoch=False)]}, 'how to stretch ReduceOnPlateauLR'),
