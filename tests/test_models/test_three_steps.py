@@ -10,39 +10,50 @@ import pytest
 import torch
 from helpers import DATA, build_detector, golden_weights, sample, shipped_config
 from mmengine.optim import build_optim_wrapper
-from test_golden import their_name
+from test_golden import CASES, their_name
 
 from mmdet_iouquery import accelerate_training
 from mmdet_iouquery.checkpoints import convert
 from mmdet_iouquery.core import box_cxcywh_to_xyxy
 
-CASES = {'rtdetr_r18': ('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'rtdetr_r18_320x320', 'rtdetr', 160)}
-"""By the name of ``tests/data/*_three_steps.json``: config, name and source of the weights, side of images in px."""
+STEPS = {
+    'rtdetr_r18': ('rtdetr_r18_320x320', 160, False),
+    'dfine_n': ('dfine_n_320x320', 256, True),
+    'deim_n': ('deim_n_320x320', 256, True),
+}
+"""By the name of ``tests/data/*_three_steps.json``: name of the weights, side of images in px, and whether the authors
+let norms and biases of the backbone decay, which the shipped configs do not."""
 
 
 @pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
-@pytest.mark.parametrize('case', CASES)
-def test_losses_of_three_steps(case: str, accelerate: bool) -> None:
+@pytest.mark.parametrize('name', STEPS)
+def test_losses_of_three_steps(name: str, accelerate: bool) -> None:
     """With the shipped optimizer: its groups, rates, decays and clipping; batch norms by the batch; no denoising.
 
     In double precision: AdamW moves weights of almost no gradient by the sign of it, so in single precision two orders
     of summing up are a thousandth apart after three steps. What remains is that boxes and anchors are made in single.
     """
-    config, weights, source, side = CASES[case]
-    model = build_detector(config, data_preprocessor__batch_augments=None)
-    model.load_state_dict(convert(golden_weights(weights), source), strict=True)
+    weights, side, backbone_decays = STEPS[name]
+    case = CASES[weights]
+    model = build_detector(case.config, data_preprocessor__batch_augments=None)
+    model.load_state_dict(convert(golden_weights(weights), case.source), strict=True)
     model.double()
     model.bbox_head.denoising = None  # its draws would have to be shared
     if accelerate:
         accelerate_training(model)
-    optim_wrapper = build_optim_wrapper(model.train(), shipped_config(config).optim_wrapper)
-    for step, expected in enumerate(json.loads((DATA / f'{case}_three_steps.json').read_text())):
+    optim_wrapper = build_optim_wrapper(model.train(), shipped_config(case.config).optim_wrapper)
+    if backbone_decays:
+        for group in optim_wrapper.param_groups:
+            if group['lr'] < optim_wrapper.defaults['lr']:  # the backbone's
+                group['weight_decay'] = optim_wrapper.defaults['weight_decay']
+    num_layers = model.bbox_head.decoder.num_layers
+    for step, expected in enumerate(json.loads((DATA / f'{name}_three_steps.json').read_text())):
         images = torch.from_numpy(formula.image(f'three_steps_{step}', (3, 3, side, side))).double()
         samples = [
             sample(box_cxcywh_to_xyxy(torch.from_numpy(boxes)) * side, np.asarray(labels), (side, side))
             for labels, boxes in formula.targets(f'three_steps_{step}', 3, [3, 0, 7], 80)
         ]
         losses = model.loss(images, samples)
-        found = {their_name(name, 3).removeprefix('loss/'): loss.item() for name, loss in losses.items()}
+        found = {their_name(key, case, num_layers).removeprefix('loss/'): loss.item() for key, loss in losses.items()}
         assert found == pytest.approx(expected, rel=1e-6), f'step {step + 1}'
         optim_wrapper.update_params(sum(losses.values()))
