@@ -1,0 +1,43 @@
+"""DEIM on RT-DETRv2-R50, 60 epochs, the backbone trained whole. AP on COCO val2017 by the authors: 54.3."""
+
+_base_ = ['../rtdetrv2/rtdetrv2_r50vd_8xb2-72e_coco.py', '../_base_/models/deim.py']
+
+max_epochs = 60
+mosaic_from, strong_from, plain_from = 4, 34, 58
+
+model = dict(
+    _base_.pop('deim_rtdetrv2_model'),
+    data_preprocessor=dict(
+        batch_augments=[
+            _base_.pop('deim_mix_up'),
+            dict(type='BatchMultiScale', sizes=_base_.multi_scale, stop_epoch=plain_from),
+        ],
+    ),
+)
+train_dataloader = dict(
+    dataset=dict(
+        _base_.pop('deim_dataset'),
+        dataset=dict(_base_.train_dataloader.dataset, pipeline=_base_.pop('deim_loading')),
+    )
+)
+train_cfg = dict(max_epochs=max_epochs)
+optim_wrapper = dict(
+    optimizer=dict(lr=0.0002),
+)
+param_scheduler = [
+    dict(
+        type='FlatCosineLR',
+        warmup_iters=2000,
+        flat_end=strong_from,
+        decay_end=plain_from,
+        gamma=0.5,
+        convert_to_iter_based=True,
+    )
+]
+custom_hooks = [
+    *_base_.custom_hooks[:2],
+    dict(
+        type='AugmentationTimetableHook',
+        timetable=[('plain', 0), ('mosaic', mosaic_from), ('strong', strong_from), ('plain', plain_from)],
+    ),
+]
