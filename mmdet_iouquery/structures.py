@@ -181,7 +181,7 @@ class Pairs(NamedTuple):
 
     def to(self, device: torch.device) -> Pairs:
         """The same on another device, in one transfer."""
-        return Pairs(*torch.stack(self).to(device, non_blocking=True))
+        return Pairs(*torch.stack(self).to(device, non_blocking=True).unbind())
 
     @property
     def predicted(self) -> tuple[Tensor, Tensor, Tensor]:

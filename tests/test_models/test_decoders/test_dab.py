@@ -116,7 +116,7 @@ def test_padding_is_not_read(kind: str) -> None:
 def test_every_parameter_learns_and_anchors_pass_their_gradient(kind: str) -> None:
     decoder, given = build(**KINDS[kind]).train(), queries()
     anchors_unact = given.anchors_unact.requires_grad_()
-    logits, boxes = decoder(given, memory(MAPS[kind]))
+    logits, boxes, _ = decoder(given, memory(MAPS[kind]))
     (logits.sum() + boxes.sum()).backward()
     # the first layer's anchors come as the selector gives them
     assert anchors_unact.grad.abs().sum() > 0
@@ -184,7 +184,7 @@ def test_fewer_layers_on_the_same_weights() -> None:
 def test_narrow_anchors_stay_finite() -> None:
     decoder, read = build().train(), memory()
     given = Queries(torch.randn(2, 3, DIMS), torch.tensor([-60.0, 60.0, 1e4])[:, None].expand(2, 3, 4))
-    logits, boxes = decoder(given, read)
+    logits, boxes, _ = decoder(given, read)
     (logits.sum() + boxes.sum()).backward()
     assert torch.isfinite(logits).all() and torch.isfinite(boxes).all()
     assert all(torch.isfinite(p.grad).all() for p in decoder.parameters())

@@ -91,7 +91,7 @@ def test_which_parts_each_layers_losses_reach() -> None:
     layers 0 to i, as content is not detached.
     """
     decoder = refining().train()
-    logits, boxes = decoder(queries(), memory())
+    logits, boxes, _ = decoder(queries(), memory())
 
     def reached(value: Tensor, parts: nn.ModuleList) -> list[int]:
         found = []
@@ -138,7 +138,7 @@ def test_each_layer_looks_around_the_boxes_of_the_one_before(learned_positions: 
     given, mask = queries(position=position), torch.eye(5, dtype=torch.bool)
     calls, attended, coded = given_to(decoder, ''), given_to(decoder, 'cross_attn'), []
     decoder.query_pos_head.register_forward_pre_hook(lambda _, args: coded.append(args[0]))
-    logits, boxes = decoder(given, read, mask)
+    logits, boxes, _ = decoder(given, read, mask)
     anchors = [given.anchors_unact.sigmoid(), *boxes[:-1]]
     for i, (content, query_pos, around, of, hidden) in enumerate(calls):
         torch.testing.assert_close(around, anchors[i])
@@ -208,7 +208,7 @@ def test_order_of_queries_and_neighbours_in_the_batch_do_not_matter() -> None:
         straight = decoder(given, read)
         shuffled = decoder(Queries(given.content[:, order], given.anchors_unact[:, order]), read)
         alone = decoder(Queries(*(x[1:] for x in given[:2])), read._replace(tokens=read.tokens[1:]))
-    for ours, other, single in zip(straight, shuffled, alone):
+    for ours, other, single in zip(straight[:2], shuffled[:2], alone[:2]):
         torch.testing.assert_close(other, ours[:, :, order])
         torch.testing.assert_close(single, ours[:, 1:])
 
@@ -230,7 +230,7 @@ def test_queries_that_may_not_be_seen_change_nothing() -> None:
         x[:, 3:] += 1.0
     ours, changed = decoder(given, read, mask), decoder(Queries(*others), read, mask)
     first = decoder(Queries(*(x[:, :3] for x in given[:2])), read)
-    for full, other, few in zip(ours, changed, first):
+    for full, other, few in zip(ours[:2], changed[:2], first[:2]):
         torch.testing.assert_close(other[:, :, :3], full[:, :, :3])
         torch.testing.assert_close(few, full[:, :, :3])
     moved = decoder(Queries(torch.cat([given.content[:, :3] + 1.0, given.content[:, 3:]], 1), given[1]), read, mask)
