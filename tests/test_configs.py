@@ -236,3 +236,55 @@ def test_mmdets_tools_may_replace_the_loader_of_test_pipelines(name: str) -> Non
     assert type(replaced.from_file) is kind
     image = np.zeros((4, 6, 3), dtype=np.uint8)
     assert replaced(image)['img'] is image
+
+
+DEIM = {
+    # epochs, mosaic to, plain from, rate, backbone's rate, whether it falls, how often 640 px stands in the sizes
+    'dfine_hgnetv2-n_8xb16-160e': (160, 78, 148, 8e-4, 4e-4, False, 0),
+    'dfine_hgnetv2-s_8xb4-132e': (132, 64, 120, 4e-4, 2e-4, True, 20),
+    'dfine_hgnetv2-m_8xb4-102e': (102, 49, 90, 4e-4, 4e-5, True, 6),
+    'dfine_hgnetv2-l_8xb4-58e': (58, 29, 50, 5e-4, 2.5e-5, True, 4),
+    'dfine_hgnetv2-x_8xb4-58e': (58, 29, 50, 5e-4, 5e-6, True, 3),
+    'rtdetrv2_r18vd_8xb2-120e': (120, 64, 117, 2e-4, 2e-4, True, 3),
+    'rtdetrv2_r34vd_8xb2-120e': (120, 64, 117, 2e-4, 1e-4, True, 3),
+    'rtdetrv2_r50vd_m_8xb2-60e': (60, 34, 58, 2e-4, 2e-5, True, 3),
+    'rtdetrv2_r50vd_8xb2-60e': (60, 34, 58, 2e-4, 2e-5, True, 3),
+    'rtdetrv2_r101vd_8xb2-60e': (60, 34, 58, 2e-4, 2e-6, True, 3),
+}
+
+
+def test_the_recipe_of_every_deim_is_known() -> None:
+    assert {f'deim/deim-{name}_coco.py' for name in DEIM} == {n for n in config_names() if n.startswith('deim/')}
+
+
+@pytest.mark.parametrize('name', DEIM)
+def test_deims_recipe(name: str) -> None:
+    """Stages of augmentation, curve of the rate, sizes of batches and what trains, by the authors' yml files."""
+    epochs, mosaic, plain, rate, backbone_rate, falls, repeats = DEIM[name]
+    cfg = shipped_config(f'deim/deim-{name}_coco.py')
+    assert cfg.train_cfg.max_epochs == epochs and cfg.optim_wrapper.optimizer.lr == rate
+    assert rate * cfg.optim_wrapper.paramwise_cfg.lr_mult.backbone == pytest.approx(backbone_rate)
+    (timetable,) = (hook.timetable for hook in cfg.custom_hooks if hook.type == 'AugmentationTimetableHook')
+    assert [list(stage) for stage in timetable] == [['plain', 0], ['mosaic', 4], ['strong', mosaic], ['plain', plain]]
+    (curve,) = cfg.param_scheduler
+    assert (curve.type, curve.warmup_iters) == ('FlatCosineLR', 2000)
+    assert (curve.get('flat_end'), curve.get('decay_end')) == ((mosaic, plain) if falls else (None, None))
+    assert curve.get('gamma', 0.5) == 0.5
+    mix_up, *scales = cfg.model.data_preprocessor.batch_augments
+    assert mix_up.type == 'BatchMixUp' and mix_up.stages == ['mosaic']
+    assert [scale.sizes for scale in scales] == [[*range(480, 640, 32), *[640] * repeats, *range(672, 832, 32)]] * bool(
+        repeats
+    )
+    assert [scale.stop_epoch for scale in scales] == [plain] * bool(repeats)
+    assert cfg.model.bbox_head.criterion.loss_cls.type == 'MatchabilityAwareLoss'
+    assert not cfg.model.backbone.get('norm_eval') and cfg.model.backbone.get('frozen_stages', -1) == -1
+    assert cfg.model.bbox_head.criterion.get('union_matching', False) == name.startswith('dfine')
+    (average,) = (hook for hook in cfg.custom_hooks if hook.type == 'EMAHook')
+    assert average.gamma == (1000 if name.startswith('dfine') else 2000)
+
+
+@pytest.mark.parametrize(('size', 'epochs', 'number'), [('n', '8xb16-160', 3782691), ('s', '8xb4-132', 10321875)])
+def test_deims_parameters_are_the_authors(size: str, epochs: str, number: int) -> None:
+    """Theirs are two more: the constants of the bins, which are buffers here."""
+    model = MODELS.build(shipped_config(f'deim/deim-dfine_hgnetv2-{size}_{epochs}e_coco.py').model)
+    assert sum(parameter.numel() for parameter in model.parameters()) == number

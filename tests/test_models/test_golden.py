@@ -48,7 +48,6 @@ DEIM = {'source': 'deim', 'terms': {'loss_cls': 'loss_mal', **EDGES}}
 V1 = {'source': 'rtdetr', 'terms': VFL}
 V2 = {'source': 'rtdetrv2', 'terms': VFL}
 V2_R18 = 'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py'
-SILU = {'type': 'SiLU'}
 CASES = {
     'rtdetr_r18_320x320': Golden('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', encoder='aux_2', num_gradients=78, **V1),
     'rtdetr_r50_256x320': Golden('rtdetr/rtdetr_r50vd_8xb2-72e_coco.py', encoder='aux_5', num_gradients=84, **V1),
@@ -61,16 +60,7 @@ CASES = {
     'dfine_n_320x320': Golden('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', num_gradients=70, num_ties=1, **DFINE),
     'deim_n_320x320': Golden('deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', num_gradients=97, **DEIM),
     'deimrt_r18_320x256': Golden(
-        V2_R18,
-        'rtdetrv2',
-        terms={**VFL, 'loss_cls': 'loss_mal'},
-        num_gradients=97,
-        overrides={
-            'criterion__loss_cls': {'_delete_': True, 'type': 'MatchabilityAwareLoss'},
-            'query_selector__act_cfg': SILU,
-            'decoder__act_cfg': SILU,
-            'decoder__query_pos': {'hidden_dims': 256, 'num_layers': 3, 'act_cfg': SILU},
-        },
+        'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', 'deim', terms={**VFL, 'loss_cls': 'loss_mal'}, num_gradients=97
     ),
 }
 Built = tuple[str, nn.Module]

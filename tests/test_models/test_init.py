@@ -15,6 +15,7 @@ CASES = [
     ('rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py', 'rtdetrv2', 'v2_r18'),
     ('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', 'dfine', 'dfine_n'),
     ('deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', 'deim', 'dfine_n'),
+    ('deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', 'deim', 'deimrt_r18'),
 ]
 """Config, whose names the table has (a source of the converter), and the table, ``tests/data/*_init.json``."""
 
