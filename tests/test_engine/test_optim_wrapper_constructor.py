@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from helpers import build_detector, shipped_config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
+
+from mmdet_iouquery.engine import NoDecayOptimWrapperConstructor
 
 
 def model() -> nn.Module:
@@ -59,8 +64,100 @@ def test_without_factors_one_rate() -> None:
     assert {rate for rate, _ in build(None).values()} == {1.0}
 
 
+def test_exceptions_by_name() -> None:
+    """The first rule that fits counts, and decides what it names alone."""
+    rules = [
+        {'pattern': r'\.1\.', 'lr_mult': 3.0},
+        {'pattern': 'norm', 'decay': True, 'lr_mult': 0.0},
+        {'pattern': 'bias$', 'decay': True},
+        {'pattern': 'attn|norm', 'decay': False, 'lr_mult': 7.0},
+    ]
+    assert build({'lr_mult': {'backbone': 0.1}, 'rules': rules}) == {
+        'backbone.0.weight': (0.1, 0.5),
+        'backbone.0.bias': (0.1, 0.5),
+        'backbone.1.weight': (3.0, 0),
+        'backbone.1.bias': (3.0, 0),
+        'backbone.2.bias': (0.1, 0.5),
+        'head.attn.in_proj_weight': (7.0, 0),
+        'head.attn.in_proj_bias': (1.0, 0.5),
+        'head.attn.out_proj.weight': (7.0, 0),
+        'head.attn.out_proj.bias': (1.0, 0.5),
+        'head.norm.weight': (0.0, 0.5),
+        'head.norm.bias': (0.0, 0.5),
+        'head.fc.weight': (1.0, 0.5),
+        'head.fc.bias': (1.0, 0.5),
+    }
+
+
+WHOLE_BACKBONE = {'pattern': '^backbone', 'decay': True}
+BIASES = {'pattern': 'bias$', 'decay': True}
+AUTHORS = {
+    # D-FINE 4a1f73a, dfine_hgnetv2_*_coco.yml; DEIM 09d35d5, deim_hgnetv2_*_coco.yml: factor on the rate and whether it
+    # decays, to the numbers of parameters and of their elements; L's norms of the backbone are frozen
+    'D-FINE-N': (
+        'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py',
+        [WHOLE_BACKBONE],
+        {(0.5, True): (186, 1850396), (1.0, False): (151, 16015), (1.0, True): (91, 1916280)},
+    ),
+    'D-FINE-S': (
+        'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py',
+        [WHOLE_BACKBONE],
+        {(0.5, True): (186, 1850396), (1.0, False): (191, 38135), (1.0, True): (111, 8433344)},
+    ),
+    'D-FINE-M': (
+        'dfine/dfine_hgnetv2-m_8xb4-132e_coco.py',
+        [WHOLE_BACKBONE],
+        {(0.1, True): (262, 6026626), (1.0, False): (242, 52780), (1.0, True): (140, 13510656)},
+    ),
+    'D-FINE-L': (
+        'dfine/dfine_hgnetv2-l_8xb4-80e_coco.py',
+        [WHOLE_BACKBONE, {'pattern': 'norm', 'decay': False}, BIASES],
+        {(0.05, True): (75, 13482752), (1.0, False): (220, 39936), (1.0, True): (274, 17696534)},
+    ),
+    'DEIM-S': (
+        'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py',
+        [{'pattern': 'norm', 'decay': False, 'lr_mult': 1.0}, {'pattern': 'bias$|affine', 'decay': True}],
+        {(0.5, True): (102, 1838124), (1.0, False): (222, 34288), (1.0, True): (164, 8449463)},
+    ),
+}
+
+
+@pytest.mark.parametrize('name', AUTHORS)
+def test_the_authors_groups(name: str) -> None:
+    """By rules; without them norms, affine steps and biases never decay, and all of the backbone has its rate."""
+    config, rules, expected = AUTHORS[name]
+    detector, paramwise = build_detector(config), shipped_config(config).optim_wrapper.paramwise_cfg
+    assert counts(detector, {**paramwise, 'rules': rules}) == expected
+    own = counts(detector, paramwise)
+    trained = {n: p for n, p in detector.named_parameters() if p.requires_grad}
+    assert sum(number for (factor, _), (number, _) in own.items() if factor < 1) == sum(
+        n.startswith('backbone') for n in trained
+    )
+    assert sum(size for (_, decays), (_, size) in own.items() if decays) == sum(
+        p.numel() for n, p in trained.items() if not re.search(r'norm|affine|bias$', n)
+    )
+
+
+def counts(detector: nn.Module, paramwise_cfg: dict) -> dict[tuple[float, bool], tuple[int, int]]:
+    groups = NoDecayOptimWrapperConstructor({'optimizer': {}}, paramwise_cfg).groups(detector, 1.0)
+    return {
+        (group['lr'], 'weight_decay' not in group): (len(group['params']), sum(p.numel() for p in group['params']))
+        for group in groups
+    }
+
+
 @pytest.mark.parametrize(
-    ('cfg', 'message'), [({'custom_keys': {}}, 'knows lr_mult'), ({'lr_mult': {'neck': 1}}, "names 'neck'")]
+    ('cfg', 'message'),
+    [
+        ({'custom_keys': {}}, 'knows lr_mult and rules'),
+        ({'lr_mult': {'neck': 1}}, "names 'neck'"),
+        ({'rules': [{'pattern': 'neck', 'decay': True}]}, "'neck' is found in no name"),
+        ({'rules': [{'pattern': '(', 'decay': True}]}, "'\\(' is no regular expression"),
+        ({'rules': [{'lr_mult': 2}]}, 'rules must be dicts of pattern, lr_mult and decay'),
+        ({'rules': [{'pattern': 'head', 'decay_mult': 0}]}, 'rules must be dicts of pattern, lr_mult and decay'),
+        ({'rules': [{'pattern': 'head', 'decay': 0.0}]}, 'decay must be True or False'),
+        ({'rules': [{'pattern': 'head', 'lr_mult': -1}]}, 'lr_mult must be a number of at least 0'),
+    ],
 )
 def test_wrong_settings(cfg: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -41,11 +41,10 @@ def test_losses_of_three_steps(name: str, accelerate: bool) -> None:
     model.bbox_head.denoising = None  # its draws would have to be shared
     if accelerate:
         accelerate_training(model)
-    optim_wrapper = build_optim_wrapper(model.train(), shipped_config(case.config).optim_wrapper)
+    settings = shipped_config(case.config).optim_wrapper
     if backbone_decays:
-        for group in optim_wrapper.param_groups:
-            if group['lr'] < optim_wrapper.defaults['lr']:  # the backbone's
-                group['weight_decay'] = optim_wrapper.defaults['weight_decay']
+        settings.paramwise_cfg.rules = [dict(pattern='^backbone', decay=True)]
+    optim_wrapper = build_optim_wrapper(model.train(), settings)
     num_layers = model.bbox_head.decoder.num_layers
     for step, expected in enumerate(json.loads((DATA / f'{name}_three_steps.json').read_text())):
         images = torch.from_numpy(formula.image(f'three_steps_{step}', (3, 3, side, side))).double()
