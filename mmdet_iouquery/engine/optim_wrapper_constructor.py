@@ -11,7 +11,10 @@ from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
 from torch import nn
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+from ..models.layers import LearnableAffine
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, LearnableAffine)
+"""Modules whose parameters scale and shift what passes: decay would only draw it to nothing."""
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
