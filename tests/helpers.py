@@ -33,6 +33,12 @@ NARROW = {
 """Overrides that leave :func:`small_detector` every layer and 0.3 of its 20 million parameters."""
 D_FINE_NECK = {'neck__fusion': 'elan', 'neck__downsample': 'separable', 'neck__lateral_act': False}
 """Overrides that make the hybrid encoder D-FINE's."""
+UNION_AND_EDGES = {
+    'bbox_head__criterion__union_matching': True,
+    'bbox_head__criterion__loss_fgl': {'type': 'FineGrainedLocalizationLoss', 'loss_weight': 0.15},
+    'bbox_head__criterion__loss_ddf': {'type': 'DistributionDistillationLoss', 'loss_weight': 1.5},
+}
+"""Overrides that make the criterion D-FINE's, which a decoder of distributions asks for."""
 NARROW_N = {
     'neck__out_channels': 32,
     'neck__num_heads': 2,
@@ -43,16 +49,6 @@ NARROW_N = {
     'bbox_head__decoder__feedforward_channels': 32,
 }
 """The same of D-FINE-N and DEIM-N: the backbone, of 1.9 million parameters, stays."""
-RTDETR = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
-FAMILY: dict[str, dict[str, Any]] = {
-    'RT-DETR': NARROW,
-    **{f'RT-DETRv2, {name}': {**NARROW, **changes} for name, changes in RTDETRV2.items()},
-    'D-FINE': {'config': 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', **NARROW_N},
-    'DEIM-D-FINE': {'config': 'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', **NARROW_N},
-    'DEIM-RT-DETRv2': {'config': 'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', **NARROW},
-}
-"""Arguments of :func:`small_detector` for a narrow detector of each kind."""
-
 RTDETRV2 = {
     'points per level': {
         'bbox_head__decoder__num_points': [3, 5, 2],
@@ -65,6 +61,15 @@ RTDETRV2 = {
     },
 }
 """Overrides that give :func:`small_detector` what RT-DETRv2 and its successors have, two compositions of it."""
+RTDETR = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
+FAMILY: dict[str, dict[str, Any]] = {
+    'RT-DETR': NARROW,
+    **{f'RT-DETRv2, {name}': {**NARROW, **changes} for name, changes in RTDETRV2.items()},
+    'D-FINE': {'config': 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', **NARROW_N},
+    'DEIM-D-FINE': {'config': 'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', **NARROW_N},
+    'DEIM-RT-DETRv2': {'config': 'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', **NARROW},
+}
+"""Arguments of :func:`small_detector` for a narrow detector of each kind."""
 
 
 def shipped_config(name: str) -> Config:

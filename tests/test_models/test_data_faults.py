@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import random_batch, small_detector
+from helpers import UNION_AND_EDGES, random_batch, small_detector
 from mmdet.models.task_modules import HungarianAssigner
 from mmengine.logging import MMLogger
 from torch import nn
@@ -28,6 +28,10 @@ DECODERS: dict[str, dict[str, Any]] = {
             'cross_attention': 'deformable',
             'num_levels': 3,
         }
+    },
+    'distributions': {
+        'bbox_head__decoder': {'_delete_': True, 'type': 'DistributionDecoder', 'num_layers': 2},
+        **UNION_AND_EDGES,
     },
 }
 every_decoder = pytest.mark.parametrize('changes', DECODERS.values(), ids=DECODERS)
@@ -79,9 +83,10 @@ def test_matching_outputs_have_no_gradient_to_denoising_queries(changes: dict[st
     head.decoder.register_forward_pre_hook(watch, with_kwargs=True)
     maps = [torch.rand(2, 256, 8 // 2**i, 8 // 2**i) for i in range(3)]
     decoded = head.run_parts(maps, samples, head.targets(samples))
-    logits, boxes, _ = decoded.matching_predictions
+    logits, boxes, refinement = decoded.matching_predictions
+    outputs = [logits, boxes, *(refinement or ())[:3]]
     p = decoded.num_denoising
-    for gradient in torch.autograd.grad((logits.sum() + boxes.sum()), queries[0]):
+    for gradient in torch.autograd.grad(sum(output.sum() for output in outputs), queries[0]):
         assert (gradient[:, :p] == 0).all()
         assert (gradient[:, p:] != 0).any()
 
