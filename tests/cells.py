@@ -123,7 +123,6 @@ FURTHER = [
         'ddq/ddq-detr-4scale_r50_distribution-decoder_8xb2-12e_coco.py',
         NMS_AT_TRAINING,
     ),
-    Cell('DINO', 'mosaic and mixup', 'dino/dino-4scale_r50_mosaic-mixup_8xb2-12e_coco.py', ''),
     Cell('DINO', 'points per level', 'dino/dino-4scale_r50_points-per-level_8xb2-12e_coco.py', ''),
     Cell('RT-DETR R18..R101', 'union matching', 'rtdetr/rtdetr_r18vd_union-matching_8xb2-72e_coco.py', ''),
     Cell('RT-DETR R18', "D-FINE's neck", 'rtdetr/rtdetr_r18vd_dfine-neck_8xb2-72e_coco.py', ''),

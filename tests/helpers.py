@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import golden_formula as formula
 import numpy as np
@@ -32,7 +33,22 @@ NARROW = {
 """Overrides that leave :func:`small_detector` every layer and 0.3 of its 20 million parameters."""
 D_FINE_NECK = {'neck__fusion': 'elan', 'neck__downsample': 'separable', 'neck__lateral_act': False}
 """Overrides that make the hybrid encoder D-FINE's."""
-
+UNION_AND_EDGES = {
+    'bbox_head__criterion__union_matching': True,
+    'bbox_head__criterion__loss_fgl': {'type': 'FineGrainedLocalizationLoss', 'loss_weight': 0.15},
+    'bbox_head__criterion__loss_ddf': {'type': 'DistributionDistillationLoss', 'loss_weight': 1.5},
+}
+"""Overrides that make the criterion D-FINE's, which a decoder of distributions asks for."""
+NARROW_N = {
+    'neck__out_channels': 32,
+    'neck__num_heads': 2,
+    'neck__feedforward_channels': 32,
+    'bbox_head__in_channels': [32] * 2,
+    'bbox_head__embed_dims': 32,
+    'bbox_head__decoder__num_heads': 2,
+    'bbox_head__decoder__feedforward_channels': 32,
+}
+"""The same of D-FINE-N and DEIM-N: the backbone, of 1.9 million parameters, stays."""
 RTDETRV2 = {
     'points per level': {
         'bbox_head__decoder__num_points': [3, 5, 2],
@@ -45,6 +61,15 @@ RTDETRV2 = {
     },
 }
 """Overrides that give :func:`small_detector` what RT-DETRv2 and its successors have, two compositions of it."""
+RTDETR = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
+FAMILY: dict[str, dict[str, Any]] = {
+    'RT-DETR': NARROW,
+    **{f'RT-DETRv2, {name}': {**NARROW, **changes} for name, changes in RTDETRV2.items()},
+    'D-FINE': {'config': 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', **NARROW_N},
+    'DEIM-D-FINE': {'config': 'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', **NARROW_N},
+    'DEIM-RT-DETRv2': {'config': 'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', **NARROW},
+}
+"""Arguments of :func:`small_detector` for a narrow detector of each kind."""
 
 
 def shipped_config(name: str) -> Config:
@@ -61,15 +86,15 @@ def build_detector(name: str, **overrides: object) -> nn.Module:
     return MODELS.build(cfg.model)
 
 
-def small_detector(**overrides: object) -> nn.Module:
-    """An RT-DETR-R18 with 5 classes, 30 queries and few denoising ones: quick to run."""
+def small_detector(config: str = RTDETR, **overrides: object) -> nn.Module:
+    """A detector, by default an RT-DETR-R18, with 5 classes, 30 queries and few denoising ones: quick to run."""
     settings = {
         'bbox_head__num_classes': 5,
         'bbox_head__query_selector__num_queries': 30,
         'bbox_head__denoising__num_denoising': 6,
         'data_preprocessor__batch_augments': None,
     }
-    return build_detector('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', **{**settings, **overrides})
+    return build_detector(config, **{**settings, **overrides})
 
 
 def sample(

@@ -16,6 +16,7 @@ from ..argument_checks import check_flags, check_numbers
 from ..models.layers import LearnableAffine
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, LearnableAffine)
+"""Modules whose parameters scale and shift what passes: decay would only draw it to nothing."""
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()

@@ -10,6 +10,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmdet_iouquery.engine import NoDecayOptimWrapperConstructor
+from mmdet_iouquery.models.layers import LearnableAffine
 
 
 def model() -> nn.Module:
@@ -19,6 +20,7 @@ def model() -> nn.Module:
             'head': nn.ModuleDict(
                 {'attn': nn.MultiheadAttention(4, 2), 'norm': nn.LayerNorm(4), 'fc': nn.Linear(4, 2)}
             ),
+            'affine': LearnableAffine(),
         }
     )
     parts['backbone'][2].weight.requires_grad = False
@@ -57,6 +59,8 @@ def test_rates_and_decay() -> None:
         'head.norm.bias': (1.0, 0),
         'head.fc.weight': (1.0, 0.5),
         'head.fc.bias': (1.0, 0),
+        'affine.scale': (1.0, 0),
+        'affine.bias': (1.0, 0),
     }
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import RTDETRV2, random_batch, small_detector
+from helpers import FAMILY, random_batch, small_detector
 from hosts import HOSTS, host_config, nms_in_torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -17,14 +17,13 @@ from mmdet_iouquery import prepare_for_inference
 
 PACKAGE = str(Path(mmdet_iouquery.__file__).parent)
 PARTS = {
-    'RT-DETR': {},
+    **FAMILY,
     'dense DAB decoder': {'bbox_head__decoder': {'_delete_': True, 'type': 'DABDecoder', 'num_layers': 2}},
     'learned anchors': {'bbox_head__query_selector': {'_delete_': True, 'type': 'LearnedAnchors', 'num_queries': 30}},
     'learned embeddings': {
         'bbox_head__query_selector': {'_delete_': True, 'type': 'LearnedEmbeddings', 'num_queries': 30}
     },
     'score times IoU': {'bbox_head__query_selector__type': 'ScoreTimesIoUQuerySelector'},
-    **RTDETRV2,
 }
 
 
@@ -70,8 +69,9 @@ def test_no_part_asks(changes: dict, asked: list[str]) -> None:
     assert not asked
 
 
-def test_no_prepared_detector_asks(asked: list[str]) -> None:
-    prepared = prepare_for_inference(small_detector())
+@pytest.mark.parametrize('changes', FAMILY.values(), ids=FAMILY)
+def test_no_prepared_detector_asks(changes: dict, asked: list[str]) -> None:
+    prepared = prepare_for_inference(small_detector(**changes))
     asked.clear()  # weights may be measured once, before any graph
     images, samples = random_batch([1, 2], 64, 64)
     with torch.no_grad():

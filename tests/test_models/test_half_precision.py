@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import RTDETRV2, random_batch, small_detector
+from helpers import FAMILY, random_batch, small_detector
 from tolerances import within
 from torch import Tensor, nn
 
@@ -29,9 +29,9 @@ PARTS: dict[str, dict[str, Any]] = {
             'num_levels': 3,
         }
     },
-    'points per level': RTDETRV2['points per level'],
     'score times IoU': {'bbox_head__query_selector__type': 'ScoreTimesIoUQuerySelector'},
     'learned anchors': {'bbox_head__query_selector': {'_delete_': True, 'type': 'LearnedAnchors', 'num_queries': 30}},
+    **{name: FAMILY[name] for name in ('RT-DETRv2, points per level', 'D-FINE', 'DEIM-D-FINE')},
 }
 every_part = pytest.mark.parametrize('changes', PARTS.values(), ids=PARTS)
 every_half = pytest.mark.parametrize('dtype', HALVES, ids=str)

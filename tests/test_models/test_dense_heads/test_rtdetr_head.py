@@ -24,39 +24,6 @@ def detector() -> nn.Module:
     return small_detector()
 
 
-@pytest.fixture(scope='module', params=[{}, *RTDETRV2.values()], ids=['RT-DETR', *RTDETRV2])
-def composition(request: pytest.FixtureRequest) -> nn.Module:
-    return small_detector(**request.param)
-
-
-def expected_names(num_layers: int = 3) -> set[str]:
-    layers = [f'd{i}.' for i in range(num_layers - 1)] + ['']
-    return {
-        f'{layer}{kind}{term}'
-        for layer in layers
-        for kind in ('', 'dn_')
-        for term in ('loss_cls', 'loss_bbox', 'loss_iou')
-    } | {f'enc_{term}' for term in ('loss_cls', 'loss_bbox', 'loss_iou')}
-
-
-@pytest.mark.parametrize('counts', [[0, 0], [0, 3], [1, 1], [7, 2]], ids=str)
-def test_every_batch_has_the_same_losses_and_trains_every_parameter(composition: nn.Module, counts: list[int]) -> None:
-    composition.train().zero_grad()
-    losses = composition.loss(*random_batch(counts, *SIZE))
-    assert set(losses) == expected_names()
-    assert all(torch.isfinite(value) for value in losses.values())
-    sum(losses.values()).backward()
-    without = [name for name, p in composition.named_parameters() if p.requires_grad and p.grad is None]
-    assert without == []
-    assert all(torch.isfinite(p.grad).all() for p in composition.parameters() if p.grad is not None)
-
-
-def test_boxless_batch_has_no_box_losses(composition: nn.Module) -> None:
-    losses = composition.train().loss(*random_batch([0, 0], *SIZE))
-    assert all(value == 0 for name, value in losses.items() if 'cls' not in name)
-    assert all(value > 0 for name, value in losses.items() if 'cls' in name)
-
-
 @pytest.mark.parametrize('changes', RTDETRV2.values(), ids=RTDETRV2)
 def test_rtdetrv2s_selections_learn_with_all_else(changes: dict) -> None:
     """Three steps on one batch bring the sum and the encoder's boxes down, and move the encoder's scores.
@@ -78,10 +45,10 @@ def test_rtdetrv2s_selections_learn_with_all_else(changes: dict) -> None:
     assert (model.bbox_head.query_selector.cls_head.weight - scores).abs().mean() > 1e-3
 
 
-def test_without_denoising() -> None:
-    model = small_detector(bbox_head__denoising=None).train()
-    losses = model.loss(*random_batch([2], *SIZE))
-    assert set(losses) == {name for name in expected_names() if 'dn_' not in name}
+def test_without_denoising(detector: nn.Module) -> None:
+    batch = random_batch([2], *SIZE)
+    losses = small_detector(bbox_head__denoising=None).train().loss(*batch)
+    assert set(losses) == {name for name in detector.train().loss(*batch) if 'dn_' not in name}
 
 
 def test_denoising_does_not_leak(detector: nn.Module) -> None:
@@ -103,15 +70,6 @@ def test_denoising_does_not_leak(detector: nn.Module) -> None:
     torch.testing.assert_close(boxes, alone.boxes, rtol=0, atol=1e-6)
     (gradient,) = torch.autograd.grad(logits.sum() + boxes.sum(), noisy.content)
     assert (gradient == 0).all()
-
-
-@pytest.mark.parametrize('shape', [(64, 64), (96, 160), (100, 70), (33, 257)], ids=str)
-def test_any_input_size(composition: nn.Module, shape: tuple[int, int]) -> None:
-    with torch.no_grad():
-        logits, boxes = composition.eval()(torch.rand(1, 3, *shape), mode='tensor')
-    assert logits.shape == (1, 30, 5) and boxes.min() >= 0 and boxes.max() <= 1
-    losses = composition.train().loss(*random_batch([2], *shape))
-    assert torch.isfinite(sum(losses.values()))
 
 
 @pytest.mark.parametrize(('wanted', 'given'), [(1, 1), (50, 50), (300, 300), (1000, 336)])
