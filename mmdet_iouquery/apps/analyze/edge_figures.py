@@ -102,7 +102,7 @@ def _said_of(
     trace: QueryTrace, edges: EdgeDistributions, query: int, truth: Numbers | None, classes: Sequence[str]
 ) -> str:
     last = trace.layers[-1]
-    said = f'query {query}: {classes[last.labels[query]]}, score {last.scores[query]:.2f}'
+    said = f'query {query}: class {classes[last.labels[query]]}, score {last.scores[query]:.2f}'
     if truth is None:
         return f'{said}\non no object'
     before, after = (float(iou_of(boxes[query], truth)) for boxes in (edges.initial_px, last.boxes_px))
