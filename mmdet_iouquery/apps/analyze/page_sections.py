@@ -15,6 +15,7 @@ from ...evaluation.selection_quality import SelectionQuality, selection_quality
 from .attention_figures import attention_chart, interesting_queries, positional_attention_chart
 from .chart import Chart
 from .curves import curves_figure
+from .edge_figures import edge_chart
 from .image_figures import denoising_chart, selected_tokens_chart
 from .layer_figures import layer_boxes_chart, layer_chart, layer_quantile_chart
 from .model_runs import ModelRun
@@ -26,7 +27,7 @@ from .temperature_figures import temperature_chart
 from .trace import QueryTrace
 
 Groups = Mapping[str, Sequence[ModelRun]]
-_QUERIES = 3  # shown of each image
+_QUERIES, _EDGE_QUERIES = 3, 2  # shown of each image
 _COLUMNS = {
     'prop_score': 'score > 0.5 (%)',
     'prop_both': 'score and IoU > 0.5 (%)',
@@ -39,10 +40,12 @@ _COLUMNS = {
 def sections_of(
     groups: Groups, logs: Mapping[str, Sequence[RunLog]], temperatures: Sequence[float]
 ) -> Iterator[Section]:
-    """The sections, one by one: selection, on the image, layers, attention and, where there are logs, curves."""
+    """The sections: selection, on the image, layers, edges (of decoders that tell of them), attention, curves."""
     yield Section('Selection: is a high score a good box?', [*_selection(groups)])
     yield Section('On the image', [*_images(groups)])
     yield Section('Layer by layer', [*_layers(groups)])
+    if any(trace.edges is not None for runs in groups.values() for trace in runs[0].traces):
+        yield Section('Edges as distributions', [*_edges(groups)])
     yield Section('Where queries look', [*_attention(groups, temperatures)])
     if logs:
         yield Section('Learning curves', [_curves(logs)])
@@ -121,6 +124,12 @@ def _layers(groups: Groups) -> Iterator[Any]:
         yield _chart(layer_quantile_chart, name, found, f'layer-quantiles-{stem(name)}')
     for name, trace, image, label in _drawn(groups):
         yield _chart(layer_boxes_chart, trace, image, name, f'layer-boxes-{label}', model=name)
+
+
+def _edges(groups: Groups) -> Iterator[Any]:
+    for name, trace, image, label in _drawn(groups):
+        queries, classes = interesting_queries(trace, _EDGE_QUERIES), groups[name][0].classes
+        yield _chart(edge_chart, trace, image, queries, f'edges-{label}', classes, model=name)
 
 
 def _attention(groups: Groups, temperatures: Sequence[float]) -> Iterator[Any]:

@@ -23,6 +23,7 @@ from ...evaluation.selection_quality import Objects, SelectedQueries, compare_wi
 from ...models.hosts.cross_attention import Inputs, attention_of, bind_inputs, cross_attentions, is_dense
 from ...models.layers import DenseAttention, SampledAttention
 from ...structures import Decoded, Predictions
+from .edges import EdgeDistributions, edge_distributions
 
 Numbers = NDArray[Any]
 
@@ -130,6 +131,7 @@ class QueryTrace:
         encoder: the encoder's own predictions for them; None: it makes none.
         layers: the decoder layers' predictions.
         noise: denoising queries; None: there are none, or no objects to make them of.
+        edges: distributions of the boxes' edges; None: the decoder refines none.
         attention: the decoder layers' cross-attention; empty where it is of a kind that can't be read.
     """
 
@@ -144,6 +146,7 @@ class QueryTrace:
     encoder: ScoredBoxes | None
     layers: tuple[ScoredBoxes, ...]
     noise: Noise | None
+    edges: EdgeDistributions | None = None
     attention: tuple[LayerAttention, ...] = field(repr=False, default=())
 
 
@@ -191,7 +194,7 @@ def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *
         decoded = parts.run_parts(detector.extract_feat(images), [sample], parts.targets([sample]))
     frame = _Frame(sample.metainfo, decoded)
     score = _class_scores(detector, parts)
-    layers = _scored(decoded.matching_predictions, frame, score)
+    predictions = decoded.matching_predictions
     height, width = sample.metainfo['ori_shape'][:2]
     return QueryTrace(
         image_id=sample.metainfo.get('img_id'),
@@ -203,8 +206,9 @@ def trace(detector: Any, data: dict[str, Any], objects: Objects | None = None, *
         anchors_px=_anchors(decoded, frame),
         tokens=_tokens(decoded, frame),
         encoder=_encoder(decoded, frame, score),
-        layers=layers,
+        layers=_scored(predictions, frame, score),
         noise=_noise(decoded, frame, score) if len(objects.labels) else None,
+        edges=predictions.refinement and edge_distributions(predictions.refinement, frame.boxes_px),
         attention=tuple(LayerAttention(module, inputs, decoded.matching_index, frame) for module, inputs in calls),
     )
 

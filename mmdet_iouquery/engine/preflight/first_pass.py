@@ -29,7 +29,7 @@ from ...datasets.stages import enter_stage
 from ...errors import InputError
 from ..hooks import AugmentationTimetableHook
 from .config_mistakes import named_mistakes
-from .model_mistakes import MapShapes, missing_meta, missing_truth, predicted
+from .model_mistakes import MapShapes, check_matching_costs, missing_meta, missing_truth, predicted
 from .single_evaluation import check_save_best, evaluate_image
 from .small_batch import can_shrink, check_batches, is_detection, own_pipelines, read_image, small_batch
 
@@ -60,6 +60,7 @@ def first_pass(runner: Any, model: nn.Module, cfg: Config, part: str) -> list[st
     """
     left_out: list[str] = []
     if part == 'train':
+        check_matching_costs(model, cfg.model)
         with named_mistakes(cfg, 'building the training'):
             loader = runner.train_loop.dataloader
         check_batches(loader, 'train_dataloader')

@@ -11,6 +11,11 @@ from typing import Any
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ...config_options import type_name
+from ...errors import InputError
+from ...models.losses import IoUVarifocalLoss, MatchabilityAwareLoss
+from .config_mistakes import entries
+
 _BY_PREPROCESSOR = "model.data_preprocessor=dict(type='DetDataPreprocessor') sets it"
 _REMEDIES = {
     'scale_factor': "add dict(type='Resize', scale_factor=1.0) to its pipeline, or set it in a step of your own",
@@ -79,6 +84,27 @@ class MapShapes:
         module = getattr(self.model, name, None)
         parameter = inspect.signature(type(module)).parameters.get('in_channels') if module is not None else None
         return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def check_matching_costs(model: nn.Module, cfg: Mapping[str, Any]) -> None:
+    """Refuse a matching by softmax scores for a model that learns sigmoid scores: it would train, and badly.
+
+    Args:
+        cfg: of the model.
+
+    Raises:
+        InputError: one of this package's losses in a head of mmdet's goes with the costs of a softmax.
+    """
+    loss = getattr(getattr(model, 'bbox_head', None), 'loss_cls', None)
+    if not isinstance(loss, (IoUVarifocalLoss, MatchabilityAwareLoss)):
+        return
+    for place, entry in entries(cfg.get('train_cfg') or {}, 'model.train_cfg'):
+        if type_name(entry) == 'ClassificationCost':
+            raise InputError(
+                f'{place} is a ClassificationCost, which compares by a softmax, but model.bbox_head.loss_cls is '
+                f"{type(loss).__name__}, which scores each class by a sigmoid: name dict(type='FocalLossCost', "
+                'weight=2.0) there'
+            )
 
 
 def missing_meta(error: Exception, meta: Mapping[str, Any], section: str) -> Iterator[str]:

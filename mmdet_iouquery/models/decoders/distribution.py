@@ -113,14 +113,13 @@ class DistributionDecoder(BoxDecoder):
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, num_layers=num_layers, feedforward_channels=feedforward_channels)
-        check_counts(least=4, reg_max=reg_max)
+        _check_bins(reg_max, reg_scale, up)
         check_points(num_points, num_levels)
         check_heads(num_heads, embed_dims=embed_dims)
         check_configs(act_cfg=act_cfg, query_pos=query_pos)
         check_numbers(most=1.0, dropout=dropout)
         check_flags(with_cp=with_cp)
         check_backend(attention_backend)
-        bin_values(reg_max, reg_scale, up)  # says what is wrong with them
         self.num_levels, self.with_cp = num_levels, with_cp
         self.num_classes = num_classes
         self.bins = (reg_max, float(reg_scale), float(up))
@@ -214,3 +213,16 @@ class DistributionDecoder(BoxDecoder):
                     'in the config'
                 )
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def _check_bins(reg_max: int, reg_scale: float, up: float) -> None:
+    """Raise :class:`InputError` unless there are bins of these numbers."""
+    check_counts(least=4, reg_max=reg_max)
+    if reg_max % 2:
+        raise InputError(
+            f'reg_max must be even, so that one of its bins is a distance of 0, got {reg_max}: name {reg_max + 1}, or '
+            '32, as D-FINE has it'
+        )
+    check_numbers(reg_scale=reg_scale, up=up)
+    if not reg_scale or not up:
+        raise InputError(f'reg_scale and up must be above 0, got {reg_scale} and {up}; D-FINE has 4 (X: 8) and 0.5')

@@ -80,7 +80,7 @@ class SetCriterion(nn.Module):
             :class:`DistributionDistillationLoss`; None: without.
 
     Raises:
-        ValueError: an unknown ``quality``.
+        ValueError: an unknown ``quality``, or a ``loss_cls`` with a softmax.
     """
 
     def __init__(
@@ -103,6 +103,7 @@ class SetCriterion(nn.Module):
         self.union_matching = union_matching
         self.assigner: Assigner = TASK_UTILS.build(assigner) if isinstance(assigner, dict) else assigner
         self.loss_cls = _built(loss_cls)
+        _check_sigmoid(self.loss_cls)
         self.loss_bbox = _built(loss_bbox)
         self.loss_iou = _built(loss_iou)
         self.loss_fgl, self.loss_ddf = (loss if loss is None else _built(loss) for loss in (loss_fgl, loss_ddf))
@@ -236,6 +237,15 @@ class SetCriterion(nn.Module):
 def takes_quality(loss_cls: nn.Module) -> bool:
     """Whether a classification loss is given ``(labels, quality)``, as mmdet's heads tell; else labels alone."""
     return isinstance(loss_cls, QualityFocalLoss)
+
+
+def _check_sigmoid(loss_cls: nn.Module) -> None:
+    """Raise :class:`InputError` for a loss that needs a logit for "no object", which decoders do not give."""
+    if getattr(loss_cls, 'use_sigmoid', True) is False:
+        raise InputError(
+            f'loss_cls={type(loss_cls).__name__} scores classes by a softmax, but the decoder scores each by a sigmoid: '
+            "name a loss of sigmoids, such as dict(type='IoUVarifocalLoss') or dict(type='FocalLoss', use_sigmoid=True)"
+        )
 
 
 def _built(loss: Any) -> nn.Module:

@@ -161,6 +161,8 @@ def test_weights_of_another_scale_do_not_load() -> None:
         ({'reg_max': 31}, r'reg_max must be even.* got 31'),
         ({'reg_max': 2}, r'reg_max must be .*4.*2'),
         ({'reg_scale': 0.0}, r'reg_scale and up must be above 0'),
+        ({'reg_scale': '4'}, r"reg_scale must be a number of at least 0, got '4'"),
+        ({'up': -0.5}, r'up must be a number of at least 0, got -0.5'),
         ({'num_points': [3, 1, 2]}, r'num_points=\[3, 1, 2\] names the points of 3 levels, but num_levels is 2'),
         ({'fusion': 'sum'}, r"fusion must be one of .*got 'sum'"),
         ({'query_pos': {'layers': 3}}, r"query_pos has 'layers'; it knows hidden_dims, num_layers, act_cfg, clamp"),
@@ -168,7 +170,7 @@ def test_weights_of_another_scale_do_not_load() -> None:
     ids=str,
 )
 def test_settings_that_cannot_be(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         build(**settings)
 
 
