@@ -1,4 +1,4 @@
-"""Rename the weights of other projects' RT-DETR to ours, and back. Every key is accounted for."""
+"""Rename the weights of other projects' RT-DETR and D-FINE to ours, and back. Every key is accounted for."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
     elif source == 'transformers':
         named, dropped[REPEATED] = transformers.file_names(weights)
         dropped[POINT_COUNTS] = [key for key in named if key.endswith(transformers.POINT_COUNTS)]
-        renamed = _renamed(transformers.DETECTOR, named, without=dropped[POINT_COUNTS])
+        renamed = _renamed(transformers.detector(named), named, without=dropped[POINT_COUNTS])
         ours = transformers.join_projections(renamed)
         num_joined = (len(renamed) - len(ours)) * 3 // 2
     elif source == 'dab_detr':
