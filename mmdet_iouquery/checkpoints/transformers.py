@@ -176,8 +176,8 @@ def join_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """q_proj, k_proj and v_proj, each (D, D) and (D,), as one in_proj_weight (3D, D) and in_proj_bias (3D,).
 
     Raises:
-        InputError: one of the three is missing or of another shape, or k's weight is v's, as transformers' conversion of
-            D-FINE-N once left it (huggingface/transformers#40253).
+        InputError: one of the three is missing or of another shape, or k's weight is v's, as transformers' conversion
+            of D-FINE-N once left it (huggingface/transformers#40253).
     """
     joined: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -196,8 +196,8 @@ def join_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             raise InputError(f'the projections that make {key!r} have different shapes: {shapes}; is the file whole?')
         if key.endswith('weight') and torch.equal(found['k'], found['v']):
             raise InputError(
-                f'k_proj and v_proj that make {key!r} hold the same numbers: the file was made by the faulty conversion '
-                "of huggingface/transformers#40253; get a newer one, or convert the authors' own"
+                f'k_proj and v_proj that make {key!r} hold the same numbers: the file was made by the '
+                "faulty conversion of huggingface/transformers#40253; get a newer one, or convert the authors' own"
             )
         joined[key] = torch.cat([found[letter] for letter in 'qkv'])
     return joined
