@@ -12,6 +12,7 @@ from helpers import build_detector, golden_weights
 from torch import Tensor, nn
 
 from mmdet_iouquery.checkpoints import convert, convert_back
+from mmdet_iouquery.checkpoints.class_names import parse_class_names
 from mmdet_iouquery.checkpoints.convert import FIXED_SIZE, POINT_COUNTS, REPEATED, convert_accounted
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.checkpoints.initializer import ConvertedPretrained
@@ -220,3 +221,30 @@ def test_init_cfg_takes_the_authors_file(files: dict[str, Path], dfine_n: tuple[
     model.init_cfg = {'type': 'ConvertedPretrained', 'source': 'dfine', 'checkpoint': str(files['n'])}
     model.init_weights()
     assert_equal(model.state_dict(), convert(dfine_n[0], 'dfine'))
+
+
+def test_classes_of_coco_from_weights_of_objects365(tmp_path: Path) -> None:
+    """The authors' files have a row for each id from 0; the initial prediction has no head of its own."""
+    whole = build_detector(DFINE_N, bbox_head__num_classes=366).state_dict()
+    source, target = saved(tmp_path / 'obj365.pth', convert_back(whole, 'dfine'), 'model'), tmp_path / 'coco.pth'
+    classes = {name: parse_class_names(name) for name in ('objects365-by-id', 'coco')}
+    summary = convert_file(
+        source, target, 'dfine', source_classes=classes['objects365-by-id'], target_classes=classes['coco']
+    )
+    assert summary is not None and summary.kept == classes['coco'] and not summary.fresh
+    weights = torch.load(target, weights_only=True)['state_dict']
+    build_detector(DFINE_N).load_state_dict(weights, strict=True)
+
+    rows = torch.tensor(
+        [classes['objects365-by-id'].index(name) for name in ('Person', 'Bicycle', 'bird', 'hair drier')]
+    )
+    assert rows.tolist() == [1, 47, 57, 329]
+    changed = {key for key in whole if not torch.equal(weights[key], whole[key])}
+    heads = [f'decoder.cls_heads.{i}' for i in range(3)] + ['query_selector.cls_head']
+    expected = {f'bbox_head.{head}.{kind}' for head in heads for kind in ('weight', 'bias')}
+    embedding = 'bbox_head.denoising.label_embedding.weight'
+    assert changed == {*expected, embedding}
+    for key in changed:
+        assert torch.equal(weights[key][[0, 1, 14, 78]], whole[key][rows])
+        assert len(weights[key]) == 80 + (key == embedding)
+    assert not weights[embedding][-1].any()
