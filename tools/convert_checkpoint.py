@@ -1,4 +1,4 @@
-"""Convert a checkpoint of the authors' or Hugging Face's RT-DETR to this package's names, or back."""
+"""Convert a checkpoint of the authors' or Hugging Face's RT-DETR or D-FINE to this package's names, or back."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 import sys
 
 from mmdet_iouquery.checkpoints import SOURCES, TARGETS
-from mmdet_iouquery.checkpoints.class_head import parse_class_names
+from mmdet_iouquery.checkpoints.class_names import parse_class_names
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.engine.launch import run_tool
 
@@ -26,7 +26,8 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--classes', help='classes to write weights for, like --source-classes, which it needs')
     parser.add_argument(
         '--source-classes',
-        help='classes of SRC in the order of its rows: coco, a,b,c or FILE.json (COCO annotations, or a list of names)',
+        help='classes of SRC in the order of its rows: coco, objects365, objects365-by-id (with a row 0 for no class, '
+        'as the authors of D-FINE and DEIM train), a,b,c or FILE.json (COCO annotations, or a list of names)',
     )
     parser.add_argument('--force', action='store_true', help='replace DST if it exists')
     return parser.parse_args(arguments)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -108,41 +106,3 @@ def _rows(old: Tensor, origin: Sequence[int | None], fresh: Tensor) -> Tensor:
         if row is not None:
             new[i] = old[row]
     return new
-
-
-def parse_class_names(text: str) -> list[str]:
-    """Class names from ``coco``, ``a,b,c`` or a ``.json`` file that holds a list of names or COCO annotations.
-
-    A COCO file's classes are taken by ascending id.
-
-    Raises:
-        InputError: the file is not there or holds neither, or ``coco`` is asked for without mmdet.
-    """
-    if text.strip().lower() == 'coco':
-        return _coco_names()
-    if text.endswith('.json'):
-        return _names_in_file(Path(text))
-    return [name.strip() for name in text.split(',')]
-
-
-def _coco_names() -> list[str]:
-    try:
-        from mmdet.datasets import CocoDataset
-    except ImportError as error:
-        raise InputError(f"'coco' takes the names from mmdet, which cannot be imported ({error}); list them") from error
-    return list(CocoDataset.METAINFO['classes'])
-
-
-def _names_in_file(path: Path) -> list[str]:
-    try:
-        content = json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
-        raise InputError(f'cannot read class names from {path}: {error}') from error
-    try:
-        if isinstance(content, dict):
-            content = [entry['name'] for entry in sorted(content['categories'], key=lambda entry: entry['id'])]
-    except (KeyError, TypeError) as error:
-        raise InputError(f'{path} has no "categories" with an "id" and a "name" each, as a COCO file has') from error
-    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
-        raise InputError(f'{path} must hold a list of class names, or COCO annotations with "categories"')
-    return content

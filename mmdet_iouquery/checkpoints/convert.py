@@ -1,4 +1,4 @@
-"""Rename the weights of other projects' RT-DETR to ours, and back. Every key is accounted for."""
+"""Rename the weights of other projects' RT-DETR and D-FINE to ours, and back. Every key is accounted for."""
 
 from __future__ import annotations
 
@@ -116,6 +116,18 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
     if source not in SOURCES:
         raise InputError(f'unknown source {source!r}; choose one of {", ".join(SOURCES)}')
     weights, wrapper, left = unwrap_accounted(state_dict)
+    try:
+        ours, dropped, num_joined = _converted(weights, source)
+    except InputError as error:
+        others = [name for name in SOURCES if name != source and _has_keys_of(name, weights)]
+        if not others:
+            raise
+        raise InputError(f'{error} All keys of the file are those of the source {" or ".join(others)}') from error
+    return Conversion(ours, dropped, len(weights), num_joined, wrapper, left)
+
+
+def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, list[str]], int]:
+    """The weights under our names, and ``dropped`` and ``num_joined`` of the account."""
     dropped: dict[str, list[str]] = {}
     num_joined = 0
     if source in _AUTHORS:
@@ -132,7 +144,7 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
     elif source == 'transformers':
         named, dropped[REPEATED] = transformers.file_names(weights)
         dropped[POINT_COUNTS] = [key for key in named if key.endswith(transformers.POINT_COUNTS)]
-        renamed = _renamed(transformers.DETECTOR, named, without=dropped[POINT_COUNTS])
+        renamed = _renamed(transformers.detector(named), named, without=dropped[POINT_COUNTS])
         ours = transformers.join_projections(renamed)
         num_joined = (len(renamed) - len(ours)) * 3 // 2
     elif source == 'dab_detr':
@@ -140,8 +152,17 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         ours = dab_detr.split_anchors(_renamed(dab_detr.DETECTOR, named))
     else:
         ours = weights
-    dropped = {reason: keys for reason, keys in dropped.items() if keys}
-    return Conversion(ours, dropped, len(weights), num_joined, wrapper, left)
+    return ours, {reason: keys for reason, keys in dropped.items() if keys}, num_joined
+
+
+def _has_keys_of(source: str, weights: dict[str, Tensor]) -> bool:
+    if source == 'mmdet':
+        return any(key.startswith('bbox_head.') for key in weights)
+    try:
+        _converted(weights, source)
+    except InputError:
+        return False
+    return True
 
 
 def _renamed(names: PrefixMap, weights: Mapping[str, Tensor], without: Iterable[str] = ()) -> dict[str, Tensor]:

@@ -73,11 +73,30 @@ class ConvertedPretrained:
                 f'{self.checkpoint} (source {self.source!r}) does not fit {type(module).__name__}: {differences}. Is '
                 'it for the same depth, and does it hold this part only? Otherwise give prefix'
             )
+        check_constants(module, weights, self.checkpoint)
 
 
 def _some(keys: list[str], most: int = 5) -> str:
     more = f' and {len(keys) - most} more' if len(keys) > most else ''
     return ', '.join(keys[:most]) + more
+
+
+def check_constants(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: object) -> None:
+    """Ask each part that keeps numbers beside its weights (``check_constants``) whether they were trained with its own.
+
+    Args:
+        checkpoint: the file, named in the error.
+
+    Raises:
+        InputError: they were not.
+    """
+    for name, module in model.named_modules():
+        check = getattr(module, 'check_constants', None)
+        if check is not None:
+            try:
+                check(weights, f'{name}.' if name else '')
+            except InputError as error:
+                raise InputError(f'{checkpoint} does not fit the config: {error}') from error
 
 
 def load_checkpoint(checkpoint: str) -> Mapping[str, Any]:

@@ -1,24 +1,26 @@
-"""Names of Hugging Face's RT-DETR with its own ResNet-vd beside ours.
+"""Names of Hugging Face's RT-DETR with its own ResNet-vd, and of its D-FINE with HGNetv2, beside ours.
 
-Those of ``RTDetrForObjectDetection`` and ``RTDetrV2ForObjectDetection`` are the same, but for a constant.
+Those of ``RTDetrForObjectDetection`` and ``RTDetrV2ForObjectDetection`` are the same, but for a constant;
+``DFineForObjectDetection`` has another backbone and other blocks in the neck, and more in the decoder.
 """
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from . import dfine, hgnetv2
 from .names import PrefixMap
 
 _MOST_BLOCKS, _MOST_LEVELS, _MOST_LAYERS = 36, 8, 12
 
-POINT_COUNTS = '.encoder_attn.n_points_scale'
-"""End of keys of RT-DETRv2 that hold no weights: one over the number of points, which follows from the config."""
+POINT_COUNTS = ('.encoder_attn.n_points_scale', '.encoder_attn.num_points_scale')
+"""End of keys of RT-DETRv2 and D-FINE that hold no weights: one over the number of points, which the config gives."""
 
 _LAYER = (
     ('self_attn.', 'self_attn.'),
@@ -32,8 +34,17 @@ _DECODER_LAYER = (
     *((f'encoder_attn.{part}', f'cross_attn.{part}') for part in ('sampling_offsets.', 'attention_weights.')),
     *((f'encoder_attn.{part}', f'cross_attn.{part}') for part in ('value_proj.', 'output_proj.')),
     ('encoder_attn_layer_norm.', 'norm2.'),
+    ('gateway.', 'gateway.'),
     ('final_layer_norm.', 'norm3.'),
 )
+_ELAN = {
+    'conv1.': 'conv1.',
+    'csp_rep1.': 'stages.0.0.',
+    'conv2.': 'stages.0.1.',
+    'csp_rep2.': 'stages.1.0.',
+    'conv3.': 'stages.1.1.',
+    'conv4.': 'conv2.',
+}
 
 
 def _backbone() -> Iterator[tuple[str, str]]:
@@ -61,8 +72,21 @@ def _encoder() -> Iterator[tuple[str, str]]:
             for theirs, ours in _ENCODER_LAYER:
                 prefix = f'encoder.{level}.layers.{layer}.'
                 yield f'model.encoder.{prefix}{theirs}', f'neck.{prefix}{ours}'
-    for part in ('lateral_convs.', 'fpn_blocks.', 'downsample_convs.', 'pan_blocks.'):
+    yield 'model.encoder.lateral_convs.', 'neck.lateral_convs.'
+
+
+def _csp_fusion() -> Iterator[tuple[str, str]]:
+    for part in ('fpn_blocks.', 'downsample_convs.', 'pan_blocks.'):
         yield f'model.encoder.{part}', f'neck.{part}'
+
+
+def _elan_fusion() -> Iterator[tuple[str, str]]:
+    for level in range(_MOST_LEVELS):
+        for blocks in ('fpn_blocks', 'pan_blocks'):
+            for theirs, ours in _ELAN.items():
+                yield f'model.encoder.{blocks}.{level}.{theirs}', f'neck.{blocks}.{level}.{ours}'
+        for i in range(2):
+            yield f'model.encoder.downsample_convs.{level}.conv{i + 1}.', f'neck.downsample_convs.{level}.{i}.'
 
 
 def _head() -> Iterator[tuple[str, str]]:
@@ -82,8 +106,34 @@ def _head() -> Iterator[tuple[str, str]]:
             yield f'model.decoder.layers.{layer}.{theirs}', f'bbox_head.decoder.layers.{layer}.{ours}'
 
 
-DETECTOR = PrefixMap([*_backbone(), *_encoder(), *_head()], "Hugging Face's RT-DETR")
+def _refinement() -> Iterator[tuple[str, str]]:
+    yield 'model.decoder.pre_bbox_head.', 'bbox_head.decoder.initial_bbox_head.'
+    for layer in range(_MOST_LAYERS):
+        yield f'model.decoder.lqe_layers.{layer}.reg_conf.', f'bbox_head.decoder.quality_heads.{layer}.'
+    for constant in dfine.CONSTANTS:
+        yield f'model.decoder.{constant}', f'bbox_head.decoder.{constant}'
+
+
+DETECTOR = PrefixMap([*_backbone(), *_encoder(), *_csp_fusion(), *_head()], "Hugging Face's RT-DETR")
+DETECTOR_DFINE = PrefixMap(
+    [
+        *hgnetv2.backbone('model.backbone.model.', 'backbone.', hgnetv2.TRANSFORMERS),
+        *_encoder(),
+        *_elan_fusion(),
+        *_head(),
+        *_refinement(),
+    ],
+    "Hugging Face's D-FINE",
+)
 """Their names as in files, except that q, k and v are still apart: see :func:`join_projections`."""
+
+
+def detector(weights: Iterable[str]) -> PrefixMap:
+    """Which of the two these keys belong to: a D-FINE is told by what judges the edges of its boxes."""
+    return DETECTOR_DFINE if any('.lqe_layers.' in key for key in weights) else DETECTOR
+
+
+_NUMBERED_MLP = re.compile(r'\.mlp\.layers\.([01])\.')
 
 
 def file_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -115,7 +165,8 @@ def _file_name(key: str) -> str:
     if key.startswith(('class_embed.', 'bbox_embed.')):
         return f'model.decoder.{key}'
     key = key.replace('model.encoder.aifi.', 'model.encoder.encoder.')
-    return key.replace('.self_attn.o_proj.', '.self_attn.out_proj.').replace('.mlp.fc', '.fc')
+    key = key.replace('.self_attn.o_proj.', '.self_attn.out_proj.').replace('.mlp.fc', '.fc')
+    return _NUMBERED_MLP.sub(lambda match: f'.fc{int(match[1]) + 1}.', key)
 
 
 _PROJECTION = re.compile(r'(.*\.self_attn\.)([qkv])_proj\.(weight|bias)')
@@ -125,7 +176,8 @@ def join_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """q_proj, k_proj and v_proj, each (D, D) and (D,), as one in_proj_weight (3D, D) and in_proj_bias (3D,).
 
     Raises:
-        InputError: one of the three is missing.
+        InputError: one of the three is missing or of another shape, or k's weight is v's, as transformers' conversion
+            of D-FINE-N once left it (huggingface/transformers#40253).
     """
     joined: dict[str, Tensor] = {}
     parts: dict[str, dict[str, Tensor]] = defaultdict(dict)
@@ -142,5 +194,10 @@ def join_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if found['q'].dim() == 0 or not found['q'].shape == found['k'].shape == found['v'].shape:
             shapes = ', '.join(f'{letter} {tuple(found[letter].shape)}' for letter in 'qkv')
             raise InputError(f'the projections that make {key!r} have different shapes: {shapes}; is the file whole?')
+        if key.endswith('weight') and torch.equal(found['k'], found['v']):
+            raise InputError(
+                f'k_proj and v_proj that make {key!r} hold the same numbers: the file was made by the '
+                "faulty conversion of huggingface/transformers#40253; get a newer one, or convert the authors' own"
+            )
         joined[key] = torch.cat([found[letter] for letter in 'qkv'])
     return joined

@@ -1,16 +1,13 @@
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mmdet_iouquery.checkpoints import select_classes
-from mmdet_iouquery.checkpoints.class_head import parse_class_names
 from mmdet_iouquery.errors import InputError
 
 OLD = ['cat', 'dog', 'Traffic Light']
@@ -119,24 +116,3 @@ def test_it_loads_into_a_model_of_the_new_classes(build_detector: Callable[..., 
     selected = select_classes(old.state_dict(), OLD, NEW)[0]
     result = new.load_state_dict(selected, strict=True)
     assert not result.missing_keys and not result.unexpected_keys
-
-
-def test_class_names_from_text_and_files(tmp_path: Path) -> None:
-    assert parse_class_names(' cat, dog ') == ['cat', 'dog']
-    names = parse_class_names('coco')
-    assert len(names) == 80 and names[0] == 'person' and names[-1] == 'toothbrush'
-    listed, coco = tmp_path / 'list.json', tmp_path / 'coco.json'
-    listed.write_text(json.dumps(['dog', 'cat']))
-    coco.write_text(json.dumps({'categories': [{'id': 7, 'name': 'dog'}, {'id': 2, 'name': 'cat'}]}))
-    assert parse_class_names(str(listed)) == ['dog', 'cat']
-    assert parse_class_names(str(coco)) == ['cat', 'dog']
-
-
-@pytest.mark.parametrize('content', ['{"images": []}', '{"categories": [{"id": 1}]}', '[1, 2]', '"cat"', '{'])
-def test_a_file_without_class_names_is_refused(content: str, tmp_path: Path) -> None:
-    path = tmp_path / 'names.json'
-    path.write_text(content)
-    with pytest.raises(InputError, match=r'names\.json'):
-        parse_class_names(str(path))
-    with pytest.raises(InputError, match='cannot read class names'):
-        parse_class_names(str(tmp_path / 'nowhere.json'))

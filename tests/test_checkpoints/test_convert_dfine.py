@@ -1,36 +1,250 @@
-"""Names of the authors' D-FINE beside ours."""
+"""D-FINE, DEIM and DEIM on RT-DETRv2 of their authors: there and back, and what does not fit."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from mmdet.registry import MODELS
+import pytest
+import torch
+from helpers import build_detector, golden_weights
+from torch import Tensor, nn
 
-from mmdet_iouquery.checkpoints.dfine import encoder_pairs
-from mmdet_iouquery.checkpoints.names import PrefixMap
+from mmdet_iouquery.checkpoints import convert, convert_back
+from mmdet_iouquery.checkpoints.class_names import parse_class_names
+from mmdet_iouquery.checkpoints.convert import FIXED_SIZE, POINT_COUNTS, REPEATED, convert_accounted
+from mmdet_iouquery.checkpoints.convert_file import convert_file
+from mmdet_iouquery.checkpoints.initializer import ConvertedPretrained
+from mmdet_iouquery.engine.preflight.checkpoint_check import check_checkpoint
+from mmdet_iouquery.errors import InputError
 
-DATA = Path(__file__).resolve().parents[1] / 'data'
+DFINE_N = 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py'
+SILU = {'type': 'SiLU'}
+NAMES = {
+    'dfine_n_320x320': ('dfine', DFINE_N, {}),
+    'deim_n_320x320': ('deim', 'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', {}),
+    'deimrt_r18_320x256': (
+        'deim',
+        'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py',
+        {'bbox_head__decoder__query_pos': {'hidden_dims': 256, 'num_layers': 3, 'act_cfg': SILU}},
+    ),
+}
+"""Golden name to its source, a config of the same sizes, and what is otherwise there."""
+POINTS = [f'decoder.decoder.layers.{i}.cross_attn.num_points_scale' for i in range(3)]
+TWICE = ['decoder.decoder.up', 'decoder.decoder.reg_scale']
+TABLES = {'decoder.anchors': torch.zeros(1, 2, 4), 'decoder.valid_mask': torch.zeros(1, 2, 1)}
+"""Which the authors' files hold too, and the goldens' lists leave out."""
+
+Case = tuple[str, dict[str, Tensor], nn.Module]
 
 
-def test_every_weight_of_the_neck_has_a_name_on_both_sides() -> None:
-    names = PrefixMap(encoder_pairs(), "the authors' D-FINE")
-    keys = json.loads((DATA / 'dfine_n_320x320.keys.json').read_text())
-    theirs = {key: shape for key, shape in keys.items() if key.startswith('encoder.')}
-    neck = MODELS.build(
-        {
-            'type': 'HybridEncoder',
-            'in_channels': (512, 1024),
-            'out_channels': 128,
-            'feedforward_channels': 512,
-            'expansion': 0.34,
-            'num_fusion_blocks': 2,
-            'fusion': 'elan',
-            'downsample': 'separable',
-            'lateral_act': False,
-        }
+@pytest.fixture(scope='module', params=list(NAMES))
+def case(request: pytest.FixtureRequest) -> Case:
+    """A source, the authors' weights and our detector."""
+    source, config, overrides = NAMES[request.param]
+    return source, golden_weights(request.param), build_detector(config, **overrides)
+
+
+@pytest.fixture(scope='module')
+def dfine_n() -> tuple[dict[str, Tensor], nn.Module]:
+    return golden_weights('dfine_n_320x320'), build_detector(DFINE_N)
+
+
+def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_every_key_is_accounted_for(case: Case) -> None:
+    source, theirs, model = case
+    account = convert_accounted({**theirs, **TABLES}, source)
+    expected = {FIXED_SIZE: list(TABLES), POINT_COUNTS: POINTS}
+    if 'decoder.up' in theirs:
+        expected[REPEATED] = TWICE
+    assert account.dropped == expected and account.num_joined == 0
+    assert account.num_read == len(theirs) + 2 == len(account.weights) + sum(map(len, expected.values()))
+    result = model.load_state_dict(account.weights, strict=True)
+    assert not result.missing_keys and not result.unexpected_keys
+    assert_equal(model.state_dict(), account.weights)
+
+
+def test_their_weights_come_back(case: Case) -> None:
+    """But for what the number of points decides; ``up`` and ``reg_scale`` stand in both places again."""
+    source, theirs, _ = case
+    back = convert_back(convert(theirs, source), source)
+    assert_equal(back, {key: value for key, value in theirs.items() if key not in POINTS})
+    assert (TWICE[0] in back) == ('decoder.up' in theirs)
+
+
+def test_our_weights_come_back(case: Case) -> None:
+    source, _, model = case
+    ours = model.state_dict()
+    assert_equal(convert(convert_back(ours, source), source), ours)
+
+
+def test_names_of_dfine_and_deim_are_the_same(dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:
+    theirs, model = dfine_n
+    assert_equal(convert(theirs, 'dfine'), convert(theirs, 'deim'))
+    assert_equal(convert_back(model.state_dict(), 'dfine'), convert_back(model.state_dict(), 'deim'))
+
+
+@pytest.mark.parametrize(
+    ('wrap', 'wrapper', 'left'),
+    [
+        (
+            lambda w: {'ema': {'module': w, 'updates': 7}, 'model': {'w': torch.zeros(1)}, 'last_epoch': 3},
+            'ema.module',
+            ['model', 'last_epoch', 'ema.updates'],
+        ),
+        (lambda w: {'model': w}, 'model', []),
+        (lambda w: {'model': {f'module.{key}': value for key, value in w.items()}}, 'model', []),
+    ],
+)
+def test_their_files_are_unwrapped(
+    wrap: Callable[[dict], dict], wrapper: str, left: list[str], dfine_n: tuple[dict[str, Tensor], nn.Module]
+) -> None:
+    theirs, _ = dfine_n
+    account = convert_accounted(wrap(theirs), 'dfine')
+    assert (account.wrapper, account.left) == (wrapper, left)
+    assert_equal(account.weights, convert(theirs, 'dfine'))
+
+
+@pytest.mark.parametrize('name', TWICE)
+def test_a_file_whose_constants_contradict_each_other_is_damaged(
+    name: str, dfine_n: tuple[dict[str, Tensor], nn.Module]
+) -> None:
+    theirs = {**dfine_n[0], name: torch.tensor([2.0])}
+    first = name.replace('decoder.', '', 1)
+    with pytest.raises(InputError, match=rf'{name} is \[2\.0\] and {first} is .*must be equal: the file is damaged$'):
+        convert(theirs, 'dfine')
+
+
+OTHER_FAMILIES = [
+    # weights, the source they are taken for, the first key that it does not have, whose they are
+    ('rtdetr_r18_320x320', 'dfine', r'backbone\.conv1\.conv1_1', 'rtdetr'),
+    ('v2_r18_320x256', 'dfine', r'backbone\.conv1\.conv1_1', 'rtdetrv2 or deim'),
+    ('rtdetr_r18_320x320', 'deim', r'(encoder\.input_proj|decoder\.enc_output)\.0', 'rtdetr'),
+    ('dfine_n_320x320', 'rtdetr', r'backbone\.stem\.stem1', 'dfine or deim'),
+    ('dfine_n_320x320', 'rtdetrv2', r'backbone\.stem\.stem1', 'dfine or deim'),
+    ('deim_n_320x320', 'transformers', r'backbone\.stem\.stem1', 'dfine or deim'),
+    ('deimrt_r18_320x256', 'dfine', r'backbone\.conv1\.conv1_1', 'rtdetrv2 or deim'),
+]
+
+
+@pytest.mark.parametrize(('name', 'source', 'key', 'fitting'), OTHER_FAMILIES)
+def test_another_family_is_refused_and_named(name: str, source: str, key: str, fitting: str) -> None:
+    with pytest.raises(InputError, match=rf"^unknown key '{key}.*are those of the source {fitting}$"):
+        convert(golden_weights(name), source)
+
+
+def test_a_file_that_was_converted_before_is_named(dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:
+    with pytest.raises(InputError, match=r'are those of the source mmdet$'):
+        convert(dfine_n[1].state_dict(), 'dfine')
+
+
+def saved(path: Path, weights: dict[str, Tensor], root: str) -> Path:
+    torch.save({root: weights}, path)
+    return path
+
+
+@pytest.fixture(scope='module')
+def files(tmp_path_factory: pytest.TempPathFactory, dfine_n: tuple[dict[str, Tensor], nn.Module]) -> dict[str, Path]:
+    """Files by what they hold, under the authors' names: D-FINE-N, the same with other bins, D-FINE-S."""
+    folder, theirs = tmp_path_factory.mktemp('theirs'), dfine_n[0]
+    finer = {**theirs, **{key: torch.tensor([8.0]) for key in theirs if key.endswith('reg_scale')}}
+    small = convert_back(build_detector('dfine/dfine_hgnetv2-s_8xb4-132e_coco.py').state_dict(), 'dfine')
+    contents = {'n': theirs, 'finer': finer, 's': small}
+    return {name: saved(folder / f'{name}.pth', weights, 'model') for name, weights in contents.items()}
+
+
+@pytest.fixture(scope='module')
+def converted(files: dict[str, Path]) -> dict[str, Path]:
+    """The same files, converted."""
+    for name in ('n', 'finer', 's'):
+        convert_file(files[name], files[name].with_name(f'{name}-ours.pth'), 'dfine')
+    return {name: path.with_name(f'{name}-ours.pth') for name, path in files.items()}
+
+
+def test_a_converted_file_loads(converted: dict[str, Path], dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:
+    check_checkpoint(dfine_n[1], converted['n'])
+    content = torch.load(converted['n'], weights_only=True)
+    assert content['meta']['preprocessing']['scale'] == [640, 640]
+    assert_equal(content['state_dict'], convert(dfine_n[0], 'dfine'))
+
+
+BINS = (
+    r'does not fit the config: the weights were trained with reg_scale=8 and this decoder has reg_scale=4, which would '
+    r'move every edge; set decoder=\{"reg_scale": 8\} in the config$'
+)
+"""What is said of weights with other bins. Used before a run (``load_from``, ``tools/test.py``) and at ``init_cfg``."""
+
+
+def test_other_bins_are_refused_before_a_run(
+    converted: dict[str, Path], dfine_n: tuple[dict[str, Tensor], nn.Module]
+) -> None:
+    with pytest.raises(InputError, match=r'finer-ours\.pth ' + BINS):
+        check_checkpoint(dfine_n[1], converted['finer'])
+
+
+def test_another_size_is_refused_before_a_run(
+    converted: dict[str, Path], files: dict[str, Path], dfine_n: tuple[dict[str, Tensor], nn.Module]
+) -> None:
+    of_another_size = (
+        r's-ours\.pth does not fit the model: weights \d+ of another shape .*unknown to the model.*config it'
     )
-    ours = {f'neck.{key}': list(value.shape) for key, value in neck.state_dict().items()}
-    assert len(theirs) > 200
-    assert {names.to_ours(key): shape for key, shape in theirs.items()} == ours
-    assert {names.to_theirs(key): shape for key, shape in ours.items()} == theirs
+    with pytest.raises(InputError, match=of_another_size):
+        check_checkpoint(dfine_n[1], converted['s'])
+    not_converted = r'n\.pth does not fit the model: .*such as backbone\.stem\.conv1.*tools/convert_checkpoint\.py'
+    with pytest.raises(InputError, match=not_converted):
+        check_checkpoint(dfine_n[1], files['n'])
+
+
+@pytest.mark.parametrize(
+    ('file', 'message'),
+    [
+        ('finer', r'finer\.pth ' + BINS),
+        ('s', r"s\.pth \(source 'dfine'\) does not fit SingleStageDetector: missing in the file: .*of another shape: "),
+    ],
+)
+def test_init_cfg_refuses_what_does_not_fit(
+    file: str, message: str, files: dict[str, Path], dfine_n: tuple[dict[str, Tensor], nn.Module]
+) -> None:
+    before = {key: value.clone() for key, value in dfine_n[1].state_dict().items()}
+    with pytest.raises(InputError, match=message):
+        ConvertedPretrained(str(files[file]), 'dfine')(dfine_n[1])
+    assert_equal(dfine_n[1].state_dict(), before)
+
+
+def test_init_cfg_takes_the_authors_file(files: dict[str, Path], dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:
+    model: Any = build_detector(DFINE_N)
+    model.init_cfg = {'type': 'ConvertedPretrained', 'source': 'dfine', 'checkpoint': str(files['n'])}
+    model.init_weights()
+    assert_equal(model.state_dict(), convert(dfine_n[0], 'dfine'))
+
+
+def test_classes_of_coco_from_weights_of_objects365(tmp_path: Path) -> None:
+    """The authors' files have a row for each id from 0; the initial prediction has no head of its own."""
+    whole = build_detector(DFINE_N, bbox_head__num_classes=366).state_dict()
+    source, target = saved(tmp_path / 'obj365.pth', convert_back(whole, 'dfine'), 'model'), tmp_path / 'coco.pth'
+    classes = {name: parse_class_names(name) for name in ('objects365-by-id', 'coco')}
+    summary = convert_file(
+        source, target, 'dfine', source_classes=classes['objects365-by-id'], target_classes=classes['coco']
+    )
+    assert summary is not None and summary.kept == classes['coco'] and not summary.fresh
+    weights = torch.load(target, weights_only=True)['state_dict']
+    build_detector(DFINE_N).load_state_dict(weights, strict=True)
+
+    rows = torch.tensor(
+        [classes['objects365-by-id'].index(name) for name in ('Person', 'Bicycle', 'bird', 'hair drier')]
+    )
+    assert rows.tolist() == [1, 47, 57, 329]
+    changed = {key for key in whole if not torch.equal(weights[key], whole[key])}
+    heads = [f'decoder.cls_heads.{i}' for i in range(3)] + ['query_selector.cls_head']
+    expected = {f'bbox_head.{head}.{kind}' for head in heads for kind in ('weight', 'bias')}
+    embedding = 'bbox_head.denoising.label_embedding.weight'
+    assert changed == {*expected, embedding}
+    for key in changed:
+        assert torch.equal(weights[key][[0, 1, 14, 78]], whole[key][rows])
+        assert len(weights[key]) == 80 + (key == embedding)
+    assert not weights[embedding][-1].any()

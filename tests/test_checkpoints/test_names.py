@@ -2,17 +2,21 @@ from __future__ import annotations
 
 import pytest
 
-from mmdet_iouquery.checkpoints import rtdetr, transformers
+from mmdet_iouquery.checkpoints import dfine, rtdetr, transformers
 from mmdet_iouquery.checkpoints.names import PrefixMap
 from mmdet_iouquery.errors import InputError
 
-TABLES = [rtdetr.DETECTOR, rtdetr.BACKBONE, transformers.DETECTOR]
+TABLES = [rtdetr.DETECTOR, rtdetr.BACKBONE, transformers.DETECTOR, transformers.DETECTOR_DFINE, dfine.DETECTOR]
+WHOLE_KEYS = {f'{start}decoder.{constant}' for start in ('', 'model.', 'bbox_head.') for constant in dfine.CONSTANTS}
 
 
 @pytest.mark.parametrize('table', TABLES, ids=lambda table: table.project)
 def test_every_pair_is_read_in_both_directions(table: PrefixMap) -> None:
     assert len({theirs for theirs, _ in table.pairs}) == len({ours for _, ours in table.pairs}) == len(table.pairs)
     for theirs, ours in table.pairs:
+        if ours in WHOLE_KEYS:
+            assert theirs in WHOLE_KEYS and table.to_ours(theirs) == ours and table.to_theirs(ours) == theirs
+            continue
         assert theirs.endswith('.') and ours.endswith('.')
         assert table.to_ours(f'{theirs}weight') == f'{ours}weight'
         assert table.to_theirs(f'{ours}weight') == f'{theirs}weight'
@@ -43,5 +47,6 @@ def test_an_unknown_key_is_named() -> None:
 
 def test_both_projects_lead_to_the_same_names() -> None:
     """Apart from the prefixes of whole modules, which are cut at other places."""
-    backbone = {ours for _, ours in rtdetr.DETECTOR.pairs if ours.startswith('backbone.')}
-    assert backbone == {ours for _, ours in transformers.DETECTOR.pairs if ours.startswith('backbone.')}
+    for one, other in ((rtdetr.DETECTOR, transformers.DETECTOR), (dfine.DETECTOR, transformers.DETECTOR_DFINE)):
+        backbone = {ours for _, ours in one.pairs if ours.startswith('backbone.')}
+        assert backbone == {ours for _, ours in other.pairs if ours.startswith('backbone.')}

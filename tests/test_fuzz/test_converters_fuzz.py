@@ -20,6 +20,7 @@ from mmdet_iouquery.checkpoints import (
     convert,
     convert_back,
     dab_detr,
+    dfine,
     hgnetv2,
     rtdetr,
     select_classes,
@@ -33,7 +34,9 @@ TABLES = {
     'rtdetr': rtdetr.DETECTOR,
     'rtdetrv2': rtdetr.DETECTOR_V2,
     'rtdetr_backbone': rtdetr.BACKBONE,
+    'dfine': dfine.DETECTOR,
     'transformers': transformers.DETECTOR,
+    'transformers, D-FINE': transformers.DETECTOR_DFINE,
     'dab_detr': dab_detr.DETECTOR,
     'hgnetv2_backbone': hgnetv2.BACKBONE,
 }
@@ -56,12 +59,15 @@ special = st.sampled_from(
         'decoder.anchors',
         'encoder.pos_embed2',
         'decoder.decoder.layers.0.cross_attn.num_points_scale',
+        'decoder.up',
+        'decoder.decoder.up',
         'class_embed.0.weight',
         'bbox_embed.layers.0.weight',
         'refpoint_embed.weight',
         'head.fc.weight',
         'transformer.decoder.bbox_embed.layers.0.weight',
         'model.encoder.aifi.0.layers.0.self_attn.o_proj.weight',
+        'model.encoder.aifi.0.layers.0.mlp.layers.1.weight',
     ]
 )
 keys = st.one_of(st.builds('{}{}'.format, prefixes, st.sampled_from(ENDINGS)), special, st.text(max_size=12))

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...checkpoints import unwrap
 from ...checkpoints.class_head import has_class_rows
-from ...checkpoints.initializer import load_checkpoint
+from ...checkpoints.initializer import check_constants, load_checkpoint
 from ...config_options import type_name
 from ...errors import InputError
 
@@ -34,8 +34,8 @@ def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = Fa
 
     Raises:
         InputError: it cannot be read without running code from it; shapes differ (as for another number of classes),
-            or weights are missing or unknown (as for another architecture), naming the first of them and the remedy; or
-            it has no state of a training and that is needed.
+            or weights are missing or unknown (as for another architecture), naming the first of them and the remedy;
+            they were trained with other constants; or it has no state of a training and that is needed.
     """
     content = load_checkpoint(str(path))
     if to_resume:
@@ -62,6 +62,7 @@ def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = Fa
             f'{path} does not fit the model: weights {", ".join(problems)}; use the config it was trained with, or '
             f'convert it with tools/convert_checkpoint.py if it comes from another project'
         )
+    check_constants(model, weights, path)
 
 
 def check_pretrained(model: object) -> None:

@@ -203,15 +203,23 @@ class DistributionDecoder(BoxDecoder):
     def _bin_values(self, device: torch.device) -> Tensor:
         return self._tables(device, lambda: bin_values(*self.bins, device=device))
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+    def check_constants(self, state_dict: Mapping[str, Any], prefix: str = '') -> None:
+        """Raise :class:`InputError` where weights were trained with another ``up`` or ``reg_scale``.
+
+        Args:
+            state_dict: holds those of this decoder, each under ``prefix`` and its name.
+        """
         for name in ('up', 'reg_scale'):
             trained, own = state_dict.get(prefix + name), getattr(self, name)
-            if trained is not None and not torch.equal(torch.as_tensor(trained).flatten().to(own), own):
+            if isinstance(trained, Tensor) and trained.numel() == 1 and trained.to(own).item() != own.item():
                 raise InputError(
-                    f'the weights were trained with {name}={float(trained):g} and this decoder has '
-                    f'{name}={own.item():g}, which would move every edge; set decoder={{"{name}": {float(trained):g}}} '
+                    f'the weights were trained with {name}={trained.item():g} and this decoder has '
+                    f'{name}={own.item():g}, which would move every edge; set decoder={{"{name}": {trained.item():g}}} '
                     'in the config'
                 )
+
+    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
+        self.check_constants(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 

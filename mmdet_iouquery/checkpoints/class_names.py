@@ -1,0 +1,71 @@
+"""Lists of class names: COCO's, Objects365's, from a file or as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import InputError
+
+_AS_IN_COCO = {
+    'wild bird': 'bird',
+    'handbag/satchel': 'handbag',
+    'luggage': 'suitcase',
+    'skating and skiing shoes': 'skis',
+    'baseball': 'sports ball',
+    'bowl/basin': 'bowl',
+    'orange/tangerine': 'orange',
+    'dinning table': 'dining table',
+    'moniter/tv': 'tv',
+    'stuffed toy': 'teddy bear',
+    'hair dryer': 'hair drier',
+}
+"""Objects365's names of classes that COCO calls otherwise (table ``obj365_ids`` of D-FINE's authors, its solver).
+The other 69 of COCO's have the same name in both."""
+
+UNUSED_ROW = 'no class'
+"""Name of row 0 where labels are Objects365's ids, which begin at 1."""
+
+
+def parse_class_names(text: str) -> list[str]:
+    """Class names from a word for a data set, ``a,b,c`` or a ``.json`` file that holds names or COCO annotations.
+
+    Words are ``coco``, its 80 names; ``objects365``, its 365 (version 2), COCO's where COCO has the class; and
+    ``objects365-by-id``, the same behind a row without a class, as the authors of D-FINE and DEIM number them.
+    A COCO file's classes are taken by ascending id.
+
+    Raises:
+        InputError: the file is not there or holds neither, or a data set is asked for without mmdet.
+    """
+    word = text.strip().lower()
+    if word == 'coco':
+        return _names_in_mmdet('CocoDataset')
+    if word in ('objects365', 'objects365-by-id'):
+        names = [_AS_IN_COCO.get(name.casefold(), name) for name in _names_in_mmdet('Objects365V2Dataset')]
+        return [UNUSED_ROW, *names] if word.endswith('-by-id') else names
+    if text.endswith('.json'):
+        return _names_in_file(Path(text))
+    return [name.strip() for name in text.split(',')]
+
+
+def _names_in_mmdet(data_set: str) -> list[str]:
+    try:
+        from mmdet import datasets
+    except ImportError as error:
+        raise InputError(f'the names are those in mmdet, which cannot be imported ({error}); list them') from error
+    return [name.strip() for name in getattr(datasets, data_set).METAINFO['classes']]
+
+
+def _names_in_file(path: Path) -> list[str]:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise InputError(f'cannot read class names from {path}: {error}') from error
+    try:
+        if isinstance(content, dict):
+            content = [entry['name'] for entry in sorted(content['categories'], key=lambda entry: entry['id'])]
+    except (KeyError, TypeError) as error:
+        raise InputError(f'{path} has no "categories" with an "id" and a "name" each, as a COCO file has') from error
+    if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
+        raise InputError(f'{path} must hold a list of class names, or COCO annotations with "categories"')
+    return content
