@@ -103,5 +103,7 @@ def test_sigmoid_scores_are_not_matched_by_a_softmax(loss: str) -> None:
     if loss == 'focal':  # mmdet's own: for mmdet to judge
         check_matching_costs(MODELS.build(model), model)
         return
-    with pytest.raises(InputError, match=r"train_cfg.assigner.match_costs\[0\] is a Cl.* name dict\(type='FocalLossCost'"):
+    with pytest.raises(
+        InputError, match=r"train_cfg.assigner.match_costs\[0\] is a Cl.* name dict\(type='FocalLossCost'"
+    ):
         check_matching_costs(MODELS.build(model), Config(model))
