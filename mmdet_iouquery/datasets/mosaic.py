@@ -21,7 +21,7 @@ from ..errors import InputError
 from .multi_image import FURTHER_IMAGES
 from .transforms import antialiased, check_bytes
 
-_NO_REMEDY = ('gt_masks', 'gt_seg_map', 'gt_keypoints')
+_STAY_BEHIND = ('gt_masks', 'gt_seg_map', 'gt_keypoints')
 
 
 @TRANSFORMS.register_module()
@@ -44,8 +44,8 @@ class QuarterMosaic(BaseTransform):
         scale_range: the least and the greatest factor.
 
     Raises:
-        InputError: an argument is none of these; an image is not one of bytes, comes without boxes, or with masks,
-            which stay where they were; the data set hands out no further images.
+        InputError: an argument is none of these; an image is not one of bytes, or comes with masks, which stay where
+            they were; the data set hands out no further images.
     """
 
     def __init__(
@@ -86,12 +86,7 @@ class QuarterMosaic(BaseTransform):
 
     def _quarter(self, sample: dict) -> tuple[np.ndarray, np.ndarray]:
         """An image, resized, and its boxes (N, 4) float32."""
-        if 'gt_bboxes' not in sample or 'img' not in sample:
-            raise InputError(
-                f'{type(self).__name__} needs images with boxes: end the pipeline of MultiImageDataset.dataset with '
-                "dict(type='LoadAnnotations', with_bbox=True)"
-            )
-        for key in _NO_REMEDY:
+        for key in _STAY_BEHIND:
             if key in sample:
                 raise InputError(f'{type(self).__name__} moves boxes only, but there are {key}; leave it out')
         image = check_bytes(sample['img'], self)

@@ -45,7 +45,7 @@ class MultiImageDataset:
         max_refetch: how often another sample is taken where the pipeline gives None.
 
     Raises:
-        InputError: there are fewer than two images.
+        InputError: there are fewer than two images; when one is read, it comes without boxes.
     """
 
     def __init__(self, *, dataset: Any, pipeline: Sequence[Any], max_refetch: int = 15) -> None:
@@ -78,7 +78,13 @@ class MultiImageDataset:
 
     def __getitem__(self, index: int) -> Any:
         for _ in range(self.max_refetch + 1):
-            sample = self.pipeline({**self.dataset[index], FURTHER_IMAGES: FurtherImages(self.dataset)})
+            loaded = self.dataset[index]
+            if 'img' not in loaded or 'gt_bboxes' not in loaded:
+                raise InputError(
+                    f'{type(self).__name__} takes images with boxes: let the pipeline of its data set end with '
+                    "dict(type='LoadAnnotations', with_bbox=True), and what packs them end its own"
+                )
+            sample = self.pipeline({**loaded, FURTHER_IMAGES: FurtherImages(self.dataset)})
             if sample is not None:
                 return sample
             index = int(random.randint(len(self)))

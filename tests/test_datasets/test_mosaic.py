@@ -255,7 +255,7 @@ def test_samples_that_are_refused(change: dict, text: str) -> None:
 
 def test_an_image_without_loaded_boxes_is_refused() -> None:
     bare = {key: value for key, value in sample(20, 20, 1).items() if not key.startswith('gt_')}
-    with pytest.raises(InputError, match=r"needs images with boxes: .* dict.type='LoadAnnotations', with_bbox=True"):
+    with pytest.raises(InputError, match=r"takes images with boxes: .* dict\(type='LoadAnnotations', with_bbox=True"):
         dataset(Samples([bare] * 2), {'type': 'QuarterMosaic'})[0]
 
 
