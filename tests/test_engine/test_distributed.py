@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import NARROW, random_batch, small_detector
+from helpers import FAMILY, NARROW, random_batch, small_detector
 from hosts import host_config
 from started_run import in_processes
 from torch import nn
@@ -24,8 +24,11 @@ from torch.nn.parallel import DistributedDataParallel
 SIZE = (64, 64)
 PROCESSES, STEPS = 2, 3
 COUNTS = {'four boxes and one': [4, 1], 'three boxes and none': [3, 0]}
-PLAIN = {'bbox_head__denoising': None}
-EXACT = {'bbox_head__denoising__label_noise_ratio': 0.0, 'bbox_head__denoising__box_noise_scale': 0.0}
+PLAIN = {**NARROW, 'bbox_head__denoising': None}
+EXACT = {**NARROW, 'bbox_head__denoising__label_noise_ratio': 0.0, 'bbox_head__denoising__box_noise_scale': 0.0}
+D_FINE = FAMILY['D-FINE']
+# distillation is weighed by the numbers of each process's batch
+PLAIN_D_FINE = {**D_FINE, 'bbox_head__denoising': None, 'bbox_head__criterion__loss_ddf': None}
 
 
 def quiet(model: nn.Module) -> nn.Module:
@@ -38,10 +41,10 @@ def quiet(model: nn.Module) -> nn.Module:
     return model
 
 
-def rtdetr(**overrides: Any) -> nn.Module:
+def built(**arguments: Any) -> nn.Module:
     """Same weights in every process."""
     torch.manual_seed(0)
-    return quiet(small_detector(**NARROW, **overrides))
+    return quiet(small_detector(**arguments))
 
 
 def dino() -> nn.Module:
@@ -88,10 +91,10 @@ def pictures(counts: list[int]) -> tuple[torch.Tensor, list]:
 
 
 def losses_and_gradients(
-    chosen: slice, counts: list[int], overrides: dict[str, Any], distributed: bool = False
+    chosen: slice, counts: list[int], arguments: dict[str, Any], distributed: bool = False
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Of some of the images; denoising draws the same noise for the same ones."""
-    model = rtdetr(**overrides).double()
+    model = built(**arguments).double()
     images, samples = pictures(counts)
     called = DistributedDataParallel(model, find_unused_parameters=False) if distributed else model
     torch.manual_seed(chosen.start or 0)
@@ -102,17 +105,24 @@ def losses_and_gradients(
     }
 
 
-def of_one_picture(rank: int, counts: list[int], overrides: dict[str, Any]) -> Any:
-    return losses_and_gradients(slice(rank, rank + 1), counts, overrides, distributed=True)
+def of_one_picture(rank: int, counts: list[int], arguments: dict[str, Any]) -> Any:
+    return losses_and_gradients(slice(rank, rank + 1), counts, arguments, distributed=True)
 
 
 WORK: dict[str, Callable[[int], Any]] = {
-    'an empty rank': partial(train_with_an_empty_rank, build=rtdetr),
-    'an empty rank, frozen stages': partial(train_with_an_empty_rank, build=partial(rtdetr, backbone__frozen_stages=2)),
+    'an empty rank': partial(train_with_an_empty_rank, build=partial(built, **NARROW)),
+    'an empty rank, frozen stages': partial(
+        train_with_an_empty_rank, build=partial(built, **NARROW, backbone__frozen_stages=2)
+    ),
+    'an empty rank, D-FINE': partial(train_with_an_empty_rank, build=partial(built, **D_FINE)),
     'an empty rank, IoUQueryDINO': partial(train_with_an_empty_rank, build=dino),
-    **{f'plain, {name}': partial(of_one_picture, counts=counts, overrides=PLAIN) for name, counts in COUNTS.items()},
-    **{f'noisy, {name}': partial(of_one_picture, counts=counts, overrides={}) for name, counts in COUNTS.items()},
-    'denoising, two boxes each': partial(of_one_picture, counts=[2, 2], overrides=EXACT),
+    **{f'plain, {name}': partial(of_one_picture, counts=counts, arguments=PLAIN) for name, counts in COUNTS.items()},
+    **{
+        f'plain D-FINE, {name}': partial(of_one_picture, counts=counts, arguments=PLAIN_D_FINE)
+        for name, counts in COUNTS.items()
+    },
+    **{f'noisy, {name}': partial(of_one_picture, counts=counts, arguments=NARROW) for name, counts in COUNTS.items()},
+    'denoising, two boxes each': partial(of_one_picture, counts=[2, 2], arguments=EXACT),
 }
 
 
@@ -149,12 +159,12 @@ def test_a_rank_without_boxes(task: str, left: list[dict[str, Any]]) -> None:
 @pytest.mark.parametrize('task', [name for name in WORK if name.startswith(('plain', 'denoising'))])
 def test_two_processes_of_one_picture_are_one_of_two(task: str, left: list[dict[str, Any]]) -> None:
     """Losses are divided by the boxes of all processes: 4 boxes here and 1 there count as 5, 3 and none as 3.
+    The pairs of a union are added up likewise.
 
     With denoising that holds for images with equally many boxes: in a batch, the one with fewer has padding queries,
     which are to be called background, and alone it has none.
     """
-    counts, overrides = WORK[task].keywords['counts'], WORK[task].keywords['overrides']
-    _, expected = losses_and_gradients(slice(0, 2), counts, overrides)
+    _, expected = losses_and_gradients(slice(0, 2), **WORK[task].keywords)
     check_gradients([one[task][1] for one in left], expected)
 
 
@@ -173,7 +183,7 @@ def test_every_loss_is_divided_by_the_mean_number_of_boxes(name: str, left: list
     Alone, an image's losses are divided by its own boxes, at least 1; the gradients are the processes' mean.
     """
     counts = COUNTS[name]
-    alone = [losses_and_gradients(slice(rank, rank + 1), counts, {}) for rank in range(PROCESSES)]
+    alone = [losses_and_gradients(slice(rank, rank + 1), counts, NARROW) for rank in range(PROCESSES)]
     weights = [max(count, 1) / (sum(counts) / PROCESSES) for count in counts]
     found = [one[f'noisy, {name}'] for one in left]
     for (losses, _), (expected, _), weight in zip(found, alone, weights):

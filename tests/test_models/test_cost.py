@@ -1,4 +1,4 @@
-"""Parameters and floating-point operations against the paper's table."""
+"""Parameters and floating-point operations against the papers' tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import build_detector
 
+from mmdet_iouquery import prepare_for_inference
 from mmdet_iouquery.apps.compare.cost import count_flops, count_parameters
 
 # Zhao et al. 2024, table 2, and the authors' list of models for the depths that it leaves out
@@ -42,3 +43,24 @@ def test_parameters_and_operations_are_the_papers(name: str) -> None:
         counted += OF_UNCHOSEN
     # ours are convolutions and matrix products alone; norms, activations and sampling add up to half a percent
     assert abs(counted - gflops) <= 0.01 * gflops + (0 if '_r50vd_m_' in name else 0.5)
+
+
+# Peng et al. 2024, table 1, and the authors' list of models for N
+D_FINE = {
+    'n_8xb16-160e': (4, 7),
+    's_8xb4-132e': (10, 25),
+    'm_8xb4-132e': (19, 57),
+    'l_8xb4-80e': (31, 91),
+    'x_8xb4-80e': (62, 202),
+}
+
+
+@pytest.mark.parametrize('name', D_FINE)
+def test_d_fine_prepared_costs_what_its_authors_say(name: str) -> None:
+    """At 640 x 640. Their models are counted with folded norms and merged branches; rounded to millions."""
+    parameters, gflops = D_FINE[name]
+    model = prepare_for_inference(build_detector(f'dfine/dfine_hgnetv2-{name}_coco.py').eval()).to('meta')
+    images = torch.empty(1, 3, 640, 640, device='meta')
+    assert round(count_parameters(model) / 1e6) == parameters
+    counted = count_flops(lambda: model.bbox_head.forward(model.extract_feat(images))) / 1e9
+    assert abs(counted - gflops) <= 0.01 * gflops + 0.5

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import RTDETRV2, random_batch, small_detector
+from helpers import FAMILY, RTDETRV2, random_batch, small_detector
 from torch import Tensor, nn
 
 from mmdet_iouquery import accelerate_training
@@ -16,6 +16,12 @@ from mmdet_iouquery.models.layers import ConvNormAct, as_tokens
 SIZE = (64, 96)
 DENSE = {'bbox_head__decoder': {'type': 'DABDecoder', 'num_layers': 2}}
 LEARNED = {'bbox_head__query_selector': {'type': 'LearnedAnchors'}}
+# the union has other numbers of pairs, and distillation is weighed by the numbers of a batch
+D_FINE = {
+    **FAMILY['D-FINE'],
+    'bbox_head__criterion__union_matching': False,
+    'bbox_head__criterion__loss_ddf': None,
+}
 
 
 def gradients(model: nn.Module, images: Tensor, samples: list, weight: float = 1.0) -> dict[str, Tensor]:
@@ -26,9 +32,7 @@ def gradients(model: nn.Module, images: Tensor, samples: list, weight: float = 1
 
 @pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
-@pytest.mark.parametrize(
-    'changes', [{}, DENSE, {'bbox_head__query_selector': {'type': 'LearnedAnchors'}}, *RTDETRV2.values()]
-)
+@pytest.mark.parametrize('changes', [{}, DENSE, LEARNED, *RTDETRV2.values(), D_FINE, FAMILY['DEIM-RT-DETRv2']])
 def test_batch_against_single_pictures(changes: dict[str, Any], accelerate: bool) -> None:
     """In double precision, batch norms frozen: losses are divided by 5 boxes together, by 4 and 1 alone."""
     model = small_detector(bbox_head__denoising=None, **changes)

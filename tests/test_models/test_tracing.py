@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
-from helpers import RTDETRV2, build_detector, small_detector
+from helpers import FAMILY, RTDETRV2, build_detector, small_detector
+from tolerances import within
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -15,10 +17,13 @@ from mmdet_iouquery import accelerate_training, prepare_for_inference
 pytestmark = pytest.mark.filterwarnings('ignore::torch.jit.TracerWarning')  # shapes are those of the trace
 
 
-def accelerated() -> nn.Module:
-    model = small_detector().train()
+def accelerated(**changes: Any) -> nn.Module:
+    model = small_detector(**changes).train()
     accelerate_training(model)
     return model
+
+
+D_FINE = FAMILY['D-FINE']
 
 
 DETECTORS: dict[str, Callable[[], nn.Module]] = {
@@ -28,6 +33,10 @@ DETECTORS: dict[str, Callable[[], nn.Module]] = {
     'prepared': lambda: prepare_for_inference(small_detector()),
     'points per level': lambda: small_detector(**RTDETRV2['points per level']).eval(),
     'discrete sampling': lambda: small_detector(**RTDETRV2['discrete sampling']).eval(),
+    'D-FINE, for prediction': lambda: small_detector(**D_FINE).eval(),
+    'D-FINE, in training': lambda: small_detector(**D_FINE).train(),
+    'D-FINE, accelerated, in training': lambda: accelerated(**D_FINE),
+    'D-FINE, prepared': lambda: prepare_for_inference(small_detector(**D_FINE)),
     'dense DAB decoder': lambda: build_detector('rtdetr/rtdetr_r18vd_dab-decoder_8xb2-72e_coco.py').eval(),
 }
 
@@ -55,6 +64,16 @@ def test_a_trace_computes_the_same_of_another_image(name: str) -> None:
     for ours, expected in zip(traced(images[1]), model(images[1])):
         # our gradients' forward passes and torch's round differently, convolution by convolution
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('changes', FAMILY.values(), ids=FAMILY)
+def test_a_trace_of_one_image_takes_three(changes: dict[str, Any]) -> None:
+    """No number of a batch is kept."""
+    model = Outputs(small_detector(**changes).eval())
+    images = torch.rand(3, 3, 64, 96)
+    traced = torch.jit.trace(model, (images[:1],), check_trace=False)
+    for ours, expected in zip(traced(images), model(images)):
+        torch.testing.assert_close(ours, expected, **within(torch.float32))
 
 
 def test_tables_made_in_a_trace_are_not_kept() -> None:
