@@ -159,6 +159,7 @@ def test_numbers_pictures_and_page(trained: Trained, tmp_path: Path, capsys: pyt
         assert numbers[run]['both_above'] == int((expected > 0.5).all(1).sum())
 
     page = (out / 'index.html').read_text()
+    assert 'Edges as distributions' not in page  # none of them tells of any
     links = Links()
     links.feed(page)
     assert links.inside and all(links.inside) and 'http' not in ''.join(links.links)
@@ -189,6 +190,24 @@ def test_mmdets_own_detectors(name: str, trained: Trained, tmp_path: Path) -> No
     assert (out / f'attention-{name.lower()}-1.png').is_file()
     assert (out / 'positional-attention.png').is_file() == (not selects)
     assert (out / f'denoising-{name.lower()}-1.png').is_file() == (name == 'DINO')
+
+
+@pytest.mark.usefixtures('drawn_once')
+def test_edges_of_the_models_that_tell_of_them(trained: Trained, tmp_path: Path) -> None:
+    decoder = {'_delete_': True, 'type': 'DistributionDecoder', 'num_layers': 2, 'num_points': [3, 5, 2]}
+    few = ['--pictures', '1', '--images', '2', '--temperatures', '20']
+    models = [*trained('plain'), *trained('refined', model__bbox_head__decoder=decoder)]
+    out = tmp_path / 'out'
+    analyze([*models, '--out', str(out), *few])
+    page = (out / 'index.html').read_text()
+    assert page.count('Edges as distributions, layer by layer: refined') == 2  # a heading and what it shows
+    assert 'plain: its decoder gives boxes, and no distributions of their edges' in page
+    bins = [row for row in rows_of(out / 'edges-refined-1.csv') if row['kind'] == 'bin']
+    by_edge: dict[tuple[str, ...], float] = {}
+    for row in bins:
+        key = tuple(row[name] for name in ('query', 'edge', 'layer'))
+        by_edge[key] = by_edge.get(key, 0.0) + float(row['probability'])
+    assert len(by_edge) % (4 * 2) == 0 and np.allclose([*by_edge.values()], 1)
 
 
 def test_an_adapter_stands_for_its_parent() -> None:

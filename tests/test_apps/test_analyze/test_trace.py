@@ -8,19 +8,43 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import RTDETRV2, small_detector
+from helpers import D_FINE_NECK, RTDETRV2, small_detector
 from hosts import HOSTS, host_config
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
+from mmengine.config import ConfigDict
 from tolerances import within
 from torch import nn
 
+from mmdet_iouquery.apps.analyze.edges import OUTWARDS
 from mmdet_iouquery.apps.analyze.trace import Objects, QueryTrace, as_if_training, parts_of, trace
 from mmdet_iouquery.errors import InputError
 
 INPUT, SCALE = (90, 120), (0.5, 0.75)  # height and width in the network; its px for one of the disk, x and y
 OBJECTS = Objects(np.array([[20.0, 12.0, 100.0, 60.0], [130.0, 40.0, 220.0, 110.0]]), np.array([1, 3]))
-TRACED = ['RT-DETR', 'RT-DETR dense', 'DETR', 'ConditionalDETR', 'DABDETR', 'DeformableDETR', 'DINO']
+VARIANTS: dict[str, dict[str, Any]] = {
+    'RT-DETR': {},
+    'RT-DETR dense': {'bbox_head__decoder': {'type': 'DABDecoder', 'num_layers': 3}},
+    'RT-DETRv2': {
+        'bbox_head__decoder__num_points': [3, 5, 2],
+        'bbox_head__decoder__sampling': 'discrete',
+        'bbox_head__query_selector__class_agnostic': True,
+    },
+    'RT-DETR refined': {
+        **D_FINE_NECK,
+        'backbone__out_indices': (1, 2),
+        'neck__in_channels': [128, 256],
+        'bbox_head__in_channels': [256, 256],
+        'bbox_head__project': 'unequal',
+        'bbox_head__decoder': {'_delete_': True, 'type': 'DistributionDecoder', 'num_layers': 3, 'num_points': [6, 6]},
+    },
+}
+REFINED = ['RT-DETR refined', 'DINO refined']
+"""With a decoder of distributions."""
+TRACED = [
+    *('RT-DETR', 'RT-DETR dense', 'RT-DETRv2', *REFINED),
+    *('DETR', 'ConditionalDETR', 'DABDETR', 'DeformableDETR', 'DINO'),
+]
 
 
 def element() -> dict[str, Any]:
@@ -40,16 +64,18 @@ def element() -> dict[str, Any]:
 
 def detector_of(name: str) -> nn.Module:
     torch.manual_seed(0)
-    if name.startswith('RT-DETR'):
-        changes = {'bbox_head__decoder': {'type': 'DABDecoder', 'num_layers': 3}} if 'dense' in name else {}
-        model = small_detector(**changes)
+    if name in VARIANTS:
+        model = small_detector(**VARIANTS[name])
     else:
-        cfg = host_config(name)
-        cfg.type = HOSTS[name].adapter
+        host = name.split()[0]
+        cfg = host_config(host)
+        cfg.type = HOSTS[host].adapter
+        if name in REFINED:
+            cfg.decoder = ConfigDict(type='DistributionDecoder', num_layers=2, num_points=[3, 4, 2, 1])
         model = MODELS.build(cfg)
     model.init_weights()
     for module_name, module in model.named_modules():  # boxes that move from layer to layer
-        if isinstance(module, nn.Linear) and module.out_features == 4:
+        if isinstance(module, nn.Linear) and module.out_features in (4, 4 * 33):
             torch.manual_seed(len(module_name))
             nn.init.normal_(module.weight, std=0.2)
     return model.eval()
@@ -113,12 +139,13 @@ def test_tokens_stand_where_their_boxes_are_centred(traced: tuple[str, nn.Module
     cells = np.array([h * w for h, w in found.spatial_shapes])
     assert (found.tokens.number < cells.sum()).all()
     assert (np.cumsum(cells)[found.tokens.level] > found.tokens.number).all()
-    assert len(np.unique(found.tokens.level)) > 1
+    # of two levels random scores may all prefer one
+    assert len(np.unique(found.tokens.level)) > 1 or len(cells) == 2
 
 
 def test_denoising_queries_before_and_after(traced: tuple[str, nn.Module, QueryTrace]) -> None:
     name, model, found = traced
-    if not (name.startswith('RT') or name == 'DINO'):
+    if not name.startswith(('RT', 'DINO')):
         assert found.noise is None
         return
     assert found.noise is not None
@@ -206,3 +233,21 @@ def test_a_model_without_queries_is_refused_in_a_sentence() -> None:
     data['data_samples'].set_metainfo({'flip': True})
     with pytest.raises(InputError, match='mirrors images'):
         trace(detector_of('RT-DETR'), data, OBJECTS)
+
+
+def test_edges_are_those_of_the_boxes(traced: tuple[str, nn.Module, QueryTrace]) -> None:
+    """The initial box with its edges moved outwards by each layer's means is that layer's box, in px of the disk."""
+    name, model, found = traced
+    if name not in REFINED:
+        assert found.edges is None
+        return
+    edges = found.edges
+    assert edges is not None and np.allclose(edges.probabilities.sum(-1), 1)
+    assert edges.probabilities.shape[2:] == edges.distances_px.shape[1:] == (4, 33)
+    for layer, means in zip(found.layers, edges.means_px):
+        assert np.allclose(edges.initial_px + OUTWARDS * means, layer.boxes_px, atol=1e-3)
+    sides = edges.initial_px[:, 2:] - edges.initial_px[:, :2]
+    # W ends at +-2 up times the scale, in units of a side over the scale: at the side itself
+    assert np.allclose(edges.distances_px[..., -1], np.tile(sides, 2)) and not edges.distances_px[..., 16].any()
+    assert np.allclose(edges.distances_px[:, :, ::-1], -edges.distances_px)
+    assert edges.means_px.std() > 1 and not np.allclose(edges.means_px[0], edges.means_px[-1], atol=0.1)
