@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from mmdet_iouquery.config_files import config_names, config_path
 from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.datasets.loading import LoadCheckedImage
 
-FOLDERS = ('rtdetr/', 'rtdetrv2/', 'quickstart/', 'ablations/', 'finetune/')
+FOLDERS = ('rtdetr/', 'rtdetrv2/', 'dfine/', 'quickstart/', 'ablations/', 'finetune/')
 CONFIGS = [name for name in config_names() if name.startswith(FOLDERS)]
 """Those that are RT-DETR; ``test_cells.py`` has the others."""
 COCO = [name for name in CONFIGS if name.startswith('rtdetr/')]
@@ -38,8 +39,53 @@ V2 = {
 """RT-DETRv2's: epochs, the first without strong augmentation, the backbone's rate, whether sizes change in training."""
 
 
-# of those that only tune for discrete sampling, one stands for all
-@pytest.fixture(params=[name for name in CONFIGS if '_dsp_' not in name or '_r18vd_' in name])
+class DFine(NamedTuple):
+    """What the authors' files say, ``configs/dfine`` of Peterande/D-FINE, with those that they include."""
+
+    epochs: int
+    stop: int | None
+    """First epoch without strong augmentation and other sizes; None: there is none."""
+    rate: float
+    backbone_rate: float
+    decay: float
+    repeats: int
+    """Of 640 among the sizes; 0: no other size."""
+    batch: int = 32
+
+
+DFINE = {
+    'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py': DFine(160, 148, 8e-4, 4e-4, 1e-4, 0, batch=128),
+    'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py': DFine(132, 120, 2e-4, 1e-4, 1e-4, 20),
+    'dfine/dfine_hgnetv2-m_8xb4-132e_coco.py': DFine(132, 120, 2e-4, 2e-5, 1e-4, 6),
+    'dfine/dfine_hgnetv2-l_8xb4-80e_coco.py': DFine(80, 72, 2.5e-4, 1.25e-5, 1.25e-4, 4),
+    'dfine/dfine_hgnetv2-x_8xb4-80e_coco.py': DFine(80, 72, 2.5e-4, 2.5e-6, 1.25e-4, 3),
+    'dfine/dfine_hgnetv2-n_8xb16-48e_objects365.py': DFine(48, None, 8e-4, 4e-4, 1e-4, 0, batch=128),
+    'dfine/dfine_hgnetv2-s_8xb4-36e_objects365.py': DFine(36, None, 2.5e-4, 1.25e-4, 1.25e-4, 20),
+    'dfine/dfine_hgnetv2-m_8xb4-36e_objects365.py': DFine(36, None, 2.5e-4, 2.5e-5, 1.25e-4, 6),
+    'dfine/dfine_hgnetv2-l_8xb4-24e_objects365.py': DFine(24, None, 2.5e-4, 1.25e-5, 1.25e-4, 4),
+    'dfine/dfine_hgnetv2-x_8xb4-24e_objects365.py': DFine(24, None, 2.5e-4, 2.5e-6, 1.25e-4, 3),
+    'dfine/dfine_hgnetv2-n_objects365_8xb16-64e_coco.py': DFine(64, 56, 8e-4, 4e-4, 1e-4, 0, batch=128),
+    'dfine/dfine_hgnetv2-s_objects365_8xb4-64e_coco.py': DFine(64, 56, 2.5e-4, 1.25e-4, 1.25e-4, 10),
+    'dfine/dfine_hgnetv2-m_objects365_8xb4-56e_coco.py': DFine(56, 48, 2.5e-4, 2.5e-5, 1.25e-4, 6),
+    'dfine/dfine_hgnetv2-l_objects365_8xb4-36e_coco.py': DFine(36, 30, 2.5e-4, 1.25e-5, 1.25e-4, 4),
+    'dfine/dfine_hgnetv2-x_objects365_8xb4-36e_coco.py': DFine(36, 30, 2.5e-4, 2.5e-6, 1.25e-4, 3),
+}
+DFINE_SIZES = {
+    'n': 3_782_691,
+    's': 10_321_875,
+    'm': 19_590_062,
+    'l': 31_219_222,
+    'x': 62_596_118,
+}
+"""Parameters that the authors' own models train, built from their code (4a1f73a)."""
+
+
+def stands_for_others(name: str) -> bool:
+    """Of those that only tune for discrete sampling, or of D-FINE with Objects365, one size is built."""
+    return ('_dsp_' not in name or '_r18vd_' in name) and ('objects365' not in name or '-s_' in name)
+
+
+@pytest.fixture(params=[name for name in CONFIGS if stands_for_others(name)])
 def config(request: pytest.FixtureRequest) -> Config:
     return shipped_config(request.param)
 
@@ -135,7 +181,60 @@ def test_discrete_sampling_is_tuned_from_the_authors_weights(name: str) -> None:
     assert ('_m_' in model.init_cfg.checkpoint) == ('_m_' in name) and model.backbone.init_cfg is None
 
 
-@pytest.mark.parametrize('name', [*COCO, *(name for name in V2 if '_dsp_' not in name)])
+@pytest.mark.parametrize('name', DFINE)
+def test_the_recipe_of_dfine(name: str) -> None:
+    cfg, recipe = shipped_config(name), DFINE[name]
+    first, second = 'objects365.py' in name, 'objects365_' in name
+    assert cfg.train_cfg.max_epochs == recipe.epochs and cfg.auto_scale_lr.base_batch_size == recipe.batch
+    assert cfg.train_dataloader.batch_size * 8 == recipe.batch
+    wrapper = cfg.optim_wrapper
+    expected = {'type': 'AdamW', 'lr': recipe.rate, 'betas': (0.9, 0.999), 'weight_decay': recipe.decay}
+    assert wrapper.optimizer == expected and wrapper.clip_grad.max_norm == 0.1
+    assert wrapper.paramwise_cfg.lr_mult.backbone * recipe.rate == pytest.approx(recipe.backbone_rate)
+
+    check, ema, *switch = cfg.custom_hooks
+    assert check.type == 'NumClassCheckHook' and (ema.momentum, ema.update_buffers) == (1e-4, True)
+    assert [hook.switch_epoch for hook in switch] == ([] if recipe.stop is None else [recipe.stop])
+    if second:  # neither the average nor the rate warms up
+        assert ema.type == 'EMAHook' and ema.ema_type == 'ExponentialMovingAverage' and not cfg.param_scheduler
+    else:
+        (warm_up,) = cfg.param_scheduler
+        assert ema.ema_type == 'ExpMomentumEMA' and ema.gamma == 1000 and warm_up.end == 500
+    strong = cfg.train_dataloader.dataset.pipeline
+    assert {'DistortColours', 'ExpandAndCrop'} < {step.type for step in strong}
+
+    augments = cfg.model.data_preprocessor.batch_augments
+    if recipe.repeats:
+        (augment,) = augments
+        assert augment.sizes == [480, 512, 544, 576, 608, *[640] * recipe.repeats, 672, 704, 736, 768, 800]
+        assert augment.get('stop_epoch') == recipe.stop
+    else:
+        assert augments is None
+    assert cfg.model.bbox_head.num_classes == (365 if first else 80)
+    loaders = (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader)
+    assert {loader.dataset.type for loader in loaders} == {'Objects365V2Dataset' if first else 'CocoDataset'}
+    assert bool(cfg.load_from) == second
+
+
+def test_the_recipe_of_every_dfine_is_known() -> None:
+    assert set(DFINE) == {name for name in CONFIGS if name.startswith('dfine/')}
+
+
+@pytest.mark.parametrize('name', [name for name in DFINE if 'objects365' not in name])
+def test_dfine_has_as_many_parameters_as_the_authors(name: str) -> None:
+    model = MODELS.build(shipped_config(name).model)
+    size = name.split('hgnetv2-')[1][0]
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == DFINE_SIZES[size]
+
+
+def rates_of(name: str) -> tuple[float, float, float]:
+    """The rate, the backbone's and the decay."""
+    if name in DFINE:
+        return DFINE[name].rate, DFINE[name].backbone_rate, DFINE[name].decay
+    return 1e-4, V2[name][2] if name in V2 else 1e-6 if 'r101' in name else 1e-5, 1e-4
+
+
+@pytest.mark.parametrize('name', [name for name in (*COCO, *V2, *DFINE) if stands_for_others(name)])
 def test_parameter_groups(name: str) -> None:
     """Norms and biases are not decayed; the backbone learns at a tenth (R101: a hundredth) of the rate, or as given."""
     cfg = shipped_config(name)
@@ -148,14 +247,14 @@ def test_parameter_groups(name: str) -> None:
         if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm))
         for leaf in ('weight', 'bias')
     }
-    backbone_rate = V2[name][2] if name in V2 else 1e-6 if 'r101' in name else 1e-5
+    rate, backbone_rate, decay = rates_of(name)
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
     assert len(trained) == len(groups)
     for parameter_name, parameter in trained:
         group = groups[id(parameter)]
         undecayed = parameter_name in norms or parameter_name.endswith('bias')
-        assert group['weight_decay'] == (0 if undecayed else 1e-4), parameter_name
-        expected = backbone_rate if parameter_name.startswith('backbone') else 1e-4
+        assert group['weight_decay'] == (0 if undecayed else decay), parameter_name
+        expected = backbone_rate if parameter_name.startswith('backbone') else rate
         assert group['lr'] == pytest.approx(expected), parameter_name
 
 
@@ -200,7 +299,7 @@ def test_ablations_share_the_quickstarts_recipe(name: str) -> None:
 
 
 def test_metafile_names_every_coco_config() -> None:
-    for name in [*COCO, *V2]:
+    for name in [*COCO, *V2, *DFINE]:
         text = (Path(__file__).parents[1] / 'configs' / name.split('/')[0] / 'metafile.yml').read_text()
         assert f'Config: configs/{name}\n' in text
 
