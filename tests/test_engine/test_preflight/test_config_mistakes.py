@@ -28,6 +28,8 @@ LOAD = "dict(type='LoadImageFromFile')"
 RESIZE = "dict(type='Resize', scale=(64, 64), keep_ratio=False)"
 BOXES = "dict(type='LoadAnnotations', with_bbox=True)"
 PACK = "dict(type='PackDetInputs')"
+IN_STAGE = "dict(type='InStages', stages=['mosaic'], transforms=[dict(type='QuarterMosaic')])"
+TIMETABLE = "custom_hooks = [dict(type='AugmentationTimetableHook', timetable=[('plain', 0), ('mosaic', 1)])]"
 MISSPELT = "dict(type='Resise', scale=(64, 64))"
 
 
@@ -123,12 +125,19 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "optim_wrapper = dict(constructor='Nobody')": ('at optim_wrapper', "no type 'Nobody' is registered"),
     "param_scheduler = [dict(type='LinearLRR')]": ('param_scheduler[0]', 'did you mean LinearLR'),
     "param_scheduler = [dict(type='LinearLR', start_factor=0.1, unit='step')]": ('param_scheduler[0]', "'unit'"),
+    "param_scheduler = [dict(type='FlatCosineLR', flat_end=9**9, decay_end=9**9, by_epoch=False)]": (
+        'param_scheduler[0]: FlatCosineLR: decay_end (387420489 steps) lies after the run',
+    ),
     # --- data
     pipeline('train', LOAD, BOXES, MISSPELT, PACK): ('train_dataloader.dataset.pipeline[2]', 'did you mean Resize'),
     pipeline('val', LOAD, MISSPELT, PACK): ('val_dataloader.dataset.pipeline[1]', 'did you mean Resize'),
     f"custom_hooks = [dict(type='PipelineSwitchHook', switch_epoch=9, switch_pipeline=[{LOAD}, {MISSPELT}])]": (
         'custom_hooks[0].switch_pipeline[1]',
         'did you mean Resize',
+    ),
+    f'{pipeline("train", LOAD, BOXES, IN_STAGE, RESIZE, PACK)}\n{TIMETABLE}': (
+        'QuarterMosaic needs further images: put it into the pipeline of',
+        'MultiImageDataset',
     ),
     pipeline('train', LOAD, RESIZE, PACK): ('train_dataloader come without bboxes and labels', 'LoadAnnotations'),
     pipeline('train', LOAD, "dict(type='FilterAnnotations')", BOXES, PACK): (
