@@ -90,6 +90,8 @@ def test_exceptions_by_name() -> None:
         'head.norm.bias': (0.0, 0.5),
         'head.fc.weight': (1.0, 0.5),
         'head.fc.bias': (1.0, 0.5),
+        'affine.scale': (1.0, 0),
+        'affine.bias': (1.0, 0.5),
     }
 
 
