@@ -24,6 +24,7 @@ from mmdet_iouquery.engine.hooks import AccelerateTrainingHook
 from mmdet_iouquery.models.necks.fusion import ELANFusion, Fusion, RepVGGBlock
 
 SIZE = (64, 96)
+D_FINE = {'config': 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py'}
 DENSE = {'bbox_head__decoder': {'_delete_': True, 'type': 'DABDecoder', 'num_layers': 2}}
 
 
@@ -111,8 +112,8 @@ def test_subclasses_are_left_alone() -> None:
 @pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize(
     'changes',
-    [{}, {'neck__expansion': 1.0}, D_FINE_NECK, DENSE],
-    ids=['R18', 'wide fusions', 'D-FINE neck', 'dense'],
+    [{}, {'neck__expansion': 1.0}, D_FINE_NECK, D_FINE, DENSE],
+    ids=['R18', 'wide fusions', 'D-FINE neck', 'D-FINE-N', 'dense'],
 )
 def test_losses_gradients_and_statistics_are_the_same(changes: dict[str, Any]) -> None:
     """In double precision to nine digits, which hides no mistake; boxes and anchors are made in single."""
@@ -191,7 +192,7 @@ def test_a_fusion_takes_maps_apart_in_training_and_joins_them_elsewhere(kind: ty
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize('changes', [{}, D_FINE_NECK], ids=['R18', 'D-FINE neck'])
+@pytest.mark.parametrize('changes', [{}, D_FINE_NECK, D_FINE], ids=['R18', 'D-FINE neck', 'D-FINE-N'])
 def test_gradients_lie_as_the_maps_do(changes: dict[str, Any]) -> None:
     """Batch norms are given gradients that are channels last, as their inputs are, wherever maps are joined."""
     model = small_detector(**changes).train()
