@@ -20,6 +20,7 @@ from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.config_files import config_names, config_path
 from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.datasets.loading import LoadCheckedImage
+from mmdet_iouquery.models.layers import LearnableAffine
 
 FOLDERS = ('rtdetr/', 'rtdetrv2/', 'dfine/', 'quickstart/', 'ablations/', 'finetune/')
 CONFIGS = [name for name in config_names() if name.startswith(FOLDERS)]
@@ -236,7 +237,7 @@ def rates_of(name: str) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize('name', [name for name in (*COCO, *V2, *DFINE) if stands_for_others(name)])
 def test_parameter_groups(name: str) -> None:
-    """Norms and biases are not decayed; the backbone learns at a tenth (R101: a hundredth) of the rate, or as given."""
+    """Norms, affine steps and biases are not decayed; the backbone learns at a tenth (R101: a hundredth) of the rate, or as given."""
     cfg = shipped_config(name)
     model = MODELS.build(cfg.model)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
@@ -244,8 +245,8 @@ def test_parameter_groups(name: str) -> None:
     norms = {
         f'{prefix}.{leaf}'
         for prefix, module in model.named_modules()
-        if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm))
-        for leaf in ('weight', 'bias')
+        if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm, LearnableAffine))
+        for leaf in dict(module.named_parameters(recurse=False))
     }
     rate, backbone_rate, decay = rates_of(name)
     trained = [(n, p) for n, p in model.named_parameters() if p.requires_grad]
