@@ -19,7 +19,7 @@ from mmdet_iouquery import config_path
 from mmdet_iouquery.structures import Decoded, DenoisingQueries, Memory, Predictions, Queries, Selection
 
 DATA = Path(__file__).parent / 'data'
-NARROW = {
+NARROW: dict[str, Any] = {
     'backbone__base_channels': 8,
     'neck__in_channels': [16, 32, 64],
     'neck__out_channels': 32,
@@ -39,7 +39,7 @@ UNION_AND_EDGES = {
     'bbox_head__criterion__loss_ddf': {'type': 'DistributionDistillationLoss', 'loss_weight': 1.5},
 }
 """Overrides that make the criterion D-FINE's, which a decoder of distributions asks for."""
-NARROW_N = {
+NARROW_N: dict[str, Any] = {
     'neck__out_channels': 32,
     'neck__num_heads': 2,
     'neck__feedforward_channels': 32,
@@ -49,7 +49,7 @@ NARROW_N = {
     'bbox_head__decoder__feedforward_channels': 32,
 }
 """The same of D-FINE-N and DEIM-N: the backbone, of 1.9 million parameters, stays."""
-RTDETRV2 = {
+RTDETRV2: dict[str, dict[str, Any]] = {
     'points per level': {
         'bbox_head__decoder__num_points': [3, 5, 2],
         'bbox_head__decoder__query_pos': {'num_layers': 3, 'act_cfg': {'type': 'SiLU'}, 'clamp': 10.0},

@@ -237,7 +237,7 @@ def rates_of(name: str) -> tuple[float, float, float]:
 
 @pytest.mark.parametrize('name', [name for name in (*COCO, *V2, *DFINE) if stands_for_others(name)])
 def test_parameter_groups(name: str) -> None:
-    """Norms, affine steps and biases are not decayed; the backbone learns at a tenth (R101: a hundredth) of the rate, or as given."""
+    """Norms, affine steps and biases are not decayed; the backbone learns at its own part of the rate."""
     cfg = shipped_config(name)
     model = MODELS.build(cfg.model)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer

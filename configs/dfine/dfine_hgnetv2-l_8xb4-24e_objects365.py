@@ -1,4 +1,7 @@
-"""D-FINE-L on Objects365, 24 epochs with all augmentation to the end; ``dfine_hgnetv2-l_objects365_8xb4-36e_coco`` goes on from it."""
+"""D-FINE-L on Objects365, 24 epochs, all augmented.
+
+``dfine_hgnetv2-l_objects365_8xb4-36e_coco`` goes on from it.
+"""
 
 _base_ = ['./dfine_hgnetv2-l_8xb4-80e_coco.py', '../_base_/datasets/objects365v2_detection.py']
 

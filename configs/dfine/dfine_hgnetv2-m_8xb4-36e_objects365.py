@@ -1,4 +1,7 @@
-"""D-FINE-M on Objects365, 36 epochs with all augmentation to the end; ``dfine_hgnetv2-m_objects365_8xb4-56e_coco`` goes on from it."""
+"""D-FINE-M on Objects365, 36 epochs, all augmented.
+
+``dfine_hgnetv2-m_objects365_8xb4-56e_coco`` goes on from it.
+"""
 
 _base_ = ['./dfine_hgnetv2-m_8xb4-132e_coco.py', '../_base_/datasets/objects365v2_detection.py']
 

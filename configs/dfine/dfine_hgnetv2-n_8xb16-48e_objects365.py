@@ -1,4 +1,7 @@
-"""D-FINE-N on Objects365, 48 epochs with all augmentation to the end; ``dfine_hgnetv2-n_objects365_8xb16-64e_coco`` goes on from it."""
+"""D-FINE-N on Objects365, 48 epochs, all augmented.
+
+``dfine_hgnetv2-n_objects365_8xb16-64e_coco`` goes on from it.
+"""
 
 _base_ = ['./dfine_hgnetv2-n_8xb16-160e_coco.py', '../_base_/datasets/objects365v2_detection.py']
 

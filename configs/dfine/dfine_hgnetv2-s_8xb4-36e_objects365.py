@@ -1,4 +1,7 @@
-"""D-FINE-S on Objects365, 36 epochs with all augmentation to the end; ``dfine_hgnetv2-s_objects365_8xb4-64e_coco`` goes on from it."""
+"""D-FINE-S on Objects365, 36 epochs, all augmented.
+
+``dfine_hgnetv2-s_objects365_8xb4-64e_coco`` goes on from it.
+"""
 
 _base_ = ['./dfine_hgnetv2-s_8xb4-132e_coco.py', '../_base_/datasets/objects365v2_detection.py']
 

@@ -17,7 +17,6 @@ from .refinement import matched_queries
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from .edges import EdgeDistributions
     from .trace import QueryTrace
@@ -63,7 +62,7 @@ def edge_chart(
 
 
 _CAPTION = (
-    'On the left the initial box that a query predicts (dashed), which all layers refine, and the box after each layer; '
+    'On the left the initial box of a query (dashed), which all layers refine, and the box after each layer; '
     'on the right, for each edge, how each layer spreads its probability over distances from the edge of that first '
     'box. A narrow peak is an edge that the layer is sure of, a broad or a double one an edge that it is not; from '
     'layer to layer the mean (triangle), where the layer puts the edge, should move to the true edge, and the peak '

@@ -243,7 +243,7 @@ def _check_sigmoid(loss_cls: nn.Module) -> None:
     """Raise :class:`InputError` for a loss that needs a logit for "no object", which decoders do not give."""
     if getattr(loss_cls, 'use_sigmoid', True) is False:
         raise InputError(
-            f'loss_cls={type(loss_cls).__name__} scores classes by a softmax, but the decoder scores each by a sigmoid: '
+            f'loss_cls={type(loss_cls).__name__} scores classes by a softmax, but decoders score each by a sigmoid: '
             "name a loss of sigmoids, such as dict(type='IoUVarifocalLoss') or dict(type='FocalLoss', use_sigmoid=True)"
         )
 

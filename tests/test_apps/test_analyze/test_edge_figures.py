@@ -31,7 +31,6 @@ def refined_trace() -> QueryTrace:
     return replace(moving_trace(), edges=EdgeDistributions(INITIAL, sides[..., None] * BINS, PROBABILITIES))
 
 
-
 def panels(query: int) -> tuple[Axes, dict[str, Axes]]:
     """The axes of the image and of the four edges."""
     axes = edge_chart(refined_trace(), IMAGE, [query], 'edges', CLASSES).figure.axes

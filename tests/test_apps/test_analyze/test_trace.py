@@ -237,7 +237,7 @@ def test_a_model_without_queries_is_refused_in_a_sentence() -> None:
 
 def test_edges_are_those_of_the_boxes(traced: tuple[str, nn.Module, QueryTrace]) -> None:
     """The initial box with its edges moved outwards by each layer's means is that layer's box, in px of the disk."""
-    name, model, found = traced
+    name, _, found = traced
     if name not in REFINED:
         assert found.edges is None
         return
