@@ -97,6 +97,23 @@ def small_detector(config: str = RTDETR, **overrides: object) -> nn.Module:
     return build_detector(config, **{**settings, **overrides})
 
 
+def loss_names(head: nn.Module) -> set[str]:
+    """Of a head with denoising queries."""
+    criterion, selector, terms = head.criterion, head.query_selector, ('loss_cls', 'loss_bbox', 'loss_iou')
+    layers = [*(f'd{i}.' for i in range(len(head.decoder.layers) - 1)), '']
+    names = {prefix + term for prefix in layers for term in terms}
+    if head.decoder.refines_distributions:
+        names |= {f'pre.{term}' for term in terms}
+    if criterion.loss_fgl is not None:
+        names |= {f'{prefix}loss_fgl' for prefix in layers}
+    if criterion.loss_ddf is not None:
+        names |= {f'{prefix}loss_ddf' for prefix in layers[:-1]}
+    names |= {name.replace('loss', 'dn_loss') for name in names}
+    if hasattr(selector, 'cls_head'):
+        names |= {f'enc_{term}' for term in terms}
+    return names | ({'enc_loss_quality'} if hasattr(selector, 'iou_head') else set())
+
+
 def sample(
     boxes_px: list | Tensor,
     labels: list | Tensor,

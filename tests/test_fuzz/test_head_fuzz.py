@@ -7,16 +7,28 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import NARROW, sample, small_detector
+from helpers import NARROW, UNION_AND_EDGES, loss_names, sample, small_detector
 from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.structures import SampleList
 from torch import Tensor, nn
 
 STRIDES, CLASSES, WIDTH = (8, 16, 32), 5, NARROW['neck__out_channels']
+DISTRIBUTIONS = {'_delete_': True, 'type': 'DistributionDecoder', 'num_layers': 2}
 HEADS: dict[str, dict[str, Any]] = {
     'RT-DETR': {},
     'dense DAB decoder': {'bbox_head__decoder': {'_delete_': True, 'type': 'DABDecoder', 'num_layers': 2}},
+    'distributions': {'bbox_head__decoder': DISTRIBUTIONS, **UNION_AND_EDGES},
+    'one layer of few bins, from learned anchors': {
+        'bbox_head__decoder': {**DISTRIBUTIONS, 'num_layers': 1, 'num_points': 1, 'reg_max': 4},
+        'bbox_head__query_selector': {'_delete_': True, 'type': 'LearnedAnchors', 'num_queries': 30},
+        **UNION_AND_EDGES,
+    },
+    'union with an encoder of objects that predicts its IoU': {
+        'bbox_head__query_selector__type': 'ScoreTimesIoUQuerySelector',
+        'bbox_head__query_selector__class_agnostic': True,
+        'bbox_head__criterion__union_matching': True,
+    },
 }
 
 sides = st.integers(1, 128)
@@ -53,9 +65,7 @@ def test_any_batch_has_the_same_finite_losses(head: nn.Module, given_pictures: l
         if isinstance(module, nn.BatchNorm2d):  # one token of one image has no variance
             module.eval()
     losses = head.loss(*batch_of(given_pictures))
-    names = {name for name in losses if 'enc_' not in name}
-    layers = len(head.decoder.layers)
-    assert len(names) == 2 * 3 * layers and {'loss_cls', 'dn_loss_iou', 'd0.loss_bbox'} <= names
+    assert set(losses) == loss_names(head)
     assert all(loss.isfinite() and loss.dim() == 0 for loss in losses.values())
     sum(losses.values()).backward()
     for name, parameter in head.named_parameters():
@@ -70,8 +80,11 @@ def test_detections_lie_in_their_pictures(head: nn.Module, given_pictures: list)
     assert len(found) == len(samples)
     for one, data_sample in zip(found, samples):
         height, width = data_sample.img_shape
-        assert len(one) == min(300, CLASSES * min(30, sum(m.shape[-2] * m.shape[-1] for m in maps)))
+        tokens = sum(m.shape[-2] * m.shape[-1] for m in maps)
+        queries = min(30, tokens) if hasattr(head.query_selector, 'cls_head') else 30
+        assert len(one) == min(300, CLASSES * queries)
         assert one.bboxes.isfinite().all() and one.bboxes.min() >= 0
+        assert (one.bboxes[:, :2] <= one.bboxes[:, 2:]).all()
         assert one.bboxes[:, 0::2].max() <= width and one.bboxes[:, 1::2].max() <= height
         assert ((one.scores > 0) & (one.scores < 1)).all() and (one.scores.diff() <= 0).all()
         assert one.labels.min() >= 0 and one.labels.max() < CLASSES

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import FAMILY, random_batch, small_detector
+from helpers import FAMILY, loss_names, random_batch, small_detector
 from tolerances import within
 from torch import Tensor, nn
 
@@ -49,20 +49,10 @@ def moved(detector: nn.Module) -> nn.Module:
     return model
 
 
-def expected_names(model: nn.Module) -> set[str]:
-    terms = ['loss_cls', 'loss_bbox', 'loss_iou']
-    layers = [f'd{i}.' for i in range(len(model.bbox_head.decoder.layers) - 1)]
-    names = {prefix + term for prefix in [*layers, ''] for term in terms}
-    if model.bbox_head.decoder.refines_distributions:
-        names |= {f'pre.{term}' for term in terms} | {f'{prefix}loss_fgl' for prefix in [*layers, '']}
-        names |= {f'{prefix}loss_ddf' for prefix in layers}
-    return names | {name.replace('loss', 'dn_loss') for name in names} | {f'enc_{term}' for term in terms}
-
-
 def train(model: nn.Module, images: Tensor, samples: list) -> dict[str, Tensor]:
     """The losses; every one is finite and they train every parameter."""
     losses = model.loss(images, samples)
-    assert set(losses) == expected_names(model)
+    assert set(losses) == loss_names(model.bbox_head)
     assert [name for name, loss in losses.items() if not loss.isfinite()] == []
     sum(losses.values()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
@@ -165,7 +155,7 @@ def test_numbers_that_are_not_finite_are_told_by_the_losses(training: nn.Module)
     with torch.no_grad():
         model.bbox_head.decoder.layers[1].linear2.weight[0, 0] = torch.nan
     losses = model.loss(*random_batch([2, 1], *SIZE))
-    assert set(losses) == expected_names(model)
+    assert set(losses) == loss_names(model.bbox_head)
     assert not losses['loss_cls'].isfinite() and losses['d0.loss_cls'].isfinite()
     with torch.no_grad():
         model.eval().predict(*random_batch([0], *SIZE))
