@@ -24,19 +24,28 @@ NO_COUNT: list[Any] = [0, -1, -300, 1.5, NAN, INF, 'three', '4', None, True, [2]
 NO_POSITIVE: list[Any] = [-0.5, NAN, INF, -INF, 'much', None, True, [0.1]]
 NO_SHARE = [*NO_POSITIVE, 1.5]
 NO_FLAG: list[Any] = ['yes', 1, 0, None, 'False', []]
+NO_LOSS: list[Any] = [5, 'L1Loss', True, [1], 0.5]
 NO_CONFIG: list[Any] = [5, 'DeformableDecoder', True, [1], 0.5]
 
 HEAD, NECK = 'model.bbox_head', 'model.neck'
 SELECTOR, DENOISING, DECODER = f'{HEAD}.query_selector', f'{HEAD}.denoising', f'{HEAD}.decoder'
-ASSIGNER, LOSS = f'{HEAD}.criterion.assigner', f'{HEAD}.criterion.loss_cls'
+CRITERION = f'{HEAD}.criterion'
+ASSIGNER, LOSS = f'{CRITERION}.assigner', f'{CRITERION}.loss_cls'
 WRONG: dict[str, list[Any]] = {
-    **{f'{DECODER}.{name}': NO_COUNT for name in ('num_layers', 'num_heads', 'feedforward_channels', 'num_points')},
+    **{f'{DECODER}.{name}': NO_COUNT for name in ('num_layers', 'num_heads', 'feedforward_channels')},
     f'{DECODER}.dropout': NO_SHARE,
+    f'{DECODER}.num_points': [*NO_COUNT, [], [4, 4], [4, 0, 4], [4, 'a', 4]],
+    f'{DECODER}.sampling': ['nearest', 3, None],
+    f'{DECODER}.ffn_init': ['zeros', 3, None],
+    f'{DECODER}.act_cfg': NO_CONFIG,
+    f'{DECODER}.query_pos': [*NO_CONFIG, {'layers': 3}],
     f'{DECODER}.with_cp': NO_FLAG,
     f'{SELECTOR}.num_queries': NO_COUNT,
     f'{SELECTOR}.grid_size': NO_SHARE,
     f'{SELECTOR}.anchor_eps': [*NO_POSITIVE, 0.6],
     f'{SELECTOR}.learned_content': NO_FLAG,
+    f'{SELECTOR}.class_agnostic': NO_FLAG,
+    f'{SELECTOR}.rank': ['class', 3, None],
     f'{DENOISING}.num_denoising': NO_COUNT,
     f'{DENOISING}.num_groups': [value for value in NO_COUNT if value is not None] + [101],
     f'{DENOISING}.label_noise_ratio': NO_SHARE,
@@ -54,7 +63,10 @@ WRONG: dict[str, list[Any]] = {
     f'{NECK}.start_level': [-1, 3, 0.5, 'a', None],
     f'{NECK}.in_channels': [[], [128, 0, 512], 128, None, 'abc'],
     f'{NECK}.encoder_levels': [[3], [-4], ['a'], [0.5], 1, None],
+    f'{HEAD}.project': ['some', 3, None],
     f'{NECK}.dropout': NO_SHARE,
+    **{f'{NECK}.{name}': ['both', 3, None] for name in ('fusion', 'join', 'downsample')},
+    f'{NECK}.lateral_act': NO_FLAG,
     f'{NECK}.expansion': [*NO_POSITIVE, 0.0],
     f'{NECK}.temperature': [*NO_POSITIVE, 0],
     f'{NECK}.position_order': ['spiral', 3, None],
@@ -63,7 +75,9 @@ WRONG: dict[str, list[Any]] = {
     **{f'{LOSS}.{name}': NO_POSITIVE for name in ('alpha', 'gamma', 'loss_weight')},
     f'{LOSS}.reduction': ['average', 3],
     f'{LOSS}.class_weight': [[-1.0] * 10, [NAN] * 10, 'abc', 5],
-    f'{HEAD}.criterion.quality': ['siou', 3, None],
+    f'{CRITERION}.quality': ['siou', 3, None],
+    f'{CRITERION}.union_matching': NO_FLAG,
+    **{f'{CRITERION}.{name}': NO_LOSS for name in ('loss_cls', 'loss_bbox', 'loss_iou')},
     'model.test_cfg.max_per_img': NO_COUNT,
     'model.test_cfg.score_thr': [1.0, -0.1, NAN, 'low', [0.5], None],
     'model.test_cfg.overlap_thr': [value for value in NO_SHARE if value is not None],
@@ -79,6 +93,39 @@ WRONG: dict[str, list[Any]] = {
     + [[{'type': 'BatchMultiScale', 'sizes': [64], 'mode': 'cubic'}]],
 }
 """Values that an argument must not have."""
+
+D_FINE: dict[str, Any] = {
+    DECODER: {'type': 'DistributionDecoder', 'num_layers': 2},
+    f'{CRITERION}.loss_fgl': {'type': 'FineGrainedLocalizationLoss'},
+    f'{CRITERION}.loss_ddf': {'type': 'DistributionDistillationLoss'},
+    LOSS: {'type': 'MatchabilityAwareLoss'},
+    'model.backbone': {'type': 'HGNetv2', 'arch': 'B0', 'out_indices': [1, 2, 3]},
+    f'{NECK}.in_channels': [256, 512, 1024],
+}
+"""What makes the model a D-FINE."""
+WRONG_IN_D_FINE: dict[str, list[Any]] = {
+    **{f'{DECODER}.{name}': NO_COUNT for name in ('num_layers', 'num_heads', 'feedforward_channels')},
+    f'{DECODER}.num_points': [*NO_COUNT, [], [4, 4], [4, 0, 4], [4, 'a', 4]],
+    f'{DECODER}.reg_max': [*NO_COUNT, 2, 31],
+    **{f'{DECODER}.{name}': [*NO_POSITIVE, 0] for name in ('reg_scale', 'up')},
+    f'{DECODER}.dropout': NO_SHARE,
+    f'{DECODER}.sampling': ['nearest', 3, None],
+    f'{DECODER}.fusion': ['sum', 3, None],
+    f'{DECODER}.act_cfg': NO_CONFIG,
+    f'{DECODER}.query_pos': [*NO_CONFIG, {'layers': 3}],
+    f'{DECODER}.with_cp': NO_FLAG,
+    **{f'{CRITERION}.{name}': NO_LOSS for name in ('loss_fgl', 'loss_ddf')},
+    **{f'{CRITERION}.{name}.loss_weight': NO_POSITIVE for name in ('loss_fgl', 'loss_ddf')},
+    f'{CRITERION}.loss_ddf.temperature': [*NO_POSITIVE, 0],
+    f'{LOSS}.gamma': NO_POSITIVE,
+    f'{LOSS}.alpha': [value for value in NO_POSITIVE if value is not None],
+    f'{LOSS}.use_sigmoid': [False],
+    'model.backbone.arch': ['B9', 'b0', 0, None],
+    'model.backbone.learnable_affine': NO_FLAG,
+    'model.backbone.frozen_stages': [5, -2, 'all', None, 0.5],
+    'model.backbone.out_indices': [[4], [-1], [], [2, 1], 'abc', 3],
+}
+"""The same of its parts."""
 
 RIGHT: dict[str, list[Any]] = {
     f'{DECODER}.num_layers': [1, 2],
@@ -140,13 +187,17 @@ def built_part(cfg: ConfigDict) -> Any:
         return MODELS.build(cfg)
 
 
-@pytest.mark.parametrize('key', sorted(WRONG))
-def test_a_value_out_of_range_is_refused_by_name(key: str, base: Config) -> None:
+@pytest.mark.parametrize(
+    ('model', 'key'),
+    [*(('RT-DETR', key) for key in sorted(WRONG)), *(('D-FINE', key) for key in sorted(WRONG_IN_D_FINE))],
+)
+def test_a_value_out_of_range_is_refused_by_name(model: str, key: str, base: Config) -> None:
     """Every one of them; never accepted in silence, never a deep crash. Of the model only the part itself is built."""
     name = key.rpartition('.')[2].replace('batch_augments', '(sizes|mode)')
     part = key.split('.')[1].replace('test_cfg', 'bbox_head')
-    for value in WRONG[key]:
-        cfg = overridden(base, {key: value})
+    parts, wrong = ({}, WRONG) if model == 'RT-DETR' else (D_FINE, WRONG_IN_D_FINE)
+    for value in wrong[key]:
+        cfg = overridden(base, {**parts, key: value})
         if part == 'bbox_head':
             cfg.model.bbox_head.test_cfg = cfg.model.test_cfg
         with pytest.raises((InputError, ValueError, TypeError, KeyError), match=rf'\b{name}\b'):

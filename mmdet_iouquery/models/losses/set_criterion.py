@@ -102,15 +102,17 @@ class SetCriterion(nn.Module):
         self.quality = quality
         self.union_matching = union_matching
         self.assigner: Assigner = TASK_UTILS.build(assigner) if isinstance(assigner, dict) else assigner
-        self.loss_cls = _built(loss_cls)
+        self.loss_cls = _built('loss_cls', loss_cls)
         _check_sigmoid(self.loss_cls)
-        self.loss_bbox = _built(loss_bbox)
-        self.loss_iou = _built(loss_iou)
-        self.loss_fgl, self.loss_ddf = (loss if loss is None else _built(loss) for loss in (loss_fgl, loss_ddf))
-        self.encoder_loss_cls = _built(encoder_loss_cls or self.loss_cls)
+        self.loss_bbox = _built('loss_bbox', loss_bbox)
+        self.loss_iou = _built('loss_iou', loss_iou)
+        self.loss_fgl = None if loss_fgl is None else _built('loss_fgl', loss_fgl)
+        self.loss_ddf = None if loss_ddf is None else _built('loss_ddf', loss_ddf)
+        self.encoder_loss_cls = _built('encoder_loss_cls', encoder_loss_cls or self.loss_cls)
         self.soft_encoder_loss_cls = self.encoder_loss_cls
         if encoder_loss_cls is None and not takes_quality(self.loss_cls):
-            self.soft_encoder_loss_cls = _built({'type': 'IoUVarifocalLoss', 'loss_weight': self.loss_cls.loss_weight})
+            varifocal = {'type': 'IoUVarifocalLoss', 'loss_weight': self.loss_cls.loss_weight}
+            self.soft_encoder_loss_cls = _built('encoder_loss_cls', varifocal)
 
     def check_decoder(self, decoder: object) -> None:
         """Raise :class:`InputError` where losses are of distributions and the decoder is known to refine none."""
@@ -145,11 +147,13 @@ class SetCriterion(nn.Module):
     def _match(
         self, matching: Predictions, encoder: Predictions | None, target: EncoderTarget, targets: Targets
     ) -> Matches:
-        """Match the decoder's layers (L, B, Q, ...) and the encoder: in one call where both ask for the same."""
+        """Match the decoder's layers (L, B, Q, ...) and the encoder: in one call where they have as many queries."""
+        if encoder is not None and target.class_agnostic:  # its score of an object is that of every class
+            encoder = encoder._replace(logits=encoder.logits[..., :1].expand(-1, -1, -1, matching.logits.shape[-1]))
         if encoder is None:
             own, of_encoder = self.assigner(matching, targets), None
-        elif target.class_agnostic or encoder.logits.shape[1:] != matching.logits.shape[1:]:
-            own, of_encoder = self.assigner(matching, targets), self.assigner(encoder, target.targets(targets))
+        elif encoder.logits.shape[1:] != matching.logits.shape[1:]:
+            own, of_encoder = self.assigner(matching, targets), self.assigner(encoder, targets)
         else:
             pairs = self.assigner(matching.layers_before(encoder), targets)
             own, of_encoder = _without_last_layer(pairs, matching.logits.shape[0])
@@ -248,8 +252,13 @@ def _check_sigmoid(loss_cls: nn.Module) -> None:
         )
 
 
-def _built(loss: Any) -> nn.Module:
-    return MODELS.build(loss) if isinstance(loss, dict) else loss
+def _built(name: str, loss: Any) -> nn.Module:
+    """The loss that an argument names by its config, or is."""
+    if isinstance(loss, nn.Module):
+        return loss
+    if not isinstance(loss, dict):
+        raise InputError(f"{name} must be a dict such as dict(type='L1Loss'), or a built loss, got {loss!r}")
+    return MODELS.build(loss)
 
 
 def _with_initial(predictions: Predictions) -> Predictions:

@@ -167,6 +167,22 @@ def test_a_class_agnostic_encoder_is_matched_by_objects() -> None:
         torch.testing.assert_close(found[term], build()(decoded(decoder), targets)[term])
 
 
+@pytest.mark.parametrize('class_agnostic', [False, True])
+def test_the_host_waits_for_the_device_once(class_agnostic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the costs of all matchings, the encoder's too."""
+    waits: list[torch.Size] = []
+
+    def cpu(x: Tensor, *args: Any, original: Any = Tensor.cpu) -> Tensor:
+        waits.append(x.shape)
+        return original(x, *args)
+
+    monkeypatch.setattr(Tensor, 'cpu', cpu)
+    given, targets = predictions(), truth(2, 1)
+    num_layers, _, num_queries, _ = given.logits.shape
+    build(union_matching=True)(decoded(given, selection(predictions(layers=1), class_agnostic=class_agnostic)), targets)
+    assert waits == [(num_layers + 1, 3, num_queries)]
+
+
 def test_each_query_learns_the_quality_of_its_own_box() -> None:
     """Exact boxes, and boxes half as wide, whose IoU is 1/2; summed and divided by their number."""
     targets = truth(2, 1)
