@@ -97,7 +97,7 @@ def small_detector(config: str = RTDETR, **overrides: object) -> nn.Module:
     return build_detector(config, **{**settings, **overrides})
 
 
-def loss_names(head: nn.Module) -> set[str]:
+def loss_names(head: Any) -> set[str]:
     """Of a head with denoising queries."""
     criterion, selector, terms = head.criterion, head.query_selector, ('loss_cls', 'loss_bbox', 'loss_iou')
     layers = [*(f'd{i}.' for i in range(len(head.decoder.layers) - 1)), '']
