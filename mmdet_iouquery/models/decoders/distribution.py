@@ -61,6 +61,8 @@ class DistributionDecoder(BoxDecoder):
     is the initial one with the edges moved by their means. Class scores rise with the certainty of the edges. Layers
     have D-FINE's form: a gate after cross-attention, which reads the memory itself without projections.
 
+    In prediction a box whose edges have passed each other has no width, or no height, whoever reads it.
+
     In training the predictions carry a :class:`~mmdet_iouquery.structures.Refinement`. Gradients of a layer's losses
     reach all box heads before it, but neither the initial box, nor, through what a layer adds to its features, those of
     the layer before.
@@ -189,9 +191,9 @@ class DistributionDecoder(BoxDecoder):
                 logits_by_layer.append(logits + self.quality_heads[i](corners))
                 boxes_by_layer.append(boxes)
             boxes, added = boxes.detach(), content.detach()
-        predictions = Predictions(torch.stack(logits_by_layer), torch.stack(boxes_by_layer))
         if not self.training:
-            return predictions
+            return Predictions(logits_by_layer[-1][None], _right_side_out(boxes_by_layer[-1])[None])
+        predictions = Predictions(torch.stack(logits_by_layer), torch.stack(boxes_by_layer))
         stacked = torch.stack(corners_by_layer)
         refinement = Refinement(stacked, initial_logits[None], initial_boxes[None], values, reg_scale)
         return predictions._replace(refinement=refinement)
@@ -221,6 +223,12 @@ class DistributionDecoder(BoxDecoder):
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:
         self.check_constants(state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+def _right_side_out(boxes: Tensor) -> Tensor:
+    """The same boxes (..., 4), negative sizes as 0."""
+    centre, size = boxes.split(2, dim=-1)
+    return torch.cat([centre, size.clamp(min=0)], dim=-1)
 
 
 def _check_bins(reg_max: int, reg_scale: float, up: float) -> None:

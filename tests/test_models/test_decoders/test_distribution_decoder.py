@@ -92,6 +92,17 @@ def test_prediction_is_the_last_layer_run_and_carries_no_refinement(depth: int) 
     torch.testing.assert_close(predictions.logits[0], layers.logits[depth - 1])
 
 
+def test_a_predicted_box_whose_edges_have_passed_has_no_size() -> None:
+    """Its centre stays. In training it is left as it is, so that a gradient can open it again."""
+    decoder, given, read = build(), queries(), memory()
+    with torch.no_grad():
+        decoder.bbox_heads[0].layers[-1].bias.unflatten(0, (4, BINS))[::2, 0] = 50.0  # left and right, all inwards
+    (trained,), anchors = decoder(given, read, num_layers=1).boxes, given.anchors_unact.sigmoid()
+    torch.testing.assert_close(trained, anchors * torch.tensor([1, 1, -1, 1]), atol=1e-6, rtol=1e-6)
+    (predicted,) = decoder.eval()(given, read, num_layers=1).boxes
+    torch.testing.assert_close(predicted, anchors * torch.tensor([1, 1, 0, 1]), atol=1e-6, rtol=1e-6)
+
+
 def test_how_far_gradients_go() -> None:
     """A layer's box trains all box heads up to it, and not the initial one, whose own box trains no other."""
     decoder = refining()
