@@ -11,7 +11,7 @@ embed_dims = 128
 num_levels = 2
 
 model = dict(
-    backbone=dict(_delete_=True, type='HGNetv2', arch='B0', out_indices=(1, 2)),
+    backbone=dict(_delete_=True, type='HGNetv2', arch='B0', out_indices=(1, 2), learnable_affine=True),
     neck=dict(
         in_channels=[256, 512],
         out_channels=embed_dims,
