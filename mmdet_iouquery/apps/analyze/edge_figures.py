@@ -62,11 +62,10 @@ def edge_chart(
 
 
 _CAPTION = (
-    'On the left the initial box of a query (dashed), which all layers refine, and the box after each layer; '
-    'on the right, for each edge, how each layer spreads its probability over distances from the edge of that first '
-    'box. A narrow peak is an edge that the layer is sure of, a broad or a double one an edge that it is not; from '
-    'layer to layer the mean (triangle), where the layer puts the edge, should move to the true edge, and the peak '
-    'should become narrow.'
+    'For each edge, the probabilities that each layer gives to distances of the true edge from that of the initial box '
+    '(dashed), which all layers refine; a narrow peak is an edge that the layer is sure of, a broad one an edge that '
+    'it is not. From layer to layer the mean (triangle), where the layer puts the edge, should move to the true edge, '
+    'and the peak should become narrow.'
 )
 
 
