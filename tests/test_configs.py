@@ -286,6 +286,23 @@ def test_the_quickstarts_warm_up_is_at_most_a_sixth_of_the_run(tmp_path: Path, i
     assert cfg.train_cfg.max_iters == iters
 
 
+def test_dfine_on_the_digits_is_dfine_n_by_the_quickstarts_recipe() -> None:
+    """The model is that for COCO but for what the docstring says; nothing but the model differs from the quickstart."""
+    quickstart, cfg = (shipped_config(f'quickstart/{name}_digits.py') for name in ('rtdetr_r18vd', 'dfine_hgnetv2-n'))
+    assert {key: cfg[key] for key in cfg if key not in ('model', 'embed_dims', 'num_levels')} == {
+        key: quickstart[key] for key in quickstart if key not in ('model', 'embed_dims', 'num_levels')
+    }
+    model = shipped_config('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py').model
+    model.backbone.out_indices, model.neck.in_channels = (1, 2), [256, 512]
+    model.bbox_head.num_classes = 10
+    model.bbox_head.query_selector.num_queries, model.bbox_head.denoising.num_denoising = 100, 30
+    model.test_cfg.max_per_img = 100
+    backbone, own = model.pop('backbone'), cfg.model.pop('backbone')
+    as_built = {'frozen_stages': -1, 'norm_eval': False, 'norm_cfg': {'type': 'BN', 'requires_grad': True}}
+    assert {**as_built, **own} == backbone  # by default
+    assert cfg.model == model
+
+
 @pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablations/')])
 def test_ablations_share_the_quickstarts_recipe(name: str) -> None:
     """Fewer steps, and nothing else of the training differs."""

@@ -62,11 +62,10 @@ def edge_chart(
 
 
 _CAPTION = (
-    'On the left the initial box of a query (dashed), which all layers refine, and the box after each layer; '
-    'on the right, for each edge, how each layer spreads its probability over distances from the edge of that first '
-    'box. A narrow peak is an edge that the layer is sure of, a broad or a double one an edge that it is not; from '
-    'layer to layer the mean (triangle), where the layer puts the edge, should move to the true edge, and the peak '
-    'should become narrow.'
+    'For each edge, the probabilities that each layer gives to distances of the true edge from that of the initial box '
+    '(dashed), which all layers refine; a narrow peak is an edge that the layer is sure of, a broad one an edge that '
+    'it is not. From layer to layer the mean (triangle), where the layer puts the edge, should move to the true edge, '
+    'and the peak should become narrow.'
 )
 
 
@@ -85,9 +84,9 @@ def _draw_boxes(
     stages += [(f'layer {number}', layer.boxes_px[query]) for number, layer in enumerate(trace.layers, start=1)]
     if truth is not None:
         outline(axes, truth, edgecolor=OBJECT_COLOUR, linewidth=2, zorder=2)
-    outline(axes, stages[0][1], edgecolor='black', linewidth=1.2, linestyle='--')
     for layer, (_, box) in enumerate(stages[1:]):
         outline(axes, box, edgecolor=_layer_colour(layer, len(trace.layers)), linewidth=1.6)
+    outline(axes, stages[0][1], edgecolor='black', linewidth=1.2, linestyle='--', zorder=4)
     around = np.array([box for _, box in stages] + ([] if truth is None else [truth]))
     low, high = around[:, :2].min(0), around[:, 2:].max(0)
     margin = 0.25 * float((high - low).max())
@@ -135,6 +134,7 @@ def _draw_edge(axes: Axes, edges: EdgeDistributions, query: int, edge: int, true
         axes.plot([mean], [0], color=colour, **_MEAN, zorder=5)
     axes.set_xlim(*_shown(distances, probabilities, [0.0, *means, *([] if true_px is None else [true_px])]))
     axes.tick_params(labelsize=SMALL_FONT)
+    axes.tick_params(axis='x', pad=7)  # below the triangles
     key = {'query': query, 'edge': EDGES[edge]}
     rows: list[Row] = [
         {'kind': 'edge', **key, 'layer': layer, 'mean_px': float(mean), 'true_px': true_px}

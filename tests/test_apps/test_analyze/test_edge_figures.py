@@ -80,7 +80,7 @@ def test_boxes_are_drawn_on_the_part_of_the_image_around_them() -> None:
     image, _ = panels(0)
     drawn = [[*patch.get_bbox().extents] for patch in image.patches]
     trace = refined_trace()
-    expected = [TRUTH[1], INITIAL[0], *(layer.boxes_px[0] for layer in trace.layers)]
+    expected = [TRUTH[1], *(layer.boxes_px[0] for layer in trace.layers), INITIAL[0]]  # the last on top
     assert drawn == [[*map(float, box)] for box in expected]
     around = np.array(expected)
     margin = 0.25 * (58 - 10)  # of the longer side of them all

@@ -31,12 +31,24 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> CocoSet:
     return find_coco_set(build_digits(root, num_train=2, num_val=PICTURES, image_size=96, progress=False))
 
 
+REFINED = "dict(_delete_=True, type='DistributionDecoder', num_layers=2, num_points=[3, 5, 2])"
+
+
 @pytest.fixture(scope='module')
 def trained(digits: CocoSet, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A config and a checkpoint of random weights, whose scores reach from about 0.1 to 0.9."""
-    folder = tmp_path_factory.mktemp('trained')
+    return random_weights(digits, tmp_path_factory.mktemp('trained'))
+
+
+@pytest.fixture(scope='module')
+def refined(digits: CocoSet, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The same with D-FINE's decoder."""
+    return random_weights(digits, tmp_path_factory.mktemp('refined'), f"model['bbox_head']['decoder'] = {REFINED}\n")
+
+
+def random_weights(digits: CocoSet, folder: Path, more: str = '') -> list[str]:
     config, checkpoint = folder / 'config.py', folder / 'random.pth'
-    config.write_text(quickstart_config(digits, iters=2, image_size=SIZE))
+    config.write_text(quickstart_config(digits, iters=2, image_size=SIZE) + more)
     cfg = Config.fromfile(config)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
@@ -61,9 +73,11 @@ def detections(config: str, checkpoint: str) -> list[dict[str, np.ndarray]]:
     return found
 
 
+@pytest.mark.parametrize('model', ['trained', 'refined'])
 def test_what_is_written_is_what_the_model_then_does(
-    trained: list[str], tmp_path: Path, capsys: pytest.CaptureFixture
+    model: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
+    trained: list[str] = request.getfixturevalue(model)
     prefix = tmp_path / 'new folder' / 'fit'
     calibrate([*trained, '--out', str(prefix), '--iou', '0.2', '--device', 'cpu'])
     printed = capsys.readouterr().out
