@@ -153,7 +153,7 @@ def test_a_wrong_label_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     plain = Oracle.forward
 
     def shifted(self: Oracle, *args: Any, **kwargs: Any) -> Predictions:
-        logits, boxes = plain(self, *args, **kwargs)
+        logits, boxes, _ = plain(self, *args, **kwargs)
         return Predictions(Tensor.roll(logits, 1, -1), boxes)
 
     monkeypatch.setattr(Oracle, 'forward', shifted)
