@@ -97,6 +97,13 @@ def silu_gradient(grad: Any, x: Any) -> Any:
     return torch.ops.aten.silu_backward.grad_input(grad, x, grad_input=x)
 
 
+def relu_gradient(grad: Any, y: Any) -> Any:
+    """The gradient (...) of a ReLU that gave ``y``, in one pass."""
+    import torch
+
+    return torch.ops.aten.threshold_backward(grad, y, 0)
+
+
 def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *, momentum: float | None, eps: float) -> Any:
     """A map (B, C, H, W), normalised, and the mean and inverse standard deviation (C,) that were used.
 

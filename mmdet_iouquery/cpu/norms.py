@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..compat import batch_norm, batch_norm_gradients, silu_gradient
+from ..compat import batch_norm, batch_norm_gradients, relu_gradient, silu_gradient
 from ..core.graph_capture import is_captured
 from .convolution import autocast_dtype
 
@@ -89,9 +89,9 @@ class _NormReLUAffine(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, scale, _, mean, invstd = ctx.saved_tensors
         rectified = _normalise_again(ctx.norm, x, weight, bias, mean, invstd).relu_()
-        of_rectified = torch.where(rectified > 0, grad * scale.to(grad.dtype), 0.0)
+        of_normed = relu_gradient(grad, rectified).mul_(scale.to(grad.dtype))
         of_affine = (total.sum().to(scale.dtype).view(1) for total in (rectified.mul_(grad), grad))
-        return None, *_norm_backward(ctx.norm, of_rectified, x, weight, mean, invstd), *of_affine
+        return None, *_norm_backward(ctx.norm, of_normed, x, weight, mean, invstd), *of_affine
 
 
 def _normalise(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
