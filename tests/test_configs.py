@@ -405,3 +405,12 @@ def test_deims_parameters_are_the_authors(size: str, epochs: str, number: int) -
     """Theirs are two more: the constants of the bins, which are buffers here."""
     model = MODELS.build(shipped_config(f'deim/deim-dfine_hgnetv2-{size}_{epochs}e_coco.py').model)
     assert sum(parameter.numel() for parameter in model.parameters()) == number
+
+
+def test_deims_r50_m_has_no_layers_but_those_that_predict() -> None:
+    """33 million parameters in the authors' table, where RT-DETRv2's has 36."""
+    config = shipped_config('deim/deim-rtdetrv2_r50vd_m_8xb2-60e_coco.py').model
+    with torch.device('meta'):
+        model = MODELS.build(config)
+    assert len(model.bbox_head.decoder.layers) == config.test_cfg.num_decoder_layers == 3
+    assert sum(parameter.numel() for parameter in model.parameters()) // 10**6 == 33

@@ -21,19 +21,8 @@ train_dataloader = dict(
     )
 )
 train_cfg = dict(max_epochs=max_epochs)
-optim_wrapper = dict(
-    optimizer=dict(lr=0.0004),
-)
-param_scheduler = [
-    dict(
-        type='FlatCosineLR',
-        warmup_iters=2000,
-        flat_end=strong_from,
-        decay_end=plain_from,
-        gamma=0.5,
-        convert_to_iter_based=True,
-    )
-]
+optim_wrapper = dict(optimizer=dict(lr=0.0004))
+param_scheduler = [dict(_base_.pop('flat_cosine'), flat_end=strong_from, decay_end=plain_from, gamma=0.5)]
 custom_hooks = [
     *_base_.custom_hooks[:2],
     dict(

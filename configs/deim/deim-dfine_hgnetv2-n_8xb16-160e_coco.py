@@ -18,16 +18,8 @@ train_dataloader = dict(
     )
 )
 train_cfg = dict(max_epochs=max_epochs)
-optim_wrapper = dict(
-    optimizer=dict(lr=0.0008),
-)
-param_scheduler = [
-    dict(
-        type='FlatCosineLR',
-        warmup_iters=2000,
-        convert_to_iter_based=True,
-    )
-]
+optim_wrapper = dict(optimizer=dict(lr=0.0008))
+param_scheduler = [_base_.pop('flat_cosine')]
 custom_hooks = [
     *_base_.custom_hooks[:2],
     dict(

@@ -1,4 +1,4 @@
-"""DEIM on RT-DETRv2-R50_M, 60 epochs, the backbone trained whole. AP on COCO val2017 by the authors: 53.2."""
+"""DEIM on RT-DETRv2-R50-m with three layers, 60 epochs, the backbone trained whole. 53.2 AP by the authors."""
 
 _base_ = ['../rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py', '../_base_/models/deim.py']
 
@@ -14,6 +14,8 @@ model = dict(
         ],
     ),
 )
+# all that its parent predicts with: the authors train no further ones here
+model['bbox_head']['decoder']['num_layers'] = 3
 train_dataloader = dict(
     dataset=dict(
         _base_.pop('deim_dataset'),
@@ -21,19 +23,8 @@ train_dataloader = dict(
     )
 )
 train_cfg = dict(max_epochs=max_epochs)
-optim_wrapper = dict(
-    optimizer=dict(lr=0.0002),
-)
-param_scheduler = [
-    dict(
-        type='FlatCosineLR',
-        warmup_iters=2000,
-        flat_end=strong_from,
-        decay_end=plain_from,
-        gamma=0.5,
-        convert_to_iter_based=True,
-    )
-]
+optim_wrapper = dict(optimizer=dict(lr=0.0002))
+param_scheduler = [dict(_base_.pop('flat_cosine'), flat_end=strong_from, decay_end=plain_from, gamma=0.5)]
 custom_hooks = [
     *_base_.custom_hooks[:2],
     dict(

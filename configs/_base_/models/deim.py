@@ -1,4 +1,4 @@
-"""What DEIM (Huang et al. 2025) changes in D-FINE and RT-DETRv2: the class loss, SiLU in the decoder, and the images.
+"""What DEIM (Huang et al. 2025) changes in D-FINE and RT-DETRv2: the class loss, SiLU, the rate and the images.
 
 Bases may not name the same entries, so these have names of their own; a config takes them out with ``_base_.pop``.
 """
@@ -6,11 +6,14 @@ Bases may not name the same entries, so these have names of their own; a config 
 silu = dict(type='SiLU')
 matchability_aware = dict(criterion=dict(loss_cls=dict(_delete_=True, type='MatchabilityAwareLoss', gamma=1.5)))
 
+whole_backbone = dict(frozen_stages=-1, norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False)
+
 deim_dfine_model = dict(
+    backbone=whole_backbone,
     bbox_head=dict(query_selector=dict(act_cfg=silu), decoder=dict(act_cfg=silu), **matchability_aware),
 )
 deim_rtdetrv2_model = dict(
-    backbone=dict(frozen_stages=-1, norm_cfg=dict(requires_grad=True), norm_eval=False),
+    backbone=whole_backbone,
     bbox_head=dict(
         query_selector=dict(act_cfg=silu),
         decoder=dict(act_cfg=silu, query_pos=dict(hidden_dims=256, num_layers=3, act_cfg=silu)),
@@ -18,7 +21,10 @@ deim_rtdetrv2_model = dict(
     ),
 )
 
-# "dense one-to-one": more boxes an image, from the fourth epoch to half-way
+# flat_end and decay_end are the sizes' own
+flat_cosine = dict(type='FlatCosineLR', warmup_iters=2000, convert_to_iter_based=True)
+
+# "dense one-to-one": more boxes an image, from epoch 4 to half-way
 deim_mix_up = dict(type='BatchMixUp', prob=0.5, stages=['mosaic'])
 deim_loading = [
     dict(type='LoadImageFromFile', _scope_='mmdet_iouquery', on_error='skip'),
