@@ -25,6 +25,12 @@ FOLDER_FILES = ('model.safetensors', 'pytorch_model.bin')
 _OLD_FORMAT = pickle.dumps(torch.serialization.MAGIC_NUMBER, protocol=2)
 """What a file begins with that was written by torch before 1.6."""
 
+_ARCHIVE = b'PK\x03\x04'
+"""What a file begins with that was written by torch since."""
+
+_FOLDER = 0x10
+"""The attribute in a zip archive's directory that marks a folder."""
+
 
 def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     """Content of a ``.pth``/``.pt``/``.bin`` or ``.safetensors`` file or of a Hugging Face folder, on the CPU.
@@ -69,7 +75,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
 
 
 def _read_torch(path: Path) -> Any:
-    reason = damage(path) if is_zip(path) else None  # torch itself looks at no checksum
+    reason = damage(path) if has_checksums(path) else None  # torch itself looks at none
     if reason:
         raise InputError(f'{path} {reason}; get the file again')
     try:
@@ -100,6 +106,18 @@ def read_meta(path: Path) -> Mapping[str, Any]:
     return content.get('meta') or {} if isinstance(content, Mapping) else {}
 
 
+def has_checksums(path: Path) -> bool:
+    """Whether torch takes a file for an archive, whose records have checksums: by its first bytes, as torch does.
+
+    Not by the directory at its end, of which torch accepts what :mod:`zipfile` does not.
+    """
+    try:
+        with open(path, 'rb') as file:
+            return file.read(len(_ARCHIVE)) == _ARCHIVE
+    except OSError:
+        return False
+
+
 def is_zip(path: Path) -> bool:
     """Whether a file is a zip archive, as torch's are, by the directory at its end."""
     try:
@@ -122,8 +140,11 @@ def damage(path: Path) -> str | None:
                 )
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
+            folders = [info.filename for info in archive.infolist() if info.external_attr & _FOLDER and info.file_size]
         if record:
             return f'is damaged: its record {record} has another checksum than when it was written'
+        if folders:  # torch would leave the memory for such a record as it is
+            return f'is damaged: its record {folders[0]} is marked as a folder'
         torch.load(path, map_location='cpu', mmap=True, weights_only=True)  # stricter about the directory of records
     except pickle.UnpicklingError:
         pass

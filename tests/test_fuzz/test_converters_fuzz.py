@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -197,6 +197,8 @@ def test_a_part_of_a_checkpoint_is_none(tmp_path: Path, zipped: bool, length: fl
     assert damage(path) is not None and read(path) is None
 
 
+@example(flips=[(0.5, 0), (0.9785, 0)])  # a number, and a directory that zipfile refuses and torch accepts
+@example(flips=[(0.8495, 4)])  # a tensor marked as a folder
 @given(flips=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 7)), min_size=1, max_size=3))
 @pytest.mark.parametrize('zipped', [True, False])
 def test_flipped_bits_are_found_or_do_not_matter(tmp_path: Path, zipped: bool, flips: list[tuple[float, int]]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 
 from ...checkpoints.convert import unwrap_accounted
-from ...checkpoints.files import is_zip, read_checkpoint
+from ...checkpoints.files import has_checksums, read_checkpoint
 from ...errors import InputError
 
 _NOTES = ('experiment_name', 'time', 'seed', 'source', 'preprocessing', 'mmengine_version', 'mmdet_version')
@@ -61,7 +61,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointFacts:
     floating = {key: value for key, value in weights.items() if value.is_floating_point()}
     return CheckpointFacts(
         path=str(path),
-        has_checksums=is_zip(Path(path).expanduser()),
+        has_checksums=has_checksums(Path(path).expanduser()),
         place=place,
         tensors=len(weights),
         numbers=sum(value.numel() for value in weights.values()),
