@@ -303,7 +303,7 @@ def test_dfine_on_the_digits_is_dfine_n_by_the_quickstarts_recipe() -> None:
     assert cfg.model == model
 
 
-@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablations/')])
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablations/rtdetr')])
 def test_ablations_share_the_quickstarts_recipe(name: str) -> None:
     """Fewer steps, and nothing else of the training differs."""
     quickstart, cfg = shipped_config('quickstart/rtdetr_r18vd_digits.py'), shipped_config(name)
@@ -314,6 +314,30 @@ def test_ablations_share_the_quickstarts_recipe(name: str) -> None:
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         assert cfg[loader] == quickstart[loader]
         assert [step.scale for step in cfg[loader].dataset.pipeline if step.type == 'Resize'] == [(128, 128)]
+
+
+@pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablations/generations/')])
+def test_generations_share_the_quickstarts_recipe(name: str) -> None:
+    """DEIM's differ by images up to half-way and the curve between the same rates; the others in the model alone."""
+    quickstart, cfg = shipped_config('quickstart/rtdetr_r18vd_digits.py'), shipped_config(name)
+    for entry in ('optim_wrapper', 'train_cfg', 'val_dataloader', 'test_dataloader', 'randomness'):
+        assert cfg[entry] == quickstart[entry]
+    loader, theirs = cfg.train_dataloader, quickstart.train_dataloader
+    if 'mosaic' in name or 'deim' in name:
+        (hook,) = [hook for hook in cfg.custom_hooks if hook.type == 'AugmentationTimetableHook']
+        assert hook.timetable == [('plain', 0), ('mosaic', 133), ('plain', 400)] and not hook.by_epoch
+        images = loader.dataset.dataset
+        assert {**images, 'pipeline': None} == {**theirs.dataset, 'pipeline': None}
+        assert loader.dataset.pipeline[1:] == theirs.dataset.pipeline[2:]
+        assert {**loader, 'dataset': None} == {**theirs, 'dataset': None}
+    else:
+        assert loader == theirs and cfg.custom_hooks == quickstart.custom_hooks
+    if 'deim' in name:
+        (rate,) = cfg.param_scheduler
+        assert (rate.type, rate.warmup_iters, rate.flat_end, rate.decay_end) == ('FlatCosineLR', 133, 400, 800)
+        assert rate.gamma == quickstart.param_scheduler[1].end_factor
+    else:
+        assert cfg.param_scheduler == quickstart.param_scheduler
 
 
 def test_metafile_names_every_coco_config() -> None:
