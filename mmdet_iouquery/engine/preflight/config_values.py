@@ -19,6 +19,9 @@ from .config_mistakes import SECTIONS, alike, entries
 _LISTS = ('val_evaluator', 'test_evaluator', 'param_scheduler', 'custom_hooks')
 _DICTS = (*(name for name in SECTIONS if name not in _LISTS), 'env_cfg', 'randomness')
 
+_REMOVABLE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint')
+"""Those that mmengine registers by itself, and alone leaves out where they are None."""
+
 _LOG_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET')
 
 
@@ -67,6 +70,12 @@ def check_values(cfg: Mapping[str, Any]) -> None:
     Raises:
         InputError: one is out of its range, or of a name that nothing takes.
     """
+    for name, hook in (cfg.get('default_hooks') or {}).items():
+        if hook is None and name not in _REMOVABLE_HOOKS:
+            raise InputError(
+                f'default_hooks.{name}=None: mmengine takes None for {", ".join(_REMOVABLE_HOOKS)} alone; to do '
+                'without another hook, write default_hooks=dict(_delete_=True, ...) with those that stay'
+            )
     for section, settings, name, fits, wanted in _ranges(cfg):
         if name in settings and not fits(settings[name]):
             key = f'{section}.{name}' if section else name

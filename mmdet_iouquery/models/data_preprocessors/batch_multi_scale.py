@@ -29,7 +29,8 @@ class BatchMultiScale(nn.Module):
         sizes: sides in pixels to draw from, evenly; write one more often to make it likelier.
         mode: of the interpolation; the authors' is 'nearest'.
         seed: of the draw.
-        stop_epoch: from this epoch on, counted from 0, batches keep their size (RT-DETRv2); None: never.
+        stop_epoch: from this epoch on, counted from 0, batches keep their size (RT-DETRv2); None: never. A run
+            that counts steps (``IterBasedTrainLoop``) stays in epoch 0.
     """
 
     def __init__(

@@ -79,6 +79,10 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         'checkpoint.interval=None must be a whole number',
         '-1 for none',
     ),
+    "default_hooks['visualization'] = None": (
+        'default_hooks.visualization=None: mmengine takes None for',
+        '_delete_=True',
+    ),
     "train_cfg['max_iters'] = -3": ('train_cfg.max_iters=-3 must be a whole number from 1 on',),
     "train_cfg['max_iters'] = 2.5": ('train_cfg.max_iters=2.5 must be a whole number',),
     "train_dataloader['num_workers'] = 'two'": ("train_dataloader.num_workers='two' must be a whole number from 0 on",),
