@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..core.graph_capture import is_captured
 from ..models.layers import ConvNormAct, LearnableAffine, keep_layout
-from ..models.necks.fusion import ELANFusion, Fusion, RepVGGBlock
+from ..models.necks.fusion import ELANFusion, Fusion, RepVGGBlock, enlarged
 from .convolution import WinogradConv2d, can_filter
 from .norms import can_fuse, norm_relu_affine, norm_silu
 
@@ -77,7 +77,7 @@ class SeparateFusion(Fusion):
             return super().forward(other, x)
         first = norm_silu([_convolve_separately(conv1, other, x)], [norm1])
         second = norm_silu([_convolve_separately(conv2, other, x)], [norm2])
-        return self.conv3(self.bottlenecks(first) + second)
+        return self.combine(first, second)
 
 
 class SeparateELANFusion(ELANFusion):
@@ -96,7 +96,7 @@ def _convolve_separately(conv: Any, other: Tensor, x: Tensor) -> Tensor:
     """A 1x1 convolution of two maps side by side, the first enlarged to the size of the second."""
     of_other, of_x = conv.weight.split([other.shape[1], x.shape[1]], dim=1)
     y, added = F.conv2d(x, of_x), F.conv2d(other, of_other)
-    return y.add_(added if added.shape == y.shape else F.interpolate(added, size=y.shape[2:], mode='nearest'))
+    return y.add_(enlarged(added, y))
 
 
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {

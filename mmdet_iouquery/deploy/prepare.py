@@ -12,6 +12,7 @@ from ..cpu import accelerate_prediction, restore
 from ..errors import InputError
 from ..models.dense_heads import RTDETRHead
 from ..models.layers import ConvNormAct
+from ..models.necks import HybridEncoder
 from ..models.necks.fusion import RepVGGBlock
 
 HALVES = (torch.float16, torch.bfloat16)
@@ -21,11 +22,12 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     """A copy of a detector that gives the same predictions faster. The detector itself stays as it is.
 
     Batch norms and learnable affines are fused into the convolutions before them, RepVGG blocks merged into one
-    convolution each, and weights laid out channels last where that is the faster layout (on CPUs, and in half
-    precision). On CPUs, wide 3x3 convolutions in single precision are computed by fewer multiplications
-    (:mod:`mmdet_iouquery.cpu.winograd`), for which the copy takes five times the memory of their weights; other
-    convolutions, and linear layers, have their weights packed once (:mod:`mmdet_iouquery.cpu.prediction`). Tables of
-    anchors and positions, and fused attention, need no preparing: models of this package have them always.
+    convolution each, maps that a hybrid encoder enlarges are convolved before, and weights laid out channels last
+    where that is the faster layout (on CPUs, and in half precision). On CPUs, wide 3x3 convolutions in single
+    precision are computed by fewer multiplications (:mod:`mmdet_iouquery.cpu.winograd`), for which the copy takes
+    five times the memory of their weights; other convolutions, and linear layers, have their weights packed once
+    (:mod:`mmdet_iouquery.cpu.prediction`). Tables of anchors and positions, and fused attention, need no preparing:
+    models of this package have them always.
 
     Predictions equal those of ``model.eval()`` up to rounding: logits and boxes to 1e-4 in single precision. The copy
     is for prediction alone: it cannot be trained, and its weights are no checkpoint of ``model``.
@@ -73,6 +75,8 @@ def _cast(model: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _merge(module: nn.Module) -> None:
+    if isinstance(module, HybridEncoder):
+        module.separate()
     for name, child in module.named_children():
         if isinstance(child, (ConvNormAct, RepVGGBlock)):
             setattr(module, name, child.merged())

@@ -61,9 +61,9 @@ class _CSP(nn.Module):
         if hidden != out_channels:
             self.conv3 = ConvNormAct(hidden, out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
 
-    def combine(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, out_channels, h, w)."""
-        return self.conv3(within_range(self.bottlenecks(self.conv1(x)) + self.conv2(x)))
+    def combine(self, first: Tensor, second: Tensor) -> Tensor:
+        """What the first two convolutions gave, (B, hidden, h, w) each, to (B, out_channels, h, w)."""
+        return self.conv3(within_range(self.bottlenecks(first) + second))
 
 
 class CSPBlock(_CSP):
@@ -71,7 +71,7 @@ class CSPBlock(_CSP):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, out_channels, h, w)."""
-        return self.combine(x)
+        return self.combine(self.conv1(x), self.conv2(x))
 
 
 class Fusion(_CSP):
@@ -101,7 +101,8 @@ class Fusion(_CSP):
 
     def forward(self, other: Tensor, x: Tensor) -> Tensor:
         """A map (B, ., h', w') of a neighbouring scale and this one's (B, ., h, w) to (B, out_channels, h, w)."""
-        return self.combine(joined(other, x, self.join))
+        both = joined(other, x, self.join)
+        return self.combine(self.conv1(both), self.conv2(both))
 
 
 class ELANFusion(nn.Module):
@@ -148,6 +149,54 @@ class ELANFusion(nn.Module):
         return self.conv2(torch.cat(maps, dim=1))
 
 
+class EnlargingConv(nn.Module):
+    """What a 1x1 convolution of two maps side by side, the first of them enlarged, gives with fewer multiplications.
+
+    Each map is convolved by its share of the weights, and the smaller one is enlarged thereafter.
+
+    Args:
+        conv: its norm is folded into the convolution; half of its input channels are the first map's.
+    """
+
+    def __init__(self, conv: ConvNormAct) -> None:
+        super().__init__()
+        joint = cast(nn.Conv2d, conv.conv)
+        if joint.bias is None:
+            raise ValueError('fold the norms into the convolutions first')
+        self.other = nn.Conv2d(joint.in_channels // 2, joint.out_channels, 1, bias=False)
+        self.own = nn.Conv2d(joint.in_channels // 2, joint.out_channels, 1)
+        with torch.no_grad():
+            self.other.weight.copy_(joint.weight[:, : self.other.in_channels])
+            self.own.weight.copy_(joint.weight[:, self.other.in_channels :])
+        self.own.bias = joint.bias
+        self.rest = nn.Sequential(*list(conv)[1:])
+        self.to(joint.weight).requires_grad_(joint.weight.requires_grad)
+
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
+        """Maps (B, C, h', w') and (B, C, h, w) to (B, D, h, w)."""
+        return self.rest(within_range(self.own(x) + enlarged(self.other(other), x)))
+
+
+class EnlargingFusion(nn.Module):
+    """What a fusion of two maps side by side becomes for prediction, where the first is the smaller one.
+
+    Args:
+        block: gives its parts away.
+    """
+
+    def __init__(self, block: Fusion | ELANFusion) -> None:
+        super().__init__()
+        names = ['conv1', 'conv2'] if isinstance(block, Fusion) else ['conv1']
+        self.convs = nn.ModuleList(EnlargingConv(getattr(block, name)) for name in names)
+        for name in names:
+            setattr(block, name, nn.Identity())
+        self.block = block
+
+    def forward(self, other: Tensor, x: Tensor) -> Tensor:
+        """As the block's."""
+        return self.block.combine(*(conv(other, x) for conv in self.convs))
+
+
 FUSIONS: dict[str, type[Fusion | ELANFusion]] = {'csp': Fusion, 'elan': ELANFusion}
 """By the names that a config gives them."""
 JOINS = ('cat', 'sum')
@@ -155,6 +204,11 @@ JOINS = ('cat', 'sum')
 
 def joined(other: Tensor, x: Tensor, join: str) -> Tensor:
     """Two maps side by side or added up, the first at the height and width of the second by repeating pixels."""
-    if other.shape[-2:] != x.shape[-2:]:
-        other = F.interpolate(other, size=x.shape[-2:], mode='nearest')
+    other = enlarged(other, x)
     return torch.cat([other, x], dim=1) if join == 'cat' else within_range(other + x)
+
+
+def enlarged(other: Tensor, x: Tensor) -> Tensor:
+    """A map at the height and width of another by repeating its pixels."""
+    same = other.shape[-2:] == x.shape[-2:]
+    return other if same else F.interpolate(other, size=x.shape[-2:], mode='nearest')

@@ -20,7 +20,7 @@ from ...argument_checks import (
 from ...core import within_range
 from ..layers import ConvNormAct
 from .aifi import AIFI
-from .fusion import FUSIONS, JOINS
+from .fusion import FUSIONS, JOINS, ELANFusion, EnlargingFusion, Fusion
 
 
 @MODELS.register_module()
@@ -184,6 +184,12 @@ class HybridEncoder(BaseModule):
         for downsample, block, coarser in zip(self.downsample_convs, self.pan_blocks, maps[1:]):
             outputs.append(block(downsample(outputs[-1]), coarser))
         return outputs
+
+    def separate(self) -> None:
+        """Have the top-down blocks convolve either map before they are joined, for prediction; norms are folded."""
+        for i, block in enumerate(self.fpn_blocks):
+            if isinstance(block, (Fusion, ELANFusion)) and block.join == 'cat':
+                self.fpn_blocks[i] = EnlargingFusion(block)
 
 
 def _check_levels(num_inputs: int, start_level: int, num_outs: int, encoder_levels: Sequence[int]) -> None:
