@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ..config_options import type_name
 from ..errors import InputError
 
 _AS_IN_COCO = {
@@ -69,3 +72,29 @@ def _names_in_file(path: Path) -> list[str]:
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise InputError(f'{path} must hold a list of class names, or COCO annotations with "categories"')
     return content
+
+
+def dataset_meta_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """``classes`` and ``palette`` of the data set that a config tests, validates or trains on; empty: it names none."""
+    from mmdet.registry import DATASETS
+
+    for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
+        node = (cfg.get(loader) or {}).get('dataset')
+        while isinstance(node, Mapping):
+            kind = DATASETS.get(type_name(node)) if type_name(node) else None
+            meta = {**getattr(kind, 'METAINFO', {}), **(node.get('metainfo') or {})}
+            if 'classes' in meta:
+                return plain_meta(meta)
+            node = node.get('dataset')
+    return {}
+
+
+def plain_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a ``dataset_meta``, what a model needs: ``classes``, names by label, and ``palette``, colours as tuples."""
+    classes, palette = meta.get('classes'), meta.get('palette')
+    if isinstance(classes, str) or not classes:
+        return {}
+    plain: dict[str, Any] = {'classes': tuple(str(name) for name in classes)}
+    if isinstance(palette, (list, tuple)):
+        plain['palette'] = [tuple(int(value) for value in colour) for colour in palette]
+    return plain

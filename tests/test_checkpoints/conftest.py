@@ -96,3 +96,15 @@ def build_detector() -> Callable[..., Any]:
 def golden_detector(build_detector: Callable[..., Any]) -> Callable[..., Any]:
     """Our detector of a golden name."""
     return lambda name: build_detector(**GOLDEN[name])
+
+
+@pytest.fixture(scope='session')
+def tool() -> Any:
+    """``tools/convert_checkpoint.py``."""
+    spec = importlib.util.spec_from_file_location(
+        'convert_checkpoint', TESTS.parent / 'tools' / 'convert_checkpoint.py'
+    )
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
