@@ -74,8 +74,27 @@ def _names_in_file(path: Path) -> list[str]:
     return content
 
 
-def dataset_meta_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """``classes`` and ``palette`` of the data set that a config tests, validates or trains on; empty: it names none."""
+def named_classes(noted: object, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is told of its classes: ``classes``, names by label, and maybe ``palette``, colours as tuples.
+
+    Args:
+        noted: the ``dataset_meta`` of a checkpoint or model, which comes first.
+        cfg: a config, whose data set for testing, validation or training comes next.
+
+    Raises:
+        InputError: neither names them.
+    """
+    meta = plain_meta(noted if isinstance(noted, Mapping) else {}) or plain_meta(_dataset_meta_of(cfg))
+    if not meta:
+        raise InputError(
+            "neither the checkpoint nor the config's data sets name the classes; give the config's test_dataloader a "
+            'metainfo=dict(classes=(...))'
+        )
+    return meta
+
+
+def _dataset_meta_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """``metainfo`` of a data set, with what its class has by itself; empty: none names classes."""
     from mmdet.registry import DATASETS
 
     for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
@@ -90,7 +109,7 @@ def dataset_meta_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plain_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Of a ``dataset_meta``, what a model needs: ``classes``, names by label, and ``palette``, colours as tuples."""
+    """Of a ``dataset_meta`` what :func:`named_classes` gives; empty: it names none."""
     classes, palette = meta.get('classes'), meta.get('palette')
     if isinstance(classes, str) or not classes:
         return {}

@@ -14,12 +14,12 @@ from ..errors import InputError
 from ..file_io import checksum
 from ..version import __version__
 from .class_head import select_classes
-from .class_names import dataset_meta_of, plain_meta
+from .class_names import named_classes
 from .convert import SOURCES, TARGETS, Conversion, convert_accounted, convert_back
 from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
 from .preprocessing import KEY, preprocessing_of
 from .safetensors_file import read_notes
-from .transformers_folder import to_transformers, write_transformers
+from .transformers_folder import FILES, to_transformers, write_transformers
 
 _ROOTS = {'mmdet': 'state_dict', **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim'), 'model')}
 
@@ -85,9 +85,11 @@ def convert_file(
     if config is not None:
         request['config_checksum'] = _config_checksum(config)
     path = _destination(destination, target)
-    if (path / 'model.safetensors' if target == 'transformers' else path).exists() and not force:
+    there = [file.exists() for file in ([path / name for name in FILES] if target == 'transformers' else [path])]
+    if any(there) and not force:
         _require_same_request(path, request)
-        return None
+        if all(there):
+            return None
     content = read_checkpoint(source_path)
     conversion = convert_accounted(content, source)
     weights = conversion.weights
@@ -101,8 +103,10 @@ def convert_file(
     if target_classes is not None:
         meta['dataset_meta'] = {'classes': tuple(target_classes)}
     if config is not None:
-        dataset_meta = meta.get('dataset_meta') or _dataset_meta(content, config)
-        model = to_transformers(weights, config, dataset_meta['classes'], source_path)
+        noted = content.get('meta')
+        dataset_meta = noted.get('dataset_meta') if isinstance(noted, Mapping) else None
+        classes = target_classes or named_classes(dataset_meta, config)['classes']
+        model = to_transformers(weights, config, classes, source_path)
         write_transformers(path, model, meta, force=force)
         conversion = conversion._replace(dropped={**conversion.dropped, **model.dropped})
         return Summary(source, target, path, conversion, len(model.weights), kept, fresh)
@@ -152,19 +156,6 @@ def _config_checksum(config: Config) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()[:32]
 
 
-def _dataset_meta(content: Mapping[str, Any], config: Config) -> dict[str, Any]:
-    """What the classes of a detector are called: by its checkpoint, or by the data set of its config."""
-    meta = content.get('meta')
-    noted = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
-    found = plain_meta(noted if isinstance(noted, Mapping) else {}) or dataset_meta_of(config)
-    if not found:
-        raise InputError(
-            "neither the checkpoint nor the config's data sets name the classes; give the config's test_dataloader a "
-            'metainfo=dict(classes=(...))'
-        )
-    return found
-
-
 def _request(
     path: Path,
     source: str,
@@ -183,7 +174,8 @@ def _request(
 def _require_same_request(path: Path, request: Mapping[str, Any]) -> None:
     """Raise :class:`InputError` where an existing file is not the outcome of the same request."""
     if path.is_dir():
-        there: Mapping[str, Any] = read_notes(path / 'model.safetensors')
+        weights = path / 'model.safetensors'
+        there: Mapping[str, Any] = read_notes(weights) if weights.is_file() else {}
     else:
         there = read_meta(path) if damage(path) is None else {}
     if 'source_checksum' not in there:

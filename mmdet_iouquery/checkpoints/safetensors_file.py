@@ -62,5 +62,19 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], notes: Mapping[
     tensors = {key: value.detach().cpu().clone().contiguous() for key, value in weights.items()}
     try:
         save_file(tensors, path, {'format': 'pt', NOTES: json.dumps(notes, sort_keys=True)})
+        _sort_texts(path)
     except SafetensorError as error:
         raise OSError(f'{path.name}: {error}') from error
+
+
+def _sort_texts(path: Path) -> None:
+    """Have the same content written as the same bytes: safetensors puts texts into its head in any order.
+
+    The head is the length of a JSON object in 8 bytes, lowest first, and that object, to which blanks may be added.
+    """
+    with open(path, 'rb+') as file:
+        size = int.from_bytes(file.read(8), 'little')
+        head = json.loads(file.read(size))
+        head['__metadata__'] = dict(sorted(head['__metadata__'].items()))
+        file.seek(8)
+        file.write(json.dumps(head, ensure_ascii=False, separators=(',', ':')).encode().ljust(size))

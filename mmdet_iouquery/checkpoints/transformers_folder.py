@@ -18,6 +18,8 @@ from .safetensors_file import write_safetensors
 from .transformers import their_names
 from .transformers_config import HuggingFaceConfig, transformers_config
 
+FILES = ('config.json', 'preprocessor_config.json', 'model.safetensors')
+
 UNUSED_LAYERS = 'decoder layers behind the last that the config runs in prediction'
 FROZEN_COUNTERS = 'batch counters of norms that are frozen there, as in the config'
 
@@ -78,12 +80,12 @@ def _point_counts(config: Mapping[str, Any]) -> dict[str, Tensor]:
 
 def write_transformers(folder: Path, model: HuggingFaceModel, notes: Mapping[str, Any], *, force: bool = False) -> None:
     """Write the folder; see :func:`write_folder` for what is raised."""
-    files = {
-        'config.json': partial(_write_json, model.config.model),
-        'preprocessor_config.json': partial(_write_json, model.config.preprocessor),
-        'model.safetensors': partial(write_safetensors, weights=model.weights, notes=notes),
-    }
-    write_folder(folder, files, force=force)
+    write = (
+        partial(_write_json, model.config.model),
+        partial(_write_json, model.config.preprocessor),
+        partial(write_safetensors, weights=model.weights, notes=notes),
+    )
+    write_folder(folder, dict(zip(FILES, write)), force=force)
 
 
 def _write_json(content: Mapping[str, Any], path: Path) -> None:

@@ -99,12 +99,19 @@ def golden_detector(build_detector: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture(scope='session')
-def tool() -> Any:
-    """``tools/convert_checkpoint.py``."""
-    spec = importlib.util.spec_from_file_location(
-        'convert_checkpoint', TESTS.parent / 'tools' / 'convert_checkpoint.py'
-    )
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def load_tool() -> Callable[[str], Any]:
+    """A program of ``tools/``, as a module."""
+
+    def load(name: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, TESTS.parent / 'tools' / f'{name}.py')
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope='session')
+def tool(load_tool: Callable[[str], Any]) -> Any:
+    return load_tool('convert_checkpoint')

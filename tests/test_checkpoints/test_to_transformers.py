@@ -277,6 +277,9 @@ def test_the_tool_called_again(
     assert tool.main(command) == 0
     assert 'nothing to do' in capsys.readouterr().out
     assert before == {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    (folder / 'config.json').unlink()
+    assert tool.main(command) == 0
+    assert {path: path.read_bytes() for path in folder.iterdir()} == {path: item[0] for path, item in before.items()}
 
     more = ['--source-classes', ','.join(CLASSES), '--classes', ','.join(reversed(CLASSES))]
     assert tool.main([*command, *more]) == 2
