@@ -78,6 +78,7 @@ setup(
         'openmmlab': [*family('openmmlab'), 'setuptools<82'],  # mmengine imports pkg_resources, dropped in 82
         'quickstart': ['Pillow', 'scikit-learn'],
         'convert': ['safetensors'],
+        'hub': ['huggingface_hub>=0.30', 'safetensors'],
         'fast': [VERSION['FASTER_COCO_EVAL'].requirement],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'test': [

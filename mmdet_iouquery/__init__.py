@@ -15,7 +15,16 @@ from typing import Any
 from . import compat
 from .version import __version__
 
-__all__ = ['__version__', 'accelerate_training', 'config_path', 'prepare_for_inference', 'restore']
+__all__ = [
+    '__version__',
+    'accelerate_training',
+    'config_path',
+    'from_pretrained',
+    'prepare_for_inference',
+    'push_to_hub',
+    'restore',
+    'save_pretrained',
+]
 
 
 def _is_doctor_run() -> bool:
@@ -55,6 +64,10 @@ def __getattr__(name: str) -> Any:
         from .deploy import prepare_for_inference
 
         return prepare_for_inference
+    if name in ('from_pretrained', 'push_to_hub', 'save_pretrained'):
+        from .checkpoints import hub
+
+        return getattr(hub, name)
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from ..config_options import type_name
 from ..errors import InputError
 
 _AS_IN_COCO = {
@@ -69,3 +72,48 @@ def _names_in_file(path: Path) -> list[str]:
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise InputError(f'{path} must hold a list of class names, or COCO annotations with "categories"')
     return content
+
+
+def named_classes(noted: object, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model is told of its classes: ``classes``, names by label, and maybe ``palette``, colours as tuples.
+
+    Args:
+        noted: the ``dataset_meta`` of a checkpoint or model, which comes first.
+        cfg: a config, whose data set for testing, validation or training comes next.
+
+    Raises:
+        InputError: neither names them.
+    """
+    meta = plain_meta(noted if isinstance(noted, Mapping) else {}) or plain_meta(_dataset_meta_of(cfg))
+    if not meta:
+        raise InputError(
+            "neither the checkpoint nor the config's data sets name the classes; give the config's test_dataloader a "
+            'metainfo=dict(classes=(...))'
+        )
+    return meta
+
+
+def _dataset_meta_of(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """``metainfo`` of a data set, with what its class has by itself; empty: none names classes."""
+    from mmdet.registry import DATASETS
+
+    for loader in ('test_dataloader', 'val_dataloader', 'train_dataloader'):
+        node = (cfg.get(loader) or {}).get('dataset')
+        while isinstance(node, Mapping):
+            kind = DATASETS.get(type_name(node)) if type_name(node) else None
+            meta = {**getattr(kind, 'METAINFO', {}), **(node.get('metainfo') or {})}
+            if 'classes' in meta:
+                return plain_meta(meta)
+            node = node.get('dataset')
+    return {}
+
+
+def plain_meta(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a ``dataset_meta`` what :func:`named_classes` gives; empty: it names none."""
+    classes, palette = meta.get('classes'), meta.get('palette')
+    if isinstance(classes, str) or not classes:
+        return {}
+    plain: dict[str, Any] = {'classes': tuple(str(name) for name in classes)}
+    if isinstance(palette, (list, tuple)):
+        plain['palette'] = [tuple(int(value) for value in colour) for colour in palette]
+    return plain

@@ -18,8 +18,8 @@ SOURCES = (*_AUTHORS, 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_ba
 the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's and DEIM's authors or of timm, whose names are the same; our own
 names, as mmdet saves them."""
 
-TARGETS = ('mmdet', *_AUTHORS)
-"""Our own names; the authors'."""
+TARGETS = ('mmdet', *_AUTHORS, 'transformers')
+"""Our own names; the authors'; Hugging Face's."""
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
 _PREFIXES = ('module.', '_orig_mod.')
@@ -181,6 +181,8 @@ def convert_back(state_dict: Mapping, target: str) -> dict[str, Tensor]:
     weights = unwrap(state_dict)
     if target == 'mmdet':
         return weights
+    if target == 'transformers':
+        return transformers.their_names(weights)
     theirs = {_names_of(target, weights).to_theirs(key): value for key, value in weights.items()}
     return dfine.with_repeated(theirs)
 

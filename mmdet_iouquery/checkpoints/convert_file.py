@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from mmengine.config import Config
 
 from ..errors import InputError
 from ..file_io import checksum
 from ..version import __version__
 from .class_head import select_classes
+from .class_names import named_classes
 from .convert import SOURCES, TARGETS, Conversion, convert_accounted, convert_back
 from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
 from .preprocessing import KEY, preprocessing_of
+from .safetensors_file import read_notes
+from .transformers_folder import FILES, to_transformers, write_transformers
 
 _ROOTS = {'mmdet': 'state_dict', **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim'), 'model')}
 
@@ -51,32 +58,38 @@ def convert_file(
     target: str = 'mmdet',
     source_classes: Sequence[str] | None = None,
     target_classes: Sequence[str] | None = None,
+    config: Config | None = None,
     force: bool = False,
 ) -> Summary | None:
     """Convert a file.
 
     Args:
         source_path: see :func:`~mmdet_iouquery.checkpoints.files.read_checkpoint`.
-        destination: the ``.pth`` or ``.pt`` file to write.
+        destination: the ``.pth`` or ``.pt`` file to write; the folder, where ``target`` is transformers.
         source: whose names the file has, one of :data:`~mmdet_iouquery.checkpoints.SOURCES`.
         target: whose names to write, one of :data:`~mmdet_iouquery.checkpoints.TARGETS`.
         source_classes: names of the classes in the file, in the order of its rows.
         target_classes: names of the classes to write weights for; None: those of the file.
+        config: of the detector, whole; for transformers, whose files describe the model.
         force: replace ``destination`` if it exists.
 
     Returns:
         What was done; None: ``destination`` holds the outcome of this very conversion already.
 
     Raises:
-        InputError: see :func:`read_checkpoint`, :func:`convert`, :func:`select_classes`, :func:`write_checkpoint`;
-            ``destination`` holds something else.
+        InputError: see :func:`read_checkpoint`, :func:`convert`, :func:`select_classes`, :func:`write_checkpoint`,
+            :func:`to_transformers`; ``destination`` holds something else.
     """
-    _check_request(source, target, source_classes, target_classes)
+    _check_request(source, target, source_classes, target_classes, config)
     request = _request(checkpoint_file(source_path), source, target, source_classes, target_classes)
-    path = check_destination(destination, force=True)
-    if path.exists() and not force:
+    if config is not None:
+        request['config_checksum'] = _config_checksum(config)
+    path = _destination(destination, target)
+    there = [file.exists() for file in ([path / name for name in FILES] if target == 'transformers' else [path])]
+    if any(there) and not force:
         _require_same_request(path, request)
-        return None
+        if all(there):
+            return None
     content = read_checkpoint(source_path)
     conversion = convert_accounted(content, source)
     weights = conversion.weights
@@ -84,12 +97,20 @@ def convert_file(
     fresh: list[str] = []
     if source_classes is not None and target_classes is not None:
         weights, kept, fresh = select_classes(weights, source_classes, target_classes)
-    weights = convert_back(weights, target)
     meta: dict[str, Any] = {'converter': f'mmdet_iouquery {__version__}', **request}
     if conversion.wrapper:
         meta['source_weights'] = conversion.wrapper
     if target_classes is not None:
         meta['dataset_meta'] = {'classes': tuple(target_classes)}
+    if config is not None:
+        noted = content.get('meta')
+        dataset_meta = noted.get('dataset_meta') if isinstance(noted, Mapping) else None
+        classes = target_classes or named_classes(dataset_meta, config)['classes']
+        model = to_transformers(weights, config, classes, source_path)
+        write_transformers(path, model, meta, force=force)
+        conversion = conversion._replace(dropped={**conversion.dropped, **model.dropped})
+        return Summary(source, target, path, conversion, len(model.weights), kept, fresh)
+    weights = convert_back(weights, target)
     preprocessing = preprocessing_of(source, content)
     if preprocessing:
         meta[KEY] = preprocessing
@@ -98,7 +119,11 @@ def convert_file(
 
 
 def _check_request(
-    source: str, target: str, source_classes: Sequence[str] | None, target_classes: Sequence[str] | None
+    source: str,
+    target: str,
+    source_classes: Sequence[str] | None,
+    target_classes: Sequence[str] | None,
+    config: object,
 ) -> None:
     """Refuse what cannot work before anything is read."""
     if source not in SOURCES:
@@ -109,6 +134,26 @@ def _check_request(
         raise InputError('a bare backbone can only be written for mmdet; leave --to away')
     if (source_classes is None) != (target_classes is None):
         raise InputError('--classes and --source-classes belong together: classes to write, and classes of the file')
+    if (target == 'transformers') != (config is not None):
+        raise InputError(
+            '--config and --to transformers belong together: the files of transformers describe the model, which the '
+            'config of the detector tells'
+        )
+
+
+def _destination(destination: str | Path, target: str) -> Path:
+    """The path, if it can be that of the target's file or folder."""
+    if target != 'transformers':
+        return check_destination(destination, force=True)
+    path = Path(destination).expanduser()
+    if path.suffix in ('.pth', '.pt', '.safetensors') or path.is_file():
+        raise InputError(f'{path} names a file; transformers reads a folder, such as {path.with_suffix("")}')
+    return path
+
+
+def _config_checksum(config: Config) -> str:
+    plain = json.dumps(config.to_dict(), default=str, sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()[:32]
 
 
 def _request(
@@ -128,10 +173,14 @@ def _request(
 
 def _require_same_request(path: Path, request: Mapping[str, Any]) -> None:
     """Raise :class:`InputError` where an existing file is not the outcome of the same request."""
-    there = read_meta(path) if damage(path) is None else {}
+    if path.is_dir():
+        weights = path / 'model.safetensors'
+        there: Mapping[str, Any] = read_notes(weights) if weights.is_file() else {}
+    else:
+        there = read_meta(path) if damage(path) is None else {}
     if 'source_checksum' not in there:
         raise InputError(f'{path} exists already; choose another name, or --force to replace it')
-    for key in {**request, 'source_classes': None, 'target_classes': None}:
+    for key in {**request, 'source_classes': None, 'target_classes': None, 'config_checksum': None}:
         if there.get(key) != request.get(key):
             raise InputError(
                 f'{path} exists already, of another conversion ({key}: {there.get(key)!r} there, {request.get(key)!r} '

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-
-SAFETENSORS_LINE = 'python -m pip install safetensors'
+from .safetensors_file import read_safetensors
 
 FOLDER_FILES = ('model.safetensors', 'pytorch_model.bin')
 """What a Hugging Face folder holds its weights in, the first that is there."""
@@ -39,7 +38,7 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
         InputError: there is no such file, it is no checkpoint, torn, or holds objects that only code could restore.
     """
     path = checkpoint_file(path)
-    content = _read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
+    content = read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
     if not isinstance(content, Mapping):
         raise InputError(f'{path} is no checkpoint: it holds a {type(content).__name__}, not a dict of tensors')
     return content
@@ -60,18 +59,6 @@ def _in_folder(folder: Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     raise InputError(f'the folder {folder} has no {" or ".join(FOLDER_FILES)}; name the checkpoint file itself')
-
-
-def _read_safetensors(path: Path) -> Mapping[str, Any]:
-    try:
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-    except ImportError as error:
-        raise InputError(f'{path} needs the package safetensors: {SAFETENSORS_LINE}') from error
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f'{path} is torn or no safetensors file ({_first_line(error)}); download it again') from error
 
 
 def _read_torch(path: Path) -> Any:

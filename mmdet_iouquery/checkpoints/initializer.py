@@ -119,6 +119,14 @@ def load_checkpoint(checkpoint: str) -> Mapping[str, Any]:
         ) from error
 
 
+def load_from_safetensors(filename: str, map_location: Any = None) -> Mapping[str, Any]:  # noqa: ARG001  on the CPU
+    """How mmengine loads such files, which it does not know itself: in training, testing and mmdet's inference."""
+    return read_checkpoint(filename)
+
+
+CheckpointLoader.register_scheme(r'.*\.safetensors$', load_from_safetensors, force=True)
+
+
 @contextmanager
 def _weights_only() -> Iterator[None]:
     """Have every ``torch.load`` inside refuse code, whatever mmengine asks it for: torch's own switch."""

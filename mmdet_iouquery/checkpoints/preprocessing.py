@@ -55,7 +55,7 @@ def preprocessing_notes(cfg: Mapping[str, Any], checkpoint: str | Path) -> list[
     Raises:
         InputError: it cannot be read.
     """
-    noted, own = _noted(load_checkpoint(str(checkpoint))), _of_config(cfg)
+    noted, own = _noted(load_checkpoint(str(checkpoint))), preprocessing_of_config(cfg)
     return [
         f'{place} {own[name]}, and {checkpoint} was trained with {noted[name]}; unless that is meant, take the latter'
         for name, place in _PLACES.items()
@@ -78,8 +78,8 @@ def _noted(content: Mapping[str, Any]) -> dict[str, Any] | None:
     return dict(noted) if isinstance(noted, Mapping) else None
 
 
-def _of_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """The same record of a config, without what it does not say."""
+def preprocessing_of_config(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config does to images, in the words of :data:`RTDETR`, without what it does not say."""
     settings = (cfg.get('model') or {}).get('data_preprocessor') or cfg.get('data_preprocessor')
     preprocessing: dict[str, Any] = {}
     if isinstance(settings, Mapping):

@@ -133,6 +133,16 @@ def detector(weights: Iterable[str]) -> PrefixMap:
     return DETECTOR_DFINE if any('.lqe_layers.' in key for key in weights) else DETECTOR
 
 
+def their_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Our weights under the names that their files have, q, k and v apart; the way back of :func:`file_names`.
+
+    Raises:
+        InputError: a key that they have no name for.
+    """
+    names = DETECTOR_DFINE if any('.quality_heads.' in key for key in weights) else DETECTOR
+    return split_projections({names.to_theirs(key): value for key, value in weights.items()})
+
+
 _NUMBERED_MLP = re.compile(r'\.mlp\.layers\.([01])\.')
 
 
@@ -201,3 +211,18 @@ def join_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             )
         joined[key] = torch.cat([found[letter] for letter in 'qkv'])
     return joined
+
+
+_JOINED = re.compile(r'(.*\.self_attn\.)in_proj_(weight|bias)')
+
+
+def split_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The way back of :func:`join_projections`."""
+    apart: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        match = _JOINED.fullmatch(key)
+        if match:
+            apart.update({f'{match[1]}{q}_proj.{match[2]}': part for q, part in zip('qkv', value.chunk(3))})
+        else:
+            apart[key] = value
+    return apart

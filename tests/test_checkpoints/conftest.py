@@ -96,3 +96,22 @@ def build_detector() -> Callable[..., Any]:
 def golden_detector(build_detector: Callable[..., Any]) -> Callable[..., Any]:
     """Our detector of a golden name."""
     return lambda name: build_detector(**GOLDEN[name])
+
+
+@pytest.fixture(scope='session')
+def load_tool() -> Callable[[str], Any]:
+    """A program of ``tools/``, as a module."""
+
+    def load(name: str) -> Any:
+        spec = importlib.util.spec_from_file_location(name, TESTS.parent / 'tools' / f'{name}.py')
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope='session')
+def tool(load_tool: Callable[[str], Any]) -> Any:
+    return load_tool('convert_checkpoint')

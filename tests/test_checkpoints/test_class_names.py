@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_iouquery.checkpoints.class_names import parse_class_names
+from mmdet_iouquery.checkpoints.class_names import named_classes, parse_class_names
 from mmdet_iouquery.errors import InputError
 
 # fmt: off
@@ -46,3 +46,16 @@ def test_a_file_without_class_names_is_refused(content: str, tmp_path: Path) -> 
         parse_class_names(str(path))
     with pytest.raises(InputError, match='cannot read class names'):
         parse_class_names(str(tmp_path / 'nowhere.json'))
+
+
+def test_names_of_a_model_are_its_checkpoints_or_its_data_sets() -> None:
+    pytest.importorskip('mmdet')
+    inner = {'type': 'CocoDataset', 'metainfo': {'classes': ['a', 'b'], 'palette': [[1, 2, 3], [4, 5, 6]]}}
+    cfg = {'val_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': inner}}}
+    given = {'classes': ('a', 'b'), 'palette': [(1, 2, 3), (4, 5, 6)]}
+    assert named_classes(None, cfg) == named_classes({'epoch': 3}, cfg) == given
+    assert named_classes({'classes': ['c'], 'palette': 'coco'}, cfg) == {'classes': ('c',)}
+    coco = {'test_dataloader': {'dataset': {'type': 'CocoDataset'}}, **cfg}
+    assert named_classes({}, coco)['classes'] == tuple(parse_class_names('coco'))
+    with pytest.raises(InputError, match='neither the checkpoint nor the config'):
+        named_classes(None, {'test_dataloader': {'dataset': {'type': 'CocoDataset', 'metainfo': {'classes': 'a'}}}})

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 import sys
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from mmdet_iouquery.checkpoints import convert
 from mmdet_iouquery.checkpoints.convert_file import convert_file
-from mmdet_iouquery.checkpoints.files import SAFETENSORS_LINE, read_checkpoint, write_checkpoint
+from mmdet_iouquery.checkpoints.files import read_checkpoint, write_checkpoint
+from mmdet_iouquery.checkpoints.safetensors_file import SAFETENSORS_LINE
 from mmdet_iouquery.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -40,15 +40,6 @@ def training_file(theirs: dict[str, Tensor], tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp('authors') / 'checkpoint.pth'
     torch.save(content, path)
     return path
-
-
-@pytest.fixture
-def tool() -> Any:
-    spec = importlib.util.spec_from_file_location('convert_checkpoint', ROOT / 'tools' / 'convert_checkpoint.py')
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def test_a_written_file_loads_without_code_and_is_equal(tmp_path: Path) -> None:

@@ -1,0 +1,94 @@
+"""The README of a folder of a model, as the Hugging Face Hub shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import InputError
+
+_LICENSE = re.compile(r'[a-z0-9][a-z0-9.-]*')
+
+
+class Facts(NamedTuple):
+    """What is said of a model; nothing else is."""
+
+    name: str
+    """Of its config."""
+    license: str
+    classes: Sequence[str]
+    input_size: tuple[int, int] | None
+    """Width and height that images are resized to; None: the config does not say."""
+    metrics: Mapping[str, float]
+    """Names of an evaluation's numbers to their values."""
+    command: str | None
+    """What was typed to have them."""
+    has_onnx: bool
+
+
+def check_license(identifier: object) -> str:
+    """The identifier; :class:`InputError` unless it can be one of the Hub's."""
+    if not isinstance(identifier, str) or not _LICENSE.fullmatch(identifier):
+        raise InputError(
+            "the licence must be an identifier of the Hub, such as 'apache-2.0', 'mit' or 'other', got "
+            f'{identifier!r}; whoever publishes weights decides it, with an eye on the data and on the weights that '
+            'training began from'
+        )
+    return identifier
+
+
+def read_metrics(path: str | Path) -> dict[str, float]:
+    """The numbers that ``tools/test.py --out PREFIX`` leaves in ``PREFIX.metrics.json``.
+
+    Raises:
+        InputError: there is no such file, or it holds something else.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding='utf-8'))
+    except (OSError, ValueError) as error:
+        raise InputError(f'cannot read metrics from {path}: {error}') from error
+    numbers = isinstance(content, dict) and all(
+        isinstance(value, (int, float)) and not isinstance(value, bool) for value in content.values()
+    )
+    if not numbers or not content:
+        raise InputError(
+            f'{path} must hold names and numbers, as tools/test.py --out PREFIX writes PREFIX.metrics.json'
+        )
+    return content
+
+
+def model_card(facts: Facts) -> str:
+    """The text, which is the same for the same facts."""
+    size = '' if facts.input_size is None else f', input {facts.input_size[0]} x {facts.input_size[1]} (width x height)'
+    sections = [
+        f'---\nlicense: {facts.license}\npipeline_tag: object-detection\n'
+        'tags:\n- object-detection\n- mmdet\n- mmdet_iouquery\n---',
+        f'# {facts.name}',
+        f'An object detector of {len(facts.classes)} classes{size}, for '
+        '[MMDetection](https://github.com/open-mmlab/mmdetection) with the plugin `mmdet_iouquery`. `config.py` is its '
+        'whole config, `model.safetensors` holds its weights.',
+        '## Use',
+        '```python\nfrom mmdet.apis import inference_detector\nfrom mmdet_iouquery import from_pretrained\n\n'
+        "detector = from_pretrained('FOLDER_OR_REPO')\n"
+        "detections = inference_detector(detector, 'image.jpg').pred_instances\n```",
+        'With the tools of `mmdet_iouquery`: `python tools/test.py config.py model.safetensors`; to train from these '
+        'weights, `python tools/train.py config.py --cfg-options load_from=model.safetensors`.',
+    ]
+    if facts.has_onnx:
+        sections.append(
+            '`model.onnx` is the same detector for runtimes of ONNX; what it takes and gives is in its metadata.'
+        )
+    sections += ['## Results', _results(facts)]
+    sections += ['## Classes', ', '.join(f'`{name}`' for name in facts.classes)]
+    return '\n\n'.join(sections) + '\n'
+
+
+def _results(facts: Facts) -> str:
+    if not facts.metrics:
+        return 'None were given with these weights.'
+    rows = '\n'.join(f'| {name} | {value:.4g} |' for name, value in facts.metrics.items())
+    table = f'| metric | value |\n| --- | --- |\n{rows}'
+    return table if facts.command is None else f'Measured by\n\n```bash\n{facts.command}\n```\n\n{table}'
