@@ -23,7 +23,7 @@ RUN := $(VENV)/bin/python
 endif
 
 SETUP := @tools/setup_env.sh
-COVERAGE := --cov=mmdet_iouquery --cov-report=term-missing:skip-covered
+COVERAGE := --cov=mmdet_iouquery --cov=iouquery_runtime --cov-report=term-missing:skip-covered
 TEST_EXTRAS := quickstart,convert,test
 # a file of tests is run by one worker, as its tests share what they build; tests/conftest.py has the longest come first
 PARALLEL := -n logical --dist loadfile --no-loadscope-reorder
@@ -113,7 +113,7 @@ wheel: ## build a wheel into dist/
 
 clean: ## remove build products and caches
 	rm -rf build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache
-	find mmdet_iouquery tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
+	find mmdet_iouquery iouquery_runtime tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the virtual environments too
 	rm -rf .venv .venv-openmmlab .venv-ops

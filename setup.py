@@ -66,8 +66,8 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
-    packages=find_packages(include=['mmdet_iouquery', 'mmdet_iouquery.*']),
-    package_data={'mmdet_iouquery': ['py.typed']},
+    packages=find_packages(include=['mmdet_iouquery', 'mmdet_iouquery.*', 'iouquery_runtime']),
+    package_data={'mmdet_iouquery': ['py.typed'], 'iouquery_runtime': ['py.typed']},
     cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=' + '.'.join(map(str, VERSION['PYTHON_MINIMUM'])),
     # Neither torch nor a family of mm-packages: which build of them is right is the user's choice, and both families

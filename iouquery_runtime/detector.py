@@ -1,0 +1,171 @@
+"""A detector from a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from . import postprocess
+from .backends import open_file
+from .errors import InputError
+from .preprocess import Source, network_inputs, read_image, resized
+from .results import Result
+
+ON_ERROR = ('raise', 'skip')
+
+
+class Detector:
+    """Runs a file that ``tools/export.py`` of mmdet-iouquery has written.
+
+    ::
+
+        detector = Detector('model.onnx')
+        results = detector(['a.jpg', array, pil_image], score_thr=0.3)
+        results[0].boxes, results[0].scores, results[0].labels, results[0].names
+
+    It may be called by several threads at the same time, and is pickled by the file's path.
+
+    Args:
+        path: an ``.onnx`` file, run by onnxruntime, or an ``.xml`` file, run by OpenVINO.
+        threads: that one call uses; None: as many as there are cores.
+        providers: onnxruntime's execution providers, or OpenVINO's devices, in order of preference; None: CUDA where
+            onnxruntime has it, otherwise the CPU.
+        precision: 'bfloat16': have OpenVINO compute in it; None: in the precision of the file.
+
+    Raises:
+        InputError: the file is missing, damaged, of another maker or a newer format; what runs it is not installed.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        threads: int | None = None,
+        providers: Sequence[Any] | None = None,
+        *,
+        precision: str | None = None,
+    ) -> None:
+        if threads is not None:
+            _check_count('threads', threads)
+        self._arguments = os.path.abspath(path), threads, providers, precision
+        self.path = Path(path)
+        self._backend = open_file(self.path, threads, providers, precision)
+        self.metadata = self._backend.metadata
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names, by label."""
+        return self.metadata.names
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width in px that images are resized to."""
+        return self.metadata.image_size or self.metadata.default_image_size
+
+    def __call__(
+        self,
+        images: Source | Iterable[Source],
+        score_thr: float | Sequence[float] | None = None,
+        batch_size: int = 1,
+        bgr: bool = False,
+        on_error: str = 'raise',
+    ) -> list[Result]:
+        """Detect objects.
+
+        Args:
+            images: one, or several: paths, PIL images, arrays (H, W, 3) of uint8, in RGB. EXIF orientation is applied
+                to files and to PIL images.
+            score_thr: detections must score above this, before calibration: one number in [0, 1), or one for each
+                class; None: what the file says.
+            batch_size: images that go through the graph at once. A graph of a fixed number is filled up.
+            bgr: arrays are in BGR, as OpenCV reads them.
+            on_error: what an image leads to that cannot be read: 'raise', or 'skip': a result with ``error``.
+
+        Returns:
+            One result an image, in their order.
+
+        Raises:
+            InputError: an image cannot be read and ``on_error`` is 'raise'; a batch larger than the graph's; an
+                argument out of range.
+        """
+        if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)):
+            images = [images]
+        score_thr = self.metadata.score_thr if score_thr is None else self._checked_score_thr(score_thr)
+        self._check_batch_size(batch_size)
+        if on_error not in ON_ERROR:
+            raise InputError(f'on_error must be one of {list(ON_ERROR)}, got {on_error!r}')
+        results: list[Any] = []
+        batch: list[tuple[int, np.ndarray, dict[str, Any]]] = []
+        for i, source in enumerate(images):
+            path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
+            known = dict(path=path, source=source, bgr=bgr)
+            results.append(None)
+            try:
+                pixels = read_image(source, f'images[{i}]', bgr)
+            except InputError as error:
+                if on_error == 'raise':
+                    raise
+                results[i] = Result.failed(str(error), **known)
+                continue
+            known['size'] = pixels.shape[1], pixels.shape[0]
+            batch.append((i, resized(pixels, *self.image_size, self.metadata.interpolation), known))
+            if len(batch) == batch_size:
+                self._run(batch, score_thr, results)
+                batch = []
+        if batch:
+            self._run(batch, score_thr, results)
+        return results
+
+    def _run(
+        self, batch: list[tuple[int, np.ndarray, dict[str, Any]]], score_thr: Any, results: list[Result | None]
+    ) -> None:
+        """Put the results of a batch into their places."""
+        indices, pixels, known = (list(column) for column in zip(*batch))
+        sizes = [image['size'] for image in known]
+        missing = (self._backend.batch_size or len(batch)) - len(batch)
+        inputs = network_inputs(pixels + pixels[-1:] * missing, sizes + sizes[-1:] * missing, self.metadata)
+        outputs = self._backend.run(inputs)
+        for row, (i, image) in enumerate(zip(indices, known)):
+            detections = postprocess.of_outputs(outputs, row, image['size'], self.metadata)
+            detections = postprocess.apply_settings(
+                detections, score_thr, self.metadata.overlap_thr, self.metadata.calibration
+            )
+            results[i] = Result.of(detections, self.names, **image)
+
+    def _check_batch_size(self, batch_size: int) -> None:
+        _check_count('batch_size', batch_size)
+        fixed = self._backend.batch_size
+        if fixed is not None and batch_size > fixed:
+            raise InputError(
+                f'{self.path} takes batches of {fixed}, so batch_size can be {fixed} at most, got {batch_size}; '
+                'export it with a dynamic batch for others'
+            )
+
+    def _checked_score_thr(self, score_thr: float | Sequence[float]) -> float | Sequence[float]:
+        thresholds: list[Any] = [score_thr] if isinstance(score_thr, Real) else [*score_thr]  # type: ignore[misc]
+        if not all(isinstance(value, Real) and 0 <= float(value) < 1 for value in thresholds):
+            raise InputError(f'score_thr must lie in [0, 1), got {score_thr!r}')
+        if not isinstance(score_thr, Real) and len(thresholds) != len(self.names):
+            raise InputError(f'score_thr has {len(thresholds)} numbers for {len(self.names)} classes')
+        return score_thr
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _opened, self._arguments
+
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        return f'Detector({str(self.path)!r}: {len(self.names)} classes, {height} x {width} px)'
+
+
+def _opened(path: str, threads: int | None, providers: Sequence[Any] | None, precision: str | None) -> Detector:
+    return Detector(path, threads, providers, precision=precision)
+
+
+def _check_count(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
+        raise InputError(f'{name} must be at least 1 and a whole number, got {value!r}')

@@ -1,0 +1,163 @@
+"""From images of any kind to pixels as the detector was tested with, without OpenCV.
+
+Files are decoded to the same bytes as in mmdet's pipelines with this project's ``LoadImageFromFile``, which uses
+OpenCV: grey is repeated, palettes are converted, transparency is dropped (a TIFF's is multiplied in, as libtiff does),
+16 bits are cut to 8, CMYK is converted by OpenCV's formula, EXIF orientation is applied, and cut or damaged files are
+refused.
+
+Not the same to the bit are, by 1 of 255 at most, TIFF, JPEG 2000 and PPM of 16 bits in colour, of which Pillow hands
+out 8 that it rounds otherwise, and uncompressed YCbCr TIFF, which it converts by another formula. A WebP that asks to be
+turned is turned, as by OpenCV 5 and not by 4.12. A PPM whose brightest value is neither 255 nor 65535 is brightened
+here, and not by OpenCV.
+
+Resizing is Pillow's in the test pipelines too (``backend='pillow'``), so that it is the same to the bit.
+"""
+
+from __future__ import annotations
+
+import os
+from io import BytesIO
+from pathlib import Path
+from typing import Union
+
+import numpy as np
+from PIL import Image
+
+from . import image_faults
+from .errors import InputError, reason
+from .metadata import Metadata
+
+Source = Union[str, 'os.PathLike[str]', Image.Image, np.ndarray]
+"""An image: the path of a file, a PIL image, or an array (H, W, 3) uint8."""
+
+_ORIENTATION = 0x0112  # EXIF, and TIFF
+_EXTRA_SAMPLES = 338  # TIFF: what a fourth sample means; 0: it does not say
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def read_image(source: Source, name: str, bgr: bool = False) -> np.ndarray:
+    """Pixels (H, W, 3) uint8, RGB, upright.
+
+    Args:
+        source: what to read.
+        name: of the image in messages; a path stands for itself.
+        bgr: of an array: its channels are blue, green, red.
+
+    Raises:
+        InputError: a file that is missing, cut short, damaged or no image; samples that are not whole numbers of up to
+            16 bits; an array of another shape or type.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _read_file(Path(source))
+    if isinstance(source, Image.Image):
+        return _decoded(source, name)
+    if not isinstance(source, np.ndarray):
+        raise InputError(
+            f'{name} is a {type(source).__module__}.{type(source).__qualname__}; an image is a path, a PIL image or a '
+            'NumPy array (H, W, 3) of uint8'
+        )
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
+        raise InputError(
+            f'{name} is an array of shape {source.shape} and type {source.dtype}; it must be (H, W, 3), uint8, RGB (or '
+            'BGR with bgr=True), such as array.transpose(1, 2, 0) of one with channels first'
+        )
+    return source[..., ::-1] if bgr else source
+
+
+def resized(image: np.ndarray, height: int, width: int, interpolation: str) -> np.ndarray:
+    """An image (H, W, 3) uint8 stretched to ``height`` and ``width`` px, antialiased, by a filter that Pillow names."""
+    how = Image.Resampling[interpolation.upper()]
+    return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), how))
+
+
+def network_inputs(images: list[np.ndarray], sizes: list[tuple[int, int]], metadata: Metadata) -> dict[str, np.ndarray]:
+    """What the graph takes, by name.
+
+    Args:
+        images: resized to one size, RGB.
+        sizes: width and height in px of each before that.
+        metadata: of the graph.
+    """
+    batch = np.stack(images)
+    if metadata.input == 'float32-nchw':
+        batch = np.ascontiguousarray(batch.transpose(0, 3, 1, 2), dtype=np.float32)
+    if metadata.output == 'raw':
+        return {'images': batch}
+    return {'images': batch, 'sizes': np.asarray(sizes, dtype=np.float32)}
+
+
+def _read_file(path: Path) -> np.ndarray:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror or error}') from error
+    fault = image_faults.fault(data, _decoded_jpeg) if image_faults.shows_faults(data) else None
+    if fault:
+        raise InputError(f'{path}: {fault}; mend the file, or leave it out')
+    return _decoded(BytesIO(image_faults.with_end(data)), str(path))
+
+
+def _decoded_jpeg(data: bytes) -> np.ndarray:
+    with Image.open(BytesIO(data)) as image:
+        try:
+            image.load()
+        except OSError as error:
+            raise ValueError from error
+        return np.asarray(image)
+
+
+def _decoded(source: Image.Image | BytesIO, name: str) -> np.ndarray:
+    """The pixels of a PIL image, or of a file's content."""
+    try:
+        image = source if isinstance(source, Image.Image) else Image.open(source)
+        image.load()
+    except Image.UnidentifiedImageError as error:
+        raise InputError(f'{name} is not an image that Pillow {Image.__version__} can read') from error
+    except Exception as error:  # decoders meet broken bytes with almost any exception
+        raise InputError(f'{name} cannot be decoded: {reason(error)}; mend the file, or leave it out') from error
+    return np.asarray(_upright(_in_rgb(image, name), image))
+
+
+def _in_rgb(image: Image.Image, name: str) -> Image.Image:
+    """The colours that OpenCV makes of a file, of 8 bits."""
+    mode, form = image.mode, image.format
+    deep = mode.startswith('I;16') or (mode == 'I' and form in ('PNG', 'PPM'))  # so older versions of Pillow say it
+    if mode in ('F', 'I', 'LAB', 'HSV') and not deep:
+        kind = {'F': 'floating-point numbers', 'I': '32 bits'}.get(mode, f'colours in {mode}')
+        raise InputError(f'{name} has samples of {kind}; save it in RGB or grey, of 8 or 16 bits')
+    if deep:
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    elif mode == 'CMYK' and form in ('JPEG', 'MPO'):
+        return _cmyk_jpeg_in_rgb(image)
+    elif mode == 'RGBA' and form == 'TIFF' and image.tag_v2.get(_EXTRA_SAMPLES) != (0,):
+        image = Image.fromarray(np.ascontiguousarray(np.asarray(image.convert('RGBa'))[..., :3]))
+    return image if image.mode == 'RGB' else image.convert('RGB')
+
+
+def _cmyk_jpeg_in_rgb(image: Image.Image) -> Image.Image:
+    """Such files store 255 less the ink, which Pillow undoes; the conversion is that of OpenCV's JPEG reader."""
+    stored = 255 - np.asarray(image).astype(np.int32)
+    black = stored[..., 3:]
+    return Image.fromarray((black - ((255 - stored[..., :3]) * black >> 8)).astype(np.uint8))
+
+
+def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
+    """Turn ``pixels`` as the EXIF data of ``image`` ask for; Pillow has turned a TIFF's itself, or notes it as EXIF."""
+    try:
+        exif = Image.Exif()
+        if image.info.get('exif'):
+            exif.load(image.info['exif'])  # not getexif(), which goes by XMP as well
+        elif image.format == 'TIFF':
+            exif = image.getexif()
+        turn = _TURNS.get(exif.get(_ORIENTATION, 1))
+    except Exception:  # EXIF data that are damaged say nothing, whatever the exception
+        return pixels
+    return pixels if turn is None else pixels.transpose(turn)
