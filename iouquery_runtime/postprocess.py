@@ -51,7 +51,7 @@ def top_detections(logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int],
         size: width and height of the image in px, at which the boxes are cut.
         max_per_img: K at most.
     """
-    with np.errstate(over='ignore'):  # to infinity, of which the sigmoid is 0
+    with np.errstate(over='ignore', under='ignore'):  # to infinity and 0, of which the sigmoid is 0 and 1
         scores = 1 / (1 + np.exp(-logits.astype(np.float32).reshape(-1)))
     best = np.argsort(-scores, kind='stable')[:max_per_img]
     query, labels = np.divmod(best, logits.shape[1])

@@ -6,8 +6,8 @@ OpenCV: grey is repeated, palettes are converted, transparency is dropped (a TIF
 refused.
 
 Not the same to the bit are, by 1 of 255 at most, TIFF, JPEG 2000 and PPM of 16 bits in colour, of which Pillow hands
-out 8 that it rounds otherwise, and uncompressed YCbCr TIFF, which it converts by another formula. A WebP that asks to be
-turned is turned, as by OpenCV 5 and not by 4.12. A PPM whose brightest value is neither 255 nor 65535 is brightened
+out 8 that it rounds otherwise, and uncompressed YCbCr TIFF, which it converts by another formula. A WebP that asks to
+be turned is turned, as by OpenCV 5 and not by 4.12. A PPM whose brightest value is neither 255 nor 65535 is brightened
 here, and not by OpenCV.
 
 Resizing is Pillow's in the test pipelines too (``backend='pillow'``), so that it is the same to the bit.

@@ -9,56 +9,10 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from picture_files import UPRIGHT_AGAIN, as_pillow, encoded, half_of_zeros, picture, turned
-from PIL import Image
+from picture_files import PLAIN, RGB, UPRIGHT_AGAIN, as_pillow, encoded, half_of_zeros, picture, turned
 
 from mmdet_iouquery.datasets import image_files
 from mmdet_iouquery.datasets.image_files import ImageError, decode, fault, remark
-
-RGB = picture()
-GREY = RGB.convert('L')
-ALPHA = RGB.copy()
-ALPHA.putalpha(GREY)
-FLIPPED = RGB.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-
-
-def with_marker_removed(data: bytes, marker: bytes) -> bytes:
-    """A JPEG without one of its segments."""
-    start = data.index(marker)
-    return data[:start] + data[start + 2 + int.from_bytes(data[start + 2 : start + 4], 'big') :]
-
-
-ADOBE = encoded(RGB.convert('CMYK'), 'JPEG', quality=95)  # inks stored inverted, and marked so
-PLAIN = {
-    'jpeg': encoded(RGB, 'JPEG'),
-    'progressive jpeg': encoded(RGB, 'JPEG', progressive=True),
-    'jpeg with restart markers': encoded(RGB, 'JPEG', restart_marker_blocks=1),
-    'grey jpeg': encoded(GREY, 'JPEG'),
-    'cmyk jpeg, adobe': ADOBE,
-    'cmyk jpeg, unmarked': with_marker_removed(ADOBE, b'\xff\xee'),
-    'cmyk tiff': encoded(RGB.convert('CMYK'), 'TIFF'),
-    'png': encoded(RGB, 'PNG'),
-    'grey png': encoded(GREY, 'PNG'),
-    'bilevel png': encoded(RGB.convert('1'), 'PNG'),
-    'palette png': encoded(RGB.convert('P'), 'PNG'),
-    'palette png, transparent': encoded(RGB.convert('P'), 'PNG', transparency=3),
-    'png with alpha': encoded(ALPHA, 'PNG'),
-    'grey png with alpha': encoded(ALPHA.convert('LA'), 'PNG'),
-    'animated png': encoded(RGB, 'PNG', save_all=True, append_images=[FLIPPED]),
-    'gif': encoded(RGB.convert('P'), 'GIF'),
-    'animated gif': encoded(RGB.convert('P'), 'GIF', save_all=True, append_images=[FLIPPED.convert('P')]),
-    'webp': encoded(RGB, 'WEBP', lossless=True),
-    'webp with alpha': encoded(ALPHA, 'WEBP', lossless=True),
-    'animated webp': encoded(RGB, 'WEBP', lossless=True, save_all=True, append_images=[FLIPPED]),
-    'bmp': encoded(RGB, 'BMP'),
-    'palette bmp': encoded(RGB.convert('P'), 'BMP'),
-    'tiff': encoded(RGB, 'TIFF'),
-    'packed tiff': encoded(RGB, 'TIFF', compression='tiff_lzw'),
-    'ppm': encoded(RGB, 'PPM'),
-    'one pixel': encoded(picture(1, 1), 'JPEG'),
-    'very wide': encoded(picture(10000, 20), 'JPEG'),
-    'very tall': encoded(picture(20, 10000), 'PNG'),
-}
 
 
 @pytest.mark.parametrize('kind', PLAIN)

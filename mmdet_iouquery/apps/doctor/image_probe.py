@@ -18,7 +18,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from ...datasets.image_files import ImageError, decode, lacks_end, remark, size_of
+from iouquery_runtime.image_faults import lacks_end
+
+from ...datasets.image_files import ImageError, decode, remark, size_of
 
 _FLAT = 8  # grey levels; an image with less between its darkest and brightest part looks like any other such
 _ORIENTATION = 0x0112  # EXIF
