@@ -59,6 +59,8 @@ def detect(args: argparse.Namespace) -> int:
     if json_file is not None and json_file.exists() and not _was_written(json_file):
         raise InputError(f'{json_file} exists and was not written by this command; name another file with --json')
     detector = Detector(args.model, threads=args.threads)
+    if args.out:
+        _make(Path(args.out))
     score_thr = args.score_thr
     if score_thr is None and not detector.metadata.score_thr:
         score_thr = SCORE_THR
@@ -127,6 +129,13 @@ def _figures(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
             raise InputError(f'{figure} exists and was not drawn by this command; name another folder with --out')
         figures[image], taken[figure] = figure, image
     return figures
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f'the folder {folder} cannot be made: {error.strerror or error}') from error
 
 
 def _was_written(json_file: Path) -> bool:

@@ -39,7 +39,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     folder = tmp_path_factory.mktemp('source') / 'a copy'
     folder.mkdir()
-    for name in ('mmdet_iouquery', 'configs', 'tools'):
+    for name in ('mmdet_iouquery', 'iouquery_runtime', 'configs', 'tools'):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
     for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'model-index.yml'):
         if (ROOT / name).is_file():
@@ -90,8 +90,9 @@ def test_wheel_carries_configs_tools_and_every_module(wheel: Path) -> None:
         assert files
         assert {f'mmdet_iouquery/.mim/{folder}/{name}' for name in files} <= names
     assert 'mmdet_iouquery/.mim/model-index.yml' in names
-    modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / 'mmdet_iouquery').rglob('*.py')}
-    assert modules <= names
+    for package in ('mmdet_iouquery', 'iouquery_runtime'):
+        modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob('*.py')}
+        assert {f'{package}/__init__.py', *modules, f'{package}/py.typed'} <= names
     assert not [name for name in names if name.endswith('.pyc') or name.startswith('tests/')]
 
 

@@ -47,7 +47,8 @@ def text_calls(path: Path) -> Iterator[tuple[str, bool]]:
 
 
 def test_every_text_file_of_the_package_is_opened_with_an_encoding() -> None:
-    files = [path for folder in ('mmdet_iouquery', 'tools', 'configs') for path in (ROOT / folder).rglob('*.py')]
+    folders = ('mmdet_iouquery', 'iouquery_runtime', 'tools', 'configs')
+    files = [path for folder in folders for path in (ROOT / folder).rglob('*.py')]
     found = [call for path in files for call in text_calls(path)]
     assert len(found) > 20
     assert [place for place, named in found if not named] == []
