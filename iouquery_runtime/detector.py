@@ -113,7 +113,7 @@ class Detector:
                 results[i] = Result.failed(str(error), **known)
                 continue
             known['size'] = pixels.shape[1], pixels.shape[0]
-            batch.append((i, resized(pixels, *self.image_size, self.metadata.interpolation), known))
+            batch.append((i, resized(pixels, *self.image_size, self.metadata.resize), known))
             if len(batch) == batch_size:
                 self._run(batch, score_thr, results)
                 batch = []

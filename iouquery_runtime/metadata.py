@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from .errors import InputError
 
@@ -16,6 +16,15 @@ FORMAT = 1
 INPUTS = ('float32-nchw', 'uint8-nhwc')
 OUTPUTS = ('detections', 'raw')
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
+
+
+class Resize(NamedTuple):
+    """How images are stretched."""
+
+    interpolation: str = 'bilinear'
+    """By Pillow's name."""
+    antialias: bool = True
+    """Whether the filter is widened where it shrinks, as Pillow does; without, bilinear as OpenCV does."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +41,7 @@ class Metadata:
     """'float32-nchw': (B, 3, H, W), 0 to 255; 'uint8-nhwc': (B, H, W, 3). RGB both."""
     output: str
     """'detections', or 'raw': logits and normalised boxes of all queries."""
-    interpolation: str
-    """Of resizing, by Pillow, which widens its filter where it shrinks (antialiasing)."""
+    resize: Resize
     max_per_img: int
     """Detections of an image at most."""
     score_thr: float | Sequence[float] | None
@@ -59,7 +67,8 @@ class Metadata:
         parse.check('names', bool(names) and set(names) == {str(label) for label in range(len(names))})
         parse.check('task', values['task'] == 'detect' if 'task' in values else False)
         parse.check('channel_order', values.get('channel_order') == 'RGB')
-        known = resize.get('interpolation') in INTERPOLATIONS and resize.get('antialias') is True
+        how = Resize(resize.get('interpolation', ''), resize.get('antialias', True))
+        known = how.interpolation in INTERPOLATIONS if how.antialias is True else how == ('bilinear', False)
         parse.check('resize', known and resize.get('mode') == 'stretch')
         return cls(
             names=tuple(str(names[str(label)]) for label in range(len(names))),
@@ -67,7 +76,7 @@ class Metadata:
             default_image_size=parse.size('default_imgsz'),  # type: ignore[arg-type]
             input=parse.choice('input', INPUTS),
             output=parse.choice('output', OUTPUTS),
-            interpolation=resize['interpolation'],
+            resize=how,
             max_per_img=parse.json('max_per_img', int),
             score_thr=test_cfg.get('score_thr'),
             overlap_thr=test_cfg.get('overlap_thr'),

@@ -20,7 +20,7 @@ from PIL import Image
 
 from iouquery_runtime import Detector, InputError, Result
 from iouquery_runtime import backends as backends_module
-from iouquery_runtime.metadata import Metadata
+from iouquery_runtime.metadata import Metadata, Resize
 from iouquery_runtime.preprocess import resized
 
 SIZES = ((97, 41), (64, 64), (200, 333), (30, 20), (640, 480))
@@ -50,7 +50,7 @@ def images(folder: Path) -> list[Path]:
 def expected(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Boxes, scores and labels by the formula of the graph."""
     image = Image.open(path)
-    logits, boxes = raw_outputs(resized(np.asarray(image), SIDE, SIDE, 'bilinear')[None])
+    logits, boxes = raw_outputs(resized(np.asarray(image), SIDE, SIDE, Resize())[None])
     scores = (1 / (1 + np.exp(-logits[0]))).ravel()
     best = np.argsort(-scores)[:MAX_PER_IMG]
     cx, cy, w, h = boxes[0][best // 3].T
@@ -311,7 +311,7 @@ def test_files_of_openvino_that_are_none_of_ours_are_refused(folder: Path, tmp_p
         ({'output': None}, "has no 'output' in"),
         ({'channel_order': 'BGR'}, "has 'BGR' for 'channel_order'"),
         ({'resize': {'mode': 'letterbox', 'interpolation': 'bilinear', 'antialias': True}}, "letterbox.* for 'resize'"),
-        ({'resize': {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': False}}, "for 'resize'"),
+        ({'resize': {'mode': 'stretch', 'interpolation': 'bicubic', 'antialias': False}}, "for 'resize'"),
         ({'resize': {'mode': 'stretch', 'interpolation': 'area', 'antialias': True}}, "for 'resize'"),
         ({'imgsz': [64]}, r"has '\[64\]' for 'imgsz'"),
         ({'imgsz': [64, 'x']}, "for 'imgsz'"),

@@ -9,12 +9,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from mmengine.config import Config
 from picture_files import ALPHA, GREY, PLAIN, RGB, UPRIGHT_AGAIN, encoded, half_of_zeros, picture, turned
 from PIL import Image
 from pipelines import built
 
 from iouquery_runtime import InputError
+from iouquery_runtime.metadata import Resize
 from iouquery_runtime.preprocess import read_image, resized
 from mmdet_iouquery import config_path
 from mmdet_iouquery.datasets.image_files import ImageError, decode
@@ -84,7 +87,7 @@ def test_pixels_are_those_of_the_test_pipeline(kind: str, pipeline: Any, tmp_pat
     expected = packed['inputs'].numpy().transpose(1, 2, 0)[..., ::-1]
     image = read_image(path, '')
     assert image.shape[:2] == packed['data_samples'].ori_shape
-    found = resized(image, *size, 'bilinear')
+    found = resized(image, *size, Resize())
     assert found.dtype == np.uint8 and found.shape == (*size, 3) == expected.shape
     assert np.abs(found.astype(int) - expected).max() <= (kind in UP_TO_ONE)
 
@@ -99,6 +102,19 @@ def test_an_image_of_pillow_is_read_as_its_file(kind: str, tmp_path: Path) -> No
         return
     with Image.open(path) as image:
         np.testing.assert_array_equal(read_image(image, 'images[3]'), read_image(path, ''))
+
+
+@settings(deadline=None, max_examples=200)
+@given(*[st.integers(1, 90)] * 4, st.integers(0, 9))
+def test_resizing_without_antialiasing_is_opencv_s(
+    height: int, width: int, to_height: int, to_width: int, seed: int
+) -> None:
+    """Which is what mmdet's ``Resize`` does by default."""
+    if seed == 0:
+        height, width = 2 * to_height, 2 * to_width
+    image = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    expected = cv2.resize(image, (to_width, to_height), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(resized(image, to_height, to_width, Resize(antialias=False)), expected)
 
 
 def test_a_webp_is_turned_as_its_exif_data_say(tmp_path: Path) -> None:
@@ -127,11 +143,8 @@ def test_arrays_are_rgb_unless_said_otherwise() -> None:
     np.testing.assert_array_equal(read_image(array, ''), array)
     np.testing.assert_array_equal(read_image(array, '', bgr=True), array[..., ::-1])
     np.testing.assert_array_equal(read_image(RGB, '', bgr=True), array)
-    reversed_rows = array[::-1]
-    np.testing.assert_array_equal(
-        resized(reversed_rows, 20, 30, 'bilinear'),
-        np.asarray(Image.fromarray(reversed_rows.copy()).resize((30, 20), 2)),
-    )
+    expected = RGB.transpose(Image.Transpose.FLIP_TOP_BOTTOM).resize((30, 20), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(resized(array[::-1], 20, 30, Resize()), np.asarray(expected))
 
 
 @pytest.mark.parametrize('data', [kind for kind in FILES if kind.split()[0] in ('jpeg', 'png', 'webp', 'gif', 'bmp')])
