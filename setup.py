@@ -84,11 +84,13 @@ setup(
         'test': [
             VERSION['FASTER_COCO_EVAL'].requirement,
             'hypothesis',
+            'litserve; python_version >= "3.10"',
             'pytest',
             'pytest-cov',
             'pytest-xdist[psutil]',
             'safetensors',
             'setuptools>=64',
+            'supervision; python_version >= "3.10"',
             'transformers',
         ],
         'test-demo': ['selenium'],

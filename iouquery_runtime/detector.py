@@ -78,8 +78,8 @@ class Detector:
         """Detect objects.
 
         Args:
-            images: one, or several: paths, PIL images, arrays (H, W, 3) of uint8, in RGB. EXIF orientation is applied
-                to files and to PIL images.
+            images: one, or several: paths, contents of files (bytes), PIL images, arrays (H, W, 3) of uint8, in RGB.
+                EXIF orientation is applied to files and to PIL images.
             score_thr: detections must score above this, before calibration: one number in [0, 1), or one for each
                 class; None: what the file says.
             batch_size: images that go through the graph at once. A graph of a fixed number is filled up.
@@ -93,7 +93,7 @@ class Detector:
             InputError: an image cannot be read and ``on_error`` is 'raise'; a batch larger than the graph's; an
                 argument out of range.
         """
-        if isinstance(images, (str, os.PathLike, Image.Image, np.ndarray)):
+        if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray)):
             images = [images]
         score_thr = self.metadata.score_thr if score_thr is None else self._checked_score_thr(score_thr)
         self._check_batch_size(batch_size)

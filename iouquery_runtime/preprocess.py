@@ -28,8 +28,8 @@ from . import image_faults
 from .errors import InputError, reason
 from .metadata import Metadata, Resize
 
-Source = Union[str, 'os.PathLike[str]', Image.Image, np.ndarray]
-"""An image: the path of a file, a PIL image, or an array (H, W, 3) uint8."""
+Source = Union[str, 'os.PathLike[str]', bytes, Image.Image, np.ndarray]
+"""An image: the path of a file, a file's content, a PIL image, or an array (H, W, 3) uint8."""
 
 _ORIENTATION = 0x0112  # EXIF, and TIFF
 _EXTRA_SAMPLES = 338  # TIFF: what a fourth sample means; 0: it does not say
@@ -57,13 +57,15 @@ def read_image(source: Source, name: str, bgr: bool = False) -> np.ndarray:
             16 bits; an array of another shape or type.
     """
     if isinstance(source, (str, os.PathLike)):
-        return _read_file(Path(source))
+        return _of_file(_content(Path(source)), str(source))
+    if isinstance(source, bytes):
+        return _of_file(source, name)
     if isinstance(source, Image.Image):
         return _decoded(source, name)
     if not isinstance(source, np.ndarray):
         raise InputError(
-            f'{name} is a {type(source).__module__}.{type(source).__qualname__}; an image is a path, a PIL image or a '
-            'NumPy array (H, W, 3) of uint8'
+            f'{name} is a {type(source).__module__}.{type(source).__qualname__}; an image is a path, the bytes of a '
+            'file, a PIL image or a NumPy array (H, W, 3) of uint8'
         )
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
         raise InputError(
@@ -97,15 +99,18 @@ def network_inputs(images: list[np.ndarray], sizes: list[tuple[int, int]], metad
     return {'images': batch, 'sizes': np.asarray(sizes, dtype=np.float32)}
 
 
-def _read_file(path: Path) -> np.ndarray:
+def _content(path: Path) -> bytes:
     try:
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise InputError(f'{path} cannot be read: {error.strerror or error}') from error
+
+
+def _of_file(data: bytes, name: str) -> np.ndarray:
     fault = image_faults.fault(data, _decoded_jpeg) if image_faults.shows_faults(data) else None
     if fault:
-        raise InputError(f'{path}: {fault}; mend the file, or leave it out')
-    return _decoded(BytesIO(image_faults.with_end(data)), str(path))
+        raise InputError(f'{name}: {fault}; mend the file, or leave it out')
+    return _decoded(BytesIO(image_faults.with_end(data)), name)
 
 
 def _decoded_jpeg(data: bytes) -> np.ndarray:

@@ -84,10 +84,10 @@ def test_detections_are_those_of_the_graph(name: str, batch_size: int, folder: P
         assert result.path == str(path)
 
 
-def test_an_image_is_a_path_an_array_or_one_of_pillow(folder: Path, images: list[Path]) -> None:
+def test_an_image_is_a_path_a_file_s_content_an_array_or_one_of_pillow(folder: Path, images: list[Path]) -> None:
     detector = Detector(folder / 'model.onnx')
     rgb = np.asarray(Image.open(images[0]))
-    for image in (str(images[0]), images[0], Image.open(images[0]), rgb):
+    for image in (str(images[0]), images[0], images[0].read_bytes(), Image.open(images[0]), rgb):
         (result,) = detector(image)
         check(result, images[0])
     check(detector(rgb[..., ::-1], bgr=True)[0], images[0])

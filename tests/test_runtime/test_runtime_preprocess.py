@@ -194,7 +194,9 @@ def test_what_cannot_be_read_is_named_with_the_reason(kind: str, tmp_path: Path)
         (np.zeros((8, 9, 3), np.float32), r'shape \(8, 9, 3\) and type float32'),
         (np.zeros((8, 9), np.uint8), r'shape \(8, 9\)'),
         (np.zeros((0, 9, 3), np.uint8), r'shape \(0, 9, 3\)'),
-        (b'bytes', r'images\[2\] is a builtins.bytes; an image is a path, a PIL image or a NumPy array'),
+        (b'bytes', r'images\[2\] is not an image that Pillow'),
+        (b'', r'images\[2\]: the file is empty; mend the file'),
+        ([1], r'images\[2\] is a builtins.list; an image is a path, the bytes of a file, a PIL image or a NumPy array'),
         ('no such file', 'no such file cannot be read: No such file or directory'),
     ],
 )
