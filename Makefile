@@ -30,7 +30,9 @@ PARALLEL := -n logical --dist loadfile --no-loadscope-reorder
 
 # what these tests hold is the same whatever mmdet is installed; with the second family they are left out
 WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_deploy/test_compile.py tests/test_apps/test_benchmark \
-    tests/test_layers.py
+    tests/test_layers.py tests/test_serve_example.py tests/test_deploy/test_triton_repository.py \
+    tests/test_runtime/test_runtime_command.py tests/test_runtime/test_runtime_detector.py \
+    tests/test_runtime/test_runtime_imports.py tests/test_runtime/test_runtime_results.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean

@@ -72,7 +72,7 @@ setup(
     python_requires='>=' + '.'.join(map(str, VERSION['PYTHON_MINIMUM'])),
     # Neither torch nor a family of mm-packages: which build of them is right is the user's choice, and both families
     # write the same files. `python -m mmdet_iouquery.doctor` says what is missing.
-    install_requires=['numpy', 'packaging', 'pycocotools', 'scipy>=1.12', 'tqdm'],
+    install_requires=['numpy>=1.23', 'packaging', 'Pillow>=9.1', 'pycocotools', 'scipy>=1.12', 'tqdm'],
     extras_require={
         'onedl': [*family('onedl'), 'setuptools; python_version >= "3.12"'],
         'openmmlab': [*family('openmmlab'), 'setuptools<82'],  # mmengine imports pkg_resources, dropped in 82

@@ -56,8 +56,8 @@ class OnnxBackend(Backend):
                 'export it anew with tools/export.py'
             ) from error
         self.metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map, str(path))
-        inputs = {one.name: one.shape for one in self._session.get_inputs()}
-        self._outputs = [output.name for output in self._session.get_outputs()]
+        inputs = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
+        self._outputs = [tensor.name for tensor in self._session.get_outputs()]
         _check_graph(path, self.metadata, inputs, self._outputs)
         batch_size = inputs['images'][0]
         self.batch_size = batch_size if isinstance(batch_size, int) else None

@@ -125,6 +125,8 @@ def _figures(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
         figure = folder / (image.name if image.suffix.lower() in FIGURES else f'{image.name}.png')
         if figure in taken:
             raise InputError(f'{taken[figure]} and {image} would both be drawn as {figure}; call this once for each')
+        if figure.exists() and figure.samefile(image):
+            raise InputError(f'{image} would be drawn over itself; name another folder with --out')
         if figure.exists() and not was_drawn(figure):
             raise InputError(f'{figure} exists and was not drawn by this command; name another folder with --out')
         figures[image], taken[figure] = figure, image

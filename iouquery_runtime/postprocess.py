@@ -96,10 +96,10 @@ def without_overlaps(boxes: np.ndarray, threshold: float) -> np.ndarray:
 
 def piecewise_linear(x: np.ndarray, knots: Sequence[float], values: Sequence[float]) -> np.ndarray:
     """The function that goes straight from each (knot, value) to the next one, in double precision."""
-    x, places, heights = (np.asarray(array, dtype=np.float64) for array in (x, knots, values))
-    right = np.clip(np.searchsorted(places, x), 1, len(places) - 1)
+    x, at, heights = (np.asarray(array, dtype=np.float64) for array in (x, knots, values))
+    right = np.clip(np.searchsorted(at, x), 1, len(at) - 1)
     left = right - 1
-    share = (x - places[left]) / (places[right] - places[left])
+    share = (x - at[left]) / (at[right] - at[left])
     return heights[left] + share * (heights[right] - heights[left])
 
 

@@ -31,7 +31,7 @@ from .metadata import Metadata, Resize
 Source = Union[str, 'os.PathLike[str]', bytes, Image.Image, np.ndarray]
 """An image: the path of a file, a file's content, a PIL image, or an array (H, W, 3) uint8."""
 
-_ORIENTATION = 0x0112  # EXIF, and TIFF
+_ORIENTATION = 0x0112  # EXIF
 _EXTRA_SAMPLES = 338  # TIFF: what a fourth sample means; 0: it does not say
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -114,12 +114,11 @@ def _of_file(data: bytes, name: str) -> np.ndarray:
 
 
 def _decoded_jpeg(data: bytes) -> np.ndarray:
-    with Image.open(BytesIO(data)) as image:
-        try:
-            image.load()
-        except OSError as error:
-            raise ValueError from error
-        return np.asarray(image)
+    try:
+        with Image.open(BytesIO(data)) as image:
+            return np.asarray(image)
+    except Exception as error:  # decoders meet broken bytes with almost any exception
+        raise ValueError from error
 
 
 def _decoded(source: Image.Image | BytesIO, name: str) -> np.ndarray:
@@ -129,7 +128,7 @@ def _decoded(source: Image.Image | BytesIO, name: str) -> np.ndarray:
         image.load()
     except Image.UnidentifiedImageError as error:
         raise InputError(f'{name} is not an image that Pillow {Image.__version__} can read') from error
-    except Exception as error:  # decoders meet broken bytes with almost any exception
+    except Exception as error:  # almost any, as above
         raise InputError(f'{name} cannot be decoded: {reason(error)}; mend the file, or leave it out') from error
     return np.asarray(_upright(_in_rgb(image, name), image))
 
@@ -158,13 +157,10 @@ def _cmyk_jpeg_in_rgb(image: Image.Image) -> Image.Image:
 
 
 def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
-    """Turn ``pixels`` as the EXIF data of ``image`` ask for; Pillow has turned a TIFF's itself, or notes it as EXIF."""
+    """Turn ``pixels`` as the EXIF data of ``image`` ask for. Those of a TIFF Pillow follows itself."""
     try:
         exif = Image.Exif()
-        if image.info.get('exif'):
-            exif.load(image.info['exif'])  # not getexif(), which goes by XMP as well
-        elif image.format == 'TIFF':
-            exif = image.getexif()
+        exif.load(image.info.get('exif', b''))  # not getexif(), which goes by XMP as well
         turn = _TURNS.get(exif.get(_ORIENTATION, 1))
     except Exception:  # EXIF data that are damaged say nothing, whatever the exception
         return pixels
@@ -188,9 +184,9 @@ def _resized_as_by_opencv(image: np.ndarray, height: int, width: int) -> np.ndar
 
 def _sampling(length: int, target: int) -> tuple[np.ndarray, np.ndarray]:
     """For each of ``target`` pixels, which of ``length`` it begins with, and the share of the next one, of 2048."""
-    place = ((np.arange(target) + 0.5) * (1 / (target / length)) - 0.5).astype(np.float32)
-    first = np.floor(place)
-    return first.astype(np.int64), np.rint((place - first) * 2048).astype(np.int32)
+    position = ((np.arange(target) + 0.5) * (1 / (target / length)) - 0.5).astype(np.float32)
+    first = np.floor(position)
+    return first.astype(np.int64), np.rint((position - first) * 2048).astype(np.int32)
 
 
 def _mixed(pixels: np.ndarray, first: np.ndarray, share: np.ndarray, axis: int, shift: int) -> np.ndarray:

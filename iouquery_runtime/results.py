@@ -125,9 +125,11 @@ class Result:
             colour = _colour(int(self.labels[i]))
             draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
             text = _printable(f'{self.names[i]} {self.scores[i]:.2f}', font)
-            left, top, right, bottom = draw.textbbox((x1 + width, y1 + width), text, font=font)
-            draw.rectangle((left - width, top - width, right + width, bottom + width), fill=colour)
-            draw.text((x1 + width, y1 + width), text, fill='black', font=font)
+            left, top, right, bottom = _text_box(text, font)
+            at = x1 + width, y1 + width
+            label = at[0] + left - width, at[1] + top - width, at[0] + right + width, at[1] + bottom + width
+            draw.rectangle(label, fill=colour)
+            draw.text(at, text, fill='black', font=font)
 
 
 def was_drawn(path: Path) -> bool:
@@ -135,7 +137,7 @@ def was_drawn(path: Path) -> bool:
     try:
         with Image.open(path) as image:
             return image.getexif().get(_SOFTWARE) == DRAWN_BY
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # whatever ails it, it is no figure
         return False
 
 
@@ -150,6 +152,13 @@ def _font(size: int) -> Any:
         return ImageFont.load_default(size)
     except TypeError:  # before Pillow 10.1, which has one size
         return ImageFont.load_default()
+
+
+def _text_box(text: str, font: Any) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom edge of a text at 0, 0."""
+    if hasattr(font, 'getbbox'):
+        return font.getbbox(text)
+    return (0, 0, *font.getsize(text))  # Pillow 9.1
 
 
 def _printable(text: str, font: Any) -> str:

@@ -87,7 +87,8 @@ def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['--out', 'images'], 'images/a.jpg exists and was not drawn by this command; name another folder with --out'),
+        (['--out', 'images'], 'images/a.jpg would be drawn over itself; name another folder with --out'),
+        (['--out', 'copies'], 'copies/a.jpg exists and was not drawn by this command; name another folder with --out'),
         (['--json', 'images/notes.txt'], 'images/notes.txt exists and was not written by this command; name another'),
         (['--json', 'other.json'], 'other.json exists and was not written by this command'),
         (['copies/a.jpg', '--out', 'found'], 'images/a.jpg and copies/a.jpg would both be drawn as found/a.jpg; call'),
@@ -151,7 +152,8 @@ def test_a_signal_ends_it_and_leaves_whole_files(
 def test_as_a_program(folder: Path) -> None:
     """A model that is none ends in one sentence; SIGTERM ends a program that waits for a slow file system."""
     os.mkfifo(folder / 'slow.json')
-    environment, program = {**os.environ, 'PYTHONPATH': str(ROOT)}, [sys.executable, '-m', 'iouquery_runtime']
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii'}
+    program = [sys.executable, '-m', 'iouquery_runtime']
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command_line = [*program, *arguments]
@@ -160,6 +162,10 @@ def test_as_a_program(folder: Path) -> None:
     done = run('images/a.jpg', 'images')
     assert done.returncode == 2 and done.stdout == ''
     assert done.stderr.startswith('error: images/a.jpg is neither .onnx nor .xml') and done.stderr.count('\n') == 1
+    done = run('model.onnx', 'images/a.jpg', '--score-thr', '0')
+    assert done.returncode == 0 and re.fullmatch(
+        r'images/a.jpg 300x200: (\d (person|dog|Fahrrad \?)(, )?)+\n', done.stdout
+    )
     done = run()
     assert done.returncode == 2 and 'usage: python -m iouquery_runtime' in done.stderr
     arguments = ['model.onnx', 'images', '--json', 'slow.json']  # a pipe, of which it looks what it is

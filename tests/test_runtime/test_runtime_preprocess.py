@@ -163,6 +163,28 @@ def test_a_file_that_is_cut_is_refused_as_in_training(data: str, tmp_path: Path)
             np.testing.assert_array_equal(read_image(path, ''), expected[..., ::-1])
 
 
+@pytest.mark.filterwarnings('ignore')
+@pytest.mark.parametrize('kind', [kind for kind in FILES if not kind.startswith('very')])
+def test_damage_of_any_kind_is_met_with_a_sentence_or_an_image(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And with no other exception."""
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 100_000)  # damaged sizes can be vast
+    random = np.random.default_rng(0)
+    for _ in range(20):
+        data = np.frombuffer(FILES[kind], np.uint8).copy()
+        data[random.integers(0, min(len(data), 200 if random.random() < 0.5 else len(data)), 3)] = random.integers(
+            0, 256, 3
+        )
+        content = data[: random.integers(1, len(data) + 1)] if random.random() < 0.3 else data
+        try:
+            image = read_image(content.tobytes(), 'image')
+        except InputError as error:
+            assert str(error).startswith('image') and '\n' not in str(error)  # noqa: PT017  some are images still
+        else:
+            assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
 REFUSED = {
     'floating-point samples': (
         by_opencv(np.random.rand(8, 8).astype(np.float32), '.tiff'),
