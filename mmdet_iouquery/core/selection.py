@@ -38,7 +38,8 @@ def top_detections(logits: Tensor, max_per_image: int) -> tuple[Tensor, Tensor, 
     num_classes = logits.shape[-1]
     flat = logits.flatten(1).sigmoid()
     scores, index = flat.topk(min(max_per_image, flat.shape[1]), dim=1)
-    return scores, index % num_classes, torch.div(index, num_classes, rounding_mode='floor')
+    query = torch.div(index, num_classes, rounding_mode='trunc')
+    return scores, index - query * num_classes, query  # no remainder, which is not an operator of every runtime
 
 
 def without_overlaps(boxes_xyxy: Tensor, threshold: float) -> Tensor:

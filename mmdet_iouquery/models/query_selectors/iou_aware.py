@@ -131,7 +131,7 @@ class EncoderTokenSelector(BaseModule):
                 None if x is None else x.repeat_interleave(per_token, dim=1) for x in (iou_logits, padding)
             )
         index = top_tokens(self.rank_score(logits, iou_logits), num_queries, padding)
-        return index if per_token == 1 else torch.div(index, per_token, rounding_mode='floor')
+        return index if per_token == 1 else torch.div(index, per_token, rounding_mode='trunc')
 
     def _project(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Tokens (B, N, D) of the memory, those that are not valid as zeros, in the selector's own space."""
