@@ -141,7 +141,7 @@ def export_onnx(
     head = deployed.detector.bbox_head
     queries = outputs[-1].shape[1]
     metadata = describe(source, settings, head.prediction_settings, deployed.normalise, head.num_classes, queries)
-    proto = finish(_written(deployed, inputs, outputs, settings), outputs, settings, metadata)
+    proto = finish(_written(deployed, inputs, outputs, settings), outputs, _runs(settings), settings, metadata)
     temporary = path.with_name(f'.{path.name}.part')
     try:
         parity: tuple[Parity, ...] = ()
@@ -158,9 +158,7 @@ def export_onnx(
 
 def check_packages(settings: ExportSettings) -> None:
     """Raise :class:`InputError` where a package is missing that an export needs."""
-    needed = {'export': ['onnx', 'onnxslim'], 'export-dynamo': []}
-    if settings.verify:
-        needed['export'].append('onnxruntime')
+    needed = {'export': ['onnx', 'onnxslim', 'onnxruntime'], 'export-dynamo': []}
     if chosen_exporter(settings) == 'dynamo':
         needed['export-dynamo'].append('onnxscript')
     for extra, packages in needed.items():
@@ -175,6 +173,18 @@ def check_packages(settings: ExportSettings) -> None:
 def chosen_exporter(settings: ExportSettings) -> str:
     """The exporter asked for, or dynamo where torch has the other no more."""
     return settings.exporter if 'dynamic_axes' in inspect.signature(torch.onnx.export).parameters else 'dynamo'
+
+
+def _runs(settings: ExportSettings) -> list[dict[str, Any]]:
+    """Inputs of a file, by name, in which all that may vary is seen to."""
+    height, width = settings.size
+    batches = [settings.batch] if settings.batch else [TRACED_BATCH, TRACED_BATCH + 1]
+    sizes = [(height, width), (height + STRIDE, width + 2 * STRIDE)] if settings.dynamic_size else [(height, width)]
+    return [
+        dict(zip(('images', 'sizes'), (x.numpy() for x in example(batch, size, settings.input, settings.raw))))
+        for batch in batches
+        for size in sizes
+    ]
 
 
 def _check_destination(path: Path, force: bool) -> None:

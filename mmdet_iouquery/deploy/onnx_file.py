@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from ..core import FLOAT16_MAX
 from ..errors import InputError
+from .shapes import Inputs, fold_shapes
 
 if TYPE_CHECKING:
     from .export import ExportSettings
@@ -29,16 +30,25 @@ OPERATORS = frozenset(
 _SCOPES = 'pkg.torch.onnx.name_scopes'
 
 
-def finish(proto: ModelProto, outputs: Any, settings: ExportSettings, metadata: Mapping[str, str]) -> ModelProto:
+def finish(
+    proto: ModelProto,
+    outputs: Any,
+    runs: Sequence[Inputs],
+    settings: ExportSettings,
+    metadata: Mapping[str, str],
+) -> ModelProto:
     """Fold, check and describe what an exporter wrote.
 
     Args:
+        runs: inputs by name of several shapes, see :func:`.fold_shapes`.
         outputs: what the module gives, a named tuple of the file's outputs and, behind them, inner tensors.
 
     Raises:
         InputError: the file is not what was asked for, or has what runtimes cannot take.
     """
     _name_by_module(proto)
+    proto = onnxslim.slim(proto)
+    fold_shapes(proto, runs)
     proto = onnxslim.slim(proto)
     check_standard(proto, settings.written_opset)
     _keep_outputs(proto, outputs, settings)

@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         '--opset',
         type=int,
         metavar='N',
-        help=f'from {OPSETS[0]} to {OPSETS[-1]}, of dynamo from 18 (default: the lowest)',
+        help=f'from {OPSETS[0]} to {OPSETS[-1]}, of dynamo from 18 (default: the least)',
     )
     parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0], help="torch's (default: %(default)s)")
     parser.add_argument('--no-verify', action='store_true', help='do not compare the file with the model')
@@ -113,8 +113,9 @@ def _settings(args: argparse.Namespace, default_size: tuple[int, int] | None) ->
 
 
 def _summary(report: ExportReport) -> str:
+    size, opset = report.num_bytes / 1e6, report.settings.written_opset
     lines = [
-        f'{report.path}: {report.num_bytes / 1e6:.1f} MB, {report.num_nodes} nodes, opset {report.settings.written_opset}',
+        f'{report.path}: {size:.1f} MB, {report.num_nodes} nodes, opset {opset}',
         *(f'as the model, {parity}' for parity in report.parity),
     ]
     return '\n'.join(lines if report.parity else [*lines, 'not compared with the model'])

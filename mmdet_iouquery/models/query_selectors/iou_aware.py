@@ -106,8 +106,10 @@ class EncoderTokenSelector(BaseModule):
             index = self._choose(memory, valid, num_queries)
 
         # all that follows, and so every gradient, is of the chosen tokens alone
-        batch = index.shape[0]
-        valid, anchors_unact = (gather_tokens(x.expand(batch, -1, -1), index) for x in (valid, anchors_unact))
+        if memory.extent is None:  # the same for every image
+            valid, anchors_unact = valid[0][index], anchors_unact[0][index]
+        else:
+            valid, anchors_unact = (gather_tokens(x, index) for x in (valid, anchors_unact))
         chosen = self._project(gather_tokens(memory.tokens, index), valid)
         boxes_unact = as_float(self.bbox_head(chosen)) + anchors_unact
         iou_logits = self.predict_iou(chosen)
