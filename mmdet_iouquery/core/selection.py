@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .boxes import box_iou_elementwise
@@ -11,6 +12,11 @@ from .boxes import box_iou_elementwise
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """The rows ``index`` (B, Q) of ``tokens`` (B, N, D), as (B, Q, D)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def gather_shared(tokens: Tensor, index: Tensor) -> Tensor:
+    """The rows ``index`` (B, Q) of ``tokens`` (N, D), which all images share, as (B, Q, D)."""
+    return F.embedding(index, tokens)
 
 
 def top_tokens(score: Tensor, num_queries: int, excluded: Tensor | None = None) -> Tensor:

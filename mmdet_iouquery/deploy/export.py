@@ -138,9 +138,7 @@ def export_onnx(
     inputs = example(settings.batch or TRACED_BATCH, settings.size, settings.input, settings.raw)
     with torch.no_grad():
         outputs = deployed(*inputs)
-    head = deployed.detector.bbox_head
-    queries = outputs[-1].shape[1]
-    metadata = describe(source, settings, head.prediction_settings, deployed.normalise, head.num_classes, queries)
+    metadata = describe(source, settings, deployed, num_queries=outputs[-1].shape[1])
     proto = finish(_written(deployed, inputs, outputs, settings), outputs, _runs(settings), settings, metadata)
     temporary = path.with_name(f'.{path.name}.part')
     try:

@@ -13,11 +13,16 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
 from ..core import box_cxcywh_to_xyxy, gather_tokens, top_detections
 from ..errors import InputError
+from ..models import hosts
 from ..models.dense_heads import RTDETRHead
+from ..models.dense_heads.prediction_settings import PredictionSettings
+from ..models.hosts import IoUQueryDDQDETR
+from ..models.hosts.query_parts import QueryParts
 from ..models.layers import DeformableAttention
 from .prepare import merged
 
@@ -69,7 +74,9 @@ class Normalise(nn.Module):
         for name, none in (('mean', 0.0), ('std', 1.0)):
             values = getattr(preprocessor, name).flatten().tolist() if normalises else [none] * 3
             values = values * 3 if len(values) == 1 else values
-            self.register_buffer(name, torch.tensor(values[::-1] if self.reverse else values).view(1, 3, 1, 1))
+            self.register_buffer(
+                name, torch.tensor(values[::-1] if self.reverse else values, dtype=torch.float32).view(1, 3, 1, 1)
+            )
 
     @property
     def statistics(self) -> tuple[list[float], list[float]]:
@@ -98,12 +105,32 @@ class Detector(nn.Module):
         return RawPredictions(*self.bbox_head(maps if self.neck is None else self.neck(maps)))
 
 
-class PostProcess(nn.Module):
-    """The best (query, class) pairs, in px of each original image."""
+class AdapterDetector(nn.Module):
+    """One of mmdet's detection transformers by its adapter, which is told that images fill the input."""
 
-    def __init__(self, max_per_img: int) -> None:
+    def __init__(self, model: QueryParts) -> None:
         super().__init__()
-        self.max_per_img = max_per_img
+        self.model = model
+
+    def forward(self, images: Tensor) -> RawPredictions:
+        """(B, 3, H, W), normalised; of height and width no symbol is kept."""
+        size = (int(images.shape[-2]), int(images.shape[-1]))
+        samples = [DetDataSample(metainfo={'img_shape': size, 'batch_input_shape': size})]
+        logits, boxes, _ = self.model.run_parts(self.model.extract_feat(images), samples).predictions
+        return RawPredictions(logits[-1], boxes[-1])
+
+
+class PostProcess(nn.Module):
+    """The best (query, class) pairs, in px of each original image.
+
+    Args:
+        max_per_img: K, at most.
+        softmax: scores are a softmax, whose last class is none, and a query has its best class alone (DETR).
+    """
+
+    def __init__(self, max_per_img: int, softmax: bool = False) -> None:
+        super().__init__()
+        self.max_per_img, self.softmax = max_per_img, softmax
 
     def forward(self, logits: Tensor, boxes: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Boxes (B, K, 4), scores (B, K) and labels (B, K).
@@ -113,7 +140,12 @@ class PostProcess(nn.Module):
             boxes: (B, Q, 4), normalised cx, cy, w, h.
             sizes: (B, 2), width and height of the original images in px.
         """
-        scores, labels, query = top_detections(logits, self.max_per_img)
+        if self.softmax:
+            best = logits.softmax(-1)[..., :-1].max(-1)
+            scores, query = best.values.topk(min(self.max_per_img, best.values.shape[1]), dim=1)
+            labels = best.indices.gather(1, query)
+        else:
+            scores, labels, query = top_detections(logits, self.max_per_img)
         limit = torch.cat([sizes, sizes], dim=1).unsqueeze(1)
         boxes_px = box_cxcywh_to_xyxy(gather_tokens(boxes, query)) * limit
         return boxes_px.clamp(min=0).minimum(limit), scores, labels
@@ -132,28 +164,32 @@ class Deployed(nn.Module):
         attention: 'grid_sample' or 'gather', the back end of deformable attention that an exporter writes.
 
     Raises:
-        InputError: a detector of another kind.
+        InputError: a detector that cannot be exported so; the message says why.
     """
 
     def __init__(
         self, model: nn.Module, *, input: str = 'float32-nchw', raw: bool = False, attention: str = 'grid_sample'
     ) -> None:
         super().__init__()
-        head = getattr(model, 'bbox_head', None)
-        if not isinstance(head, RTDETRHead):
-            raise InputError(
-                f'a {type(model).__name__} with {type(head).__name__} cannot be exported: only detectors with an '
-                'RTDETRHead can'
-            )
+        check_exportable(model, raw, attention)
         copied = merged(model).float().cpu()
         for module in copied.modules():
             if isinstance(module, DeformableAttention):
                 module.backend = attention
         _leave_infinity_out(copied)
-        self.raw = raw
+        head = copied.bbox_head
+        self.num_classes: int = head.num_classes
+        softmax = False
+        if isinstance(head, RTDETRHead):
+            self.prediction_settings = head.prediction_settings
+            self.detector: nn.Module = Detector(copied.backbone, copied.neck if copied.with_neck else None, head)
+        else:
+            self.prediction_settings = PredictionSettings(
+                (copied.test_cfg or {}).get('max_per_img', copied.num_queries)
+            )
+            self.detector, softmax = AdapterDetector(copied), not head.loss_cls.use_sigmoid
         self.normalise = Normalise(copied.data_preprocessor, channels_last=input == 'uint8-nhwc')
-        self.detector = Detector(copied.backbone, copied.neck if copied.with_neck else None, copied.bbox_head)
-        self.postprocess = None if raw else PostProcess(head.prediction_settings.max_per_img)
+        self.postprocess = None if raw else PostProcess(self.prediction_settings.max_per_img, softmax)
         self.eval()
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Detections | RawPredictions:
@@ -171,6 +207,33 @@ class Deployed(nn.Module):
     def train(self, mode: bool = True) -> Deployed:  # noqa: ARG002  exporters give a model back the mode it had
         """Nothing changes."""
         return super().train(False)
+
+
+def check_exportable(model: nn.Module, raw: bool, attention: str) -> None:
+    """Raise :class:`InputError` for a detector that :class:`Deployed` does not know."""
+    head, name = getattr(model, 'bbox_head', None), type(model).__name__
+    if isinstance(head, RTDETRHead):
+        return
+    if isinstance(model, IoUQueryDDQDETR):
+        raise InputError(
+            f'{name} cannot be exported: the NMS among its queries, whose number differs from image to image, is no part '
+            'of a graph'
+        )
+    if not isinstance(model, QueryParts):
+        remedy = f', which takes the same weights: IoUQuery{name}' if f'IoUQuery{name}' in hosts.__all__ else ''
+        raise InputError(
+            f"{name} with {type(head).__name__} cannot be exported: detectors with an RTDETRHead can, and of mmdet's "
+            f'detection transformers the adapters of this package{remedy}'
+        )
+    if raw and not model.bbox_head.loss_cls.use_sigmoid:
+        raise InputError(
+            f'{name} has a softmax over classes and none, and raw predictions are of sigmoids; leave out raw'
+        )
+    if attention != 'grid_sample' and any(type(x).__name__ == 'MultiScaleDeformableAttention' for x in model.modules()):
+        raise InputError(
+            f"{name} reads by mmcv's deformable attention, which is written as GridSample: attention {attention!r} is for "
+            'detectors with an RTDETRHead'
+        )
 
 
 class Bound(nn.Module):

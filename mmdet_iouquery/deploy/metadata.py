@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..errors import InputError
-from ..models.dense_heads.prediction_settings import PredictionSettings
 from ..version import __version__
-from .graph import Normalise
+from .graph import Deployed
+
+if TYPE_CHECKING:
+    from .export import ExportSettings
 
 FORMAT = '1'
 
@@ -35,26 +37,17 @@ class ModelSource:
 RESIZE = {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}
 
 
-def describe(
-    source: ModelSource,
-    settings: Any,
-    prediction: PredictionSettings,
-    normalise: Normalise,
-    num_classes: int,
-    num_queries: int,
-) -> dict[str, str]:
+def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, num_queries: int) -> dict[str, str]:
     """The ``metadata_props`` of a file; all values are text, JSON where they are more than a word.
-
-    Args:
-        settings: :class:`.ExportSettings`.
 
     Raises:
         InputError: there are names for another number of classes.
     """
+    num_classes, prediction = deployed.num_classes, deployed.prediction_settings
     names = source.names or tuple(map(str, range(num_classes)))
     if len(names) != num_classes:
         raise InputError(f'the model has {num_classes} classes, and {len(names)} names are given: {", ".join(names)}')
-    mean, std = normalise.statistics
+    mean, std = deployed.normalise.statistics
     test_cfg = {
         'score_thr': prediction.score_thr or None,
         'overlap_thr': prediction.overlap_thr,

@@ -47,7 +47,6 @@ def finish(
         InputError: the file is not what was asked for, or has what runtimes cannot take.
     """
     _name_by_module(proto)
-    proto = onnxslim.slim(proto)
     fold_shapes(proto, runs)
     proto = onnxslim.slim(proto)
     check_standard(proto, settings.written_opset)

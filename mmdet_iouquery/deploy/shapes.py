@@ -26,7 +26,7 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
     """Put constants in the place of what is computed from shapes and is the same in all runs.
 
     Args:
-        proto: changed; nodes whose results nobody takes any more stay in it.
+        proto: changed.
         runs: inputs by name, of all the shapes that may differ: one number of images and another.
     """
     of_shapes = _computed_from_shapes(proto)
@@ -49,21 +49,32 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
         name = f'{node.name}/input_{place}'
         proto.graph.initializer.append(numpy_helper.from_array(constant, name))
         node.input[place] = name
+    _drop_unused(proto)
 
 
 def _computed_from_shapes(proto: ModelProto) -> set[str]:
-    """Tensors that are a function of shapes and constants, and not constant by themselves."""
-    constants = {tensor.name for tensor in proto.graph.initializer} | {''}
+    """Tensors that are a function of shapes and constants, but for constants themselves."""
+    known = {tensor.name for tensor in proto.graph.initializer} | {''}
+    known.update(node.output[0] for node in proto.graph.node if node.op_type == 'Constant')
     of_shapes: set[str] = set()
     for node in proto.graph.node:  # each after those it takes from
-        if node.op_type == 'Constant':
-            constants.update(node.output)
-        elif node.op_type == 'Shape' or (
-            all(name in of_shapes or name in constants for name in node.input)
-            and any(map(of_shapes.__contains__, node.input))
-        ):
+        if node.op_type != 'Constant' and (node.op_type == 'Shape' or known.issuperset(node.input)):
             of_shapes.update(node.output)
+            known.update(node.output)
     return of_shapes
+
+
+def _drop_unused(proto: ModelProto) -> None:
+    used, kept = {value.name for value in proto.graph.output}, []
+    for node in reversed(proto.graph.node):
+        if used.intersection(node.output):
+            used.update(node.input)
+            kept.append(node)
+    nodes = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+    initializers = [tensor for tensor in proto.graph.initializer if tensor.name in used]
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(initializers)
 
 
 def _measured(proto: ModelProto, names: Sequence[str], runs: Sequence[Inputs]) -> dict[str, list[np.ndarray]]:

@@ -140,7 +140,7 @@ class _HeldTo(TorchFunctionMode):
         self.scores: Tensor | None = None
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function is not Tensor.topk or self.scores is not None or self.index is None:
+        if function not in (torch.topk, Tensor.topk) or self.scores is not None or self.index is None:
             return function(*args, **(kwargs or {}))
         self.scores = args[0]
         return torch.return_types.topk((self.scores.gather(-1, self.index), self.index))
@@ -148,11 +148,12 @@ class _HeldTo(TorchFunctionMode):
 
 @torch.no_grad()
 def _compare(eager: Deployed, inside: _Inside, batch: int, size: tuple[int, int], properties: dict[str, str]) -> Parity:
-    inputs = example(batch, size, properties['input'], eager.raw, seed=batch)
+    raw = properties['output'] == 'raw'
+    inputs = example(batch, size, properties['input'], raw, seed=batch)
     given = inside(inputs)
     logits, boxes = (given.get(f'query_{name}', given.get(name)) for name in ('logits', 'boxes'))
     assert logits is not None and boxes is not None
-    choices = inside.choices if eager.raw else inside.choices[:-1]
+    choices = inside.choices if raw else inside.choices[:-1]
     first = choices[0] if choices else None
     with _HeldTo(None if first is None else given[first.output[1]]) as held:
         expected = eager.detector(eager.normalise(inputs[0]))

@@ -23,7 +23,16 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
 from ...argument_checks import check_choice, check_configs, check_counts, check_flags, check_numbers
-from ...core import TableCache, as_float, gather_tokens, grid_anchors, top_tokens, within_range, without_gradients
+from ...core import (
+    TableCache,
+    as_float,
+    gather_shared,
+    gather_tokens,
+    grid_anchors,
+    top_tokens,
+    within_range,
+    without_gradients,
+)
 from ...structures import EncoderTarget, Memory, Predictions, Queries, Selection
 from ..layers import MLP
 
@@ -107,7 +116,7 @@ class EncoderTokenSelector(BaseModule):
 
         # all that follows, and so every gradient, is of the chosen tokens alone
         if memory.extent is None:  # the same for every image
-            valid, anchors_unact = valid[0][index], anchors_unact[0][index]
+            valid, anchors_unact = (gather_shared(x[0], index) for x in (valid, anchors_unact))
         else:
             valid, anchors_unact = (gather_tokens(x, index) for x in (valid, anchors_unact))
         chosen = self._project(gather_tokens(memory.tokens, index), valid)
@@ -130,7 +139,8 @@ class EncoderTokenSelector(BaseModule):
         if self.rank == 'token_class':  # each class of a token stands for itself
             per_token, logits = logits.shape[-1], logits.flatten(1).unsqueeze(-1)
             iou_logits, padding = (
-                None if x is None else x.repeat_interleave(per_token, dim=1) for x in (iou_logits, padding)
+                None if x is None else x.unsqueeze(-1).expand(-1, -1, per_token).flatten(1)
+                for x in (iou_logits, padding)
             )
         index = top_tokens(self.rank_score(logits, iou_logits), num_queries, padding)
         return index if per_token == 1 else torch.div(index, per_token, rounding_mode='trunc')
