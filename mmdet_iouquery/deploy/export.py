@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_choice, check_counts, check_flags, check_sequence
 from ..errors import InputError
-from .graph import ATTENTIONS, INPUTS, Deployed, example
+from .graph import ATTENTIONS, INPUTS, AdapterDetector, Deployed, example
 from .metadata import ModelSource, describe
 
 if TYPE_CHECKING:
@@ -46,7 +46,8 @@ class ExportSettings:
     size: tuple[int, int] = (640, 640)
     """Height and width of the input, multiples of 32."""
     dynamic_size: bool = False
-    """Take images of any such size, at least as large as half of ``size``."""
+    """Take images of any size of multiples of 32 that has a token for each query; of 'dynamo', of at least half of
+    ``size``."""
     batch: int | None = None
     """Images at once; None: any number."""
     input: str = 'float32-nchw'
@@ -135,6 +136,11 @@ def export_onnx(
 
     source = source or ModelSource(names=(getattr(model, 'dataset_meta', None) or {}).get('classes'))
     deployed = Deployed(model, input=settings.input, raw=settings.raw, attention=settings.attention)
+    if settings.dynamic_size and isinstance(deployed.detector, AdapterDetector):
+        raise InputError(
+            f'{type(model).__name__} can be exported for one size only, as its position codes are of that size; leave '
+            'dynamic_size out'
+        )
     inputs = example(settings.batch or TRACED_BATCH, settings.size, settings.input, settings.raw)
     with torch.no_grad():
         outputs = deployed(*inputs)

@@ -216,8 +216,8 @@ def check_exportable(model: nn.Module, raw: bool, attention: str) -> None:
         return
     if isinstance(model, IoUQueryDDQDETR):
         raise InputError(
-            f'{name} cannot be exported: the NMS among its queries, whose number differs from image to image, is no part '
-            'of a graph'
+            f'{name} cannot be exported: the NMS among its queries, whose number differs from image to image, is no '
+            'part of a graph'
         )
     if not isinstance(model, QueryParts):
         remedy = f', which takes the same weights: IoUQuery{name}' if f'IoUQuery{name}' in hosts.__all__ else ''
@@ -231,8 +231,8 @@ def check_exportable(model: nn.Module, raw: bool, attention: str) -> None:
         )
     if attention != 'grid_sample' and any(type(x).__name__ == 'MultiScaleDeformableAttention' for x in model.modules()):
         raise InputError(
-            f"{name} reads by mmcv's deformable attention, which is written as GridSample: attention {attention!r} is for "
-            'detectors with an RTDETRHead'
+            f"{name} reads by mmcv's deformable attention, which is written as GridSample: attention {attention!r} is "
+            'for detectors with an RTDETRHead'
         )
 
 

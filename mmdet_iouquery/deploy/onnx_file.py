@@ -45,6 +45,7 @@ def finish(
 
     Raises:
         InputError: the file is not what was asked for, or has what runtimes cannot take.
+        ParityError: it does not run on one of the runs.
     """
     _name_by_module(proto)
     fold_shapes(proto, runs)
@@ -64,11 +65,16 @@ def finish(
 
 def _name_by_module(proto: ModelProto) -> None:
     """Name nodes by modules as the older exporter does, and drop notes on where in the code they come from."""
+    paths: dict[str, list[str]] = {}
     for node in proto.graph.node:
         notes = {entry.key: entry.value for entry in node.metadata_props}
         if _SCOPES in notes:
             scopes = ast.literal_eval(notes[_SCOPES])
             path = [inner[len(outer) :].lstrip('.') for outer, inner in zip(scopes, scopes[1:-1])]
+        else:  # what the exporter has joined stands with what it is made of
+            path = next((paths[name] for name in node.input if name in paths), [])
+        paths.update(dict.fromkeys(node.output, path))
+        if not node.name.startswith('/'):
             node.name = '/'.join(['', *path, node.name])
         del node.metadata_props[:]
         node.doc_string = ''
@@ -119,8 +125,6 @@ def _keep_outputs(proto: ModelProto, outputs: Any, settings: ExportSettings) -> 
         shape: list[int | str] = [*value.shape]
         if settings.batch is None:
             shape[0] = 'batch'
-        if settings.dynamic_size and not settings.raw:
-            pass
         proto.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, shape))
 
 

@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import onnx
-import onnxruntime
 from onnx import ModelProto, NodeProto, numpy_helper
+
+from .inner_tensors import InnerTensors
 
 Inputs = dict[str, np.ndarray]
 
@@ -28,6 +28,9 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
     Args:
         proto: changed.
         runs: inputs by name, of all the shapes that may differ: one number of images and another.
+
+    Raises:
+        ParityError: it does not run on one of them.
     """
     of_shapes = _computed_from_shapes(proto)
     taken = [
@@ -38,7 +41,9 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
         if name in of_shapes
     ]
     around = [name for node, _ in taken if node.op_type in _RESHAPING for name in (node.input[0], node.output[0])]
-    measured = _measured(proto, [*(node.input[place] for node, place in taken), *around], runs)
+    inner = InnerTensors(proto, [*(node.input[place] for node, place in taken), *around])
+    by_run = [inner(inputs) for inputs in runs]
+    measured = {name: [values[name] for values in by_run] for name in inner.names}
     for node, place in taken:
         constant = _constant(node, place, measured)
         if constant is None:
@@ -75,19 +80,6 @@ def _drop_unused(proto: ModelProto) -> None:
     del proto.graph.node[:], proto.graph.initializer[:]
     proto.graph.node.extend(nodes)
     proto.graph.initializer.extend(initializers)
-
-
-def _measured(proto: ModelProto, names: Sequence[str], runs: Sequence[Inputs]) -> dict[str, list[np.ndarray]]:
-    """What these tensors are in each run."""
-    names = [*dict.fromkeys(names)]
-    watched = ModelProto.FromString(proto.SerializeToString())
-    del watched.graph.output[:]
-    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=['CPUExecutionProvider'])
-    by_run = [session.run(None, inputs) for inputs in runs]
-    return {name: [np.asarray(values[i]) for values in by_run] for i, name in enumerate(names)}
 
 
 def _constant(node: NodeProto, place: int, measured: dict[str, list[np.ndarray]]) -> np.ndarray | None:

@@ -13,16 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
 import torch
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ..errors import RunError
+from ..errors import ParityError
 from .graph import Deployed, example
+from .inner_tensors import InnerTensors
 
 SCORE_TOLERANCE = 1e-4
 """Of what a choice is made by: the encoder's logits of all tokens, probabilities of all queries."""
@@ -32,12 +31,6 @@ BOX_TOLERANCE = 1e-4
 SHARE = 0.99
 """Of the queries that must agree."""
 BATCHES = (1, 2, 3)
-
-
-class ParityError(RunError):
-    """An exported file computes something else than the model."""
-
-    status = 6
 
 
 @dataclass(frozen=True)
@@ -84,16 +77,15 @@ def verify(model: nn.Module, path: str | Path) -> tuple[Parity, ...]:
         ParityError: they differ.
     """
     proto = onnx.load(str(path))
-    properties = {entry.key: entry.value for entry in proto.metadata_props}
-    inside = _Inside(proto)
-    eager = Deployed(model, input=properties['input'], raw=properties['output'] == 'raw')
-    found = []
-    for batch, size in _batches(proto, properties):
-        parity = _compare(eager, inside, batch, size, properties)
+    file = _File(proto)
+    eager = Deployed(model, input=file.properties['input'], raw=file.raw)
+    parities = []
+    for batch, size in _batches(proto, file.properties):
+        parity = _compare(eager, file, batch, size)
         if not parity.holds:
             raise ParityError(f'the exported file does not compute what the model does: {parity}')
-        found.append(parity)
-    return tuple(found)
+        parities.append(parity)
+    return tuple(parities)
 
 
 def _batches(proto: ModelProto, properties: dict[str, str]) -> list[tuple[int, tuple[int, int]]]:
@@ -105,31 +97,23 @@ def _batches(proto: ModelProto, properties: dict[str, str]) -> list[tuple[int, t
     return batches
 
 
-class _Inside:
-    """A file that also gives what lies inside it."""
+class _File:
+    """A file as it is compared: outputs, choices, and what both are made of."""
 
     def __init__(self, proto: ModelProto) -> None:
-        proto = onnx.ModelProto.FromString(proto.SerializeToString())
-        self.choices = [node for node in proto.graph.node if node.op_type == 'TopK']
-        self.outputs = [value.name for value in proto.graph.output]
-        names = {'query_logits', 'query_boxes'} - {*self.outputs} if 'scores' in self.outputs else set()
-        for node in self.choices:
-            names |= {node.input[0], node.output[1]}
-        for name in sorted(names):
-            kind = TensorProto.INT64 if any(name == node.output[1] for node in self.choices) else TensorProto.FLOAT
-            proto.graph.output.append(onnx.helper.make_tensor_value_info(name, kind, None))
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        self.session = onnxruntime.InferenceSession(
-            proto.SerializeToString(), options, providers=['CPUExecutionProvider']
-        )
+        self.properties = {entry.key: entry.value for entry in proto.metadata_props}
+        self.raw = self.properties['output'] == 'raw'
+        self.logits, self.boxes = ('logits', 'boxes') if self.raw else ('query_logits', 'query_boxes')
+        outputs = [value.name for value in proto.graph.output]
+        # the first chooses tokens and the last detections, where there are such
+        self.choices = [(node.input[0], node.output[1]) for node in proto.graph.node if node.op_type == 'TopK']
+        names = [*outputs, self.logits, self.boxes, *(name for pair in self.choices for name in pair)]
+        self._inputs = [value.name for value in proto.graph.input]
+        self._inner = InnerTensors(proto, names, torch.get_num_threads())
 
     def __call__(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
-        names = [value.name for value in self.session.get_inputs()]
-        feed = {name: value.numpy() for name, value in zip(names, inputs)}
-        given = self.session.run(None, feed)
-        return {value.name: torch.from_numpy(np.asarray(x)) for value, x in zip(self.session.get_outputs(), given)}
+        given = self._inner({name: value.numpy() for name, value in zip(self._inputs, inputs)})
+        return {name: torch.from_numpy(value) for name, value in given.items()}
 
 
 class _HeldTo(TorchFunctionMode):
@@ -147,24 +131,19 @@ class _HeldTo(TorchFunctionMode):
 
 
 @torch.no_grad()
-def _compare(eager: Deployed, inside: _Inside, batch: int, size: tuple[int, int], properties: dict[str, str]) -> Parity:
-    raw = properties['output'] == 'raw'
-    inputs = example(batch, size, properties['input'], raw, seed=batch)
-    given = inside(inputs)
-    logits, boxes = (given.get(f'query_{name}', given.get(name)) for name in ('logits', 'boxes'))
-    assert logits is not None and boxes is not None
-    choices = inside.choices if raw else inside.choices[:-1]
-    first = choices[0] if choices else None
-    with _HeldTo(None if first is None else given[first.output[1]]) as held:
+def _compare(eager: Deployed, file: _File, batch: int, size: tuple[int, int]) -> Parity:
+    inputs = example(batch, size, file.properties['input'], file.raw, seed=batch)
+    given = file(inputs)
+    choices = file.choices if file.raw else file.choices[:-1]
+    scores, index = (given[name] for name in choices[0]) if choices else (None, None)
+    with _HeldTo(index) as held:
         expected = eager.detector(eager.normalise(inputs[0]))
+    logits, boxes = given[file.logits], given[file.boxes]
     apart_logits, apart_boxes = (logits - expected.logits).abs(), (boxes - expected.boxes).abs()
     agree = (apart_logits.amax(-1) <= LOGIT_TOLERANCE) & (apart_boxes.amax(-1) <= BOX_TOLERANCE)
     token_scores, exchanged = None, 0
-    if held.scores is not None and first is not None:
-        token_scores, exchanged = _choice(held.scores, given[first.input[0]], given[first.output[1]])
-    detections = None
-    if eager.postprocess is not None:
-        detections = _detections(eager.postprocess, inside, given, logits, boxes, inputs[1])
+    if held.scores is not None and scores is not None and index is not None:
+        token_scores, exchanged = _choice(held.scores, scores, index)
     return Parity(
         batch,
         size,
@@ -173,7 +152,7 @@ def _compare(eager: Deployed, inside: _Inside, batch: int, size: tuple[int, int]
         apart_logits.max().item(),
         apart_boxes.max().item(),
         agree.float().mean().item(),
-        detections,
+        None if eager.postprocess is None else _detections(eager.postprocess, file, given, inputs[1]),
     )
 
 
@@ -186,19 +165,16 @@ def _choice(expected: Tensor, scores: Tensor, index: Tensor) -> tuple[float, int
     return max(apart.item(), worse.item()), int(others.sum())
 
 
-def _detections(
-    postprocess: nn.Module, inside: _Inside, given: dict[str, Tensor], logits: Tensor, boxes: Tensor, sizes: Tensor
-) -> float:
+def _detections(postprocess: nn.Module, file: _File, given: dict[str, Tensor], sizes: Tensor) -> float:
     """How far detections are from those of the same queries."""
-    last = inside.choices[-1]
-    with _HeldTo(given[last.output[1]]) as held:
-        expected_boxes, expected_scores, expected_labels = postprocess(logits, boxes, sizes)
-    assert held.scores is not None
-    if not torch.equal(expected_labels, given['labels']):
+    scores, index = (given[name] for name in file.choices[-1])
+    with _HeldTo(index) as held:
+        expected_boxes, expected_scores, expected_labels = postprocess(given[file.logits], given[file.boxes], sizes)
+    if held.scores is None or not torch.equal(expected_labels, given['labels']):
         return float('inf')
     limit = torch.cat([sizes, sizes], dim=1).unsqueeze(1)
     apart = [
-        _choice(held.scores, given[last.input[0]], given[last.output[1]])[0],
+        _choice(held.scores, scores, index)[0],
         ((expected_boxes - given['boxes']) / limit).abs().max().item(),
         (expected_scores - given['scores']).abs().max().item(),
     ]
