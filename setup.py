@@ -78,6 +78,10 @@ setup(
         'openmmlab': [*family('openmmlab'), 'setuptools<82'],  # mmengine imports pkg_resources, dropped in 82
         'quickstart': ['Pillow', 'scikit-learn'],
         'convert': ['safetensors'],
+        'export': ['onnx>=1.16', 'onnxruntime>=1.17', 'onnxslim>=0.1.50'],
+        'export-dynamo': ['onnxscript>=0.5'],
+        'openvino': ['openvino>=2024.6'],
+        'quantize': ['nncf>=2.14', 'openvino>=2024.6'],
         'hub': ['huggingface_hub>=0.30', 'safetensors'],
         'fast': [VERSION['FASTER_COCO_EVAL'].requirement],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones

@@ -43,6 +43,12 @@ class DataWorkerError(RunError):
     status = 5
 
 
+class ParityError(RunError):
+    """An exported file does not compute what the model computes."""
+
+    status = 6
+
+
 class TrainingStopped(SystemExit):
     """Training ended early because a signal asked for it.
 

@@ -28,13 +28,18 @@ def write_json(path: Path, content: object) -> None:
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + '\n')
 
 
-def checksum(path: Path) -> str:
-    """The first half of a file's SHA-256, for a person to compare."""
+def sha256(path: Path) -> str:
+    """A file's SHA-256, in hexadecimal digits."""
     digest = hashlib.sha256()
     with open(path, 'rb') as file:
         while block := file.read(1 << 20):
             digest.update(block)
-    return digest.hexdigest()[:32]
+    return digest.hexdigest()
+
+
+def checksum(path: Path) -> str:
+    """The first half of a file's SHA-256, for a person to compare."""
+    return sha256(path)[:32]
 
 
 def identity(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""Lists of class names: COCO's, Objects365's, from a file or as they are typed."""
+"""Lists of class names: COCO's, Objects365's, from a file, as they are typed, or those a model was trained on."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from ..config_options import type_name
 from ..errors import InputError
+from .initializer import load_checkpoint
 
 _AS_IN_COCO = {
     'wild bird': 'bird',
@@ -72,6 +73,26 @@ def _names_in_file(path: Path) -> list[str]:
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise InputError(f'{path} must hold a list of class names, or COCO annotations with "categories"')
     return content
+
+
+def trained_class_names(dataset: Mapping[str, Any], checkpoint: str | Path) -> tuple[str, ...]:
+    """From a data set's config, else from a checkpoint, else from the kind of data set; empty: nothing tells.
+
+    Raises:
+        InputError: the checkpoint cannot be read.
+    """
+    from mmdet.registry import DATASETS  # of mmdet, which the lists above do without
+
+    return (
+        _classes_in(dataset.get('metainfo'))
+        or _classes_in((load_checkpoint(str(checkpoint)).get('meta') or {}).get('dataset_meta'))
+        or _classes_in(getattr(DATASETS.get(dataset['type']), 'METAINFO', None))
+    )
+
+
+def _classes_in(meta: Mapping[str, Any] | None) -> tuple[str, ...]:
+    names = (meta or {}).get('classes') or ()
+    return () if isinstance(names, str) else tuple(names)  # a string is a file's name, which training has read
 
 
 def named_classes(noted: object, cfg: Mapping[str, Any]) -> dict[str, Any]:

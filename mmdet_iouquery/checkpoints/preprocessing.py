@@ -104,11 +104,15 @@ def _pair(scale: Any) -> Sequence[int]:
     return scale if isinstance(scale, (list, tuple)) else (scale, scale)
 
 
-def _test_steps(cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """Transforms of the test pipeline, below whatever wraps the data set."""
+def test_dataset(cfg: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The data set with the test pipeline, or that for validation, below whatever wraps it; empty: there is none."""
     node = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
     while 'pipeline' not in node and isinstance(node.get('dataset'), Mapping):
         node = node['dataset']
-    for step in node.get('pipeline') or ():
+    return node if 'pipeline' in node else {}
+
+
+def _test_steps(cfg: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    for step in test_dataset(cfg).get('pipeline') or ():
         if isinstance(step, Mapping):
             yield step

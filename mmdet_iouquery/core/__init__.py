@@ -35,7 +35,7 @@ from .matching import MatchCosts, hungarian_pairs, union_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
 from .quality_losses import matchability_aware_loss, varifocal_loss
-from .selection import gather_tokens, top_detections, top_tokens, without_overlaps
+from .selection import gather_shared, gather_tokens, top_detections, top_tokens, without_overlaps
 from .table_cache import TableCache
 
 __all__ = [
@@ -62,6 +62,7 @@ __all__ = [
     'edge_targets',
     'expected_distances',
     'first_group',
+    'gather_shared',
     'gather_tokens',
     'generalized_box_iou_elementwise',
     'grid_anchors',

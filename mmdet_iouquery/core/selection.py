@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .boxes import box_iou_elementwise
@@ -11,6 +12,11 @@ from .boxes import box_iou_elementwise
 def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     """The rows ``index`` (B, Q) of ``tokens`` (B, N, D), as (B, Q, D)."""
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
+
+
+def gather_shared(tokens: Tensor, index: Tensor) -> Tensor:
+    """The rows ``index`` (B, Q) of ``tokens`` (N, D), which all images share, as (B, Q, D)."""
+    return F.embedding(index, tokens)
 
 
 def top_tokens(score: Tensor, num_queries: int, excluded: Tensor | None = None) -> Tensor:
@@ -38,7 +44,8 @@ def top_detections(logits: Tensor, max_per_image: int) -> tuple[Tensor, Tensor, 
     num_classes = logits.shape[-1]
     flat = logits.flatten(1).sigmoid()
     scores, index = flat.topk(min(max_per_image, flat.shape[1]), dim=1)
-    return scores, index % num_classes, torch.div(index, num_classes, rounding_mode='floor')
+    query = torch.div(index, num_classes, rounding_mode='trunc')
+    return scores, index - query * num_classes, query  # no remainder, which is not an operator of every runtime
 
 
 def without_overlaps(boxes_xyxy: Tensor, threshold: float) -> Tensor:

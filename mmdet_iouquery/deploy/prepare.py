@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from mmcv.cnn import fuse_conv_bn
@@ -42,10 +43,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     """
     if dtype is not None:
         _check_dtype(model, dtype)
-    prepared = copy.deepcopy(model).eval()
-    restore(prepared)
-    prepared = fuse_conv_bn(prepared).requires_grad_(False)
-    _merge(prepared)
+    prepared = merged(model)
     if dtype is not None:
         _cast(prepared, dtype)
     parameter = next(prepared.parameters())
@@ -54,6 +52,15 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     if parameter.device.type == 'cpu':
         accelerate_prediction(prepared)
     return prepared
+
+
+def merged(model: nn.Module) -> Any:
+    """A copy in evaluation mode whose norms, affines and RepVGG blocks are part of the convolutions beside them."""
+    copied = copy.deepcopy(model).eval()
+    restore(copied)
+    copied = fuse_conv_bn(copied).requires_grad_(False)
+    _merge(copied)
+    return copied
 
 
 def _check_dtype(model: nn.Module, dtype: torch.dtype) -> None:

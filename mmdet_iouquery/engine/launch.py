@@ -237,6 +237,7 @@ def run_tool(command: Callable[[], object]) -> int:
     3          training met values that are not finite: ``NonFiniteError``
     4          a checkpoint, or another file of the run, cannot be written: ``CheckpointWriteError``
     5          a process that loads data died: ``DataWorkerError``
+    6          an exported file computes something else than the model: ``ParityError``
     128 + n    stopped by signal n: 130 by SIGINT (Ctrl-C), 138 by SIGUSR1, 143 by SIGTERM: ``TrainingStopped``
     ========== =================================================================================================
     """

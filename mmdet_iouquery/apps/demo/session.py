@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 import torch
-from mmdet.registry import DATASETS, TRANSFORMS
+from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
 from PIL import Image
 
-from ...checkpoints.initializer import load_checkpoint
+from ...checkpoints.class_names import trained_class_names
 from ...config_files import config_path
 from ...config_options import type_name
 from ...datasets.image_files import ImageError
@@ -115,7 +115,7 @@ class DemoModel:
         self._detector = detector.to('cuda' if torch.cuda.is_available() else 'cpu')
         dataset = _test_set(cfg)
         self._pipeline = [TRANSFORMS.build(step) for step in dataset['pipeline'] if not _reads_annotations(step)]
-        self.classes = _class_names(dataset, checkpoint)
+        self.classes = trained_class_names(dataset, checkpoint)
         self._last: tuple[Any, Look] | None = None
 
     def look(self, path: str | Path) -> Look:
@@ -152,17 +152,3 @@ def _test_set(cfg: Config) -> Mapping[str, Any]:
 
 def _reads_annotations(transform: Mapping[str, Any]) -> bool:
     return type_name(transform).endswith('LoadAnnotations')
-
-
-def _class_names(dataset: Mapping[str, Any], checkpoint: str | Path) -> tuple[str, ...]:
-    """From the config, else from the checkpoint, else from the kind of data set."""
-    return (
-        _classes_in(dataset.get('metainfo'))
-        or _classes_in((load_checkpoint(str(checkpoint)).get('meta') or {}).get('dataset_meta'))
-        or _classes_in(getattr(DATASETS.get(dataset['type']), 'METAINFO', None))
-    )
-
-
-def _classes_in(meta: Mapping[str, Any] | None) -> tuple[str, ...]:
-    names = (meta or {}).get('classes') or ()
-    return () if isinstance(names, str) else tuple(names)  # a string is a file's name, which training has read

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.jit import is_tracing  # type: ignore[attr-defined]  # documented, but in no __all__
 
-from . import embedding_bag, grid_sample, triton_kernels
+from . import embedding_bag, gather, grid_sample, triton_kernels
 
 SAMPLINGS = ('bilinear', 'discrete')
 
@@ -34,12 +34,15 @@ class Backend(NamedTuple):
     """Why it cannot run on a device, in a few words; None: it can."""
     can: Callable[[Sequence[int], str], bool] = _always
     """Whether it knows the points of each level and the sampling."""
+    exports: bool = False
+    """Whether exporters and tracers know all that it does, for any number of images."""
 
 
 BACKENDS: dict[str, Backend] = {
     'triton': Backend(triton_kernels.attend, triton_kernels.missing),
     'embedding_bag': Backend(embedding_bag.attend),
-    'grid_sample': Backend(grid_sample.attend),
+    'grid_sample': Backend(grid_sample.attend, exports=True),
+    'gather': Backend(gather.attend, exports=True),
 }
 """By name. :mod:`mmdet_iouquery.models` adds 'mmcv', the compiled operator."""
 
@@ -66,7 +69,7 @@ def choose_backend(
 ) -> str:
     """The back end that is used: the one named, otherwise the fastest that runs on the device.
 
-    What is exported or traced is always ``grid_sample``, which every exporter knows, whatever is named.
+    What is exported or traced is always ``grid_sample`` or, where it is named, ``gather``: what exporters know.
 
     Raises:
         ValueError: the one named cannot do this; the message says why.
@@ -77,7 +80,7 @@ def choose_backend(
             raise ValueError(f'deformable attention by {name!r} cannot run on {device}: {reason}')
     is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # came with torch 2.7
     if is_exporting() or torch.onnx.is_in_onnx_export() or is_tracing():
-        return 'grid_sample'
+        return name if name is not None and BACKENDS[name].exports else 'grid_sample'
     if name is not None:
         return name
     preferred = _PREFERRED.get(device.type, ())

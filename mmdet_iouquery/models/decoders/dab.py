@@ -257,7 +257,8 @@ class DABDecoder(BoxDecoder):
         if self.ref_hw_head is not None:
             ratio = as_float(self.ref_hw_head(content)).sigmoid() / anchors[..., 2:].clamp(min=1e-6)
             # w_ref / w for the x half, which stands second; h_ref / h for the y half
-            query_sine = query_sine * ratio.flip(-1).repeat_interleave(self.embed_dims // 2, dim=-1)
+            halves = query_sine.unflatten(-1, (2, -1)) * ratio.flip(-1).unsqueeze(-1)
+            query_sine = halves.flatten(-2)
             # a very thin anchor's ratio is beyond float16, to which autocast would bring it
             query_sine = query_sine.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX)
         query_sine = query_sine.to(content.dtype)

@@ -97,7 +97,8 @@ class DeformableAttention(nn.Module):
         value = within_range(self.value_proj(memory.tokens))
         if memory.padding is not None:
             value = value.masked_fill(memory.padding.unsqueeze(-1), 0.0)
-        value = value.unflatten(-1, (self.num_heads, -1))
+        # no unflatten: of what it gives, torch's older exporter takes the number of images for a constant
+        value = value.view(*value.shape[:2], self.num_heads, -1)
         locations, weights, num_points = self.sampling(query, boxes, memory)
         attended = multi_scale_deformable_attention(
             value,

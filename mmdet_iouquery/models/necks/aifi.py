@@ -52,7 +52,7 @@ class AIFI(nn.Module):
             tokens = layer(tokens, position)
         # torch 2.13 cannot compile a convolution of this view, of several images of any size (pytorch #188323)
         layout = torch.contiguous_format if torch.compiler.is_compiling() else layout_of(x)
-        return tokens.transpose(1, 2).unflatten(2, (height, width)).contiguous(memory_format=layout)
+        return tokens.transpose(1, 2).reshape(x.shape).contiguous(memory_format=layout)
 
 
 class AIFILayer(nn.Module):

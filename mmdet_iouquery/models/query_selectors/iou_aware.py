@@ -23,7 +23,16 @@ from mmengine.model import BaseModule, bias_init_with_prob
 from torch import Tensor, nn
 
 from ...argument_checks import check_choice, check_configs, check_counts, check_flags, check_numbers
-from ...core import TableCache, as_float, gather_tokens, grid_anchors, top_tokens, within_range, without_gradients
+from ...core import (
+    TableCache,
+    as_float,
+    gather_shared,
+    gather_tokens,
+    grid_anchors,
+    top_tokens,
+    within_range,
+    without_gradients,
+)
 from ...structures import EncoderTarget, Memory, Predictions, Queries, Selection
 from ..layers import MLP
 
@@ -106,8 +115,10 @@ class EncoderTokenSelector(BaseModule):
             index = self._choose(memory, valid, num_queries)
 
         # all that follows, and so every gradient, is of the chosen tokens alone
-        batch = index.shape[0]
-        valid, anchors_unact = (gather_tokens(x.expand(batch, -1, -1), index) for x in (valid, anchors_unact))
+        if memory.extent is None:  # the same for every image
+            valid, anchors_unact = (gather_shared(x[0], index) for x in (valid, anchors_unact))
+        else:
+            valid, anchors_unact = (gather_tokens(x, index) for x in (valid, anchors_unact))
         chosen = self._project(gather_tokens(memory.tokens, index), valid)
         boxes_unact = as_float(self.bbox_head(chosen)) + anchors_unact
         iou_logits = self.predict_iou(chosen)
@@ -128,10 +139,11 @@ class EncoderTokenSelector(BaseModule):
         if self.rank == 'token_class':  # each class of a token stands for itself
             per_token, logits = logits.shape[-1], logits.flatten(1).unsqueeze(-1)
             iou_logits, padding = (
-                None if x is None else x.repeat_interleave(per_token, dim=1) for x in (iou_logits, padding)
+                None if x is None else x.unsqueeze(-1).expand(-1, -1, per_token).flatten(1)
+                for x in (iou_logits, padding)
             )
         index = top_tokens(self.rank_score(logits, iou_logits), num_queries, padding)
-        return index if per_token == 1 else torch.div(index, per_token, rounding_mode='floor')
+        return index if per_token == 1 else torch.div(index, per_token, rounding_mode='trunc')
 
     def _project(self, tokens: Tensor, valid: Tensor) -> Tensor:
         """Tokens (B, N, D) of the memory, those that are not valid as zeros, in the selector's own space."""

@@ -1,0 +1,1 @@
+"""Exported files from a command line."""

@@ -1,0 +1,141 @@
+"""The command line of ``tools/export.py``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ...config_options import KeyValue
+from ...deploy.export import EXPORTERS, OPSETS, ExportReport, ExportSettings, check_packages, export_onnx
+from ...deploy.graph import ATTENTIONS, INPUTS
+from ...deploy.source import source_of
+from ...engine.detector import load_detector, read_config
+from ...engine.launch import report_preprocessing
+from ...errors import InputError
+
+TARGETS = ('onnxruntime', 'openvino', 'tensorrt')
+
+
+def export(arguments: Sequence[str] | None = None) -> ExportReport:
+    """Write a checkpoint as one ONNX file, check it, and print what it holds.
+
+    Raises:
+        InputError: something named is missing or does not fit, or the config pads.
+        ParityError: the file computes something else than the model.
+    """
+    args = _parser().parse_args(arguments)
+    cfg = read_config(args.config, args.cfg_options)
+    source = source_of(cfg, args.checkpoint)
+    settings = _settings(args, source.default_size)
+    check_packages(settings)
+    detector = load_detector(cfg, args.checkpoint)
+    report_preprocessing(cfg, args.checkpoint)
+    report = export_onnx(detector, args.out, settings, source, force=args.force)
+    print(_summary(report))
+    if args.target == 'tensorrt':
+        print(tensorrt_lines(report))
+    return report
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description='Write a detector as one ONNX file: pixels in, boxes of the original image out.'
+    )
+    parser.add_argument('config', help="config file, or the name of one that came with the package: 'rtdetr/...py'")
+    parser.add_argument('checkpoint')
+    parser.add_argument('-o', '--out', required=True, metavar='FILE.onnx', help='the file to write')
+    parser.add_argument('--force', action='store_true', help='replace FILE.onnx if it exists')
+    parser.add_argument(
+        '--target',
+        choices=TARGETS,
+        default='onnxruntime',
+        help='tensorrt: --attention gather, opset 17, and the lines that build and compare an engine '
+        '(default: onnxruntime)',
+    )
+    parser.add_argument(
+        '--size',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help="of the input, multiples of 32 (default: that of the config's test pipeline)",
+    )
+    parser.add_argument('--dynamic-size', action='store_true', help='take images of any size, multiples of 32')
+    parser.add_argument('--batch', type=int, metavar='N', help='images at once (default: any number)')
+    parser.add_argument(
+        '--input',
+        choices=INPUTS,
+        default=INPUTS[0],
+        help='uint8-nhwc: bytes as decoders give them (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--raw', action='store_true', help='logits and normalised boxes of all queries, without post-processing'
+    )
+    parser.add_argument(
+        '--attention',
+        choices=ATTENTIONS,
+        help='how deformable attention reads (default: grid_sample; tensorrt: gather)',
+    )
+    parser.add_argument(
+        '--opset',
+        type=int,
+        metavar='N',
+        help=f'from {OPSETS[0]} to {OPSETS[-1]}, of dynamo from 18 (default: the least)',
+    )
+    parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0], help="torch's (default: %(default)s)")
+    parser.add_argument('--no-verify', action='store_true', help='do not compare the file with the model')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of the config'
+    )
+    return parser
+
+
+def _settings(args: argparse.Namespace, default_size: tuple[int, int] | None) -> ExportSettings:
+    tensorrt = args.target == 'tensorrt'
+    if tensorrt and (args.dynamic_size or args.attention == 'grid_sample' or args.opset not in (None, 17)):
+        raise InputError(
+            '--target tensorrt is for a fixed size, --attention gather and opset 17, as TensorRT computes GridSample '
+            'wrongly in this family of models (NVIDIA/TensorRT issues 4646 and 4813); leave these options out'
+        )
+    if args.opset == 20:
+        print('note: of opset 20, TensorRT 10.13 computes GridSample wrongly (NVIDIA/TensorRT issue 4646)')
+    return ExportSettings(
+        size=tuple(args.size) if args.size else default_size or (640, 640),
+        dynamic_size=args.dynamic_size,
+        batch=args.batch,
+        input=args.input,
+        raw=args.raw,
+        attention=args.attention or ('gather' if tensorrt else 'grid_sample'),
+        opset=args.opset,
+        exporter=args.exporter,
+        verify=not args.no_verify,
+    )
+
+
+def _summary(report: ExportReport) -> str:
+    size, opset = report.num_bytes / 1e6, report.settings.written_opset
+    lines = [
+        f'{report.path}: {size:.1f} MB, {report.num_nodes} nodes, opset {opset}',
+        *(f'as the model, {parity}' for parity in report.parity),
+    ]
+    return '\n'.join(lines if report.parity else [*lines, 'not compared with the model'])
+
+
+def tensorrt_lines(report: ExportReport) -> str:
+    """What a user of TensorRT types next."""
+    settings, path = report.settings, Path(report.path)
+    sides = 'x'.join(map(str, settings.size))
+    images = f'{sides}x3' if settings.input == 'uint8-nhwc' else f'3x{sides}'
+
+    def shapes(batch: int) -> str:
+        inputs = {'images': images} if settings.raw else {'images': images, 'sizes': '2'}
+        return ','.join(f'{name}:{batch}x{shape}' for name, shape in inputs.items())
+
+    ranges = ''
+    if settings.batch is None:
+        ranges = f' --minShapes={shapes(1)} --optShapes={shapes(1)} --maxShapes={shapes(8)}'
+    return (
+        'for TensorRT (these lines were not run here):\n'
+        f'  trtexec --onnx={path} --saveEngine={path.with_suffix(".engine")} --stronglyTyped{ranges}\n'
+        f'  polygraphy run {path} --trt --strongly-typed --onnxrt --atol 1e-3 --rtol 1e-3'
+    )

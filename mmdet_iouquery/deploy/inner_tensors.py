@@ -1,0 +1,47 @@
+"""What is computed inside an ONNX file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import ModelProto
+
+from ..errors import ParityError
+
+
+class InnerTensors:
+    """Runs a file in onnxruntime, on the CPU, and gives tensors of it.
+
+    Args:
+        proto: stays as it is.
+        names: of tensors, outputs or not.
+        threads: 0: as many as there are cores.
+    """
+
+    def __init__(self, proto: ModelProto, names: Sequence[str], threads: int = 0) -> None:
+        watched = ModelProto.FromString(proto.SerializeToString())
+        self.names = [*dict.fromkeys(names)]
+        del watched.graph.output[:]
+        watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.names)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.log_severity_level = 4
+        self.session = onnxruntime.InferenceSession(
+            watched.SerializeToString(), options, providers=['CPUExecutionProvider']
+        )
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """By name.
+
+        Raises:
+            ParityError: it does not run on these inputs.
+        """
+        try:
+            given = self.session.run(None, dict(inputs))
+        except Exception as error:  # onnxruntime's own, which have no other class in common
+            shapes = ', '.join(f'{name} {list(value.shape)}' for name, value in inputs.items())
+            raise ParityError(f'the exported file does not run on {shapes}: {error}') from error
+        return dict(zip(self.names, map(np.asarray, given)))

@@ -1,0 +1,82 @@
+"""What an exported file says about itself: format 1."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..errors import InputError
+from ..version import __version__
+from .graph import Deployed
+
+if TYPE_CHECKING:
+    from .export import ExportSettings
+
+FORMAT = '1'
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Where an exported model comes from, as far as it is known."""
+
+    names: tuple[str, ...] | None = None
+    """Of the classes, in the order of labels; None: '0', '1' and so on."""
+    default_size: tuple[int, int] | None = None
+    """Height and width that images are resized to; None: those of the export."""
+    resize: Mapping[str, Any] | None = None
+    """``mode``, ``interpolation`` and ``antialias``; None: stretched, bilinear, antialiased."""
+    config: str = ''
+    """Name of the config's file."""
+    checkpoint_sha256: str = ''
+
+
+RESIZE = {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}
+
+
+def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, num_queries: int) -> dict[str, str]:
+    """The ``metadata_props`` of a file; all values are text, JSON where they are more than a word.
+
+    Raises:
+        InputError: there are names for another number of classes.
+    """
+    num_classes, prediction = deployed.num_classes, deployed.prediction_settings
+    names = source.names or tuple(map(str, range(num_classes)))
+    if len(names) != num_classes:
+        raise InputError(f'the model has {num_classes} classes, and {len(names)} names are given: {", ".join(names)}')
+    mean, std = deployed.normalise.statistics
+    test_cfg = {
+        'score_thr': prediction.score_thr or None,
+        'overlap_thr': prediction.overlap_thr,
+        'calibration': prediction.calibration,
+    }
+    structured = {
+        'names': {str(label): name for label, name in enumerate(names)},
+        'imgsz': None if settings.dynamic_size else [*settings.size],
+        'default_imgsz': [*(source.default_size or settings.size)],
+        'mean': mean,
+        'std': std,
+        'resize': dict(source.resize or RESIZE),
+        'test_cfg': test_cfg,
+        'float32_layers': [],
+    }
+    return {
+        'iouquery.format': FORMAT,
+        'task': 'detect',
+        'input': settings.input,
+        'output': 'raw' if settings.raw else 'detections',
+        'channel_order': 'RGB',
+        'num_queries': str(num_queries),
+        'max_per_img': str(prediction.max_per_img),
+        'config': source.config,
+        'checkpoint_sha256': source.checkpoint_sha256,
+        'package_version': __version__,
+        'torch_version': torch.__version__,
+        'opset': str(settings.written_opset),
+        'attention': settings.attention,
+        'precision': 'float32',
+        **{key: json.dumps(value) for key, value in structured.items()},
+    }

@@ -1,0 +1,101 @@
+"""Shapes that a graph computes, as constants.
+
+Exporters write each reshape with a shape that is computed when the file runs, from the shapes of other tensors. Where
+the size of images is fixed, most of these numbers are the same whatever the images, and the number of images is the one
+that a ``Reshape`` finds out by itself. Runtimes plan better with constants.
+
+What depends on shapes alone is found by running the file on inputs of several shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import ModelProto, NodeProto, numpy_helper
+
+from .inner_tensors import InnerTensors
+
+Inputs = dict[str, np.ndarray]
+
+_RESHAPING = {'Reshape': 1, 'Expand': 1, 'Resize': 3}
+"""Operators that are given the shape of their result, by the input that it is."""
+
+
+def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
+    """Put constants in the place of what is computed from shapes and is the same in all runs.
+
+    Args:
+        proto: changed.
+        runs: inputs by name, of all the shapes that may differ: one number of images and another.
+
+    Raises:
+        ParityError: it does not run on one of them.
+    """
+    of_shapes = _computed_from_shapes(proto)
+    taken = [
+        (node, place)
+        for node in proto.graph.node
+        if node.output[0] not in of_shapes
+        for place, name in enumerate(node.input)
+        if name in of_shapes
+    ]
+    around = [name for node, _ in taken if node.op_type in _RESHAPING for name in (node.input[0], node.output[0])]
+    inner = InnerTensors(proto, [*(node.input[place] for node, place in taken), *around])
+    by_run = [inner(inputs) for inputs in runs]
+    measured = {name: [values[name] for values in by_run] for name in inner.names}
+    for node, place in taken:
+        constant = _constant(node, place, measured)
+        if constant is None:
+            continue
+        if node.op_type == 'Resize':  # by scales instead of sizes, which stand behind them
+            del node.input[3:]
+            place = 2
+        name = f'{node.name}/input_{place}'
+        proto.graph.initializer.append(numpy_helper.from_array(constant, name))
+        node.input[place] = name
+    _drop_unused(proto)
+
+
+def _computed_from_shapes(proto: ModelProto) -> set[str]:
+    """Tensors that are a function of shapes and constants, but for constants themselves."""
+    known = {tensor.name for tensor in proto.graph.initializer} | {''}
+    known.update(node.output[0] for node in proto.graph.node if node.op_type == 'Constant')
+    of_shapes: set[str] = set()
+    for node in proto.graph.node:  # each after those it takes from
+        if node.op_type != 'Constant' and (node.op_type == 'Shape' or known.issuperset(node.input)):
+            of_shapes.update(node.output)
+            known.update(node.output)
+    return of_shapes
+
+
+def _drop_unused(proto: ModelProto) -> None:
+    used, kept = {value.name for value in proto.graph.output}, []
+    for node in reversed(proto.graph.node):
+        if used.intersection(node.output):
+            used.update(node.input)
+            kept.append(node)
+    nodes = [NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+    initializers = [tensor for tensor in proto.graph.initializer if tensor.name in used]
+    del proto.graph.node[:], proto.graph.initializer[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(initializers)
+
+
+def _constant(node: NodeProto, place: int, measured: dict[str, list[np.ndarray]]) -> np.ndarray | None:
+    """What can be written for an input of a node; None: it has to be computed."""
+    values = measured[node.input[place]]
+    if all(np.array_equal(value, values[0]) for value in values):
+        return values[0]
+    if place != _RESHAPING.get(node.op_type):
+        return None
+    before, after = (np.array([x.shape for x in measured[name]]) for name in (node.input[0], node.output[0]))
+    varies = (after != after[0]).any(0)
+    if node.op_type == 'Reshape':
+        return np.where(varies, -1, after[0]) if varies.sum() == 1 and after.all() else None
+    if before.shape != after.shape:
+        return None
+    if node.op_type == 'Expand':
+        return np.where(varies, 1, after[0]) if (before == after)[:, varies].all() else None
+    scales = after // before
+    return scales[0].astype(np.float32) if (scales == scales[0]).all() and (scales * before == after).all() else None

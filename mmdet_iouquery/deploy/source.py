@@ -1,0 +1,76 @@
+"""What a config and a checkpoint tell of a model that is exported."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..checkpoints.class_names import trained_class_names
+from ..checkpoints.files import checkpoint_file
+from ..checkpoints.preprocessing import test_dataset
+from ..config_options import type_name
+from ..errors import InputError
+from ..file_io import sha256
+from .metadata import ModelSource
+
+_PADDING = ('Pad', 'BatchFixedSizePad', 'LetterResize', 'YOLOv5KeepRatioResize')
+_RESIZING = ('Resize', 'AntialiasedResize')
+_OTHERS = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'ToUint8')
+
+
+def source_of(cfg: Any, checkpoint: str | Path) -> ModelSource:
+    """Read a config's test pipeline and the names of its classes.
+
+    Raises:
+        InputError: the pipeline does more than stretch the whole image to one size, which is all that a runtime does;
+            or the checkpoint is no file.
+    """
+    dataset = test_dataset(cfg)
+    if not dataset:
+        raise InputError(
+            f'{cfg.filename} has neither a test_dataloader nor a val_dataloader with a pipeline, which says how images '
+            'are resized'
+        )
+    steps = [step for step in dataset['pipeline'] if type_name(step) not in _OTHERS]
+    for step in steps:
+        _check_step(step, cfg.filename)
+    if len(steps) != 1:
+        raise InputError(
+            f'the test pipeline of {cfg.filename} resizes images {len(steps)} times; an exported file takes images '
+            "stretched to one size: have one dict(type='Resize', scale=(640, 640), keep_ratio=False) in it"
+        )
+    scale = steps[0]['scale']
+    width, height = scale if isinstance(scale, (list, tuple)) else (scale, scale)
+    path = checkpoint_file(checkpoint)
+    return ModelSource(
+        names=trained_class_names(dataset, path) or None,
+        default_size=(height, width),
+        resize=_resize(steps[0]),
+        config=Path(cfg.filename).name,
+        checkpoint_sha256=sha256(path),
+    )
+
+
+def _check_step(step: Mapping[str, Any], filename: str) -> None:
+    name = type_name(step)
+    remedy = "use dict(type='Resize', scale=(640, 640), keep_ratio=False) alone"
+    if name in _PADDING:
+        raise InputError(
+            f'the test pipeline of {filename} pads images ({name}), and a graph cannot know where they end; {remedy}, '
+            'and train or fine-tune the model so'
+        )
+    if name not in _RESIZING or not step.get('scale'):
+        raise InputError(
+            f'the test pipeline of {filename} has {name}, which no runtime of exported files does; {remedy}'
+        )
+    if step.get('keep_ratio', False):
+        raise InputError(
+            f'the test pipeline of {filename} resizes with keep_ratio=True, so that images would have to be padded, '
+            f'and a graph cannot know where they end; {remedy}, and train or fine-tune the model so'
+        )
+
+
+def _resize(step: Mapping[str, Any]) -> dict[str, Any]:
+    antialias = type_name(step) == 'AntialiasedResize' or step.get('backend') == 'pillow'
+    return {'mode': 'stretch', 'interpolation': step.get('interpolation', 'bilinear'), 'antialias': antialias}

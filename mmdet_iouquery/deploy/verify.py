@@ -1,0 +1,181 @@
+"""Does an exported file compute what the model computes?
+
+Neighbouring scores of queries differ by less than what runtimes round, so that to compare outputs slot by slot tells
+nothing. Here the scores that a choice is made by are compared before it; then the model is held to the file's choice,
+which has to be one of the best within what is rounded, and all that follows can be compared slot by slot.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+import torch
+from onnx import ModelProto
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import ParityError
+from .graph import Deployed, example
+from .inner_tensors import InnerTensors
+
+SCORE_TOLERANCE = 1e-4
+"""Of what a choice is made by: the encoder's logits of all tokens, probabilities of all queries."""
+LOGIT_TOLERANCE = 1e-3
+BOX_TOLERANCE = 1e-4
+"""Normalised."""
+SHARE = 0.99
+"""Of the queries that must agree."""
+BATCHES = (1, 2, 3)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a file is from the model, of one batch of images."""
+
+    batch: int
+    size: tuple[int, int]
+    token_scores: float | None
+    """Largest difference of the scores (B, N) that queries are chosen by; None: they are not chosen."""
+    exchanged: int
+    """Queries that the model would not have chosen, but whose score is as good within :data:`SCORE_TOLERANCE`."""
+    logits: float
+    """Largest difference of the logits (B, Q, C)."""
+    boxes: float
+    """Largest difference of the normalised boxes (B, Q, 4)."""
+    share: float
+    """Of the queries that agree within the tolerances."""
+    detections: float | None
+    """Largest difference of boxes, in widths and heights of the image, and scores; None: a file without."""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the file is as good as the model."""
+        chosen = self.token_scores is None or self.token_scores <= SCORE_TOLERANCE
+        detected = self.detections is None or self.detections <= BOX_TOLERANCE
+        return chosen and self.share >= SHARE and detected
+
+    def __str__(self) -> str:
+        of_tokens = '' if self.token_scores is None else f"tokens' scores {self.token_scores:.1e}, "
+        of_detections = '' if self.detections is None else f', detections {self.detections:.1e}'
+        return (
+            f'{self.batch} x {self.size[0]}x{self.size[1]}: {of_tokens}logits {self.logits:.1e}, boxes {self.boxes:.1e}'
+            f'{of_detections}; {self.share:.1%} of the queries agree, {self.exchanged} exchanged'
+        )
+
+
+def verify(model: nn.Module, path: str | Path) -> tuple[Parity, ...]:
+    """Compare a file with the model it was exported from, in onnxruntime on the CPU, on images of noise.
+
+    Of a file for any number of images, batches of 1, 2 and 3; of one for any size, another size as well.
+
+    Raises:
+        ParityError: they differ.
+    """
+    proto = onnx.load(str(path))
+    file = _File(proto)
+    eager = Deployed(model, input=file.properties['input'], raw=file.raw)
+    parities = []
+    for batch, size in _batches(proto, file.properties):
+        parity = _compare(eager, file, batch, size)
+        if not parity.holds:
+            raise ParityError(f'the exported file does not compute what the model does: {parity}')
+        parities.append(parity)
+    return tuple(parities)
+
+
+def _batches(proto: ModelProto, properties: dict[str, str]) -> list[tuple[int, tuple[int, int]]]:
+    fixed = proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value
+    size = tuple(json.loads(properties['imgsz'] or 'null') or json.loads(properties['default_imgsz']))
+    batches = [(batch, size) for batch in ((fixed,) if fixed else BATCHES)]
+    if json.loads(properties['imgsz']) is None:
+        batches += [(batches[-1][0], (size[0], size[1] + 64)), (batches[0][0], (size[0] + 32, size[1]))]
+    return batches
+
+
+class _File:
+    """A file as it is compared: outputs, choices, and what both are made of."""
+
+    def __init__(self, proto: ModelProto) -> None:
+        self.properties = {entry.key: entry.value for entry in proto.metadata_props}
+        self.raw = self.properties['output'] == 'raw'
+        self.logits, self.boxes = ('logits', 'boxes') if self.raw else ('query_logits', 'query_boxes')
+        outputs = [value.name for value in proto.graph.output]
+        # the first chooses tokens and the last detections, where there are such
+        self.choices = [(node.input[0], node.output[1]) for node in proto.graph.node if node.op_type == 'TopK']
+        names = [*outputs, self.logits, self.boxes, *(name for pair in self.choices for name in pair)]
+        self._inputs = [value.name for value in proto.graph.input]
+        self._inner = InnerTensors(proto, names, torch.get_num_threads())
+
+    def __call__(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
+        given = self._inner({name: value.numpy() for name, value in zip(self._inputs, inputs)})
+        return {name: torch.from_numpy(value) for name, value in given.items()}
+
+
+class _HeldTo(TorchFunctionMode):
+    """Has the first ``topk`` inside give what a file has chosen, and keeps what it was given."""
+
+    def __init__(self, index: Tensor | None) -> None:
+        self.index = index
+        self.scores: Tensor | None = None
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function not in (torch.topk, Tensor.topk) or self.scores is not None or self.index is None:
+            return function(*args, **(kwargs or {}))
+        self.scores = args[0]
+        return torch.return_types.topk((self.scores.gather(-1, self.index), self.index))
+
+
+@torch.no_grad()
+def _compare(eager: Deployed, file: _File, batch: int, size: tuple[int, int]) -> Parity:
+    inputs = example(batch, size, file.properties['input'], file.raw, seed=batch)
+    given = file(inputs)
+    choices = file.choices if file.raw else file.choices[:-1]
+    scores, index = (given[name] for name in choices[0]) if choices else (None, None)
+    with _HeldTo(index) as held:
+        expected = eager.detector(eager.normalise(inputs[0]))
+    logits, boxes = given[file.logits], given[file.boxes]
+    apart_logits, apart_boxes = (logits - expected.logits).abs(), (boxes - expected.boxes).abs()
+    agree = (apart_logits.amax(-1) <= LOGIT_TOLERANCE) & (apart_boxes.amax(-1) <= BOX_TOLERANCE)
+    token_scores, exchanged = None, 0
+    if held.scores is not None and scores is not None and index is not None:
+        token_scores, exchanged = _choice(held.scores, scores, index)
+    return Parity(
+        batch,
+        size,
+        token_scores,
+        exchanged,
+        apart_logits.max().item(),
+        apart_boxes.max().item(),
+        agree.float().mean().item(),
+        None if eager.postprocess is None else _detections(eager.postprocess, file, given, inputs[1]),
+    )
+
+
+def _choice(expected: Tensor, scores: Tensor, index: Tensor) -> tuple[float, int]:
+    """How far scores are from those expected, or chosen ones from the best; and how many others are chosen."""
+    best = expected.topk(index.shape[-1], dim=-1)
+    apart = (scores - expected).abs().max()
+    worse = (expected.gather(-1, index) - best.values).abs().max() / 2  # either of two may be off
+    others = (index.sort(-1).values != best.indices.sort(-1).values) if index.dim() == 2 else torch.zeros(1)
+    return max(apart.item(), worse.item()), int(others.sum())
+
+
+def _detections(postprocess: nn.Module, file: _File, given: dict[str, Tensor], sizes: Tensor) -> float:
+    """How far detections are from those of the same queries."""
+    scores, index = (given[name] for name in file.choices[-1])
+    with _HeldTo(index) as held:
+        expected_boxes, expected_scores, expected_labels = postprocess(given[file.logits], given[file.boxes], sizes)
+    if held.scores is None or not torch.equal(expected_labels, given['labels']):
+        return float('inf')
+    limit = torch.cat([sizes, sizes], dim=1).unsqueeze(1)
+    apart = [
+        _choice(held.scores, scores, index)[0],
+        ((expected_boxes - given['boxes']) / limit).abs().max().item(),
+        (expected_scores - given['scores']).abs().max().item(),
+    ]
+    return max(apart)
