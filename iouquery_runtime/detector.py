@@ -67,6 +67,11 @@ class Detector:
         """Height and width in px that images are resized to."""
         return self.metadata.image_size or self.metadata.default_image_size
 
+    @property
+    def batch_size(self) -> int | None:
+        """Images that the graph takes at once; None: any number."""
+        return self._backend.batch_size
+
     def __call__(
         self,
         images: Source | Iterable[Source],
@@ -101,9 +106,17 @@ class Detector:
             raise InputError(f'on_error must be one of {list(ON_ERROR)}, got {on_error!r}')
         results: list[Any] = []
         batch: list[tuple[int, np.ndarray, dict[str, Any]]] = []
+
+        def run() -> None:
+            places, pixels, known = (list(column) for column in zip(*batch))
+            sizes = [about.pop('size') for about in known]
+            for i, result in zip(places, self._run(pixels, sizes, score_thr, known)):
+                results[i] = result
+            batch.clear()
+
         for i, source in enumerate(images):
             path = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
-            known = dict(path=path, source=source, bgr=bgr)
+            known: dict[str, Any] = dict(path=path, source=source, bgr=bgr)
             results.append(None)
             try:
                 pixels = read_image(source, f'images[{i}]', bgr)
@@ -115,27 +128,48 @@ class Detector:
             known['size'] = pixels.shape[1], pixels.shape[0]
             batch.append((i, resized(pixels, *self.image_size, self.metadata.resize), known))
             if len(batch) == batch_size:
-                self._run(batch, score_thr, results)
-                batch = []
+                run()
         if batch:
-            self._run(batch, score_thr, results)
+            run()
         return results
 
+    def detect_resized(
+        self,
+        images: Sequence[np.ndarray],
+        sizes: Sequence[tuple[int, int]],
+        score_thr: float | Sequence[float] | None = None,
+    ) -> list[Result]:
+        """Detect objects in a batch of images that have been resized already, as :meth:`__call__` does it itself.
+
+        Args:
+            images: (height, width, 3) uint8, RGB, of :attr:`image_size`, or of any one size where the graph takes that;
+                fewer than the graph's fixed number are filled up.
+            sizes: width and height of each before that, in whose px the boxes are.
+            score_thr: as of :meth:`__call__`.
+        """
+        score_thr = self.metadata.score_thr if score_thr is None else self._checked_score_thr(score_thr)
+        self._check_batch_size(len(images))
+        return self._run(images, sizes, score_thr, [{} for _ in images])
+
     def _run(
-        self, batch: list[tuple[int, np.ndarray, dict[str, Any]]], score_thr: Any, results: list[Result | None]
-    ) -> None:
-        """Put the results of a batch into their places."""
-        indices, pixels, known = (list(column) for column in zip(*batch))
-        sizes = [image['size'] for image in known]
-        missing = (self._backend.batch_size or len(batch)) - len(batch)
-        inputs = network_inputs(pixels + pixels[-1:] * missing, sizes + sizes[-1:] * missing, self.metadata)
-        outputs = self._backend.run(inputs)
-        for row, (i, image) in enumerate(zip(indices, known)):
-            detections = postprocess.of_outputs(outputs, row, image['size'], self.metadata)
+        self,
+        images: Sequence[np.ndarray],
+        sizes: Sequence[tuple[int, int]],
+        score_thr: Any,
+        known: Sequence[dict[str, Any]],
+    ) -> list[Result]:
+        """One result for each image of a batch, with what is ``known`` of it."""
+        missing = (self._backend.batch_size or len(images)) - len(images)
+        pixels, of_originals = [*images, *[images[-1]] * missing], [*sizes, *[sizes[-1]] * missing]
+        outputs = self._backend.run(network_inputs(pixels, of_originals, self.metadata))
+        results = []
+        for row, (size, about) in enumerate(zip(sizes, known)):
+            detections = postprocess.of_outputs(outputs, row, size, self.metadata)
             detections = postprocess.apply_settings(
                 detections, score_thr, self.metadata.overlap_thr, self.metadata.calibration
             )
-            results[i] = Result.of(detections, self.names, **image)
+            results.append(Result.of(detections, self.names, size=size, **about))
+        return results
 
     def _check_batch_size(self, batch_size: int) -> None:
         _check_count('batch_size', batch_size)

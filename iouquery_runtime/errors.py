@@ -7,7 +7,9 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Bad input: the message names what is wrong, where, and the remedy. The command leaves with status 2."""
+    """Bad input: the message names what is wrong, where, and the remedy. The command leaves with ``status``."""
+
+    status = 2
 
 
 def optional(module: str, purpose: str, install: str) -> Any:

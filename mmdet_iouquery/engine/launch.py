@@ -21,12 +21,15 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
+from iouquery_runtime import InputError as RuntimeInputError
+
 from ..checkpoints.preprocessing import preprocessing_notes
 from ..config_files import config_path
 from ..config_options import KeyValue, merge_options
 from ..datasets import check_config
 from ..datasets.coco.checks import is_coco_metric
 from ..deploy import prepare_for_inference
+from ..deploy.exported import ExportedDetector, is_exported
 from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
 from .begin import begin
@@ -155,8 +158,8 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
 
 def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: PT028  no test of pytest
     """Evaluate a checkpoint with the config's metric."""
-    parser = common_parser('Test a detector: COCO AP of a checkpoint.')
-    parser.add_argument('checkpoint')
+    parser = common_parser('Test a detector: COCO AP of a checkpoint, or of a file that was exported from one.')
+    parser.add_argument('checkpoint', help='a checkpoint; or an exported .onnx or .xml file')
     parser.add_argument(
         '--out', metavar='PREFIX', help='also write PREFIX.bbox.json (COCO results) and PREFIX.metrics.json'
     )
@@ -164,7 +167,8 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: P
         '--dtype',
         choices=['float32', 'float16', 'bfloat16'],
         default='float32',
-        help='cast the weights (default: float32); half precision is for RT-DETR and its parts, not all of mmdet',
+        help='cast the weights (default: float32); half precision is for RT-DETR and its parts, not all of mmdet; of '
+        'exported files bfloat16, with OpenVINO',
     )
     parser.add_argument(
         '--prepare', action='store_true', help='test what prepare_for_inference makes of the detector, in --dtype'
@@ -174,6 +178,8 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: P
     check_sections(cfg, 'test')
     check_values(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    if is_exported(args.checkpoint):
+        _test_exported(cfg, args)
     if args.prepare:
         hook = dict(type='PrepareForInferenceHook', dtype=args.dtype)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
@@ -185,11 +191,14 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: P
     with named_mistakes(cfg, 'building the run'):
         runner = build_runner(cfg)
         model = _bare(runner.model)
-    check_checkpoint(model, args.checkpoint)
-    report_preprocessing(cfg, args.checkpoint)
+    if isinstance(model, ExportedDetector):
+        model.check_classes(runner.test_dataloader.dataset.metainfo['classes'])
+    else:
+        check_checkpoint(model, args.checkpoint)
+        report_preprocessing(cfg, args.checkpoint)
     if not args.prepare:
         runner.model.to(getattr(torch, args.dtype))
-    if not args.no_check:
+    if not args.no_check and not isinstance(model, ExportedDetector):
         tried = prepare_for_inference(model, getattr(torch, args.dtype)) if args.prepare else model
         try_out(runner, tried, cfg, 'test')
     with named_mistakes(cfg, 'starting the test', only=while_starting):
@@ -199,6 +208,22 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: P
         text = json.dumps({k: float(v) for k, v in metrics.items()}, indent=1)
         write_text(Path(f'{args.out}.metrics.json'), text + '\n')
     return metrics
+
+
+def _test_exported(cfg: Config, args: argparse.Namespace) -> None:
+    """Put an exported file in the place of the config's model."""
+    if args.prepare or args.dtype == 'float16':
+        raise InputError(
+            f'{args.checkpoint} is an exported file, whose graph is as it is: leave out --prepare and --dtype '
+            'float16, and export with what you want to test'
+        )
+    if args.launcher != 'none':
+        raise InputError(f'{args.checkpoint} is an exported file, which is tested in one process: leave --launcher out')
+    settings = dict(path=args.checkpoint, precision=None if args.dtype == 'float32' else args.dtype)
+    cfg.model = ConfigDict(type='ExportedDetector', threads=torch.get_num_threads(), **settings)
+    ExportedDetector(**settings)  # opened once before, so that what is wrong with it is said as such
+    cfg.load_from = None
+    args.dtype = 'float32'
 
 
 def report_dataset(cfg: Config, splits: Sequence[str]) -> None:
@@ -245,7 +270,7 @@ def run_tool(command: Callable[[], object]) -> int:
     try:
         with _sigterm_ends_by_an_exception(), leaving_together():
             command()
-    except (InputError, RunError) as error:
+    except (InputError, RuntimeInputError, RunError) as error:
         print(f'error: {error}', file=sys.stderr)
         return error.status
     except TrainingStopped as stop:

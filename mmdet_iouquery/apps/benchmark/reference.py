@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -121,6 +122,38 @@ class Reference:
             if hasattr(module, 'convert_to_deploy'):
                 module.convert_to_deploy()
         return model
+
+    def export(self, name: str, side: int, path: Path) -> None:
+        """Write an ONNX file as their own tool does: :meth:`deployed`, their post-processing, opset 17, any batch."""
+        model = self.deployed(name, side, torch.device('cpu'))
+        postprocessor = self._config(name).postprocessor.deploy()
+
+        class Exported(nn.Module):
+            def __init__(self) -> None:
+                super().__init__()
+                self.model, self.postprocessor = model, postprocessor
+
+            def forward(self, images: Tensor, orig_target_sizes: Tensor) -> Any:
+                return self.postprocessor(self.model(images), orig_target_sizes)
+
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter('ignore')
+            torch.onnx.export(
+                Exported().eval(),
+                (torch.rand(1, 3, side, side), torch.tensor([[side, side]])),
+                str(path),
+                input_names=['images', 'orig_target_sizes'],
+                output_names=['labels', 'boxes', 'scores'],
+                dynamic_axes={'images': {0: 'N'}, 'orig_target_sizes': {0: 'N'}},
+                opset_version=17,
+                dynamo=False,
+            )
+
+    @staticmethod
+    def feed(images: Tensor) -> dict[str, Any]:
+        """Inputs of :meth:`export`'s file for images (B, 3, H, W) in [0, 1]."""
+        sizes = torch.tensor([[images.shape[3], images.shape[2]]] * images.shape[0])
+        return {'images': images.numpy(), 'orig_target_sizes': sizes.numpy()}
 
     @cached_property
     def criterion(self) -> Any:

@@ -1,0 +1,98 @@
+"""An exported file in the place of a detector, for mmengine's runner to test."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmdet.registry import MODELS
+from mmdet.structures import SampleList
+from mmengine.model import BaseModel
+from mmengine.structures import InstanceData
+from torch import Tensor, from_numpy
+
+from iouquery_runtime import Detector
+
+from ..errors import InputError
+
+SUFFIXES = ('.onnx', '.xml')
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file is one that was exported, by its name."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+@MODELS.register_module()
+class ExportedDetector(BaseModel):
+    """Runs an exported file on the images of a data loader, by ``iouquery_runtime``.
+
+    The loader's pipeline resizes the images; the file normalises them. Thresholds and calibration are those in the
+    file.
+
+    Args:
+        path: an ``.onnx`` or an ``.xml`` file.
+        rgb: images come in RGB; False: in BGR, as mmdet's loader gives them.
+        precision: of the runtime, see :class:`iouquery_runtime.Detector`.
+        threads: of the runtime; None: as many as torch has.
+
+    Raises:
+        ValueError: the file is missing, damaged, or of another maker.
+    """
+
+    def __init__(
+        self, *, path: str, rgb: bool = False, precision: str | None = None, threads: int | None = None
+    ) -> None:
+        super().__init__()
+        self.rgb = rgb
+        self.detector = Detector(path, threads=threads, precision=precision)
+
+    def forward(self, inputs: Sequence[Tensor], data_samples: SampleList, mode: str = 'predict') -> SampleList:
+        """The samples with ``pred_instances``, in px of the original images.
+
+        Args:
+            inputs: (3, H, W) uint8 each, of one size.
+            data_samples: with ``ori_shape``.
+            mode: 'predict'.
+
+        Raises:
+            InputError: images are of another size than the file takes, or another mode.
+        """
+        if mode != 'predict':
+            raise InputError(f'an exported file predicts, and cannot do {mode!r}')
+        images = [image.permute(1, 2, 0).cpu().numpy() for image in inputs]
+        self._check_sizes(images)
+        images = [np.ascontiguousarray(image if self.rgb else image[..., ::-1]) for image in images]
+        sizes = [(sample.ori_shape[1], sample.ori_shape[0]) for sample in data_samples]
+        batch = self.detector.batch_size or len(images)
+        for first in range(0, len(images), batch):
+            results = self.detector.detect_resized(images[first : first + batch], sizes[first : first + batch])
+            for sample, result in zip(data_samples[first : first + batch], results):
+                sample.pred_instances = InstanceData(
+                    bboxes=from_numpy(np.array(result.boxes)),
+                    scores=from_numpy(np.array(result.scores)),
+                    labels=from_numpy(np.array(result.labels)),
+                )
+        return data_samples
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raise :class:`InputError` unless a data set numbers the file's classes as the file does."""
+        if tuple(classes) != self.detector.names:
+            raise InputError(
+                f'{self.detector.path} has the classes {", ".join(self.detector.names[:5])} ... '
+                f'({len(self.detector.names)}) and the data set {", ".join([*classes][:5])} ... ({len(classes)}); '
+                'name the config that the file was exported with, or one with its classes in the same order'
+            )
+
+    def _check_sizes(self, images: Sequence[np.ndarray]) -> None:
+        wanted = self.detector.metadata.image_size
+        sizes: set[Any] = {image.shape[:2] for image in images}
+        if len(sizes) > 1 or (wanted and sizes != {wanted}):
+            given = ' and '.join(f'{height}x{width}' for height, width in sorted(sizes))
+            takes = f'{wanted[0]}x{wanted[1]}' if wanted else 'one size a batch'
+            raise InputError(
+                f'the test pipeline gives images of {given} (height x width) and {self.detector.path} takes {takes}: '
+                "name the config that it was exported with, or set the Resize step's scale"
+            )

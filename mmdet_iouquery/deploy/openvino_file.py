@@ -1,0 +1,45 @@
+"""Files of OpenVINO, an ``.xml`` with its ``.bin``, that say of themselves what exported ONNX files say."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+
+METADATA = 'iouquery'
+"""Under which the values of an ONNX file's ``metadata_props`` stand in ``rt_info``."""
+
+
+def write_openvino(model: Any, path: Path, metadata: Mapping[str, str], *, half: bool = False) -> None:
+    """Write a model; both files are whole or absent.
+
+    Args:
+        model: ``openvino.Model``.
+        path: ends in ``.xml``.
+        metadata: what the file says of itself.
+        half: store weights in float16, which halves the file; what is computed in is the runtime's choice.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    import openvino
+
+    for key, value in metadata.items():
+        model.set_rt_info(value, [METADATA, key])
+    temporary = path.with_name(f'.{path.stem}.part.xml')
+    parts = {temporary.with_suffix(suffix): path.with_suffix(suffix) for suffix in ('.bin', '.xml')}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(model, str(temporary), compress_to_fp16=half)
+        for part, final in parts.items():
+            os.replace(part, final)
+    except (OSError, RuntimeError) as error:
+        raise InputError(
+            f'cannot write {path}: {getattr(error, "strerror", None) or str(error).splitlines()[-1]}'
+        ) from error
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)

@@ -1,0 +1,220 @@
+"""Eight-bit files: backbone and neck in whole numbers, what chooses and refines queries in floating point."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import logging
+import os
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from iouquery_runtime import Detector
+from iouquery_runtime.preprocess import network_inputs, read_image, resized
+
+from ..argument_checks import check_counts, check_numbers
+from ..errors import InputError, RunError
+from .accuracy import LabelledImages, average_precision
+from .openvino_file import write_openvino
+
+FLOAT_PARTS = ('/detector/bbox_head/query_selector', '/detector/bbox_head/decoder', '/postprocess')
+"""Prefixes of the nodes that stay in floating point: a query's rank and a box's edge are finer than eight bits."""
+IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+
+
+class AccuracyLostError(RunError):
+    """The eight-bit file finds less than was allowed for."""
+
+    status = 1
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What was written, and what it costs."""
+
+    path: Path
+    samples: int
+    """Images that ranges were measured on."""
+    before: Mapping[str, float]
+    """AP and its kin of the file that was quantised."""
+    after: Mapping[str, float]
+    bytes_before: int
+    bytes_after: int
+
+    @property
+    def drop(self) -> float:
+        """What of AP is lost."""
+        return self.before['AP'] - self.after['AP']
+
+    def __str__(self) -> str:
+        mega = 1e6
+        return (
+            f'{self.path}: AP {self.after["AP"]:.4f}, {self.before["AP"]:.4f} before ({-self.drop:+.4f}); '
+            f'{self.bytes_after / mega:.1f} MB, {self.bytes_before / mega:.1f} before; ranges of {self.samples} images'
+        )
+
+
+def quantize(
+    model: str | Path,
+    path: str | Path,
+    labelled: LabelledImages,
+    *,
+    samples: Sequence[Path] | None = None,
+    num_samples: int = 300,
+    seed: int = 0,
+    max_drop: float = 0.01,
+    threads: int | None = None,
+    force: bool = False,
+) -> QuantizationReport:
+    """Write an exported ONNX file with eight-bit backbone, neck and projections, by NNCF.
+
+    The file is written under a temporary name and gets its own when its AP has been measured.
+
+    Args:
+        model: an ONNX file that :func:`.export_onnx` wrote.
+        path: ends in ``.xml`` (OpenVINO) or ``.onnx`` (QuantizeLinear and DequantizeLinear, for onnxruntime).
+        labelled: images with boxes that AP is measured on, before and after.
+        samples: images that ranges of activations are measured on; None: those of ``labelled``.
+        num_samples: how many of them, drawn by ``seed``.
+        max_drop: what of AP may be lost, in [0, 1].
+        threads: of the runtime.
+        force: replace a file that is there.
+
+    Raises:
+        InputError: a file is missing, unfit or in the way, a package is missing, an image cannot be read.
+        AccuracyLostError: more than ``max_drop`` of AP is lost; no file is left.
+    """
+    path = Path(path)
+    check_counts(num_samples=num_samples)
+    check_numbers(most=1.0, max_drop=max_drop)
+    check_destination(path, force)
+    _check_packages(path)
+    detector = Detector(model, threads=threads)
+    if detector.path.suffix.lower() != '.onnx':
+        raise InputError(f'{model} is not an ONNX file; quantise the .onnx that tools/export.py wrote')
+    if detector.metadata.values.get('precision') != 'float32':
+        raise InputError(f'{model} is in {detector.metadata.values.get("precision")}; quantise the float32 file')
+    labelled.category_ids(detector.names)
+    drawn = _drawn(labelled.paths() if samples is None else samples, num_samples, seed)
+    before = average_precision(detector, labelled, 'AP before')
+    metadata = {
+        **detector.metadata.values,
+        'precision': 'int8',
+        'float32_layers': json.dumps(FLOAT_PARTS),
+    }
+    temporary = path.with_name(f'.{path.stem}.quantised{path.suffix}')
+    try:
+        write_quantized(detector.path, temporary, drawn, metadata, partial(_inputs, detector))
+        after = average_precision(Detector(temporary, threads=threads), labelled, 'AP after')
+        sizes = [sum(file.stat().st_size for file in _files(name)) for name in (detector.path, temporary)]
+        report = QuantizationReport(path, len(drawn), before, after, *sizes)
+        if report.drop > max_drop:
+            raise AccuracyLostError(
+                f'AP fell from {before["AP"]:.4f} to {after["AP"]:.4f}, by more than {max_drop:g}: no file is left; '
+                'measure ranges on more images, or on images more like these (--samples, --sample-images), or allow '
+                'more (--max-drop)'
+            )
+        for file in reversed(_files(temporary)):  # the .xml last: with it the file is there
+            os.replace(file, path.with_suffix(file.suffix))
+    except OSError as error:
+        raise InputError(f'cannot write {path}: {error.strerror or error}') from error
+    finally:
+        for file in _files(temporary):
+            file.unlink(missing_ok=True)
+    return report
+
+
+def image_files(folder: str | Path) -> list[Path]:
+    """The images of a folder, by name.
+
+    Raises:
+        InputError: there are none.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f'there is no folder {folder}')
+    files = sorted(file for file in folder.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
+    if not files:
+        raise InputError(f'{folder} has no images ({", ".join(IMAGE_SUFFIXES)})')
+    return files
+
+
+def check_destination(path: Path, force: bool) -> None:
+    """Raise :class:`InputError` unless a file can be written there."""
+    if path.suffix not in ('.xml', '.onnx'):
+        raise InputError(f'{path} must end in .xml (OpenVINO) or .onnx')
+    existing = [file for file in _files(path) if file.exists()]
+    if existing and not force:
+        raise InputError(f'{existing[0]} exists already; choose another name, or --force to replace it')
+
+
+def _files(path: Path) -> list[Path]:
+    return [path] if path.suffix == '.onnx' else [path, path.with_suffix('.bin')]
+
+
+def _check_packages(path: Path) -> None:
+    needed = ['nncf', *(['openvino'] if path.suffix == '.xml' else ['onnx', 'openvino'])]
+    missing = [package for package in needed if importlib.util.find_spec(package) is None]
+    if missing:
+        raise InputError(
+            f'quantisation needs {" and ".join(missing)}: python -m pip install {" ".join(missing)}, or install this '
+            'package as mmdet-iouquery[quantize]'
+        )
+
+
+def _drawn(paths: Sequence[Path], number: int, seed: int) -> list[Path]:
+    """So many of the paths, in an order that depends on the seed alone."""
+    return random.Random(seed).sample([*paths], min(number, len(paths)))
+
+
+def write_quantized(
+    source: Path,
+    path: Path,
+    samples: Sequence[Any],
+    metadata: Mapping[str, str],
+    inputs: Callable[[Any], Mapping[str, np.ndarray]] = lambda sample: sample,
+) -> None:
+    """Have NNCF measure ranges and write a file.
+
+    Args:
+        source: an exported ``.onnx`` file.
+        path: ends in ``.xml`` or ``.onnx``.
+        samples: what ranges are measured on.
+        metadata: what the file says of itself.
+        inputs: gives the graph's inputs by name of one sample.
+    """
+    import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    settings: dict[str, Any] = dict(
+        calibration_dataset=nncf.Dataset([*samples], inputs),
+        model_type=nncf.ModelType.TRANSFORMER,
+        subset_size=len(samples),
+        ignored_scope=nncf.IgnoredScope(patterns=[f'{prefix}.*' for prefix in FLOAT_PARTS], validate=False),
+    )
+    if path.suffix == '.xml':
+        import openvino
+
+        model = openvino.Core().read_model(str(source))
+        write_openvino(nncf.quantize(model, **settings), path, metadata)
+        return
+    import onnx
+
+    quantised = nncf.quantize(onnx.load(str(source)), **settings)
+    del quantised.metadata_props[:]
+    onnx.helper.set_model_props(quantised, dict(metadata))
+    path.write_bytes(quantised.SerializeToString())
+
+
+def _inputs(detector: Detector, image: Path) -> dict[str, np.ndarray]:
+    """Of an image, as often as the graph takes it at once."""
+    pixels = read_image(image, str(image))
+    small = resized(pixels, *detector.image_size, detector.metadata.interpolation)
+    batch = detector.batch_size or 1
+    return network_inputs([small] * batch, [(pixels.shape[1], pixels.shape[0])] * batch, detector.metadata)
