@@ -93,7 +93,8 @@ def evaluate(
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
         truth = COCO()
         file = labelled.file
-        truth.dataset = {'images': file.images, 'annotations': file.annotations, 'categories': file.categories}
+        boxes = [{'iscrowd': 0, **annotation} for annotation in file.annotations]  # which pycocotools asks for
+        truth.dataset = {'images': file.images, 'annotations': boxes, 'categories': file.categories}
         truth.createIndex()
         if not found:
             return dict.fromkeys(METRICS, 0.0)

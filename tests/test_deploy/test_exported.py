@@ -1,0 +1,132 @@
+"""Exported files in the place of a detector: ``tools/test.py CONFIG model.onnx``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.structures import DetDataSample
+from PIL import Image
+
+from iouquery_runtime import Detector
+from iouquery_runtime import InputError as RuntimeInputError
+from mmdet_iouquery.deploy.exported import ExportedDetector, is_exported
+from mmdet_iouquery.engine.launch import test as run_test
+from mmdet_iouquery.errors import InputError
+
+pytest.importorskip('onnxruntime')
+exported_files = pytest.importorskip('exported_files')
+NAMES, SIDE, write_model = exported_files.NAMES, exported_files.SIDE, exported_files.write_model
+
+CONFIG = """
+classes = {classes!r}
+image = dict(type='LoadImageFromFile', _scope_='mmdet_iouquery')
+test_dataloader = dict(
+    batch_size=2,
+    num_workers=0,
+    persistent_workers=False,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(
+        type='CocoDataset',
+        data_root={root!r},
+        ann_file='labels.json',
+        data_prefix=dict(img='images/'),
+        metainfo=dict(classes=classes),
+        test_mode=True,
+        pipeline=[
+            image,
+            dict(type='Resize', scale=({side}, {side}), keep_ratio=False, backend='pillow'),
+            dict(type='LoadAnnotations', with_bbox=True),
+            dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')),
+        ],
+    ),
+)
+test_evaluator = dict(type='CocoMetric', ann_file={root!r} + '/labels.json', metric='bbox')
+test_cfg = dict(type='TestLoop')
+env_cfg = dict(dist_cfg=dict(backend='gloo'))
+default_scope = 'mmdet'
+model = dict(type='SingleStageDetector')  # an exported file takes its place
+"""
+
+
+@pytest.fixture(scope='module')
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A set of three images, of which an object is whatever the exported file beside it detects there."""
+    root = tmp_path_factory.mktemp('set')
+    path = write_model(root / 'model.onnx')
+    (root / 'images').mkdir()
+    random, detector, images, boxes = np.random.default_rng(1), Detector(path), [], []
+    for number in range(3):
+        file = root / 'images' / f'{number}.png'
+        cells = random.integers(0, 256, (4, 6, 3)) if not number else np.full((4, 6, 3), 128)
+        Image.fromarray(np.kron(cells, np.ones((20, 20, 1))).astype(np.uint8)).save(file)
+        images.append(dict(id=number, file_name=file.name, width=120, height=80))
+        if not number:
+            for entry in detector(file)[0].to_coco(number):
+                area = entry['bbox'][2] * entry['bbox'][3]
+                boxes.append({**entry, 'id': len(boxes) + 1, 'area': area, 'iscrowd': 0})
+    categories = [dict(id=number, name=name) for number, name in enumerate(NAMES)]
+    content = dict(images=images[:1], annotations=boxes, categories=categories)
+    (root / 'labels.json').write_text(json.dumps(content), encoding='utf-8')
+    (root / 'config.py').write_text(CONFIG.format(classes=NAMES, root=str(root), side=SIDE), encoding='utf-8')
+    return root / 'config.py'
+
+
+def run(config: Path, file: Path, work_dir: Path, *more: str) -> dict[str, float]:
+    return run_test([str(config), str(file), '--work-dir', str(work_dir), *more])
+
+
+def test_the_test_tool_takes_an_exported_file(config: Path, tmp_path: Path) -> None:
+    metrics = run(config, config.parent / 'model.onnx', tmp_path, '--out', str(tmp_path / 'results'))
+    assert metrics['coco/bbox_mAP'] == pytest.approx(1)
+    written = json.loads((tmp_path / 'results.bbox.json').read_text())
+    truth = json.loads((config.parent / 'labels.json').read_text())['annotations']
+    assert len(written) == len(truth)
+    for ours, theirs in zip(written, truth):
+        assert ours['category_id'] == theirs['category_id']
+        assert ours['bbox'] == pytest.approx(theirs['bbox'], abs=1e-3)
+
+
+def test_what_an_exported_file_cannot_do_is_refused(config: Path, tmp_path: Path) -> None:
+    file = config.parent / 'model.onnx'
+    for more, message in (
+        (['--prepare'], 'is an exported file, whose graph is as it is: leave out --prepare'),
+        (['--dtype', 'float16'], 'is an exported file, whose graph is as it is'),
+        (['--launcher', 'pytorch'], 'is tested in one process: leave --launcher out'),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(config, file, tmp_path, *more)
+    with pytest.raises(RuntimeInputError, match='bfloat16 is for OpenVINO files'):
+        run(config, file, tmp_path, '--dtype', 'bfloat16')
+    with pytest.raises(RuntimeInputError, match='there is no file'):
+        run(config, tmp_path / 'none.onnx', tmp_path)
+    renamed = tmp_path / 'config.py'
+    renamed.write_text(config.read_text().replace("'person', 'dog'", "'dog', 'person'"), encoding='utf-8')
+    with pytest.raises(InputError, match=r'model\.onnx has the classes person, dog, .* and the data set dog, person'):
+        run(renamed, file, tmp_path, '--no-check')
+    renamed.write_text(config.read_text().replace('scale=(64, 64)', 'scale=(96, 64)'), encoding='utf-8')
+    with pytest.raises(InputError, match=r'gives images of 64x96 \(height x width\) and .*model\.onnx takes 64x64'):
+        run(renamed, file, tmp_path)
+
+
+@pytest.mark.parametrize(('batch', 'rgb'), [('batch', False), (2, False), ('batch', True)])
+def test_images_go_to_the_file_in_rgb_and_in_batches_that_it_takes(tmp_path: Path, batch: int | str, rgb: bool) -> None:
+    path = write_model(tmp_path / 'model.onnx', batch=batch)
+    images = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    given = images if rgb else images[..., ::-1]
+    inputs = [torch.from_numpy(image.transpose(2, 0, 1).copy()) for image in given]
+    samples = [DetDataSample(metainfo=dict(ori_shape=(SIDE, SIDE))) for _ in images]
+    model = ExportedDetector(path=str(path), rgb=rgb)
+    predicted = model.test_step(dict(inputs=inputs, data_samples=samples))
+    for sample, expected in zip(predicted, Detector(path)([*images])):
+        assert np.allclose(sample.pred_instances.bboxes.numpy(), expected.boxes, atol=1e-4)
+        assert np.allclose(sample.pred_instances.scores.numpy(), expected.scores, atol=1e-6)
+        assert np.array_equal(sample.pred_instances.labels.numpy(), expected.labels)
+
+
+def test_files_are_told_by_their_names() -> None:
+    assert is_exported('a/model.ONNX') and is_exported('model.xml')
+    assert not is_exported('epoch_1.pth') and not is_exported('model.onnx.pth')

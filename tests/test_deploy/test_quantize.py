@@ -1,0 +1,176 @@
+"""Eight-bit files: what stays in floating point, what AP they have, and when none is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers import NARROW, small_detector
+from PIL import Image
+
+from iouquery_runtime import Detector, Result
+from iouquery_runtime import InputError as RuntimeInputError
+from mmdet_iouquery.apps.export.quantize_command import quantize_file
+from mmdet_iouquery.deploy.accuracy import LabelledImages, average_precision, evaluate
+from mmdet_iouquery.deploy.quantize import FLOAT_PARTS, AccuracyLostError, quantize
+from mmdet_iouquery.errors import InputError
+
+pytest.importorskip('onnxslim')
+
+NAMES = ('circle', 'square', 'star', 'cross', 'ring')
+IDS = {'square': 7, 'circle': 3, 'star': 90, 'ring': 12, 'cross': 1}
+"""Of categories in the annotation files: neither in the order of labels nor without gaps."""
+
+
+def write_images(folder: Path, count: int) -> list[Path]:
+    random = np.random.default_rng(0)
+    folder.mkdir()
+    paths = [folder / f'{i}.png' for i in range(count)]
+    for path in paths:
+        pixels = np.kron(random.integers(0, 256, (6, 8, 3)), np.ones((12, 12, 1))).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    return paths
+
+
+def write_labels(path: Path, images: list[Path], results: list[Result]) -> Path:
+    """Annotations of which each detection is one."""
+    records = [dict(id=10 + i, file_name=image.name, width=96, height=72) for i, image in enumerate(images)]
+    boxes: list[dict[str, Any]] = []
+    for record, result in zip(records, results):
+        for (x1, y1, x2, y2), name in zip(result.boxes.tolist(), result.names):
+            box = [x1, y1, x2 - x1, y2 - y1]
+            boxes.append(
+                dict(id=len(boxes) + 1, image_id=record['id'], category_id=IDS[name], bbox=box, area=box[2] * box[3])
+            )
+    categories = [dict(id=number, name=name) for name, number in IDS.items()]
+    path.write_text(json.dumps(dict(images=records, annotations=boxes, categories=categories)))
+    return path
+
+
+@pytest.fixture(scope='module')
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow detector, all of whose detections are kept."""
+    from mmdet_iouquery.deploy import ExportSettings, ModelSource, export_onnx
+
+    model = small_detector(bbox_head__query_selector__num_queries=6, test_cfg__max_per_img=8, **NARROW)
+    path = tmp_path_factory.mktemp('exported') / 'model.onnx'
+    export_onnx(model, path, ExportSettings(size=(64, 64), verify=False), ModelSource(names=NAMES))
+    return path
+
+
+@pytest.fixture(scope='module')
+def labelled(exported: Path) -> LabelledImages:
+    """An image whose objects are what the exported file detects in it."""
+    images = write_images(exported.parent / 'images', 1)
+    write_images(exported.parent / 'samples', 3)
+    labels = write_labels(exported.parent / 'labels.json', images, Detector(exported)(images))
+    return LabelledImages.read(labels, images[0].parent)
+
+
+def test_ap_goes_by_the_names_of_classes(exported: Path, labelled: LabelledImages) -> None:
+    assert average_precision(Detector(exported), labelled)['AP'] == pytest.approx(1)
+    numbers = labelled.category_ids(NAMES)
+    assert numbers == [3, 7, 90, 1, 12]
+    truth = labelled.file.annotations
+    (name,) = {one['category_id'] for one in truth[:1]}
+    of_class = [one for one in truth if one['category_id'] == name]
+    found = [dict(image_id=one['image_id'], category_id=name, bbox=one['bbox'], score=0.9) for one in of_class[:1]]
+    # precision 1 up to the recall that one object makes; read at the 101 recalls of COCO, mean over the classes present
+    recalls = sum(recall <= 1 / len(of_class) + 1e-9 for recall in np.linspace(0, 1, 101)) / 101
+    present = len({one['category_id'] for one in truth})
+    assert evaluate(labelled, found, numbers)['AP'] == pytest.approx(recalls / present)
+    assert evaluate(labelled, [], numbers)['AP'] == 0
+
+
+def test_labels_that_do_not_fit_are_refused(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'finds hexagon, which .* does not have'):
+        labelled.category_ids(['circle', 'hexagon'])
+    with pytest.raises(InputError, match=r'1 of 1 images of .* are not in .*, the first is 0\.png'):
+        LabelledImages.read(exported.parent / 'labels.json', tmp_path)
+
+
+def kinds(path: Path) -> dict[str, str]:
+    """Operators by name."""
+    if path.suffix == '.xml':
+        openvino = pytest.importorskip('openvino')
+        return {op.get_friendly_name(): op.get_type_name() for op in openvino.Core().read_model(str(path)).get_ops()}
+    import onnx
+
+    return {node.name: node.op_type for node in onnx.load(str(path)).graph.node}
+
+
+@pytest.mark.parametrize('suffix', ['.xml', '.onnx'])
+def test_backbone_and_neck_are_quantised_and_what_ranks_and_refines_is_not(
+    exported: Path, labelled: LabelledImages, tmp_path: Path, suffix: str
+) -> None:
+    pytest.importorskip('nncf')
+    path = tmp_path / f'model{suffix}'
+    report = quantize(exported, path, labelled, num_samples=1, max_drop=1, threads=1)
+    quantised = [name for name, kind in kinds(path).items() if kind in ('FakeQuantize', 'QuantizeLinear')]
+    for part in ('backbone', 'neck'):
+        assert any(f'/detector/{part}' in name for name in quantised), part
+    assert not any(part in name for name in quantised for part in FLOAT_PARTS)
+    detector = Detector(path, threads=1)
+    assert detector.names == NAMES and detector.metadata.values['precision'] == 'int8'
+    assert json.loads(detector.metadata.values['float32_layers']) == [*FLOAT_PARTS]
+    assert detector.metadata.values['checkpoint_sha256'] == Detector(exported).metadata.values['checkpoint_sha256']
+    assert report.before['AP'] == pytest.approx(1)
+    assert report.after == average_precision(detector, labelled)
+    assert report.samples == 1 and report.bytes_before == exported.stat().st_size
+    assert report.bytes_after == sum(file.stat().st_size for file in tmp_path.iterdir())
+    assert [file.name for file in tmp_path.iterdir() if file.suffix != '.bin'] == [path.name]
+
+
+def test_no_file_is_left_that_finds_too_little(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
+    pytest.importorskip('nncf')
+    with pytest.raises(
+        AccuracyLostError, match=r'AP fell from 1\.0000 to 0\.\d+, by more than 0: no file is left'
+    ) as lost:
+        quantize(exported, tmp_path / 'model.xml', labelled, num_samples=1, max_drop=0, threads=1)
+    assert lost.value.status == 1 and not [*tmp_path.iterdir()]
+
+
+def arguments(exported: Path, *more: object) -> list[str]:
+    folder = exported.parent
+    return [str(part) for part in (exported, '--data', folder / 'labels.json', '--images', folder / 'images', *more)]
+
+
+def test_the_command_line(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
+    pytest.importorskip('nncf')
+    out = tmp_path / 'new' / 'model.xml'
+    more = ['-o', out, '--sample-images', exported.parent / 'samples', '--samples', 2, '--max-drop', 1, '--threads', 1]
+    report = quantize_file(arguments(exported, *more))
+    assert report.samples == 2 and sorted(file.name for file in out.parent.iterdir()) == ['model.bin', 'model.xml']
+    before = out.read_bytes()
+    with pytest.raises(InputError, match=r'model\.xml exists already; .* --force'):
+        quantize_file(arguments(exported, *more))
+    assert out.read_bytes() == before
+    with pytest.raises(InputError, match='is not an ONNX file'):
+        quantize(out, tmp_path / 'again.xml', labelled)
+
+
+@pytest.mark.parametrize(
+    ('more', 'message'),
+    [
+        (['-o', 'a.bin'], r'a\.bin must end in \.xml'),
+        (['-o', 'a.xml', '--samples', '0'], 'num_samples must be at least 1'),
+        (['-o', 'a.xml', '--max-drop', '2'], 'max_drop must'),
+        (['-o', 'a.xml', '--sample-images', 'nowhere'], 'there is no folder nowhere'),
+    ],
+)
+def test_arguments_that_cannot_be(exported: Path, labelled: LabelledImages, more: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        quantize_file(arguments(exported, *more))
+
+
+def test_a_file_of_another_maker_is_refused(labelled: LabelledImages, exported: Path, tmp_path: Path) -> None:
+    import onnx
+
+    proto = onnx.load(str(exported))
+    del proto.metadata_props[:]
+    onnx.save(proto, str(tmp_path / 'other.onnx'))
+    with pytest.raises(RuntimeInputError, match='written by another program'):
+        quantize(tmp_path / 'other.onnx', tmp_path / 'a.xml', labelled)
