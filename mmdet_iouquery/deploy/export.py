@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_choice, check_counts, check_flags, check_sequence
 from ..errors import InputError
-from .graph import ATTENTIONS, INPUTS, AdapterDetector, Deployed, example
+from .graph import ATTENTIONS, INPUTS, PRECISIONS, AdapterDetector, Deployed, example
 from .metadata import ModelSource, describe
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ class ExportSettings:
     """Logits and normalised boxes of all queries instead of detections."""
     attention: str = 'grid_sample'
     """Deformable attention by 'grid_sample' or, for TensorRT, 'gather'."""
+    precision: str = 'float32'
+    """'float32', or 'float16': half the file, for runtimes that compute in what the file says, such as TensorRT."""
     opset: int | None = None
     """17 to 20, of 'dynamo' from 18; None: the lowest."""
     exporter: str = 'torchscript'
@@ -68,6 +70,7 @@ class ExportSettings:
         check_flags(dynamic_size=self.dynamic_size, raw=self.raw, verify=self.verify)
         check_choice(INPUTS, input=self.input)
         check_choice(ATTENTIONS, attention=self.attention)
+        check_choice(PRECISIONS, precision=self.precision)
         check_choice(EXPORTERS, exporter=self.exporter)
         if self.batch is not None:
             check_counts(batch=self.batch)
@@ -135,7 +138,9 @@ def export_onnx(
     from .onnx_file import finish
 
     source = source or ModelSource(names=(getattr(model, 'dataset_meta', None) or {}).get('classes'))
-    deployed = Deployed(model, input=settings.input, raw=settings.raw, attention=settings.attention)
+    deployed = Deployed(
+        model, input=settings.input, raw=settings.raw, attention=settings.attention, precision=settings.precision
+    )
     if settings.dynamic_size and isinstance(deployed.detector, AdapterDetector):
         raise InputError(
             f'{type(model).__name__} can be exported for one size only, as its position codes are of that size; leave '
@@ -157,6 +162,7 @@ def export_onnx(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
     return ExportReport(path, settings, metadata, len(proto.graph.node), path.stat().st_size, parity)
 
 

@@ -16,7 +16,7 @@ import torch
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
-from ..core import box_cxcywh_to_xyxy, gather_tokens, top_detections
+from ..core import as_float, box_cxcywh_to_xyxy, gather_tokens, top_detections
 from ..errors import InputError
 from ..models import hosts
 from ..models.dense_heads import RTDETRHead
@@ -24,9 +24,10 @@ from ..models.dense_heads.prediction_settings import PredictionSettings
 from ..models.hosts import IoUQueryDDQDETR
 from ..models.hosts.query_parts import QueryParts
 from ..models.layers import DeformableAttention
-from .prepare import merged
+from .prepare import cast, merged
 
 ATTENTIONS = ('grid_sample', 'gather')
+PRECISIONS = ('float32', 'float16')
 INPUTS = ('float32-nchw', 'uint8-nhwc')
 
 
@@ -102,7 +103,8 @@ class Detector(nn.Module):
     def forward(self, images: Tensor) -> RawPredictions:
         """(B, 3, H, W), normalised."""
         maps = self.backbone(images)
-        return RawPredictions(*self.bbox_head(maps if self.neck is None else self.neck(maps)))
+        predictions = self.bbox_head(maps if self.neck is None else self.neck(maps))
+        return RawPredictions(*map(as_float, predictions))
 
 
 class AdapterDetector(nn.Module):
@@ -162,16 +164,24 @@ class Deployed(nn.Module):
         input: 'float32-nchw' or 'uint8-nhwc', see :meth:`forward`.
         raw: give :class:`RawPredictions`, not :class:`Detections`.
         attention: 'grid_sample' or 'gather', the back end of deformable attention that an exporter writes.
+        precision: 'float32', or 'float16': weights, convolutions and products are in float16, and what has to be in
+            single precision stays so, as in :func:`.prepare_for_inference`; inputs and results too.
 
     Raises:
         InputError: a detector that cannot be exported so; the message says why.
     """
 
     def __init__(
-        self, model: nn.Module, *, input: str = 'float32-nchw', raw: bool = False, attention: str = 'grid_sample'
+        self,
+        model: nn.Module,
+        *,
+        input: str = 'float32-nchw',
+        raw: bool = False,
+        attention: str = 'grid_sample',
+        precision: str = 'float32',
     ) -> None:
         super().__init__()
-        check_exportable(model, raw, attention)
+        check_exportable(model, raw, attention, precision)
         copied = merged(model).float().cpu()
         for module in copied.modules():
             if isinstance(module, DeformableAttention):
@@ -190,6 +200,8 @@ class Deployed(nn.Module):
             self.detector, softmax = AdapterDetector(copied), not head.loss_cls.use_sigmoid
         self.normalise = Normalise(copied.data_preprocessor, channels_last=input == 'uint8-nhwc')
         self.postprocess = None if raw else PostProcess(self.prediction_settings.max_per_img, softmax)
+        if precision == 'float16':
+            cast(self.detector, torch.float16)
         self.eval()
 
     def forward(self, images: Tensor, sizes: Tensor | None = None) -> Detections | RawPredictions:
@@ -209,7 +221,7 @@ class Deployed(nn.Module):
         return super().train(False)
 
 
-def check_exportable(model: nn.Module, raw: bool, attention: str) -> None:
+def check_exportable(model: nn.Module, raw: bool, attention: str, precision: str) -> None:
     """Raise :class:`InputError` for a detector that :class:`Deployed` does not know."""
     head, name = getattr(model, 'bbox_head', None), type(model).__name__
     if isinstance(head, RTDETRHead):
@@ -225,6 +237,8 @@ def check_exportable(model: nn.Module, raw: bool, attention: str) -> None:
             f"{name} with {type(head).__name__} cannot be exported: detectors with an RTDETRHead can, and of mmdet's "
             f'detection transformers the adapters of this package{remedy}'
         )
+    if precision == 'float16':
+        raise InputError(f'{name} is exported in float32 alone: what float16 is too coarse for is not told apart in it')
     if raw and not model.bbox_head.loss_cls.use_sigmoid:
         raise InputError(
             f'{name} has a softmax over classes and none, and raw predictions are of sigmoids; leave out raw'

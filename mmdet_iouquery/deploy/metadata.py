@@ -77,6 +77,6 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
         'torch_version': torch.__version__,
         'opset': str(settings.written_opset),
         'attention': settings.attention,
-        'precision': 'float32',
+        'precision': settings.precision,
         **{key: json.dumps(value) for key, value in structured.items()},
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -54,6 +55,8 @@ def finish(
     _keep_outputs(proto, outputs, settings)
     _check_symbols(proto, settings)
     check_range(proto)
+    if settings.precision == 'float16':
+        metadata = {**metadata, 'float32_layers': json.dumps(single_precision_parts(proto))}
     del proto.metadata_props[:]
     for key, value in metadata.items():
         entry = proto.metadata_props.add()
@@ -61,6 +64,15 @@ def finish(
     onnx.checker.check_model(proto, full_check=True)
     onnx.shape_inference.infer_shapes(proto, check_type=True, strict_mode=True, data_prop=True)
     return proto
+
+
+def single_precision_parts(proto: ModelProto) -> list[str]:
+    """The modules, by the prefix of their nodes, that give numbers in single precision, casts aside."""
+    values = onnx.shape_inference.infer_shapes(proto).graph
+    kinds = {value.name: value.type.tensor_type.elem_type for value in (*values.value_info, *values.output)}
+    nodes = [node for node in proto.graph.node if node.op_type != 'Cast']
+    single = {node.name.rpartition('/')[0] for node in nodes if TensorProto.FLOAT in map(kinds.get, node.output)}
+    return sorted(single - {''})
 
 
 def _name_by_module(proto: ModelProto) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,33 @@ from ..errors import InputError
 
 METADATA = 'iouquery'
 """Under which the values of an ONNX file's ``metadata_props`` stand in ``rt_info``."""
+
+
+def convert_to_openvino(source: Path, path: Path, metadata: Mapping[str, str]) -> None:
+    """Write an exported ONNX file as OpenVINO's, in the same precision.
+
+    Raises:
+        InputError: OpenVINO is not installed, or the disk refuses.
+    """
+    check_openvino()
+    import openvino
+
+    model = openvino.Core().read_model(str(source))
+    write_openvino(model, path, metadata, half=metadata.get('precision') == 'float16')
+
+
+def check_openvino() -> None:
+    """Raise :class:`InputError` where OpenVINO is not installed."""
+    if importlib.util.find_spec('openvino') is None:
+        raise InputError(
+            'an .xml file needs openvino: python -m pip install openvino, or install this package as '
+            'mmdet-iouquery[openvino]'
+        )
+
+
+def files_of(path: Path) -> list[Path]:
+    """What a model consists of: an ``.onnx`` file, or an ``.xml`` with its ``.bin``."""
+    return [path] if path.suffix == '.onnx' else [path, path.with_suffix('.bin')]
 
 
 def write_openvino(model: Any, path: Path, metadata: Mapping[str, str], *, half: bool = False) -> None:

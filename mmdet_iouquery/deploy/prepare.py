@@ -45,7 +45,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
         _check_dtype(model, dtype)
     prepared = merged(model)
     if dtype is not None:
-        _cast(prepared, dtype)
+        cast(prepared, dtype)
     parameter = next(prepared.parameters())
     if parameter.device.type == 'cpu' or parameter.dtype in HALVES:
         prepared.to(memory_format=torch.channels_last)
@@ -74,7 +74,7 @@ def _check_dtype(model: nn.Module, dtype: torch.dtype) -> None:
         )
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> None:
+def cast(model: nn.Module, dtype: torch.dtype) -> None:
     """Cast all but the data preprocessor, whose means are of pixels 0..255."""
     for name, child in model.named_children():
         if name != 'data_preprocessor':

@@ -21,7 +21,7 @@ from iouquery_runtime.preprocess import network_inputs, read_image, resized
 from ..argument_checks import check_counts, check_numbers
 from ..errors import InputError, RunError
 from .accuracy import LabelledImages, average_precision
-from .openvino_file import write_openvino
+from .openvino_file import files_of, write_openvino
 
 FLOAT_PARTS = ('/detector/bbox_head/query_selector', '/detector/bbox_head/decoder', '/postprocess')
 """Prefixes of the nodes that stay in floating point: a query's rank and a box's edge are finer than eight bits."""
@@ -112,7 +112,7 @@ def quantize(
     try:
         write_quantized(detector.path, temporary, drawn, metadata, partial(_inputs, detector))
         after = average_precision(Detector(temporary, threads=threads), labelled, 'AP after')
-        sizes = [sum(file.stat().st_size for file in _files(name)) for name in (detector.path, temporary)]
+        sizes = [sum(file.stat().st_size for file in files_of(name)) for name in (detector.path, temporary)]
         report = QuantizationReport(path, len(drawn), before, after, *sizes)
         if report.drop > max_drop:
             raise AccuracyLostError(
@@ -120,12 +120,12 @@ def quantize(
                 'measure ranges on more images, or on images more like these (--samples, --sample-images), or allow '
                 'more (--max-drop)'
             )
-        for file in reversed(_files(temporary)):  # the .xml last: with it the file is there
+        for file in reversed(files_of(temporary)):  # the .xml last: with it the file is there
             os.replace(file, path.with_suffix(file.suffix))
     except OSError as error:
         raise InputError(f'cannot write {path}: {error.strerror or error}') from error
     finally:
-        for file in _files(temporary):
+        for file in files_of(temporary):
             file.unlink(missing_ok=True)
     return report
 
@@ -149,13 +149,9 @@ def check_destination(path: Path, force: bool) -> None:
     """Raise :class:`InputError` unless a file can be written there."""
     if path.suffix not in ('.xml', '.onnx'):
         raise InputError(f'{path} must end in .xml (OpenVINO) or .onnx')
-    existing = [file for file in _files(path) if file.exists()]
+    existing = [file for file in files_of(path) if file.exists()]
     if existing and not force:
         raise InputError(f'{existing[0]} exists already; choose another name, or --force to replace it')
-
-
-def _files(path: Path) -> list[Path]:
-    return [path] if path.suffix == '.onnx' else [path, path.with_suffix('.bin')]
 
 
 def _check_packages(path: Path) -> None:
@@ -215,6 +211,6 @@ def write_quantized(
 def _inputs(detector: Detector, image: Path) -> dict[str, np.ndarray]:
     """Of an image, as often as the graph takes it at once."""
     pixels = read_image(image, str(image))
-    small = resized(pixels, *detector.image_size, detector.metadata.interpolation)
+    small = resized(pixels, *detector.image_size, detector.metadata.resize)
     batch = detector.batch_size or 1
     return network_inputs([small] * batch, [(pixels.shape[1], pixels.shape[0])] * batch, detector.metadata)

@@ -11,7 +11,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import onnx
 import torch
@@ -19,15 +19,26 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..core import as_float
 from ..errors import ParityError
 from .graph import Deployed, example
 from .inner_tensors import InnerTensors
 
-SCORE_TOLERANCE = 1e-4
-"""Of what a choice is made by: the encoder's logits of all tokens, probabilities of all queries."""
-LOGIT_TOLERANCE = 1e-3
-BOX_TOLERANCE = 1e-4
-"""Normalised."""
+
+class Tolerance(NamedTuple):
+    """Largest differences."""
+
+    scores: float
+    """Of what queries are chosen by: the encoder's logits of all tokens."""
+    logits: float
+    boxes: float
+    """Normalised."""
+
+
+TOLERANCES = {'float32': Tolerance(1e-4, 1e-3, 1e-4), 'float16': Tolerance(5e-2, 5e-2, 5e-3)}
+"""By the precision of a file. float16 has 11 bits: of a logit of 10 that is 5e-3, after fifty layers ten times that."""
+DETECTION_TOLERANCE = 1e-4
+"""Of boxes, in widths and heights of the image, and scores, of the same queries: always in single precision."""
 SHARE = 0.99
 """Of the queries that must agree."""
 BATCHES = (1, 2, 3)
@@ -42,7 +53,7 @@ class Parity:
     token_scores: float | None
     """Largest difference of the scores (B, N) that queries are chosen by; None: they are not chosen."""
     exchanged: int
-    """Queries that the model would not have chosen, but whose score is as good within :data:`SCORE_TOLERANCE`."""
+    """Queries that the model would not have chosen, but whose score is as good within the tolerance."""
     logits: float
     """Largest difference of the logits (B, Q, C)."""
     boxes: float
@@ -51,12 +62,13 @@ class Parity:
     """Of the queries that agree within the tolerances."""
     detections: float | None
     """Largest difference of boxes, in widths and heights of the image, and scores; None: a file without."""
+    tolerance: Tolerance = TOLERANCES['float32']
 
     @property
     def holds(self) -> bool:
         """Whether the file is as good as the model."""
-        chosen = self.token_scores is None or self.token_scores <= SCORE_TOLERANCE
-        detected = self.detections is None or self.detections <= BOX_TOLERANCE
+        chosen = self.token_scores is None or self.token_scores <= self.tolerance.scores
+        detected = self.detections is None or self.detections <= DETECTION_TOLERANCE
         return chosen and self.share >= SHARE and detected
 
     def __str__(self) -> str:
@@ -113,7 +125,7 @@ class _File:
 
     def __call__(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         given = self._inner({name: value.numpy() for name, value in zip(self._inputs, inputs)})
-        return {name: torch.from_numpy(value) for name, value in given.items()}
+        return {name: as_float(torch.from_numpy(value)) for name, value in given.items()}
 
 
 class _HeldTo(TorchFunctionMode):
@@ -140,7 +152,8 @@ def _compare(eager: Deployed, file: _File, batch: int, size: tuple[int, int]) ->
         expected = eager.detector(eager.normalise(inputs[0]))
     logits, boxes = given[file.logits], given[file.boxes]
     apart_logits, apart_boxes = (logits - expected.logits).abs(), (boxes - expected.boxes).abs()
-    agree = (apart_logits.amax(-1) <= LOGIT_TOLERANCE) & (apart_boxes.amax(-1) <= BOX_TOLERANCE)
+    tolerance = TOLERANCES[file.properties['precision']]
+    agree = (apart_logits.amax(-1) <= tolerance.logits) & (apart_boxes.amax(-1) <= tolerance.boxes)
     token_scores, exchanged = None, 0
     if held.scores is not None and scores is not None and index is not None:
         token_scores, exchanged = _choice(held.scores, scores, index)
@@ -153,6 +166,7 @@ def _compare(eager: Deployed, file: _File, batch: int, size: tuple[int, int]) ->
         apart_boxes.max().item(),
         agree.float().mean().item(),
         None if eager.postprocess is None else _detections(eager.postprocess, file, given, inputs[1]),
+        tolerance,
     )
 
 

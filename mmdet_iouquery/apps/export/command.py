@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch import nn
+
 from ...config_options import KeyValue
 from ...deploy.export import EXPORTERS, OPSETS, ExportReport, ExportSettings, check_packages, export_onnx
-from ...deploy.graph import ATTENTIONS, INPUTS
+from ...deploy.graph import ATTENTIONS, INPUTS, PRECISIONS
+from ...deploy.metadata import ModelSource
+from ...deploy.openvino_file import check_openvino, convert_to_openvino, files_of
+from ...deploy.quantize import check_destination
 from ...deploy.source import source_of
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_preprocessing
@@ -29,13 +36,30 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport:
     source = source_of(cfg, args.checkpoint)
     settings = _settings(args, source.default_size)
     check_packages(settings)
+    out = Path(args.out)
+    if out.suffix == '.xml':
+        check_openvino()
+        check_destination(out, args.force)
     detector = load_detector(cfg, args.checkpoint)
     report_preprocessing(cfg, args.checkpoint)
-    report = export_onnx(detector, args.out, settings, source, force=args.force)
+    report = _written(detector, out, settings, source, args.force)
     print(_summary(report))
     if args.target == 'tensorrt':
         print(tensorrt_lines(report))
     return report
+
+
+def _written(
+    detector: nn.Module, out: Path, settings: ExportSettings, source: ModelSource, force: bool
+) -> ExportReport:
+    """The ONNX file, or what OpenVINO makes of it."""
+    if out.suffix != '.xml':
+        return export_onnx(detector, out, settings, source, force=force)
+    with tempfile.TemporaryDirectory() as folder:
+        report = export_onnx(detector, Path(folder) / 'model.onnx', settings, source)
+        convert_to_openvino(report.path, out, report.metadata)
+    size = sum(file.stat().st_size for file in files_of(out))
+    return dataclasses.replace(report, path=out, num_bytes=size)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,8 +68,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument('config', help="config file, or the name of one that came with the package: 'rtdetr/...py'")
     parser.add_argument('checkpoint')
-    parser.add_argument('-o', '--out', required=True, metavar='FILE.onnx', help='the file to write')
-    parser.add_argument('--force', action='store_true', help='replace FILE.onnx if it exists')
+    parser.add_argument(
+        '-o', '--out', required=True, metavar='FILE', help='the .onnx file to write; or .xml, for OpenVINO'
+    )
+    parser.add_argument('--force', action='store_true', help='replace FILE if it exists')
     parser.add_argument(
         '--target',
         choices=TARGETS,
@@ -77,6 +103,12 @@ def _parser() -> argparse.ArgumentParser:
         help='how deformable attention reads (default: grid_sample; tensorrt: gather)',
     )
     parser.add_argument(
+        '--precision',
+        choices=PRECISIONS,
+        default=PRECISIONS[0],
+        help='float16: weights and most of the work in it, what needs more in float32 (default: %(default)s)',
+    )
+    parser.add_argument(
         '--opset',
         type=int,
         metavar='N',
@@ -106,6 +138,7 @@ def _settings(args: argparse.Namespace, default_size: tuple[int, int] | None) ->
         input=args.input,
         raw=args.raw,
         attention=args.attention or ('gather' if tensorrt else 'grid_sample'),
+        precision=args.precision,
         opset=args.opset,
         exporter=args.exporter,
         verify=not args.no_verify,
