@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -117,6 +118,18 @@ def _criterion(args: argparse.Namespace, reference: Reference | None) -> Rows:
     return criterion(reference, model_name=args.models[0], rounds=args.rounds, growth=args.growth)
 
 
+def _deployed(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    for package in ('onnx', 'onnxslim', 'onnxruntime', 'openvino', 'nncf'):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(
+                f"deploy needs {package}: python -m pip install 'mmdet-iouquery[export,openvino,quantize]'"
+            )
+    from .deployed import deployed
+
+    settings = dict(model_names=args.models, batches=args.batches or [1, 4], side=args.side, rounds=args.rounds)
+    return deployed(reference, **settings)
+
+
 def _attention(args: argparse.Namespace, reference: Reference | None) -> Rows:
     return attention(batches=args.batches or [1, 4], queries=300, side=args.side, rounds=args.rounds)
 
@@ -152,6 +165,7 @@ _SUBJECTS: dict[str, Callable[[argparse.Namespace, Reference | None], Rows]] = {
     'leave-one-out': _leave_one_out,
     'criterion': _criterion,
     'attention': _attention,
+    'deploy': _deployed,
     'data': _data,
     'evaluation': _evaluation,
 }
