@@ -97,7 +97,7 @@ def _measured(
     rows = rows_of(timings, None, model=model_name, batch=batch, side_px=side, threads=threads)
     medians = {row['side']: row['median_s'] for row in rows}
     for row in rows:
-        theirs = medians.get(row['side'].replace('ours', NAME))
+        theirs = medians.get(row['side'].replace('ours', NAME)) if row['side'].startswith('ours') else None
         row['ratio'] = None if theirs is None else row['median_s'] / theirs
         row.update(about.get(row['side'], {}))
     return rows

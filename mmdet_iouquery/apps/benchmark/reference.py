@@ -127,6 +127,9 @@ class Reference:
         """Write an ONNX file as their own tool does: :meth:`deployed`, their post-processing, opset 17, any batch."""
         model = self.deployed(name, side, torch.device('cpu'))
         postprocessor = self._config(name).postprocessor.deploy()
+        with torch.no_grad():
+            for parameter in model.parameters():  # their layers begin as copies, of which an exporter writes one
+                parameter.add_(1e-4 * torch.randn_like(parameter))
 
         class Exported(nn.Module):
             def __init__(self) -> None:
