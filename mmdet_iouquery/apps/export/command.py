@@ -17,6 +17,7 @@ from ...deploy.metadata import ModelSource
 from ...deploy.openvino_file import check_openvino, convert_to_openvino, files_of
 from ...deploy.quantize import check_destination
 from ...deploy.source import source_of
+from ...deploy.triton import write_repository
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_preprocessing
 from ...errors import InputError
@@ -37,6 +38,8 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport:
     settings = _settings(args, source.default_size)
     check_packages(settings)
     out = Path(args.out)
+    if args.triton and out.suffix != '.onnx':
+        raise InputError(f'--triton is for ONNX files, which {out} is not: name one with -o')
     if out.suffix == '.xml':
         check_openvino()
         check_destination(out, args.force)
@@ -46,6 +49,8 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport:
     print(_summary(report))
     if args.target == 'tensorrt':
         print(tensorrt_lines(report))
+    if args.triton:
+        print(f'for Triton: {write_repository(out, args.triton)}')
     return report
 
 
@@ -115,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
         help=f'from {OPSETS[0]} to {OPSETS[-1]}, of dynamo from 18 (default: the least)',
     )
     parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0], help="torch's (default: %(default)s)")
+    parser.add_argument('--triton', metavar='DIR', help='also put the file into a model repository for Triton there')
     parser.add_argument('--no-verify', action='store_true', help='do not compare the file with the model')
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of the config'
