@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,9 +32,22 @@ class ModelSource:
     config: str = ''
     """Name of the config's file."""
     checkpoint_sha256: str = ''
+    config_options: Mapping[str, Any] = field(default_factory=dict)
+    """Overrides of the config."""
 
 
 RESIZE = {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}
+
+
+def origin(source: ModelSource, settings: ExportSettings) -> dict[str, str]:
+    """The part of :func:`describe` that is known before the model is built: of what, and how, a file was written."""
+    return {
+        'config': source.config,
+        'checkpoint_sha256': source.checkpoint_sha256,
+        'config_options': json.dumps(dict(source.config_options), sort_keys=True, default=str),
+        'package_version': __version__,
+        'settings': json.dumps({**asdict(settings), 'opset': settings.written_opset}, sort_keys=True),
+    }
 
 
 def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, num_queries: int) -> dict[str, str]:
@@ -71,9 +84,7 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
         'channel_order': 'RGB',
         'num_queries': str(num_queries),
         'max_per_img': str(prediction.max_per_img),
-        'config': source.config,
-        'checkpoint_sha256': source.checkpoint_sha256,
-        'package_version': __version__,
+        **origin(source, settings),
         'torch_version': torch.__version__,
         'opset': str(settings.written_opset),
         'attention': settings.attention,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import logging
@@ -20,8 +21,9 @@ from iouquery_runtime.preprocess import network_inputs, read_image, resized
 
 from ..argument_checks import check_counts, check_numbers
 from ..errors import InputError, RunError
+from ..file_io import sha256
 from .accuracy import LabelledImages, average_precision
-from .openvino_file import files_of, write_openvino
+from .openvino_file import files_of, is_written, write_openvino
 
 FLOAT_PARTS = ('/detector/bbox_head/query_selector', '/detector/bbox_head/decoder', '/postprocess')
 """Prefixes of the nodes that stay in floating point: a query's rank and a box's edge are finer than eight bits."""
@@ -71,8 +73,8 @@ def quantize(
     max_drop: float = 0.01,
     threads: int | None = None,
     force: bool = False,
-) -> QuantizationReport:
-    """Write an exported ONNX file with eight-bit backbone, neck and projections, by NNCF.
+) -> QuantizationReport | None:
+    """Write an exported ONNX file with eight-bit backbone, neck and projections, by NNCF; None: that is done already.
 
     The file is written under a temporary name and gets its own when its AP has been measured.
 
@@ -93,7 +95,7 @@ def quantize(
     path = Path(path)
     check_counts(num_samples=num_samples)
     check_numbers(most=1.0, max_drop=max_drop)
-    check_destination(path, force)
+    check_destination(path)
     _check_packages(path)
     detector = Detector(model, threads=threads)
     if detector.path.suffix.lower() != '.onnx':
@@ -102,8 +104,15 @@ def quantize(
         raise InputError(f'{model} is in {detector.metadata.values.get("precision")}; quantise the float32 file')
     labelled.category_ids(detector.names)
     drawn = _drawn(labelled.paths() if samples is None else samples, num_samples, seed)
+    origin = {
+        'quantised_from': sha256(detector.path),
+        'quantised_on': hashlib.sha256('\n'.join(map(str, drawn)).encode()).hexdigest(),
+    }
+    if is_written(path, origin, force):
+        return None
     before = average_precision(detector, labelled, 'AP before')
     metadata = {
+        **origin,
         **detector.metadata.values,
         'precision': 'int8',
         'float32_layers': json.dumps(FLOAT_PARTS),
@@ -145,13 +154,12 @@ def image_files(folder: str | Path) -> list[Path]:
     return files
 
 
-def check_destination(path: Path, force: bool) -> None:
+def check_destination(path: Path) -> None:
     """Raise :class:`InputError` unless a file can be written there."""
     if path.suffix not in ('.xml', '.onnx'):
         raise InputError(f'{path} must end in .xml (OpenVINO) or .onnx')
-    existing = [file for file in files_of(path) if file.exists()]
-    if existing and not force:
-        raise InputError(f'{existing[0]} exists already; choose another name, or --force to replace it')
+    if path.is_dir():
+        raise InputError(f'{path} is a folder; name the file to write')
 
 
 def _check_packages(path: Path) -> None:

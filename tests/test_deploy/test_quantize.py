@@ -145,11 +145,15 @@ def test_the_command_line(exported: Path, labelled: LabelledImages, tmp_path: Pa
     report = quantize_file(arguments(exported, *more))
     assert report.samples == 2 and sorted(file.name for file in out.parent.iterdir()) == ['model.bin', 'model.xml']
     before = out.read_bytes()
-    with pytest.raises(InputError, match=r'model\.xml exists already; .* --force'):
-        quantize_file(arguments(exported, *more))
+    assert quantize_file(arguments(exported, *more)) is None and out.read_bytes() == before  # called again
+    with pytest.raises(InputError, match=r'model\.xml exists already and was written .* \(quantised_on\); .* --f'):
+        quantize_file(arguments(exported, *more, '--samples', 1))
     assert out.read_bytes() == before
     with pytest.raises(InputError, match='is not an ONNX file'):
         quantize(out, tmp_path / 'again.xml', labelled)
+    out.with_suffix('.bin').unlink()
+    with pytest.raises(InputError, match=r'model\.xml exists already and is another file'):
+        quantize_file(arguments(exported, *more))
 
 
 @pytest.mark.parametrize(

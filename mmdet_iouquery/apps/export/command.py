@@ -13,9 +13,8 @@ from torch import nn
 from ...config_options import KeyValue
 from ...deploy.export import EXPORTERS, OPSETS, ExportReport, ExportSettings, check_packages, export_onnx
 from ...deploy.graph import ATTENTIONS, INPUTS, PRECISIONS
-from ...deploy.metadata import ModelSource
-from ...deploy.openvino_file import check_openvino, convert_to_openvino, files_of
-from ...deploy.quantize import check_destination
+from ...deploy.metadata import ModelSource, origin
+from ...deploy.openvino_file import check_openvino, convert_to_openvino, files_of, is_written
 from ...deploy.source import source_of
 from ...deploy.triton import write_repository
 from ...engine.detector import load_detector, read_config
@@ -25,8 +24,8 @@ from ...errors import InputError
 TARGETS = ('onnxruntime', 'openvino', 'tensorrt')
 
 
-def export(arguments: Sequence[str] | None = None) -> ExportReport:
-    """Write a checkpoint as one ONNX file, check it, and print what it holds.
+def export(arguments: Sequence[str] | None = None) -> ExportReport | None:
+    """Write a checkpoint as one ONNX file, check it, and print what it holds; None: that is done already.
 
     Raises:
         InputError: something named is missing or does not fit, or the config pads.
@@ -34,7 +33,7 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport:
     """
     args = _parser().parse_args(arguments)
     cfg = read_config(args.config, args.cfg_options)
-    source = source_of(cfg, args.checkpoint)
+    source = dataclasses.replace(source_of(cfg, args.checkpoint), config_options=args.cfg_options or {})
     settings = _settings(args, source.default_size)
     check_packages(settings)
     out = Path(args.out)
@@ -42,16 +41,24 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport:
         raise InputError(f'--triton is for ONNX files, which {out} is not: name one with -o')
     if out.suffix == '.xml':
         check_openvino()
-        check_destination(out, args.force)
+    if is_written(out, origin(source, settings), args.force):
+        print(f'{out} is written already, from this checkpoint and with these settings; --force writes it anew')
+        _print_next(args, out, settings)
+        return None
     detector = load_detector(cfg, args.checkpoint)
     report_preprocessing(cfg, args.checkpoint)
     report = _written(detector, out, settings, source, args.force)
     print(_summary(report))
+    _print_next(args, out, settings)
+    return report
+
+
+def _print_next(args: argparse.Namespace, out: Path, settings: ExportSettings) -> None:
+    """What can be done with the file."""
     if args.target == 'tensorrt':
-        print(tensorrt_lines(report))
+        print(tensorrt_lines(out, settings))
     if args.triton:
         print(f'for Triton: {write_repository(out, args.triton)}')
-    return report
 
 
 def _written(
@@ -60,6 +67,8 @@ def _written(
     """The ONNX file, or what OpenVINO makes of it."""
     if out.suffix != '.xml':
         return export_onnx(detector, out, settings, source, force=force)
+    if out.is_dir():
+        raise InputError(f'{out} is a folder; name the file to write')
     with tempfile.TemporaryDirectory() as folder:
         report = export_onnx(detector, Path(folder) / 'model.onnx', settings, source)
         convert_to_openvino(report.path, out, report.metadata)
@@ -160,9 +169,8 @@ def _summary(report: ExportReport) -> str:
     return '\n'.join(lines if report.parity else [*lines, 'not compared with the model'])
 
 
-def tensorrt_lines(report: ExportReport) -> str:
+def tensorrt_lines(path: Path, settings: ExportSettings) -> str:
     """What a user of TensorRT types next."""
-    settings, path = report.settings, Path(report.path)
     sides = 'x'.join(map(str, settings.size))
     images = f'{sides}x3' if settings.input == 'uint8-nhwc' else f'3x{sides}'
 

@@ -10,15 +10,15 @@ from ...deploy.accuracy import LabelledImages
 from ...deploy.quantize import QuantizationReport, check_destination, image_files, quantize
 
 
-def quantize_file(arguments: Sequence[str] | None = None) -> QuantizationReport:
-    """Write an exported file in eight bits, and say what it costs.
+def quantize_file(arguments: Sequence[str] | None = None) -> QuantizationReport | None:
+    """Write an exported file in eight bits, and say what it costs; None: that is done already.
 
     Raises:
         InputError: a file is missing, unfit or in the way, or a package is missing.
         AccuracyLostError: more than ``--max-drop`` of AP is lost.
     """
     args = _parser().parse_args(arguments)
-    check_destination(Path(args.out), args.force)
+    check_destination(Path(args.out))
     labelled = LabelledImages.read(args.data, args.images)
     report = quantize(
         args.model,
@@ -31,7 +31,8 @@ def quantize_file(arguments: Sequence[str] | None = None) -> QuantizationReport:
         threads=args.threads,
         force=args.force,
     )
-    print(report)
+    done = f'{args.out} is written already, from this file and these images; --force writes it anew'
+    print(done if report is None else report)
     return report
 
 
