@@ -8,7 +8,6 @@ out (of quantisation, say), and stay as they are: ``/normalise``, ``/detector/ba
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -186,7 +185,6 @@ class Deployed(nn.Module):
         for module in copied.modules():
             if isinstance(module, DeformableAttention):
                 module.backend = attention
-        _leave_infinity_out(copied)
         head = copied.bbox_head
         self.num_classes: int = head.num_classes
         softmax = False
@@ -248,27 +246,6 @@ def check_exportable(model: nn.Module, raw: bool, attention: str, precision: str
             f"{name} reads by mmcv's deformable attention, which is written as GridSample: attention {attention!r} is "
             'for detectors with an RTDETRHead'
         )
-
-
-class Bound(nn.Module):
-    """Keeps numbers above ``low`` or below ``high``."""
-
-    def __init__(self, low: float | None, high: float | None) -> None:
-        super().__init__()
-        self.low, self.high = low, high
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.clamp(self.low, self.high)
-
-
-def _leave_infinity_out(module: nn.Module) -> None:
-    """Put bounds of one side in the place of those whose other side is infinite, which float16 has no number for."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Hardtanh) and math.inf in (-child.min_val, child.max_val):
-            low, high = (value if math.isfinite(value) else None for value in (child.min_val, child.max_val))
-            setattr(module, name, Bound(low, high))
-        else:
-            _leave_infinity_out(child)
 
 
 def example(batch: int, size: Sequence[int], input: str, raw: bool, seed: int = 0) -> tuple[Tensor, ...]:

@@ -21,13 +21,19 @@ if TYPE_CHECKING:
 
 OPERATORS = frozenset(
     """
-    Abs Add And AveragePool Cast Clip Concat Constant ConstantOfShape Conv Cos Div Equal Erf Expand Flatten Floor
-    Gather GatherElements Gelu Gemm Greater GreaterOrEqual GridSample Identity LayerNormalization Less LessOrEqual
-    Log MatMul Max MaxPool Min Mul Neg Not PRelu Pad Range Reciprocal ReduceMax ReduceMean ReduceSum Relu Reshape
-    Resize Shape Sigmoid Sign Sin Slice Softmax Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where
+    Abs Add And AveragePool BatchNormalization Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos
+    CumSum DepthToSpace Div Einsum Elu Equal Erf Exp Expand Flatten Floor Gather GatherElements GatherND Gelu Gemm
+    GlobalAveragePool Greater GreaterOrEqual GridSample HardSigmoid Identity InstanceNormalization
+    LayerNormalization LeakyRelu Less LessOrEqual Log MatMul Max MaxPool Mean Min Mul Neg Not Or Pad Pow PRelu Range
+    ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize Round Shape Sigmoid Sign Sin Size Slice
+    Softmax Softplus Split Sqrt Squeeze Sub Sum Tanh Tile TopK Transpose Unsqueeze Where Xor
     """.split()  # noqa: SIM905
 )
-"""Operators that a file may have, all of the standard's own domain."""
+"""Operators that a file may have, all of the standard's own domain, none of which depends on data for its shape.
+
+TensorRT has them: they are marked with Y in the table of its parser for 8.4 (onnx-tensorrt, docs/operators.md) but for
+GridSample (since 8.5), LayerNormalization (8.6) and Gelu, which comes with opset 20.
+"""
 _SCOPES = 'pkg.torch.onnx.name_scopes'
 
 
@@ -54,7 +60,7 @@ def finish(
     check_standard(proto, settings.written_opset)
     _keep_outputs(proto, outputs, settings)
     _check_symbols(proto, settings)
-    check_range(proto)
+    hold_in_range(proto)
     if settings.precision == 'float16':
         metadata = {**metadata, 'float32_layers': json.dumps(single_precision_parts(proto))}
     del proto.metadata_props[:]
@@ -108,23 +114,30 @@ def check_standard(proto: ModelProto, opset: int) -> None:
         raise InputError(f'the exporter wrote opset {domains.get("")}, not {opset}; take --opset {domains.get("")}')
 
 
-def check_range(proto: ModelProto) -> None:
-    """Raise :class:`InputError` where a number is beyond the range of half precision."""
-    for name, values in _constants(proto):
-        if values.dtype.kind == 'f' and values.size and not np.abs(values).max() <= FLOAT16_MAX:
+def hold_in_range(proto: ModelProto) -> None:
+    """Make infinity the largest number of half precision; raise :class:`InputError` where a number is beyond that.
+
+    Infinity is what masks and bounds are made of that mean no number.
+    """
+    for tensor in _constants(proto):
+        values = numpy_helper.to_array(tensor)
+        if values.dtype.kind != 'f':
+            continue
+        held = np.where(np.isinf(values), np.copysign(FLOAT16_MAX, values), values).astype(values.dtype)
+        beyond = held[~(np.abs(held) <= FLOAT16_MAX)]
+        if beyond.size:
             raise InputError(
-                f'{name} has a number beyond +-{FLOAT16_MAX:g}, which half precision does not know; the weights have '
-                'probably diverged'
+                f'{tensor.name} has the number {beyond[0]:g}, and half precision knows none beyond +-{FLOAT16_MAX:g}; '
+                'weights may have diverged, or the size of images may be too small for the model'
             )
+        if not np.array_equal(held, values):
+            tensor.CopyFrom(numpy_helper.from_array(held, tensor.name))
 
 
-def _constants(proto: ModelProto) -> Iterator[tuple[str, np.ndarray]]:
-    for tensor in proto.graph.initializer:
-        yield tensor.name, numpy_helper.to_array(tensor)
+def _constants(proto: ModelProto) -> Iterator[TensorProto]:
+    yield from proto.graph.initializer
     for node in proto.graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField('t'):
-                yield f'{node.name}.{attribute.name}', numpy_helper.to_array(attribute.t)
+        yield from (attribute.t for attribute in node.attribute if attribute.HasField('t'))
 
 
 def _keep_outputs(proto: ModelProto, outputs: Any, settings: ExportSettings) -> None:

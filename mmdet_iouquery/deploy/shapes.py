@@ -33,27 +33,20 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
         ParityError: it does not run on one of them.
     """
     of_shapes = _computed_from_shapes(proto)
-    taken = [
-        (node, place)
-        for node in proto.graph.node
-        if node.output[0] not in of_shapes
-        for place, name in enumerate(node.input)
-        if name in of_shapes
-    ]
+    taken = [(node, place) for node in proto.graph.node for place, name in enumerate(node.input) if name in of_shapes]
     around = [name for node, _ in taken if node.op_type in _RESHAPING for name in (node.input[0], node.output[0])]
     inner = InnerTensors(proto, [*(node.input[place] for node, place in taken), *around])
     by_run = [inner(inputs) for inputs in runs]
     measured = {name: [values[name] for values in by_run] for name in inner.names}
-    for node, place in taken:
-        constant = _constant(node, place, measured)
-        if constant is None:
-            continue
-        if node.op_type == 'Resize':  # by scales instead of sizes, which stand behind them
-            del node.input[3:]
-            place = 2
-        name = f'{node.name}/input_{place}'
-        proto.graph.initializer.append(numpy_helper.from_array(constant, name))
-        node.input[place] = name
+    constants = [_constant(node, place, measured) for node, place in taken]
+    for (node, place), constant in zip(taken, constants):
+        if constant is not None:
+            if constant.dtype.kind == 'f' and place == _RESHAPING.get(node.op_type):  # scales, before sizes
+                del node.input[place:]
+                place -= 1
+            name = f'{node.name}/input_{place}'
+            proto.graph.initializer.append(numpy_helper.from_array(constant, name))
+            node.input[place] = name
     _drop_unused(proto)
 
 
@@ -83,7 +76,7 @@ def _drop_unused(proto: ModelProto) -> None:
 
 
 def _constant(node: NodeProto, place: int, measured: dict[str, list[np.ndarray]]) -> np.ndarray | None:
-    """What can be written for an input of a node; None: it has to be computed."""
+    """What can be written for an input of a node, of ``Resize`` scales for sizes; None: it has to be computed."""
     values = measured[node.input[place]]
     if all(np.array_equal(value, values[0]) for value in values):
         return values[0]
