@@ -161,7 +161,8 @@ def _choice(expected: Tensor, scores: Tensor, index: Tensor) -> tuple[float, int
     best = expected.topk(index.shape[-1], dim=-1)
     apart = (scores - expected).abs().max()
     worse = (expected.gather(-1, index) - best.values).abs().max() / 2  # either of two may be off
-    others = (index.sort(-1).values != best.indices.sort(-1).values) if index.dim() == 2 else torch.zeros(1)
+    # of a decoder that chooses bins, not tokens, no query is exchanged
+    others = ~(index.unsqueeze(-1) == best.indices.unsqueeze(-2)).any(-1) if index.dim() == 2 else index.new_zeros(1)
     return max(apart.item(), worse.item()), int(others.sum())
 
 
