@@ -60,6 +60,7 @@ def finish(
     _keep_outputs(proto, outputs, settings)
     _check_symbols(proto, settings)
     hold_in_range(proto)
+    proto.ir_version = 8 if settings.written_opset < 19 else 9  # the oldest that have these opsets
     del proto.metadata_props[:]
     for key, value in metadata.items():
         entry = proto.metadata_props.add()

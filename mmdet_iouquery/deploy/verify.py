@@ -109,7 +109,7 @@ class _File:
         self.choices = [(node.input[0], node.output[1]) for node in proto.graph.node if node.op_type == 'TopK']
         names = [*outputs, self.logits, self.boxes, *(name for pair in self.choices for name in pair)]
         self._inputs = [value.name for value in proto.graph.input]
-        self._inner = InnerTensors(proto, names, torch.get_num_threads())
+        self._inner = InnerTensors(proto, names)
 
     def __call__(self, inputs: Sequence[Tensor]) -> dict[str, Tensor]:
         given = self._inner({name: value.numpy() for name, value in zip(self._inputs, inputs)})

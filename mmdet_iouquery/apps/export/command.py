@@ -12,6 +12,7 @@ from ...deploy.graph import ATTENTIONS, INPUTS
 from ...deploy.source import source_of
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_preprocessing
+from ...engine.work_dir import check_writable
 from ...errors import InputError
 
 TARGETS = ('onnxruntime', 'openvino', 'tensorrt')
@@ -29,6 +30,7 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport:
     source = source_of(cfg, args.checkpoint)
     settings = _settings(args, source.default_size)
     check_packages(settings)
+    check_writable(Path(args.out).parent, option='--out')
     detector = load_detector(cfg, args.checkpoint)
     report_preprocessing(cfg, args.checkpoint)
     report = export_onnx(detector, args.out, settings, source, force=args.force)
