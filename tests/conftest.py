@@ -20,7 +20,15 @@ from mmengine.visualization import Visualizer
 import mmdet_iouquery  # noqa: F401  before anything of mmdet
 from mmdet_iouquery.cpu import convolution
 
-LONGEST = ('test_journey', 'test_distributed_tools', 'test_cells', 'test_compare', 'test_analyze', 'test_packaging')
+LONGEST = (
+    'test_journey',
+    'test_distributed_tools',
+    'test_cells',
+    'test_compare',
+    'test_analyze',
+    'test_export',
+    'test_packaging',
+)
 """The files that take longest. They come first, so that none of them is left when the other workers have ended."""
 
 

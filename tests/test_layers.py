@@ -47,9 +47,11 @@ def test_only_compat_looks_inside_torch_and_the_c_library() -> None:
     assert found == {'compat'}
 
 
-def test_an_import_of_the_package_loads_no_app() -> None:
-    code = 'import sys, mmdet_iouquery; print(*[name for name in sys.modules if name.startswith("mmdet_iouquery")])'
+def test_an_import_of_the_package_loads_no_app_and_no_runtime() -> None:
+    code = 'import sys, mmdet_iouquery; print(*sys.modules)'
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     loaded = done.stdout.split()
     assert 'mmdet_iouquery.engine.hooks' in loaded
+    assert 'mmdet_iouquery.deploy.export' in loaded
     assert not [name for name in loaded if name.startswith('mmdet_iouquery.apps')]
+    assert not {'onnx', 'onnxruntime', 'onnxslim', 'onnxscript', 'openvino'} & {*loaded}

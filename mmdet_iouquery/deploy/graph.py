@@ -68,7 +68,7 @@ class Normalise(nn.Module):
     def __init__(self, preprocessor: Any, channels_last: bool = False) -> None:
         super().__init__()
         self.channels_last = channels_last
-        normalises = bool(getattr(preprocessor, '_enable_normalize', False))
+        normalises = hasattr(preprocessor, 'mean')
         self.subtracts = normalises and bool(preprocessor.mean.any())
         self.reverse = not getattr(preprocessor, '_channel_conversion', False)  # mmcv loads BGR
         for name, none in (('mean', 0.0), ('std', 1.0)):

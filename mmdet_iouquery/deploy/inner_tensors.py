@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 import onnxruntime
+import torch
 from onnx import ModelProto
 
 from ..errors import ParityError
@@ -18,16 +19,15 @@ class InnerTensors:
     Args:
         proto: stays as it is.
         names: of tensors, outputs or not.
-        threads: 0: as many as there are cores.
     """
 
-    def __init__(self, proto: ModelProto, names: Sequence[str], threads: int = 0) -> None:
+    def __init__(self, proto: ModelProto, names: Sequence[str]) -> None:
         watched = ModelProto.FromString(proto.SerializeToString())
         self.names = [*dict.fromkeys(names)]
         del watched.graph.output[:]
         watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in self.names)
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
         self.session = onnxruntime.InferenceSession(
             watched.SerializeToString(), options, providers=['CPUExecutionProvider']

@@ -63,6 +63,7 @@ def finish(
     hold_in_range(proto)
     if settings.precision == 'float16':
         metadata = {**metadata, 'float32_layers': json.dumps(single_precision_parts(proto))}
+    proto.ir_version = 8 if settings.written_opset < 19 else 9  # the oldest that have these opsets
     del proto.metadata_props[:]
     for key, value in metadata.items():
         entry = proto.metadata_props.add()

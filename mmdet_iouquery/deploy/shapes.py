@@ -39,15 +39,23 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
     by_run = [inner(inputs) for inputs in runs]
     measured = {name: [values[name] for values in by_run] for name in inner.names}
     constants = [_constant(node, place, measured) for node, place in taken]
+    # by what they hold: a weight that is used twice stands in the file once
+    names = {_content(numpy_helper.to_array(tensor)): tensor.name for tensor in proto.graph.initializer}
     for (node, place), constant in zip(taken, constants):
         if constant is not None:
             if constant.dtype.kind == 'f' and place == _RESHAPING.get(node.op_type):  # scales, before sizes
                 del node.input[place:]
                 place -= 1
-            name = f'{node.name}/input_{place}'
-            proto.graph.initializer.append(numpy_helper.from_array(constant, name))
-            node.input[place] = name
+            content = _content(constant)
+            if content not in names:
+                names[content] = f'{node.name}/input_{place}'
+                proto.graph.initializer.append(numpy_helper.from_array(constant, names[content]))
+            node.input[place] = names[content]
     _drop_unused(proto)
+
+
+def _content(values: np.ndarray) -> tuple:
+    return values.dtype.str, values.shape, values.tobytes()
 
 
 def _computed_from_shapes(proto: ModelProto) -> set[str]:

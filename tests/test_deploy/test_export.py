@@ -146,6 +146,12 @@ def test_nodes_are_named_by_part(path: Path) -> None:
     assert not any(node.doc_string or node.metadata_props for node in nodes)
 
 
+def test_no_weight_stands_there_twice(path: Path) -> None:
+    tensors = onnx.load(str(path)).graph.initializer
+    large = [(*tensor.dims, tensor.raw_data) for tensor in tensors if len(tensor.raw_data) > 2000]
+    assert len(large) > 50 and len({*large}) == len(large)
+
+
 def test_no_shape_is_computed_and_norms_are_whole(path: Path) -> None:
     """AIFI has two norms, the selector one, used twice, and each of three decoder layers three."""
     found = operators(path)

@@ -19,6 +19,7 @@ from ...deploy.source import source_of
 from ...deploy.triton import write_repository
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_preprocessing
+from ...engine.work_dir import check_writable
 from ...errors import InputError
 
 TARGETS = ('onnxruntime', 'openvino', 'tensorrt')
@@ -45,6 +46,7 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport | None:
         print(f'{out} is written already, from this checkpoint and with these settings; --force writes it anew')
         _print_next(args, out, settings)
         return None
+    check_writable(out.parent, option='--out')
     detector = load_detector(cfg, args.checkpoint)
     report_preprocessing(cfg, args.checkpoint)
     report = _written(detector, out, settings, source, args.force)

@@ -195,8 +195,8 @@ class DeformableDecoder(BoxDecoder):
         ffn_init: first values of the feed-forward networks: 'default' are PyTorch's, 'xavier' uniform (RT-DETRv2).
         query_pos: arguments of :class:`~mmdet_iouquery.models.layers.BoxPositionMLP`, which makes the position codes:
             ``hidden_dims``, ``num_layers``, ``act_cfg``, ``clamp``; None: as RT-DETR.
-        attention_backend: of deformable attention: 'triton' or 'mmcv' on CUDA devices, 'embedding_bag' or 'grid_sample'
-            on any; None: the fastest that runs. They differ in speed alone.
+        attention_backend: of deformable attention: 'triton' or 'mmcv' on CUDA devices, 'embedding_bag', 'gather' or
+            'grid_sample' on any; None: the fastest that runs. They differ in speed alone.
         with_cp: recompute the layers for their gradients, which takes less memory and more time.
     """
 
