@@ -97,6 +97,8 @@ def quantize(
     check_numbers(most=1.0, max_drop=max_drop)
     check_destination(path)
     _check_packages(path)
+    if path.exists() and path.resolve() == Path(model).resolve():
+        raise InputError(f'{path} would be written over itself; name another file with -o')
     detector = Detector(model, threads=threads)
     if detector.path.suffix.lower() != '.onnx':
         raise InputError(f'{model} is not an ONNX file; quantise the .onnx that tools/export.py wrote')

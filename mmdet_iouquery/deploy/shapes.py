@@ -86,7 +86,8 @@ def _drop_unused(proto: ModelProto) -> None:
 def _constant(node: NodeProto, place: int, measured: dict[str, list[np.ndarray]]) -> np.ndarray | None:
     """What can be written for an input of a node, of ``Resize`` scales for sizes; None: it has to be computed."""
     values = measured[node.input[place]]
-    if all(np.array_equal(value, values[0]) for value in values):
+    same = all(np.array_equal(value, values[0]) for value in values)
+    if same and (node.op_type, place) != ('Resize', _RESHAPING['Resize']):  # which is given scales
         return values[0]
     if place != _RESHAPING.get(node.op_type):
         return None

@@ -89,6 +89,13 @@ def test_openvino_files_say_what_the_onnx_file_says(reports: tuple[ExportReport,
         assert np.abs(np.sort(found.scores) - np.sort(expected.scores)).max() < tolerance
 
 
+def test_a_fixed_number_of_images(tmp_path: Path) -> None:
+    report = export_onnx(small_detector(**NARROW), tmp_path / 'two.onnx', ExportSettings(size=HALF.size, batch=2))
+    assert [parity.batch for parity in report.parity] == [2] and report.parity[0].holds
+    detector = Detector(report.path)
+    assert detector.batch_size == 2 and len(detector([IMAGE] * 3, batch_size=2)) == 3
+
+
 def test_adapters_are_exported_in_float32_alone(tmp_path: Path) -> None:
     model = build_detector('dab_detr/dab-detr_r50_dab-decoder_8xb2-50e_coco.py')
     with pytest.raises(InputError, match='IoUQueryDABDETR is exported in float32 alone'):

@@ -173,6 +173,14 @@ def test_arguments_that_cannot_be(exported: Path, labelled: LabelledImages, more
         quantize_file(arguments(exported, *more))
 
 
+def test_the_file_itself_is_not_written_over(exported: Path, labelled: LabelledImages) -> None:
+    pytest.importorskip('nncf')
+    before = exported.read_bytes()
+    with pytest.raises(InputError, match='would be written over itself'):
+        quantize(exported, exported, labelled, force=True)
+    assert exported.read_bytes() == before
+
+
 def test_a_file_of_another_maker_is_refused(labelled: LabelledImages, exported: Path, tmp_path: Path) -> None:
     import onnx
 
