@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..argument_checks import check_choice, check_counts, check_flags, check_sequence
 from ..errors import InputError
-from .graph import ATTENTIONS, INPUTS, PRECISIONS, AdapterDetector, Deployed, example
+from .graph import ATTENTIONS, INPUTS, PRECISIONS, STRIDE, AdapterDetector, Deployed, example
 from .metadata import ModelSource, describe
 
 if TYPE_CHECKING:
@@ -29,10 +29,7 @@ if TYPE_CHECKING:
 
 EXPORTERS = ('torchscript', 'dynamo')
 OPSETS = (17, 18, 19, 20)
-STRIDE = 32
 TRACED_BATCH = 2
-QUERY_OUTPUTS = ('query_logits', 'query_boxes')
-"""Tensors inside a file of detections, of all its queries; see :class:`.graph.Detections`."""
 
 
 @dataclass(frozen=True)

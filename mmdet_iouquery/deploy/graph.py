@@ -8,6 +8,7 @@ out (of quantisation, say), and stay as they are: ``/normalise``, ``/detector/ba
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -28,6 +29,8 @@ from .prepare import cast, merged
 ATTENTIONS = ('grid_sample', 'gather')
 PRECISIONS = ('float32', 'float16')
 INPUTS = ('float32-nchw', 'uint8-nhwc')
+STRIDE = 32
+"""Height and width of the input are multiples of it."""
 
 
 class Detections(NamedTuple):
@@ -159,12 +162,13 @@ class Deployed(nn.Module):
     ``score_thr``, ``overlap_thr`` and ``calibration``, which make their number depend on the image.
 
     Args:
-        model: the detector, which stays as it is: a copy is taken, whose norms are fused.
+        model: the detector, which stays as it is: a copy is taken.
         input: 'float32-nchw' or 'uint8-nhwc', see :meth:`forward`.
         raw: give :class:`RawPredictions`, not :class:`Detections`.
         attention: 'grid_sample' or 'gather', the back end of deformable attention that an exporter writes.
         precision: 'float32', or 'float16': weights, convolutions and products are in float16, and what has to be in
             single precision stays so, as in :func:`.prepare_for_inference`; inputs and results too.
+        merge: fuse norms into convolutions, as in :func:`.prepare_for_inference`.
 
     Raises:
         InputError: a detector that cannot be exported so; the message says why.
@@ -178,10 +182,12 @@ class Deployed(nn.Module):
         raw: bool = False,
         attention: str = 'grid_sample',
         precision: str = 'float32',
+        merge: bool = True,
     ) -> None:
         super().__init__()
         check_exportable(model, raw, attention, precision)
-        copied = merged(model).float().cpu()
+        copied: Any = merged(model) if merge else copy.deepcopy(model).eval()
+        copied.float().cpu()
         for module in copied.modules():
             if isinstance(module, DeformableAttention):
                 module.backend = attention

@@ -11,7 +11,7 @@ import torch
 
 from ..errors import InputError
 from ..version import __version__
-from .graph import Deployed
+from .graph import STRIDE, Deployed
 
 if TYPE_CHECKING:
     from .export import ExportSettings
@@ -69,7 +69,7 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
     structured = {
         'names': {str(label): name for label, name in enumerate(names)},
         'imgsz': None if settings.dynamic_size else [*settings.size],
-        'default_imgsz': [*(source.default_size or settings.size)],
+        'default_imgsz': [*_default_size(source, settings)],
         'mean': mean,
         'std': std,
         'resize': dict(source.resize or RESIZE),
@@ -91,3 +91,9 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
         'precision': settings.precision,
         **{key: json.dumps(value) for key, value in structured.items()},
     }
+
+
+def _default_size(source: ModelSource, settings: ExportSettings) -> tuple[int, int]:
+    """The config's size, unless a file of any size cannot take it."""
+    size = source.default_size or settings.size
+    return settings.size if settings.dynamic_size and any(side % STRIDE for side in size) else size
