@@ -19,7 +19,7 @@ from mmdet.registry import MODELS
 from onnx import helper, numpy_helper
 from torch import nn
 
-from mmdet_iouquery.deploy import ExportReport, ExportSettings, ModelSource, export, export_onnx
+from mmdet_iouquery.deploy import ExportReport, ExportSettings, ModelSource, export, export_onnx, graph, prepare
 from mmdet_iouquery.deploy.graph import example
 from mmdet_iouquery.deploy.onnx_file import check_standard, hold_in_range
 from mmdet_iouquery.errors import InputError, ParityError
@@ -330,6 +330,21 @@ def test_a_file_that_is_something_else_is_not_left(
     with pytest.raises(ParityError, match=message):
         write(model, path)
     assert [*tmp_path.iterdir()] == [path] and path.read_bytes() == b'of yesterday'
+
+
+def test_what_merging_norms_does_wrong_is_seen(
+    model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is held against the detector as it was."""
+
+    def merged(given: nn.Module) -> nn.Module:
+        wrong = prepare.merged(given)
+        wrong.bbox_head.input_proj[0].conv.bias.data += 1e-2
+        return wrong
+
+    monkeypatch.setattr(graph, 'merged', merged)
+    with pytest.raises(ParityError, match='does not compute what the model does'):
+        write(model, tmp_path / 'model.onnx')
 
 
 def test_a_full_disk_leaves_nothing(model: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
