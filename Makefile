@@ -73,7 +73,7 @@ test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
 test-long: EXTRAS := $(TEST_EXTRAS)
 test-long: ## run what takes too long for every day: 50 kills, 10,000 fuzzed cases and more, memory, overfitting
 	$(SETUP)
-	@FAULT_KILLS=50 FUZZ_CASES=700 LONG_TESTS=1 "$(RUN)" -m pytest $(PARALLEL) \
+	@FAULT_KILLS=50 FUZZ_CASES=700 LONG_TESTS=1 "$(RUN)" -m pytest $(PARALLEL) --timeout 0 \
 	    tests/test_fuzz tests/test_long tests/test_engine/test_faults_kills.py $(ARGS)
 
 test-mmdet: EXTRAS := $(TEST_EXTRAS)

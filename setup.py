@@ -91,6 +91,7 @@ setup(
             'litserve; python_version >= "3.10"',
             'pytest',
             'pytest-cov',
+            'pytest-timeout',
             'pytest-xdist[psutil]',
             'safetensors',
             'setuptools>=64',

@@ -141,6 +141,8 @@ def _make(folder: Path) -> None:
 
 
 def _was_written(json_file: Path) -> bool:
+    if not json_file.is_file():  # a folder, or a device, which may never end
+        return False
     try:
         content = json.loads(json_file.read_text(encoding='utf-8'))
     except (OSError, ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -63,8 +64,16 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], notes: Mapping[
     try:
         save_file(tensors, path, {'format': 'pt', NOTES: json.dumps(notes, sort_keys=True)})
         _sort_texts(path)
+        path.chmod(0o666 & ~_umask())  # safetensors leaves it to its owner alone
     except SafetensorError as error:
         raise OSError(f'{path.name}: {error}') from error
+
+
+def _umask() -> int:
+    """What new files of this process are denied; it can only be read by setting it."""
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
 
 
 def _sort_texts(path: Path) -> None:

@@ -21,6 +21,7 @@ from ..argument_checks import check_choice, check_counts, check_flags, check_seq
 from ..errors import InputError
 from .graph import ATTENTIONS, INPUTS, PRECISIONS, STRIDE, AdapterDetector, Deployed, example
 from .metadata import ModelSource, describe
+from .model_files import check_destination
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -131,7 +132,9 @@ def export_onnx(
     """
     settings, path = settings or ExportSettings(), Path(path).expanduser()
     check_packages(settings)
-    _check_destination(path, force)
+    check_destination(path, ['.onnx'])
+    if path.exists() and not force:
+        raise InputError(f'{path} exists already; choose another name, or --force to replace it')
     from .onnx_file import finish
 
     source = source or ModelSource(names=(getattr(model, 'dataset_meta', None) or {}).get('classes'))
@@ -192,15 +195,6 @@ def _runs(settings: ExportSettings) -> list[dict[str, Any]]:
         for batch in batches
         for size in sizes
     ]
-
-
-def _check_destination(path: Path, force: bool) -> None:
-    if path.is_dir():
-        raise InputError(f'{path} is a folder; name the file to write, e.g. {path / "model.onnx"}')
-    if path.suffix != '.onnx':
-        raise InputError(f'{path} must end in .onnx: that is the format that is written')
-    if path.exists() and not force:
-        raise InputError(f'{path} exists already; choose another name, or --force to replace it')
 
 
 def _write(temporary: Path, content: bytes, path: Path) -> None:

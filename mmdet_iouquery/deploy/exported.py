@@ -14,10 +14,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor, from_numpy
 
 from iouquery_runtime import Detector
+from iouquery_runtime import InputError as RuntimeInputError
 
 from ..errors import InputError
-
-SUFFIXES = ('.onnx', '.xml')
+from .model_files import SUFFIXES
 
 
 def is_exported(path: str | Path) -> bool:
@@ -36,10 +36,10 @@ class ExportedDetector(BaseModel):
         path: an ``.onnx`` or an ``.xml`` file.
         rgb: images come in RGB; False: in BGR, as mmdet's loader gives them.
         precision: of the runtime, see :class:`iouquery_runtime.Detector`.
-        threads: of the runtime; None: as many as torch has.
+        threads: of the runtime; None: as many as there are cores.
 
     Raises:
-        ValueError: the file is missing, damaged, or of another maker.
+        InputError: the file is missing, damaged, or of another maker.
     """
 
     def __init__(
@@ -47,7 +47,10 @@ class ExportedDetector(BaseModel):
     ) -> None:
         super().__init__()
         self.rgb = rgb
-        self.detector = Detector(path, threads=threads, precision=precision)
+        try:
+            self.detector = Detector(path, threads=threads, precision=precision)
+        except RuntimeInputError as error:
+            raise InputError(str(error)) from error
 
     def forward(self, inputs: Sequence[Tensor], data_samples: SampleList, mode: str = 'predict') -> SampleList:
         """The samples with ``pred_instances``, in px of the original images.

@@ -47,6 +47,7 @@ def origin(source: ModelSource, settings: ExportSettings) -> dict[str, str]:
         'config_options': json.dumps(dict(source.config_options), sort_keys=True, default=str),
         'package_version': __version__,
         'settings': json.dumps({**asdict(settings), 'opset': settings.written_opset}, sort_keys=True),
+        'precision': settings.precision,  # which a file in eight bits, made of this one, has not
     }
 
 
@@ -88,7 +89,6 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
         'torch_version': torch.__version__,
         'opset': str(settings.written_opset),
         'attention': settings.attention,
-        'precision': settings.precision,
         **{key: json.dumps(value) for key, value in structured.items()},
     }
 

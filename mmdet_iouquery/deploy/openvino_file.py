@@ -8,9 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from iouquery_runtime import InputError as RuntimeInputError
-from iouquery_runtime.backends import open_file
-
 from ..errors import InputError
 
 METADATA = 'iouquery'
@@ -37,36 +34,6 @@ def check_openvino() -> None:
             'an .xml file needs openvino: python -m pip install openvino, or install this package as '
             'mmdet-iouquery[openvino]'
         )
-
-
-def is_written(path: Path, origin: Mapping[str, str], force: bool) -> bool:
-    """Whether a file is there, whole, that says of itself what is asked for.
-
-    Args:
-        path: ends in ``.onnx`` or ``.xml``.
-        origin: values of its metadata.
-        force: what is there counts for nothing.
-
-    Raises:
-        InputError: what is there is something else; the message says what.
-    """
-    existing = [file for file in files_of(path) if file.exists()]
-    if force or not existing:
-        return False
-    try:
-        values = open_file(path, 1, None, None).metadata.values
-    except RuntimeInputError:
-        values = {}
-    differing = [key for key in origin if values.get(key) != origin[key]]
-    if differing:
-        what = f'was written from or with something else ({differing[0]})' if values else 'is another file'
-        raise InputError(f'{path} exists already and {what}; choose another name, or --force to replace it')
-    return True
-
-
-def files_of(path: Path) -> list[Path]:
-    """What a model consists of: an ``.onnx`` file, or an ``.xml`` with its ``.bin``."""
-    return [path] if path.suffix == '.onnx' else [path, path.with_suffix('.bin')]
 
 
 def write_openvino(model: Any, path: Path, metadata: Mapping[str, str], *, half: bool = False) -> None:

@@ -17,17 +17,18 @@ from typing import Any
 import numpy as np
 
 from iouquery_runtime import Detector
+from iouquery_runtime.command import SUFFIXES as IMAGE_SUFFIXES
 from iouquery_runtime.preprocess import network_inputs, read_image, resized
 
 from ..argument_checks import check_counts, check_numbers
 from ..errors import InputError, RunError
 from ..file_io import sha256
 from .accuracy import LabelledImages, average_precision
-from .openvino_file import files_of, is_written, write_openvino
+from .model_files import check_destination, files_of, is_written
+from .openvino_file import write_openvino
 
 FLOAT_PARTS = ('/detector/bbox_head/query_selector', '/detector/bbox_head/decoder', '/postprocess')
 """Prefixes of the nodes that stay in floating point: a query's rank and a box's edge are finer than eight bits."""
-IMAGE_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
 
 class AccuracyLostError(RunError):
@@ -55,10 +56,10 @@ class QuantizationReport:
         return self.before['AP'] - self.after['AP']
 
     def __str__(self) -> str:
-        mega = 1e6
+        size, size_before = self.bytes_after / 1e6, self.bytes_before / 1e6
         return (
             f'{self.path}: AP {self.after["AP"]:.4f}, {self.before["AP"]:.4f} before ({-self.drop:+.4f}); '
-            f'{self.bytes_after / mega:.1f} MB, {self.bytes_before / mega:.1f} before; ranges of {self.samples} images'
+            f'{size:.1f} MB, {size_before:.1f} before; ranges of {self.samples} images'
         )
 
 
@@ -114,8 +115,8 @@ def quantize(
         return None
     before = average_precision(detector, labelled, 'AP before')
     metadata = {
-        **origin,
         **detector.metadata.values,
+        **origin,
         'precision': 'int8',
         'float32_layers': json.dumps(FLOAT_PARTS),
     }
@@ -152,16 +153,8 @@ def image_files(folder: str | Path) -> list[Path]:
         raise InputError(f'there is no folder {folder}')
     files = sorted(file for file in folder.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise InputError(f'{folder} has no images ({", ".join(IMAGE_SUFFIXES)})')
+        raise InputError(f'{folder} has no images ({", ".join(sorted(IMAGE_SUFFIXES))})')
     return files
-
-
-def check_destination(path: Path) -> None:
-    """Raise :class:`InputError` unless a file can be written there."""
-    if path.suffix not in ('.xml', '.onnx'):
-        raise InputError(f'{path} must end in .xml (OpenVINO) or .onnx')
-    if path.is_dir():
-        raise InputError(f'{path} is a folder; name the file to write')
 
 
 def _check_packages(path: Path) -> None:

@@ -16,6 +16,7 @@ from ..config_options import merge_options
 from ..errors import InputError
 from ..models import hosts
 from .preflight.checkpoint_check import check_checkpoint, load_weights
+from .preflight.config_mistakes import named_mistakes
 
 
 def read_config(name: str, options: dict[str, Any] | None = None) -> Config:
@@ -41,14 +42,15 @@ def load_detector(cfg: Config, checkpoint: str | Path) -> nn.Module:
     mmdet's own detection transformers are built as their adapters, which are the same model and tell of their queries.
 
     Raises:
-        InputError: the checkpoint is missing, is none, or does not fit.
+        InputError: the config has a mistake; the checkpoint is missing, is none, or does not fit.
     """
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg = copy.deepcopy(cfg.model)
     model_cfg.type = adapter_of(model_cfg.type)
     if 'backbone' in model_cfg:
         model_cfg.backbone.init_cfg = None  # the checkpoint has its weights
-    detector = MODELS.build(model_cfg)
+    with named_mistakes(cfg, 'building the model'):
+        detector = MODELS.build(model_cfg)
     check_checkpoint(detector, checkpoint)
     detector.load_state_dict(load_weights(checkpoint), strict=False)  # all that may be missing are batch counters
     return detector.eval()

@@ -219,9 +219,9 @@ def _test_exported(cfg: Config, args: argparse.Namespace) -> None:
         )
     if args.launcher != 'none':
         raise InputError(f'{args.checkpoint} is an exported file, which is tested in one process: leave --launcher out')
-    settings = dict(path=args.checkpoint, precision=None if args.dtype == 'float32' else args.dtype)
-    cfg.model = ConfigDict(type='ExportedDetector', threads=torch.get_num_threads(), **settings)
-    ExportedDetector(**settings)  # opened once before, so that what is wrong with it is said as such
+    precision = None if args.dtype == 'float32' else args.dtype
+    settings = dict(path=args.checkpoint, precision=precision, threads=torch.get_num_threads())
+    cfg.model = ConfigDict(type='ExportedDetector', **settings)
     cfg.load_from = None
     args.dtype = 'float32'
 
@@ -257,7 +257,7 @@ def run_tool(command: Callable[[], object]) -> int:
     status     ending
     ========== =================================================================================================
     0          done
-    1          an error that nobody has foreseen, with its traceback
+    1          an error that nobody has foreseen, with its traceback; or in a sentence: eight bits cost too much AP
     2          bad input: ``InputError``, and argparse's own
     3          training met values that are not finite: ``NonFiniteError``
     4          a checkpoint, or another file of the run, cannot be written: ``CheckpointWriteError``

@@ -97,6 +97,7 @@ def test_a_folder_holds_weights_names_and_nothing_of_this_machine(
     text = (folder / 'config.py').read_text(encoding='utf-8')
     assert '_base_' not in text and '/home' not in text and str(Path.home()) not in text
     assert not re.search(r"'(/|~|[A-Za-z]:\\)", text)
+    assert len({file.stat().st_mode for file in folder.iterdir()}) == 1  # whoever may read one may read all
 
 
 def test_a_config_keeps_all_but_paths(folder: Path, cfg: Config) -> None:

@@ -12,7 +12,6 @@ from mmdet.structures import DetDataSample
 from PIL import Image
 
 from iouquery_runtime import Detector
-from iouquery_runtime import InputError as RuntimeInputError
 from mmdet_iouquery.deploy.exported import ExportedDetector, is_exported
 from mmdet_iouquery.engine.launch import test as run_test
 from mmdet_iouquery.errors import InputError
@@ -99,9 +98,9 @@ def test_what_an_exported_file_cannot_do_is_refused(config: Path, tmp_path: Path
     ):
         with pytest.raises(InputError, match=message):
             run(config, file, tmp_path, *more)
-    with pytest.raises(RuntimeInputError, match='bfloat16 is for OpenVINO files'):
+    with pytest.raises(InputError, match='bfloat16 is for OpenVINO files'):
         run(config, file, tmp_path, '--dtype', 'bfloat16')
-    with pytest.raises(RuntimeInputError, match='there is no file'):
+    with pytest.raises(InputError, match='there is no file'):
         run(config, tmp_path / 'none.onnx', tmp_path)
     renamed = tmp_path / 'config.py'
     renamed.write_text(config.read_text().replace("'person', 'dog'", "'dog', 'person'"), encoding='utf-8')

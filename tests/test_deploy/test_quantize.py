@@ -16,11 +16,13 @@ from iouquery_runtime import Detector, Result
 from iouquery_runtime import InputError as RuntimeInputError
 from mmdet_iouquery.apps.export.quantize_command import quantize_file
 from mmdet_iouquery.deploy.accuracy import LabelledImages, average_precision, evaluate
+from mmdet_iouquery.deploy.model_files import is_written
 from mmdet_iouquery.deploy.quantize import FLOAT_PARTS, AccuracyLostError, quantize
 from mmdet_iouquery.errors import InputError
 
 pytest.importorskip('onnxslim')
 
+ORIGIN = {'config', 'checkpoint_sha256', 'config_options', 'package_version', 'settings', 'precision'}
 NAMES = ('circle', 'square', 'star', 'cross', 'ring')
 IDS = {'square': 7, 'circle': 3, 'star': 90, 'ring': 12, 'cross': 1}
 """Of categories in the annotation files: neither in the order of labels nor without gaps."""
@@ -146,6 +148,10 @@ def test_the_command_line(exported: Path, labelled: LabelledImages, tmp_path: Pa
     out = tmp_path / 'new' / 'model.xml'
     more = ['-o', out, '--sample-images', exported.parent / 'samples', '--samples', 2, '--max-drop', 1, '--threads', 1]
     report = quantize_file(arguments(exported, *more))
+    whole = {key: value for key, value in Detector(exported).metadata.values.items() if key in ORIGIN}
+    assert whole.keys() == ORIGIN and is_written(exported, whole, force=False)
+    with pytest.raises(InputError, match=r'was written from or with something else \(precision\)'):  # not the export
+        is_written(out, whole, force=False)
     assert report.samples == 2 and sorted(file.name for file in out.parent.iterdir()) == ['model.bin', 'model.xml']
     before = out.read_bytes()
     assert quantize_file(arguments(exported, *more)) is None and out.read_bytes() == before  # called again

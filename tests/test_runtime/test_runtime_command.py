@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import re
@@ -20,6 +21,7 @@ from PIL import Image
 from iouquery_runtime import Detector, command
 from iouquery_runtime.results import Result, was_drawn
 
+F_SETPIPE_SZ = 1031  # fcntl's, which Python 3.9 does not name
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -90,6 +92,7 @@ def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest
         (['--out', 'images'], 'images/a.jpg would be drawn over itself; name another folder with --out'),
         (['--out', 'copies'], 'copies/a.jpg exists and was not drawn by this command; name another folder with --out'),
         (['--json', 'images/notes.txt'], 'images/notes.txt exists and was not written by this command; name another'),
+        (['--json', '/dev/zero'], '/dev/zero exists and was not written by this command'),
         (['--json', 'other.json'], 'other.json exists and was not written by this command'),
         (['copies/a.jpg', '--out', 'found'], 'images/a.jpg and copies/a.jpg would both be drawn as found/a.jpg; call'),
         (['none.jpg'], 'there is no file or folder none.jpg'),
@@ -150,8 +153,7 @@ def test_a_signal_ends_it_and_leaves_whole_files(
 
 
 def test_as_a_program(folder: Path) -> None:
-    """A model that is none ends in one sentence; SIGTERM ends a program that waits for a slow file system."""
-    os.mkfifo(folder / 'slow.json')
+    """A model that is none ends in one sentence; SIGTERM ends a program that waits for the reader of its lines."""
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONIOENCODING': 'ascii'}
     program = [sys.executable, '-m', 'iouquery_runtime']
 
@@ -168,14 +170,23 @@ def test_as_a_program(folder: Path) -> None:
     )
     done = run()
     assert done.returncode == 2 and 'usage: python -m iouquery_runtime' in done.stderr
-    arguments = ['model.onnx', 'images', '--json', 'slow.json']  # a pipe, of which it looks what it is
-    with subprocess.Popen([*program, *arguments], stderr=subprocess.PIPE, text=True, env=environment) as process:
-        with open(folder / 'slow.json', 'w') as pipe:  # opened once the program reads it
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=60) == 128 + signal.SIGTERM
-            pipe.close()
-        assert process.stderr is not None
-        assert process.stderr.read() == 'stopped by SIGTERM; every file written so far is whole\n'
+    for i in range(200):  # more lines than the smallest pipe takes, so that the program cannot end by itself
+        shutil.copy('images/a.jpg', f'images/{i}_{"x" * 40}.jpg')
+    with subprocess.Popen(
+        [*program, 'model.onnx', 'images', '--json', 'found.json'],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout, F_SETPIPE_SZ, 4096)
+        assert process.stdout.readline().startswith('images/')
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said == 'stopped by SIGTERM; every file written so far is whole\n'
+    assert not (folder / 'found.json').exists()
 
 
 def test_the_summary_counts_classes_the_most_numerous_first() -> None:

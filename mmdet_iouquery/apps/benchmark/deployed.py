@@ -16,6 +16,7 @@ from torch import nn
 
 from ...deploy import prepare_for_inference
 from ...deploy.export import ExportSettings, export_onnx
+from ...deploy.model_files import files_of
 from ...deploy.quantize import write_quantized
 from .models import Batch, detector
 from .reference import NAME, Reference
@@ -54,7 +55,7 @@ def deployed(
             ours = detector(model_name).eval()
             files = _files(model_name, ours, side, reference, Path(folder))
             for batch in batches:
-                images = Batch(batch, side, 0, torch.device('cpu')).images.clamp(0, 1)
+                images = Batch(batch, side, 0, torch.device('cpu')).images
                 rows += _measured(model_name, ours, files, images, rounds)
     return rows
 
@@ -104,11 +105,9 @@ def _measured(
 
 
 def _in_torch(model: Any, images: torch.Tensor) -> Callable[[], object]:
-    normalised = images / 255
-
     def call() -> object:
         with torch.no_grad():
-            return model.bbox_head.forward(model.extract_feat(normalised))
+            return model.bbox_head.forward(model.extract_feat(images))
 
     return call
 
@@ -124,8 +123,8 @@ def _opened(file: Path, precision: str | None, threads: int, feed: Path) -> dict
     command = [sys.executable, '-c', _OPEN, str(Path(__file__).with_name('sessions.py')), arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     seconds, memory_mb = json.loads(done.stdout.splitlines()[-1])
-    parts = [file, file.with_suffix('.bin')] if file.suffix == '.xml' else [file]
-    return {'file_mb': sum(part.stat().st_size for part in parts) / 1e6, 'open_s': seconds, 'memory_mb': memory_mb}
+    file_mb = sum(part.stat().st_size for part in files_of(file)) / 1e6
+    return {'file_mb': file_mb, 'open_s': seconds, 'memory_mb': memory_mb}
 
 
 def _feed(images: torch.Tensor) -> dict[str, np.ndarray]:

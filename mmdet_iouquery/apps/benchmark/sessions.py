@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -36,6 +37,6 @@ def resident_mb() -> float:
     """Memory of this process that lies in RAM, in MB of 10**6 bytes; 0 where the system does not tell."""
     try:
         with open('/proc/self/statm', encoding='ascii') as file:
-            return int(file.read().split()[1]) * 4096 / 1e6
+            return int(file.read().split()[1]) * os.sysconf('SC_PAGE_SIZE') / 1e6
     except OSError:
         return 0.0

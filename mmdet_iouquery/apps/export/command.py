@@ -14,7 +14,8 @@ from ...config_options import KeyValue
 from ...deploy.export import EXPORTERS, OPSETS, ExportReport, ExportSettings, check_packages, export_onnx
 from ...deploy.graph import ATTENTIONS, INPUTS, PRECISIONS
 from ...deploy.metadata import ModelSource, origin
-from ...deploy.openvino_file import check_openvino, convert_to_openvino, files_of, is_written
+from ...deploy.model_files import check_destination, files_of, is_written
+from ...deploy.openvino_file import check_openvino, convert_to_openvino
 from ...deploy.source import source_of
 from ...deploy.triton import write_repository
 from ...engine.detector import load_detector, read_config
@@ -22,7 +23,7 @@ from ...engine.launch import report_preprocessing
 from ...engine.work_dir import check_writable
 from ...errors import InputError
 
-TARGETS = ('onnxruntime', 'openvino', 'tensorrt')
+TARGETS = ('tensorrt',)
 
 
 def export(arguments: Sequence[str] | None = None) -> ExportReport | None:
@@ -38,6 +39,9 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport | None:
     settings = _settings(args, source.default_size)
     check_packages(settings)
     out = Path(args.out)
+    check_destination(out)
+    if args.target == 'tensorrt' and out.suffix != '.onnx':
+        raise InputError(f'TensorRT reads ONNX files, which {out} is not: name one with -o')
     if args.triton and out.suffix != '.onnx':
         raise InputError(f'--triton is for ONNX files, which {out} is not: name one with -o')
     if out.suffix == '.xml':
@@ -69,8 +73,6 @@ def _written(
     """The ONNX file, or what OpenVINO makes of it."""
     if out.suffix != '.xml':
         return export_onnx(detector, out, settings, source, force=force)
-    if out.is_dir():
-        raise InputError(f'{out} is a folder; name the file to write')
     with tempfile.TemporaryDirectory() as folder:
         report = export_onnx(detector, Path(folder) / 'model.onnx', settings, source)
         convert_to_openvino(report.path, out, report.metadata)
@@ -91,9 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--target',
         choices=TARGETS,
-        default='onnxruntime',
-        help='tensorrt: --attention gather, opset 17, and the lines that build and compare an engine '
-        '(default: onnxruntime)',
+        help='--attention gather, opset 17, and the lines that build and compare an engine',
     )
     parser.add_argument(
         '--size',

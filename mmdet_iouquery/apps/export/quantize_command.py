@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...deploy.accuracy import LabelledImages
-from ...deploy.quantize import QuantizationReport, check_destination, image_files, quantize
+from ...deploy.model_files import check_destination
+from ...deploy.quantize import QuantizationReport, image_files, quantize
 
 
 def quantize_file(arguments: Sequence[str] | None = None) -> QuantizationReport | None:

@@ -144,6 +144,14 @@ def test_a_checkpoint_of_another_model_is_refused(
     assert capsys.readouterr().err.startswith(f'error: {given[1]} does not fit the model: weights ')
 
 
+def test_an_entry_that_no_part_takes_is_named(given: tuple[str, str], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"building the model fails at model: TypeError: .*'nope'"):
+        export([*given, '-o', str(tmp_path / 'model.onnx'), '--cfg-options', 'model.nope=3'])
+    with pytest.raises(InputError, match='TensorRT reads ONNX files'):
+        export([*given, '-o', str(tmp_path / 'model.xml'), '--target', 'tensorrt'])
+    assert not [*tmp_path.iterdir()]
+
+
 def test_the_tool_ends_in_one_sentence(given: tuple[str, str], tmp_path: Path) -> None:
     command = [sys.executable, str(PACKAGE.parent / 'tools' / 'export.py'), *given]
     done = subprocess.run(

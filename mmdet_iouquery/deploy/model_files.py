@@ -1,0 +1,52 @@
+"""Files of exported models: where they may be written, what they consist of, whether they are written already."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from iouquery_runtime import InputError as RuntimeInputError
+from iouquery_runtime.backends import open_file
+
+from ..errors import InputError
+
+SUFFIXES = ('.onnx', '.xml')
+"""ONNX files, and those of OpenVINO."""
+
+
+def check_destination(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
+    """Raise :class:`InputError` where a path is a folder, or ends in none of the suffixes."""
+    if path.is_dir():
+        raise InputError(f'{path} is a folder; name the file to write, e.g. {path / "model.onnx"}')
+    if path.suffix not in suffixes:
+        raise InputError(f'{path} must end in {" or ".join(suffixes)}')
+
+
+def files_of(path: Path) -> list[Path]:
+    """What a model consists of: an ``.onnx`` file, or an ``.xml`` with its ``.bin``."""
+    return [path] if path.suffix == '.onnx' else [path, path.with_suffix('.bin')]
+
+
+def is_written(path: Path, origin: Mapping[str, str], force: bool) -> bool:
+    """Whether a file is there, whole, that says of itself what is asked for.
+
+    Args:
+        path: ends in one of :data:`SUFFIXES`.
+        origin: values of its metadata.
+        force: what is there counts for nothing.
+
+    Raises:
+        InputError: what is there is something else; the message says what.
+    """
+    existing = [file for file in files_of(path) if file.exists()]
+    if force or not existing:
+        return False
+    try:
+        values = open_file(path, 1, None, None).metadata.values
+    except RuntimeInputError:
+        values = {}
+    differing = [key for key in origin if values.get(key) != origin[key]]
+    if differing:
+        what = f'was written from or with something else ({differing[0]})' if values else 'is another file'
+        raise InputError(f'{path} exists already and {what}; choose another name, or --force to replace it')
+    return True
