@@ -168,7 +168,7 @@ def test_the_command_line(exported: Path, labelled: LabelledImages, tmp_path: Pa
 @pytest.mark.parametrize(
     ('more', 'message'),
     [
-        (['-o', 'a.bin'], r'a\.bin must end in \.xml'),
+        (['-o', 'a.bin'], r'a\.bin must end in \.onnx or \.xml'),
         (['-o', 'a.xml', '--samples', '0'], 'num_samples must be at least 1'),
         (['-o', 'a.xml', '--max-drop', '2'], 'max_drop must'),
         (['-o', 'a.xml', '--sample-images', 'nowhere'], 'there is no folder nowhere'),
