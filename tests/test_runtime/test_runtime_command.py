@@ -134,6 +134,7 @@ def test_a_signal_ends_it_and_leaves_whole_files(
     name: str, folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While the second figure is being written."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where the tests run in the background
     handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
     save, written = Image.Image.save, []
 

@@ -172,7 +172,7 @@ def test_configs_name_weights_that_fit(name: str) -> None:
     backbone = cfg.model.backbone
     weights = backbone.get('init_cfg')
     if weights is None:  # those of a whole detector, or none: from scratch
-        assert cfg.load_from is not None or name.startswith('quickstart/')
+        assert cfg.load_from is not None or name.startswith(('quickstart/', 'ablations/'))
         return
     assert (weights.type, weights.source) == ('ConvertedPretrained', 'hgnetv2_backbone')
     assert weights.checkpoint.endswith(f'/PPHGNetV2_{backbone.arch}_stage1.pth')
