@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +87,7 @@ class OpenVinoBackend(Backend):
         weights = path.with_suffix('.bin')
         if not weights.is_file():
             raise InputError(f'{path} has its weights in {weights.name}, which is not beside it; copy both files')
-        core = openvino.Core()
+        core = openvino_core()
         try:
             model = core.read_model(path)
         except Exception as error:
@@ -112,6 +114,19 @@ class OpenVinoBackend(Backend):
             self._requests.own = self._compiled.create_infer_request()
         results = self._requests.own.infer(dict(inputs))
         return {name: results[name] for name in self._outputs}
+
+
+@lru_cache(maxsize=1)
+def openvino_core() -> Any:
+    """OpenVINO's core, the one of this process, which is kept.
+
+    The CPU plugin of each core gives its thread a stack for signal handlers, and in the end puts back the one that was
+    there before, though that may be of a core that is gone: the next signal then ends the process. Seen with OpenVINO
+    2026.4, of two cores that end in the order in which they began.
+    """
+    core = importlib.import_module('openvino').Core()
+    core.get_property('CPU', 'FULL_DEVICE_NAME')  # loads the plugin
+    return core
 
 
 def open_file(path: Path, threads: int | None, providers: Sequence[Any] | None, precision: str | None) -> Backend:

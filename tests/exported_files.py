@@ -10,6 +10,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from iouquery_runtime.backends import openvino_core
+
 NAMES = ('person', 'dog', 'Fahrrad ü')
 SIDE, CELL = 64, 16
 QUERIES, MAX_PER_IMG = (SIDE // CELL) ** 2, 10
@@ -105,7 +107,7 @@ def write_openvino(source: Path, path: Path) -> Path:
     """The same as ``.xml`` and ``.bin``, metadata in ``rt_info``."""
     import openvino
 
-    model = openvino.Core().read_model(source)
+    model = openvino_core().read_model(source)
     for entry in onnx.load(source).metadata_props:
         model.set_rt_info(entry.value, ['iouquery', entry.key])
     openvino.save_model(model, path, compress_to_fp16=False)

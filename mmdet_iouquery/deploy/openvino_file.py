@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iouquery_runtime.backends import openvino_core
+
 from ..errors import InputError
 
 METADATA = 'iouquery'
@@ -21,9 +23,7 @@ def convert_to_openvino(source: Path, path: Path, metadata: Mapping[str, str]) -
         InputError: OpenVINO is not installed, or the disk refuses.
     """
     check_openvino()
-    import openvino
-
-    model = openvino.Core().read_model(str(source))
+    model = openvino_core().read_model(str(source))
     write_openvino(model, path, metadata, half=metadata.get('precision') == 'float16')
 
 

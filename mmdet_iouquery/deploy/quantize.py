@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from iouquery_runtime import Detector
+from iouquery_runtime.backends import openvino_core
 from iouquery_runtime.command import SUFFIXES as IMAGE_SUFFIXES
 from iouquery_runtime.preprocess import network_inputs, read_image, resized
 
@@ -198,9 +199,7 @@ def write_quantized(
         ignored_scope=nncf.IgnoredScope(patterns=[f'{prefix}.*' for prefix in FLOAT_PARTS], validate=False),
     )
     if path.suffix == '.xml':
-        import openvino
-
-        model = openvino.Core().read_model(str(source))
+        model = openvino_core().read_model(str(source))
         write_openvino(nncf.quantize(model, **settings), path, metadata)
         return
     import onnx

@@ -14,6 +14,7 @@ from PIL import Image
 
 from iouquery_runtime import Detector, Result
 from iouquery_runtime import InputError as RuntimeInputError
+from iouquery_runtime.backends import openvino_core
 from mmdet_iouquery.apps.export.quantize_command import quantize_file
 from mmdet_iouquery.deploy.accuracy import LabelledImages, average_precision, evaluate
 from mmdet_iouquery.deploy.model_files import is_written
@@ -99,8 +100,8 @@ def test_labels_that_do_not_fit_are_refused(exported: Path, labelled: LabelledIm
 def kinds(path: Path) -> dict[str, str]:
     """Operators by name."""
     if path.suffix == '.xml':
-        openvino = pytest.importorskip('openvino')
-        return {op.get_friendly_name(): op.get_type_name() for op in openvino.Core().read_model(str(path)).get_ops()}
+        pytest.importorskip('openvino')
+        return {op.get_friendly_name(): op.get_type_name() for op in openvino_core().read_model(str(path)).get_ops()}
     import onnx
 
     return {node.name: node.op_type for node in onnx.load(str(path)).graph.node}

@@ -6,6 +6,8 @@ import json
 import multiprocessing
 import pickle
 import re
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +22,7 @@ from PIL import Image
 
 from iouquery_runtime import Detector, InputError, Result
 from iouquery_runtime import backends as backends_module
+from iouquery_runtime.backends import openvino_core
 from iouquery_runtime.metadata import Metadata, Resize
 from iouquery_runtime.preprocess import resized
 
@@ -285,7 +288,7 @@ def test_files_of_openvino_that_are_none_of_ours_are_refused(folder: Path, tmp_p
         InputError, match=r'page.xml is not a model that OpenVINO 20[\d.]+ can read: [^\n]*; write it anew'
     ):
         Detector(tmp_path / 'page.xml')
-    openvino.save_model(openvino.Core().read_model(folder / 'model.onnx'), tmp_path / 'other.xml')
+    openvino.save_model(openvino_core().read_model(folder / 'model.onnx'), tmp_path / 'other.xml')
     with pytest.raises(InputError, match=r'other.xml does not say how'):
         Detector(tmp_path / 'other.xml')
 
@@ -351,3 +354,19 @@ def test_metadata_of_openvino_are_those_of_onnx(folder: Path) -> None:
     values = Detector(folder / 'model.xml').metadata.values
     assert values == Detector(folder / 'model.onnx').metadata.values
     assert json.loads(values['names'])['2'] == NAMES[2]
+
+
+def test_a_signal_is_handled_after_detectors_of_openvino_are_gone(folder: Path) -> None:
+    """In the order in which they were opened; a stack of handlers that is gone would end the process."""
+    program = (
+        'import os, signal, sys\n'
+        'from iouquery_runtime import Detector\n'
+        'first, second = Detector(sys.argv[1]), Detector(sys.argv[1])\n'
+        'del first\n'
+        'del second\n'
+        "signal.signal(signal.SIGUSR1, lambda *_: print('handled'))\n"
+        'os.kill(os.getpid(), signal.SIGUSR1)\n'
+    )
+    command = [sys.executable, '-c', program, str(folder / 'model.xml')]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, 'handled\n'), done.stderr

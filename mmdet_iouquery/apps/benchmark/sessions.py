@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -26,11 +27,17 @@ def session(file: str, precision: str | None, threads: int) -> Callable[[Feed], 
         options.intra_op_num_threads, options.log_severity_level = threads, 3
         opened = onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
         return lambda feed: opened.run(None, dict(feed))
+    hints = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': threads}
+    request = _openvino_core().compile_model(file, 'CPU', hints).create_infer_request()
+    return lambda feed: request.infer(dict(feed))
+
+
+@lru_cache(maxsize=1)
+def _openvino_core() -> Any:
+    """One for all, as ``iouquery_runtime.backends.openvino_core`` says; this file runs without any package."""
     import openvino
 
-    hints = {'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_PRECISION_HINT': precision, 'INFERENCE_NUM_THREADS': threads}
-    request = openvino.Core().compile_model(file, 'CPU', hints).create_infer_request()
-    return lambda feed: request.infer(dict(feed))
+    return openvino.Core()
 
 
 def resident_mb() -> float:
