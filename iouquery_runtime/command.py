@@ -43,7 +43,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='X',
         help=f'show what scores above X, in [0, 1) (that of the model file, or {SCORE_THR} where it has none)',
     )
-    parser.add_argument('--threads', type=int, metavar='N', help='threads to use (as many as there are cores)')
+    parser.add_argument('--threads', type=int, metavar='N', help='threads to use (one a core, the most)')
     return parser.parse_args(argv)
 
 

@@ -33,7 +33,7 @@ class Detector:
 
     Args:
         path: an ``.onnx`` file, run by onnxruntime, or an ``.xml`` file, run by OpenVINO.
-        threads: that one call uses; None: as many as there are cores.
+        threads: that one call uses, no more than there are cores; None: as many.
         providers: onnxruntime's execution providers, or OpenVINO's devices, in order of preference; None: CUDA where
             onnxruntime has it, otherwise the CPU.
         precision: 'bfloat16': have OpenVINO compute in it; None: in the precision of the file.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import pickle
 import re
 import threading
@@ -167,6 +168,16 @@ def test_threads_may_share_a_detector(name: str, folder: Path, images: list[Path
     with ThreadPoolExecutor(4) as pool:
         for i, result in enumerate(pool.map(detected, range(4))):
             check(result, images[i])
+
+
+def test_no_more_threads_are_used_than_there_are_cores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would wait for the others."""
+    compiled = Detector(folder / 'model.xml', threads=1000)._backend._compiled  # type: ignore[attr-defined]
+    assert compiled.get_property('INFERENCE_NUM_THREADS') <= backends_module.num_cores() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(backends_module, 'num_cores', lambda: 3)
+    for asked, used in ((1000, 3), (2, 2)):
+        session = Detector(folder / 'model.onnx', threads=asked)._backend._session  # type: ignore[attr-defined]
+        assert session.get_session_options().intra_op_num_threads == used
 
 
 def in_another_process(detector: Detector, path: Path) -> list[float]:
