@@ -43,6 +43,13 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar='X',
         help=f'show what scores above X, in [0, 1) (that of the model file, or {SCORE_THR} where it has none)',
     )
+    parser.add_argument(
+        '--image-size',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='px that images are resized to, for a file exported with --dynamic-size (those of the file)',
+    )
     parser.add_argument('--threads', type=int, metavar='N', help='threads to use (one a core, the most)')
     return parser.parse_args(argv)
 
@@ -58,7 +65,7 @@ def detect(args: argparse.Namespace) -> int:
     json_file = Path(args.json) if args.json else None
     if json_file is not None and json_file.exists() and not _was_written(json_file):
         raise InputError(f'{json_file} exists and was not written by this command; name another file with --json')
-    detector = Detector(args.model, threads=args.threads)
+    detector = Detector(args.model, threads=args.threads, image_size=args.image_size)
     if args.out:
         _make(Path(args.out))
     score_thr = args.score_thr

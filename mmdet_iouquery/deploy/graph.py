@@ -108,6 +108,13 @@ class Detector(nn.Module):
         predictions = self.bbox_head(maps if self.neck is None else self.neck(maps))
         return RawPredictions(*map(as_float, predictions))
 
+    @torch.no_grad()
+    def strides(self) -> list[int]:
+        """Of the maps whose pixels are the tokens, in px, finest first."""
+        side = 8 * STRIDE
+        maps = self.backbone(torch.zeros(1, 3, side, side))
+        return [side // x.shape[-1] for x in (maps if self.neck is None else self.neck(maps))]
+
 
 class AdapterDetector(nn.Module):
     """One of mmdet's detection transformers by its adapter, which is told that images fill the input."""

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 MAX_BATCH_SIZE = 8
 _FIRST_LINE = '# Written by mmdet_iouquery.deploy.triton; written anew when it is called again.'
 _TYPES = {'FLOAT': 'TYPE_FP32', 'FLOAT16': 'TYPE_FP16', 'UINT8': 'TYPE_UINT8', 'INT64': 'TYPE_INT64'}
-_PARAMETERS = ('iouquery.format', 'names', 'imgsz', 'default_imgsz', 'resize', 'channel_order', 'test_cfg')
+_OF_SIZES = ('imgsz', 'default_imgsz', 'strides', 'min_tokens')
+_PARAMETERS = ('iouquery.format', 'names', *_OF_SIZES, 'resize', 'channel_order', 'test_cfg')
 
 
 def write_repository(

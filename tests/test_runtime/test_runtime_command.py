@@ -74,6 +74,14 @@ def test_without_a_threshold_the_files_own_holds_or_one_that_can_be_looked_at(
     assert 'images/a.jpg 300x200: nothing\n' in capsys.readouterr().out
 
 
+def test_the_size_can_be_named(folder: Path) -> None:
+    write_model(folder / 'any.onnx', size=None)
+    assert command.main(['any.onnx', 'images', '--json', 'f.json', '--image-size', '96', '160']) == 0
+    found = json.loads((folder / 'f.json').read_text(encoding='utf-8'))['images']
+    detector = Detector('any.onnx', image_size=(96, 160))
+    assert found == [detector(image['path'], score_thr=0.3)[0].to_dict() for image in found]
+
+
 def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ['model.onnx', 'images', '--out', 'found', '--json', 'found.json', '--score-thr']
     assert command.main([*arguments, '0']) == 0
@@ -98,6 +106,7 @@ def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest
         (['none.jpg'], 'there is no file or folder none.jpg'),
         (['empty'], 'the folder empty has no images (.bmp, .gif, '),
         (['--score-thr', '1.5'], 'score_thr must lie in [0, 1), got 1.5'),
+        (['--image-size', '96', '96'], 'model.onnx takes images of 64x64 (height x width) alone, got 96x96; leave'),
         (['--threads', '0'], 'threads must be at least 1 and a whole number, got 0'),
         (['--out', 'model.onnx/deeper'], 'the folder model.onnx/deeper cannot be made: '),
     ],
