@@ -52,16 +52,26 @@ def write_repository(
     model_path, folder = Path(model_path), Path(folder)
     check_counts(max_batch_size=max_batch_size)
     name = model_path.stem if name is None else name
-    if not re.fullmatch(r'[\w.-]+', name) or name.strip('.') == '':
-        raise InputError(f'a model in Triton has a name of letters, digits, ".", "_" and "-", got {name!r}')
+    target = check_target(folder, name)
     config = configuration(model_path, name, max_batch_size)
-    target = folder / name
-    if target.exists() and not _is_ours(target):
-        raise InputError(f'{target} exists and was not written by this command; name another folder or model')
     try:
         _write(model_path, config, target)
     except OSError as error:
         raise InputError(f'{target} cannot be written: {error.strerror or error}') from error
+    return target
+
+
+def check_target(folder: Path, name: str) -> Path:
+    """The folder of a model in a repository.
+
+    Raises:
+        InputError: the name cannot be one, or what is there was not written by :func:`write_repository`.
+    """
+    if not re.fullmatch(r'[\w.-]+', name) or name.strip('.') == '':
+        raise InputError(f'a model in Triton has a name of letters, digits, ".", "_" and "-", got {name!r}')
+    target = folder / name
+    if target.exists() and not _is_ours(target):
+        raise InputError(f'{target} exists and was not written by this command; name another folder or model')
     return target
 
 
