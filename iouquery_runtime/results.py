@@ -74,8 +74,17 @@ class Result:
 
         Args:
             image_id: of the image in the annotation file.
-            category_ids: by label, as COCO's own ids have gaps; None: the labels themselves.
+            category_ids: those of the annotation file, by label; None: the labels themselves, from 0, which fits files
+                that number their categories so, and not COCO's own, from 1 with gaps.
+
+        Raises:
+            InputError: there are fewer ids than labels.
         """
+        if category_ids is not None and self.labels.size and self.labels.max() >= len(category_ids):
+            raise InputError(
+                f'category_ids has {len(category_ids)} ids, and label {self.labels.max()} was found; give one for each '
+                "of the detector's names, in their order"
+            )
         return [
             dict(
                 image_id=image_id,
