@@ -365,8 +365,9 @@ def test_a_file_that_is_something_else_is_not_left(
     path = tmp_path / 'model.onnx'
     path.write_bytes(b'of yesterday')
     spoiled(monkeypatch, change)
-    with pytest.raises(ParityError, match=message):
+    with pytest.raises(ParityError, match=message) as raised:
         write(model, path)
+    assert raised.value.status == 6
     assert [*tmp_path.iterdir()] == [path] and path.read_bytes() == b'of yesterday'
 
 
