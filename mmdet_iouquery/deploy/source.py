@@ -43,7 +43,7 @@ def source_of(cfg: Any, checkpoint: str | Path) -> ModelSource:
     size, resize = _resize(steps[0])
     path = checkpoint_file(checkpoint)
     return ModelSource(
-        names=trained_class_names(dataset, path) or None,
+        names=trained_class_names(cfg, path) or None,
         default_size=size,
         resize=resize,
         config=Path(cfg.filename).name,
