@@ -16,6 +16,7 @@ import torch
 from exports import DETECTORS, SIZE, detector, distance, metadata, operators, predicted, run
 from hosts import host_config
 from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
 from onnx import helper, numpy_helper
 from torch import nn
 
@@ -298,9 +299,12 @@ def test_numbers_of_queries(asked: int, given: int, tmp_path: Path) -> None:
     assert report.metadata['num_queries'] == str(given)
 
 
-@pytest.mark.parametrize('name', ['DINO', 'ConditionalDETR'])
+@pytest.mark.parametrize('name', ['DINO', 'ConditionalDETR', 'DeformableDETR', 'DABDETR', 'DETR'])
 def test_adapters(name: str, tmp_path: Path) -> None:
-    model = MODELS.build(host_config(name, type=f'IoUQuery{name}', sigmoid=True)).eval()
+    cfg = host_config(name, type=f'IoUQuery{name}', sigmoid=True)
+    if name == 'DABDETR':  # mmdet's own decoder is refused
+        cfg.decoder = ConfigDict(type='DABDecoder', num_layers=1)
+    model = MODELS.build(cfg).eval()
     model.init_weights()
     # of a map of one pixel, as DINO's coarsest is at 64 x 96, torch writes mmdet's reference points as no numbers
     report = write(model, tmp_path / 'model.onnx', size=(128, 128))
