@@ -8,8 +8,21 @@
 ``python -m iouquery_runtime model.onnx image.jpg --out found/`` draws them.
 """
 
-from .detector import Detector
-from .errors import InputError
-from .results import Result
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .detector import Detector
+    from .errors import InputError
+    from .results import Result
 
 __all__ = ['Detector', 'InputError', 'Result']
+
+_MODULES = {'Detector': 'detector', 'InputError': 'errors', 'Result': 'results'}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when it is asked for, so that the command line is there to answer Ctrl-C while NumPy is imported."""
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'.{_MODULES[name]}', __name__), name)

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 
-from .command import main
 
-if __name__ == '__main__':
+def run() -> int:
+    """The exit status; Ctrl-C ends in a sentence from the start, while NumPy and Pillow are imported."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors='replace')  # names of classes may have letters that a terminal lacks
-    sys.exit(main())
+    try:
+        from .command import main
+
+        return main()
+    except KeyboardInterrupt:
+        print('stopped by SIGINT', file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+if __name__ == '__main__':
+    sys.exit(run())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -35,7 +36,7 @@ class OnnxBackend(Backend):
 
     Args:
         path: of the file.
-        threads: that one call uses; None: as many as there are cores.
+        threads: that one call uses, no more than there are cores; None: as many.
         providers: onnxruntime's execution providers in order of preference; None: CUDA where it is there, and the CPU.
 
     Raises:
@@ -47,7 +48,7 @@ class OnnxBackend(Backend):
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors
         if threads is not None:
-            options.intra_op_num_threads = threads
+            options.intra_op_num_threads = min(threads, num_cores())
         chosen = _providers(onnxruntime, providers)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=chosen)
@@ -73,7 +74,7 @@ class OpenVinoBackend(Backend):
 
     Args:
         path: of the ``.xml`` file.
-        threads: that one call uses; None: as many as there are cores.
+        threads: that one call uses, no more than there are cores; None: as many.
         devices: OpenVINO's devices in order of preference, such as ``['GPU', 'CPU']``; None: the CPU.
         precision: 'bfloat16' as a hint, or None: as the graph says; by itself OpenVINO takes bfloat16 on CPUs that have
             instructions for it.
@@ -104,7 +105,7 @@ class OpenVinoBackend(Backend):
         hints: dict[str, Any] = {'PERFORMANCE_HINT': 'LATENCY'}
         hints['INFERENCE_PRECISION_HINT'] = 'bf16' if precision == 'bfloat16' else 'f32'
         if threads is not None:
-            hints['INFERENCE_NUM_THREADS'] = threads
+            hints['INFERENCE_NUM_THREADS'] = threads  # it takes no more than there are cores by itself
         device = _device(core, devices)
         self._compiled = core.compile_model(model, device, hints if device == 'CPU' else {})
         self._requests = threading.local()
@@ -147,6 +148,11 @@ def open_file(path: Path, threads: int | None, providers: Sequence[Any] | None, 
     if precision is not None:
         raise InputError(f'{path} is run in the precision that it was exported in; bfloat16 is for OpenVINO files')
     return OnnxBackend(path, threads, providers)
+
+
+def num_cores() -> int:
+    """Of those of the CPU, as many as this process may use; with more threads each waits for the others."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _providers(onnxruntime: Any, asked: Sequence[Any] | None) -> Sequence[Any]:

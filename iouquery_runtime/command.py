@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .detector import Detector
@@ -20,6 +21,8 @@ from .results import DRAWN_BY, FIGURES, Result, was_drawn
 SUFFIXES = {'.bmp', '.gif', '.jp2', '.jpeg', '.jpg', '.png', '.ppm', '.tif', '.tiff', '.webp'}
 """What is taken for an image in a folder; a file that is named may have any other."""
 SCORE_THR = 0.3
+STDOUT = ('-', '/dev/stdout')
+"""What --json calls the standard output."""
 
 
 class _Stopped(BaseException):
@@ -36,14 +39,25 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('model', help='an .onnx file, or an .xml file of OpenVINO')
     parser.add_argument('images', nargs='+', help='image files, and folders of such')
     parser.add_argument('--out', metavar='DIR', help='draw the detections into images there')
-    parser.add_argument('--json', metavar='FILE', help='write the detections there')
+    parser.add_argument(
+        '--json',
+        metavar='FILE',
+        help='write the detections there; -: to standard output, and the lines to standard error',
+    )
     parser.add_argument(
         '--score-thr',
         type=float,
         metavar='X',
         help=f'show what scores above X, in [0, 1) (that of the model file, or {SCORE_THR} where it has none)',
     )
-    parser.add_argument('--threads', type=int, metavar='N', help='threads to use (as many as there are cores)')
+    parser.add_argument(
+        '--image-size',
+        nargs=2,
+        type=int,
+        metavar=('HEIGHT', 'WIDTH'),
+        help='px that images are resized to, for a file exported with --dynamic-size (those of the file)',
+    )
+    parser.add_argument('--threads', type=int, metavar='N', help='threads to use (one a core, the most)')
     return parser.parse_args(argv)
 
 
@@ -55,10 +69,10 @@ def detect(args: argparse.Namespace) -> int:
     """
     images = _image_files(args.images)
     figures = _figures(images, Path(args.out)) if args.out else {}
-    json_file = Path(args.json) if args.json else None
-    if json_file is not None and json_file.exists() and not _was_written(json_file):
-        raise InputError(f'{json_file} exists and was not written by this command; name another file with --json')
-    detector = Detector(args.model, threads=args.threads)
+    lines_to = sys.stderr if args.json in STDOUT else sys.stdout
+    if args.json and args.json not in STDOUT and Path(args.json).exists() and not _was_written(Path(args.json)):
+        raise InputError(f'{args.json} exists and was not written by this command; name another file with --json')
+    detector = Detector(args.model, threads=args.threads, image_size=args.image_size)
     if args.out:
         _make(Path(args.out))
     score_thr = args.score_thr
@@ -71,24 +85,43 @@ def detect(args: argparse.Namespace) -> int:
         if result.error is not None:
             print(f'error: {result.error}', file=sys.stderr)
             continue
-        print(f'{image} {result.width}x{result.height}: {_summary(result)}', flush=True)
+        print(f'{image} {result.width}x{result.height}: {_summary(result)}', file=lines_to, flush=True)
         if image in figures:
             result.draw(figures[image])
-    if json_file is not None:
-        content = dict(written_by=DRAWN_BY, model=args.model, images=[result.to_dict() for result in results])
-        with whole_file(json_file) as temporary:
-            temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + '\n', encoding='utf-8')
+    if args.json:
+        _write_down(args, results)
     return 2 if any(result.error is not None for result in results) else 0
 
 
+def _write_down(args: argparse.Namespace, results: Sequence[Result]) -> None:
+    content = dict(written_by=DRAWN_BY, model=args.model, images=[result.to_dict() for result in results])
+    text = json.dumps(content, indent=1, allow_nan=False)
+    if args.json in STDOUT:
+        print(text, flush=True)
+        return
+    with whole_file(Path(args.json)) as temporary:
+        temporary.write_text(text + '\n', encoding='utf-8')
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line: 2 for bad input, which is said in a sentence; 128 + n where signal n stopped it."""
+    """Run the command line: 2 for bad input, which is said in a sentence; 128 + n where signal n stopped it.
+
+    Where nobody reads its lines any more, as after ``| head``, it ends as by SIGPIPE, without a word.
+    """
     args = parse_args(argv)
     try:
         with _sigterm_raises():
             return detect(args)
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
+        return 2
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):  # for what Python flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE, which Windows does not know
+    except OSError as error:  # a folder that is not to be entered, say, or a full disk behind the standard output
+        where, why = error.filename or 'the standard output', error.strerror or error
+        print(f'error: {where} cannot be read or written: {why}', file=sys.stderr)
         return 2
     except (KeyboardInterrupt, _Stopped) as stop:
         signum = signal.SIGTERM if isinstance(stop, _Stopped) else signal.SIGINT

@@ -33,13 +33,16 @@ class Detector:
 
     Args:
         path: an ``.onnx`` file, run by onnxruntime, or an ``.xml`` file, run by OpenVINO.
-        threads: that one call uses; None: as many as there are cores.
+        threads: that one call uses, no more than there are cores; None: as many.
         providers: onnxruntime's execution providers, or OpenVINO's devices, in order of preference; None: CUDA where
             onnxruntime has it, otherwise the CPU.
         precision: 'bfloat16': have OpenVINO compute in it; None: in the precision of the file.
+        image_size: height and width in px that images are resized to, multiples of 32, for a file of any size; None:
+            that of the test pipeline.
 
     Raises:
-        InputError: the file is missing, damaged, of another maker or a newer format; what runs it is not installed.
+        InputError: the file is missing, damaged, of another maker or a newer format; what runs it is not installed;
+            it does not take images of that size.
     """
 
     def __init__(
@@ -49,13 +52,18 @@ class Detector:
         providers: Sequence[Any] | None = None,
         *,
         precision: str | None = None,
+        image_size: Sequence[int] | None = None,
     ) -> None:
         if threads is not None:
             _check_count('threads', threads)
-        self._arguments = os.path.abspath(path), threads, providers, precision
+        if image_size is not None:
+            image_size = _checked_size(image_size)
+        self._arguments = os.path.abspath(path), threads, providers, precision, image_size
         self.path = Path(path)
         self._backend = open_file(self.path, threads, providers, precision)
         self.metadata = self._backend.metadata
+        self._image_size = image_size or self.metadata.image_size or self.metadata.default_image_size
+        self.metadata.check_size(self._image_size, str(path))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -65,7 +73,7 @@ class Detector:
     @property
     def image_size(self) -> tuple[int, int]:
         """Height and width in px that images are resized to."""
-        return self.metadata.image_size or self.metadata.default_image_size
+        return self._image_size
 
     @property
     def batch_size(self) -> int | None:
@@ -146,9 +154,13 @@ class Detector:
                 fewer than the graph's fixed number are filled up.
             sizes: width and height of each before that, in whose px the boxes are.
             score_thr: as of :meth:`__call__`.
+
+        Raises:
+            InputError: the graph takes none of this size, or not as many; a threshold out of range.
         """
         score_thr = self.metadata.score_thr if score_thr is None else self._checked_score_thr(score_thr)
         self._check_batch_size(len(images))
+        self.metadata.check_size(images[0].shape[:2], str(self.path))
         return self._run(images, sizes, score_thr, [{} for _ in images])
 
     def _run(
@@ -196,10 +208,19 @@ class Detector:
         return f'Detector({str(self.path)!r}: {len(self.names)} classes, {height} x {width} px)'
 
 
-def _opened(path: str, threads: int | None, providers: Sequence[Any] | None, precision: str | None) -> Detector:
-    return Detector(path, threads, providers, precision=precision)
+def _opened(path: str, threads: int | None, providers: Any, precision: str | None, image_size: Any) -> Detector:
+    return Detector(path, threads, providers, precision=precision, image_size=image_size)
 
 
 def _check_count(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral) or value < 1:
         raise InputError(f'{name} must be at least 1 and a whole number, got {value!r}')
+
+
+def _checked_size(image_size: Sequence[int]) -> tuple[int, int]:
+    sides = [*image_size] if isinstance(image_size, Iterable) else []
+    if len(sides) != 2:
+        raise InputError(f'image_size must be a height and a width in px, got {image_size!r}')
+    for side in sides:
+        _check_count('a side of image_size', side)
+    return int(sides[0]), int(sides[1])

@@ -15,6 +15,8 @@ from .errors import InputError
 FORMAT = 1
 INPUTS = ('float32-nchw', 'uint8-nhwc')
 OUTPUTS = ('detections', 'raw')
+STRIDE = 32
+"""What height and width are multiples of, where a graph takes any."""
 INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 
 
@@ -34,7 +36,7 @@ class Metadata:
     names: tuple[str, ...]
     """Of the classes, by label."""
     image_size: tuple[int, int] | None
-    """Height and width in px that the graph takes; None: any that are multiples of 32."""
+    """Height and width in px that the graph takes; None: any that are multiples of 32 and have tokens enough."""
     default_image_size: tuple[int, int]
     """Height and width in px of the test pipeline."""
     input: str
@@ -50,6 +52,10 @@ class Metadata:
     """Of detections that overlap by more than this IoU the best is kept."""
     calibration: Mapping[str, Sequence[float]] | None
     """``scores`` and the ``precision`` that each of them becomes."""
+    strides: tuple[int, ...]
+    """Of the maps whose pixels are the tokens, in px; empty: the file does not say."""
+    min_tokens: int
+    """That queries are chosen from; fewer, of small images, a graph of any size does not run on."""
     values: Mapping[str, str]
     """All that the file says, as it stands there."""
 
@@ -68,6 +74,8 @@ class Metadata:
         parse.check('task', values['task'] == 'detect' if 'task' in values else False)
         parse.check('channel_order', values.get('channel_order') == 'RGB')
         how = Resize(resize.get('interpolation', ''), resize.get('antialias', True))
+        strides = parse.json('strides', list) if 'strides' in values else []
+        parse.check('strides', all(isinstance(stride, int) and stride > 0 for stride in strides))
         known = how.interpolation in INTERPOLATIONS if how.antialias is True else how == ('bilinear', False)
         parse.check('resize', known and resize.get('mode') == 'stretch')
         return cls(
@@ -81,8 +89,40 @@ class Metadata:
             score_thr=test_cfg.get('score_thr'),
             overlap_thr=test_cfg.get('overlap_thr'),
             calibration=test_cfg.get('calibration'),
+            strides=tuple(strides),
+            min_tokens=parse.json('min_tokens', int) if strides else 0,
             values=values,
         )
+
+    def check_size(self, size: Sequence[int], file: str) -> None:
+        """Raise :class:`InputError` where the graph of ``file`` does not take images of this height and width."""
+        height, width = size
+        if self.image_size is not None:
+            if self.image_size != (height, width):
+                raise InputError(
+                    f'{file} takes images of {_times(self.image_size)} (height x width) alone, got {_times(size)}; '
+                    'leave image_size out, or export the detector with --dynamic-size'
+                )
+        elif height % STRIDE or width % STRIDE:
+            nearest = [max(STRIDE, round(side / STRIDE) * STRIDE) for side in size]
+            raise InputError(
+                f'{file} takes images whose height and width are multiples of {STRIDE}, got {_times(size)}; nearest is '
+                f'{_times(nearest)}'
+            )
+        elif self.strides and num_tokens(size, self.strides) < self.min_tokens:
+            raise InputError(
+                f'{file} chooses its queries from {self.min_tokens} tokens at least, and an image of {_times(size)} '
+                f'(height x width) has {num_tokens(size, self.strides)}; name a larger image_size'
+            )
+
+
+def num_tokens(size: Sequence[int], strides: Sequence[int]) -> int:
+    """How many pixels the maps of these strides have of an image of a height and width in px."""
+    return sum(-(-size[0] // stride) * -(-size[1] // stride) for stride in strides)
+
+
+def _times(size: Sequence[int]) -> str:
+    return f'{size[0]}x{size[1]}'
 
 
 def _check_format(values: Mapping[str, str], file: str) -> None:

@@ -74,8 +74,17 @@ class Result:
 
         Args:
             image_id: of the image in the annotation file.
-            category_ids: by label, as COCO's own ids have gaps; None: the labels themselves.
+            category_ids: those of the annotation file, by label; None: the labels themselves, from 0, which fits files
+                that number their categories so, and not COCO's own, from 1 with gaps.
+
+        Raises:
+            InputError: there are fewer ids than labels.
         """
+        if category_ids is not None and self.labels.size and self.labels.max() >= len(category_ids):
+            raise InputError(
+                f'category_ids has {len(category_ids)} ids, and label {self.labels.max()} was found; give one for each '
+                "of the detector's names, in their order"
+            )
         return [
             dict(
                 image_id=image_id,
@@ -119,17 +128,36 @@ class Result:
         """The best last, so that they lie on top."""
         draw = ImageDraw.Draw(figure)
         side = max(figure.size)
-        width, font = max(2, round(side / 400)), _font(max(11, round(side / 50)))
+        width, size = max(2, round(side / 400)), max(11, round(side / 50))
+        font = _font(size)
         for i in reversed(range(len(self))):
             x1, y1, x2, y2 = (float(value) for value in self.boxes[i])
             colour = _colour(int(self.labels[i]))
             draw.rectangle((x1, y1, max(x1, x2 - 1), max(y1, y2 - 1)), outline=colour, width=width)
-            text = _printable(f'{self.names[i]} {self.scores[i]:.2f}', font)
-            left, top, right, bottom = _text_box(text, font)
-            at = x1 + width, y1 + width
-            label = at[0] + left - width, at[1] + top - width, at[0] + right + width, at[1] + bottom + width
-            draw.rectangle(label, fill=colour)
-            draw.text(at, text, fill='black', font=font)
+            words = _printable(self.names[i], font), f'{self.scores[i]:.2f}'
+            _draw_label(draw, (x1, y1), words, font, size, colour)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    words: tuple[str, str],
+    font: Any,
+    size: int,
+    colour: tuple[int, int, int],
+) -> None:
+    """Name and score in black, half an em apart, as far from the label's edges on all sides; all inside the image.
+
+    The font's own space is 0.2 em, which is next to nothing where letters are small.
+    """
+    margin, gap = max(2, size // 4), size // 2
+    (left, top, right, bottom), (left_2, top_2, right_2, bottom_2) = (_text_box(word, font) for word in words)
+    top, bottom = min(top, top_2), max(bottom, bottom_2)
+    width = 2 * margin + right - left + gap + right_2 - left_2
+    x, y = round(max(0, min(at[0], draw.im.size[0] - width))), round(at[1])
+    draw.rectangle((x, y, x + width - 1, y + 2 * margin + bottom - top - 1), fill=colour)
+    draw.text((x + margin - left, y + margin - top), words[0], fill='black', font=font)
+    draw.text((x + width - margin - right_2, y + margin - top), words[1], fill='black', font=font)
 
 
 def was_drawn(path: Path) -> bool:
@@ -162,6 +190,6 @@ def _text_box(text: str, font: Any) -> tuple[float, float, float, float]:
 
 
 def _printable(text: str, font: Any) -> str:
-    """With question marks for what Pillow's old font lacks."""
+    """With question marks for what Pillow's old font lacks, and spaces doubled, which the new one has too narrow."""
     is_old = not hasattr(ImageFont, 'FreeTypeFont') or not isinstance(font, ImageFont.FreeTypeFont)
-    return text.encode('latin-1', 'replace').decode('latin-1') if is_old else text
+    return text.encode('latin-1', 'replace').decode('latin-1') if is_old else text.replace(' ', '  ')

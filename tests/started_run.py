@@ -47,12 +47,19 @@ class Started:
             assert self.process.is_alive() and time.monotonic() < until, self.said()[-3000:]
             time.sleep(0.005)
 
+    def kill(self) -> None:
+        """Kill it with its group; alone where it has not come so far as to lead one, and so has started nothing."""
+        assert self.process.pid is not None
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            self.process.kill()
+
     def status(self, seconds: float = 120) -> int | None:
         """The exit status, once it has ended; negative: the number of the signal that killed it."""
         self.process.join(seconds)
         if self.process.is_alive():
-            assert self.process.pid is not None
-            os.killpg(self.process.pid, signal.SIGKILL)
+            self.kill()
             raise AssertionError(f'it hangs: {self.said()[-3000:]}')
         return self.process.exitcode
 

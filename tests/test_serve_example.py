@@ -15,6 +15,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ class Server(NamedTuple):
     folder: Path
     """Where it runs."""
     port: int
+    process: subprocess.Popen
 
     def post(self, content: object) -> Any:
         """The answer to a request."""
@@ -80,7 +82,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     command = [sys.executable, 'noting.py', 'model.onnx', str(port)]
     with open(folder / 'log.txt', 'w') as log:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log, start_new_session=True)
-    running = Server(folder, port)
+    running = Server(folder, port, process)
     try:
         deadline = time.monotonic() + 120
         while not running.is_up():
@@ -88,12 +90,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             time.sleep(0.1)
         yield running
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(timeout=20)
+        process.wait(timeout=20)
 
 
 def test_the_example_is_short() -> None:
@@ -127,3 +126,40 @@ def test_requests_are_answered_in_batches(server: Server) -> None:
     assert 'the file is cut short: the PNG has no end' in cut['error'] and cut['detections'] == []
     assert 'the file is empty' in without['error'] and 'the file is empty' in no_object['error']
     assert sum(server.batches()) == len(requests) and 1 < max(server.batches()) <= 8
+
+
+def alive(group: int) -> list[str]:
+    """The command lines of a group's processes that have not ended."""
+    found = []
+    for process in Path('/proc').glob('[0-9]*'):
+        with suppress(OSError):
+            state, _, of_group = (process / 'stat').read_text().rpartition(')')[2].split()[:3]
+            if int(of_group) == group and state != 'Z':
+                found.append((process / 'cmdline').read_text().replace('\0', ' '))
+    return found
+
+
+def test_sigterm_ends_all_of_its_processes(server: Server) -> None:
+    """To the one that was started alone, as process managers send it."""
+    assert len(alive(server.process.pid)) > 2
+    server.process.terminate()
+    server.process.wait(timeout=60)
+    deadline = time.monotonic() + 60
+    while left := alive(server.process.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.1)
+    assert not server.is_up()
+
+
+def test_without_a_file_it_says_how_it_is_called(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLE)],
+        cwd=tmp_path,
+        env={**os.environ, 'PYTHONPATH': str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 1 and done.stderr.splitlines()[-1].startswith('Serves a detector: python serve.py model')
+    assert 'Traceback' not in done.stderr

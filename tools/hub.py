@@ -26,7 +26,9 @@ def parse_args(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     save.add_argument('--metrics', metavar='FILE', help='PREFIX.metrics.json of tools/test.py --out PREFIX')
     save.add_argument('--command', help='what the metrics were measured by, as it was typed')
-    save.add_argument('--onnx', metavar='FILE', help='the exported model, to lie beside')
+    save.add_argument(
+        '--onnx', metavar='FILE', help='the model that tools/export.py wrote of CHECKPOINT, to lie beside'
+    )
     save.add_argument('--force', action='store_true', help='replace files of another model')
     push = commands.add_parser('push', help='send such a folder; log in before, by `hf auth login` or HF_TOKEN')
     push.add_argument('folder')

@@ -1,6 +1,7 @@
 """Serves a detector: python serve.py model.onnx, then POST {"image": "<base64>"} to http://127.0.0.1:8000/predict."""
 
 import base64
+import signal
 import sys
 
 import litserve
@@ -19,12 +20,11 @@ class DetectionAPI(litserve.LitAPI):
             return b''  # an error of this request, not of all in its batch
 
     def predict(self, images):
-        return self.detector(images, score_thr=0.3, batch_size=len(images), on_error='skip')
-
-    def encode_response(self, result):
-        return result.to_dict()
+        return [x.to_dict() for x in self.detector(images, score_thr=0.3, batch_size=len(images), on_error='skip')]
 
 
 if __name__ == '__main__':
-    api, port = DetectionAPI(max_batch_size=8, batch_timeout=0.01), int((sys.argv[2:] or [8000])[0])
-    litserve.LitServer(api, accelerator='cpu').run(host='127.0.0.1', port=port, generate_client_file=False)
+    sys.argv[1:] or sys.exit(__doc__)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, or workers stay
+    server = litserve.LitServer(DetectionAPI(max_batch_size=8, batch_timeout=0.01), accelerator='cpu')
+    server.run(host='127.0.0.1', port=int((sys.argv[2:] or [8000])[0]), generate_client_file=False)

@@ -75,43 +75,37 @@ def _names_in_file(path: Path) -> list[str]:
     return content
 
 
-def trained_class_names(dataset: Mapping[str, Any], checkpoint: str | Path) -> tuple[str, ...]:
-    """From a data set's config, else from a checkpoint, else from the kind of data set; empty: nothing tells.
+def trained_class_names(cfg: Mapping[str, Any], checkpoint: str | Path) -> tuple[str, ...]:
+    """The names of :func:`named_classes`, by label, of a checkpoint file; empty: nothing names them.
 
     Raises:
         InputError: the checkpoint cannot be read.
     """
-    from mmdet.registry import DATASETS  # of mmdet, which the lists above do without
-
-    return (
-        _classes_in(dataset.get('metainfo'))
-        or _classes_in((load_checkpoint(str(checkpoint)).get('meta') or {}).get('dataset_meta'))
-        or _classes_in(getattr(DATASETS.get(dataset['type']), 'METAINFO', None))
-    )
-
-
-def _classes_in(meta: Mapping[str, Any] | None) -> tuple[str, ...]:
-    names = (meta or {}).get('classes') or ()
-    return () if isinstance(names, str) else tuple(names)  # a string is a file's name, which training has read
+    meta = load_checkpoint(str(checkpoint)).get('meta') or {}
+    return _named(meta.get('dataset_meta'), cfg).get('classes', ())
 
 
 def named_classes(noted: object, cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What a model is told of its classes: ``classes``, names by label, and maybe ``palette``, colours as tuples.
 
     Args:
-        noted: the ``dataset_meta`` of a checkpoint or model, which comes first.
+        noted: the ``dataset_meta`` of a checkpoint or model, which comes first, as in mmdet's ``init_detector``.
         cfg: a config, whose data set for testing, validation or training comes next.
 
     Raises:
         InputError: neither names them.
     """
-    meta = plain_meta(noted if isinstance(noted, Mapping) else {}) or plain_meta(_dataset_meta_of(cfg))
+    meta = _named(noted, cfg)
     if not meta:
         raise InputError(
             "neither the checkpoint nor the config's data sets name the classes; give the config's test_dataloader a "
             'metainfo=dict(classes=(...))'
         )
     return meta
+
+
+def _named(noted: object, cfg: Mapping[str, Any]) -> dict[str, Any]:
+    return plain_meta(noted if isinstance(noted, Mapping) else {}) or plain_meta(_dataset_meta_of(cfg))
 
 
 def _dataset_meta_of(cfg: Mapping[str, Any]) -> dict[str, Any]:

@@ -111,7 +111,7 @@ def convert_file(
         conversion = conversion._replace(dropped={**conversion.dropped, **model.dropped})
         return Summary(source, target, path, conversion, len(model.weights), kept, fresh)
     weights = convert_back(weights, target)
-    preprocessing = preprocessing_of(source, content)
+    preprocessing = preprocessing_of(source, content, checkpoint_file(source_path))
     if preprocessing:
         meta[KEY] = preprocessing
     write_checkpoint(path, weights, meta, force=force, root=_ROOTS[target])

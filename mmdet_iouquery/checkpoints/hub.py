@@ -17,12 +17,16 @@ from typing import Any
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from iouquery_runtime import InputError as RuntimeInputError
+from iouquery_runtime.backends import open_file
+
 from ..errors import InputError
+from ..file_io import sha256
 from ..version import __version__
 from .class_names import named_classes, plain_meta
 from .convert import unwrap
 from .detector import build_detector, check_fit
-from .files import read_checkpoint
+from .files import checkpoint_file, read_checkpoint
 from .flat_config import flat_config, parse_flat_config, read_flat_config
 from .folders import write_folder
 from .model_card import Facts, check_license, model_card
@@ -56,20 +60,21 @@ def save_pretrained(
         config: of the detector; None: the model's own ``cfg``.
         metrics: numbers of an evaluation, for the README.
         command: what they were measured by.
-        onnx: the exported model, to lie beside.
+        onnx: the model that ``tools/export.py`` wrote of the same checkpoint and config, to lie beside.
         force: replace files of another model.
 
     Returns:
         Whether anything was written; False: the folder holds the same already.
 
     Raises:
-        InputError: the weights are not the config's, or the classes have no names; the config cannot be written as
-            plain values; the folder holds another model; the disk refuses; safetensors is missing.
+        InputError: the weights are not the config's, or the classes have no names; the exported model is another; the
+            config cannot be written as plain values; the folder holds another model; the disk refuses; safetensors is
+            missing.
     """
     check_license(license)
-    if onnx is not None and not Path(onnx).is_file():
-        raise InputError(f'there is no file {onnx}')
     cfg = _config_of(model, config)
+    if onnx is not None:
+        _check_onnx(Path(onnx), cfg, None if isinstance(model, nn.Module) else model)
     weights, meta = _weights_of(model)
     text = flat_config(cfg)
     plain = parse_flat_config(text, Path(folder) / CONFIG)
@@ -97,6 +102,28 @@ def save_pretrained(
     if onnx is not None:
         files[ONNX] = partial(shutil.copyfile, onnx)
     return write_folder(folder, files, absent=() if onnx is not None else (ONNX,), force=force)
+
+
+def _check_onnx(path: Path, cfg: Config, checkpoint: str | Path | None) -> None:
+    """Raise :class:`InputError` where an exported file is of another config or checkpoint (None: not known)."""
+    try:
+        values = open_file(path, 1, None, None).metadata.values
+    except RuntimeInputError as error:
+        raise InputError(str(error)) from error
+    if path.suffix != '.onnx':
+        raise InputError(f'{path} is not an ONNX file; name the .onnx that tools/export.py wrote')
+    if checkpoint is not None and values.get('checkpoint_sha256') != sha256(checkpoint_file(checkpoint)):
+        of = values.get('checkpoint_sha256', '')[:16] or 'none that it names'
+        raise InputError(
+            f'{path} is not of {checkpoint}, but of another checkpoint (SHA-256 {of}); export this one with '
+            'tools/export.py'
+        )
+    config = values.get('config')
+    if cfg.filename and config and config != Path(cfg.filename).name:
+        raise InputError(
+            f'{path} was exported with the config {config}, and {Path(cfg.filename).name} is saved; name one of them '
+            'for both'
+        )
 
 
 def _write_text(text: str, path: Path) -> None:

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import InputError
 
-_LICENSE = re.compile(r'[a-z0-9][a-z0-9.-]*')
+LICENSES = frozenset(
+    """
+    afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
+    bigscience-openrail-m bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 c-uda cc cc-by-2.0 cc-by-2.5
+    cc-by-3.0 cc-by-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0
+    cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cc-by-nd-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc0-1.0 cdla-permissive-1.0
+    cdla-permissive-2.0 cdla-sharing-1.0 creativeml-openrail-m deepfloyd-if-license ecl-2.0 epl-1.0 epl-2.0 etalab-2.0
+    eupl-1.1 fair-noncommercial-research-license gemma gfdl gpl gpl-2.0 gpl-3.0 grok2-community h-research
+    intel-research isc lgpl lgpl-2.1 lgpl-3.0 lgpl-lr llama2 llama3 llama3.1 llama3.2 llama3.3 lppl-1.3c mit mpl-2.0
+    ms-pl ncsa odbl odc-by ofl-1.1 openrail openrail++ osl-3.0 other pddl postgresql unknown unlicense wtfpl zlib
+    """.split()  # noqa: SIM905
+)
+"""The Hub's identifiers (its documentation, "Licenses"); of one that came later: other."""
 
 
 class Facts(NamedTuple):
@@ -30,10 +42,12 @@ class Facts(NamedTuple):
 
 
 def check_license(identifier: object) -> str:
-    """The identifier; :class:`InputError` unless it can be one of the Hub's."""
-    if not isinstance(identifier, str) or not _LICENSE.fullmatch(identifier):
+    """The identifier; :class:`InputError` unless it is one of the Hub's."""
+    if not isinstance(identifier, str) or identifier not in LICENSES:
+        given = str(identifier).lower().replace(' ', '-')
+        near = difflib.get_close_matches(given, LICENSES, cutoff=0.5) or ['apache-2.0', 'mit']
         raise InputError(
-            "the licence must be an identifier of the Hub, such as 'apache-2.0', 'mit' or 'other', got "
+            f'the licence must be an identifier of the Hub, such as {", ".join(near)}, or other, got '
             f'{identifier!r}; whoever publishes weights decides it, with an eye on the data and on the weights that '
             'training began from'
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from .initializer import load_checkpoint
 
 KEY = 'preprocessing'
 """Of a checkpoint's ``meta``."""
+PROCESSOR = 'preprocessor_config.json'
+"""Of transformers, beside the weights."""
 
 RTDETR = {
     'mean': [0.0, 0.0, 0.0],
@@ -34,13 +37,31 @@ OF_SOURCE = {
 ``channel_order``; ``scale`` is width and height of the input, or, with ``keep_ratio``, the bounds of its sides."""
 
 
-def preprocessing_of(source: str, content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """What weights of ``source`` were trained on; of our own names, what an earlier conversion has noted.
+def preprocessing_of(source: str, content: Mapping[str, Any], path: Path) -> dict[str, Any] | None:
+    """What weights of ``source`` were trained on: what an earlier conversion has noted, or transformers' own file says.
 
     Args:
         content: of the checkpoint file.
+        path: of the checkpoint file.
     """
-    return OF_SOURCE.get(source) or _noted(content)
+    noted = _noted(content)
+    if noted is None and source == 'transformers':
+        noted = _of_processor(path.with_name(PROCESSOR))
+    return noted or OF_SOURCE.get(source)
+
+
+def _of_processor(path: Path) -> dict[str, Any] | None:
+    """What a ``preprocessor_config.json`` does to images; None: there is none, or one that does not just stretch."""
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+        scale = [int(content['size'][side]) for side in ('width', 'height')]
+        shares = (
+            [content[f'image_{name}'] for name in ('mean', 'std')] if content.get('do_normalize') else [[0.0], [1.0]]
+        )
+        mean, std = (_three([round(255 * value, 6) for value in values]) for values in shares)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return {**RTDETR, 'mean': mean, 'std': std, 'scale': scale}
 
 
 def preprocessing_notes(cfg: Mapping[str, Any], checkpoint: str | Path) -> list[str]:

@@ -14,11 +14,12 @@ from torch import Tensor
 
 from .detector import build_detector, check_fit
 from .folders import write_folder
+from .preprocessing import PROCESSOR
 from .safetensors_file import write_safetensors
 from .transformers import their_names
 from .transformers_config import HuggingFaceConfig, transformers_config
 
-FILES = ('config.json', 'preprocessor_config.json', 'model.safetensors')
+FILES = ('config.json', PROCESSOR, 'model.safetensors')
 
 UNUSED_LAYERS = 'decoder layers behind the last that the config runs in prediction'
 FROZEN_COUNTERS = 'batch counters of norms that are frozen there, as in the config'

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,21 +67,31 @@ class LabelledImages:
         return [ids[name] for name in names]
 
 
+def progress(images: Sequence[Any], what: str) -> Iterator[Any]:
+    """One after the other, with a bar on a terminal, and with a line for each tenth in a log."""
+    if sys.stderr.isatty():
+        yield from tqdm(images, desc=what, unit='image', mininterval=1, leave=False)
+        return
+    for number, image in enumerate(images, 1):
+        yield image
+        if 10 * number // len(images) > 10 * (number - 1) // len(images):
+            print(f'{what}: {number} of {len(images)} images', file=sys.stderr, flush=True)
+
+
 def average_precision(detector: Detector, labelled: LabelledImages, what: str = 'images') -> dict[str, float]:
     """AP, AP50, AP75 and AP of small, medium and large objects, in [0, 1]; -1 where there are no objects.
 
     Args:
         detector: an exported file.
         labelled: with its classes.
-        what: the progress bar's name.
+        what: the name that progress is told under.
 
     Raises:
         InputError: an image cannot be read, or the file lacks a class.
     """
     category_ids = labelled.category_ids(detector.names)
     found: list[dict[str, Any]] = []
-    pairs = list(zip(labelled.file.images, labelled.paths()))
-    for image, path in tqdm(pairs, desc=what, unit='image', mininterval=1, leave=False):
+    for image, path in progress(list(zip(labelled.file.images, labelled.paths())), what):
         (result,) = detector(path)
         found += result.to_coco(image['id'], category_ids)
     return evaluate(labelled, found, category_ids)

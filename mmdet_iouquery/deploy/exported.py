@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,44 @@ from iouquery_runtime import InputError as RuntimeInputError
 
 from ..errors import InputError
 from .model_files import SUFFIXES
+from .source import resize_of
 
 
 def is_exported(path: str | Path) -> bool:
     """Whether a file is one that was exported, by its name."""
     return Path(path).suffix.lower() in SUFFIXES
+
+
+def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
+    """Where a config says something else of images and detections than a file does, and which of them holds.
+
+    Args:
+        detector: the file, in whose place the config's model is.
+        cfg: whole, of a detector of its own.
+    """
+    metadata, found = detector.metadata, []
+    if (resize := resize_of(cfg)) is not None:
+        (height, width), how = resize
+        own = f'{height}x{width} {how["interpolation"]}{_antialiased(how["antialias"])}'
+        height, width = detector.image_size
+        theirs = f'{height}x{width} {metadata.resize.interpolation}{_antialiased(metadata.resize.antialias)}'
+        if own != theirs:
+            found.append(f'images are resized to {own}, as the config says, and not to {theirs}, as the file does')
+    test_cfg = (cfg.get('model') or {}).get('test_cfg') or {}
+    for name in ('score_thr', 'overlap_thr', 'calibration', 'max_per_img'):
+        own, theirs = (json.loads(json.dumps(value or None)) for value in (test_cfg.get(name), getattr(metadata, name)))
+        if own != theirs and not (name == 'max_per_img' and own is None):  # each detector has its own number
+            other = _shown(own) if _shown(own) != _shown(theirs) else 'another'
+            found.append(f'{name} is {_shown(theirs)}, as the file says, and not {other}, as the config does')
+    return '; '.join(found)
+
+
+def _antialiased(antialias: bool) -> str:
+    return ' (antialiased)' if antialias else ''
+
+
+def _shown(value: Any) -> str:
+    return f'a table of {len(value["scores"])} points' if isinstance(value, dict) else str(value)
 
 
 @MODELS.register_module()

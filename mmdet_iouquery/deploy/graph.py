@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from mmdet.models.layers.transformer.dab_detr_layers import DABDetrTransformerDecoder
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
@@ -21,7 +22,7 @@ from ..errors import InputError
 from ..models import hosts
 from ..models.dense_heads import RTDETRHead
 from ..models.dense_heads.prediction_settings import PredictionSettings
-from ..models.hosts import IoUQueryDDQDETR
+from ..models.hosts import IoUQueryDABDETR, IoUQueryDDQDETR
 from ..models.hosts.query_parts import QueryParts
 from ..models.layers import DeformableAttention
 from .prepare import cast, merged
@@ -107,6 +108,13 @@ class Detector(nn.Module):
         maps = self.backbone(images)
         predictions = self.bbox_head(maps if self.neck is None else self.neck(maps))
         return RawPredictions(*map(as_float, predictions))
+
+    @torch.no_grad()
+    def strides(self) -> list[int]:
+        """Of the maps whose pixels are the tokens, in px, finest first."""
+        side = 8 * STRIDE
+        maps = self.backbone(torch.zeros(1, 3, side, side))
+        return [side // x.shape[-1] for x in (maps if self.neck is None else self.neck(maps))]
 
 
 class AdapterDetector(nn.Module):
@@ -234,6 +242,11 @@ def check_exportable(model: nn.Module, raw: bool, attention: str, precision: str
         raise InputError(
             f'{name} cannot be exported: the NMS among its queries, whose number differs from image to image, is no '
             'part of a graph'
+        )
+    if isinstance(model, IoUQueryDABDETR) and isinstance(model.decoder, DABDetrTransformerDecoder):
+        raise InputError(
+            f"{name} cannot be exported with mmdet's decoder, which writes into parts of tensors (ScatterND), as not "
+            "every runtime does; with decoder=dict(type='DABDecoder'), which is trained anew, it can"
         )
     if not isinstance(model, QueryParts):
         remedy = f', which takes the same weights: IoUQuery{name}' if f'IoUQuery{name}' in hosts.__all__ else ''

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from iouquery_runtime.metadata import num_tokens
+
 from ..errors import InputError
+from ..models.query_selectors.iou_aware import EncoderTokenSelector
 from ..version import __version__
 from .graph import STRIDE, Deployed
 
@@ -54,6 +57,8 @@ def origin(source: ModelSource, settings: ExportSettings) -> dict[str, str]:
 def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, num_queries: int) -> dict[str, str]:
     """The ``metadata_props`` of a file; all values are text, JSON where they are more than a word.
 
+    Those of a file of any size say ``strides`` and ``min_tokens``, by which a runtime knows which images are too small.
+
     Raises:
         InputError: there are names for another number of classes.
     """
@@ -67,10 +72,12 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
         'overlap_thr': prediction.overlap_thr,
         'calibration': prediction.calibration,
     }
+    of_any_size = tokens_needed(deployed, num_queries, settings.size) if settings.dynamic_size else {}
     structured = {
+        **of_any_size,
         'names': {str(label): name for label, name in enumerate(names)},
         'imgsz': None if settings.dynamic_size else [*settings.size],
-        'default_imgsz': [*_default_size(source, settings)],
+        'default_imgsz': [*_default_size(source, settings, **of_any_size)],
         'mean': mean,
         'std': std,
         'resize': dict(source.resize or RESIZE),
@@ -93,7 +100,32 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
     }
 
 
-def _default_size(source: ModelSource, settings: ExportSettings) -> tuple[int, int]:
+def tokens_needed(deployed: Deployed, num_queries: int, size: Sequence[int]) -> dict[str, Any]:
+    """Of the tokens that queries are chosen from: ``strides`` in px of their maps, and how many there have to be.
+
+    Raises:
+        InputError: an image of ``size`` has fewer tokens than the detector has queries; what is written of it would
+            have another number of queries at each size.
+    """
+    detector: Any = deployed.detector
+    selector = detector.bbox_head.query_selector
+    if not isinstance(selector, EncoderTokenSelector):  # learned
+        return {'strides': [], 'min_tokens': 0}
+    strides = detector.strides()
+    asked = deployed.prediction_settings.num_queries or selector.num_queries
+    if num_queries < asked:
+        raise InputError(
+            f'an image of {size[0]}x{size[1]} (height x width) has {num_tokens(size, strides)} tokens, too few to '
+            f'choose {asked} queries from, as many as a file of any size has to have; name a larger size'
+        )
+    per_token = selector.cls_head.out_features if selector.rank == 'token_class' else 1
+    return {'strides': strides, 'min_tokens': -(-num_queries // per_token)}
+
+
+def _default_size(
+    source: ModelSource, settings: ExportSettings, strides: Sequence[int] = (), min_tokens: int = 0
+) -> tuple[int, int]:
     """The config's size, unless a file of any size cannot take it."""
     size = source.default_size or settings.size
-    return settings.size if settings.dynamic_size and any(side % STRIDE for side in size) else size
+    fits = not any(side % STRIDE for side in size) and num_tokens(size, strides) >= min_tokens
+    return size if fits or not settings.dynamic_size else settings.size

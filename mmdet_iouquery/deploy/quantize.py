@@ -8,7 +8,8 @@ import json
 import logging
 import os
 import random
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from iouquery_runtime.preprocess import network_inputs, read_image, resized
 from ..argument_checks import check_counts, check_numbers
 from ..errors import InputError, RunError
 from ..file_io import sha256
-from .accuracy import LabelledImages, average_precision
+from .accuracy import LabelledImages, average_precision, progress
 from .model_files import check_destination, files_of, is_written
 from .openvino_file import write_openvino
 
@@ -173,6 +174,13 @@ def _drawn(paths: Sequence[Path], number: int, seed: int) -> list[Path]:
     return random.Random(seed).sample([*paths], min(number, len(paths)))
 
 
+class _Samples(list[Any]):
+    """What NNCF goes through, more than once; it draws bars of its own, but in a log says nothing until the end."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return super().__iter__() if sys.stderr.isatty() else progress(self[:], 'ranges')
+
+
 def write_quantized(
     source: Path,
     path: Path,
@@ -193,7 +201,7 @@ def write_quantized(
 
     nncf.set_log_level(logging.ERROR)
     settings: dict[str, Any] = dict(
-        calibration_dataset=nncf.Dataset([*samples], inputs),
+        calibration_dataset=nncf.Dataset(_Samples(samples), inputs),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(samples),
         ignored_scope=nncf.IgnoredScope(patterns=[f'{prefix}.*' for prefix in FLOAT_PARTS], validate=False),

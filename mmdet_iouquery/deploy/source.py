@@ -40,13 +40,12 @@ def source_of(cfg: Any, checkpoint: str | Path) -> ModelSource:
             f'the test pipeline of {cfg.filename} resizes images {len(steps)} times; an exported file takes images '
             "stretched to one size: have one dict(type='Resize', scale=(640, 640), keep_ratio=False) in it"
         )
-    scale = steps[0]['scale']
-    width, height = scale if isinstance(scale, (list, tuple)) else (scale, scale)
+    size, resize = _resize(steps[0])
     path = checkpoint_file(checkpoint)
     return ModelSource(
-        names=trained_class_names(dataset, path) or None,
-        default_size=(height, width),
-        resize=_resize(steps[0]),
+        names=trained_class_names(cfg, path) or None,
+        default_size=size,
+        resize=resize,
         config=Path(cfg.filename).name,
         checkpoint_sha256=sha256(path),
     )
@@ -71,6 +70,17 @@ def _check_step(step: Mapping[str, Any], filename: str) -> None:
         )
 
 
-def _resize(step: Mapping[str, Any]) -> dict[str, Any]:
+def resize_of(cfg: Any) -> tuple[tuple[int, int], dict[str, Any]] | None:
+    """Height and width that a config's test pipeline resizes to, and how; None: it does not."""
+    for step in test_dataset(cfg).get('pipeline') or ():
+        if type_name(step) in _RESIZING and step.get('scale'):
+            return _resize(step)
+    return None
+
+
+def _resize(step: Mapping[str, Any]) -> tuple[tuple[int, int], dict[str, Any]]:
+    scale = step['scale']
+    width, height = scale if isinstance(scale, (list, tuple)) else (scale, scale)
     antialias = type_name(step) == 'AntialiasedResize' or step.get('backend') == 'pillow'
-    return {'mode': 'stretch', 'interpolation': step.get('interpolation', 'bilinear'), 'antialias': antialias}
+    how = {'mode': 'stretch', 'interpolation': step.get('interpolation', 'bilinear'), 'antialias': antialias}
+    return (height, width), how

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 MAX_BATCH_SIZE = 8
 _FIRST_LINE = '# Written by mmdet_iouquery.deploy.triton; written anew when it is called again.'
 _TYPES = {'FLOAT': 'TYPE_FP32', 'FLOAT16': 'TYPE_FP16', 'UINT8': 'TYPE_UINT8', 'INT64': 'TYPE_INT64'}
-_PARAMETERS = ('iouquery.format', 'names', 'imgsz', 'default_imgsz', 'resize', 'channel_order', 'test_cfg')
+_OF_SIZES = ('imgsz', 'default_imgsz', 'strides', 'min_tokens')
+_PARAMETERS = ('iouquery.format', 'names', *_OF_SIZES, 'resize', 'channel_order', 'test_cfg')
 
 
 def write_repository(
@@ -51,16 +52,26 @@ def write_repository(
     model_path, folder = Path(model_path), Path(folder)
     check_counts(max_batch_size=max_batch_size)
     name = model_path.stem if name is None else name
-    if not re.fullmatch(r'[\w.-]+', name) or name.strip('.') == '':
-        raise InputError(f'a model in Triton has a name of letters, digits, ".", "_" and "-", got {name!r}')
+    target = check_target(folder, name)
     config = configuration(model_path, name, max_batch_size)
-    target = folder / name
-    if target.exists() and not _is_ours(target):
-        raise InputError(f'{target} exists and was not written by this command; name another folder or model')
     try:
         _write(model_path, config, target)
     except OSError as error:
         raise InputError(f'{target} cannot be written: {error.strerror or error}') from error
+    return target
+
+
+def check_target(folder: Path, name: str) -> Path:
+    """The folder of a model in a repository.
+
+    Raises:
+        InputError: the name cannot be one, or what is there was not written by :func:`write_repository`.
+    """
+    if not re.fullmatch(r'[\w.-]+', name) or name.strip('.') == '':
+        raise InputError(f'a model in Triton has a name of letters, digits, ".", "_" and "-", got {name!r}')
+    target = folder / name
+    if target.exists() and not _is_ours(target):
+        raise InputError(f'{target} exists and was not written by this command; name another folder or model')
     return target
 
 

@@ -19,9 +19,11 @@ from onnx import ModelProto
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from iouquery_runtime.metadata import num_tokens
+
 from ..core import as_float
 from ..errors import ParityError
-from .graph import Deployed, example
+from .graph import STRIDE, Deployed, example
 from .inner_tensors import InnerTensors
 
 
@@ -83,7 +85,7 @@ class Parity:
 def verify(model: nn.Module, path: str | Path) -> tuple[Parity, ...]:
     """Compare a file with the model it was exported from, in onnxruntime on the CPU, on images of noise.
 
-    Of a file for any number of images, batches of 1, 2 and 3; of one for any size, another size as well.
+    Of a file for any number of images, batches of 1, 2 and 3; of one for any size, larger and smaller ones as well.
 
     Raises:
         ParityError: they differ.
@@ -105,8 +107,18 @@ def _batches(proto: ModelProto, properties: dict[str, str]) -> list[tuple[int, t
     size = tuple(json.loads(properties['imgsz'] or 'null') or json.loads(properties['default_imgsz']))
     batches = [(batch, size) for batch in ((fixed,) if fixed else BATCHES)]
     if json.loads(properties['imgsz']) is None:
-        batches += [(batches[-1][0], (size[0], size[1] + 64)), (batches[0][0], (size[0] + 32, size[1]))]
+        batches += [(batches[-1][0], (size[0], size[1] + 64)), (batches[0][0], (size[0] + STRIDE, size[1]))]
+        smaller = _smaller(size, json.loads(properties['strides']), json.loads(properties['min_tokens']))
+        batches += [(batches[0][0], smaller)] if smaller != size else []
     return batches
+
+
+def _smaller(size: tuple[int, int], strides: Sequence[int], min_tokens: int) -> tuple[int, int]:
+    """About half of a size; more where that has too few tokens, the size itself at most."""
+    height, width = (max(STRIDE, side // 2 // STRIDE * STRIDE) for side in size)
+    while num_tokens((height, width), strides) < min_tokens:
+        height, width = min(size[0], height + STRIDE), min(size[1], width + STRIDE)
+    return height, width
 
 
 class _File:

@@ -29,7 +29,7 @@ from ..config_options import KeyValue, merge_options
 from ..datasets import check_config
 from ..datasets.coco.checks import is_coco_metric
 from ..deploy import prepare_for_inference
-from ..deploy.exported import ExportedDetector, is_exported
+from ..deploy.exported import ExportedDetector, differences, is_exported
 from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
 from .begin import begin
@@ -178,6 +178,7 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: P
     check_sections(cfg, 'test')
     check_values(cfg)
     cfg.load_from, cfg.resume = args.checkpoint, False
+    of_model = copy.deepcopy(cfg)
     if is_exported(args.checkpoint):
         _test_exported(cfg, args)
     if args.prepare:
@@ -193,6 +194,8 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: P
         model = _bare(runner.model)
     if isinstance(model, ExportedDetector):
         model.check_classes(runner.test_dataloader.dataset.metainfo['classes'])
+        if different := differences(model.detector, of_model):
+            print(f'note: {args.config} and {args.checkpoint} differ: {different}')
     else:
         check_checkpoint(model, args.checkpoint)
         report_preprocessing(cfg, args.checkpoint)

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from exported_files import write_model
 from helpers import NARROW, random_batch, shipped_config
 from mmdet.apis import DetInferencer, inference_detector, init_detector
 from mmdet.registry import MODELS
@@ -79,6 +80,13 @@ def folder(checkpoint: Path, cfg: Config, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope='module')
+def exported(checkpoint: Path) -> Path:
+    """A file that says it is of the checkpoint."""
+    told = {'checkpoint_sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+    return write_model(checkpoint.parent / 'a.onnx', format_changes=told)
+
+
+@pytest.fixture(scope='module')
 def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (70, 100, 3), dtype=np.uint8)
 
@@ -134,18 +142,19 @@ def test_paths_of_a_machine(entry: dict, plain: dict) -> None:
     assert Config.fromstring(flat_config(Config({'entry': entry})), '.py').entry == plain
 
 
-def test_the_card_says_what_was_given(checkpoint: Path, cfg: Config, folder: Path, tmp_path: Path) -> None:
+def test_the_card_says_what_was_given(
+    checkpoint: Path, cfg: Config, folder: Path, exported: Path, tmp_path: Path
+) -> None:
     card = (folder / 'README.md').read_text(encoding='utf-8')
     assert card.startswith('---\nlicense: apache-2.0\n') and '5 classes, input 96 x 96' in card
     assert '`cat`, `dog`, `Äpfel`' in card and 'None were given' in card and 'model.onnx' not in card
 
-    (tmp_path / 'a.onnx').write_bytes(b'a graph')
-    more = dict(metrics={'coco/bbox_mAP': 0.4653}, command='python tools/test.py a.py a.pth', onnx=tmp_path / 'a.onnx')
+    more = dict(metrics={'coco/bbox_mAP': 0.4653}, command='python tools/test.py a.py a.pth', onnx=exported)
     save_pretrained(checkpoint, tmp_path / 'new', license='mit', config=cfg, **more)
     card = (tmp_path / 'new' / 'README.md').read_text(encoding='utf-8')
     assert '| coco/bbox_mAP | 0.4653 |' in card and '\npython tools/test.py a.py a.pth\n' in card
     assert '`model.onnx` is the same detector' in card
-    assert (tmp_path / 'new' / 'model.onnx').read_bytes() == b'a graph'
+    assert (tmp_path / 'new' / 'model.onnx').read_bytes() == exported.read_bytes()
 
 
 # --- what opens it ----------------------------------------------------------------------------------------------------
@@ -206,14 +215,13 @@ def state_of(folder: Path) -> dict[str, tuple[bytes, int]]:
 
 
 def test_called_again_it_does_nothing_and_another_model_is_refused(
-    checkpoint: Path, cfg: Config, weights: dict[str, Tensor], tmp_path: Path
+    checkpoint: Path, cfg: Config, weights: dict[str, Tensor], exported: Path, tmp_path: Path
 ) -> None:
     path, call = tmp_path / 'pets', dict(license='mit', config=cfg)
-    (tmp_path / 'a.onnx').write_bytes(b'a graph')
-    assert save_pretrained(checkpoint, path, onnx=tmp_path / 'a.onnx', **call)
+    assert save_pretrained(checkpoint, path, onnx=exported, **call)
     (path / '.gitattributes').write_text('mine')
     before = state_of(path)
-    assert not save_pretrained(checkpoint, path, onnx=tmp_path / 'a.onnx', **call)
+    assert not save_pretrained(checkpoint, path, onnx=exported, **call)
     assert state_of(path) == before
 
     torch.save({key: value + 1 for key, value in weights.items()}, tmp_path / 'other.pth')
@@ -271,10 +279,30 @@ def test_what_cannot_be_saved_is_refused_and_nothing_written(
             save_pretrained(model, tmp_path / 'new', **{'license': 'mit', 'config': cfg, **changes})
         assert '\n' not in str(caught.value) and not (tmp_path / 'new').exists()
 
+    (tmp_path / 'page.onnx').write_text('<html>')
+    same = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    others = [
+        write_model(tmp_path / f'{name}.onnx', format_changes=told)
+        for name, told in (
+            ('other', {'checkpoint_sha256': 'abc'}),
+            ('no', {}),
+            ('config', {'checkpoint_sha256': same, 'config': 'b.py'}),
+        )
+    ]
     refused('licence must be an identifier', license='')
     refused('licence must be an identifier', license='mit\ntags: [x]')
+    refused(r"such as apache-2\.0, .*or other, got 'Apache 2\.0'", license='Apache 2.0')
+    refused(r"such as .*gpl-3\.0.*, or other, got 'GPLv3'", license='GPLv3')
     refused(r'there is no file .*gone\.pth', tmp_path / 'gone.pth')
     refused(r'there is no file .*gone\.onnx', onnx=tmp_path / 'gone.onnx')
+    refused(
+        r'other\.onnx is not of .*epoch_3\.pth, but of another checkpoint \(SHA-256 abc\); export this', onnx=others[0]
+    )
+    refused(r'no\.onnx is not of .* \(SHA-256 none that it names\)', onnx=others[1])
+    refused(
+        r'config\.onnx was exported with the config b\.py, and rtdetr_r18\S*\.py is saved; name one', onnx=others[2]
+    )
+    refused(r'page\.onnx is not an ONNX file', onnx=tmp_path / 'page.onnx')
     refused('cannot read the config', config=tmp_path / 'gone.py')
     refused('does not fit the model', config=shipped_config('rtdetr/rtdetr_r34vd_8xb2-72e_coco.py'))
     other = Config(cfg.to_dict())

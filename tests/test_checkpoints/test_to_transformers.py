@@ -21,6 +21,7 @@ from torch import Tensor
 from mmdet_iouquery.checkpoints import convert, convert_back
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.checkpoints.files import read_checkpoint
+from mmdet_iouquery.checkpoints.preprocessing import RTDETR, preprocessing_notes
 from mmdet_iouquery.checkpoints.transformers_config import transformers_config
 from mmdet_iouquery.checkpoints.transformers_folder import FROZEN_COUNTERS, UNUSED_LAYERS, to_transformers
 from mmdet_iouquery.errors import InputError
@@ -286,6 +287,23 @@ def test_the_tool_called_again(
     assert 'hub exists already, of another conversion (source_classes' in capsys.readouterr().err
     assert tool.main([*command, *more, '--force']) == 0
     assert json.loads((folder / 'config.json').read_text(encoding='utf-8'))['id2label']['0'] == CLASSES[-1]
+
+
+@pytest.mark.parametrize('normalised', [False, True])
+def test_preprocessing_comes_back_from_the_folder(
+    normalised: bool, tiny: Config, files: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Not that of the authors' models, so that no tool notes a difference where there is none."""
+    cfg = Config(tiny.to_dict())
+    if normalised:
+        cfg.model.data_preprocessor.update(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
+    convert_file(files[0], tmp_path / 'theirs', 'mmdet', target='transformers', config=cfg)
+    convert_file(tmp_path / 'theirs', tmp_path / 'ours.pth', 'transformers')
+    assert preprocessing_notes(cfg, tmp_path / 'ours.pth') == []
+    assert read_checkpoint(tmp_path / 'ours.pth')['meta']['preprocessing']['scale'] == [SIZE, SIZE]
+    (tmp_path / 'theirs' / 'preprocessor_config.json').write_text('{"size": {"longest_edge": 640}}')
+    convert_file(tmp_path / 'theirs', tmp_path / 'ours.pth', 'transformers', force=True)
+    assert read_checkpoint(tmp_path / 'ours.pth')['meta']['preprocessing'] == RTDETR
 
 
 def test_a_folder_of_something_else_stays(tool: Any, files: tuple[Path, Path], tmp_path: Path) -> None:

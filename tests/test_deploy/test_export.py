@@ -16,9 +16,12 @@ import torch
 from exports import DETECTORS, SIZE, detector, distance, metadata, operators, predicted, run
 from hosts import host_config
 from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
 from onnx import helper, numpy_helper
 from torch import nn
 
+from iouquery_runtime import Detector
+from iouquery_runtime import InputError as RuntimeInputError
 from mmdet_iouquery.deploy import ExportReport, ExportSettings, ModelSource, export, export_onnx, graph, prepare
 from mmdet_iouquery.deploy.graph import example
 from mmdet_iouquery.deploy.onnx_file import check_standard, hold_in_range
@@ -216,7 +219,7 @@ def test_any_size(exporter: str, tmp_path: Path) -> None:
     """Of maps, tables of anchors and positions, and what is read from them, nothing is of one size."""
     model = detector(**SHORT)
     report = write(model, tmp_path / 'model.onnx', exporter=exporter, dynamic_size=True, attention='gather')
-    assert {parity.size for parity in report.parity} == {SIZE, (64, 160), (96, 96)}
+    assert {parity.size for parity in report.parity} == {SIZE, (64, 160), (96, 96), (64, 64)}
     told = metadata(report.path)
     assert json.loads(told['imgsz']) is None and json.loads(told['default_imgsz']) == [*SIZE]
     assert told['opset'] == {'torchscript': '17', 'dynamo': '18'}[exporter]
@@ -224,6 +227,42 @@ def test_any_size(exporter: str, tmp_path: Path) -> None:
     sizes = torch.tensor([[120.0, 50.0], [96.0, 64.0]])
     assert distance(run(report.path, images, sizes), predicted(model, images, sizes), sizes) < 1e-5
     assert all(node.name.startswith('/') for node in onnx.load(str(report.path)).graph.node)
+
+
+@pytest.mark.parametrize(
+    ('changes', 'num_queries', 'strides', 'min_tokens'),
+    [
+        ({}, 22, [8, 16, 32], 22),
+        ({'bbox_head__query_selector__rank': 'token_class'}, 106, [8, 16, 32], 22),  # pairs of 5 classes
+        ({'neck__num_outs': 4, 'bbox_head__in_channels': [32] * 4}, 23, [8, 16, 32, 64], 23),
+    ],
+)
+def test_a_file_of_any_size_tells_which_images_are_too_small(
+    changes: dict[str, Any], num_queries: int, strides: list[int], min_tokens: int, tmp_path: Path
+) -> None:
+    """One of 32 x 32 has 16 + 4 + 1 tokens, or one more of a fourth map."""
+    model = detector(**SHORT, **changes, test_cfg__num_queries=num_queries)
+    source = ModelSource(default_size=(32, 32))
+    report = write(model, tmp_path / 'model.onnx', source, dynamic_size=True)
+    told = {key: json.loads(value) for key, value in report.metadata.items() if key in ('strides', 'min_tokens')}
+    assert told == {'strides': strides, 'min_tokens': min_tokens}
+    assert json.loads(report.metadata['default_imgsz']) == [*SIZE]
+    assert min(parity.size for parity in report.parity) == (64, 64)
+    refused = rf'model.onnx chooses its queries from {min_tokens} tokens .* 32x32 .* has {min_tokens - 1}; name'
+    with pytest.raises(RuntimeInputError, match=refused):
+        Detector(report.path, image_size=(32, 32))
+    (result,) = Detector(report.path, image_size=(32, 64))(np.zeros((9, 9, 3), np.uint8), score_thr=0)
+    assert len(result) == min(300, 5 * num_queries)
+
+
+def test_a_size_without_a_token_for_each_query_is_none_for_a_file_of_any(tmp_path: Path) -> None:
+    """Exporters write the number of queries of the size they see, or of each size all tokens."""
+    model = detector(**SHORT, test_cfg__num_queries=85)
+    with pytest.raises(InputError, match=r'64x64 .* has 84 tokens, too few to choose 85 queries from, .*a larger size'):
+        write(model, tmp_path / 'model.onnx', size=(64, 64), dynamic_size=True)
+    assert not [*tmp_path.iterdir()]
+    learned = write(detector('learned anchors'), tmp_path / 'model.onnx', size=(32, 32), dynamic_size=True)
+    assert learned.metadata['strides'] == '[]' and Detector(learned.path).image_size == (32, 32)
 
 
 def test_dynamo_names_nodes_by_part(tmp_path: Path) -> None:
@@ -260,9 +299,12 @@ def test_numbers_of_queries(asked: int, given: int, tmp_path: Path) -> None:
     assert report.metadata['num_queries'] == str(given)
 
 
-@pytest.mark.parametrize('name', ['DINO', 'ConditionalDETR'])
+@pytest.mark.parametrize('name', ['DINO', 'ConditionalDETR', 'DeformableDETR', 'DABDETR', 'DETR'])
 def test_adapters(name: str, tmp_path: Path) -> None:
-    model = MODELS.build(host_config(name, type=f'IoUQuery{name}', sigmoid=True)).eval()
+    cfg = host_config(name, type=f'IoUQuery{name}', sigmoid=True)
+    if name == 'DABDETR':  # mmdet's own decoder is refused
+        cfg.decoder = ConfigDict(type='DABDecoder', num_layers=1)
+    model = MODELS.build(cfg).eval()
     model.init_weights()
     # of a map of one pixel, as DINO's coarsest is at 64 x 96, torch writes mmdet's reference points as no numbers
     report = write(model, tmp_path / 'model.onnx', size=(128, 128))
@@ -327,8 +369,9 @@ def test_a_file_that_is_something_else_is_not_left(
     path = tmp_path / 'model.onnx'
     path.write_bytes(b'of yesterday')
     spoiled(monkeypatch, change)
-    with pytest.raises(ParityError, match=message):
+    with pytest.raises(ParityError, match=message) as raised:
         write(model, path)
+    assert raised.value.status == 6
     assert [*tmp_path.iterdir()] == [path] and path.read_bytes() == b'of yesterday'
 
 

@@ -111,6 +111,29 @@ def test_what_an_exported_file_cannot_do_is_refused(config: Path, tmp_path: Path
         run(renamed, file, tmp_path)
 
 
+def test_what_the_config_says_otherwise_than_the_file_is_noted(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Once, with both values and the one that holds; nothing where they agree."""
+    table = {'scores': [0.0, 1.0], 'precision': [0.0, 0.5]}
+    told = {'test_cfg': {'score_thr': 0.25, 'overlap_thr': None, 'calibration': table}}
+    write_model(tmp_path / 'other.onnx', size=None, format_changes=told)
+    run(config, config.parent / 'model.onnx', tmp_path)
+    assert 'differ' not in capsys.readouterr().out
+    changed = tmp_path / 'config.py'
+    text = config.read_text().replace('scale=(64, 64)', 'scale=(96, 64)').replace(", backend='pillow'", '')
+    test_cfg = 'test_cfg=dict(score_thr=0.5, max_per_img=20)'
+    changed.write_text(text.replace("'SingleStageDetector'", f"'SingleStageDetector', {test_cfg}"), encoding='utf-8')
+    run(changed, tmp_path / 'other.onnx', tmp_path)
+    (note,) = [line for line in capsys.readouterr().out.splitlines() if 'differ' in line]
+    assert note == (
+        f'note: {changed} and {tmp_path}/other.onnx differ: images are resized to 64x96 bilinear, as the config says, '
+        'and not to 64x64 bilinear (antialiased), as the file does; score_thr is 0.25, as the file says, and not 0.5, '
+        'as the config does; calibration is a table of 2 points, as the file says, and not None, as the config does; '
+        'max_per_img is 10, as the file says, and not 20, as the config does'
+    )
+
+
 @pytest.mark.parametrize(('batch', 'rgb'), [('batch', False), (2, False), ('batch', True)])
 def test_images_go_to_the_file_in_rgb_and_in_batches_that_it_takes(tmp_path: Path, batch: int | str, rgb: bool) -> None:
     path = write_model(tmp_path / 'model.onnx', batch=batch)

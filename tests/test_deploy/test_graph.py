@@ -86,6 +86,8 @@ def test_what_cannot_be_exported_is_refused_by_name() -> None:
     with nms_in_torch():
         ddq = MODELS.build(host_config('DDQDETR', type='IoUQueryDDQDETR'))
     assert refusal(ddq).startswith('IoUQueryDDQDETR cannot be exported: the NMS among its queries')
+    dab = MODELS.build(host_config('DABDETR', type='IoUQueryDABDETR'))
+    assert refusal(dab).startswith("IoUQueryDABDETR cannot be exported with mmdet's decoder, which writes into parts")
     dino = MODELS.build(host_config('DINO'))
     assert refusal(dino).endswith('the adapters of this package, which takes the same weights: IoUQueryDINO')
     assert 'Linear with NoneType cannot be exported' in refusal(nn.Linear(1, 1))

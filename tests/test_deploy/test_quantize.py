@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from iouquery_runtime import Detector, Result
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.backends import openvino_core
 from mmdet_iouquery.apps.export.quantize_command import quantize_file
-from mmdet_iouquery.deploy.accuracy import LabelledImages, average_precision, evaluate
+from mmdet_iouquery.deploy.accuracy import LabelledImages, average_precision, evaluate, progress
 from mmdet_iouquery.deploy.model_files import is_written
 from mmdet_iouquery.deploy.quantize import FLOAT_PARTS, AccuracyLostError, quantize
 from mmdet_iouquery.errors import InputError
@@ -90,6 +91,13 @@ def test_ap_goes_by_the_names_of_classes(exported: Path, labelled: LabelledImage
     assert evaluate(labelled, [], numbers)['AP'] == 0
 
 
+def test_a_log_gets_a_line_for_each_tenth(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [*progress([*range(1234)], 'AP before')] == [*range(1234)]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f'AP before: {math.ceil(123.4 * tenth)} of 1234 images' for tenth in range(1, 11)]
+    assert [*progress('abc', 'x')] == [*'abc'] and len(capsys.readouterr().err.splitlines()) == 3
+
+
 def test_labels_that_do_not_fit_are_refused(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'finds hexagon, which .* does not have'):
         labelled.category_ids(['circle', 'hexagon'])
@@ -144,11 +152,16 @@ def arguments(exported: Path, *more: object) -> list[str]:
     return [str(part) for part in (exported, '--data', folder / 'labels.json', '--images', folder / 'images', *more)]
 
 
-def test_the_command_line(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
+def test_the_command_line(
+    exported: Path, labelled: LabelledImages, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pytest.importorskip('nncf')
     out = tmp_path / 'new' / 'model.xml'
     more = ['-o', out, '--sample-images', exported.parent / 'samples', '--samples', 2, '--max-drop', 1, '--threads', 1]
     report = quantize_file(arguments(exported, *more))
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == 'AP before: 1 of 1 images' and told[-1] == 'AP after: 1 of 1 images'
+    assert {*told[1:-1]} == {'ranges: 1 of 2 images'}  # NNCF tells the end itself
     whole = {key: value for key, value in Detector(exported).metadata.values.items() if key in ORIGIN}
     assert whole.keys() == ORIGIN and is_written(exported, whole, force=False)
     with pytest.raises(InputError, match=r'was written from or with something else \(precision\)'):  # not the export

@@ -54,7 +54,7 @@ def kill(run: Started, journal: Path, before: int, target: str, chance: random.R
         which = chance.randint(1, 3)
         run.wait_for(lambda: sum(line.startswith(word) for line in lines(journal)[before:]) >= which)
         time.sleep(chance.uniform(0, seconds))
-    os.killpg(run.process.pid, signal.SIGKILL)
+    run.kill()
     assert run.status() == -signal.SIGKILL, run.said()[-2000:]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -22,6 +23,7 @@ from iouquery_runtime import Detector, command
 from iouquery_runtime.results import Result, was_drawn
 
 F_SETPIPE_SZ = 1031  # fcntl's, which Python 3.9 does not name
+PICTURES = ('a.jpg', 'b.png', 'c.tif')
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -30,7 +32,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: ``model.onnx``, and in ``images`` three images and a text."""
     write_model(tmp_path / 'model.onnx')
     (tmp_path / 'images').mkdir()
-    for i, name in enumerate(('a.jpg', 'b.png', 'c.tif')):
+    for i, name in enumerate(PICTURES):
         picture(300, 200 + 10 * i, seed=i, blur=30).save(tmp_path / 'images' / name)
     (tmp_path / 'images' / 'notes.txt').write_text('no image')
     monkeypatch.chdir(tmp_path)
@@ -74,6 +76,14 @@ def test_without_a_threshold_the_files_own_holds_or_one_that_can_be_looked_at(
     assert 'images/a.jpg 300x200: nothing\n' in capsys.readouterr().out
 
 
+def test_the_size_can_be_named(folder: Path) -> None:
+    write_model(folder / 'any.onnx', size=None)
+    assert command.main(['any.onnx', 'images', '--json', 'f.json', '--image-size', '96', '160']) == 0
+    found = json.loads((folder / 'f.json').read_text(encoding='utf-8'))['images']
+    detector = Detector('any.onnx', image_size=(96, 160))
+    assert found == [detector(image['path'], score_thr=0.3)[0].to_dict() for image in found]
+
+
 def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ['model.onnx', 'images', '--out', 'found', '--json', 'found.json', '--score-thr']
     assert command.main([*arguments, '0']) == 0
@@ -98,6 +108,7 @@ def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest
         (['none.jpg'], 'there is no file or folder none.jpg'),
         (['empty'], 'the folder empty has no images (.bmp, .gif, '),
         (['--score-thr', '1.5'], 'score_thr must lie in [0, 1), got 1.5'),
+        (['--image-size', '96', '96'], 'model.onnx takes images of 64x64 (height x width) alone, got 96x96; leave'),
         (['--threads', '0'], 'threads must be at least 1 and a whole number, got 0'),
         (['--out', 'model.onnx/deeper'], 'the folder model.onnx/deeper cannot be made: '),
     ],
@@ -169,6 +180,10 @@ def test_as_a_program(folder: Path) -> None:
     assert done.returncode == 0 and re.fullmatch(
         r'images/a.jpg 300x200: (\d (person|dog|Fahrrad \?)(, )?)+\n', done.stdout
     )
+    done = run('model.onnx', 'images', '--json', '-')
+    assert done.returncode == 0 and re.findall(r'^images/(\S+)', done.stderr, re.MULTILINE) == [*PICTURES]
+    assert [image['path'] for image in json.loads(done.stdout)['images']] == [f'images/{x}' for x in PICTURES]
+    assert run('model.onnx', 'images', '--json', '/dev/stdout').stdout == done.stdout
     done = run()
     assert done.returncode == 2 and 'usage: python -m iouquery_runtime' in done.stderr
     for i in range(200):  # more lines than the smallest pipe takes, so that the program cannot end by itself
@@ -188,6 +203,40 @@ def test_as_a_program(folder: Path) -> None:
     assert process.returncode == 128 + signal.SIGTERM
     assert said == 'stopped by SIGTERM; every file written so far is whole\n'
     assert not (folder / 'found.json').exists()
+
+
+def test_a_reader_that_goes_away_and_ctrl_c_at_the_start_end_it_without_a_traceback(folder: Path) -> None:
+    """``| head -1`` as a pipe that nobody reads; Ctrl-C as a NumPy that is stopped while it is imported."""
+    (folder / 'stopped' / 'numpy').mkdir(parents=True)
+    (folder / 'stopped' / 'numpy' / '__init__.py').write_text(
+        'import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n'
+    )
+    reading, writing = os.pipe()
+    os.close(reading)
+    for path, status, message in ((ROOT, 141, ''), (folder / 'stopped', 130, 'stopped by SIGINT\n')):
+        done = subprocess.run(
+            [sys.executable, '-m', 'iouquery_runtime', 'model.onnx', 'images', '--json', 'found.json'],
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, 'PYTHONPATH': f'{path}{os.pathsep}{ROOT}'},
+            timeout=60,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (status, message)
+        assert not (folder / 'found.json').exists()
+    os.close(writing)
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise PermissionError(errno.EACCES, 'Permission denied', str(path))
+
+    monkeypatch.setattr(Path, 'iterdir', refuse)  # what a folder of mode 000 does, but not to root
+    assert command.main(['model.onnx', 'images']) == 2
+    assert capsys.readouterr() == ('', 'error: images cannot be read or written: Permission denied\n')
 
 
 def test_the_summary_counts_classes_the_most_numerous_first() -> None:

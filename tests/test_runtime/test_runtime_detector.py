@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import pickle
 import re
 import subprocess
@@ -172,6 +173,49 @@ def test_threads_may_share_a_detector(name: str, folder: Path, images: list[Path
             check(result, images[i])
 
 
+def test_no_more_threads_are_used_than_there_are_cores(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each would wait for the others."""
+    compiled = Detector(folder / 'model.xml', threads=1000)._backend._compiled  # type: ignore[attr-defined]
+    assert compiled.get_property('INFERENCE_NUM_THREADS') <= backends_module.num_cores() <= (os.cpu_count() or 1)
+    monkeypatch.setattr(backends_module, 'num_cores', lambda: 3)
+    for asked, used in ((1000, 3), (2, 2)):
+        session = Detector(folder / 'model.onnx', threads=asked)._backend._session  # type: ignore[attr-defined]
+        assert session.get_session_options().intra_op_num_threads == used
+
+
+def test_images_are_resized_to_another_size_where_the_file_takes_any(folder: Path, images: list[Path]) -> None:
+    """The detector's scores are those of the formula at that size; it goes with the detector to other processes."""
+    detector = Detector(folder / 'any-size.onnx', image_size=np.array([96, 160]))  # type: ignore[arg-type]
+    stretched = resized(np.asarray(Image.open(images[2])), 96, 160, Resize())
+    scores = np.sort(1 / (1 + np.exp(-raw_outputs(stretched[None]).logits.ravel())))[::-1][:MAX_PER_IMG]
+    for one in (detector, pickle.loads(pickle.dumps(detector))):
+        assert one.image_size == (96, 160)
+        np.testing.assert_allclose(one(images[2])[0].scores, scores, rtol=0, atol=1e-5)
+    assert Detector(folder / 'model.onnx', image_size=[SIDE, SIDE]).image_size == (SIDE, SIDE)
+
+
+@pytest.mark.parametrize(
+    ('name', 'size', 'message'),
+    [
+        ('model.onnx', (96, 64), r'model.onnx takes images of 64x64 .* alone, got 96x64; .* with --dynamic-size'),
+        ('model.xml', (64, 96), r'model.xml takes images of 64x64'),
+        ('any-size.onnx', (100, 1), r'multiples of 32, got 100x1; nearest is 96x32'),
+        ('any-size.onnx', 64, 'image_size must be a height and a width in px, got 64'),
+        ('any-size.onnx', (64, 64, 3), 'image_size must be a height and a width in px, got'),
+        ('any-size.onnx', (0, 64), 'a side of image_size must be at least 1 and a whole number, got 0'),
+        ('any-size.onnx', (64.0, 64), 'a side of image_size must be at least 1 and a whole number, got 64.0'),
+        ('four.onnx', (32, 32), 'four.onnx chooses its queries from 6 tokens .* 32x32 .* has 5; name a larger'),
+    ],
+)
+def test_sizes_that_a_file_does_not_take_are_refused(name: str, size: Any, message: str, folder: Path) -> None:
+    write_model(folder / 'four.onnx', size=None, format_changes={'strides': [16, 32], 'min_tokens': 6})
+    with pytest.raises(InputError, match=message):
+        Detector(folder / name, image_size=size)
+    if name == 'four.onnx':
+        with pytest.raises(InputError, match=message):
+            Detector(folder / name).detect_resized([np.zeros((32, 32, 3), np.uint8)], [(9, 9)])
+
+
 def in_another_process(detector: Detector, path: Path) -> list[float]:
     return [float(score) for score in detector(path)[0].scores]
 
@@ -321,6 +365,8 @@ def test_files_of_openvino_that_are_none_of_ours_are_refused(folder: Path, tmp_p
         ({'default_imgsz': 'null'}, "has 'null' for 'default_imgsz'"),
         ({'max_per_img': 'many'}, "has 'many' for 'max_per_img'"),
         ({'test_cfg': '[]'}, "for 'test_cfg'"),
+        ({'strides': [8, 0], 'min_tokens': 1}, r"has '\[8, 0\]' for 'strides'"),
+        ({'strides': [8]}, "no 'min_tokens'"),
     ],
 )
 def test_metadata_that_cannot_be_used_are_named(changes: dict[str, object], message: str) -> None:

@@ -27,6 +27,7 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 import iouquery_runtime
+iouquery_runtime.Detector
 print(*sorted({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)))
 for model in sys.argv[3:]:
     try:

@@ -54,6 +54,9 @@ def test_coco_s_own_reader_takes_the_entries() -> None:
     assert entries[0] == {'image_id': 7, 'category_id': 2, 'bbox': [2, 3, 10, 25], 'score': 0.75}
     assert entries[1]['bbox'] == [20.5, 0, 27.5, 10.25] and entries[1]['category_id'] == 1
     assert [entry['category_id'] for entry in result().to_coco(7)] == [2, 0]
+    with pytest.raises(InputError, match='category_ids has 2 ids, and label 2 was found; give one for each of the det'):
+        result().to_coco(7, category_ids=[1, 18])
+    assert Result.failed('empty').to_coco(7, category_ids=[]) == []
     truth = COCO()
     truth.dataset = {'info': {}, 'images': [{'id': 7}], 'annotations': [], 'categories': [{'id': 1}, {'id': 2}]}
     truth.createIndex()
@@ -101,6 +104,27 @@ def test_a_figure_has_boxes_where_they_are(tmp_path: Path) -> None:
         lossy = np.asarray(Image.open(tmp_path / name)).astype(int)
         assert 0 < np.abs(lossy - pixels).mean() < 3
     assert sorted(os.listdir(tmp_path)) == ['a.WEBP', 'a.jpg', 'a.png', 'deeper']
+
+
+@pytest.mark.parametrize('side', [200, 640, 1920])
+def test_name_and_score_stand_apart_and_off_the_edges(side: int, tmp_path: Path) -> None:
+    """Half an em between them, about a quarter around; at the image's right edge too."""
+    size = max(11, side // 50)
+    boxes = np.float32([[side // 8, 40, side // 2, 140], [side - 12, 40, side, 140]])
+    found = Detections(boxes, np.float32([0.75, 0.5]), np.int64([1, 1]))
+    Result.of(found, CLASSES, (side, 150), source=Image.new('RGB', (side, 150), 'white')).draw(tmp_path / 'figure.png')
+    pixels = np.asarray(Image.open(tmp_path / 'figure.png')).astype(int)[40 + max(2, round(side / 400)) :]
+    first = pixels[: size + size // 2]
+    inked = (first.max(-1) < 170).any(0)
+    label = inked | (first == results._colour(1)).all(-1).any(0)
+    starts, ends = (np.flatnonzero(np.diff(label.astype(int), prepend=0, append=0) == step) for step in (1, -1))
+    assert ends[-1] == side
+    for start, end in ((starts[0], ends[0]), (starts[-1], ends[-1])):
+        columns = np.flatnonzero(inked[start:end])
+        gaps = np.diff(columns) - 1
+        assert 0.4 * size <= gaps.max() <= 0.7 * size and (gaps > 0.3 * size).sum() == 1
+        margins = columns[0], end - start - 1 - columns[-1]
+        assert min(margins) >= 2 and max(margins) - min(margins) <= 2 and max(margins) <= 0.5 * size
 
 
 def test_a_figure_is_drawn_on_what_was_given(tmp_path: Path) -> None:

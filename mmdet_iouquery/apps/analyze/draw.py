@@ -239,7 +239,9 @@ def _draw_boxes(pen: ImageDraw.ImageDraw, view: View, boxes: Sequence[Box], clas
         pen.rectangle((x1, y1, x2, y2), outline=colour, width=_LINE)
     taken: list[tuple[int, int, int, int]] = []
     for box in reversed(boxes):
-        name = classes[box.label] if box.score is None else f'{classes[box.label]} {box.score:.2f}'
+        name = (
+            classes[box.label] if box.score is None else f'{classes[box.label]}  {box.score:.2f}'
+        )  # the font's space is narrow
         name = _shortened(name, view.width - 6, font)
         label_box = _label_place(view, view.to_canvas(box.xyxy_px), _text_size(name, font), taken)
         taken.append(label_box)

@@ -115,7 +115,7 @@ class DemoModel:
         self._detector = detector.to('cuda' if torch.cuda.is_available() else 'cpu')
         dataset = _test_set(cfg)
         self._pipeline = [TRANSFORMS.build(step) for step in dataset['pipeline'] if not _reads_annotations(step)]
-        self.classes = trained_class_names(dataset, checkpoint)
+        self.classes = trained_class_names(cfg, checkpoint)
         self._last: tuple[Any, Look] | None = None
 
     def look(self, path: str | Path) -> Look:

@@ -17,7 +17,7 @@ from ...deploy.metadata import ModelSource, origin
 from ...deploy.model_files import check_destination, files_of, is_written
 from ...deploy.openvino_file import check_openvino, convert_to_openvino
 from ...deploy.source import source_of
-from ...deploy.triton import write_repository
+from ...deploy.triton import check_target, write_repository
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_preprocessing
 from ...engine.work_dir import check_writable
@@ -42,8 +42,8 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport | None:
     check_destination(out)
     if args.target == 'tensorrt' and out.suffix != '.onnx':
         raise InputError(f'TensorRT reads ONNX files, which {out} is not: name one with -o')
-    if args.triton and out.suffix != '.onnx':
-        raise InputError(f'--triton is for ONNX files, which {out} is not: name one with -o')
+    if args.triton:
+        _check_triton(args.triton, out)
     if out.suffix == '.xml':
         check_openvino()
     if is_written(out, origin(source, settings), args.force):
@@ -57,6 +57,14 @@ def export(arguments: Sequence[str] | None = None) -> ExportReport | None:
     print(_summary(report))
     _print_next(args, out, settings)
     return report
+
+
+def _check_triton(folder: str, out: Path) -> None:
+    """Raise :class:`InputError` where the model could not be put into a model repository at the end."""
+    if out.suffix != '.onnx':
+        raise InputError(f'--triton is for ONNX files, which {out} is not: name one with -o')
+    check_target(Path(folder), out.stem)
+    check_writable(folder, option='--triton')
 
 
 def _print_next(args: argparse.Namespace, out: Path, settings: ExportSettings) -> None:

@@ -61,6 +61,6 @@ def _parser() -> argparse.ArgumentParser:
         metavar='X',
         help='of AP, from 0 to 1: where more is lost no file is left and the exit status is 1 (default: %(default)s)',
     )
-    parser.add_argument('--threads', type=int, metavar='N', help='threads to use (default: as many as there are cores)')
+    parser.add_argument('--threads', type=int, metavar='N', help='threads to use (default, and most: one a core)')
     parser.add_argument('--force', action='store_true', help='replace FILE if it exists')
     return parser

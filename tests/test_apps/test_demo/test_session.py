@@ -157,15 +157,15 @@ def test_a_model_that_cannot_be_shown_is_refused_in_a_sentence(
         DemoModel(run.config, run.checkpoint)
 
 
-def test_classes_are_the_configs_else_the_checkpoints_else_the_data_sets(
+def test_classes_are_the_checkpoints_else_the_configs_else_the_data_sets(
     run: Found, model: DemoModel, picture: Path, tmp_path: Path
 ) -> None:
-    assert model.classes == tuple('0123456789')
-    config = tmp_path / 'config.py'
-    config.write_text(f'_base_ = [{str(run.config)!r}]\ntest_dataloader = dict(dataset=dict(metainfo=None))\n')
-    assert DemoModel(config, run.checkpoint).classes == tuple('abcdefghij')
+    assert model.classes == tuple('abcdefghij')
     bare = tmp_path / 'bare.pth'
     torch.save(torch.load(run.checkpoint, weights_only=True)['state_dict'], bare)
+    assert DemoModel(run.config, bare).classes == tuple('0123456789')
+    config = tmp_path / 'config.py'
+    config.write_text(f'_base_ = [{str(run.config)!r}]\ntest_dataloader = dict(dataset=dict(metainfo=None))\n')
     nameless = DemoModel(config, bare)
     assert len(nameless.classes) == 80 and nameless.classes[0] == 'person'
     boxes = stages(nameless.look(picture).trace)[RESULT]

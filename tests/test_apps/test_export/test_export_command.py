@@ -17,6 +17,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from mmdet_iouquery import config_path
+from mmdet_iouquery.apps.export import command
 from mmdet_iouquery.apps.export.command import export
 from mmdet_iouquery.config_files import PACKAGE
 from mmdet_iouquery.engine.launch import run_tool
@@ -97,6 +98,22 @@ def test_a_repository_for_triton_is_written_beside_the_file(given: tuple[str, st
         assert 'name: "model"' in (folder / 'model' / 'config.pbtxt').read_text()
 
 
+def test_a_folder_that_is_no_repository_is_refused_before_work_starts(
+    given: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, 'load_detector', lambda *_: pytest.fail('work has started'))
+    (tmp_path / 'file').touch()
+    (tmp_path / 'models' / 'model').mkdir(parents=True)
+    for folder, name, message in (
+        ('file', 'model', 'file: (File exists|Not a directory); name another with --triton'),
+        ('models', 'model', 'models/model exists and was not written by this command; name another folder or model'),
+        ('new', 'my model', "a model in Triton has a name of letters, .*, got 'my model'"),
+    ):
+        with pytest.raises(InputError, match=message):
+            export([*given, '-o', str(tmp_path / f'{name}.onnx'), '--triton', str(tmp_path / folder)])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['file', 'models']
+
+
 def test_for_tensorrt_it_is_of_gathers_and_says_what_to_type(
     given: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,9 +170,9 @@ def test_an_entry_that_no_part_takes_is_named(given: tuple[str, str], tmp_path: 
 
 
 def test_the_tool_ends_in_one_sentence(given: tuple[str, str], tmp_path: Path) -> None:
-    command = [sys.executable, str(PACKAGE.parent / 'tools' / 'export.py'), *given]
+    tool = [sys.executable, str(PACKAGE.parent / 'tools' / 'export.py'), *given]
     done = subprocess.run(
-        [*command, '-o', str(tmp_path / 'model.onnx'), '--size', '100', '96'],
+        [*tool, '-o', str(tmp_path / 'model.onnx'), '--size', '100', '96'],
         capture_output=True,
         text=True,
         check=False,
