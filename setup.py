@@ -87,8 +87,10 @@ setup(
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'test': [
             VERSION['FASTER_COCO_EVAL'].requirement,
+            'duckdb',
             'hypothesis',
             'litserve; python_version >= "3.10"',
+            'moto[server,s3]',
             'pytest',
             'pytest-cov',
             'pytest-timeout',
