@@ -21,7 +21,7 @@ def optional(module: str, purpose: str, install: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module
+        missing = isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition('.')[0])
         state = 'is not installed' if missing else f'does not load ({reason(error)})'
         raise InputError(f'{purpose} needs {module}, which {state}: pip install {install}') from error
 

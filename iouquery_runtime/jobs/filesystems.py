@@ -214,5 +214,4 @@ def _first_line(error: Exception) -> str:
 
 
 def _arrow(purpose: str) -> Any:
-    optional('pyarrow', f'reading {purpose}', 'pyarrow')
     return optional('pyarrow.fs', f'reading {purpose}', 'pyarrow')
