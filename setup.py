@@ -66,7 +66,7 @@ setup(
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
-    packages=find_packages(include=['mmdet_iouquery', 'mmdet_iouquery.*', 'iouquery_runtime']),
+    packages=find_packages(include=['mmdet_iouquery', 'mmdet_iouquery.*', 'iouquery_runtime', 'iouquery_runtime.*']),
     package_data={'mmdet_iouquery': ['py.typed'], 'iouquery_runtime': ['py.typed']},
     cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=' + '.'.join(map(str, VERSION['PYTHON_MINIMUM'])),

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ROWS = 256
 """Rows that are Python objects at a time."""
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(',', ':'))
 
 
 def write_coco(
@@ -136,7 +137,7 @@ def _category_ids(names: Sequence[str], given: Sequence[int] | None) -> Sequence
 
 def _dumps(value: object) -> str:
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(',', ':'))
+        return _ENCODER.encode(value)
     except ValueError as error:
         raise InputError(f'values that are not finite have no form in JSON: {value}') from error
 

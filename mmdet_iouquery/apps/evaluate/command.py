@@ -161,7 +161,7 @@ def _check_finished(out: Path) -> None:
     if not note.is_file():
         raise InputError(f'{out} holds no job.json; name a folder that tools/predict.py wrote to, or a results file')
     job = read_json(note)
-    if not isinstance(job, dict) or not job.get('finished'):
+    if not isinstance(job, dict) or job.get('state') != 'finished':
         raise InputError(f'the job in {out} is not finished; call tools/predict.py again with --resume')
 
 

@@ -118,7 +118,7 @@ def write_job(out: Path, rows: list[dict[str, Any]], names: Any = tuple(IDS), fi
     for number, first in enumerate(range(0, len(rows), 4)):
         table = pa.Table.from_pylist(rows[first : first + 4], schema=schema)
         parquet.write_table(table, out / 'parts' / f'{number:06}.parquet')
-    (out / 'job.json').write_text(json.dumps(dict(finished='2026-11-28T12:00:00' if finished else None)))
+    (out / 'job.json').write_text(json.dumps(dict(format=1, state='finished' if finished else 'running')))
     return out
 
 
