@@ -6,7 +6,9 @@ import multiprocessing
 import random
 from collections import Counter
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -112,12 +114,27 @@ def test_what_is_read_is_right_whatever_fails(door: Door) -> None:
     assert all(seen[fault] > 1 for fault in FAULTS), seen
 
 
-@pytest.mark.parametrize('fault', FAULTS)
-def test_a_fault_that_lasts_longer_than_the_clients_own_attempts_is_outlasted(door: Door, fault: str) -> None:
+@pytest.mark.parametrize(('method', 'fault'), [*(('GET', fault) for fault in FAULTS), ('HEAD', '503')])
+def test_a_fault_that_outlasts_the_clients_own_attempts_is_outlasted(door: Door, method: str, fault: str) -> None:
     filesystem, _ = resolve(of_door(door, 'images/d'))
-    door.planned.extend([fault] * 4)
+    door.planned.extend([*([None] if method == 'GET' else []), *[fault] * 4])
     assert read_bytes(filesystem, 'images/d/7.jpg') == IMAGES['d/7.jpg']
     assert not door.planned
+
+
+def test_fewer_bytes_than_the_file_has_are_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a store whose client does not see it itself."""
+    monkeypatch.setattr(filesystems, 'PAUSES', (0.0,))
+    contents = [b'who', b'whole', b'', b'w']
+
+    class File(BytesIO):
+        def size(self) -> int:
+            return 5
+
+    store = SimpleNamespace(open_input_file=lambda path: File(contents.pop(0)))
+    assert read_bytes(store, 'a') == b'whole'
+    with pytest.raises(InputError, match=r'^a cannot be read in 2 attempts: the file is cut short: 1 of 5 bytes$'):
+        read_bytes(store, 'a')
 
 
 def test_pauses_grow_between_the_attempts_and_it_ends(door: Door, monkeypatch: pytest.MonkeyPatch) -> None:
