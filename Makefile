@@ -24,7 +24,7 @@ endif
 
 SETUP := @tools/setup_env.sh
 COVERAGE := --cov=mmdet_iouquery --cov=iouquery_runtime --cov-report=term-missing:skip-covered
-TEST_EXTRAS := quickstart,convert,export,export-dynamo,openvino,quantize,hub,test
+TEST_EXTRAS := quickstart,convert,export,export-dynamo,openvino,quantize,hub,scale,test
 # a file of tests is run by one worker, as its tests share what they build; tests/conftest.py has the longest come first
 PARALLEL := -n logical --dist loadfile --no-loadscope-reorder
 

@@ -12,6 +12,18 @@ class InputError(ValueError):
     status = 2
 
 
+class WriteError(InputError):
+    """A file of the output cannot be written: the disk is full, gone or faulty. What was written before is whole."""
+
+    status = 4
+
+
+class WorkersError(InputError):
+    """The processes that do the work are gone, or fail whatever they are given."""
+
+    status = 5
+
+
 def optional(module: str, purpose: str, install: str) -> Any:
     """A module that not every user needs.
 
