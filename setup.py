@@ -83,7 +83,7 @@ setup(
         'openvino': ['openvino>=2024.6'],
         'quantize': ['nncf>=2.14', 'openvino>=2024.6'],
         'hub': ['huggingface_hub>=0.30', 'safetensors'],
-        'scale': ['pyarrow', 'ray[data]>=2.60,<3', 'tqdm'],
+        'scale': ['pyarrow', 'ray[data]>=2.60,<3; python_version >= "3.10"', 'tqdm'],
         'fast': [VERSION['FASTER_COCO_EVAL'].requirement],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'test': [

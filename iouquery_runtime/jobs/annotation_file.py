@@ -127,7 +127,8 @@ def images(reader: Reader) -> Iterator[tuple[int, str]]:
         image_id, name = (entry.get('id'), entry.get('file_name')) if isinstance(entry, dict) else (None, None)
         if isinstance(image_id, bool) or not isinstance(image_id, int) or not isinstance(name, str) or not name:
             raise InputError(
-                f'{reader.name} has an image without a whole number as "id" and a "file_name": {json.dumps(entry)[:200]}'
+                f'{reader.name} has an image without a whole number as "id" and a "file_name": '
+                f'{json.dumps(entry)[:200]}'
             )
         yield image_id, name
 

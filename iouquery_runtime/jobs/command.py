@@ -23,8 +23,8 @@ def parser(prog: str, **model: Any) -> argparse.ArgumentParser:
     """The command line; ``model`` describes its first argument."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description='Detections of many images in parquet files. Called again with --resume it does what is missing. The '
-        'exit status is 2 where images could not be read.',
+        description='Detections of many images in parquet files. Called again with --resume it does what is missing. '
+        'The exit status is 2 where images could not be read.',
     )
     add = parser.add_argument
     add('model', **model)

@@ -45,6 +45,10 @@ _QUIET = {
     'RAY_raylet_start_wait_time_s': '240',  # on a machine that is busy with other things
 }
 _SECONDS_TO_ANSWER = 5
+# RFC 9113, 3.4: what a client begins with, and the type of the frame that a server answers with. Ray's head is one of
+# gRPC, over HTTP/2; given any other server, Ray tries for two minutes and ends the process.
+_HTTP2_GREETING = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_HTTP2_SETTINGS = b'\x04'
 
 
 class Size(NamedTuple):
@@ -79,12 +83,12 @@ def check_address(address: str) -> None:
             f'--address {address}: it is auto, or HOST:PORT of the head of a cluster, such as 10.0.0.1:6379'
         )
     try:
-        socket.create_connection((match[1], int(match[2])), timeout=_SECONDS_TO_ANSWER).close()
+        with socket.create_connection((match[1], int(match[2])), timeout=_SECONDS_TO_ANSWER) as connection:
+            connection.sendall(_HTTP2_GREETING)
+            answer = connection.recv(9)
     except (OSError, OverflowError) as error:
         raise _no_cluster(address) from error
-    from ray._raylet import check_health
-
-    if not _answers(check_health, address):
+    if answer[3:4] != _HTTP2_SETTINGS:
         raise _no_cluster(address)
 
 
@@ -109,6 +113,7 @@ def session(address: str | None, size: Size, job: Path) -> Iterator[Size]:
     if address:
         options.update(address=address)
     else:
+        options.update(address='local')  # whatever RAY_ADDRESS says
         cpus = os.cpu_count() or 1 if size.gpus else (size.workers or fitting(None, size)) * size.threads + _READERS
         store = _STORE_OF_PIXELS if size.gpus else _STORE
         options.update(num_cpus=cpus, include_dashboard=False, object_store_memory=store, _temp_dir=str(folder))
@@ -255,13 +260,6 @@ def _quieten() -> None:
     context.print_on_execution_start = False
     for name in ('ray', 'ray.data'):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
-
-
-def _answers(check_health: Any, address: str) -> bool:
-    try:
-        return bool(check_health(address, timeout=_SECONDS_TO_ANSWER))
-    except Exception:  # whatever ails it, it is no cluster
-        return False
 
 
 def _no_cluster(address: str) -> InputError:

@@ -153,8 +153,14 @@ class Job:
                 os.fsync(file.fileno())
             os.replace(temporary, path)
         except OSError as error:
-            raise WriteError(f'{path} cannot be written: {error.strerror or error}') from error
+            raise cannot_write(path, error) from error
         self.record = record
+
+
+def cannot_write(path: Path, error: OSError) -> WriteError:
+    """The sentence for a file of the job that the disk does not take."""
+    why = os.strerror(error.errno) if error.errno else str(error)
+    return WriteError(f'{path} cannot be written: {why}; mend that (make room), and --resume goes on')
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

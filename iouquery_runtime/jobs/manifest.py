@@ -5,7 +5,6 @@ Of all images together only the ids are held in memory, 9 bytes each.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute, parquet
 
-from ..errors import InputError, WriteError
+from ..errors import InputError
+from .job import cannot_write
 from .sources import ID_RANGE, Image
 
 ROWS = 10_000
@@ -102,9 +102,6 @@ class Remaining:
         self._ids, self._done = ids, np.zeros(len(ids), bool)
         self.count = len(ids)
 
-    def __contains__(self, image_id: int) -> bool:
-        return bool(self.mask(np.array([image_id]))[0])
-
     def mask(self, ids: np.ndarray) -> np.ndarray:
         """Which of ``ids`` (N,) are of the job and not done."""
         return self._known(ids) & ~self._done[self._places(ids)]
@@ -143,7 +140,7 @@ def _write(table: pa.Table, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         parquet.write_table(table, path)
     except OSError as error:
-        raise WriteError(f'{path} cannot be written: {os.strerror(error.errno) if error.errno else error}') from error
+        raise cannot_write(path, error) from error
 
 
 def _duplicates(folder: Path, twice: np.ndarray) -> str:

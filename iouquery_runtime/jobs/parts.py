@@ -12,15 +12,17 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from pyarrow import parquet
 
-from ..errors import InputError, WriteError, reason
+from ..errors import InputError, reason
 from ..results import Result
+from .job import cannot_write
 
 COLUMNS = pa.schema(
     [
@@ -101,15 +103,25 @@ class PartsWriter:
         """
         if not self._waiting:
             return
-        table = pa.concat_tables(self._waiting).cast(self._schema).combine_chunks()
-        _write_synced(table, self._folder / f'{self._next:06d}.parquet')
-        self._next += 1
+        path = self._folder / f'{self._next:06d}.parquet'
+        if not path.exists():  # it is there where a signal came between here and the end of this function
+            _write_synced(pa.concat_tables(self._waiting).cast(self._schema).combine_chunks(), path)
         self._waiting.clear()
+        self._next += 1
 
 
 def part_files(folder: Path) -> list[Path]:
     """Those that are whole, by number."""
     return sorted(path for path in folder.glob('*.parquet') if path.stem.isdecimal())
+
+
+def count_rows(folder: Path) -> int:
+    """Of all parts, by their metadata.
+
+    Raises:
+        InputError: a part cannot be read.
+    """
+    return sum(_opened(path, parquet.read_metadata).num_rows for path in part_files(folder))
 
 
 def part_tables(folder: Path, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
@@ -119,12 +131,16 @@ def part_tables(folder: Path, columns: Sequence[str] | None = None) -> Iterator[
         InputError: a part cannot be read.
     """
     for path in part_files(folder):
-        try:
-            yield parquet.read_table(path, columns=None if columns is None else [*columns])
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f'{path} cannot be read: {reason(error)}; remove it, and --resume does its images again'
-            ) from error
+        yield _opened(path, lambda path: parquet.read_table(path, columns=None if columns is None else [*columns]))
+
+
+def _opened(path: Path, read: Callable[[Path], Any]) -> Any:
+    try:
+        return read(path)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f'{path} cannot be read: {reason(error)}; remove it, and --resume does its images again'
+        ) from error
 
 
 def _write_synced(table: pa.Table, path: Path) -> None:
@@ -139,7 +155,7 @@ def _write_synced(table: pa.Table, path: Path) -> None:
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except OSError as error:
-        raise WriteError(f'{path} cannot be written: {os.strerror(error.errno) if error.errno else error}') from error
+        raise cannot_write(path, error) from error
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
-from pyarrow import compute
 from tqdm import tqdm
 
 from ..command import Terminated
@@ -28,12 +27,13 @@ from .coco import write_coco, write_results
 from .engine import Size
 from .job import FINISHED, LISTING, RUNNING, Job
 from .manifest import Remaining, Shard, manifest_ids, manifest_tables, write_manifest
-from .parts import ROWS, SECONDS, PartsWriter, part_tables
+from .parts import ROWS, SECONDS, PartsWriter, count_rows, part_tables
 from .sources import Root, Source
 from .worker import Opener
 
 FORMATS = ('parquet', 'coco')
-ON_ERROR = ('skip', 'stop')
+SHOWN = 10
+"""Errors that are printed; all are in the rows."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def dry_run(request: Request, opener: Opener) -> None:
     if request.address:
         engine.check_address(request.address)
     count = sum(1 for _ in _images(source, request.shard))
-    done = sum(len(ids['id']) for ids in part_tables(job.parts, ['id']))
+    done = count_rows(job.parts)
     memory = _memory_mb(opener, size.batch_size)
     workers = size.workers or engine.fitting(request.address, size)
     devices = f'{size.gpus} GPU' if size.gpus else f'{size.threads} threads'
@@ -150,20 +150,21 @@ def _detect(request: Request, job: Job, opener: Opener, root: Root, size: Size) 
             for table in engine.detect(todo, opener, root, size):
                 fresh = table.filter(pa.array(remaining.finish(table['id'].to_numpy())))
                 writer.add(fresh)
-                failed = fresh.filter(compute.is_valid(fresh['error']))
+                failed = fresh['error'].drop_null().to_pylist()
+                if failed and request.on_error == 'stop':
+                    raise InputError(f'{failed[0]}; --resume goes on behind it')
+                for error in failed[: max(0, SHOWN - errors)]:
+                    bar.write(f'error: {error}', file=sys.stderr)
                 errors += len(failed)
                 bar.set_postfix(errors=errors, refresh=False)
                 bar.update(len(fresh))
-                if len(failed) and request.on_error == 'stop':
-                    raise InputError(f'{failed["error"][0]}; --resume goes on behind it, without --on-error stop')
             writer.flush()
-        except (KeyboardInterrupt, Terminated) as stop:
+        except BaseException as stop:
             writer.flush()
-            done = total - remaining.count
+            if not isinstance(stop, (KeyboardInterrupt, Terminated)):
+                raise
+            done = count_rows(job.parts)
             raise type(stop)(f'{done} of {total} images are done, and --resume does the others') from None
-        except InputError:
-            writer.flush()
-            raise
     _check_whole(job, total)
     job.update(state=FINISHED, errors=errors)
 
