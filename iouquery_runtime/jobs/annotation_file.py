@@ -11,6 +11,7 @@ from typing import IO, Any
 from ..errors import InputError
 
 _CHUNK = 1 << 20
+_AFTER_A_VALUE = frozenset(' \t\r\n,:]}')
 _LARGEST = 1 << 28
 """Characters of one element at most: what is longer is no entry of such a file."""
 
@@ -62,16 +63,17 @@ class Reader:
                 return
 
     def _value(self) -> Any:
-        """The value that begins here; what follows it has been read, so that it is whole."""
+        """The value that begins here. What ends it has been read: of a number the half is a number too."""
         self._peek()
         while True:
+            is_last = self._ended or len(self._text) - self._at > _LARGEST
             try:
                 value, end = self._decode(self._text, self._at)
             except ValueError as error:
-                if self._ended or len(self._text) - self._at > _LARGEST:
+                if is_last:
                     raise self._fault(str(error)) from error
             else:
-                if end < len(self._text) or self._ended:
+                if is_last or self._text[end : end + 1] in _AFTER_A_VALUE:
                     self._at = end
                     return value
             self._read()

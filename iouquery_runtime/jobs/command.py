@@ -65,15 +65,20 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace, opener: Callable[[], Opener]) -> int:
     """Do what the arguments of :func:`parser` say, and give the exit status; what went wrong is said in a sentence."""
+    return ended(lambda: _run(args, opener))
+
+
+def ended(job: Callable[[], int]) -> int:
+    """The exit status of a job, with a sentence where it is not done."""
     try:
         with sigterm_raises():
-            return _run(args, opener)
+            return job()
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.status
     except (KeyboardInterrupt, Terminated) as stop:
         signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        print(f'stopped by {signum.name}; {stop or "nothing had been detected"}', file=sys.stderr)
+        print(f'stopped by {signum.name}; {stop or "nothing was detected yet"}', file=sys.stderr)
         return 128 + signum
 
 

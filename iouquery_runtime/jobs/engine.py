@@ -181,7 +181,7 @@ def _round(refs: list[Any], opener: Opener, root: Root, size: Size, attempts: _R
     _quieten()
     arguments: dict[str, Any] = dict(fn_constructor_args=(opener, root, attempts), batch_format='pyarrow')
     rows = ray.data.from_arrow_refs(refs).repartition(target_num_rows_per_block=size.batch_size)
-    if size.gpus:
+    if _is_staged(size):
         decoders = ActorPoolStrategy(min_size=1, max_size=_decoders(ray.cluster_resources(), size))
         rows = rows.map_batches(Reading, compute=decoders, num_cpus=1, **arguments)
     rows = rows.map_batches(
@@ -189,13 +189,18 @@ def _round(refs: list[Any], opener: Opener, root: Root, size: Size, attempts: _R
         compute=ActorPoolStrategy(size=size.workers),
         num_cpus=size.threads,
         num_gpus=size.gpus or None,
-        batch_size=size.batch_size if size.gpus else None,
+        batch_size=size.batch_size if _is_staged(size) else None,
         **arguments,
     )
     try:
         yield from rows.iter_batches(batch_size=None, batch_format='pyarrow')
     except Exception as error:  # Ray's errors have no base of their own, and are also of the class of their cause
-        raise _told(error) from error
+        raise _cause(error, attempts) from error
+
+
+def _is_staged(size: Size) -> bool:
+    """Whether CPUs read and decode for the workers, so that these do not wait; otherwise pixels do not travel."""
+    return size.gpus > 0
 
 
 class _Counts:
@@ -203,6 +208,7 @@ class _Counts:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
+        self._said: InputError | None = None
 
     def begin(self, key: str) -> int:
         self._counts[key] += 1
@@ -211,6 +217,12 @@ class _Counts:
     def end(self, keys: tuple[str, ...]) -> None:
         for key in keys:
             self._counts.pop(key, None)
+
+    def give_up(self, error: InputError) -> None:
+        self._said = self._said or error
+
+    def said(self) -> InputError | None:
+        return self._said
 
 
 class _RayAttempts:
@@ -226,6 +238,17 @@ class _RayAttempts:
 
     def end(self, *keys: str) -> None:
         self._actor.end.remote(keys)
+
+    def give_up(self, error: InputError) -> None:
+        import ray
+
+        ray.get(self._actor.give_up.remote(error))
+
+    def said(self) -> InputError | None:
+        """Why a worker has given up."""
+        import ray
+
+        return ray.get(self._actor.said.remote())
 
 
 def _ray() -> Any:
@@ -289,16 +312,13 @@ def _decoders(found: dict[str, float], size: Size) -> int:
     return max(1, int(found.get('CPU', 1)) - size.workers * size.threads - _READERS)
 
 
-def _told(error: BaseException) -> InputError:
-    """What went wrong, as the worker said it, or as Ray does."""
-    seen: BaseException | None = error
-    while seen is not None:
-        cause = getattr(seen, 'cause', None)
-        for found in (seen, cause):
-            if isinstance(found, InputError) and type(found).__module__ == InputError.__module__:
-                return found
-        seen = cause if isinstance(cause, BaseException) else seen.__cause__ or seen.__context__
-    return WorkersError(f'the workers cannot go on: {reason(error)}; --resume does what is missing')
+def _cause(error: Exception, attempts: _RayAttempts) -> InputError:
+    """What went wrong, as the worker has said it, or as Ray does."""
+    try:
+        said = attempts.said()
+    except Exception:  # whatever it is, the cluster is gone, which the first error tells
+        said = None
+    return said or WorkersError(f'the workers cannot go on: {reason(error)}; --resume does what is missing')
 
 
 @contextlib.contextmanager

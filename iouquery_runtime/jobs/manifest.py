@@ -95,7 +95,7 @@ class Remaining:
     """Which images are still to be done.
 
     Args:
-        ids: of all images, int64, sorted, each once.
+        ids: of all images, int64, sorted, each once; at least one.
     """
 
     def __init__(self, ids: np.ndarray) -> None:
@@ -129,10 +129,10 @@ class Remaining:
                 yield table if kept.all() else table.filter(pa.array(kept))
 
     def _places(self, ids: np.ndarray) -> np.ndarray:
-        return np.minimum(np.searchsorted(self._ids, ids), max(len(self._ids) - 1, 0))
+        return np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
 
     def _known(self, ids: np.ndarray) -> np.ndarray:
-        return self._ids[self._places(ids)] == ids if len(self._ids) else np.zeros(len(ids), bool)
+        return self._ids[self._places(ids)] == ids
 
 
 def _write(table: pa.Table, path: Path) -> None:

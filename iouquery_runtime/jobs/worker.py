@@ -71,13 +71,16 @@ class Opener(Protocol):
 
 
 class Attempts(Protocol):
-    """Counts over all workers, which outlive a worker."""
+    """What all workers know of each other's attempts; it outlives a worker."""
 
     def begin(self, key: str) -> int:
         """Count one more, and give the number."""
 
     def end(self, *keys: str) -> None:
         """Forget these."""
+
+    def give_up(self, error: InputError) -> None:
+        """Say why the job cannot go on; Ray hands on no more of an error than its text."""
 
 
 class ExportedOpener:
@@ -161,8 +164,15 @@ class Detecting:
         self._failed_on_end = 0
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        if self._detect is None:
-            self._open()
+        try:
+            if self._detect is None:
+                self._open()
+            return self._rows(table)
+        except InputError as error:
+            self._attempts.give_up(error)
+            raise
+
+    def _rows(self, table: pa.Table) -> pa.Table:
         if 'item' in table.column_names:
             rows = [pickle.loads(item) for item in table['item'].to_pylist()]
             results = _carefully(rows, self._of_items, self._attempts, 'detect', _given_up)
@@ -250,10 +260,15 @@ def _carefully(
         values = run(rows)
         attempts.end(batch)
         return values
-    values, keys = [], [f'{stage} {row[0]}' for row in rows]
-    for row, key in zip(rows, keys):
-        values += run([row]) if attempts.begin(key) <= DEATHS else [given_up(row)]
-    attempts.end(batch, *keys)
+    values = []
+    for row in rows:
+        key = f'{stage} {row[0]}'
+        if attempts.begin(key) > DEATHS:
+            values.append(given_up(row))  # its count stays, so that a death on a later image does not try it again
+            continue
+        values += run([row])
+        attempts.end(key)
+    attempts.end(batch, *(f'{stage} {row[0]}' for row in rows))
     return values
 
 
