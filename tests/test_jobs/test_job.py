@@ -102,7 +102,7 @@ def test_two_processes_do_not_write_to_one_folder(tmp_path: Path) -> None:
         assert other.stdout is not None and other.stdout.readline() == 'inside\n'
         try:
             with (
-                pytest.raises(InputError, match='another process writes to .*out at this moment'),
+                pytest.raises(InputError, match=r'another process writes to .*out at this moment'),
                 Job(tmp_path / 'out').claimed(),
             ):
                 pass

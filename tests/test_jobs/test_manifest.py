@@ -33,7 +33,7 @@ def test_files_of_10000_rows_with_all_images_in_their_order(tmp_path: Path) -> N
 
 
 def test_memory_is_that_of_one_file_and_the_ids(tmp_path: Path) -> None:
-    """50,000 images more take 0.4 MB of ids, and at most as much again where they are put together; 100 paths, 20 MB."""
+    """50,000 images more take 0.4 MB of ids, and at most three times that while they are put together."""
 
     def listed_and_gone_through(count: int) -> int:
         folder = tmp_path / str(count)
@@ -52,11 +52,11 @@ def test_memory_is_that_of_one_file_and_the_ids(tmp_path: Path) -> None:
 
 def test_an_id_of_two_images_is_refused_with_both(tmp_path: Path) -> None:
     twice = [*images(12_000), Image(7 * 5, '/images/other.jpg'), Image(7 * 9, '/images/more.jpg')]
-    with pytest.raises(InputError, match='2 ids stand for more than one image, first 35: .*11995.jpg and .*other.jpg'):
+    with pytest.raises(InputError, match=r'2 ids stand for more than one image, first 35: .*11995.jpg and .*other.jpg'):
         manifest.write_manifest(twice, tmp_path)
     with pytest.raises(InputError, match=r'a.jpg and a.jpg \(the same image\)'):
         manifest.write_manifest([Image(1, 'a.jpg'), Image(1, 'a.jpg')], tmp_path / 'same')
-    with pytest.raises(InputError, match='the id 9223372036854775808 of a.jpg does not fit in 64 bits'):
+    with pytest.raises(InputError, match=r'the id 9223372036854775808 of a.jpg does not fit in 64 bits'):
         manifest.write_manifest([Image(2**63, 'a.jpg')], tmp_path / 'large')
 
 

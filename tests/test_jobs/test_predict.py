@@ -1,4 +1,4 @@
-"""Whole jobs on a cluster of two nodes: the same rows whatever dies, each once, and nothing done that was done before."""
+"""Whole jobs on a cluster of two nodes: the same rows whatever dies, each once, and what is whole is not done again."""
 
 from __future__ import annotations
 
@@ -118,8 +118,8 @@ def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
 def test_two_nodes_give_the_rows_of_a_plain_loop_without_torch(
     job: Callable[..., int], tmp_path: Path, undisturbed: list, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Each image is read once, by workers on both nodes, as three do not fit on one, that have loaded neither torch nor mmdet. A second call has
-    nothing to do, and writes what else is asked for."""
+    """Each image is read once, by workers on both nodes, as three do not fit on one, that have loaded neither torch nor
+    mmdet. A second call has nothing to do, and writes what else is asked for."""
     assert job(0.1, size=engine.Size(workers=3, batch_size=BATCH)) == 0
     same(rows(tmp_path / 'out'), undisturbed)
     calls = Calls(tmp_path / 'calls')
@@ -262,7 +262,7 @@ def _unpatched(write: Any, *given: Any) -> Any:
 def test_the_first_error_stops_it_where_that_is_asked(job: Callable[..., int], tmp_path: Path) -> None:
     make_images(tmp_path / 'set', 12)
     (tmp_path / 'set' / '00003.png').write_bytes(b'no image')
-    with pytest.raises(InputError, match='00003.png is not an image .*; --resume goes on behind it'):
+    with pytest.raises(InputError, match=r'00003.png is not an image .*; --resume goes on behind it'):
         job(images=str(tmp_path / 'set'), on_error='stop')
     assert [row['error'] is None for row in rows(tmp_path / 'out')].count(False) == 1
     assert job(images=str(tmp_path / 'set'), on_error='stop', resume=True) == 2
@@ -297,15 +297,17 @@ def test_a_model_that_does_not_open_in_the_workers_is_said_in_a_sentence(
     opener = CountedOpener(other, tmp_path / 'calls')
     monkeypatch.setattr(sys.modules[__name__], 'CountedOpener', lambda *_: opener)
     write_model(other, format_changes={'num_queries': '17'})
-    with pytest.raises(InputError, match='own.onnx has changed, or is another file on this machine'):
+    with pytest.raises(InputError, match=r'own.onnx has changed, or is another file on this machine'):
         job()
     assert not parts.part_files(tmp_path / 'out' / 'parts')
 
 
 def test_what_a_cluster_has_not_is_refused(job: Callable[..., int], tmp_path: Path, address: str) -> None:
-    with pytest.raises(InputError, match='4 workers of 1 threads and what reads for them need 5 CPUs, and the cluster'):
+    with pytest.raises(
+        InputError, match=r'4 workers of 1 threads and what reads for them need 5 CPUs, and the cluster'
+    ):
         job(size=engine.Size(workers=4))
-    with pytest.raises(InputError, match='1 workers with a GPU each need 1 GPUs, and the cluster at .* has 0'):
+    with pytest.raises(InputError, match=r'1 workers with a GPU each need 1 GPUs, and the cluster at .* has 0'):
         job(size=engine.Size(workers=1, gpus=1))
     assert not (tmp_path / 'out').exists() and not ray.is_initialized()
 

@@ -164,7 +164,7 @@ def test_a_model_that_is_not_the_same_on_a_machine_is_refused(opener: CountedOpe
     """Its content, not its name; and what cannot be opened is said as the runtime says it."""
     working = detecting(opener)
     write_model(tmp_path / 'model.onnx', format_changes={'num_queries': '17'})
-    with pytest.raises(InputError, match='model.onnx has changed, or is another file on this machine'):
+    with pytest.raises(InputError, match=r'model.onnx has changed, or is another file on this machine'):
         working(batch(make_images(tmp_path / 'set', 1)))
     (tmp_path / 'model.onnx').unlink()
     with pytest.raises(InputError, match=r'there is no file .*model.onnx'):
@@ -180,7 +180,7 @@ def test_models_that_are_none_are_refused_before_there_are_workers(tmp_path: Pat
     }.items():
         with pytest.raises(InputError, match=said):
             worker.ExportedOpener(str(path))
-    with pytest.raises(InputError, match='is run by OpenVINO, on the CPU; export an .onnx file'):
+    with pytest.raises(InputError, match=r'is run by OpenVINO, on the CPU; export an .onnx file'):
         worker.ExportedOpener('model.xml', gpu=True)
 
 
