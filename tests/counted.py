@@ -87,13 +87,14 @@ def make_images(folder: Path, count: int, *more: str) -> list[Path]:
 
 
 def main() -> None:
-    """``python counted.py MODEL IMAGES OUT CALLS SECONDS ADDRESS``: a driver that can be killed."""
+    """``python counted.py MODEL IMAGES OUT CALLS SECONDS [ADDRESS]``: a driver that can be killed."""
     from iouquery_runtime.jobs import command, predict
     from iouquery_runtime.jobs.engine import Size
 
-    model, images, out, calls, seconds, address = sys.argv[1:]
+    model, images, out, calls, seconds, *address = sys.argv[1:]
     size = Size(workers=2, batch_size=4)
-    request = predict.Request(images, Path(out), size=size, address=address, resume=True, part_seconds=0.3)
+    known: dict[str, Any] = dict(address=next(iter(address), None), resume=True, part_seconds=0.3)
+    request = predict.Request(images, Path(out), size=size, **known)
     sys.exit(command.ended(lambda: predict.predict(request, CountedOpener(Path(model), Path(calls), float(seconds)))))
 
 

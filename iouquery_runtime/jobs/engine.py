@@ -39,7 +39,7 @@ _STORE_OF_PIXELS = 2 << 30
 _QUIET = {
     'RAY_BACKEND_LOG_LEVEL': 'fatal',
     'RAY_DATA_DISABLE_PROGRESS_BARS': '1',
-    'RAY_DEDUP_LOGS': '0',
+    'RAY_DEDUP_LOGS_SKIP_REGEX': '.*',  # what it says on standard output of workers that died
     'RAY_USAGE_STATS_ENABLED': '0',
     'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',
     'RAY_raylet_start_wait_time_s': '240',  # on a machine that is busy with other things

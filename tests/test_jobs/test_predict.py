@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 from counted import Calls, CountedOpener, make_images
 
-from iouquery_runtime import Detector
 from iouquery_runtime.errors import InputError, WriteError
 from iouquery_runtime.jobs import command
 
@@ -30,6 +29,8 @@ engine = pytest.importorskip('iouquery_runtime.jobs.engine')
 parts = pytest.importorskip('iouquery_runtime.jobs.parts')
 predict = pytest.importorskip('iouquery_runtime.jobs.predict')
 write_model = pytest.importorskip('exported_files').write_model
+job_rows = pytest.importorskip('job_rows')
+expected, rows, same = job_rows.expected, job_rows.rows, job_rows.same
 Job, Request = predict.Job, predict.Request
 ROOT = Path(__file__).resolve().parents[2]
 SEARCHED = os.pathsep.join([str(ROOT), str(ROOT / 'tests')])
@@ -78,41 +79,9 @@ def job(address: str, model: Path, images: Path, tmp_path: Path) -> Callable[...
     return run
 
 
-def rows(out: Path) -> list[dict[str, Any]]:
-    """All rows by path, without the ids, which are looked at where they are."""
-    found = [row for table in parts.part_tables(out / 'parts') for row in table.to_pylist()]
-    assert len({row['id'] for row in found}) == len(found), 'ids are there once'
-    return sorted(found, key=lambda row: row['path'])
-
-
-def expected(model: Path, folder: Path) -> list[dict[str, Any]]:
-    """What a plain loop over the runtime gives, in batches of one."""
-    from iouquery_runtime.jobs.sources import path_id
-
-    found = []
-    for path in sorted(map(str, folder.iterdir())):
-        result = Detector(model, threads=1)(path)[0]
-        known = dict(id=path_id(path), path=path, width=result.width, height=result.height)
-        lists = dict(boxes=result.boxes.tolist(), scores=result.scores.tolist(), labels=result.labels.tolist())
-        found.append({**known, **lists, 'error': None})
-    return found
-
-
 @pytest.fixture(scope='module')
 def undisturbed(model: Path, images: Path) -> list[dict[str, Any]]:
     return expected(model, images)
-
-
-def same(found: list[dict[str, Any]], wanted: list[dict[str, Any]]) -> None:
-    """Rows are the same: ids, paths, labels, sizes, errors; boxes in px and scores but for rounding, as the graph may
-    round batches of another size otherwise."""
-    assert [row['path'] for row in found] == [row['path'] for row in wanted]
-    for one, other in zip(found, wanted):
-        for key in ('id', 'width', 'height', 'labels', 'error'):
-            assert one[key] == other[key], (key, one, other)
-        assert one['scores'] == pytest.approx(other['scores'], abs=1e-6)
-        for box, wanted_box in zip(one['boxes'], other['boxes']):
-            assert box == pytest.approx(wanted_box, abs=1e-4)
 
 
 def test_two_nodes_give_the_rows_of_a_plain_loop_without_torch(
@@ -282,12 +251,19 @@ def test_reading_and_detecting_in_two_stages(
 def test_rounds_bound_what_ray_keeps(
     job: Callable[..., int], tmp_path: Path, undisturbed: list, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of 5 batches here: three rounds for 60 images in files of 20."""
+    """Of 5 batches, 20 images, here: three rounds for 60 in files of 10."""
     monkeypatch.setattr(engine, 'BLOCKS', 5)
-    monkeypatch.setattr('iouquery_runtime.jobs.manifest.ROWS', 20)
+    monkeypatch.setattr('iouquery_runtime.jobs.manifest.ROWS', 10)
+    files, one_round = [], engine._round
+
+    def counted_round(refs: list[Any], *given: Any) -> Iterator[Any]:
+        files.append(len(refs))
+        return one_round(refs, *given)
+
+    monkeypatch.setattr(engine, '_round', counted_round)
     assert job() == 0
+    assert files == [2, 2, 2]
     same(rows(tmp_path / 'out'), undisturbed)
-    assert len(Calls(tmp_path / 'calls').workers) == 6
 
 
 def test_a_model_that_does_not_open_in_the_workers_is_said_in_a_sentence(
