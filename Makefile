@@ -24,7 +24,7 @@ endif
 
 SETUP := @tools/setup_env.sh
 COVERAGE := --cov=mmdet_iouquery --cov=iouquery_runtime --cov-report=term-missing:skip-covered
-TEST_EXTRAS := quickstart,convert,export,export-dynamo,openvino,quantize,hub,test
+TEST_EXTRAS := quickstart,convert,export,export-dynamo,openvino,quantize,hub,scale,test
 # a file of tests is run by one worker, as its tests share what they build; tests/conftest.py has the longest come first;
 # a worker that dies ends the run, which would otherwise wait for ever for what a new one of this kind is not given
 PARALLEL := -n logical --dist loadfile --no-loadscope-reorder --max-worker-restart 0

@@ -25,7 +25,7 @@ STDOUT = ('-', '/dev/stdout')
 """What --json calls the standard output."""
 
 
-class _Stopped(BaseException):
+class Terminated(BaseException):
     """SIGTERM came."""
 
 
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = parse_args(argv)
     try:
-        with _sigterm_raises():
+        with sigterm_raises():
             return detect(args)
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
@@ -123,8 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         where, why = error.filename or 'the standard output', error.strerror or error
         print(f'error: {where} cannot be read or written: {why}', file=sys.stderr)
         return 2
-    except (KeyboardInterrupt, _Stopped) as stop:
-        signum = signal.SIGTERM if isinstance(stop, _Stopped) else signal.SIGINT
+    except (KeyboardInterrupt, Terminated) as stop:
+        signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
         print(f'stopped by {signum.name}; every file written so far is whole', file=sys.stderr)
         return 128 + signum
 
@@ -190,14 +190,14 @@ def _summary(result: Result) -> str:
 
 
 @contextmanager
-def _sigterm_raises() -> Iterator[None]:
-    """SIGTERM raises, so that what is half written is removed."""
+def sigterm_raises() -> Iterator[None]:
+    """SIGTERM raises :class:`Terminated`, so that what is half written is removed."""
     if threading.current_thread() is not threading.main_thread():
         yield  # Python calls handlers in the main thread only
         return
 
     def stop(_signum: int, _frame: object) -> None:
-        raise _Stopped
+        raise Terminated
 
     before = signal.signal(signal.SIGTERM, stop)
     try:

@@ -12,6 +12,18 @@ class InputError(ValueError):
     status = 2
 
 
+class WriteError(InputError):
+    """A file of the output cannot be written: the disk is full, gone or faulty. What was written before is whole."""
+
+    status = 4
+
+
+class WorkersError(InputError):
+    """The processes that do the work are gone, or fail whatever they are given."""
+
+    status = 5
+
+
 def optional(module: str, purpose: str, install: str) -> Any:
     """A module that not every user needs.
 
@@ -21,7 +33,7 @@ def optional(module: str, purpose: str, install: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        missing = isinstance(error, ModuleNotFoundError) and error.name == module
+        missing = isinstance(error, ModuleNotFoundError) and error.name in (module, module.partition('.')[0])
         state = 'is not installed' if missing else f'does not load ({reason(error)})'
         raise InputError(f'{purpose} needs {module}, which {state}: pip install {install}') from error
 

@@ -1,0 +1,348 @@
+"""Ray Data: the only file that knows of it.
+
+Rows (id, path) go through workers, which are actors of Ray, in blocks of one batch; rows with detections come back in
+the order in which they are done. A worker that dies is started again, and its batch done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import re
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import InputError, WorkersError, optional, reason
+from .worker import Detecting, Opener, Reading
+
+if TYPE_CHECKING:
+    from pyarrow import Table
+
+    from .sources import Root
+
+BLOCKS = 10_000
+"""Batches of one round. Ray Data keeps some 2 kB of each until a round ends, which is what bounds the memory here."""
+_READERS = 1  # CPUs beside those of the workers, for what cuts the manifest into batches
+_STORE = 256 << 20  # bytes of Ray's object store for paths and detections; Ray takes 30 % of the memory by itself
+_STORE_OF_PIXELS = 2 << 30
+_QUIET = {
+    'RAY_BACKEND_LOG_LEVEL': 'fatal',
+    'RAY_DATA_DISABLE_PROGRESS_BARS': '1',
+    'RAY_DEDUP_LOGS_SKIP_REGEX': '.*',  # what it says on standard output of workers that died
+    'RAY_USAGE_STATS_ENABLED': '0',
+    'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',
+    'RAY_raylet_start_wait_time_s': '240',  # on a machine that is busy with other things
+}
+_SECONDS_TO_ANSWER = 5
+# RFC 9113, 3.4: what a client begins with, and the type of the frame that a server answers with. Ray's head is one of
+# gRPC, over HTTP/2; given any other server, Ray tries for two minutes and ends the process.
+_HTTP2_GREETING = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+_HTTP2_SETTINGS = b'\x04'
+
+
+class Size(NamedTuple):
+    """Of the pool of workers."""
+
+    workers: int = 0
+    """0: as many as fit."""
+    threads: int = 1
+    """CPUs of each."""
+    gpus: int = 0
+    """GPUs of each: 0, or 1, and then CPUs read and decode for them."""
+    batch_size: int = 8
+
+
+def check_address(address: str) -> None:
+    """Find out within seconds whether a cluster answers.
+
+    Raises:
+        InputError: none does, or Ray is not installed.
+    """
+    _ray()
+    if address.startswith('ray://'):
+        raise InputError(
+            f'--address {address}: start the command on a machine of the cluster, with --address auto (or hand it in '
+            'by `ray job submit`); a client of Ray cannot stream rows'
+        )
+    if address == 'auto':
+        return  # ray.init looks for a process on this machine, and says at once that there is none
+    match = re.fullmatch(r'\[?([^\[\]]+)\]?:(\d+)', address)
+    if not match:
+        raise InputError(
+            f'--address {address}: it is auto, or HOST:PORT of the head of a cluster, such as 10.0.0.1:6379'
+        )
+    try:
+        with socket.create_connection((match[1], int(match[2])), timeout=_SECONDS_TO_ANSWER) as connection:
+            connection.sendall(_HTTP2_GREETING)
+            answer = connection.recv(9)
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address) from error
+    if answer[3:4] != _HTTP2_SETTINGS:
+        raise _no_cluster(address)
+
+
+@contextlib.contextmanager
+def session(address: str | None, size: Size, job: Path) -> Iterator[Size]:
+    """Ray on this machine alone, which is gone at the end, or the cluster at ``address``.
+
+    Args:
+        address: 'auto', HOST:PORT, or None.
+        size: that is asked for.
+        job: the folder of the job, which nobody else works on.
+
+    Returns:
+        The size, with the number of workers.
+
+    Raises:
+        InputError: there is no cluster, or it is too small.
+        WorkersError: Ray does not start.
+    """
+    ray, folder = _ray(), None if address else _runtime_folder(job)
+    options: dict[str, Any] = dict(log_to_driver=False, logging_level=logging.CRITICAL)
+    if address:
+        options.update(address=address)
+    else:
+        options.update(address='local')  # whatever RAY_ADDRESS says
+        cpus = os.cpu_count() or 1 if size.gpus else (size.workers or fitting(None, size)) * size.threads + _READERS
+        store = _STORE_OF_PIXELS if size.gpus else _STORE
+        options.update(num_cpus=cpus, include_dashboard=False, object_store_memory=store, _temp_dir=str(folder))
+    try:
+        with _own_signals(), _no_stderr(), warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            try:
+                ray.init(**options)
+            except ConnectionError as error:
+                raise _no_cluster(address or 'auto') from error
+            except (RuntimeError, ValueError, OSError) as error:
+                raise WorkersError(f'Ray does not start: {reason(error)}') from error
+        size = size._replace(workers=size.workers or fitting(address, size))
+        _check_resources(ray.cluster_resources(), size, address)
+        yield size
+    finally:
+        with _own_signals():
+            ray.shutdown()
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def fitting(address: str | None, size: Size) -> int:
+    """How many workers there is room for, at least 1; for GPUs and clusters, in a :func:`session`."""
+    import ray
+
+    found = ray.cluster_resources() if ray.is_initialized() else {}
+    if size.gpus:
+        return max(1, int(found.get('GPU', 1)) // size.gpus)
+    cpus = int(found.get('CPU', 1)) - _READERS if address else _own_cpus()
+    return max(1, cpus // size.threads)
+
+
+def detect(tables: Iterable[Table], opener: Opener, root: Root, size: Size) -> Iterator[Table]:
+    """Rows (id, path) to rows of :data:`~.parts.COLUMNS`, in a :func:`session`.
+
+    Args:
+        tables: of some 10,000 rows each; a few are read ahead.
+        opener: of the detector.
+        root: where paths begin.
+        size: of the pool.
+
+    Raises:
+        InputError: the detector cannot be opened in a worker.
+        WorkersError: workers fail whatever they are given, or the cluster is gone.
+    """
+    ray = _ray()
+    attempts = _RayAttempts(ray.remote(num_cpus=0)(_Counts).remote())
+    pool: list[Any] = []
+    rows = 0
+    for table in tables:
+        pool.append(ray.put(table))
+        rows += table.num_rows
+        if rows >= BLOCKS * size.batch_size:
+            yield from _round(pool, opener, root, size, attempts)
+            pool, rows = [], 0
+    if pool:
+        yield from _round(pool, opener, root, size, attempts)
+
+
+def _round(refs: list[Any], opener: Opener, root: Root, size: Size, attempts: _RayAttempts) -> Iterator[Table]:
+    import ray.data
+    from ray.data import ActorPoolStrategy
+
+    _quieten()
+    arguments: dict[str, Any] = dict(fn_constructor_args=(opener, root, attempts), batch_format='pyarrow')
+    rows = ray.data.from_arrow_refs(refs).repartition(target_num_rows_per_block=size.batch_size)
+    if _is_staged(size):
+        decoders = ActorPoolStrategy(min_size=1, max_size=_decoders(ray.cluster_resources(), size))
+        rows = rows.map_batches(Reading, compute=decoders, num_cpus=1, **arguments)
+    rows = rows.map_batches(
+        Detecting,
+        compute=ActorPoolStrategy(size=size.workers),
+        num_cpus=size.threads,
+        num_gpus=size.gpus or None,
+        batch_size=size.batch_size if _is_staged(size) else None,
+        **arguments,
+    )
+    try:
+        yield from rows.iter_batches(batch_size=None, batch_format='pyarrow')
+    except Exception as error:  # Ray's errors have no base of their own, and are also of the class of their cause
+        raise _cause(error, attempts) from error
+
+
+def _is_staged(size: Size) -> bool:
+    """Whether CPUs read and decode for the workers, so that these do not wait; otherwise pixels do not travel."""
+    return size.gpus > 0
+
+
+class _Counts:
+    """Runs as an actor of Ray, which outlives workers."""
+
+    def __init__(self) -> None:
+        self._counts: Counter[str] = Counter()
+        self._said: InputError | None = None
+
+    def begin(self, key: str) -> int:
+        self._counts[key] += 1
+        return self._counts[key]
+
+    def end(self, keys: tuple[str, ...]) -> None:
+        for key in keys:
+            self._counts.pop(key, None)
+
+    def give_up(self, error: InputError) -> None:
+        self._said = self._said or error
+
+    def said(self) -> InputError | None:
+        return self._said
+
+
+class _RayAttempts:
+    """:class:`~.worker.Attempts` of an actor."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    def begin(self, key: str) -> int:
+        import ray
+
+        return ray.get(self._actor.begin.remote(key))
+
+    def end(self, *keys: str) -> None:
+        self._actor.end.remote(keys)
+
+    def give_up(self, error: InputError) -> None:
+        import ray
+
+        ray.get(self._actor.give_up.remote(error))
+
+    def said(self) -> InputError | None:
+        """Why a worker has given up."""
+        import ray
+
+        return ray.get(self._actor.said.remote())
+
+
+def _ray() -> Any:
+    for name, value in _QUIET.items():
+        os.environ.setdefault(name, value)
+    return optional('ray', 'detecting at scale', "'mmdet-iouquery[scale]'")
+
+
+def _runtime_folder(job: Path) -> Path:
+    """For Ray's sockets and logs. What a process left there that was killed is removed.
+
+    The name is short, as that of a socket has 107 bytes at most.
+    """
+    base = tempfile.gettempdir() if len(tempfile.gettempdir()) < 30 or not os.path.isdir('/tmp') else '/tmp'
+    name = hashlib.blake2b(str(job.resolve()).encode(), digest_size=5).hexdigest()
+    folder = Path(base, f'iouquery-{os.getuid() if hasattr(os, "getuid") else ""}-{name}')
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(mode=0o700)
+    return folder
+
+
+def _own_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+def _quieten() -> None:
+    """Ray Data's own bars and reports, which would run through ours."""
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    for name in ('ray', 'ray.data'):
+        logging.getLogger(name).setLevel(logging.CRITICAL + 1)
+
+
+def _no_cluster(address: str) -> InputError:
+    return InputError(
+        f'--address {address}: no cluster of Ray answers there; start one with `ray start --head`, or leave --address '
+        'out to work on this machine alone'
+    )
+
+
+def _check_resources(found: dict[str, float], size: Size, address: str | None) -> None:
+    where = f'the cluster at {address}' if address else 'this machine'
+    cpus, gpus = int(found.get('CPU', 0)), int(found.get('GPU', 0))
+    needed = size.workers * size.threads + _READERS
+    if cpus < needed:
+        raise InputError(
+            f'{size.workers} workers of {size.threads} threads and what reads for them need {needed} CPUs, and {where} '
+            f'has {cpus}; take fewer with --workers'
+        )
+    if gpus < size.workers * size.gpus:
+        raise InputError(
+            f'{size.workers} workers with a GPU each need {size.workers} GPUs, and {where} has {gpus}; take fewer with '
+            '--workers, or --gpus-per-worker 0'
+        )
+
+
+def _decoders(found: dict[str, float], size: Size) -> int:
+    return max(1, int(found.get('CPU', 1)) - size.workers * size.threads - _READERS)
+
+
+def _cause(error: Exception, attempts: _RayAttempts) -> InputError:
+    """What went wrong, as the worker has said it, or as Ray does."""
+    try:
+        said = attempts.said()
+    except Exception:  # whatever it is, the cluster is gone, which the first error tells
+        said = None
+    return said or WorkersError(f'the workers cannot go on: {reason(error)}; --resume does what is missing')
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """Ray's libraries say there that they say no more."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, 'wb') as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray has SIGTERM end the process at once; what was to be done on it stays as it was."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # Python sets handlers in the main thread only
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

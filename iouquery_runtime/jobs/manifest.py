@@ -1,0 +1,155 @@
+"""The images of a job on disk, in files of ``ROWS``, and which of them are still to be done.
+
+Of all images together only the ids are held in memory, 9 bytes each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from pyarrow import compute, parquet
+
+from ..errors import InputError
+from .job import cannot_write
+from .sources import ID_RANGE, Image
+
+ROWS = 10_000
+SCHEMA = pa.schema([pa.field('id', pa.int64(), nullable=False), pa.field('path', pa.string(), nullable=False)])
+_MASK = (1 << 64) - 1
+
+
+class Shard(NamedTuple):
+    """One of ``total`` parts of the images, which ids fall into by their hash."""
+
+    number: int
+    total: int
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """From ``i/n``, i from 0.
+
+        Raises:
+            InputError: it is something else.
+        """
+        number, _, total = text.partition('/')
+        if not (number.isdecimal() and total.isdecimal() and int(number) < int(total)):
+            raise InputError(f'--shard {text}: it is i/n with i from 0 to n - 1, such as 0/4, 1/4, 2/4 and 3/4')
+        return cls(int(number), int(total))
+
+    def of(self, images: Iterable[Image]) -> Iterator[Image]:
+        """Those that fall into it."""
+        return (image for image in images if hash64(image.id) % self.total == self.number)
+
+    def __str__(self) -> str:
+        return f'{self.number}/{self.total}'
+
+
+def hash64(value: int) -> int:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): ids that follow each other spread evenly."""
+    value &= _MASK
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK
+    return value ^ value >> 31
+
+
+def write_manifest(images: Iterable[Image], folder: Path) -> np.ndarray:
+    """Write all images, and give their ids, int64, sorted.
+
+    Raises:
+        InputError: two images have one id.
+        WriteError: the disk is full or faulty.
+    """
+    rows, ids = iter(images), [np.zeros(0, np.int64)]
+    while chunk := list(islice(rows, ROWS)):
+        outside = next((image for image in chunk if not -ID_RANGE <= image.id < ID_RANGE), None)
+        if outside:
+            raise InputError(f'the id {outside.id} of {outside.path} does not fit in 64 bits; number the images anew')
+        table = pa.table([[image.id for image in chunk], [image.path for image in chunk]], schema=SCHEMA)
+        _write(table, folder / f'{len(ids) - 1:05d}.parquet')
+        ids.append(table['id'].to_numpy())
+    together = np.sort(np.concatenate(ids))
+    twice = together[1:][together[1:] == together[:-1]]
+    if len(twice):
+        raise InputError(_duplicates(folder, twice))
+    return together
+
+
+def manifest_tables(folder: Path) -> Iterator[pa.Table]:
+    """What was written, file by file."""
+    for path in sorted(folder.glob('*.parquet')):
+        yield parquet.read_table(path)
+
+
+def manifest_ids(folder: Path) -> np.ndarray:
+    """The ids of what was written, int64, sorted."""
+    ids = [parquet.read_table(path, columns=['id'])['id'].to_numpy() for path in sorted(folder.glob('*.parquet'))]
+    return np.sort(np.concatenate([np.zeros(0, np.int64), *ids]))
+
+
+class Remaining:
+    """Which images are still to be done.
+
+    Args:
+        ids: of all images, int64, sorted, each once; at least one.
+    """
+
+    def __init__(self, ids: np.ndarray) -> None:
+        self._ids, self._done = ids, np.zeros(len(ids), bool)
+        self.count = len(ids)
+
+    def mask(self, ids: np.ndarray) -> np.ndarray:
+        """Which of ``ids`` (N,) are of the job and not done."""
+        return self._known(ids) & ~self._done[self._places(ids)]
+
+    def finish(self, ids: np.ndarray) -> np.ndarray:
+        """Count ``ids`` (N,) as done, and tell which of them were not before; the second of a pair in it was.
+
+        Raises:
+            ValueError: one of them is no image of the job.
+        """
+        if not self._known(ids).all():
+            raise ValueError(f'image {ids[~self._known(ids)][0]} is none of this job')
+        first = np.zeros(len(ids), bool)
+        first[np.unique(ids, return_index=True)[1]] = True
+        fresh = first & ~self._done[self._places(ids)]
+        self._done[self._places(ids)] = True
+        self.count -= int(fresh.sum())
+        return fresh
+
+    def of(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """The rows of a manifest that are to be done, file by file, without empty ones."""
+        for table in tables:
+            kept = self.mask(table['id'].to_numpy())
+            if kept.any():
+                yield table if kept.all() else table.filter(pa.array(kept))
+
+    def _places(self, ids: np.ndarray) -> np.ndarray:
+        return np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
+
+    def _known(self, ids: np.ndarray) -> np.ndarray:
+        return self._ids[self._places(ids)] == ids
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def _duplicates(folder: Path, twice: np.ndarray) -> str:
+    """Name two images of the first id that is there more than once."""
+    paths: list[str] = []
+    for table in manifest_tables(folder):
+        paths += table.filter(compute.equal(table['id'], int(twice[0])))['path'].to_pylist()
+    same = 'the same image' if paths[0] == paths[1] else 'two images'
+    return (
+        f'{len(np.unique(twice))} ids stand for more than one image, first {twice[0]}: {paths[0]} and {paths[1]} '
+        f'({same}); give each image an id of its own, once'
+    )

@@ -1,0 +1,218 @@
+"""A job from its settings to its files.
+
+Listing, workers, one writer: rows stream from the workers to this process, which alone writes. So a row is on disk
+once, whatever dies; what is not in a whole part is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+from tqdm import tqdm
+
+from ..command import Terminated
+from ..errors import InputError, WorkersError
+from . import engine
+from .coco import write_coco, write_results
+from .engine import Size
+from .job import FINISHED, LISTING, RUNNING, Job
+from .manifest import Remaining, Shard, manifest_ids, manifest_tables, write_manifest
+from .parts import ROWS, SECONDS, PartsWriter, count_rows, part_tables
+from .sources import Root, Source
+from .worker import Opener
+
+FORMATS = ('parquet', 'coco')
+SHOWN = 10
+"""Errors that are printed; all are in the rows."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be done."""
+
+    images: str
+    out: Path
+    root: str | None = None
+    shard: Shard | None = None
+    formats: Sequence[str] = ('parquet',)
+    size: Size = field(default_factory=Size)
+    address: str | None = None
+    resume: bool = False
+    on_error: str = 'skip'
+    part_rows: int = ROWS
+    part_seconds: float = SECONDS
+
+    def settings(self, opener: Opener) -> dict[str, Any]:
+        """What the rows depend on, for ``job.json``; a job is resumed with the same ones alone."""
+        images = self.images if '://' in self.images else os.path.abspath(self.images)
+        root = self.root if self.root is None or '://' in self.root else os.path.abspath(self.root)
+        shard = None if self.shard is None else str(self.shard)
+        return dict(**opener.settings, images=images, root=root, shard=shard)
+
+
+def predict(request: Request, opener: Opener) -> int:
+    """Do a job, go on with it, or say that it is done.
+
+    Returns:
+        The exit status: 0, or 2 where images could not be read.
+
+    Raises:
+        InputError: before anything is done, for what is wrong; at the first image that cannot be read where
+            ``on_error`` is 'stop'.
+        WriteError: the disk is full or faulty.
+        WorkersError: workers cannot go on.
+        KeyboardInterrupt, Terminated: with what is done; it is written.
+    """
+    source, job = Source(request.images, request.root), Job(request.out)
+    settings = request.settings(opener)
+    job.check(settings, request.resume)
+    category_ids = source.category_ids(opener.names) if 'coco' in request.formats else None
+    if job.state != FINISHED:
+        _check_some(source, request.shard)
+        if request.address:
+            engine.check_address(request.address)
+    with job.claimed():
+        job.check(settings, request.resume)
+        if job.state != FINISHED:
+            with _started(request, job, settings, source, opener) as size:
+                _detect(request, job, opener, source.root, size)
+        else:
+            print(f'{job.folder} was finished before; nothing to detect')
+        _write_formats(request, job, source, opener.names, category_ids)
+    return _summary(job)
+
+
+def dry_run(request: Request, opener: Opener) -> None:
+    """Say how many images there are and what they would take; nothing is written.
+
+    Raises:
+        InputError: see :func:`predict`.
+    """
+    source, job, size = Source(request.images, request.root), Job(request.out), request.size
+    job.check(request.settings(opener), request.resume)
+    if request.address:
+        engine.check_address(request.address)
+    count = sum(1 for _ in _images(source, request.shard))
+    done = count_rows(job.parts)
+    memory = _memory_mb(opener, size.batch_size)
+    workers = size.workers or engine.fitting(request.address, size)
+    devices = f'{size.gpus} GPU' if size.gpus else f'{size.threads} threads'
+    print(f'images: {count}' + (f', of which {done} are done' if done else ''))
+    print(f'workers: {workers} of {devices}, {size.batch_size} images a batch')
+    print(f'memory: about {memory:.0f} MB a worker, {workers * memory / 1000:.1f} GB in all, and 1 GB for Ray')
+    print(f'parts: at least {-(-(count - done) // request.part_rows)}, in {job.parts}')
+
+
+@contextlib.contextmanager
+def _started(request: Request, job: Job, settings: dict[str, Any], source: Source, opener: Opener) -> Iterator[Size]:
+    """The images are listed, and workers to hand: how many. Where that fails, the folder is as it was."""
+    is_new = job.state in (None, LISTING)
+    with contextlib.ExitStack() as stack:
+        try:
+            if request.address:
+                size = stack.enter_context(engine.session(request.address, request.size, job.folder))
+            if is_new:
+                job.start(settings, names=[*opener.names])
+                ids = write_manifest(_images(source, request.shard), job.manifest)
+                job.update(state=RUNNING, images=len(ids))
+            if not request.address:
+                size = stack.enter_context(engine.session(None, request.size, job.folder))
+        except InputError:
+            if is_new:
+                job.drop()
+            raise
+        yield size
+
+
+def _detect(request: Request, job: Job, opener: Opener, root: Root, size: Size) -> None:
+    """Do what is missing, and see that nothing is."""
+    remaining, errors = Remaining(manifest_ids(job.manifest)), 0
+    for table in part_tables(job.parts, ['id', 'error']):
+        remaining.finish(table['id'].to_numpy())
+        errors += len(table) - table['error'].null_count
+    writer = PartsWriter(job.parts, opener.names, request.part_rows, request.part_seconds)
+    total = job.record['images']
+    bar = tqdm(total=total, initial=total - remaining.count, unit=' images', smoothing=0.05, mininterval=0.5)
+    todo = remaining.of(manifest_tables(job.manifest))
+    with bar:
+        bar.set_postfix(errors=errors)
+        try:
+            for table in engine.detect(todo, opener, root, size):
+                fresh = table.filter(pa.array(remaining.finish(table['id'].to_numpy())))
+                writer.add(fresh)
+                failed = fresh['error'].drop_null().to_pylist()
+                if failed and request.on_error == 'stop':
+                    raise InputError(f'{failed[0]}; --resume goes on behind it')
+                for error in failed[: max(0, SHOWN - errors)]:
+                    bar.write(f'error: {error}', file=sys.stderr)
+                errors += len(failed)
+                bar.set_postfix(errors=errors, refresh=False)
+                bar.update(len(fresh))
+            writer.flush()
+        except BaseException as stop:
+            writer.flush()
+            if not isinstance(stop, (KeyboardInterrupt, Terminated)):
+                raise
+            done = count_rows(job.parts)
+            raise type(stop)(f'{done} of {total} images are done, and --resume does the others') from None
+    _check_whole(job, total)
+    job.update(state=FINISHED, errors=errors)
+
+
+def _check_whole(job: Job, total: int) -> None:
+    """Rows on disk are the images, each once."""
+    ids = np.concatenate([np.zeros(0, np.int64), *(table['id'].to_numpy() for table in part_tables(job.parts, ['id']))])
+    unique = len(np.unique(ids))
+    if not len(ids) == unique == total:
+        raise WorkersError(
+            f'{job.parts} has {len(ids)} rows, of {unique} images, for {total} images; --resume does what is missing'
+        )
+
+
+def _write_formats(
+    request: Request, job: Job, source: Source, names: Sequence[str], category_ids: Sequence[int] | None
+) -> None:
+    coco, results = job.folder / 'coco.json', job.folder / 'results.json'
+    if 'coco' not in request.formats or (coco.exists() and results.exists()):
+        return
+    image_ids = 'own' if source.has_ids() else 'numbered'
+    options: dict[str, Any] = dict(names=names, category_ids=category_ids, image_ids=image_ids)
+    write_coco(part_tables(job.parts), coco, root=source.root.uri, **options)
+    write_results(part_tables(job.parts), results, **options)
+
+
+def _summary(job: Job) -> int:
+    errors = job.record['errors']
+    written = [path for path in (job.folder / 'coco.json', job.folder / 'results.json') if path.exists()]
+    print(f'{job.record["images"]} images, of which {errors} could not be read')
+    print(f'rows: {job.parts}' + ''.join(f'   {path.stem}: {path}' for path in written))
+    return 2 if errors else 0
+
+
+def _images(source: Source, shard: Shard | None) -> Iterable[Any]:
+    return source if shard is None else shard.of(source)
+
+
+def _check_some(source: Source, shard: Shard | None) -> None:
+    if next(iter(_images(source, shard)), None) is None and shard:
+        raise InputError(f'--shard {shard} of {source.images} has no images; take fewer shards')
+
+
+def _memory_mb(opener: Opener, batch_size: int) -> float:
+    """What a process takes that has the detector open and has run it, in 1e6 bytes, measured in this one."""
+    import resource
+
+    blank = BytesIO()
+    Image.new('RGB', (640, 480)).save(blank, 'PNG')
+    opener.open()([opener.prepare(blank.getvalue(), 'a blank image')] * batch_size)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 1e6

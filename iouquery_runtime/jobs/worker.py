@@ -1,0 +1,288 @@
+"""What runs in a worker: reads images, detects, gives rows. An image that cannot be read is a row with its error.
+
+A batch on which a worker has died before is done one image at a time; an image on which it dies again and again gets a
+row that says so, and the others of its batch their detections.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from ..detector import Detector
+from ..errors import InputError, WorkersError, reason
+from ..preprocess import read_image, resized
+from ..results import Result
+from .filesystems import read_bytes
+from .parts import rows_of
+from .sources import Root
+
+DEATHS = 3
+"""A worker dies on an image alone so often, after it has on its batch, before the image is given up."""
+FAILURES = 20
+"""Images on end that the detector itself fails on, as no one image explains it."""
+
+
+class Prepared(NamedTuple):
+    """An image as a detector takes it."""
+
+    pixels: np.ndarray
+    """(H, W, 3) uint8."""
+    width: int
+    """Of the original, upright, in px."""
+    height: int
+    about: Any = None
+    """What else the detector wants to know; to be pickled."""
+
+
+Detect = Callable[[Sequence[Prepared]], list[Result]]
+
+
+class Opener(Protocol):
+    """A detector that is opened in each worker; it is pickled."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Of the classes, by label."""
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What detections depend on, for JSON: another value would be another job."""
+
+    def prepare(self, data: bytes, name: str) -> Prepared:
+        """The content of an image file; ``name`` is for messages.
+
+        Raises:
+            InputError: it is no image.
+        """
+
+    def open(self) -> Detect:
+        """The detector.
+
+        Raises:
+            InputError: it cannot run here.
+        """
+
+
+class Attempts(Protocol):
+    """What all workers know of each other's attempts; it outlives a worker."""
+
+    def begin(self, key: str) -> int:
+        """Count one more, and give the number."""
+
+    def end(self, *keys: str) -> None:
+        """Forget these."""
+
+    def give_up(self, error: InputError) -> None:
+        """Say why the job cannot go on; Ray hands on no more of an error than its text."""
+
+
+class ExportedOpener:
+    """An exported file, for workers without torch.
+
+    Args:
+        model: an ``.onnx`` or ``.xml`` file; it is opened here once, and not kept.
+        score_thr: detections score above it; None: what the file says.
+        threads: of each worker.
+        gpu: run on CUDA; False: on the CPU.
+
+    Raises:
+        InputError: the file is missing, damaged or of another maker, or cannot run so.
+    """
+
+    def __init__(self, model: str, *, score_thr: float | None = None, threads: int = 1, gpu: bool = False) -> None:
+        self._path, self._score_thr, self._threads = str(Path(model).absolute()), score_thr, threads
+        if gpu and self._path.lower().endswith('.xml'):
+            raise InputError(f'{model} is run by OpenVINO, on the CPU; export an .onnx file for --gpus-per-worker 1')
+        self._providers = None if self._path.lower().endswith('.xml') else _providers(gpu)
+        detector = Detector(self._path, threads=threads, providers=self._providers and _providers(gpu=False))
+        detector.detect_resized([np.zeros((*detector.image_size, 3), np.uint8)], [(1, 1)], score_thr)
+        self.names = detector.names
+        self._size, self._resize = detector.image_size, detector.metadata.resize
+        self._sums = {path: file_sum(path) for path in _files(self._path)}
+        self.settings = dict(model=Path(model).name, sha256='+'.join(self._sums.values()), score_thr=score_thr)
+
+    def prepare(self, data: bytes, name: str) -> Prepared:
+        pixels = read_image(data, name)
+        return Prepared(resized(pixels, *self._size, self._resize), pixels.shape[1], pixels.shape[0])
+
+    def open(self) -> Detect:
+        detector = Detector(self._path, threads=self._threads, providers=self._providers)
+        for path, expected in self._sums.items():
+            if file_sum(path) != expected:
+                raise InputError(f'{path} has changed, or is another file on this machine; copy the same to all')
+
+        def detect(images: Sequence[Prepared]) -> list[Result]:
+            results, most = [], detector.batch_size or len(images)
+            for first in range(0, len(images), most):
+                batch = images[first : first + most]
+                sizes = [(image.width, image.height) for image in batch]
+                results += detector.detect_resized([image.pixels for image in batch], sizes, self._score_thr)
+            return results
+
+        return detect
+
+
+class Item(NamedTuple):
+    """An image on its way: read, or why not."""
+
+    id: int
+    path: str
+    image: Prepared | None
+    error: str | None
+
+
+class Reading:
+    """Reads and decodes: rows (id, path) to rows with pixels."""
+
+    def __init__(self, opener: Opener, root: Root, attempts: Attempts) -> None:
+        self._read, self._attempts = _reader(opener, root), attempts
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        rows = [(row['id'], row['path']) for row in table.to_pylist()]
+        items = _carefully(rows, self._all, self._attempts, 'read', _given_up_item)
+        columns = [[item.id for item in items], [item.path for item in items], [pickle.dumps(item) for item in items]]
+        return pa.table(columns, names=['id', 'path', 'item'])
+
+    def _all(self, rows: Sequence[tuple[int, str]]) -> list[Item]:
+        return [self._read(*row) for row in rows]
+
+
+class Detecting:
+    """Detects: what :class:`Reading` gives, or rows (id, path), to rows of :data:`~.parts.COLUMNS`."""
+
+    def __init__(self, opener: Opener, root: Root, attempts: Attempts) -> None:
+        self._opener, self._attempts = opener, attempts
+        self._read = _reader(opener, root)
+        self._detect: Detect | None = None
+        self._failed_on_end = 0
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        try:
+            if self._detect is None:
+                self._open()
+            return self._rows(table)
+        except InputError as error:
+            self._attempts.give_up(error)
+            raise
+
+    def _rows(self, table: pa.Table) -> pa.Table:
+        if 'item' in table.column_names:
+            rows = [pickle.loads(item) for item in table['item'].to_pylist()]
+            results = _carefully(rows, self._of_items, self._attempts, 'detect', _given_up)
+        else:
+            rows = [(row['id'], row['path']) for row in table.to_pylist()]
+            results = _carefully(rows, self._of_paths, self._attempts, 'detect', _given_up)
+        return rows_of([row[0] for row in rows], [row[1] for row in rows], results)
+
+    def _open(self) -> None:
+        tried = self._attempts.begin('open')
+        if tried > 3 * DEATHS:
+            raise WorkersError(
+                f'workers died {tried - 1} times while they opened the model; give them more memory, or take fewer '
+                'with --workers'
+            )
+        self._detect = self._opener.open()
+        self._attempts.end('open')
+
+    def _of_paths(self, rows: Sequence[tuple[int, str]]) -> list[Result]:
+        return self._of_items([self._read(*row) for row in rows])
+
+    def _of_items(self, items: Sequence[Item]) -> list[Result]:
+        results = [Result.failed(item.error or '', path=item.path) for item in items]
+        readable = [i for i, item in enumerate(items) if item.image is not None]
+        for i, result in zip(readable, self._found([items[i] for i in readable])):
+            results[i] = result
+        return results
+
+    def _found(self, items: Sequence[Item]) -> list[Result]:
+        """What the detector finds; where it fails on a batch, each image is tried by itself."""
+        assert self._detect is not None
+        if not items:
+            return []
+        try:
+            results = self._detect([item.image for item in items if item.image is not None])
+        except Exception as error:  # of any library that runs a graph
+            if len(items) > 1:
+                return [result for item in items for result in self._found([item])]
+            self._failed_on_end += 1
+            what = f'the detector failed on {items[0].path}: {type(error).__name__}: {reason(error)}'
+            if self._failed_on_end >= FAILURES:
+                raise WorkersError(f'{what}; so it did on the {FAILURES - 1} images before') from error
+            return [Result.failed(what, path=items[0].path)]
+        self._failed_on_end = 0
+        return results
+
+
+def file_sum(path: str) -> str:
+    """SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, 'rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _reader(opener: Opener, root: Root) -> Callable[[int, str], Item]:
+    def read(image_id: int, path: str) -> Item:
+        try:
+            return Item(image_id, path, opener.prepare(read_bytes(*root.located(path)), path), None)
+        except InputError as error:
+            return Item(image_id, path, None, str(error))
+
+    return read
+
+
+def _carefully(
+    rows: Sequence[Any],
+    run: Callable[[Sequence[Any]], list[Any]],
+    attempts: Attempts,
+    stage: str,
+    given_up: Callable[[Any], Any],
+) -> list[Any]:
+    """``run`` on all rows at once; where a worker died on them before, on one at a time, and not on those it dies on.
+
+    Args:
+        rows: begin with id and path.
+        run: gives one value a row.
+        attempts: shared by all workers.
+        stage: of the work, which counts by itself.
+        given_up: the value of a row that is not run.
+    """
+    batch = f'{stage} from {rows[0][0]}'
+    if attempts.begin(batch) == 1:
+        values = run(rows)
+        attempts.end(batch)
+        return values
+    values = []
+    for row in rows:
+        key = f'{stage} {row[0]}'
+        if attempts.begin(key) > DEATHS:
+            values.append(given_up(row))  # its count stays, so that a death on a later image does not try it again
+            continue
+        values += run([row])
+        attempts.end(key)
+    attempts.end(batch, *(f'{stage} {row[0]}' for row in rows))
+    return values
+
+
+def _given_up(row: Any) -> Result:
+    return Result.failed(f'the worker died on this image {DEATHS + 1} times', path=row[1])
+
+
+def _given_up_item(row: Any) -> Item:
+    return Item(row[0], row[1], None, f'the worker died on this image {DEATHS + 1} times')
+
+
+def _files(model: str) -> list[str]:
+    return [model] if model.lower().endswith('.onnx') else [model, str(Path(model).with_suffix('.bin'))]
+
+
+def _providers(gpu: bool) -> list[str]:
+    return ['CUDAExecutionProvider', 'CPUExecutionProvider'] if gpu else ['CPUExecutionProvider']

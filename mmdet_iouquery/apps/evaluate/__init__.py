@@ -1,0 +1,1 @@
+"""COCO's numbers of detections that were written down."""

@@ -1,0 +1,64 @@
+"""The command line of ``tools/predict.py``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from iouquery_runtime.jobs import command
+
+from ...config_options import KeyValue
+from ...deploy.exported import is_exported
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    from iouquery_runtime.jobs.worker import Opener
+
+
+def predict(arguments: Sequence[str] | None = None) -> None:
+    """Detect in all images, and leave with the status of :func:`iouquery_runtime.jobs.command.run`.
+
+    Raises:
+        InputError: something named is missing or does not fit.
+        SystemExit: with the status, where it is not 0.
+    """
+    parser = command.parser(
+        'predict.py',
+        nargs='+',
+        metavar='MODEL',
+        help='an exported .onnx or .xml file; or a config and a checkpoint',
+    )
+    parser.add_argument(
+        '--dtype', choices=['float32', 'float16', 'bfloat16'], default='float32', help="cast a checkpoint's weights"
+    )
+    parser.add_argument('--prepare', action='store_true', help='make a checkpoint faster by prepare_for_inference')
+    parser.add_argument(
+        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of the config'
+    )
+    args = parser.parse_args(arguments)
+    status = command.run(args, lambda: _opener(args))
+    if status:
+        raise SystemExit(status)
+
+
+def _opener(args: argparse.Namespace) -> Opener:
+    from iouquery_runtime.jobs.worker import ExportedOpener  # what it needs has been found by now
+
+    settings: dict[str, Any] = dict(score_thr=args.score_thr, threads=args.threads, gpu=bool(args.gpus_per_worker))
+    if is_exported(args.model[0]):
+        if len(args.model) > 1 or args.prepare or args.cfg_options or args.dtype != 'float32':
+            raise InputError(
+                f'{args.model[0]} is an exported file, which is used as it is: leave out a checkpoint, --prepare, '
+                '--dtype and --cfg-options, or name CONFIG CHECKPOINT'
+            )
+        return ExportedOpener(args.model[0], **settings)
+    if len(args.model) != 2:
+        raise InputError(
+            f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT'
+        )
+    from ...engine.detector import read_config
+    from .torch_detector import TorchOpener
+
+    cfg = read_config(args.model[0], args.cfg_options)
+    return TorchOpener(cfg, args.model[1], dtype=args.dtype, prepare=args.prepare, **settings)

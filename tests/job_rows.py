@@ -1,0 +1,44 @@
+"""Rows of a job, beside those of a plain loop over the runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from iouquery_runtime import Detector
+from iouquery_runtime.jobs import parts
+from iouquery_runtime.jobs.sources import path_id
+
+Rows = list[dict[str, Any]]
+
+
+def rows(out: Path) -> Rows:
+    """All rows by path, without the ids, which are looked at where they are."""
+    found = [row for table in parts.part_tables(out / 'parts') for row in table.to_pylist()]
+    assert len({row['id'] for row in found}) == len(found), 'ids are there once'
+    return sorted(found, key=lambda row: row['path'])
+
+
+def expected(model: Path, folder: Path) -> Rows:
+    """What a plain loop over the runtime gives, in batches of one."""
+    found = []
+    for path in sorted(map(str, folder.iterdir())):
+        result = Detector(model, threads=1)(path)[0]
+        known = dict(id=path_id(path), path=path, width=result.width, height=result.height)
+        lists = dict(boxes=result.boxes.tolist(), scores=result.scores.tolist(), labels=result.labels.tolist())
+        found.append({**known, **lists, 'error': None})
+    return found
+
+
+def same(found: Rows, wanted: Rows) -> None:
+    """Rows are the same: ids, paths, labels, sizes, errors; boxes in px and scores but for rounding, as the graph may
+    round batches of another size otherwise."""
+    assert [row['path'] for row in found] == [row['path'] for row in wanted]
+    for one, other in zip(found, wanted):
+        for key in ('id', 'width', 'height', 'labels', 'error'):
+            assert one[key] == other[key], (key, one, other)
+        assert one['scores'] == pytest.approx(other['scores'], abs=1e-6)
+        for box, wanted_box in zip(one['boxes'], other['boxes']):
+            assert box == pytest.approx(wanted_box, abs=1e-4)
