@@ -33,7 +33,7 @@ PARALLEL := -n logical --dist loadfile --no-loadscope-reorder --max-worker-resta
 WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_deploy/test_compile.py tests/test_apps/test_benchmark \
     tests/test_layers.py tests/test_serve_example.py tests/test_deploy/test_triton_repository.py \
     tests/test_runtime/test_runtime_command.py tests/test_runtime/test_runtime_detector.py \
-    tests/test_runtime/test_runtime_imports.py tests/test_runtime/test_runtime_results.py
+    tests/test_runtime/test_runtime_imports.py tests/test_runtime/test_runtime_results.py tests/test_jobs
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean
