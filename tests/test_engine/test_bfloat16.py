@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,16 @@ def test_options() -> None:
             _enable_amp(cfg, 'float16')
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Sums in one order, however busy the machine is: another one tips other queries in or out in bfloat16."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures('one_thread')
 def test_a_training_follows_that_in_single_precision(tmp_path: Path) -> None:
     """Losses of two steps from the same weights, on the same images, within the roundings of 8 bits."""
     root = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
@@ -56,5 +67,5 @@ def test_a_training_follows_that_in_single_precision(tmp_path: Path) -> None:
     assert not torch.equal(*losses.values())
     plain, half = losses.values()
     # a changed matching or choice of queries moves single terms by more than the roundings; the second step's weights
-    # differ besides, as AdamW moves those of almost no gradient by its sign: up to 0.07 seen over three seeds
+    # differ besides, as AdamW moves those of almost no gradient by its sign: up to 0.04 and 0.08 seen over twenty seeds
     assert (half - plain).abs()[0] <= 0.05 * plain[0] and (half - plain).abs()[1] <= 0.15 * plain[1]
