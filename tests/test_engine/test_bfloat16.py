@@ -67,6 +67,6 @@ def test_a_training_follows_that_in_single_precision(tmp_path: Path) -> None:
     assert not torch.equal(*losses.values())
     plain, half = losses.values()
     # a changed matching or choice of queries moves single terms by more than the roundings; the second step's weights
-    # differ besides, as AdamW moves those of almost no gradient by its sign: up to 0.043 and 0.08 seen over twenty seeds;
+    # differ besides, as AdamW moves those of almost no gradient by its sign: 0.043 and 0.08 at most over twenty seeds;
     # twice as much is allowed, as another processor rounds otherwise and so is another seed
     assert (half - plain).abs()[0] <= 0.09 * plain[0] and (half - plain).abs()[1] <= 0.16 * plain[1]
