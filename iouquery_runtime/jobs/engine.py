@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import signal
+import site
 import socket
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError, WorkersError, optional, reason
-from .worker import Detecting, Opener, Reading
+from .worker import IN_FLIGHT, Detecting, Opener, Reading
 
 if TYPE_CHECKING:
     from pyarrow import Table
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     from .sources import Root
 
 BLOCKS = 10_000
-"""Batches of one round. Ray Data keeps some 2 kB of each until a round ends, which is what bounds the memory here."""
+"""Batches of one round. Ray Data keeps some 2 kB of each until a round ends, so that rounds bound the memory of this
+process; workers open the model anew for each."""
 _READERS = 1  # CPUs beside those of the workers, for what cuts the manifest into batches
 _STORE = 256 << 20  # bytes of Ray's object store for paths and detections; Ray takes 30 % of the memory by itself
 _STORE_OF_PIXELS = 2 << 30
@@ -118,7 +120,7 @@ def session(address: str | None, size: Size, job: Path) -> Iterator[Size]:
         store = _STORE_OF_PIXELS if size.gpus else _STORE
         options.update(num_cpus=cpus, include_dashboard=False, object_store_memory=store, _temp_dir=str(folder))
     try:
-        with _own_signals(), _no_stderr(), warnings.catch_warnings():
+        with _own_signals(), _found_by_workers(), _no_stderr(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             try:
                 ray.init(**options)
@@ -176,17 +178,16 @@ def detect(tables: Iterable[Table], opener: Opener, root: Root, size: Size) -> I
 
 def _round(refs: list[Any], opener: Opener, root: Root, size: Size, attempts: _RayAttempts) -> Iterator[Table]:
     import ray.data
-    from ray.data import ActorPoolStrategy
 
     _quieten()
     arguments: dict[str, Any] = dict(fn_constructor_args=(opener, root, attempts), batch_format='pyarrow')
     rows = ray.data.from_arrow_refs(refs).repartition(target_num_rows_per_block=size.batch_size)
     if _is_staged(size):
-        decoders = ActorPoolStrategy(min_size=1, max_size=_decoders(ray.cluster_resources(), size))
+        decoders = _pool(1, _decoders(ray.cluster_resources(), size))
         rows = rows.map_batches(Reading, compute=decoders, num_cpus=1, **arguments)
     rows = rows.map_batches(
         Detecting,
-        compute=ActorPoolStrategy(size=size.workers),
+        compute=_pool(size.workers, size.workers),
         num_cpus=size.threads,
         num_gpus=size.gpus or None,
         batch_size=size.batch_size if _is_staged(size) else None,
@@ -196,6 +197,12 @@ def _round(refs: list[Any], opener: Opener, root: Root, size: Size, attempts: _R
         yield from rows.iter_batches(batch_size=None, batch_format='pyarrow')
     except Exception as error:  # Ray's errors have no base of their own, and are also of the class of their cause
         raise _cause(error, attempts) from error
+
+
+def _pool(fewest: int, most: int) -> Any:
+    from ray.data import ActorPoolStrategy
+
+    return ActorPoolStrategy(min_size=fewest, max_size=most, max_tasks_in_flight_per_actor=IN_FLIGHT)
 
 
 def _is_staged(size: Size) -> bool:
@@ -230,6 +237,11 @@ class _RayAttempts:
 
     def __init__(self, actor: Any) -> None:
         self._actor = actor
+
+    def was_started_again(self) -> bool:
+        import ray
+
+        return ray.get_runtime_context().was_current_actor_reconstructed
 
     def begin(self, key: str) -> int:
         import ray
@@ -319,6 +331,21 @@ def _cause(error: Exception, attempts: _RayAttempts) -> InputError:
     except Exception:  # whatever it is, the cluster is gone, which the first error tells
         said = None
     return said or WorkersError(f'the workers cannot go on: {reason(error)}; --resume does what is missing')
+
+
+@contextlib.contextmanager
+def _found_by_workers() -> Iterator[None]:
+    """Processes that are started find this package where this one did, also where it is not installed."""
+    folder, before = str(Path(__file__).resolve().parents[2]), os.environ.get('PYTHONPATH')
+    if folder in (*site.getsitepackages(), site.getusersitepackages()):
+        yield
+        return
+    os.environ['PYTHONPATH'] = folder if before is None else f'{folder}{os.pathsep}{before}'
+    try:
+        yield
+    finally:
+        os.environ.pop('PYTHONPATH')
+        os.environ.update({} if before is None else {'PYTHONPATH': before})
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -102,7 +103,8 @@ def dry_run(request: Request, opener: Opener) -> None:
     job.check(request.settings(opener), request.resume)
     if request.address:
         engine.check_address(request.address)
-    count = sum(1 for _ in _images(source, request.shard))
+    with tempfile.TemporaryDirectory() as folder:  # ids are compared as the job itself does it
+        count = len(write_manifest(_images(source, request.shard), Path(folder)))
     done = count_rows(job.parts)
     memory = _memory_mb(opener, size.batch_size)
     workers = size.workers or engine.fitting(request.address, size)
@@ -152,7 +154,7 @@ def _detect(request: Request, job: Job, opener: Opener, root: Root, size: Size) 
                 writer.add(fresh)
                 failed = fresh['error'].drop_null().to_pylist()
                 if failed and request.on_error == 'stop':
-                    raise InputError(f'{failed[0]}; --resume goes on behind it')
+                    raise InputError(f'{failed[0]}; --resume does the others, and tries no image twice')
                 for error in failed[: max(0, SHOWN - errors)]:
                     bar.write(f'error: {error}', file=sys.stderr)
                 errors += len(failed)

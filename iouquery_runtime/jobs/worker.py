@@ -1,7 +1,7 @@
 """What runs in a worker: reads images, detects, gives rows. An image that cannot be read is a row with its error.
 
-A batch on which a worker has died before is done one image at a time; an image on which it dies again and again gets a
-row that says so, and the others of its batch their detections.
+A worker that was started again may be given the batch on which it died. So it does its first batches one image at a
+time; an image on which it dies again and again gets a row that says so, and the others of its batch their detections.
 """
 
 from __future__ import annotations
@@ -25,8 +25,13 @@ from .sources import Root
 
 DEATHS = 3
 """A worker dies on an image alone so often, after it has on its batch, before the image is given up."""
+IN_FLIGHT = 2
+"""Batches that a worker has at a time: one that it does, and what waits for it."""
 FAILURES = 20
 """Images on end that the detector itself fails on, as no one image explains it."""
+
+
+_GIVEN_UP = f'the worker died on this image {DEATHS + 1} times'
 
 
 class Prepared(NamedTuple):
@@ -72,6 +77,9 @@ class Opener(Protocol):
 
 class Attempts(Protocol):
     """What all workers know of each other's attempts; it outlives a worker."""
+
+    def was_started_again(self) -> bool:
+        """Whether the worker that asks has died before."""
 
     def begin(self, key: str) -> int:
         """Count one more, and give the number."""
@@ -138,20 +146,47 @@ class Item(NamedTuple):
     error: str | None
 
 
+class _Careful:
+    """Runs rows of a batch at once, or, in a worker that was started again, the first ones each by itself.
+
+    Args:
+        attempts: shared by all workers.
+        stage: of the work, which counts by itself.
+        given_up: the value of a row on which workers have died too often.
+    """
+
+    def __init__(self, attempts: Attempts, stage: str, given_up: Callable[[Any], Any]) -> None:
+        self._attempts, self._stage, self._given_up = attempts, stage, given_up
+        self._batches = IN_FLIGHT if attempts.was_started_again() else 0
+
+    def __call__(self, rows: Sequence[Any], run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+        """What ``run`` gives, one value a row; rows begin with the id."""
+        if not self._batches:
+            return run(rows)
+        self._batches -= 1
+        return [value for row in rows for value in self._alone(row, run)]
+
+    def _alone(self, row: Any, run: Callable[[Sequence[Any]], list[Any]]) -> list[Any]:
+        key = f'{self._stage} {row[0]}'
+        if self._attempts.begin(key) > DEATHS:  # which stays, as a death on a later row would have it tried again
+            return [self._given_up(row)]
+        values = run([row])
+        self._attempts.end(key)
+        return values
+
+
 class Reading:
     """Reads and decodes: rows (id, path) to rows with pixels."""
 
     def __init__(self, opener: Opener, root: Root, attempts: Attempts) -> None:
-        self._read, self._attempts = _reader(opener, root), attempts
+        self._read = _reader(opener, root)
+        self._careful = _Careful(attempts, 'read', lambda row: Item(row[0], row[1], None, _GIVEN_UP))
 
     def __call__(self, table: pa.Table) -> pa.Table:
         rows = [(row['id'], row['path']) for row in table.to_pylist()]
-        items = _carefully(rows, self._all, self._attempts, 'read', _given_up_item)
+        items = self._careful(rows, lambda some: [self._read(*row) for row in some])
         columns = [[item.id for item in items], [item.path for item in items], [pickle.dumps(item) for item in items]]
         return pa.table(columns, names=['id', 'path', 'item'])
-
-    def _all(self, rows: Sequence[tuple[int, str]]) -> list[Item]:
-        return [self._read(*row) for row in rows]
 
 
 class Detecting:
@@ -160,6 +195,7 @@ class Detecting:
     def __init__(self, opener: Opener, root: Root, attempts: Attempts) -> None:
         self._opener, self._attempts = opener, attempts
         self._read = _reader(opener, root)
+        self._careful = _Careful(attempts, 'detect', lambda row: Result.failed(_GIVEN_UP, path=row[1]))
         self._detect: Detect | None = None
         self._failed_on_end = 0
 
@@ -175,10 +211,10 @@ class Detecting:
     def _rows(self, table: pa.Table) -> pa.Table:
         if 'item' in table.column_names:
             rows = [pickle.loads(item) for item in table['item'].to_pylist()]
-            results = _carefully(rows, self._of_items, self._attempts, 'detect', _given_up)
+            results = self._careful(rows, self._of_items)
         else:
             rows = [(row['id'], row['path']) for row in table.to_pylist()]
-            results = _carefully(rows, self._of_paths, self._attempts, 'detect', _given_up)
+            results = self._careful(rows, lambda some: self._of_items([self._read(*row) for row in some]))
         return rows_of([row[0] for row in rows], [row[1] for row in rows], results)
 
     def _open(self) -> None:
@@ -190,9 +226,6 @@ class Detecting:
             )
         self._detect = self._opener.open()
         self._attempts.end('open')
-
-    def _of_paths(self, rows: Sequence[tuple[int, str]]) -> list[Result]:
-        return self._of_items([self._read(*row) for row in rows])
 
     def _of_items(self, items: Sequence[Item]) -> list[Result]:
         results = [Result.failed(item.error or '', path=item.path) for item in items]
@@ -237,47 +270,6 @@ def _reader(opener: Opener, root: Root) -> Callable[[int, str], Item]:
             return Item(image_id, path, None, str(error))
 
     return read
-
-
-def _carefully(
-    rows: Sequence[Any],
-    run: Callable[[Sequence[Any]], list[Any]],
-    attempts: Attempts,
-    stage: str,
-    given_up: Callable[[Any], Any],
-) -> list[Any]:
-    """``run`` on all rows at once; where a worker died on them before, on one at a time, and not on those it dies on.
-
-    Args:
-        rows: begin with id and path.
-        run: gives one value a row.
-        attempts: shared by all workers.
-        stage: of the work, which counts by itself.
-        given_up: the value of a row that is not run.
-    """
-    batch = f'{stage} from {rows[0][0]}'
-    if attempts.begin(batch) == 1:
-        values = run(rows)
-        attempts.end(batch)
-        return values
-    values = []
-    for row in rows:
-        key = f'{stage} {row[0]}'
-        if attempts.begin(key) > DEATHS:
-            values.append(given_up(row))  # its count stays, so that a death on a later image does not try it again
-            continue
-        values += run([row])
-        attempts.end(key)
-    attempts.end(batch, *(f'{stage} {row[0]}' for row in rows))
-    return values
-
-
-def _given_up(row: Any) -> Result:
-    return Result.failed(f'the worker died on this image {DEATHS + 1} times', path=row[1])
-
-
-def _given_up_item(row: Any) -> Item:
-    return Item(row[0], row[1], None, f'the worker died on this image {DEATHS + 1} times')
 
 
 def _files(model: str) -> list[str]:

@@ -100,7 +100,7 @@ def test_a_part_is_written_when_it_is_long_or_old(tmp_path: Path, monkeypatch: p
 def test_what_the_disk_did_not_take_waits_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer, write = parts.PartsWriter(tmp_path, NAMES, rows=5), parquet.write_table
 
-    def half(table: Any, file: Any) -> None:
+    def half(table: Any, file: Any, **_: Any) -> None:
         file.write(b'PAR1')
         raise OSError(errno.ENOSPC, 'whatever')
 

@@ -204,14 +204,14 @@ def test_a_full_disk_ends_it_in_a_sentence_and_it_resumes(
 ) -> None:
     write, written = parts.parquet.write_table, []
 
-    def until_full(table: Any, file: Any) -> None:
+    def until_full(table: Any, file: Any, **options: Any) -> None:
         if len(written) == 2:
             raise OSError(errno.ENOSPC, 'No space left on device')
         written.append(len(table))
-        write(table, file)
+        write(table, file, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(parts.parquet, 'write_table', lambda table, file: until_full(table, file))
+        patch.setattr(parts.parquet, 'write_table', until_full)
         patch.setattr(predict, 'write_manifest', lambda *given: _unpatched(write, *given))
         with pytest.raises(WriteError, match=r'000002.parquet cannot be written: No space left on device; .*--resume'):
             job()
@@ -231,7 +231,7 @@ def _unpatched(write: Any, *given: Any) -> Any:
 def test_the_first_error_stops_it_where_that_is_asked(job: Callable[..., int], tmp_path: Path) -> None:
     make_images(tmp_path / 'set', 12)
     (tmp_path / 'set' / '00003.png').write_bytes(b'no image')
-    with pytest.raises(InputError, match=r'00003.png is not an image .*; --resume goes on behind it'):
+    with pytest.raises(InputError, match=r'00003.png is not an image .*; --resume does the others'):
         job(images=str(tmp_path / 'set'), on_error='stop')
     assert [row['error'] is None for row in rows(tmp_path / 'out')].count(False) == 1
     assert job(images=str(tmp_path / 'set'), on_error='stop', resume=True) == 2

@@ -25,8 +25,12 @@ Root = pytest.importorskip('iouquery_runtime.jobs.sources').Root
 class Counts:
     """Of all workers, in one process."""
 
-    def __init__(self) -> None:
+    def __init__(self, deaths: int = 0) -> None:
         self.counts: Counter[str] = Counter()
+        self.deaths = deaths
+
+    def was_started_again(self) -> bool:
+        return self.deaths > 0
 
     def begin(self, key: str) -> int:
         self.counts[key] += 1
@@ -130,9 +134,9 @@ def test_a_detector_that_fails_on_all_is_no_fault_of_the_images(opener: CountedO
 
 @pytest.mark.parametrize('stages', [1, 2])
 def test_a_batch_that_kills_is_done_one_by_one(opener: CountedOpener, tmp_path: Path, stages: int) -> None:
-    """The image that does it gets an error after three deaths alone; each other one its row; counts are gone then."""
+    """The image that does it gets an error after three deaths alone; each other one its row, and no count."""
     paths = make_images(tmp_path / 'set', 2, 'dying.png', 'last.png')
-    dying, attempts, deaths = DyingOpener(tmp_path / 'model.onnx', tmp_path / 'calls'), Counts(), 0
+    dying, attempts = DyingOpener(tmp_path / 'model.onnx', tmp_path / 'calls'), Counts()
     DyingOpener.read = []
     while True:
         first = (worker.Reading if stages == 2 else worker.Detecting)(dying, Root.of('.'), attempts)
@@ -140,16 +144,33 @@ def test_a_batch_that_kills_is_done_one_by_one(opener: CountedOpener, tmp_path: 
             table = first(batch(paths))
             break
         except Death:
-            deaths += 1
-    assert deaths == 1 + worker.DEATHS
+            attempts.deaths += 1
+    assert attempts.deaths == 1 + worker.DEATHS
     if stages == 2:
         table = detecting(opener, attempts)(table)
     rows = table.to_pylist()
     assert rows[2]['error'] == 'the worker died on this image 4 times'
     assert [row['error'] for row in rows if row['id'] != 2] == [None] * 3
     assert [len(row['boxes']) for row in rows] == [10, 10, 0, 10]
-    assert not attempts.counts
+    assert {*attempts.counts} == {f'{"read" if stages == 2 else "detect"} 2'}
     assert DyingOpener.read.count('dying.png') == 4 and DyingOpener.read.count('last.png') == 1
+
+
+def test_a_worker_that_was_started_again_is_careful_at_first(opener: CountedOpener, tmp_path: Path) -> None:
+    """As many batches as it can have had at its death; one that was not asks nothing of the others."""
+    paths, asked = make_images(tmp_path / 'set', 3), []
+
+    class Asked(Counts):
+        def begin(self, key: str) -> int:
+            asked.append(key)
+            return super().begin(key)
+
+    for deaths, expected in ((0, ['open']), (2, ['open', *[f'detect {i}' for i in range(3)] * worker.IN_FLIGHT])):
+        asked.clear()
+        working = detecting(opener, Asked(deaths))
+        tables = [working(batch(paths)) for _ in range(worker.IN_FLIGHT + 2)]
+        assert all(table['labels'] == tables[0]['labels'] for table in tables)
+        assert asked == expected
 
 
 def test_workers_that_die_opening_the_model_do_not_blame_an_image(opener: CountedOpener, tmp_path: Path) -> None:
