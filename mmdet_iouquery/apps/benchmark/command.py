@@ -89,6 +89,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--bfloat16', action='store_true', help='leave-one-out: under bfloat16 autocast')
     parser.add_argument('--compile', action='store_true', help='inference: torch.compile as well')
     parser.add_argument('--growth', action='store_true', help='criterion: vary objects, queries, images and layers')
+    parser.add_argument('--counts', type=int, nargs='+', default=[200, 1000], metavar='N', help='scale: images of jobs')
+    parser.add_argument('--workers', type=int, nargs='+', default=[1, 2], metavar='N', help='scale: of the jobs (1 2)')
     parser.add_argument('--pictures', type=int, metavar='N', help='data, evaluation: size of the made-up set')
     return parser
 
@@ -130,6 +132,16 @@ def _deployed(args: argparse.Namespace, reference: Reference | None) -> Rows:
     return deployed(reference, **settings)
 
 
+def _scale(args: argparse.Namespace, reference: Reference | None) -> Rows:
+    for package in ('onnx', 'onnxslim', 'onnxruntime', 'pyarrow', 'ray'):
+        if importlib.util.find_spec(package) is None:
+            raise InputError(f"scale needs {package}: python -m pip install 'mmdet-iouquery[export,scale]'")
+    from .scale import scale
+
+    settings = dict(model_names=args.models, side=args.side, rounds=args.rounds)
+    return scale(counts=args.counts, workers=args.workers, **settings)
+
+
 def _attention(args: argparse.Namespace, reference: Reference | None) -> Rows:
     return attention(batches=args.batches or [1, 4], queries=300, side=args.side, rounds=args.rounds)
 
@@ -166,6 +178,7 @@ _SUBJECTS: dict[str, Callable[[argparse.Namespace, Reference | None], Rows]] = {
     'criterion': _criterion,
     'attention': _attention,
     'deploy': _deployed,
+    'scale': _scale,
     'data': _data,
     'evaluation': _evaluation,
 }
