@@ -31,16 +31,12 @@ PARALLEL := -n logical --dist loadfile --no-loadscope-reorder --max-worker-resta
 
 # what these tests hold is the same whatever mmdet is installed; with the second family they are left out
 WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_deploy/test_compile.py tests/test_apps/test_benchmark \
-    tests/test_layers.py tests/test_serve_example.py tests/test_deploy/test_triton_repository.py \
-    tests/test_runtime/test_runtime_command.py tests/test_runtime/test_runtime_detector.py \
-    tests/test_runtime/test_runtime_imports.py tests/test_runtime/test_runtime_results.py tests/test_jobs
-
-# these start clusters of Ray in their own process, which one of them once ended without a trace on busy cores; so that no other
-# test ends with it, they are run by `make test-scale`
-WITH_RAY := tests/test_jobs/test_predict.py tests/test_apps/test_predict
+    tests/test_layers.py tests/test_serve_example.py tests/test_runtime tests/test_jobs tests/test_apps/test_predict \
+    $(addprefix tests/test_deploy/test_,export.py graph.py precision.py quantize.py triton_repository.py) \
+    $(wildcard tests/test_checkpoints/test_convert_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart demo test coverage test-openmmlab test-scale test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean
+.PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -64,21 +60,16 @@ demo: ## serve a page to try a checkpoint on images, at http://127.0.0.1:7860
 test: EXTRAS := $(TEST_EXTRAS),test-triton
 test: ## run the tests
 	$(SETUP)
-	@"$(RUN)" -m pytest $(PARALLEL) $(WITH_RAY:%=--ignore=%) $(ARGS)
+	@"$(RUN)" -m pytest $(PARALLEL) $(ARGS)
 
 coverage: EXTRAS := $(TEST_EXTRAS),test-triton
 coverage: ## run the tests and print their coverage, which takes a third more time
 	$(SETUP)
-	@"$(RUN)" -m pytest $(PARALLEL) $(WITH_RAY:%=--ignore=%) $(COVERAGE) $(ARGS)
+	@"$(RUN)" -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
 
 test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
 	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
-	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) $(WITH_TORCH_ALONE:%=--ignore=%) $(WITH_RAY:%=--ignore=%) $(ARGS)
-
-test-scale: EXTRAS := $(TEST_EXTRAS)
-test-scale: ## run the tests of tools/predict.py that start clusters of Ray
-	$(SETUP)
-	@"$(RUN)" -m pytest -p no:xdist $(WITH_RAY) $(ARGS)
+	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) $(WITH_TORCH_ALONE:%=--ignore=%) $(ARGS)
 
 test-long: EXTRAS := $(TEST_EXTRAS)
 test-long: ## run what takes too long for every day: 50 kills, 10,000 fuzzed cases and more, memory, overfitting

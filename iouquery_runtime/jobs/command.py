@@ -106,7 +106,7 @@ def _request(args: argparse.Namespace) -> Request:
     formats = args.format.split(',')
     unknown = [name for name in formats if name not in FORMATS]
     if unknown:
-        raise InputError(f'--format {args.format}: there is no {unknown[0]!r}, only {", ".join(FORMATS)}')
+        raise InputError(f'--format {args.format}: name {" or ".join(FORMATS)}, or both with a comma between')
     return Request(
         images=args.images,
         out=Path(args.out),

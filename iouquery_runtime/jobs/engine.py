@@ -18,9 +18,10 @@ import socket
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 BLOCKS = 10_000
 """Batches of one round. Ray Data keeps some 2 kB of each until a round ends, so that rounds bound the memory of this
 process; workers open the model anew for each."""
+_CUT = 64  # batches of paths that are cut ahead; Ray's own 2 would leave the workers of a small model waiting
 _READERS = 1  # CPUs beside those of the workers, for what cuts the manifest into batches
 _STORE = 256 << 20  # bytes of Ray's object store for paths and detections; Ray takes 30 % of the memory by itself
 _STORE_OF_PIXELS = 2 << 30
@@ -44,9 +46,15 @@ _QUIET = {
     'RAY_DEDUP_LOGS_SKIP_REGEX': '.*',  # what it says on standard output of workers that died
     'RAY_USAGE_STATS_ENABLED': '0',
     'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',
-    'RAY_raylet_start_wait_time_s': '240',  # on a machine that is busy with other things
+    # on a machine that is busy with other things. Ray takes a node for dead that has not answered for 25 s, and ends this
+    # process, without a word, with the node that it is on
+    'RAY_raylet_start_wait_time_s': '240',
+    'RAY_health_check_timeout_ms': '300000',
+    'RAY_health_check_failure_threshold': '10',
+    'RAY_gcs_rpc_server_reconnect_timeout_s': '600',
 }
 _SECONDS_TO_ANSWER = 5
+_SECONDS_TO_END = 60
 # RFC 9113, 3.4: what a client begins with, and the type of the frame that a server answers with. Ray's head is one of
 # gRPC, over HTTP/2; given any other server, Ray tries for two minutes and ends the process.
 _HTTP2_GREETING = b'PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n' + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
@@ -149,8 +157,10 @@ def fitting(address: str | None, size: Size) -> int:
     return max(1, cpus // size.threads)
 
 
-def detect(tables: Iterable[Table], opener: Opener, root: Root, size: Size) -> Iterator[Table]:
-    """Rows (id, path) to rows of :data:`~.parts.COLUMNS`, in a :func:`session`.
+def detect(
+    tables: Iterable[Table], opener: Opener, root: Root, size: Size
+) -> Generator[Table, None, None]:
+    """Rows (id, path) to rows of :data:`~.parts.COLUMNS`, in a :func:`session`, before whose end it is to be closed.
 
     Args:
         tables: of some 10,000 rows each; a few are read ahead.
@@ -164,16 +174,17 @@ def detect(tables: Iterable[Table], opener: Opener, root: Root, size: Size) -> I
     """
     ray = _ray()
     attempts = _RayAttempts(ray.remote(num_cpus=0)(_Counts).remote())
-    pool: list[Any] = []
-    rows = 0
-    for table in tables:
-        pool.append(ray.put(table))
-        rows += table.num_rows
-        if rows >= BLOCKS * size.batch_size:
+    with _ending_threads():
+        pool: list[Any] = []
+        rows = 0
+        for table in tables:
+            pool.append(ray.put(table))
+            rows += table.num_rows
+            if rows >= BLOCKS * size.batch_size:
+                yield from _round(pool, opener, root, size, attempts)
+                pool, rows = [], 0
+        if pool:
             yield from _round(pool, opener, root, size, attempts)
-            pool, rows = [], 0
-    if pool:
-        yield from _round(pool, opener, root, size, attempts)
 
 
 def _round(refs: list[Any], opener: Opener, root: Root, size: Size, attempts: _RayAttempts) -> Iterator[Table]:
@@ -194,7 +205,7 @@ def _round(refs: list[Any], opener: Opener, root: Root, size: Size, attempts: _R
         **arguments,
     )
     try:
-        yield from rows.iter_batches(batch_size=None, batch_format='pyarrow')
+        yield from rows.iter_batches(batch_size=None, batch_format='pyarrow', prefetch_batches=0)
     except Exception as error:  # Ray's errors have no base of their own, and are also of the class of their cause
         raise _cause(error, attempts) from error
 
@@ -293,6 +304,7 @@ def _quieten() -> None:
     context = DataContext.get_current()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
+    context._max_num_blocks_in_streaming_gen_buffer = _CUT  # it has no public name
     for name in ('ray', 'ray.data'):
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
 
@@ -310,13 +322,13 @@ def _check_resources(found: dict[str, float], size: Size, address: str | None) -
     needed = size.workers * size.threads + _READERS
     if cpus < needed:
         raise InputError(
-            f'{size.workers} workers of {size.threads} threads and what reads for them need {needed} CPUs, and {where} '
-            f'has {cpus}; take fewer with --workers'
+            f'--workers {size.workers} of --threads {size.threads}, and what reads for them, need {needed} CPUs, and '
+            f'{where} has {cpus}; take fewer'
         )
     if gpus < size.workers * size.gpus:
         raise InputError(
-            f'{size.workers} workers with a GPU each need {size.workers} GPUs, and {where} has {gpus}; take fewer with '
-            '--workers, or --gpus-per-worker 0'
+            f'--workers {size.workers} need a GPU each, and {where} has {gpus or "none"}; take fewer, or '
+            '--gpus-per-worker 0'
         )
 
 
@@ -360,6 +372,20 @@ def _no_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def _ending_threads() -> Iterator[None]:
+    """Wait at the end for the threads of Ray Data: one that asks for anything after Ray's shutdown ends the process, with
+    status 1 and without a word. Ray Data itself waits for two seconds, which are soon over on a busy machine."""
+    before = set(threading.enumerate())
+    try:
+        yield
+    finally:
+        until = time.monotonic() + _SECONDS_TO_END
+        for thread in set(threading.enumerate()) - before:
+            if thread.name != 'Prefetcher':  # sleeps for ever, as nothing is prefetched
+                thread.join(max(0.0, until - time.monotonic()))
 
 
 @contextlib.contextmanager

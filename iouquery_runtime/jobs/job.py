@@ -26,9 +26,17 @@ if sys.platform != 'win32':
 from ..errors import InputError, WriteError
 
 FORMAT = 1
-LISTING, RUNNING, FINISHED = 'listing', 'running', 'finished'
+LISTING, RUNNING, STOPPED, FINISHED = 'listing', 'running', 'stopped', 'finished'
+"""A process that is killed leaves the first or the second."""
 _LOCK, _RECORD = '.lock', 'job.json'
 _OWN = {_LOCK, _RECORD, f'.{_RECORD}.tmp', 'manifest', 'parts'}
+_SETTINGS = {
+    'model': 'the file of the model',
+    'sha256': "the model's SHA-256",
+    'config': "the config's SHA-256",
+    **{name: f'--{name.replace("_", "-")}' for name in ('score_thr', 'images', 'root', 'shard', 'dtype', 'prepare')},
+}
+"""What a user knows them by."""
 _PACKAGES = ('mmdet-iouquery', 'numpy', 'Pillow', 'pyarrow', 'ray', 'onnxruntime', 'openvino', 'torch')
 
 
@@ -45,7 +53,7 @@ class Job:
 
     @property
     def state(self) -> str | None:
-        """``LISTING``, ``RUNNING`` or ``FINISHED``; None: there is no job yet."""
+        """``LISTING``, ``RUNNING``, ``STOPPED`` or ``FINISHED``; None: there is no job yet."""
         return self.record.get('state')
 
     def check(self, settings: dict[str, Any], resume: bool) -> None:
@@ -66,7 +74,7 @@ class Job:
                 f'{self.folder} holds another job: {"; ".join(differing)}; name another folder with --out, or take the '
                 'settings of that job'
             )
-        if self.state == RUNNING and not resume:
+        if self.state in (RUNNING, STOPPED) and not resume:
             raise InputError(f'{self.folder} holds this job, unfinished; --resume does what is missing')
 
     def start(self, settings: dict[str, Any], **known: Any) -> None:
@@ -108,7 +116,7 @@ class Job:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = open(self.folder / _LOCK, 'a+', encoding='utf-8')  # noqa: SIM115  closed below
         except OSError as error:
-            raise InputError(f'cannot write to the folder {self.folder}: {error.strerror or error}') from error
+            raise InputError(f'{self.folder} cannot be made, or not be written to: {error.strerror or error}; name another folder with --out') from error
         with lock:
             self._lock(lock)
             self.record = self._read()  # another process may have ended since
@@ -166,13 +174,15 @@ def cannot_write(path: Path, error: OSError) -> WriteError:
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     names = [*old, *(name for name in new if name not in old)]
     return [
-        f'its {name} is {_shown(old.get(name))}, and now it is {_shown(new.get(name))}'
+        f'{_SETTINGS.get(name, name)} was {_shown(old.get(name))}, and now is {_shown(new.get(name))}'
         for name in names
         if old.get(name) != new.get(name)
     ]
 
 
 def _shown(value: Any) -> str:
+    if value is None:
+        return 'not given'
     text = json.dumps(value, ensure_ascii=False)
     return f'{text[:17]}..."' if isinstance(value, str) and len(text) >= 66 and text[1:-1].isalnum() else text
 

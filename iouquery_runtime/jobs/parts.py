@@ -80,6 +80,7 @@ class PartsWriter:
         self._folder, self._rows, self._seconds = folder, rows, seconds
         self._schema = COLUMNS.with_metadata({'names': json.dumps([*names], ensure_ascii=False)})
         self._waiting: list[pa.Table] = []
+        self._num_rows = 0  # of what waits
         self._since = 0.0
         numbers = [int(path.stem) for path in part_files(folder)]
         self._next = max(numbers, default=-1) + 1
@@ -93,8 +94,9 @@ class PartsWriter:
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting.append(table)
+        self._num_rows += table.num_rows
         is_old = time.monotonic() - self._since >= self._seconds
-        if is_old or sum(waiting.num_rows for waiting in self._waiting) >= self._rows:
+        if is_old or self._num_rows >= self._rows:
             self.flush()
 
     def flush(self) -> None:
@@ -109,6 +111,7 @@ class PartsWriter:
         if not path.exists():  # it is there where a signal came between here and the end of this function
             _write_synced(pa.concat_tables(self._waiting).cast(self._schema).combine_chunks(), path)
         self._waiting.clear()
+        self._num_rows = 0
         self._next += 1
 
 

@@ -26,13 +26,18 @@ from ..errors import InputError, WorkersError
 from . import engine
 from .coco import write_coco, write_results
 from .engine import Size
-from .job import FINISHED, LISTING, RUNNING, Job
+from .filesystems import read_bytes
+from .job import FINISHED, LISTING, RUNNING, STOPPED, Job
 from .manifest import Remaining, Shard, manifest_ids, manifest_tables, write_manifest
 from .parts import ROWS, SECONDS, PartsWriter, count_rows, part_tables
 from .sources import Root, Source
 from .worker import Opener
 
 FORMATS = ('parquet', 'coco')
+_BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} images [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]'
+"""tqdm's own, but always in images/s, however slow."""
+LOOKED_AT = 20
+"""Images that a dry run reads."""
 SHOWN = 10
 """Errors that are printed; all are in the rows."""
 
@@ -105,12 +110,15 @@ def dry_run(request: Request, opener: Opener) -> None:
         engine.check_address(request.address)
     with tempfile.TemporaryDirectory() as folder:  # ids are compared as the job itself does it
         count = len(write_manifest(_images(source, request.shard), Path(folder)))
+        unread = _unread(opener, source.root, Path(folder), count)
     done = count_rows(job.parts)
     memory = _memory_mb(opener, size.batch_size)
     workers = size.workers or engine.fitting(request.address, size)
-    devices = f'{size.gpus} GPU' if size.gpus else f'{size.threads} threads'
+    devices = 'a GPU' if size.gpus else f'{size.threads} CPU' + 's' * (size.threads > 1)
     print(f'images: {count}' + (f', of which {done} are done' if done else ''))
-    print(f'workers: {workers} of {devices}, {size.batch_size} images a batch')
+    if unread:
+        print(f'unreadable: {len(unread)} of {min(count, LOOKED_AT)} looked at, such as: {unread[0]}')
+    print(f'workers: {workers} of {devices} each, {size.batch_size} images a batch')
     print(f'memory: about {memory:.0f} MB a worker, {workers * memory / 1000:.1f} GB in all, and 1 GB for Ray')
     print(f'parts: at least {-(-(count - done) // request.part_rows)}, in {job.parts}')
 
@@ -127,6 +135,8 @@ def _started(request: Request, job: Job, settings: dict[str, Any], source: Sourc
                 job.start(settings, names=[*opener.names])
                 ids = write_manifest(_images(source, request.shard), job.manifest)
                 job.update(state=RUNNING, images=len(ids))
+            else:
+                job.update(state=RUNNING)
             if not request.address:
                 size = stack.enter_context(engine.session(None, request.size, job.folder))
         except InputError:
@@ -144,12 +154,13 @@ def _detect(request: Request, job: Job, opener: Opener, root: Root, size: Size) 
         errors += len(table) - table['error'].null_count
     writer = PartsWriter(job.parts, opener.names, request.part_rows, request.part_seconds)
     total = job.record['images']
-    bar = tqdm(total=total, initial=total - remaining.count, unit=' images', smoothing=0.05, mininterval=0.5)
+    bar = tqdm(total=total, initial=total - remaining.count, smoothing=0.05, mininterval=0.5, unit=' images', bar_format=_BAR)
     todo = remaining.of(manifest_tables(job.manifest))
-    with bar:
+    # closed at an error, too, as Ray's threads end the process, without a word, where they go on after its shutdown
+    with bar, contextlib.closing(engine.detect(todo, opener, root, size)) as tables:
         bar.set_postfix(errors=errors)
         try:
-            for table in engine.detect(todo, opener, root, size):
+            for table in tables:
                 fresh = table.filter(pa.array(remaining.finish(table['id'].to_numpy())))
                 writer.add(fresh)
                 failed = fresh['error'].drop_null().to_pylist()
@@ -163,6 +174,7 @@ def _detect(request: Request, job: Job, opener: Opener, root: Root, size: Size) 
             writer.flush()
         except BaseException as stop:
             writer.flush()
+            job.update(state=STOPPED)
             if not isinstance(stop, (KeyboardInterrupt, Terminated)):
                 raise
             done = count_rows(job.parts)
@@ -208,6 +220,21 @@ def _images(source: Source, shard: Shard | None) -> Iterable[Any]:
 def _check_some(source: Source, shard: Shard | None) -> None:
     if next(iter(_images(source, shard)), None) is None and shard:
         raise InputError(f'--shard {shard} of {source.images} has no images; take fewer shards')
+
+
+def _unread(opener: Opener, root: Root, manifest: Path, count: int) -> list[str]:
+    """Errors of :data:`LOOKED_AT` of ``count`` images, spread evenly."""
+    chosen = np.unique(np.linspace(0, count - 1, LOOKED_AT).astype(int))
+    errors, first = [], 0
+    for table in manifest_tables(manifest):
+        inside = chosen[(chosen >= first) & (chosen < first + len(table))] - first
+        first += len(table)
+        for path in table['path'].take(pa.array(inside)).to_pylist():
+            try:
+                opener.prepare(read_bytes(*root.located(path)), path)
+            except InputError as error:
+                errors.append(str(error))
+    return errors
 
 
 def _memory_mb(opener: Opener, batch_size: int) -> float:

@@ -25,8 +25,9 @@ from .sources import Root
 
 DEATHS = 3
 """A worker dies on an image alone so often, after it has on its batch, before the image is given up."""
-IN_FLIGHT = 2
-"""Batches that a worker has at a time: one that it does, and what waits for it."""
+IN_FLIGHT = 4
+"""Batches that a worker has at a time: one that it does, and what waits for it. Ray Data looks ten times a second for
+what is done, so that with fewer a small model would wait."""
 FAILURES = 20
 """Images on end that the detector itself fails on, as no one image explains it."""
 

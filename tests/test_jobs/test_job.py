@@ -12,7 +12,7 @@ import pytest
 
 from iouquery_runtime.errors import InputError, WriteError
 from iouquery_runtime.jobs import job as jobs
-from iouquery_runtime.jobs.job import FINISHED, LISTING, RUNNING, Job
+from iouquery_runtime.jobs.job import FINISHED, LISTING, RUNNING, STOPPED, Job
 
 SETTINGS = dict(model='a.onnx', sha256='ab' * 32, score_thr=None, images='/images', root=None, shard='0/2')
 
@@ -41,22 +41,24 @@ def test_a_new_folder_an_empty_one_and_the_same_job(tmp_path: Path) -> None:
     Job(tmp_path).check(SETTINGS, resume=True)
     begun(tmp_path / 'listing', LISTING).check(SETTINGS, resume=False)
     begun(tmp_path / 'running').check(SETTINGS, resume=True)
+    begun(tmp_path / 'stopped', STOPPED).check(SETTINGS, resume=True)
     begun(tmp_path / 'finished', FINISHED).check(SETTINGS, resume=False)
-    with pytest.raises(InputError, match='running holds this job, unfinished; --resume does what is missing'):
-        Job(tmp_path / 'running').check(SETTINGS, resume=False)
+    for name in ('running', 'stopped'):
+        with pytest.raises(InputError, match=f'{name} holds this job, unfinished; --resume does what is missing'):
+            Job(tmp_path / name).check(SETTINGS, resume=False)
 
 
 @pytest.mark.parametrize(
     ('change', 'said'),
     [
-        ({'model': 'b.onnx'}, 'its model is "a.onnx", and now it is "b.onnx"'),
-        ({'sha256': 'cd' * 32}, r'its sha256 is "abababababababab\.\.\.", and now it is "cdcdcdcdcdcdcdcd\.\.\."'),
-        ({'score_thr': 0.5}, 'its score_thr is null, and now it is 0.5'),
+        ({'model': 'b.onnx'}, 'the file of the model was "a.onnx", and now is "b.onnx"'),
+        ({'sha256': 'cd' * 32}, r'the model\'s SHA-256 was "abababababababab\.\.\.", and now is "cdcdcdcdcdcdcdcd\.\.\."'),
+        ({'score_thr': 0.5}, '--score-thr was not given, and now is 0.5'),
         (
             {'shard': '1/2', 'root': '/r'},
-            'its root is null, and now it is "/r"; its shard is "0/2", and now it is "1/2"',
+            '--root was not given, and now is "/r"; --shard was "0/2", and now is "1/2"',
         ),
-        ({'dtype': 'float16'}, 'its dtype is null, and now it is "float16"'),
+        ({'dtype': 'float16'}, '--dtype was not given, and now is "float16"'),
     ],
 )
 @pytest.mark.parametrize('state', [LISTING, RUNNING, FINISHED])

@@ -197,6 +197,7 @@ def test_a_signal_ends_it_in_a_sentence_with_the_rows_in_hand(
     last = said.replace('\r', '\n').splitlines()[-1]
     assert last == f'stopped by {signum.name}; {done} of 60 images are done, and --resume does the others'
     assert 'Traceback' not in said and 0 < done < 60
+    assert Job(tmp_path / 'out').state == 'stopped'
 
 
 def test_a_full_disk_ends_it_in_a_sentence_and_it_resumes(
@@ -280,10 +281,10 @@ def test_a_model_that_does_not_open_in_the_workers_is_said_in_a_sentence(
 
 def test_what_a_cluster_has_not_is_refused(job: Callable[..., int], tmp_path: Path, address: str) -> None:
     with pytest.raises(
-        InputError, match=r'4 workers of 1 threads and what reads for them need 5 CPUs, and the cluster'
+        InputError, match=r'--workers 4 of --threads 1, and what reads for them, need 5 CPUs, and the cluster'
     ):
         job(size=engine.Size(workers=4))
-    with pytest.raises(InputError, match=r'1 workers with a GPU each need 1 GPUs, and the cluster at .* has 0'):
+    with pytest.raises(InputError, match=r'--workers 1 need a GPU each, and the cluster at .* has none'):
         job(size=engine.Size(workers=1, gpus=1))
     assert not (tmp_path / 'out').exists() and not ray.is_initialized()
 
@@ -294,7 +295,7 @@ def test_what_a_cluster_has_not_is_refused(job: Callable[..., int], tmp_path: Pa
         (['--workers', '0'], '--workers 0: name at least 1'),
         (['--threads', '0'], '--threads 0: name at least 1'),
         (['--batch-size', '-1'], '--batch-size -1: name at least 1'),
-        (['--format', 'coco,voc'], "--format coco,voc: there is no 'voc', only parquet, coco"),
+        (['--format', 'coco,voc'], '--format coco,voc: name parquet or coco, or both with a comma between'),
         (['--shard', '3/3'], '--shard 3/3: it is i/n with i from 0 to n - 1'),
         (['--shard', '0/1000000'], '--shard 0/1000000 of .* has no images; take fewer shards'),
         (['--score-thr', '1'], 'score_thr'),
@@ -302,7 +303,7 @@ def test_what_a_cluster_has_not_is_refused(job: Callable[..., int], tmp_path: Pa
         (['--address', 'host'], '--address host: it is auto, or HOST:PORT'),
         (['--address', 'ray://a:10001'], 'start the command on a machine of the cluster'),
         (['--images', 'nowhere'], 'there is no file or folder nowhere'),
-        (['--images', 'twice.parquet'], r'1 ids stand for more than one image, first 1: .*a.png and .*b.png'),
+        (['--images', 'twice.parquet'], r'ids that stand for more than one image: 1, first 1, of .*a.png and .*b.png'),
     ],
 )
 def test_bad_input_is_a_sentence_and_leaves_nothing(
@@ -344,9 +345,23 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     given = [str(model), '--images', str(images), '-o', str(tmp_path / 'out'), '--dry-run', '--workers', '3']
     assert command.main([*given, '--threads', '2']) == 0
     said = capsys.readouterr().out.splitlines()
-    assert said[:2] == ['images: 60', 'workers: 3 of 2 threads, 8 images a batch']
+    assert said[:2] == ['images: 60', 'workers: 3 of 2 CPUs each, 8 images a batch']
     assert said[2].startswith('memory: about ') and said[3] == f'parts: at least 1, in {tmp_path}/out/parts'
     assert not (tmp_path / 'out').exists()
+
+
+def test_a_dry_run_reads_some_images(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Twenty, from the first to the last; a root that is wrong is seen."""
+    pyarrow = pytest.importorskip('pyarrow')
+    make_images(tmp_path / 'set', 100)
+    for i in range(50, 100):
+        (tmp_path / 'set' / f'{i:05d}.png').unlink()
+    manifest = str(tmp_path / 'list.parquet')
+    parts.parquet.write_table(pyarrow.table({'path': [f'set/{i:05d}.png' for i in range(100)]}), manifest)
+    assert command.main([model.as_posix(), '--images', manifest, '-o', str(tmp_path / 'out'), '--dry-run']) == 0
+    said = capsys.readouterr().out.splitlines()
+    missing = tmp_path / 'set' / '00052.png'  # of 0, 99/19, 2 * 99/19 and so on the first whole number above 49
+    assert said[:2] == ['images: 100', f'unreadable: 10 of 20 looked at, such as: there is no file or folder {missing}']
 
 
 def test_the_command_on_one_machine(images: Path, model: Path, tmp_path: Path, undisturbed: list) -> None:
