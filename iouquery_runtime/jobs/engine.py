@@ -46,8 +46,8 @@ _QUIET = {
     'RAY_DEDUP_LOGS_SKIP_REGEX': '.*',  # what it says on standard output of workers that died
     'RAY_USAGE_STATS_ENABLED': '0',
     'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',
-    # on a machine that is busy with other things. Ray takes a node for dead that has not answered for 25 s, and ends this
-    # process, without a word, with the node that it is on
+    # on a machine that is busy with other things. Ray takes a node for dead that has not answered for 25 s, and with the
+    # node that it is on, this process ends without a word
     'RAY_raylet_start_wait_time_s': '240',
     'RAY_health_check_timeout_ms': '300000',
     'RAY_health_check_failure_threshold': '10',
@@ -157,9 +157,7 @@ def fitting(address: str | None, size: Size) -> int:
     return max(1, cpus // size.threads)
 
 
-def detect(
-    tables: Iterable[Table], opener: Opener, root: Root, size: Size
-) -> Generator[Table, None, None]:
+def detect(tables: Iterable[Table], opener: Opener, root: Root, size: Size) -> Generator[Table, None, None]:
     """Rows (id, path) to rows of :data:`~.parts.COLUMNS`, in a :func:`session`, before whose end it is to be closed.
 
     Args:
@@ -376,8 +374,10 @@ def _no_stderr() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ending_threads() -> Iterator[None]:
-    """Wait at the end for the threads of Ray Data: one that asks for anything after Ray's shutdown ends the process, with
-    status 1 and without a word. Ray Data itself waits for two seconds, which are soon over on a busy machine."""
+    """Wait at the end for the threads of Ray Data, which itself waits for two seconds, soon over on a busy machine.
+
+    One that asks for anything after Ray's shutdown ends the process, with status 1 and without a word.
+    """
     before = set(threading.enumerate())
     try:
         yield

@@ -116,7 +116,10 @@ class Job:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = open(self.folder / _LOCK, 'a+', encoding='utf-8')  # noqa: SIM115  closed below
         except OSError as error:
-            raise InputError(f'{self.folder} cannot be made, or not be written to: {error.strerror or error}; name another folder with --out') from error
+            why = error.strerror or error
+            raise InputError(
+                f'{self.folder} cannot be made or written to: {why}; name another folder with --out'
+            ) from error
         with lock:
             self._lock(lock)
             self.record = self._read()  # another process may have ended since

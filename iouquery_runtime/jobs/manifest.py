@@ -150,6 +150,6 @@ def _duplicates(folder: Path, twice: np.ndarray) -> str:
         paths += table.filter(compute.equal(table['id'], int(twice[0])))['path'].to_pylist()
     same = 'the same image' if paths[0] == paths[1] else 'two images'
     return (
-        f'ids that stand for more than one image: {len(np.unique(twice))}, first {twice[0]}, of {paths[0]} and {paths[1]} '
-        f'({same}); give each image an id of its own, once'
+        f'ids that stand for more than one image: {len(np.unique(twice))}, first {twice[0]}, of {paths[0]} and '
+        f'{paths[1]} ({same}); give each image an id of its own, once'
     )

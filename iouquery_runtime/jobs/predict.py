@@ -154,7 +154,8 @@ def _detect(request: Request, job: Job, opener: Opener, root: Root, size: Size) 
         errors += len(table) - table['error'].null_count
     writer = PartsWriter(job.parts, opener.names, request.part_rows, request.part_seconds)
     total = job.record['images']
-    bar = tqdm(total=total, initial=total - remaining.count, smoothing=0.05, mininterval=0.5, unit=' images', bar_format=_BAR)
+    done = total - remaining.count
+    bar = tqdm(total=total, initial=done, smoothing=0.05, mininterval=0.5, unit=' images', bar_format=_BAR)
     todo = remaining.of(manifest_tables(job.manifest))
     # closed at an error, too, as Ray's threads end the process, without a word, where they go on after its shutdown
     with bar, contextlib.closing(engine.detect(todo, opener, root, size)) as tables:
