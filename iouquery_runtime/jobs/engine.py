@@ -46,8 +46,8 @@ _QUIET = {
     'RAY_DEDUP_LOGS_SKIP_REGEX': '.*',  # what it says on standard output of workers that died
     'RAY_USAGE_STATS_ENABLED': '0',
     'RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO': '0',
-    # on a machine that is busy with other things. Ray takes a node for dead that has not answered for 25 s, and with the
-    # node that it is on, this process ends without a word
+    # on a machine that is busy with other things. Ray takes a node for dead that has not answered for 25 s, and this
+    # process ends, without a word, with the node that it is on
     'RAY_raylet_start_wait_time_s': '240',
     'RAY_health_check_timeout_ms': '300000',
     'RAY_health_check_failure_threshold': '10',

@@ -52,7 +52,7 @@ def test_memory_is_that_of_one_file_and_the_ids(tmp_path: Path) -> None:
 
 def test_an_id_of_two_images_is_refused_with_both(tmp_path: Path) -> None:
     twice = [*images(12_000), Image(7 * 5, '/images/other.jpg'), Image(7 * 9, '/images/more.jpg')]
-    with pytest.raises(InputError, match='more than one image: 2, first 35, of .*11995.jpg and .*other.jpg'):
+    with pytest.raises(InputError, match=r'more than one image: 2, first 35, of .*11995.jpg and .*other.jpg'):
         manifest.write_manifest(twice, tmp_path)
     with pytest.raises(InputError, match=r'a.jpg and a.jpg \(the same image\)'):
         manifest.write_manifest([Image(1, 'a.jpg'), Image(1, 'a.jpg')], tmp_path / 'same')

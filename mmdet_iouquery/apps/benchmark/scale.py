@@ -76,20 +76,22 @@ def scale(
 
 
 def _rows(runs: dict[tuple[int, int], _Run], loop: float) -> list[dict[str, Any]]:
-    """
-    Args:
-        runs: by workers and images.
-        loop: images/s of the plain loop.
-    """
-    fewest, rows, steady = min(images for _, images in runs), [], {}
+    """Figures of ``runs``, by workers and images, beside the images/s of the plain loop."""
+    fewest = min(images for _, images in runs)
+    steady = {
+        (workers, images): (images - fewest) / (run.seconds - runs[workers, fewest].seconds)
+        for (workers, images), run in runs.items()
+        if images > fewest
+    }
+    rows = []
     for (workers, images), run in runs.items():
         row: dict[str, Any] = dict(side=f'{workers} worker' + 's' * (workers > 1), images=images)
         row.update(seconds=run.seconds, images_per_s=images / run.seconds, driver_mb=run.memory_mb)
-        if images > fewest:
-            rate = (images - fewest) / (run.seconds - runs[workers, fewest].seconds)
-            one = steady.setdefault(images, {}).setdefault(1, rate) if workers == 1 else steady.get(images, {}).get(1)
+        rate, one = steady.get((workers, images)), steady.get((1, images))
+        if rate is not None:
             row.update(steady_images_per_s=rate, of_loop=rate / (loop * workers))
-            row.update(efficiency=None if one is None else rate / (one * workers))
+        if rate is not None and one is not None:
+            row.update(efficiency=rate / (one * workers))
         rows.append(row)
     return rows
 
