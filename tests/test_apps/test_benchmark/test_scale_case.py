@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 pytest.importorskip('onnxruntime')
-from mmdet_iouquery.apps.benchmark import scale as subject  # noqa: E402
+from mmdet_iouquery.apps.benchmark import scale as subject
 
 
 def test_starting_drops_out_between_few_images_and_more() -> None:
