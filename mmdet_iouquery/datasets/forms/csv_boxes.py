@@ -145,10 +145,8 @@ def read_csv(folder: Folder, files: Sequence[Path]) -> Reading:
     for file in files:
         role = role_of(file, folder.root) if len(files) > 1 else ''
         images += _images(folder, file, role, account)
-    used = {image.path for image in images}
-    for path in folder.images.paths:
-        if path not in used:
-            account.leave_out('images', 'in no row', folder.name(path), fault=False)
+    for path in folder.images.unmeant():
+        account.leave_out('images', 'in no row', folder.name(path), fault=False)
     names = {one.label for image in images for one in image.boxes}
     source = files[0] if len(files) == 1 else folder.root
     return Reading('CSV of boxes', source, tuple(images), tuple(sorted(names, key=natural)), account)

@@ -53,10 +53,8 @@ def read_cvat(folder: Folder, documents: Sequence[Path]) -> Reading:
             image = _image(folder, element, document, role, account)
             if image is not None:
                 images.append(image)
-    used = {image.path for image in images}
-    for path in folder.images.paths:
-        if path not in used:
-            account.leave_out('images', 'not in the export', folder.name(path), fault=False)
+    for path in folder.images.unmeant():
+        account.leave_out('images', 'not in the export', folder.name(path), fault=False)
     names = {one.label for image in images for one in image.boxes}
     labels.update(dict.fromkeys(sorted(names - set(labels), key=natural)))
     labels.pop('', None)

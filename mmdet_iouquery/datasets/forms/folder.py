@@ -59,11 +59,16 @@ class Images:
 
     Labels name images by a path of another machine, by a name in other letters, or without its ending; what the names
     of folders leave open is not guessed.
+
+    Attributes:
+        paths: all of them.
+        meant: those that were asked for.
     """
 
     def __init__(self, root: Path, paths: Iterable[Path]) -> None:
         self.root = root
         self.paths = list(paths)
+        self.meant: set[Path] = set()
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         self._by_stem: dict[str, list[Path]] = defaultdict(list)
         for path in self.paths:
@@ -106,7 +111,12 @@ class Images:
             found = beside or [path for path, score in zip(found, scores) if score == max(scores)]
         if len(found) > 1:
             raise NotFoundError('several images of that name')
+        self.meant.add(found[0])
         return found[0]
+
+    def unmeant(self) -> list[Path]:
+        """Those that no label has asked for."""
+        return [path for path in self.paths if path not in self.meant]
 
 
 def folder_role(path: Path, root: Path) -> str:

@@ -33,6 +33,7 @@ from .voc import natural
 
 Task = Mapping[str, Any]
 _SHAPES = ('rectanglelabels', 'polygonlabels', 'ellipselabels')
+_NOT_DONE = 'tasks that are not annotated'
 _UPLOAD = re.compile('[0-9a-f]{8}-')  # what Label Studio puts before the name of a file that is uploaded
 
 
@@ -61,10 +62,8 @@ def read_label_studio(folder: Folder, documents: Sequence[Path]) -> Reading:
             image = _image(folder, task, f'task {task.get("id", place)}', role, account)
             if image is not None:
                 images.append(image)
-    used = {image.path for image in images}
-    for path in folder.images.paths:
-        if path not in used:
-            account.leave_out('images', 'not in the export', folder.name(path), fault=False)
+    for path in folder.images.unmeant():
+        account.leave_out('images', 'not in the export', folder.name(path), fault=False)
     names = {one.label for image in images for one in image.boxes}
     source = documents[0] if len(documents) == 1 else folder.root
     return Reading('Label Studio', source, tuple(images), tuple(sorted(names, key=natural)), account)
@@ -82,15 +81,15 @@ def _tasks(document: Path) -> Sequence[Task]:
 
 def _image(folder: Folder, task: Task, name: str, role: str, account: Account) -> LabelledImage | None:
     results = _results(task, name, account)
-    if results is None:
-        account.leave_out('images', 'tasks that are not annotated', name, fault=False)
-        return None
     try:
         path = _file(folder, task)
+        if results is None:
+            raise NotFoundError  # which is no fault
         stated = next(((r['original_width'], r['original_height']) for r in results if r.get('original_width')), None)
         size = agreed_size(path, stated)
     except (NotFoundError, ImageError, KeyError) as error:
-        account.leave_out('images', 'half a size' if isinstance(error, KeyError) else str(error), name)
+        reason = 'half a size' if isinstance(error, KeyError) else str(error)
+        account.leave_out('images', reason if results is not None else _NOT_DONE, name, fault=results is not None)
         return None
     boxes = list(_boxes(results, size, name, account))
     part = role or folder_role(path, folder.root)

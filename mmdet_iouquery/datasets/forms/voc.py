@@ -19,7 +19,7 @@ from .image_sizes import agreed_size
 from .records import Account, Box, LabelledBox, LabelledImage, Reading, Size, number, polygon_box, sound_boxes
 from .xml_file import XmlError, read_xml, text_of
 
-_LISTS = ('train', 'val', 'trainval', 'test')
+_LISTS = ('train', 'val', 'test', 'trainval')  # what the first say counts
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ def read_voc(folder: Folder, documents: Sequence[Path]) -> Reading:
         for _ in filter(lambda one: one.difficult, image.objects):
             account.change('objects marked difficult made crowds: neither trained on nor counted as missed', name)
         images.append(LabelledImage(image.path, image.size, sound_boxes(account, boxes, name), parts[image.xml]))
-    stems = {xml.stem for xml in documents} | {image.path.stem for image in found}
-    for path in folder.images.paths:
+    stems = {xml.stem for xml in documents}
+    for path in folder.images.unmeant():
         if path.stem not in stems:
             account.leave_out('images', 'without an XML file', folder.name(path), fault=False)
     names = {one.label for image in found for one in image.objects}
@@ -101,35 +101,38 @@ def voc_box(corners: Box, first: int) -> Box:
 
 def _parts(folder: Folder, documents: Sequence[Path], account: Account) -> dict[Path, str]:
     """The part of each XML file that is to be read: by ImageSets, else by the names of folders."""
-    main = [path for path in folder.with_suffix('.txt') if path.parent.name == 'Main' and path.stem in _LISTS]
-    kits = sorted({path.parent.parent.parent for path in main})
-    if len(kits) > 1:
-        names = ', '.join(map(folder.name, kits))
-        raise InputError(f'{folder.root} holds several sets of Pascal VOC: {names}; name one of them')
-    if not main:
+    lists = _lists(folder)
+    if not lists:
         return {xml: folder_role(xml, folder.root) for xml in documents}
-    lists = {path.stem: _ids(path) for path in main}
     by_id = {xml.stem: xml for xml in documents}
-    wanted = ['train', 'val', 'test'] if {'train', 'val'} <= set(lists) else ['trainval', 'train', 'val', 'test']
+    of_the_rest = {('train',): 'val', ('val',): 'train'}.get(tuple(name for name in ('train', 'val') if name in lists), '')
     parts: dict[Path, str] = {}
-    for name in (name for name in wanted if name in lists):
-        role = '' if name == 'trainval' else name
-        for image_id in lists[name]:
+    for name in (name for name in _LISTS if name in lists):
+        for line in lists[name]:
+            image_id = line if line in by_id else re.sub(r'\s+-?[01]$', '', line)  # a column that says whether a class is there
             xml = by_id.get(image_id.rpartition('/')[2])
             if xml is None:
                 account.leave_out('images', f'listed in {name}.txt, but without an XML file', image_id)
             else:
-                parts.setdefault(xml, role)
+                parts.setdefault(xml, of_the_rest if name == 'trainval' else name)
     for xml in documents:
         if xml not in parts:
-            account.leave_out('images', 'in none of the lists of ImageSets/Main', folder.name(xml), fault=False)
+            account.leave_out('images', 'in none of the lists of ImageSets', folder.name(xml), fault=False)
     return parts
 
 
-def _ids(path: Path) -> list[str]:
-    """The first word of each line; a name may have blanks where no column of 1 and -1 follows."""
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
-    return [re.sub(r'\s+-?[01]$', '', line) for line in lines]
+def _lists(folder: Folder) -> dict[str, list[str]]:
+    """The lines of each list in ImageSets/Main, or in ImageSets itself."""
+    files = [path for path in folder.with_suffix('.txt') if path.stem in _LISTS and 'ImageSets' in path.parts[-3:-1]]
+    files = [path for path in files if path.parent.name == 'Main'] or [
+        path for path in files if path.parent.name == 'ImageSets'
+    ]
+    kits = sorted({path.parent for path in files})
+    if len(kits) > 1:
+        names = ', '.join(map(folder.name, kits))
+        raise InputError(f'{folder.root} holds several sets of Pascal VOC, with lists in {names}; name one of them')
+    return {path.stem: [line.strip() for line in read_text(path).splitlines() if line.strip()] for path in files}
+
 
 
 def _image(folder: Folder, xml: Path, account: Account) -> VocImage | None:
