@@ -16,7 +16,7 @@ from ...file_io import write_text
 
 _NOTE = '.unpacked-from'
 _LARGEST_RATIO = 200
-"""Of bytes unpacked to bytes packed, of the whole file; text packs to a tenth, what packs so well is made to fill disks."""
+"""Of bytes unpacked to bytes packed, of the whole file. Text packs to a tenth; what packs so well is to fill a disk."""
 _SMALL = 1 << 28  # bytes unpacked that are let through at any ratio
 
 
@@ -67,7 +67,9 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
         name = info.filename.replace('\\', '/')
         parts = PurePosixPath(name).parts
         if name.startswith('/') or '..' in parts or any(':' in part or '\0' in part for part in parts):
-            raise InputError(f'{path} has the file {info.filename!r}, which would be unpacked outside its folder; refused')
+            raise InputError(
+                f'{path} has the file {info.filename!r}, which would be unpacked outside its folder; refused'
+            )
         if info.flag_bits & 1:
             raise InputError(f'{path} is encrypted; unpack it yourself, and name the folder')
         if not name.endswith('/') and '__MACOSX' not in parts:

@@ -8,9 +8,8 @@ from typing import Any
 
 from ...errors import InputError
 from ..coco.json_file import read_json
-from ..coco.layout import role_of
 from ..image_files import ImageError
-from .folder import Folder, NotFoundError, counted
+from .folder import Folder, NotFoundError, counted, file_role
 from .image_sizes import agreed_size
 from .records import Account, Box, LabelledBox, LabelledImage, Reading, number, polygon_box, sound_boxes
 
@@ -49,7 +48,7 @@ def read_coco_masks(folder: Folder, files: Sequence[Path]) -> Reading:
                 by_image[annotation['image_id']].append(annotation)
         except (KeyError, TypeError) as error:
             raise InputError(f'{file} lacks {error} where COCO has it; correct it') from error
-        role = role_of(file, folder.root) if len(files) > 1 else ''
+        role = file_role(file, files, folder.root)
         for image in counted(content['images'], 'images'):
             found = _image(folder, image, by_image[image['id']], names, role, account)
             if found is not None:
@@ -59,7 +58,12 @@ def read_coco_masks(folder: Folder, files: Sequence[Path]) -> Reading:
 
 
 def _image(
-    folder: Folder, image: Record, annotations: Sequence[Record], names: Mapping[object, str], role: str, account: Account
+    folder: Folder,
+    image: Record,
+    annotations: Sequence[Record],
+    names: Mapping[object, str],
+    role: str,
+    account: Account,
 ) -> LabelledImage | None:
     said = str(image.get('file_name', ''))
     try:

@@ -1,7 +1,8 @@
 """A CSV of boxes: a row for each object, under a header that says what its columns are.
 
 The names of columns are those of TensorFlow's and Open Images' files and their like. A column's name says its unit
-(``_px``, or ``_rel``, ``_norm`` for shares of width and height); without one it is px, and values that are not are refused.
+(``_px``, or ``_rel``, ``_norm`` for shares of width and height); without one it is px. Values that contradict it are
+refused.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from pathlib import Path
 from ...errors import InputError
 from ..coco.layout import role_of
 from ..image_files import ImageError
-from .folder import Folder, NotFoundError, counted, folder_role, read_text
+from .folder import Folder, NotFoundError, counted, file_role, folder_role, read_text
 from .image_sizes import agreed_size
-from .records import Account, Box, LabelledBox, LabelledImage, Reading, Size, number, sound_boxes
-from .voc import natural
+from .records import Account, Box, LabelledBox, LabelledImage, Reading, Size, number, reading_of_files, sound_boxes
 
-_IMAGE = ('filename', 'imagename', 'imagepath', 'imagefile', 'filepath', 'imageid', 'imgpath', 'image', 'file', 'path', 'img')
+_IMAGE = (
+    *('filename', 'imagename', 'imagepath', 'imagefile', 'filepath', 'imageid', 'imgpath'),
+    *('image', 'file', 'path', 'img'),
+)
 _CLASS = ('class', 'classname', 'labelname', 'label', 'category', 'categoryname', 'name', 'classid', 'categoryid')
 _CORNERS = (
     ('xmin', 'ymin', 'xmax', 'ymax'),
@@ -143,13 +146,8 @@ def read_csv(folder: Folder, files: Sequence[Path]) -> Reading:
     """
     account, images = Account(), []
     for file in files:
-        role = role_of(file, folder.root) if len(files) > 1 else ''
-        images += _images(folder, file, role, account)
-    for path in folder.images.unmeant():
-        account.leave_out('images', 'in no row', folder.name(path), fault=False)
-    names = {one.label for image in images for one in image.boxes}
-    source = files[0] if len(files) == 1 else folder.root
-    return Reading('CSV of boxes', source, tuple(images), tuple(sorted(names, key=natural)), account)
+        images += _images(folder, file, file_role(file, files, folder.root), account)
+    return reading_of_files('CSV of boxes', folder, files, images, account, 'in no row')
 
 
 def _images(folder: Folder, file: Path, role: str, account: Account) -> Iterator[LabelledImage]:
@@ -158,14 +156,15 @@ def _images(folder: Folder, file: Path, role: str, account: Account) -> Iterator
     columns = columns_of(header)
     if columns is None:
         raise InputError(
-            f'{file}: its first row ({", ".join(header)}) does not say where image, class and box are, in one unit; write '
-            f'a header such as {_EXAMPLE}'
+            f'{file}: its first row ({", ".join(header)}) does not say where image, class and box are, in one '
+            f'unit; write a header such as {_EXAMPLE}'
         )
     by_image = _by_image(rows, columns, file, role, account)
-    _check_unit(file, [header[place] for place in columns.box], columns, by_image)
+    names = [header[place] for place in columns.box]
+    _check_unit(file, names, columns, by_image)
     unit = 'shares of width and height' if columns.relative else 'px'
     account.remarks.append(
-        f'{file.name}: boxes are {", ".join(header[place] for place in columns.box)}, taken for {columns.kind} in {unit}'
+        f'{file.name}: boxes are {", ".join(names)}, taken for {columns.kind} in {unit}'
     )
     for name, found in counted([*by_image.items()], 'images'):
         try:
@@ -228,8 +227,8 @@ def _check_unit(file: Path, names: Sequence[str], columns: Columns, by_image: Ma
         raise InputError(f'{file}: {shown} are shares by their names, but {large} of {len(boxes)} boxes reach beyond 1')
     if not columns.relative and small > _MOST * len(boxes):
         raise InputError(
-            f'{file}: {small} of {len(boxes)} boxes ({shown}) lie between 0 and 1, as shares of width and height do; say '
-            f'so in the header ({names[0]}_rel, ...), or write px'
+            f'{file}: {small} of {len(boxes)} boxes ({shown}) lie between 0 and 1, as shares of width and height do; '
+            f'say so in the header ({names[0]}_rel, ...), or write px'
         )
 
 

@@ -12,7 +12,7 @@ from xml.etree.ElementTree import Element
 from ...errors import InputError
 from ..coco.layout import role_of
 from ..image_files import ImageError
-from .folder import Folder, NotFoundError, counted, folder_role
+from .folder import Folder, NotFoundError, counted, file_role, folder_role
 from .image_sizes import agreed_size
 from .records import (
     Account,
@@ -22,10 +22,10 @@ from .records import (
     Reading,
     number,
     polygon_box,
+    reading_of_files,
     sound_boxes,
     turned_box,
 )
-from .voc import natural
 from .xml_file import XmlError, read_xml, text_of
 
 _NOT_OBJECTS = ('tag', 'attribute')
@@ -43,23 +43,19 @@ def read_cvat(folder: Folder, documents: Sequence[Path]) -> Reading:
     """
     account = Account()
     images = []
-    labels: dict[str, None] = {}
+    labels: list[str] = []
     for document in documents:
         root = _root(document)
-        meta = [label for label in root.iterfind('meta//labels/label') if label.find('parent') is None]  # parts of a skeleton
-        labels.update(dict.fromkeys(text_of(label, 'name') for label in meta))
-        role = role_of(document, folder.root) if len(documents) > 1 else ''
+        for label in root.iterfind('meta//labels/label'):
+            if label.find('parent') is None:  # a part of a skeleton has one
+                labels.append(text_of(label, 'name'))
+        role = file_role(document, documents, folder.root)
         for element in counted(root.findall('image'), 'images'):
             image = _image(folder, element, document, role, account)
             if image is not None:
                 images.append(image)
-    for path in folder.images.unmeant():
-        account.leave_out('images', 'not in the export', folder.name(path), fault=False)
-    names = {one.label for image in images for one in image.boxes}
-    labels.update(dict.fromkeys(sorted(names - set(labels), key=natural)))
-    labels.pop('', None)
-    source = documents[0] if len(documents) == 1 else folder.root
-    return Reading('CVAT for images', source, tuple(images), tuple(labels), account)
+    classes = [*filter(None, dict.fromkeys(labels))]
+    return reading_of_files('CVAT for images', folder, documents, images, account, 'not in the export', classes)
 
 
 def _root(document: Path) -> Element:

@@ -53,8 +53,8 @@ def form_of_folder(folder: Folder) -> Form:
     if len(found) > 1:
         signs = '; '.join(f'{form.name} ({_shown(folder, form.shown_by)})' for form in found)
         raise InputError(
-            f'{folder.root} holds labels in several forms: {signs}; give the path of the file that is right (data.yaml, the '
-            'CSV, the export), or move the others away'
+            f'{folder.root} holds labels in several forms: {signs}; give the path of the file that is right '
+            '(data.yaml, the CSV, the export), or move the others away'
         )
     if found:
         return found[0]
@@ -77,8 +77,12 @@ def form_of_file(path: Path, folder: Folder) -> Form:
     if suffix == '.xml':
         return Form('CVAT', (path,), lambda: read_cvat(folder, [path]))
     if suffix == '.json':
-        return _label_studio(folder, [path]) if begins_as_list(path) else Form('COCO', (path,), None)  # type: ignore[return-value]
-    raise InputError(f'{path} is no file that labels are read from. Looked for: {_LOOKED_FOR}; or a zip of one of these')
+        if begins_as_list(path):
+            return Form('Label Studio', (path,), lambda: read_label_studio(folder, [path]))
+        return Form('COCO', (path,), None)
+    raise InputError(
+        f'{path} is no file that labels are read from. Looked for: {_LOOKED_FOR}; or a zip of one of these'
+    )
 
 
 def _is_coco(path: Path) -> bool:
@@ -138,8 +142,8 @@ def _by_part(folder: Folder, files: Sequence[Path], what: str) -> Sequence[Path]
     roles = Counter(role_of(path, folder.root) for path in files)
     if len(files) > 1 and (roles[''] or max(roles.values()) > 1):
         raise InputError(
-            f'{folder.root} has several {what}: {_shown(folder, files)}; give the path of one, or name them for their parts '
-            '(train, val, test)'
+            f'{folder.root} has several {what}: {_shown(folder, files)}; give the path of one, or name them for '
+            'their parts (train, val, test)'
         )
     return files
 

@@ -130,6 +130,11 @@ def folder_role(path: Path, root: Path) -> str:
     return ''
 
 
+def file_role(file: Path, files: Sequence[Path], root: Path) -> str:
+    """The part that one of several label files is for, by its name or folder; of a single one it is not asked."""
+    return role_of(file, root) if len(files) > 1 else ''
+
+
 def fingerprint(folders: Iterable[Path], without: Path | None = None) -> dict[str, str]:
     """For each folder, what changes with any of its files: names, sizes and times of all of them, as one SHA-256."""
     prints = {}

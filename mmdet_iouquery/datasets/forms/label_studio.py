@@ -1,6 +1,6 @@
 """Label Studio's JSON and JSON-MIN exports: a list of tasks, shapes in percent of width and height.
 
-Source: labelstud.io, "Label Studio Task Format" and the pages of the tags RectangleLabels, PolygonLabels, EllipseLabels.
+Source: labelstud.io, "Label Studio Task Format", and its pages on RectangleLabels, PolygonLabels and EllipseLabels.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...errors import InputError
-from ..coco.layout import role_of
 from ..image_files import ImageError
-from .folder import IMAGE_SUFFIXES, Folder, NotFoundError, counted, folder_role, read_text
+from .folder import IMAGE_SUFFIXES, Folder, NotFoundError, counted, file_role, folder_role, read_text
 from .image_sizes import agreed_size
 from .records import (
     Account,
@@ -26,15 +25,15 @@ from .records import (
     Size,
     number,
     polygon_box,
+    reading_of_files,
     sound_boxes,
     turned_box,
 )
-from .voc import natural
 
 Task = Mapping[str, Any]
 _SHAPES = ('rectanglelabels', 'polygonlabels', 'ellipselabels')
 _NOT_DONE = 'tasks that are not annotated'
-_UPLOAD = re.compile('[0-9a-f]{8}-')  # what Label Studio puts before the name of a file that is uploaded
+_UPLOAD = re.compile('^[0-9a-f]{8}-')  # what Label Studio puts before the name of a file that is uploaded
 
 
 def begins_as_list(path: Path) -> bool:
@@ -57,16 +56,12 @@ def read_label_studio(folder: Folder, documents: Sequence[Path]) -> Reading:
     """
     account, images = Account(), []
     for document in documents:
-        role = role_of(document, folder.root) if len(documents) > 1 else ''
+        role = file_role(document, documents, folder.root)
         for place, task in enumerate(counted(_tasks(document), 'tasks')):
             image = _image(folder, task, f'task {task.get("id", place)}', role, account)
             if image is not None:
                 images.append(image)
-    for path in folder.images.unmeant():
-        account.leave_out('images', 'not in the export', folder.name(path), fault=False)
-    names = {one.label for image in images for one in image.boxes}
-    source = documents[0] if len(documents) == 1 else folder.root
-    return Reading('Label Studio', source, tuple(images), tuple(sorted(names, key=natural)), account)
+    return reading_of_files('Label Studio', folder, documents, images, account, 'not in the export')
 
 
 def _tasks(document: Path) -> Sequence[Task]:

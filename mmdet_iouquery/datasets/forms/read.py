@@ -40,8 +40,8 @@ def read_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
 
     Args:
         path: a folder; or a zip, data.yaml, a CSV, an export, a COCO JSON.
-        out: folder for ``train.json``, ``val.json`` (and ``test.json``); by default ``PATH-coco`` beside ``path``. Files
-            there that were not written here are left alone.
+        out: folder for ``train.json``, ``val.json`` (and ``test.json``); by default ``PATH-coco`` beside ``path``.
+            Files there that were not written here are left alone.
         seed: of the draw of validation images, where the set has none. A single COCO JSON is split by its images' ids.
 
     Raises:
@@ -130,7 +130,8 @@ def _converted(reading: Reading, folder: Folder, target: Path, note: dict[str, A
     }
     write_note(target, content, parts)  # what stands here is ours, if the check below ends this
     print(describe(report))
-    checked = check_parts({part: (target / f'{part}.json', images) for part, images in folders.items()}, reading.classes)
+    files = {part: (target / f'{part}.json', images) for part, images in folders.items()}
+    checked = check_parts(files, reading.classes)
     report['warnings'] = [f'{one.where}: {warning}' for one in checked for warning in one.warnings]
     for warning in report['warnings']:
         print(f'  warning: {warning}')

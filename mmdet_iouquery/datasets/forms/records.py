@@ -6,12 +6,14 @@ Boxes are x, y, w, h in px of their image, as COCO has them. A size is (width, h
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...errors import InputError
 from ..coco.class_list import listed
+from .folder import Folder
 
 Box = tuple[float, float, float, float]
 Size = tuple[int, int]
@@ -118,8 +120,8 @@ def check_reading(reading: Reading) -> None:
     """Refuse what is no set, or shows by most of its parts that it was written in another way than it was read.
 
     Raises:
-        InputError: a class's name is used twice or empty, more than half of the images or boxes have one fault, no image
-            or no object is left.
+        InputError: a class's name is used twice or empty, more than half of the images or boxes have one fault, no
+            image or no object is left.
     """
     where, account = reading.source, reading.account
     twice = [name for name in dict.fromkeys(reading.classes) if reading.classes.count(name) > 1]
@@ -138,10 +140,8 @@ def check_reading(reading: Reading) -> None:
                     f'{reason} ({listed(tally.first)}); correct the labels, or what says where the images are'
                 )
         if not left:
-            why = '; '.join(f'{reason}: {tally}' for reason, tally in tallies.items())
-            raise InputError(
-                f'{where} was taken for {reading.form}, but has no {what} that can be used' + (f'; {why}' if why else '')
-            )
+            why = ''.join(f'; {reason}: {tally}' for reason, tally in tallies.items())
+            raise InputError(f'{where} was taken for {reading.form}, but has no {what} that can be used{why}')
 
 
 def polygon_box(xs: Sequence[float], ys: Sequence[float]) -> Box:
@@ -171,3 +171,35 @@ def number(text: object) -> float:
     if not math.isfinite(value):
         raise ValueError(f'{text!r} is not finite')
     return value
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key by which 2 comes before 10."""
+    return [(0, int(part), '') if part.isdecimal() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]
+
+
+def reading_of_files(
+    form: str,
+    folder: Folder,
+    files: Sequence[Path],
+    images: Sequence[LabelledImage],
+    account: Account,
+    unlisted: str,
+    classes: Sequence[str] = (),
+) -> Reading:
+    """A reading of files that list their images: others are left out, as ``unlisted`` says; classes are sorted.
+
+    Args:
+        form: its name.
+        folder: where the images are.
+        files: that were read.
+        images: that were found.
+        account: of the reading.
+        unlisted: why an image that no file names is left out.
+        classes: that the files list, which come first.
+    """
+    for path in folder.images.unmeant():
+        account.leave_out('images', unlisted, folder.name(path), fault=False)
+    further = {one.label for image in images for one in image.boxes} - set(classes)
+    source = files[0] if len(files) == 1 else folder.root
+    return Reading(form, source, tuple(images), (*classes, *sorted(further, key=natural)), account)

@@ -1,4 +1,4 @@
-"""Pascal VOC: an XML file for each image, in a folder ``Annotations`` with lists in ``ImageSets``, or beside the images.
+"""Pascal VOC: an XML file for each image, in ``Annotations`` with lists in ``ImageSets``, or beside the images.
 
 Source: the development kit of the VOC challenges (2007 to 2012), in which pixels are counted from 1 and both corners of
 a box belong to it. Programs of today write corners that are counted from 0 as often; see :func:`first_pixel`.
@@ -16,7 +16,18 @@ from ...errors import InputError
 from ..image_files import ImageError
 from .folder import Folder, NotFoundError, counted, folder_role, read_text
 from .image_sizes import agreed_size
-from .records import Account, Box, LabelledBox, LabelledImage, Reading, Size, number, polygon_box, sound_boxes
+from .records import (
+    Account,
+    Box,
+    LabelledBox,
+    LabelledImage,
+    Reading,
+    Size,
+    natural,
+    number,
+    polygon_box,
+    sound_boxes,
+)
 from .xml_file import XmlError, read_xml, text_of
 
 _LISTS = ('train', 'val', 'test', 'trainval')  # what the first say counts
@@ -105,11 +116,13 @@ def _parts(folder: Folder, documents: Sequence[Path], account: Account) -> dict[
     if not lists:
         return {xml: folder_role(xml, folder.root) for xml in documents}
     by_id = {xml.stem: xml for xml in documents}
-    of_the_rest = {('train',): 'val', ('val',): 'train'}.get(tuple(name for name in ('train', 'val') if name in lists), '')
+    said = tuple(name for name in ('train', 'val') if name in lists)
+    of_the_rest = {('train',): 'val', ('val',): 'train'}.get(said, '')
     parts: dict[Path, str] = {}
     for name in (name for name in _LISTS if name in lists):
         for line in lists[name]:
-            image_id = line if line in by_id else re.sub(r'\s+-?[01]$', '', line)  # a column that says whether a class is there
+            # behind a blank, a column may say whether a class is there
+            image_id = line if line in by_id else re.sub(r'\s+-?[01]$', '', line)
             xml = by_id.get(image_id.rpartition('/')[2])
             if xml is None:
                 account.leave_out('images', f'listed in {name}.txt, but without an XML file', image_id)
@@ -198,7 +211,7 @@ def _corners(element: Element, name: str, account: Account) -> Box:
 
 
 def _classes(folder: Folder, names: set[str]) -> tuple[str, ...]:
-    """In the order of labelmap.txt (CVAT, Datumaro) or classes.txt where there is one, else sorted, numbers by value."""
+    """In the order of labelmap.txt (CVAT, Datumaro) or classes.txt, if there is one; else sorted, numbers by value."""
     for path in folder.with_suffix('.txt', depth=1):
         if path.name in ('labelmap.txt', 'classes.txt'):
             lines = [line.strip() for line in read_text(path).splitlines()]
@@ -206,11 +219,6 @@ def _classes(folder: Folder, names: set[str]) -> tuple[str, ...]:
             listed = [name for name in listed if not name.startswith('#') and (name != 'background' or name in names)]
             return (*listed, *sorted(names - set(listed), key=natural))
     return tuple(sorted(names, key=natural))
-
-
-def natural(name: str) -> list[tuple[int, int, str]]:
-    """A key by which 2 comes before 10."""
-    return [(0, int(part), '') if part.isdecimal() else (1, 0, part) for part in re.split(r'(\d+)', name) if part]
 
 
 def _say_alike(account: Account, names: Iterable[str]) -> None:

@@ -98,10 +98,12 @@ def _coco(images: Sequence[LabelledImage], folder: Path, classes: Sequence[str])
                 )
             )
     return dict(
-        images=[
-            dict(id=number, file_name=image.path.relative_to(folder).as_posix(), width=image.size[0], height=image.size[1])
-            for number, image in enumerate(images, 1)
-        ],
+        images=[_record(number, image, folder) for number, image in enumerate(images, 1)],
         annotations=annotations,
         categories=[dict(id=number, name=name) for name, number in ids.items()],
     )
+
+
+def _record(number: int, image: LabelledImage, folder: Path) -> dict[str, Any]:
+    width, height = image.size
+    return dict(id=number, file_name=image.path.relative_to(folder).as_posix(), width=width, height=height)

@@ -173,7 +173,7 @@ def _has_objects(path: Path) -> bool:
 
 
 def _label_files(image: Path, root: Path) -> Iterator[Path]:
-    """Where an image's labels may be: a folder ``labels`` for the last one called ``images``, beside it, in ``labels``."""
+    """Where an image's labels may be: in ``labels`` for the last ``images``, beside it, in the set's ``labels``."""
     stems = []
     parts = image.parts
     for place in reversed(range(len(parts) - 1)):
@@ -207,7 +207,8 @@ class _Places:
             if path is None and role == 'train':
                 tried = ', '.join(dict.fromkeys(str(base / entry) for base in self.bases))
                 raise InputError(
-                    f'{self.description}: train: {entry} leads to no folder or file (tried {tried}); correct it, or path:'
+                    f'{self.description}: train: {entry} leads to no folder or file (tried {tried}); correct it, or '
+                    'path:'
                 )
             if path is None:
                 self.account.remarks.append(f'{role}: {entry} of {self.description.name} is not there; passed over')
