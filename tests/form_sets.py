@@ -37,7 +37,9 @@ def write_text(path: Path, text: str, encoding: str = 'utf-8') -> Path:
     return path
 
 
-def voc_xml(objects: Sequence[tuple[str, Sequence[object]]], size: tuple[int, int] | None = (100, 50), more: str = '') -> str:
+def voc_xml(
+    objects: Sequence[tuple[str, Sequence[object]]], size: tuple[int, int] | None = (100, 50), more: str = ''
+) -> str:
     """A VOC annotation; ``objects`` are names and corners x1, y1, x2, y2."""
     stated = '' if size is None else f'<size><width>{size[0]}</width><height>{size[1]}</height><depth>3</depth></size>'
     parts = []
@@ -92,7 +94,7 @@ def digits_as_yolo(digits: Path, root: Path) -> Path:
 
 
 def digits_as_voc(digits: Path, root: Path) -> Path:
-    """The digits in Pascal VOC's form, in whole pixels counted from 1; names of images begin with those of their parts."""
+    """The digits in Pascal VOC's form, in whole pixels counted from 1; names of images begin with their part's."""
     for part in ('train', 'val'):
         content = json.loads((digits / 'annotations' / f'{part}.json').read_text())
         ids = []
@@ -108,7 +110,9 @@ def digits_as_voc(digits: Path, root: Path) -> Path:
     return root
 
 
-def yolo_set(root: Path, labels: Mapping[str, str | None], names: str = 'names: [cat, dog]', size: tuple[int, int] = (100, 50)) -> Path:
+def yolo_set(
+    root: Path, labels: Mapping[str, str | None], names: str = 'names: [cat, dog]', size: tuple[int, int] = (100, 50)
+) -> Path:
     """A set of one part: for each name of an image the text of its label file, None for an image without one."""
     for name, text in labels.items():
         write_image(root / 'images' / name, size)

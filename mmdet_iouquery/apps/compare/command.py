@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--evaluations', type=int, metavar='N', help=f'evaluations of a training of --iters (default: {_EVALUATIONS})'
     )
-    parser.add_argument('--data', metavar='FOLDER', help="a set in any form that tools/data.py reads, in place of the configs' own")
+    parser.add_argument(
+        '--data', metavar='PATH', help="a set in any form that tools/data.py reads, in place of the configs' own"
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of every config'
     )

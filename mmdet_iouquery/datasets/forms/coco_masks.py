@@ -89,16 +89,17 @@ def _box(annotation: Record, size: tuple[int, int], where: str, account: Account
     if annotation.get('bbox'):
         x, y, w, h = map(number, annotation['bbox'])
         return x, y, w, h
-    mask = annotation['segmentation'] if annotation.get('segmentation') else ()
-    account.change('masks made boxes', where)
+    mask = annotation.get('segmentation') or ()
     if isinstance(mask, Mapping):
         from pycocotools import mask as coco_mask
 
         packed = coco_mask.frPyObjects(mask, *size[::-1]) if isinstance(mask['counts'], list) else mask
         x, y, w, h = coco_mask.toBbox(packed).tolist()
-        return x, y, w, h
-    values = [number(value) for polygon in mask for value in polygon]
-    return polygon_box(values[::2], values[1::2])
+    else:
+        values = [number(value) for polygon in mask for value in polygon]
+        x, y, w, h = polygon_box(values[::2], values[1::2])
+    account.change('masks made boxes', where)
+    return x, y, w, h
 
 
 _LISTS = ('images', 'annotations', 'categories')

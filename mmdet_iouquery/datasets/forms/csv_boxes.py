@@ -144,7 +144,8 @@ def read_csv(folder: Folder, files: Sequence[Path]) -> Reading:
     Raises:
         InputError: a header is not understood; boxes are not in the unit that it says.
     """
-    account, images = Account(), []
+    account = Account()
+    images: list[LabelledImage] = []
     for file in files:
         images += _images(folder, file, file_role(file, files, folder.root), account)
     return reading_of_files('CSV of boxes', folder, files, images, account, 'in no row')
@@ -163,9 +164,7 @@ def _images(folder: Folder, file: Path, role: str, account: Account) -> Iterator
     names = [header[place] for place in columns.box]
     _check_unit(file, names, columns, by_image)
     unit = 'shares of width and height' if columns.relative else 'px'
-    account.remarks.append(
-        f'{file.name}: boxes are {", ".join(names)}, taken for {columns.kind} in {unit}'
-    )
+    account.remarks.append(f'{file.name}: boxes are {", ".join(names)}, taken for {columns.kind} in {unit}')
     for name, found in counted([*by_image.items()], 'images'):
         try:
             path = folder.images.named(name)

@@ -44,7 +44,8 @@ def form_of_folder(folder: Folder) -> Form:
     Raises:
         InputError: it is none that is known, or several; the message says what was looked for and what is there.
     """
-    lists, others = [], []
+    lists: list[Path] = []
+    others: list[Path] = []
     for path in folder.with_suffix('.json', depth=1):
         (lists if begins_as_list(path) else others).append(path)
     if coco := tuple(path for path in others if _is_coco(path)):
@@ -126,8 +127,8 @@ def _csv(folder: Folder) -> Form | None:
     files = [path for path in folder.with_suffix('.csv', '.tsv', depth=1) if is_boxes(path)]
     if not files:
         return None
-    files = _by_part(folder, files, 'CSV files of boxes')
-    return Form('CSV', tuple(files), lambda: read_csv(folder, files))
+    parts = _by_part(folder, files, 'CSV files of boxes')
+    return Form('CSV', tuple(parts), lambda: read_csv(folder, parts))
 
 
 def _label_studio(folder: Folder, files: Sequence[Path]) -> Form | None:

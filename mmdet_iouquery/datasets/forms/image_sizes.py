@@ -69,7 +69,8 @@ def agreed_size(path: Path, stated: tuple[float, float] | None) -> Size:
     sizes = image_sizes(path)
     if stated is None or not all(stated):
         return sizes.shown
-    for size in sizes:
-        if size == stated:
-            return size
+    if stated == sizes.shown:
+        return sizes.shown
+    if stated == sizes.stored:
+        return sizes.stored
     raise ImageError('the size in the labels is not that of the image')

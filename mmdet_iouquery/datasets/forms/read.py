@@ -90,7 +90,6 @@ def _base(given: Path, is_zip: bool) -> Path:
     return given.parent.parent if given.parent.name == 'annotations' else given.parent
 
 
-
 def check_parts(parts: dict[str, tuple[Path, Path]], classes: Sequence[str]) -> list[CocoReport]:
     """The usual check of each part: its annotation file and the folder of its images.
 

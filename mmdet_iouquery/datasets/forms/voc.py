@@ -100,7 +100,6 @@ def first_pixel(corners: Sequence[Box]) -> tuple[int, str]:
     return 1, 'whole pixels that belong to the box, as in Pascal VOC; none lies below 1'
 
 
-
 def voc_box(corners: Box, first: int) -> Box:
     """x, y, w, h in px from corners x1, y1, x2, y2.
 
@@ -116,8 +115,8 @@ def _parts(folder: Folder, documents: Sequence[Path], account: Account) -> dict[
     if not lists:
         return {xml: folder_role(xml, folder.root) for xml in documents}
     by_id = {xml.stem: xml for xml in documents}
-    said = tuple(name for name in ('train', 'val') if name in lists)
-    of_the_rest = {('train',): 'val', ('val',): 'train'}.get(said, '')
+    others = {'train', 'val'} - {*lists}
+    of_the_rest = others.pop() if len(others) == 1 else ''
     parts: dict[Path, str] = {}
     for name in (name for name in _LISTS if name in lists):
         for line in lists[name]:
@@ -145,7 +144,6 @@ def _lists(folder: Folder) -> dict[str, list[str]]:
         names = ', '.join(map(folder.name, kits))
         raise InputError(f'{folder.root} holds several sets of Pascal VOC, with lists in {names}; name one of them')
     return {path.stem: [line.strip() for line in read_text(path).splitlines() if line.strip()] for path in files}
-
 
 
 def _image(folder: Folder, xml: Path, account: Account) -> VocImage | None:

@@ -244,7 +244,6 @@ def _place(said: str, bases: Sequence[Path]) -> Path | None:
     return next((Path(os.path.normpath(path)) for path in (*whole, *ends) if path.exists()), None)
 
 
-
 def _say_common(account: Account, listed: Sequence[tuple[Path, str]]) -> None:
     parts: dict[str, set[Path]] = {}
     for path, role in listed:
@@ -282,7 +281,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         pairs = [line.partition('=') for line in text.splitlines() if '=' in line]
         return {key.strip(): value.strip() for key, _, value in pairs}
     try:
-        content = yaml.load(text, Loader=yaml.BaseLoader)  # noqa: S506  which makes nothing but text, lists and dicts
+        content = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
         raise InputError(f'{path} is no YAML that can be read: {" ".join(str(error).split())}') from error
     if not isinstance(content, dict):

@@ -24,7 +24,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_digits(root, num_train=6, num_val=3, image_size=96, progress=False)
 
 
-def supervision_set(digits: Path, part: str) -> 'sv.DetectionDataset':
+def supervision_set(digits: Path, part: str) -> sv.DetectionDataset:
     ann_file = digits / 'annotations' / f'{part}.json'
     return sv.DetectionDataset.from_coco(images_directory_path=str(digits / part), annotations_path=str(ann_file))
 
@@ -49,10 +49,12 @@ def test_its_exports_of_the_digits(digits: Path, tmp_path: Path, form: str, tole
         assert found.keys() == expected.keys()
         for name, boxes in expected.items():
             assert [label for label, _ in found[name]] == [label for label, _ in boxes]
-            np.testing.assert_allclose([box for _, box in found[name]], [box for _, box in boxes], rtol=0, atol=tolerance)
+            np.testing.assert_allclose(
+                [box for _, box in found[name]], [box for _, box in boxes], rtol=0, atol=tolerance
+            )
 
 
-def assert_alike(reading: Reading, data: 'sv.DetectionDataset') -> None:
+def assert_alike(reading: Reading, data: sv.DetectionDataset) -> None:
     mine = boxes_of(reading)
     assert {Path(path).name for path in data.image_paths} == {*mine}
     for path, detections in data.annotations.items():

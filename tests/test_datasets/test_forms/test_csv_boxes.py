@@ -53,7 +53,9 @@ def test_headers_that_are_understood(tmp_path: Path, header: str) -> None:
     ],
 )
 def test_headers_that_leave_something_open_are_refused(tmp_path: Path, header: str) -> None:
-    with pytest.raises(InputError, match='does not say where image, class and box are, in one unit; write a header such as'):
+    with pytest.raises(
+        InputError, match='does not say where image, class and box are, in one unit; write a header such as'
+    ):
         read(tmp_path, header + '\n')
     assert not is_boxes(tmp_path / 'boxes.csv')
 
@@ -61,8 +63,14 @@ def test_headers_that_leave_something_open_are_refused(tmp_path: Path, header: s
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('image,class,xmin,ymin,xmax,ymax\na.jpg,cat,.1,.4,.5,.8', r'1 of 1 boxes .* between 0 and 1.*\(xmin_rel, \.\.\.\)'),
-        ('image,class,xmin_rel,ymin_rel,xmax_rel,ymax_rel\na.jpg,cat,10,20,50,40', 'shares by their names, but 1 of 1 boxes'),
+        (
+            'image,class,xmin,ymin,xmax,ymax\na.jpg,cat,.1,.4,.5,.8',
+            r'1 of 1 boxes .* between 0 and 1.*\(xmin_rel, \.\.\.\)',
+        ),
+        (
+            'image,class,xmin_rel,ymin_rel,xmax_rel,ymax_rel\na.jpg,cat,10,20,50,40',
+            'shares by their names, but 1 of 1 boxes',
+        ),
     ],
 )
 def test_a_unit_that_the_numbers_contradict_is_refused(tmp_path: Path, text: str, message: str) -> None:
@@ -97,7 +105,11 @@ def test_rows_that_cannot_be_read_are_left_out_and_told(tmp_path: Path) -> None:
 
 def test_groups_are_crowds_and_a_column_says_the_part(tmp_path: Path) -> None:
     write_image(tmp_path / 'images' / 'b.jpg')
-    rows = ['Split,image,class,xmin,ymin,xmax,ymax,iscrowd', 'TRAIN,a.jpg,cat,1,2,30,40,1', 'Validation,b.jpg,cat,1,2,30,40,0']
+    rows = [
+        'Split,image,class,xmin,ymin,xmax,ymax,iscrowd',
+        'TRAIN,a.jpg,cat,1,2,30,40,1',
+        'Validation,b.jpg,cat,1,2,30,40,0',
+    ]
     reading = read(tmp_path, '\n'.join(rows))
     assert [(image.part, image.boxes[0].crowd) for image in reading.images] == [('train', True), ('val', False)]
 

@@ -27,7 +27,9 @@ def test_a_turned_box_lies_in_the_upright_one_around_it() -> None:
     assert turned_box((0, 0, 1, 1), 45, (0.5, 0.5)) == pytest.approx(((1 - side) / 2, (1 - side) / 2, side, side))
 
 
-def cvat(root: Path, images: str, labels: str = '<label><name>dog</name></label><label><name>cat</name></label>') -> Reading:
+def cvat(
+    root: Path, images: str, labels: str = '<label><name>dog</name></label><label><name>cat</name></label>'
+) -> Reading:
     meta = f'<meta><task><labels>{labels}</labels></task></meta>'
     path = write_text(root / 'annotations.xml', f'<annotations><version>1.1</version>{meta}{images}</annotations>')
     return read_cvat(Folder(root), [path])
@@ -74,7 +76,7 @@ def test_cvat_shapes(tmp_path: Path) -> None:
 
 
 def test_cvat_for_video_and_other_xml_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match='export as "CVAT for video".*export it as "CVAT for images"'):
+    with pytest.raises(InputError, match=r'export as "CVAT for video".*export it as "CVAT for images"'):
         cvat(tmp_path, '<track id="0" label="cat"/>')
     with pytest.raises(InputError, match='it has no images'):
         cvat(tmp_path, '')
@@ -142,7 +144,10 @@ def test_label_studio_tasks_done_several_times_or_not_at_all(tmp_path: Path) -> 
         write_image(tmp_path / f'{name}.jpg')
     old, new = ({'result': [{**BOX, 'value': {**BOX['value'], 'x': x}}], 'updated_at': f'2026-0{x}'} for x in (1, 2))
     tasks = [
-        {'data': {'image': 'a.jpg'}, 'annotations': [new, old, {'result': [], 'was_cancelled': True, 'updated_at': '2027'}]},
+        {
+            'data': {'image': 'a.jpg'},
+            'annotations': [new, old, {'result': [], 'was_cancelled': True, 'updated_at': '2027'}],
+        },
         {'data': {'image': 'b.jpg'}, 'annotations': [{**old, 'ground_truth': True}, new]},
         {'data': {'image': 'c.jpg'}, 'annotations': [], 'predictions': [new]},
         task('d.jpg'),

@@ -40,7 +40,10 @@ def test_images_of_several_classes(seed: int) -> None:
     """A common class keeps its share within a few images; every class with two images or more is in both parts."""
     rng = random.Random(seed)
     letters = 'abcdefgh'
-    labels = [frozenset(letter for place, letter in enumerate(letters) if rng.random() < 0.5 / (1 + place)) for _ in range(200)]
+    labels = [
+        frozenset(letter for place, letter in enumerate(letters) if rng.random() < 0.5 / (1 + place))
+        for _ in range(200)
+    ]
     chosen = draw(labels, seed)
     total = Counter(name for one in labels for name in one)
     inside = Counter(name for place in chosen for name in labels[place])
@@ -99,7 +102,9 @@ def test_the_order_of_reading_does_not_matter() -> None:
 
 def test_images_named_twice_count_once() -> None:
     account = Account()
-    parts, _ = parts_of([image('a', 'train'), image('a', 'train'), image('b', 'val'), image('a', 'val')], account, Path('/s'), 0)
+    parts, _ = parts_of(
+        [image('a', 'train'), image('a', 'train'), image('b', 'val'), image('a', 'val')], account, Path('/s'), 0
+    )
     assert [len(parts['train']), len(parts['val'])] == [1, 2]
     assert account.left_out['images', 'named a second time'].count == 1
 

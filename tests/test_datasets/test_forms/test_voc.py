@@ -52,7 +52,9 @@ def test_floats_that_begin_at_1(tmp_path: Path) -> None:
 def test_difficult_objects_are_crowds_and_truncated_ones_are_not(tmp_path: Path) -> None:
     difficult = voc_xml([('cat', (1, 1, 9, 9))], more='<truncated>1</truncated><difficult>1</difficult>')
     write_image(tmp_path / 'b.jpg')
-    write_text(tmp_path / 'b.xml', voc_xml([('cat', (1, 1, 9, 9))], more='<truncated>1</truncated><occluded>1</occluded>'))
+    write_text(
+        tmp_path / 'b.xml', voc_xml([('cat', (1, 1, 9, 9))], more='<truncated>1</truncated><occluded>1</occluded>')
+    )
     reading = read(one_image(tmp_path, difficult))
     assert {image.path.name: image.boxes[0].crowd for image in reading.images} == {'a.jpg': True, 'b.jpg': False}
     assert changed(reading) == {'objects marked difficult made crowds: neither trained on nor counted as missed': 1}
@@ -135,7 +137,10 @@ def test_xml_beside_images_and_folders_for_parts(tmp_path: Path) -> None:
     for part in ('train', 'valid'):  # as Roboflow has it: equal names in both
         write_image(tmp_path / part / '1.jpg')
         write_text(tmp_path / part / '1.xml', voc_xml([('cat', (1, 1, 9, 9))]))
-    assert [(image.path.parent.name, image.part) for image in read(tmp_path).images] == [('train', 'train'), ('valid', 'val')]
+    assert [(image.path.parent.name, image.part) for image in read(tmp_path).images] == [
+        ('train', 'train'),
+        ('valid', 'val'),
+    ]
 
 
 def test_equal_names_in_folders_that_mirror_each_other(tmp_path: Path) -> None:
@@ -143,7 +148,10 @@ def test_equal_names_in_folders_that_mirror_each_other(tmp_path: Path) -> None:
         write_image(tmp_path / 'images' / part / '1.jpg')
         write_text(tmp_path / 'annotations' / part / '1.xml', voc_xml([(part, (1, 1, 9, 9))]))
     reading = read(tmp_path)
-    assert {image.path.parent.name: image.boxes[0].label for image in reading.images} == {'day': 'day', 'night': 'night'}
+    assert {image.path.parent.name: image.boxes[0].label for image in reading.images} == {
+        'day': 'day',
+        'night': 'night',
+    }
 
 
 def test_two_images_that_fit_equally_are_not_guessed(tmp_path: Path) -> None:
@@ -159,7 +167,9 @@ def test_two_images_that_fit_equally_are_not_guessed(tmp_path: Path) -> None:
 def test_classes_are_sorted_by_value_or_as_a_label_map_has_them(tmp_path: Path) -> None:
     one_image(tmp_path, voc_xml([(name, (1, 1, 9, 9)) for name in ('10', '9', 'b', 'a')]))
     assert read(tmp_path).classes == ('9', '10', 'a', 'b')
-    write_text(tmp_path / 'labelmap.txt', '# label:color_rgb:parts:actions\nbackground:0,0,0::\nb:1,2,3::\nc:::\n9:::\n')
+    write_text(
+        tmp_path / 'labelmap.txt', '# label:color_rgb:parts:actions\nbackground:0,0,0::\nb:1,2,3::\nc:::\n9:::\n'
+    )
     assert read(tmp_path).classes == ('b', 'c', '9', '10', 'a')
 
 
@@ -172,7 +182,9 @@ def test_several_sets_and_no_image_are_refused(tmp_path: Path) -> None:
     for year in ('VOC2007', 'VOC2012'):
         one_image(tmp_path / year, voc_xml([('cat', (1, 1, 9, 9))]))
         write_text(tmp_path / year / 'ImageSets' / 'Main' / 'train.txt', 'a')
-    with pytest.raises(InputError, match='several sets of Pascal VOC, with lists in VOC2007/.*VOC2012/ImageSets/Main; name one'):
+    with pytest.raises(
+        InputError, match=r'several sets of Pascal VOC, with lists in VOC2007/.*VOC2012/ImageSets/Main; name one'
+    ):
         read(tmp_path)
     for path in (tmp_path / 'VOC2007').rglob('*.jpg'):
         path.unlink()

@@ -138,7 +138,11 @@ PLACES = {
     'beside': ('train: images\nval: images2', 'images', 'images2'),
     'ultralytics': ('path: .\ntrain: images/train\nval: images/val', 'images/train', 'images/val'),
     'roboflow': ('train: ../train/images\nval: ../valid/images', 'train/images', 'valid/images'),
-    'another machine': ('path: /content/set\ntrain: images/train\nval: C:\\set\\images\\val', 'images/train', 'images/val'),
+    'another machine': (
+        'path: /content/set\ntrain: images/train\nval: C:\\set\\images\\val',
+        'images/train',
+        'images/val',
+    ),
     'lists of folders': ('train: [one/images, two/images]\nval: [three/images]', 'one/images', 'three/images'),
 }
 
@@ -158,10 +162,16 @@ def test_places_of_images_in_a_description(tmp_path: Path, arrangement: str) -> 
 
 def test_lists_of_images(tmp_path: Path) -> None:
     yolo_set(tmp_path, {f'{name}.jpg': BOX for name in 'abc'})
-    write_text(tmp_path / 'train.txt', './images/a.jpg\n/data/elsewhere/images/b.jpg\n\nimages/gone.jpg\n./images/a.jpg\n')
+    write_text(
+        tmp_path / 'train.txt', './images/a.jpg\n/data/elsewhere/images/b.jpg\n\nimages/gone.jpg\n./images/a.jpg\n'
+    )
     write_text(tmp_path / 'val.txt', 'images\\c.jpg\r\n')
     reading = read(write_text(tmp_path / 'data.yaml', 'train: train.txt\nval: val.txt\nnames: [cat, dog]'))
-    assert {image.path.name: image.part for image in reading.images} == {'a.jpg': 'train', 'b.jpg': 'train', 'c.jpg': 'val'}
+    assert {image.path.name: image.part for image in reading.images} == {
+        'a.jpg': 'train',
+        'b.jpg': 'train',
+        'c.jpg': 'val',
+    }
     assert left_out(reading) == {('images', 'listed in train.txt, but not there'): 1}
 
 
@@ -171,7 +181,13 @@ def test_darknet_as_cvat_and_datumaro_write_it(tmp_path: Path) -> None:
         write_text(tmp_path / f'obj_{part}_data' / f'{part}.txt', BOX)
         write_text(tmp_path / f'{part}.txt', f'data/obj_{part}_data/{part}.jpg\n')
     write_text(tmp_path / 'obj.names', 'cat\ndog\n')
-    lines = ['classes = 2', 'train = data/train.txt', 'valid = data/valid.txt', 'names = data/obj.names', 'backup = backup/']
+    lines = [
+        'classes = 2',
+        'train = data/train.txt',
+        'valid = data/valid.txt',
+        'names = data/obj.names',
+        'backup = backup/',
+    ]
     reading = read(write_text(tmp_path / 'obj.data', '\n'.join(lines)))
     assert boxes_of(reading) == {'train.jpg': [IN_PX], 'valid.jpg': [IN_PX]}
     assert [image.part for image in reading.images] == ['train', 'val']
