@@ -68,7 +68,7 @@ def _image(
     said = str(image.get('file_name', ''))
     try:
         path = folder.images.named(said)
-        size = agreed_size(path, (image.get('width') or 0, image.get('height') or 0))
+        size = agreed_size(path, (image.get('width'), image.get('height')))
     except (NotFoundError, ImageError) as error:
         account.leave_out('images', str(error), said)
         return None

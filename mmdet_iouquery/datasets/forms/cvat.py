@@ -76,10 +76,9 @@ def _image(folder: Folder, element: Element, document: Path, role: str, account:
     said = element.get('name', '')
     try:
         path = folder.images.named(said)
-        size = agreed_size(path, (number(element.get('width', 0)), number(element.get('height', 0))))
-    except (NotFoundError, ImageError, ValueError) as error:
-        reason = 'a size that is not made of numbers' if type(error) is ValueError else str(error)
-        account.leave_out('images', reason, said or document.name)
+        size = agreed_size(path, (element.get('width'), element.get('height')))
+    except (NotFoundError, ImageError) as error:
+        account.leave_out('images', str(error), said or document.name)
         return None
     boxes = []
     for shape in element:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ..image_files import ImageError, decode
-from .records import Size
+from .records import Size, number
 
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -54,23 +54,26 @@ def _decoded(path: Path) -> ImageSizes:
     return ImageSizes((width, height), (width, height))
 
 
-def agreed_size(path: Path, stated: tuple[float, float] | None) -> Size:
+def agreed_size(path: Path, stated: tuple[object, object] | None) -> Size:
     """The size that a file's labels are about: the one stated, if the file has it, else as it is shown.
 
     The loader turns an image or leaves it as it is stored, so that it fits the size in the annotation file.
 
     Args:
         path: the image.
-        stated: what the labels say; None or zeros: nothing.
+        stated: what the labels say; None, zeros and what is no number: nothing.
 
     Raises:
         ImageError: it cannot be read, or has neither way the size that is stated.
     """
     sizes = image_sizes(path)
-    if stated is None or not all(stated):
+    try:
+        said = [number(value) for value in stated or ()]
+    except ValueError:
+        said = []
+    if not said or not all(said):
         return sizes.shown
-    if stated == sizes.shown:
-        return sizes.shown
-    if stated == sizes.stored:
-        return sizes.stored
+    for size in sizes:
+        if [*size] == said:
+            return size
     raise ImageError('the size in the labels is not that of the image')

@@ -80,10 +80,10 @@ def _image(folder: Folder, task: Task, name: str, role: str, account: Account) -
         path = _file(folder, task)
         if results is None:
             raise NotFoundError  # which is no fault
-        stated = next(((r['original_width'], r['original_height']) for r in results if r.get('original_width')), None)
-        size = agreed_size(path, stated)
-    except (NotFoundError, ImageError, KeyError) as error:
-        reason = 'half a size' if isinstance(error, KeyError) else str(error)
+        sizes = [(one['original_width'], one.get('original_height')) for one in results if one.get('original_width')]
+        size = agreed_size(path, sizes[0] if sizes else None)
+    except (NotFoundError, ImageError) as error:
+        reason = str(error)
         account.leave_out('images', reason if results is not None else _NOT_DONE, name, fault=results is not None)
         return None
     boxes = list(_boxes(results, size, name, account))

@@ -153,7 +153,7 @@ def _image(folder: Folder, xml: Path, account: Account) -> VocImage | None:
         if root.tag != 'annotation':
             raise XmlError('an XML file that is not Pascal VOC')
         path = _file(folder, xml, text_of(root, 'filename'))
-        size = agreed_size(path, _stated_size(root))
+        size = agreed_size(path, (root.findtext('size/width'), root.findtext('size/height')))
     except (XmlError, NotFoundError, ImageError) as error:
         account.leave_out('images', str(error), name)
         return None
@@ -169,13 +169,6 @@ def _file(folder: Folder, xml: Path, said: str) -> Path:
         if not said:
             raise
         return folder.images.named('/'.join((*xml.parent.parts[1:], said)), near=xml.parent)
-
-
-def _stated_size(root: Element) -> tuple[float, float] | None:
-    try:
-        return number(root.findtext('size/width')), number(root.findtext('size/height'))
-    except ValueError:  # missing or no numbers: the image has its own
-        return None
 
 
 def _object(element: Element, name: str, account: Account) -> VocObject | None:
