@@ -1,6 +1,7 @@
 """Label Studio's JSON and JSON-MIN exports: a list of tasks, shapes in percent of width and height.
 
-Source: labelstud.io, "Label Studio Task Format", and its pages on RectangleLabels, PolygonLabels and EllipseLabels.
+Source: labelstud.io, "Label Studio Task Format", and its pages on RectangleLabels, PolygonLabels and EllipseLabels; of
+brush masks, the format of @thi.ng/rle-pack, which they are packed by.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+import numpy as np
 
 from ...errors import InputError
 from ..image_files import ImageError
@@ -31,7 +34,8 @@ from .records import (
 )
 
 Task = Mapping[str, Any]
-_SHAPES = ('rectanglelabels', 'polygonlabels', 'ellipselabels')
+_MADE_BOXES = {'polygonlabels': 'polygons', 'ellipselabels': 'ellipses', 'brushlabels': 'brush masks'}
+_SHAPES = ('rectanglelabels', *_MADE_BOXES)
 _NOT_DONE = 'tasks that are not annotated'
 _UPLOAD = re.compile('^[0-9a-f]{8}-')  # what Label Studio puts before the name of a file that is uploaded
 
@@ -137,7 +141,7 @@ def _boxes(results: Sequence[Mapping[str, Any]], size: Size, name: str, account:
         kind = next((key for key in _SHAPES if value.get(key)), None)
         if kind is None:
             what = next((key for key in value if key.endswith('labels')), 'shape without a label')
-            account.leave_out('boxes', f'{what}, which is no labelled rectangle, polygon or ellipse', name)
+            account.leave_out('boxes', f'{what}, which is no labelled rectangle, polygon, ellipse or mask', name)
             continue
         if len(value[kind]) > 1:
             account.change('objects of several labels: the first taken', name)
@@ -150,7 +154,9 @@ def _boxes(results: Sequence[Mapping[str, Any]], size: Size, name: str, account:
 def _box(kind: str, value: Mapping[str, Any], size: Size, name: str, account: Account) -> Box:
     """The box of a shape in px; a rectangle is turned about its first corner, an ellipse about its centre."""
     if kind != 'rectanglelabels':
-        account.change(f'{kind.replace("labels", "")}s made boxes', name)
+        account.change(f'{_MADE_BOXES[kind]} made boxes', name)
+    if kind == 'brushlabels':
+        return brush_box(value['rle'], size)
     across, down = size[0] / 100, size[1] / 100
     if kind == 'polygonlabels':
         points = [(number(x) * across, number(y) * down) for x, y in value['points']]
@@ -165,3 +171,53 @@ def _box(kind: str, value: Mapping[str, Any], size: Size, name: str, account: Ac
     if degrees:
         account.change('turned shapes made upright boxes around them', name)
     return turned_box(box, degrees, (x, y))
+
+
+def brush_box(packed: Sequence[int], size: Size) -> Box:
+    """The box around a brush's mask: pixels of 4 bytes, RGBA, row by row, of which alpha is what was painted.
+
+    Packed are, bit by bit: the number of bytes (32 bits), the bits of one less 1 (5), four lengths of counts less 1
+    (4 each); then runs of a flag, which of the four lengths (2), a count less 1, and the byte that is repeated so
+    often, or, where the flag is 0, so many bytes.
+
+    Args:
+        packed: bytes.
+        size: of the image in px.
+
+    Raises:
+        ValueError: it is no mask of such an image, or nothing is painted.
+    """
+    width, height = size
+    bits = _Bits(bytes(packed))
+    count, bits_of_one = bits.take(32), bits.take(5) + 1
+    lengths = [bits.take(4) + 1 for _ in range(4)]
+    if count != 4 * width * height or bits_of_one != 8:
+        raise ValueError('a mask of another image')
+    values = np.zeros(count, dtype=np.uint8)
+    place = 0
+    while place < count:
+        is_run = bits.take(1)
+        end = place + bits.take(lengths[bits.take(2)]) + 1
+        values[place:end] = bits.take(8) if is_run else [bits.take(8) for _ in range(place, min(end, count))]
+        place = end
+    ys, xs = np.nonzero(values.reshape(height, width, 4)[:, :, 3])
+    if not len(xs):
+        raise ValueError('nothing is painted')
+    x, y = int(xs.min()), int(ys.min())
+    return x, y, int(xs.max()) - x + 1, int(ys.max()) - y + 1
+
+
+class _Bits:
+    """Reads numbers of some bits each, the highest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.place = data, 0
+
+    def take(self, count: int) -> int:
+        """The next number; raises ValueError at the end."""
+        first, self.place = self.place, self.place + count
+        if self.place > 8 * len(self.data):
+            raise ValueError('it ends too early')
+        last = (self.place + 7) // 8
+        number = int.from_bytes(self.data[first // 8 : last], 'big') >> (8 * last - self.place)
+        return number & ((1 << count) - 1)

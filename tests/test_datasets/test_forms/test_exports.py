@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from mmdet_iouquery.datasets.forms.coco_masks import lacks_boxes, read_coco_masks
 from mmdet_iouquery.datasets.forms.cvat import read_cvat
 from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.label_studio import begins_as_list, read_label_studio
+from mmdet_iouquery.datasets.forms.label_studio import begins_as_list, brush_box, read_label_studio
 from mmdet_iouquery.datasets.forms.records import Reading, turned_box
 from mmdet_iouquery.errors import InputError
 
@@ -119,8 +119,8 @@ def test_label_studio_shapes_are_in_percent(tmp_path: Path) -> None:
     expected = [IN_PX, ('cat', (10, 10, 40, 20)), ('dog', (10, 5, 20, 20)), ('dog', (30, 15, 40, 20))]
     assert boxes_of(reading) == {'a.jpg': expected}
     assert left_out(reading) == {
-        ('boxes', 'keypointlabels, which is no labelled rectangle, polygon or ellipse'): 1,
-        ('boxes', 'shape without a label, which is no labelled rectangle, polygon or ellipse'): 1,
+        ('boxes', 'keypointlabels, which is no labelled rectangle, polygon, ellipse or mask'): 1,
+        ('boxes', 'shape without a label, which is no labelled rectangle, polygon, ellipse or mask'): 1,
         ('boxes', 'a shape whose place is not made of numbers'): 1,
     }
 
@@ -171,6 +171,36 @@ def test_label_studio_json_min(tmp_path: Path) -> None:
 def test_other_lists_are_no_export(tmp_path: Path, tasks: object, message: str) -> None:
     with pytest.raises(InputError, match=message):
         label_studio(tmp_path, tasks)
+
+
+# what label-studio-sdk 2.1.2's mask2rle makes of 10 x 6 px, of which 5 x 2 from (3, 2) on are painted
+BRUSH = [0, 0, 0, 240, 57, 27, 254, 91, 0, 194, 127, 248, 76, 3, 9, 255, 229, 112, 0]
+
+
+def test_label_studio_brush_masks(tmp_path: Path) -> None:
+    assert brush_box(BRUSH, (10, 6)) == (3, 2, 5, 2)
+    for alpha in (255, 0):  # a pixel of four bytes that are not repeated, by hand
+        header = f'{4:032b}' + f'{7:05b}' + f'{1:04b}' * 4  # each count in 2 bits
+        text = header + '0' + '00' + f'{3:02b}' + ''.join(f'{byte:08b}' for byte in (9, 9, 9, alpha))
+        packed = int(text.ljust(96, '0'), 2).to_bytes(12, 'big')
+        if alpha:
+            assert brush_box(packed, (1, 1)) == (0, 0, 1, 1)
+        else:
+            with pytest.raises(ValueError, match='nothing is painted'):
+                brush_box(packed, (1, 1))
+    for packed, size in ((BRUSH, (6, 11)), (BRUSH[:-3], (10, 6)), ([], (10, 6)), ([300], (10, 6))):
+        with pytest.raises(ValueError, match=r'another image|too early|range'):
+            brush_box(packed, size)
+    write_image(tmp_path / 'a.png', (10, 6))
+    brush = {
+        'original_width': 10,
+        'original_height': 6,
+        'value': {'format': 'rle', 'rle': BRUSH, 'brushlabels': ['cat']},
+    }
+    broken = {**brush, 'value': {**brush['value'], 'rle': BRUSH[:9]}}
+    reading = label_studio(tmp_path, [task('a.png', brush, broken)])
+    assert boxes_of(reading) == {'a.png': [('cat', (3, 2, 5, 2))]}
+    assert left_out(reading) == {('boxes', 'a shape whose place is not made of numbers'): 1}
 
 
 def test_coco_masks_become_boxes(tmp_path: Path) -> None:
