@@ -46,7 +46,9 @@ def form_of_folder(folder: Folder) -> Form:
     """
     lists: list[Path] = []
     others: list[Path] = []
-    for path in folder.with_suffix('.json', depth=1):
+    for path in sorted([*folder.root.glob('*.json'), *folder.root.glob('*/*.json')]):  # large sets are not walked
+        if path.parent == folder.without or path.name.startswith('.'):
+            continue
         (lists if begins_as_list(path) else others).append(path)
     if coco := tuple(path for path in others if _is_coco(path)):
         return Form('COCO', coco, None)

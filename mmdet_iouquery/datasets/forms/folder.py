@@ -27,17 +27,16 @@ class NotFoundError(LookupError):
 
 
 class Folder:
-    """A folder, walked once.
-
-    Attributes:
-        root: its absolute path.
-        files: all files in it and below, sorted; hidden ones and hidden folders are passed over.
-    """
+    """A folder, walked once, when its files are asked for."""
 
     def __init__(self, root: Path, *, without: Path | None = None) -> None:
         """``without``: a folder that is not looked into."""
-        self.root = root
-        self.files = sorted(_walk(root, without, _DEPTH, set()))
+        self.root, self.without = root, without
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """All files in it and below, sorted; hidden ones and hidden folders are passed over."""
+        return sorted(_walk(self.root, self.without, _DEPTH, set()))
 
     def with_suffix(self, *suffixes: str, depth: int = _DEPTH) -> list[Path]:
         """Files of these endings, in small or capital letters, at most ``depth`` folders down."""

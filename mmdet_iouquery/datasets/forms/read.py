@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
+from ...file_io import checksum
 from ..coco.layout import CocoSet, find_coco_set
 from ..coco.report import CocoReport, check_coco
 from .archive import unpacked
@@ -18,7 +19,7 @@ from .folder import Folder, fingerprint
 from .records import Reading, check_reading
 from .report import describe, report_of
 from .split import parts_of
-from .write import NOTE, check_ours, is_whole, read_note, write_note, write_parts
+from .write import NOTE, check_ours, is_whole, read_note, texts_of, write_note, write_set
 
 _RULES = 1  # raised whenever the same input is read otherwise
 
@@ -62,6 +63,8 @@ def find_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
     is_zip = given.is_file() and given.suffix.lower() == '.zip'
     base = _base(given, is_zip)
     target = base.with_name(f'{base.name}-coco') if out is None else Path(os.path.abspath(Path(out).expanduser()))
+    if target == base:
+        raise InputError(f'--out {target} is the set itself, which is not written over; name another folder')
     request = {'rules': _RULES, 'source': str(given), 'seed': seed}
     root = unpacked(given) if is_zip else base
     note = read_note(target)
@@ -71,9 +74,13 @@ def find_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
     folder = Folder(root, without=target)
     form = form_of_file(given, folder) if given.is_file() and not is_zip else form_of_folder(folder)
     if form.read is None:
-        named = root if is_zip else given
-        found = _coco(named, folder, form, target)
+        if out is None:  # into a folder that somebody has named, a split has always been written over
+            check_ours(target, note)
+        found = _coco(root if is_zip else given, folder, form, target)
         if isinstance(found, CocoSet):
+            if found.train_ann.parent == target:
+                files = {path.name: checksum(path) for path in (found.train_ann, found.val_ann)}
+                write_note(target, {**_content(request, found, [root], target, {}), 'files': files, 'checked': True})
             return Data(found, {})
         reading = found
     else:
@@ -118,24 +125,25 @@ def _converted(reading: Reading, folder: Folder, target: Path, note: dict[str, A
     parts, drawn = parts_of(reading.images, reading.account, reading.source, request['seed'])
     report = report_of(reading, parts, drawn, request['seed'], target)
     check_ours(target, note)
-    folders = write_parts(target, parts, reading.classes, note)
+    texts, folders = texts_of(parts, reading.classes)
     coco = CocoSet(target / 'train.json', folders['train'], target / 'val.json', folders['val'], reading.classes)
-    content = {
-        'request': request,
-        'folders': fingerprint(_looked_at(reading, folder.root), target),
-        'coco': {key: list(value) if key == 'classes' else str(value) for key, value in vars(coco).items()},
-        'report': report,
-        'checked': False,
-    }
-    write_note(target, content, parts)  # what stands here is ours, if the check below ends this
+    write_set(target, texts, _content(request, coco, _looked_at(reading, folder.root), target, report), note)
     print(describe(report))
     files = {part: (target / f'{part}.json', images) for part, images in folders.items()}
     checked = check_parts(files, reading.classes)
     report['warnings'] = [f'{one.where}: {warning}' for one in checked for warning in one.warnings]
     for warning in report['warnings']:
         print(f'  warning: {warning}')
-    write_note(target, {**content, 'checked': True}, parts)
+    write_note(target, {**read_note(target), 'report': report, 'checked': True})
     return Data(coco, report)
+
+
+def _content(
+    request: dict[str, Any], coco: CocoSet, folders: Sequence[Path], target: Path, report: dict[str, Any]
+) -> dict[str, Any]:
+    """The note's, but for the files."""
+    paths = {key: list(value) if key == 'classes' else str(value) for key, value in vars(coco).items()}
+    return {'request': request, 'folders': fingerprint(folders, target), 'coco': paths, 'report': report}
 
 
 def _looked_at(reading: Reading, root: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -36,49 +37,57 @@ def is_whole(folder: Path, note: Mapping[str, Any]) -> bool:
 
 def check_ours(folder: Path, note: Mapping[str, Any]) -> None:
     """Raise InputError where a file that is to be written is there and was not written here, or was changed since."""
-    files = note.get('files', {})
+    written, replaced = note.get('files', {}), note.get('replaced', {})
     for name in ('train.json', 'val.json', 'test.json'):
         path = folder / name
-        if path.exists() and not (path.is_file() and checksum(path) == files.get(name)):
-            why = 'was changed since it was written here' if name in files else 'was not written here'
+        if path.exists() and not (path.is_file() and checksum(path) in (written.get(name), replaced.get(name))):
+            why = 'was changed since it was written here' if name in written else 'was not written here'
             raise InputError(f'{path} {why}, and is not written over; move it away, or name another folder with --out')
 
 
-def write_parts(folder: Path, parts: Parts, classes: Sequence[str], before: Mapping[str, Any]) -> dict[str, Path]:
-    """Write each part's file, and remove one of an earlier call whose part is gone.
+def texts_of(parts: Parts, classes: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
+    """The JSON of each part, and the folder of its images, which file names are relative to."""
+    folders = {part: Path(os.path.commonpath([one.path.parent for one in images])) for part, images in parts.items()}
+    texts = {
+        part: json.dumps(_coco(images, folders[part], classes), ensure_ascii=False, separators=(',', ':'))
+        for part, images in parts.items()
+    }
+    return texts, folders
+
+
+def write_set(folder: Path, texts: Mapping[str, str], content: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Write the note, then each part's file; one of an earlier call whose part is gone is removed.
+
+    The note comes first and knows the files before and after, so that a stop at any place leaves files that are ours.
 
     Args:
         folder: made where it is missing.
-        parts: images by part.
-        classes: in the order of their numbers.
+        texts: of each part.
+        content: of the note.
         before: the note of the earlier call.
-
-    Returns:
-        The folder of each part's images, which the file names are relative to.
 
     Raises:
         InputError: the disk refuses.
     """
-    folders = {}
+    sums = {f'{part}.json': sha256(text.encode()).hexdigest()[:32] for part, text in texts.items()}
+    there = (path for path in folder.glob('*.json') if path.name in {**before.get('files', {}), **sums})
     try:
-        for part, images in parts.items():
-            folders[part] = Path(os.path.commonpath([image.path.parent for image in images]))
-            text = json.dumps(_coco(images, folders[part], classes), ensure_ascii=False, separators=(',', ':'))
-            write_text(folder / f'{part}.json', text + '\n')
+        write_note(folder, {**content, 'files': sums, 'replaced': {path.name: checksum(path) for path in there}})
+        for part, text in texts.items():
+            write_text(folder / f'{part}.json', text)
         for name in before.get('files', {}):
-            if name.removesuffix('.json') not in parts:
+            if name not in sums:
                 (folder / name).unlink(missing_ok=True)
+        write_note(folder, {**content, 'files': sums})
     except OSError as error:
         raise InputError(
             f'cannot write to the folder {folder}: {error.strerror or error}; name another with --out'
         ) from error
-    return folders
 
 
-def write_note(folder: Path, content: Mapping[str, Any], parts: Parts) -> None:
-    """Write the note; the files' checksums are added."""
-    files = {f'{part}.json': checksum(folder / f'{part}.json') for part in parts}
-    write_text(folder / NOTE, json.dumps({**content, 'files': files}, indent=1, ensure_ascii=False) + '\n')
+def write_note(folder: Path, note: Mapping[str, Any]) -> None:
+    """Write the note."""
+    write_text(folder / NOTE, json.dumps(note, indent=1, ensure_ascii=False) + '\n')
 
 
 def _coco(images: Sequence[LabelledImage], folder: Path, classes: Sequence[str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from form_sets import (
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.datasets import find_coco_set, read_data
 from mmdet_iouquery.datasets.coco.layout import CocoSet
+from mmdet_iouquery.datasets.forms import write as write_module
 from mmdet_iouquery.datasets.forms.read import find_data
 from mmdet_iouquery.errors import InputError
 
@@ -69,7 +70,7 @@ def test_digits_in_voc_form(digits: Path, tmp_path: Path) -> None:
         assert_close(truth_of(ann_file), {f'{part}{name}': boxes for name, boxes in expected.items()}, 1.0)  # whole px
 
 
-def test_coco_goes_the_way_it_went(digits: Path, tmp_path: Path) -> None:
+def test_coco_goes_the_way_it_went(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert read_data(digits, out=tmp_path / 'out') == find_coco_set(digits)
     assert not (tmp_path / 'out').exists()
     single = tmp_path / 'single'
@@ -77,6 +78,13 @@ def test_coco_goes_the_way_it_went(digits: Path, tmp_path: Path) -> None:
     shutil.copy(digits / 'annotations' / 'train.json', single / 'all.json')
     coco = read_data(single)
     assert coco == find_coco_set(single, tmp_path / 'single-coco') and coco.train_ann.parent == tmp_path / 'single-coco'
+    capsys.readouterr()
+    assert read_data(single) == coco and 'as COCO already; nothing to do' in capsys.readouterr().out
+    coco.val_ann.write_text('mine')
+    with pytest.raises(InputError, match=r'val\.json was changed since it was written here'):
+        read_data(single)
+    assert coco.val_ann.read_text() == 'mine'
+    assert read_data(single, out=coco.val_ann.parent) == coco and coco.val_ann.read_text() != 'mine', 'as ever'
 
 
 def test_coco_is_taken_whatever_lies_beside_it(digits: Path, tmp_path: Path) -> None:
@@ -174,6 +182,30 @@ def test_a_set_that_fails_the_check_is_checked_again(small: Path) -> None:
             read_data(small)
     write_text(small / 'empty' / 'e.txt', BOX_LINE)
     assert [*truth_of(read_data(small).val_ann)] == ['e.jpg']
+
+
+@pytest.mark.parametrize('stop_at', range(1, 6))
+def test_a_stop_at_any_write_is_made_good(small: Path, stop_at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a note, two files, the note again, and once more when all is checked; on files of an earlier call."""
+    read_data(small)
+    write_text(small / 'labels' / '3.txt', '0 0.5 0.5 0.25 0.4')
+    write, written = write_module.write_text, []
+
+    def stop(path: Path, text: str) -> None:
+        written.append(path.name)
+        if len(written) == stop_at:
+            raise KeyboardInterrupt
+        write(path, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(write_module, 'write_text', stop)
+        with pytest.raises(KeyboardInterrupt):
+            read_data(small)
+    coco = read_data(small)
+    expected = read_data(small, out=small.with_name('afresh'))
+    assert truth_of(coco.train_ann) == truth_of(expected.train_ann)
+    assert truth_of(coco.val_ann) == truth_of(expected.val_ann)
+    assert coco.train_ann.parent != expected.train_ann.parent
 
 
 def test_corners_in_place_of_sides_are_told_by_the_check(tmp_path: Path) -> None:
@@ -288,5 +320,7 @@ def test_broken_coco_says_what_is_wrong_with_it(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_told(small: Path) -> None:
     write_text(small.with_name('file'), '')
+    with pytest.raises(InputError, match=r'is the set itself, which is not written over'):
+        read_data(small, out=small)
     with pytest.raises(InputError, match=r'cannot write to the folder .*; name another with --out'):
         read_data(small, out=small.with_name('file') / 'out')
