@@ -77,30 +77,18 @@ def draw(labels: Sequence[frozenset[str]], seed: int, share: float = VAL_SHARE) 
     total = Counter(name for image in labels for name in image)
     wanted = {name: 0 if count == 1 else max(1, round(share * count)) for name, count in total.items()}
     chosen: set[int] = set()
-    dealt: set[int] = set()
     inside: Counter[str] = Counter()  # images of each class that are chosen
 
     def overshoot(place: int) -> int:
         return sum(inside[name] >= wanted[name] for name in labels[place])
 
-    def choose(place: int) -> bool:
-        """Whether an image was chosen: not where a class would be left without one for training."""
-        if place in chosen or not all(inside[name] < total[name] - 1 for name in labels[place]):
-            return False
-        chosen.add(place)
-        inside.update(labels[place])
-        return True
-
-    names = sorted(total, key=lambda name: (total[name], name))
-    for name in names:
-        places = [place for place in order if name in labels[place] and place not in dealt]
+    for name in sorted(total, key=lambda name: (total[name], name)):
+        places = [place for place in order if name in labels[place] and place not in chosen]
         for place in sorted(places, key=overshoot):
-            if inside[name] < wanted[name]:
-                choose(place)
-        dealt.update(places)
-    for name in names:  # whose images have all been dealt with for rarer classes
-        if wanted[name] and not inside[name]:
-            any(choose(place) for place in sorted(order, key=overshoot) if name in labels[place])
+            leaves_some = all(inside[other] < total[other] - 1 for other in labels[place])  # for training
+            if inside[name] < wanted[name] and leaves_some:
+                chosen.add(place)
+                inside.update(labels[place])
     empty = [place for place in order if not labels[place]]
     if not chosen:  # every class has one image, or all images have the same rare one
         filled = [place for place in order if labels[place]]

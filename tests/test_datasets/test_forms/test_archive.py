@@ -87,6 +87,15 @@ def test_what_would_fill_the_disk_is_refused(tmp_path: Path, monkeypatch: pytest
     assert os.listdir(tmp_path) == ['set.zip']
 
 
+def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / 'set.zip', {'a.txt': b'1'})
+    data = bytearray(path.read_bytes())
+    data[data.index(b'PK\x01\x02') + 8] |= 1  # the flag of its entry in the directory
+    path.write_bytes(data)
+    with pytest.raises(InputError, match='is encrypted; unpack it yourself'):
+        unpacked(path)
+
+
 @pytest.mark.parametrize('fault', ['cut', 'damaged', 'empty'])
 def test_a_zip_that_is_not_whole_leaves_nothing(tmp_path: Path, fault: str) -> None:
     path = write_zip(tmp_path / 'set.zip', {'a.txt': b'good' * 100, 'b.txt': bytes(range(256))}, zipfile.ZIP_STORED)

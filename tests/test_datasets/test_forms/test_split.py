@@ -76,6 +76,18 @@ def test_tiny_sets(text: str, expected: set[str] | None) -> None:
             assert set(''.join(drawn)) == {'a', 'p', 'q'}
 
 
+@pytest.mark.parametrize('seed', range(10))
+def test_a_rare_class_keeps_its_share_and_its_only_image(seed: int) -> None:
+    labels = labels_of('ab ' * 5 + 'a ' * 5)
+    assert sorted(''.join(sorted(labels[place])) for place in draw(labels, seed)) == ['a', 'ab'], (
+        'one image of b, not two'
+    )
+    singles = labels_of('a ab ac ad ae af ag ah ai aj')
+    assert [singles[place] for place in draw(singles, seed)] == [{'a'}], (
+        'two of ten would cost another class its only one'
+    )
+
+
 def test_parts_that_are_named_are_kept() -> None:
     account = Account()
     images = [image('c', 'val'), image('b', 'train'), image('a', 'train'), image('d', 'test'), image('e')]
