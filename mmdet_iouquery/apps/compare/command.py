@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...config_options import KeyValue
-from ...datasets import find_coco_set
+from ...datasets import read_data
 from ...engine.launch import report_dataset
 from ...errors import InputError
 from ...file_io import write_json, write_text
@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         '--evaluations', type=int, metavar='N', help=f'evaluations of a training of --iters (default: {_EVALUATIONS})'
     )
-    parser.add_argument('--data', metavar='FOLDER', help="COCO-style set in place of the configs' own")
+    parser.add_argument(
+        '--data', metavar='PATH', help="a set in any form that tools/data.py reads, in place of the configs' own"
+    )
     parser.add_argument(
         '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of every config'
     )
@@ -104,7 +106,7 @@ def _check(args: argparse.Namespace) -> None:
 def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
     """Look at everything that can be wrong, then write the config of every run that isn't finished."""
     paths = [find_config(name) for name in args.configs]
-    data = find_coco_set(args.data, split_to=work_dir / 'annotations') if args.data else None
+    data = read_data(args.data, out=work_dir / 'annotations') if args.data else None
     evaluations = args.evaluations or min(_EVALUATIONS, args.iters or _EVALUATIONS)
     changes = Changes(args.iters, evaluations, data, args.cfg_options)
     configs = [changed_config(path, changes) for path in paths]

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from ...config_files import config_path
-from ...datasets import CocoSet, find_coco_set
+from ...datasets import CocoSet, find_coco_set, read_data
 from ...datasets.coco.json_file import read_json
 from ...engine.preflight.config_mistakes import text_of
 from ...engine.run_settings import differences, flattened
@@ -45,7 +45,7 @@ def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
     args = _parser().parse_args(arguments)
     work_dir = Path(args.work_dir or _default_work_dir(args.data)).resolve()
     if args.data is not None and not Path(args.data).expanduser().exists():  # before a folder is made for it
-        raise InputError(f'no folder or file {Path(args.data).absolute()}; name a COCO-style set with --data')
+        raise InputError(f'no folder or file {Path(args.data).absolute()}; name a set with --data')
     check_writable(work_dir)
     with claimed(work_dir, '.quickstart.lock'):
         if args.restart:
@@ -201,7 +201,7 @@ def _stages(tools: Path, work_dir: Path, config: Path, coco: CocoSet, iters: int
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description='Train RT-DETR-R18 from scratch on a small set, evaluate it, draw it.')
     parser.add_argument(
-        '--data', help='folder or JSON file of your own COCO-style set (default: handwritten digits, made here)'
+        '--data', help='your own set, in any form that tools/data.py reads (default: handwritten digits, made here)'
     )
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
     parser.add_argument('--iters', type=_at_least_two, default=800, help='training steps of 4 images (default: 800)')
@@ -230,7 +230,7 @@ def _default_work_dir(data: str | None) -> Path:
 
 def _data(data: str | None, work_dir: Path) -> CocoSet:
     if data is not None:
-        return find_coco_set(data, split_to=work_dir / 'annotations')
+        return read_data(data, out=work_dir / 'annotations')
     return find_coco_set(build_digits(Path('data') / 'digits'))
 
 

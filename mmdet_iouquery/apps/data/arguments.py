@@ -1,0 +1,25 @@
+"""The command line of ``tools/data.py``."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def parser(prog: str | None = None) -> argparse.ArgumentParser:
+    """The parser; ``prog`` is the name that its help shows."""
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description='Read a set of images with labels (COCO, YOLO, Pascal VOC, a CSV of boxes, an export of Label '
+        'Studio or CVAT, or a zip of one), write it as COCO JSON beside it, check it, and say what was understood and '
+        'what was left out.',
+        epilog='example: %(prog)s my-set/ --out my-set-coco',
+    )
+    parser.add_argument('path', metavar='PATH', help='a folder, a zip, or the file that describes or holds the labels')
+    parser.add_argument('--out', metavar='DIR', help='folder to write to (default: PATH-coco, beside PATH)')
+    parser.add_argument(
+        '--seed', type=int, default=0, metavar='N', help='of the draw of validation images, where there are none (0)'
+    )
+    parser.add_argument(
+        '--json', action='store_true', help='print what was understood as JSON, all else on standard error'
+    )
+    return parser

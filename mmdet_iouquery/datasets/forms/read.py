@@ -1,0 +1,179 @@
+"""A set in any form that is known, as COCO: :func:`read_data`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...file_io import checksum
+from ..coco.layout import CocoSet, find_coco_set
+from ..coco.report import CocoReport, check_coco
+from .archive import unpacked
+from .coco_masks import lacks_boxes, read_coco_masks
+from .find import Form, form_of_file, form_of_folder
+from .folder import Folder, fingerprint
+from .records import Reading, check_reading
+from .report import describe, report_of
+from .split import parts_of
+from .write import NOTE, check_ours, is_whole, read_note, texts_of, write_note, write_set
+
+_RULES = 1  # raised whenever the same input is read otherwise
+
+
+@dataclass(frozen=True)
+class Data:
+    """A set, and what was understood of it: empty for COCO, which is taken as it is."""
+
+    coco: CocoSet
+    report: dict[str, Any]
+
+
+def read_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, seed: int = 0) -> CocoSet:
+    """Find a set, and write it in COCO's form where it is in another one; what was understood is printed.
+
+    Forms: COCO in the arrangements of :func:`~mmdet_iouquery.datasets.find_coco_set`, YOLO, Pascal VOC, a CSV of boxes,
+    exports of Label Studio and of CVAT, COCO with masks but no boxes, and a zip of any of these. Images stay where they
+    are. A second call on the same input writes nothing.
+
+    Args:
+        path: a folder; or a zip, data.yaml, a CSV, an export, a COCO JSON.
+        out: folder for ``train.json``, ``val.json`` (and ``test.json``); by default ``PATH-coco`` beside ``path``.
+            Files there that were not written here are left alone.
+        seed: of the draw of validation images, where the set has none. A single COCO JSON is split by its images' ids.
+
+    Raises:
+        InputError: nothing, or more than one set is found; labels or images are unfit, or what comes out does not pass
+            :func:`~mmdet_iouquery.datasets.check_coco`; the folder cannot be written. What was looked for and what was
+            found is in the message.
+    """
+    return find_data(path, out=out, seed=seed).coco
+
+
+def find_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, seed: int = 0) -> Data:
+    """As :func:`read_data`, with what was understood."""
+    given = Path(os.path.abspath(Path(path).expanduser()))
+    if not given.exists():
+        raise InputError(f'no folder or file {given}; name a set of images with its labels')
+    if (given / NOTE).is_file():
+        return _made_before(given)
+    is_zip = given.is_file() and given.suffix.lower() == '.zip'
+    base = _base(given, is_zip)
+    target = base.with_name(f'{base.name}-coco') if out is None else Path(os.path.abspath(Path(out).expanduser()))
+    if target == base:
+        raise InputError(f'--out {target} is the set itself, which is not written over; name another folder')
+    request = {'rules': _RULES, 'source': str(given), 'seed': seed}
+    root = unpacked(given) if is_zip else base
+    note = read_note(target)
+    if note.get('checked') and note.get('request') == request and _unchanged(note, target):
+        print(f'{target} holds {given} as COCO already; nothing to do')
+        return _from_note(note)
+    folder = Folder(root, without=target)
+    form = form_of_file(given, folder) if given.is_file() and not is_zip else form_of_folder(folder)
+    if form.read is None:
+        if out is None:  # into a folder that somebody has named, a split has always been written over
+            check_ours(target, note)
+        found = _coco(root if is_zip else given, folder, form, target)
+        if isinstance(found, CocoSet):
+            if found.train_ann.parent == target:
+                files = {path.name: checksum(path) for path in (found.train_ann, found.val_ann)}
+                write_note(target, {**_content(request, found, [root], target, {}), 'files': files, 'checked': True})
+            return Data(found, {})
+        reading = found
+    else:
+        reading = form.read()
+    return _converted(reading, folder, target, note, request)
+
+
+def _base(given: Path, is_zip: bool) -> Path:
+    """The set's folder, beside which the result is written; of a zip, the name without its ending."""
+    if is_zip:
+        return given.with_suffix('')
+    if given.is_dir():
+        return given
+    return given.parent.parent if given.parent.name == 'annotations' else given.parent
+
+
+def check_parts(parts: dict[str, tuple[Path, Path]], classes: Sequence[str]) -> list[CocoReport]:
+    """The usual check of each part: its annotation file and the folder of its images.
+
+    Raises:
+        InputError: as :func:`~mmdet_iouquery.datasets.check_coco`.
+    """
+    return [
+        check_coco(ann_file, images, classes, need_boxes=part != 'test', where=part)
+        for part, (ann_file, images) in parts.items()
+    ]
+
+
+def _coco(named: Path, folder: Folder, form: Form, target: Path) -> CocoSet | Reading:
+    """A COCO set as it is, or what is read of one whose annotations have masks alone."""
+    try:
+        return find_coco_set(named, split_to=target)
+    except InputError:
+        without = [path for path in form.shown_by if lacks_boxes(path)]
+        if not without:
+            raise
+        return read_coco_masks(folder, form.shown_by)
+
+
+def _converted(reading: Reading, folder: Folder, target: Path, note: dict[str, Any], request: dict[str, Any]) -> Data:
+    check_reading(reading)
+    parts, drawn = parts_of(reading.images, reading.account, reading.source, request['seed'])
+    report = report_of(reading, parts, drawn, request['seed'], target)
+    check_ours(target, note)
+    texts, folders = texts_of(parts, reading.classes)
+    coco = CocoSet(target / 'train.json', folders['train'], target / 'val.json', folders['val'], reading.classes)
+    write_set(target, texts, _content(request, coco, _looked_at(reading, folder.root), target, report), note)
+    print(describe(report))
+    files = {part: (target / f'{part}.json', images) for part, images in folders.items()}
+    checked = check_parts(files, reading.classes)
+    report['warnings'] = [f'{one.where}: {warning}' for one in checked for warning in one.warnings]
+    for warning in report['warnings']:
+        print(f'  warning: {warning}')
+    write_note(target, {**read_note(target), 'report': report, 'checked': True})
+    return Data(coco, report)
+
+
+def _content(
+    request: dict[str, Any], coco: CocoSet, folders: Sequence[Path], target: Path, report: dict[str, Any]
+) -> dict[str, Any]:
+    """The note's, but for the files."""
+    paths = {key: list(value) if key == 'classes' else str(value) for key, value in vars(coco).items()}
+    return {'request': request, 'folders': fingerprint(folders, target), 'coco': paths, 'report': report}
+
+
+def _looked_at(reading: Reading, root: Path) -> list[Path]:
+    """The set's folder, and those outside it that its description leads to, labels beside images included."""
+    outside = {image.path.parent for image in reading.images if not image.path.is_relative_to(root)}
+    tops = set()
+    for folder in outside:
+        places = [place for place, part in enumerate(folder.parts) if part.lower() == 'images']
+        tops.add(Path(*folder.parts[: places[-1]]) if places else folder)
+    return [root, *sorted(tops)]
+
+
+def _unchanged(note: dict[str, Any], target: Path) -> bool:
+    """Whether input and output are what they were."""
+    folders = note.get('folders', {})
+    if not all(Path(folder).is_dir() for folder in folders):
+        return False
+    return fingerprint(map(Path, folders), target) == folders and is_whole(target, note)
+
+
+def _made_before(folder: Path) -> Data:
+    """The set that a folder of ours holds, when the folder itself is named."""
+    note = read_note(folder)
+    if not note.get('checked') or not is_whole(folder, note):
+        raise InputError(f'{folder} holds a set that is not as it was written; name what it was made of instead')
+    print(f'{folder} was made of {note["request"]["source"]}')
+    return _from_note(note)
+
+
+def _from_note(note: dict[str, Any]) -> Data:
+    said = note['coco']
+    paths = {key: Path(said[key]) for key in ('train_ann', 'train_images', 'val_ann', 'val_images')}
+    return Data(CocoSet(**paths, classes=tuple(said['classes'])), note['report'])

@@ -1,0 +1,118 @@
+"""The result: COCO's JSON of each part in a folder of its own, with a note of what it was made of.
+
+Files are written over only where the note says that they were written here and are as they were.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from ...errors import InputError
+from ...file_io import checksum, write_text
+from .records import LabelledImage
+from .split import Parts
+
+NOTE = 'iouquery-data.json'
+_DIGITS = 4  # of a px
+
+
+def read_note(folder: Path) -> dict[str, Any]:
+    """The note of an earlier call; empty where there is none that can be read."""
+    try:
+        note = json.loads((folder / NOTE).read_text(encoding='utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return note if isinstance(note, dict) and isinstance(note.get('files'), dict) else {}
+
+
+def is_whole(folder: Path, note: Mapping[str, Any]) -> bool:
+    """Whether every file of a note is there, as it was written."""
+    return all((folder / name).is_file() and checksum(folder / name) == sum_ for name, sum_ in note['files'].items())
+
+
+def check_ours(folder: Path, note: Mapping[str, Any]) -> None:
+    """Raise InputError where a file that is to be written is there and was not written here, or was changed since."""
+    written, replaced = note.get('files', {}), note.get('replaced', {})
+    for name in ('train.json', 'val.json', 'test.json'):
+        path = folder / name
+        if path.exists() and not (path.is_file() and checksum(path) in (written.get(name), replaced.get(name))):
+            why = 'was changed since it was written here' if name in written else 'was not written here'
+            raise InputError(f'{path} {why}, and is not written over; move it away, or name another folder with --out')
+
+
+def texts_of(parts: Parts, classes: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
+    """The JSON of each part, and the folder of its images, which file names are relative to."""
+    folders = {part: Path(os.path.commonpath([one.path.parent for one in images])) for part, images in parts.items()}
+    texts = {
+        part: json.dumps(_coco(images, folders[part], classes), ensure_ascii=False, separators=(',', ':'))
+        for part, images in parts.items()
+    }
+    return texts, folders
+
+
+def write_set(folder: Path, texts: Mapping[str, str], content: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+    """Write the note, then each part's file; one of an earlier call whose part is gone is removed.
+
+    The note comes first and knows the files before and after, so that a stop at any place leaves files that are ours.
+
+    Args:
+        folder: made where it is missing.
+        texts: of each part.
+        content: of the note.
+        before: the note of the earlier call.
+
+    Raises:
+        InputError: the disk refuses.
+    """
+    sums = {f'{part}.json': sha256(text.encode()).hexdigest()[:32] for part, text in texts.items()}
+    there = (path for path in folder.glob('*.json') if path.name in {**before.get('files', {}), **sums})
+    try:
+        write_note(folder, {**content, 'files': sums, 'replaced': {path.name: checksum(path) for path in there}})
+        for part, text in texts.items():
+            write_text(folder / f'{part}.json', text)
+        for name in before.get('files', {}):
+            if name not in sums:
+                (folder / name).unlink(missing_ok=True)
+        write_note(folder, {**content, 'files': sums})
+    except OSError as error:
+        raise InputError(
+            f'cannot write to the folder {folder}: {error.strerror or error}; name another with --out'
+        ) from error
+
+
+def write_note(folder: Path, note: Mapping[str, Any]) -> None:
+    """Write the note."""
+    write_text(folder / NOTE, json.dumps(note, indent=1, ensure_ascii=False) + '\n')
+
+
+def _coco(images: Sequence[LabelledImage], folder: Path, classes: Sequence[str]) -> dict[str, Any]:
+    ids = {name: place for place, name in enumerate(classes, 1)}
+    annotations: list[dict[str, Any]] = []
+    for number, image in enumerate(images, 1):
+        for one in image.boxes:
+            box = [round(float(value), _DIGITS) for value in one.box]
+            annotations.append(
+                dict(
+                    id=len(annotations) + 1,
+                    image_id=number,
+                    category_id=ids[one.label],
+                    bbox=box,
+                    area=round(box[2] * box[3], _DIGITS),
+                    iscrowd=int(one.crowd),
+                )
+            )
+    return dict(
+        images=[_record(number, image, folder) for number, image in enumerate(images, 1)],
+        annotations=annotations,
+        categories=[dict(id=number, name=name) for name, number in ids.items()],
+    )
+
+
+def _record(number: int, image: LabelledImage, folder: Path) -> dict[str, Any]:
+    width, height = image.size
+    return dict(id=number, file_name=image.path.relative_to(folder).as_posix(), width=width, height=height)
