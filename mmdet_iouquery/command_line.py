@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+CONFIG_FUNCTION = '_iouquery_configs'
+"""Name of the shell's function that completes configs, see ``apps/completion.py``."""
+
 
 class KeyValue(argparse.Action):
     """Gathers words KEY=VALUE as texts by their keys; :func:`.config_options.read_options` reads their values."""
@@ -20,9 +23,35 @@ class KeyValue(argparse.Action):
         setattr(namespace, self.dest, texts)
 
 
+class ModelParser(argparse.ArgumentParser):
+    """Takes positional arguments wherever they stand among the options, although the last may be left out."""
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+        """As ever, see ``parse_intermixed_args``."""
+        return self.parse_intermixed_args(args, namespace)
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The argument ``config``."""
-    parser.add_argument('config', help="config file, or the name of one that came with the package: 'rtdetr/...py'")
+    text = "config file, or the name of one that came with the package: 'rtdetr_r18vd' or 'rtdetr/...py'"
+    complete_configs(parser.add_argument('config', help=text))
+
+
+def complete_configs(action: argparse.Action) -> None:
+    """Have shells complete an argument with names of configs, and files; ``complete`` is what shtab looks at."""
+    action.complete = dict.fromkeys(('bash', 'zsh'), CONFIG_FUNCTION)  # type: ignore[attr-defined]
+
+
+def add_checkpoint(parser: argparse.ArgumentParser, text: str = 'of the model') -> None:
+    """The argument ``checkpoint``, without which ``config`` is a folder of a training; for a :class:`ModelParser`."""
+    folder = 'leave it out, and CONFIG is the work folder of a training: its config and best or newest checkpoint'
+    files = {'bash': '_shtab_compgen_files', 'zsh': '_files'}
+    parser.add_argument('checkpoint', nargs='?', help=f'{text}; {folder}').complete = files  # type: ignore[attr-defined]
+
+
+def named_files(args: argparse.Namespace) -> list[str]:
+    """What a command line names of a model: config and checkpoint, or a folder alone."""
+    return [args.config] if args.checkpoint is None else [args.config, args.checkpoint]
 
 
 def add_options(parser: argparse.ArgumentParser, text: str) -> None:
@@ -32,7 +61,7 @@ def add_options(parser: argparse.ArgumentParser, text: str) -> None:
 
 def common_parser(description: str, prog: str | None = None) -> argparse.ArgumentParser:
     """The arguments that training and testing share; they are mmdet's."""
-    parser = argparse.ArgumentParser(prog=prog, description=description)
+    parser = ModelParser(prog=prog, description=description)
     add_config(parser)
     parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG)')
     add_options(parser, 'overrides of the config, such as train_dataloader.batch_size=4')
@@ -82,7 +111,7 @@ def train_parser(prog: str | None = None) -> argparse.ArgumentParser:
 def test_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The command line of testing."""
     parser = common_parser('Test a detector: COCO AP of a checkpoint, or of a file that was exported from one.', prog)
-    parser.add_argument('checkpoint', help='a checkpoint; or an exported .onnx or .xml file')
+    add_checkpoint(parser, 'or an exported .onnx or .xml file')
     parser.add_argument(
         '--out', metavar='PREFIX', help='also write PREFIX.bbox.json (COCO results) and PREFIX.metrics.json'
     )
@@ -95,5 +124,8 @@ def test_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--prepare', action='store_true', help='test what prepare_for_inference makes of the detector, in --dtype'
+    )
+    parser.add_argument(
+        '--json', action='store_true', help='print the numbers as JSON, and all else to the standard error'
     )
     return parser

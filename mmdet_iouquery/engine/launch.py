@@ -7,12 +7,13 @@ import copy
 import glob
 import json
 import logging
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from torch import nn
 from iouquery_runtime import InputError as RuntimeInputError
 
 from ..checkpoints.preprocessing import preprocessing_notes
-from ..command_line import test_parser, train_parser
+from ..command_line import named_files, test_parser, train_parser
 from ..config_files import config_path
 from ..config_options import merge_options, read_options
 from ..datasets import check_config
@@ -42,6 +43,7 @@ from .preflight.first_pass import first_pass
 from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
 from .run_settings import record, settings_of
 from .stop_reasons import told_endings
+from .trained_files import model_files
 from .work_dir import check_room, check_writable, checkpoint_folder, claimed
 
 _PARTIAL = '.partial'  # between prefix and ending of files that an evaluation has not finished
@@ -119,6 +121,21 @@ def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: P
 
 def run_test(args: argparse.Namespace) -> dict[str, float]:
     """Evaluate a checkpoint with the config's metric."""
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():
+        metrics = _test(args)
+    if args.json and process_rank(args.launcher) == 0:
+        print(as_json(metrics))
+    return metrics
+
+
+def as_json(metrics: Mapping[str, float]) -> str:
+    """Numbers for other programs; null: one that is not finite, which JSON does not know."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return json.dumps({name: value if math.isfinite(value) else None for name, value in values.items()}, indent=1)
+
+
+def _test(args: argparse.Namespace) -> dict[str, float]:
+    args.config, args.checkpoint = model_files(named_files(args))
     cfg = load_config(args)
     check_sections(cfg, 'test')
     check_values(cfg)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ...command_line import add_options
+from ...command_line import add_options, complete_configs
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -13,8 +13,13 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         prog=prog,
         description='Draw what the queries of trained detectors select, how layers refine them and where they look.',
     )
-    parser.add_argument(
-        'models', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs; several checkpoints of a config are its seeds'
+    complete_configs(
+        parser.add_argument(
+            'models',
+            nargs='+',
+            metavar='CONFIG CHECKPOINT',
+            help='pairs, or work folders of trainings; several checkpoints of a config are its seeds',
+        )
     )
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the page, figures and numbers')
     parser.add_argument('--names', nargs='+', metavar='NAME', help='one for each pair (default: the config)')

@@ -10,6 +10,7 @@ from typing import Any
 from ...config_options import read_options
 from ...engine.detector import default_device, read_config
 from ...engine.run_settings import finished_before, flattened, settings_of
+from ...engine.trained_files import model_pairs
 from ...engine.work_dir import check_writable
 from ...errors import InputError
 from ...file_io import identity, write_json, write_text
@@ -79,14 +80,9 @@ def _settings(args: argparse.Namespace, runs: Sequence[ModelRun]) -> dict[str, A
     return flattened({**settings, 'models': models})
 
 
-def _runs(args: Any) -> list[ModelRun]:
+def _runs(args: argparse.Namespace) -> list[ModelRun]:
     """The models of the command line, before any of them is built."""
-    if len(args.models) % 2:
-        raise InputError(
-            f'models come in pairs of config and checkpoint, and there are {len(args.models)} words: '
-            f'{" ".join(args.models)}'
-        )
-    pairs = [*zip(args.models[::2], args.models[1::2])]
+    pairs = model_pairs(args.models)
     names = args.names or [Path(config).stem for config, _ in pairs]
     if len(names) != len(pairs):
         raise InputError(f'--names gives {len(names)} names for {len(pairs)} models; give one for each')

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 
-from ...command_line import add_config, add_options
+from ...command_line import ModelParser, add_checkpoint, add_config, add_options
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The arguments."""
-    parser = argparse.ArgumentParser(
+    parser = ModelParser(
         prog=prog,
         description="Fit score thresholds and a calibration of the scores to a model's validation set.",
     )
     add_config(parser)
-    parser.add_argument('checkpoint')
+    add_checkpoint(parser)
     parser.add_argument(
         '--out',
         default='calibration',

@@ -16,11 +16,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ...checkpoints.files import checkpoint_file
+from ...command_line import named_files
 from ...config_options import read_options
 from ...datasets.coco.json_file import read_json
 from ...engine.detector import default_device, load_detector, read_config
 from ...engine.launch import report_dataset, report_preprocessing
 from ...engine.run_settings import differences, settings_of
+from ...engine.trained_files import model_files
 from ...engine.work_dir import check_writable
 from ...errors import InputError
 from ...evaluation.selection_quality import Objects, calibration_error
@@ -63,6 +65,7 @@ def execute(args: argparse.Namespace) -> None:
     Raises:
         InputError: something named is missing or does not fit, or the set has no images.
     """
+    args.config, args.checkpoint = model_files(named_files(args))
     cfg = _without_thresholds(read_config(args.config, read_options(args.cfg_options)))
     out = Path(re.sub(r'\.(py|json)$', '', args.out))
     check_writable(out.parent, option='--out')

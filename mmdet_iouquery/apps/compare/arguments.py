@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ...command_line import add_options
+from ...command_line import add_options, complete_configs
 
 EVALUATIONS = 5
 """Of a training of ``--iters``, where no other number is given."""
@@ -16,7 +16,9 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         prog=prog,
         description='Train several configs on the same data with the same seeds; make one table and learning curves.',
     )
-    parser.add_argument('configs', nargs='*', metavar='CONFIG', help="config file, or a shipped one's name")
+    complete_configs(
+        parser.add_argument('configs', nargs='*', metavar='CONFIG', help="config file, or a shipped one's name")
+    )
     parser.add_argument('--work-dir', required=True, metavar='DIR', help='folder for everything that comes out')
     parser.add_argument('--seeds', nargs='+', type=int, metavar='N', help='one training each (default: 0)')
     parser.add_argument('--iters', type=int, metavar='N', help="training steps (default: each config's own schedule)")

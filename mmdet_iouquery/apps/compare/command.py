@@ -55,7 +55,7 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
     _check(args)
     work_dir = Path(args.work_dir).resolve()
     if args.report_only:
-        print(report(work_dir, finished_runs(work_dir, [Path(name).stem for name in args.configs], args.seeds)))
+        print(report(work_dir, finished_runs(work_dir, [*map(_stem, args.configs)], args.seeds)))
         return
     runs = prepare(args, work_dir)
     results: list[RunResult] = []
@@ -66,11 +66,19 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
     print(f'\nin {work_dir}: table.md, curves.png, results.json; each run in CONFIG/seed_N')
 
 
+def _stem(name: str) -> str:
+    """What a config's runs are called: its file's name, which a short name of a shipped config leads to."""
+    try:
+        return find_config(name).stem
+    except InputError:  # for --report-only the runs are enough
+        return Path(name).stem
+
+
 def _check(args: argparse.Namespace) -> None:
     """Raise InputError for arguments that can't be meant, before anything is read."""
     if not args.configs and not args.report_only:
         raise InputError('no config to compare; name one or more files, or shipped configs such as rtdetr/...py')
-    stems = [Path(name).stem for name in args.configs]
+    stems = [*map(_stem, args.configs)]
     for stem in stems:
         if stems.count(stem) > 1:
             raise InputError(f'{stems.count(stem)} configs are called {stem}, the name of their folder; rename one')

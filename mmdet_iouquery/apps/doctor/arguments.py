@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ...command_line import add_options
+from ...command_line import add_options, complete_configs
 
 _KINDS = ('data', 'checkpoint')
 
@@ -44,7 +44,9 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def _data(doctors: Any) -> None:
     text = 'Read the annotations and images that a config names, and say what training makes of them.'
     parser = doctors.add_parser('data', description=text, help='look at the annotations and images of a config')
-    parser.add_argument('config', help='config file, or the name of one that came with the package')
+    complete_configs(
+        parser.add_argument('config', help='config file, or the name of one that came with the package')
+    )
     add_options(parser, 'overrides')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: one a core)')
     parser.add_argument('--limit', type=int, help='look at no more images of a set than this (default: all)')

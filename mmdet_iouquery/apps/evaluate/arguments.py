@@ -13,4 +13,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument('found', metavar='OUT', help='the folder of a job of tools/predict.py, or a COCO results file')
     parser.add_argument('annotations', help='the annotation file')
+    parser.add_argument(
+        '--json', action='store_true', help='print the numbers as JSON, and all else to the standard error'
+    )
     return parser

@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from iouquery_runtime.errors import optional
 from iouquery_runtime.jobs.coco import write_results
 
 from ...datasets.coco.json_file import CocoFile, read_coco, read_json
+from ...engine.launch import as_json
 from ...errors import InputError
 from ...evaluation import FastCocoMetric
 from .arguments import parser
@@ -54,6 +56,14 @@ def execute(args: argparse.Namespace) -> dict[str, float]:
         InputError: a file is missing or of another form; images or classes are not those of the annotation file; a job
             that is not finished; no detections.
     """
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():
+        metrics = _evaluated(args)
+    if args.json:
+        print(as_json(metrics))
+    return metrics
+
+
+def _evaluated(args: argparse.Namespace) -> dict[str, float]:
     truth = read_coco(args.annotations)
     given = Path(args.found)
     if not given.exists():

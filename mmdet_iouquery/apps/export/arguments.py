@@ -5,18 +5,18 @@ from __future__ import annotations
 import argparse
 
 from ...choices import ATTENTIONS, EXPORTERS, INPUTS, OPSETS, PRECISIONS
-from ...command_line import add_config, add_options
+from ...command_line import ModelParser, add_checkpoint, add_config, add_options
 
 TARGETS = ('tensorrt',)
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The arguments of the export."""
-    parser = argparse.ArgumentParser(
+    parser = ModelParser(
         prog=prog, description='Write a detector as one ONNX file: pixels in, boxes of the original image out.'
     )
     add_config(parser)
-    parser.add_argument('checkpoint')
+    add_checkpoint(parser)
     parser.add_argument(
         '-o', '--out', required=True, metavar='FILE', help='the .onnx file to write; or .xml, for OpenVINO'
     )

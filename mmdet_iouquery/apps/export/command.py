@@ -10,6 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
+from ...command_line import named_files
 from ...config_options import read_options
 from ...deploy.export import ExportReport, ExportSettings, check_packages, export_onnx
 from ...deploy.metadata import ModelSource, origin
@@ -19,6 +20,7 @@ from ...deploy.source import source_of
 from ...deploy.triton import check_target, write_repository
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_preprocessing
+from ...engine.trained_files import model_files
 from ...engine.work_dir import check_writable
 from ...errors import InputError
 from .arguments import parser
@@ -36,6 +38,7 @@ def execute(args: argparse.Namespace) -> ExportReport | None:
         InputError: something named is missing or does not fit, or the config pads.
         ParityError: the file computes something else than the model.
     """
+    args.config, args.checkpoint = model_files(named_files(args))
     options = read_options(args.cfg_options)
     cfg = read_config(args.config, options)
     source = dataclasses.replace(source_of(cfg, args.checkpoint), config_options=options or {})

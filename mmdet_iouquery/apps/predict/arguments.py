@@ -15,7 +15,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         prog or 'predict.py',
         nargs='+',
         metavar='MODEL',
-        help='an exported .onnx or .xml file; or a config and a checkpoint',
+        help='an exported .onnx or .xml file; or a config and a checkpoint; or the work folder of a training',
     )
     parser.add_argument(
         '--dtype', choices=['float32', 'float16', 'bfloat16'], default='float32', help="cast a checkpoint's weights"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iouquery_runtime.jobs import command
@@ -45,12 +46,15 @@ def _opener(args: argparse.Namespace) -> Opener:
                 '--dtype and --cfg-options, or name CONFIG CHECKPOINT'
             )
         return ExportedOpener(args.model[0], **settings)
-    if len(args.model) != 2:
+    if len(args.model) > 2 or (len(args.model) == 1 and not Path(args.model[0]).is_dir()):
         raise InputError(
-            f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT'
+            f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT, or the '
+            'work folder of a training'
         )
     from ...engine.detector import read_config
+    from ...engine.trained_files import model_files
     from .torch_detector import TorchOpener
 
-    cfg = read_config(args.model[0], read_options(args.cfg_options))
-    return TorchOpener(cfg, args.model[1], dtype=args.dtype, prepare=args.prepare, **settings)
+    config, checkpoint = model_files(args.model)
+    cfg = read_config(config, read_options(args.cfg_options))
+    return TorchOpener(cfg, checkpoint, dtype=args.dtype, prepare=args.prepare, **settings)
