@@ -96,6 +96,24 @@ def test_wheel_carries_configs_tools_and_every_module(wheel: Path) -> None:
     assert not [name for name in names if name.endswith('.pyc') or name.startswith('tests/')]
 
 
+def test_an_installed_wheel_has_the_command(wheel: Path, tmp_path: Path) -> None:
+    """In an empty folder, and without torch."""
+    site, empty = tmp_path / 'site', tmp_path / 'empty'
+    empty.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/entry_points.txt'))
+        assert '[console_scripts]\niouquery = iouquery:main' in archive.read(name).decode()
+    environment = {**os.environ, 'PYTHONPATH': str(site)}
+    for words in (['-m', 'iouquery', 'configs', '--json'], ['-m', 'mmdet_iouquery', 'configs', '--json']):
+        done = subprocess.run(
+            [sys.executable, *words], cwd=empty, env=environment, capture_output=True, text=True, check=True, timeout=120
+        )
+        entries = json.loads(done.stdout)
+        assert [entry['path'] for entry in entries] == config_names()
+        assert sum(entry['ap'] is not None for entry in entries) > 30
+
+
 def test_a_second_build_drops_configs_that_are_gone(source: Path, tmp_path: Path) -> None:
     extra = source / 'configs' / 'gone.py'
     extra.write_text('')
