@@ -9,7 +9,8 @@ import sys
 
 def main(command: str | None = None) -> int:
     """Run the command line and return the exit status; ``command`` is what a script in ``tools/`` stands for."""
-    os.environ.setdefault('MMDET_IOUQUERY_REGISTER', 'later')  # its arguments are read before anything heavy is imported
+    # its arguments are read before anything heavy is imported
+    os.environ.setdefault('MMDET_IOUQUERY_REGISTER', 'later')
     try:
         from mmdet_iouquery.main import main as run
 
@@ -19,7 +20,9 @@ def main(command: str | None = None) -> int:
         return 128 + signal.SIGINT
 
 
-if '__mp_main__' in sys.modules:  # a process spawned from the command: what it is sent may need mmdet, and ours before it
+# a process that was spawned from the command, and imports its main module under that name: what it is sent may need
+# mmdet, which is to be imported after this package
+if sys.modules.get('__mp_main__') not in (None, sys.modules['__main__']):
     import mmdet_iouquery  # noqa: F401
 
 if __name__ == '__main__':

@@ -26,7 +26,7 @@ class KeyValue(argparse.Action):
 class ModelParser(argparse.ArgumentParser):
     """Takes positional arguments wherever they stand among the options, although the last may be left out."""
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:  # type: ignore[override]
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As ever, see ``parse_intermixed_args``."""
         return self.parse_intermixed_args(args, namespace)
 
@@ -75,7 +75,7 @@ def common_parser(description: str, prog: str | None = None) -> argparse.Argumen
     return parser
 
 
-def train_parser(prog: str | None = None) -> argparse.ArgumentParser:
+def training_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The command line of training."""
     parser = common_parser('Train a detector.', prog)
     parser.add_argument(
@@ -108,7 +108,7 @@ def train_parser(prog: str | None = None) -> argparse.ArgumentParser:
     return parser
 
 
-def test_parser(prog: str | None = None) -> argparse.ArgumentParser:
+def evaluation_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The command line of testing."""
     parser = common_parser('Test a detector: COCO AP of a checkpoint, or of a file that was exported from one.', prog)
     add_checkpoint(parser, 'or an exported .onnx or .xml file')

@@ -18,7 +18,7 @@ from mmdet_iouquery.apps import completion
 from mmdet_iouquery.apps.benchmark import arguments as benchmark_arguments
 from mmdet_iouquery.apps.benchmark import command as benchmark
 from mmdet_iouquery.apps.commands import COMMANDS, load
-from mmdet_iouquery.command_line import KeyValue, test_parser
+from mmdet_iouquery.command_line import KeyValue, evaluation_parser
 from mmdet_iouquery.config_options import read_options
 from mmdet_iouquery.deploy.export import ExportSettings
 from mmdet_iouquery.errors import InputError
@@ -31,8 +31,8 @@ HEAVY = ('torch', 'mmengine', 'mmcv', 'mmdet', 'matplotlib', 'pyarrow', 'ray', '
 HELP_OF_ALL = f"""
 import sys
 from iouquery import main
-from mmdet_iouquery.apps.commands import COMMANDS
-for words in ([], ['--help'], ['--version'], ['trian'], *([name, '--help'] for name in COMMANDS), ['train', '--amp', 'x']):
+of_all = ([name, '--help'] for name in {[*COMMANDS]})
+for words in ([], ['--help'], ['--version'], ['trian'], *of_all, ['train', '--amp', 'x']):
     sys.argv[1:] = words
     try:
         status = main()
@@ -65,7 +65,10 @@ def test_help_and_mistakes_import_nothing_heavy() -> None:
 
 
 def test_the_module_and_the_package_are_the_command() -> None:
-    texts = {run(*words, '--help').stdout for words in (('-m', 'iouquery'), ('-m', 'mmdet_iouquery'), (ROOT / 'iouquery.py',))}
+    texts = {
+        run(*words, '--help').stdout
+        for words in (('-m', 'iouquery'), ('-m', 'mmdet_iouquery'), (ROOT / 'iouquery.py',))
+    }
     (text,) = texts
     rows = re.findall(r'^  (\w+) +(.+)$', text, re.MULTILINE)
     assert rows == [(name, command.summary) for name, command in COMMANDS.items()]
@@ -93,7 +96,9 @@ def test_every_command_leads_somewhere() -> None:
     for name, command in COMMANDS.items():
         assert callable(load(command.run)), name
     over_the_table = {
-        path.name for path in (ROOT / 'tools').glob('*.py') if 'from iouquery import main' in path.read_text(encoding='utf-8')
+        path.name
+        for path in (ROOT / 'tools').glob('*.py')
+        if 'from iouquery import main' in path.read_text(encoding='utf-8')
     }
     assert over_the_table == {*SCRIPTS}
     for script, name in SCRIPTS.items():
@@ -146,7 +151,11 @@ def test_what_a_command_spawns_has_the_parts_registered(tmp_path: Path) -> None:
 def test_an_error_of_a_light_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', '--show', 'rtdetr_r18v']) == 2
     said = capsys.readouterr()
-    assert said.out == '' and said.err.startswith("error: there is no shipped config 'rtdetr_r18v' ") and said.err.count('\n') == 1
+    assert (
+        said.out == ''
+        and said.err.startswith("error: there is no shipped config 'rtdetr_r18v' ")
+        and said.err.count('\n') == 1
+    )
 
 
 # --- arguments --------------------------------------------------------------------------------------------------------
@@ -181,7 +190,7 @@ def test_overrides_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> No
 
 @pytest.mark.parametrize('words', ['C X --out P', '--out P C X', 'C --out P X', '--out P C', 'C --out P --prepare'])
 def test_files_may_stand_anywhere_among_options(words: str) -> None:
-    args = test_parser().parse_args(words.split())
+    args = evaluation_parser().parse_args(words.split())
     assert (args.config, args.checkpoint, args.out) == ('C', 'X' if 'X' in words else None, 'P')
 
 
@@ -212,7 +221,10 @@ def test_bash_completes_commands_options_and_configs(tmp_path: Path, capsys: pyt
     assert completed(script, 'iouquery', 'qu') == {'quickstart', 'quantize'}
     assert completed(script, 'iouquery', 'train', '--am') == {'--amp'}
     assert completed(script, 'iouquery', 'train', '--amp', '') >= {'float16', 'bfloat16'}
-    assert completed(script, 'iouquery', 'train', 'rtdetr_r18vd_ma') == {'rtdetr_r18vd_mal'}
+    assert completed(script, 'iouquery', 'train', 'rtdetr_r18vd_ma') == {
+        'rtdetr_r18vd_mal',
+        'rtdetr_r18vd_mal_128_digits',
+    }
     assert completed(script, 'iouquery', 'doctor', 'data', 'dfine_hgnetv2-x') >= {'dfine_hgnetv2-x'}
 
 

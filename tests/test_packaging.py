@@ -97,7 +97,7 @@ def test_wheel_carries_configs_tools_and_every_module(wheel: Path) -> None:
 
 
 def test_an_installed_wheel_has_the_command(wheel: Path, tmp_path: Path) -> None:
-    """In an empty folder, and without torch."""
+    """In an empty folder."""
     site, empty = tmp_path / 'site', tmp_path / 'empty'
     empty.mkdir()
     with zipfile.ZipFile(wheel) as archive:
@@ -107,7 +107,13 @@ def test_an_installed_wheel_has_the_command(wheel: Path, tmp_path: Path) -> None
     environment = {**os.environ, 'PYTHONPATH': str(site)}
     for words in (['-m', 'iouquery', 'configs', '--json'], ['-m', 'mmdet_iouquery', 'configs', '--json']):
         done = subprocess.run(
-            [sys.executable, *words], cwd=empty, env=environment, capture_output=True, text=True, check=True, timeout=120
+            [sys.executable, *words],
+            cwd=empty,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
         )
         entries = json.loads(done.stdout)
         assert [entry['path'] for entry in entries] == config_names()

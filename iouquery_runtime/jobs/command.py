@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from .predict import Request
     from .worker import Opener
 
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line for an exported file."""
     args = parser('python -m iouquery_runtime.jobs', help='an .onnx file, or an .xml file of OpenVINO').parse_args(argv)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import shutil
+import textwrap
 from typing import Any, NamedTuple
 
 
@@ -28,7 +30,10 @@ class Command(NamedTuple):
     def parser_for(self, start: str | None) -> argparse.ArgumentParser:
         """The parser of a call that begins with ``start``; None: with the script in ``tools/``."""
         parser: argparse.ArgumentParser = load(self.parser)(start or self.tool)
-        parser.epilog = f'example: {start or f"python tools/{self.tool}"} {self.example}'.rstrip()
+        start = start or f'python tools/{self.tool}'
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter  # an example stays in one line
+        parser.description = textwrap.fill(parser.description or '', shutil.get_terminal_size().columns - 2)
+        parser.epilog = f'example:\n  {start} {self.example}'
         return parser
 
 
@@ -57,14 +62,14 @@ COMMANDS = {
         'train a detector',
         'rtdetr_r18vd --work-dir work_dirs/r18',
         'engine.launch:run_training',
-        'command_line:train_parser',
+        'command_line:training_parser',
         'train.py',
     ),
     'test': Command(
         'COCO AP of a checkpoint, or of an exported file',
         'rtdetr_r18vd work_dirs/r18/epoch_72.pth',
         'engine.launch:run_test',
-        'command_line:test_parser',
+        'command_line:evaluation_parser',
         'test.py',
     ),
     'predict': Command(
@@ -158,7 +163,9 @@ COMMANDS = {
         'apps.quickstart.arguments:digits_parser',
         'make_digits.py',
     ),
-    'run': Command("a tool of mmdet's own, or any Python file, with this package", 'get_flops CONFIG', 'run:main', is_light=True),
+    'run': Command(
+        "a tool of mmdet's own, or any Python file, with this package", 'get_flops CONFIG', 'run:main', is_light=True
+    ),
     'completion': Command(
         'a script by which the shell completes commands, options and configs',
         'bash',

@@ -18,8 +18,8 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog,
         description='Print a script by which the shell completes commands, options, names of configs and files. '
-        "For bash: eval \"$(iouquery completion bash)\" in ~/.bashrc; for zsh: iouquery completion zsh > "
-        "\"${fpath[1]}/_iouquery\".",
+        'For bash: eval "$(iouquery completion bash)" in ~/.bashrc; for zsh: iouquery completion zsh > '
+        '"${fpath[1]}/_iouquery".',
     )
     parser.add_argument('shell', choices=SHELLS)
     return parser

@@ -25,7 +25,7 @@ from torch import nn
 from iouquery_runtime import InputError as RuntimeInputError
 
 from ..checkpoints.preprocessing import preprocessing_notes
-from ..command_line import named_files, test_parser, train_parser
+from ..command_line import evaluation_parser, named_files, training_parser
 from ..config_files import config_path
 from ..config_options import merge_options, read_options
 from ..datasets import check_config
@@ -66,7 +66,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 def train(arguments: Sequence[str] | None = None) -> None:
     """What :func:`run_training` does, with the arguments of a command line."""
-    run_training(train_parser().parse_args(arguments))
+    run_training(training_parser().parse_args(arguments))
 
 
 def run_training(args: argparse.Namespace) -> None:
@@ -116,7 +116,7 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
 
 def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: PT028  no test of pytest
     """What :func:`run_test` does, with the arguments of a command line."""
-    return run_test(test_parser().parse_args(arguments))
+    return run_test(evaluation_parser().parse_args(arguments))
 
 
 def run_test(args: argparse.Namespace) -> dict[str, float]:

@@ -57,7 +57,7 @@ def model_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def config_in(folder: Path) -> Path | None:
-    """The config of a run: the quickstart's name for it, or the newest of those that mmengine left; None: there is none."""
+    """The config of a run: the quickstart's name for it, or the newest that mmengine left; None: there is none."""
     return min(folder.glob('*.py'), key=lambda path: (path.name != 'config.py', *_newest_first(path)), default=None)
 
 

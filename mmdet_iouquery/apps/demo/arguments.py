@@ -8,7 +8,9 @@ import argparse
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(prog=prog, description='A page to try a model on images, in the browser.')
-    parser.add_argument('--checkpoint', metavar='FILE', help='or a work folder; chosen at first (default: the newest of the quickstart)')
+    parser.add_argument(
+        '--checkpoint', metavar='FILE', help='or a work folder; chosen at first (default: the newest of the quickstart)'
+    )
     parser.add_argument(
         '--config', metavar='CONFIG', help="its config file, or a shipped one's name (default: that beside it)"
     )

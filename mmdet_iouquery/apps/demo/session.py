@@ -78,7 +78,6 @@ def named_checkpoint(checkpoint: str | Path, config: str | Path | None = None) -
     return Found(str(checkpoint), beside, checkpoint)
 
 
-
 def _age(path: Path) -> tuple[float, str]:
     return -path.stat().st_mtime, str(path)
 

@@ -22,7 +22,11 @@ class _Doctor(argparse.ArgumentParser):
         given = [*(sys.argv[1:] if args is None else args)]
         if given and not given[0].startswith('-') and given[0] not in _KINDS:
             close = difflib.get_close_matches(given[0], _KINDS, n=1)
-            hint = f'did you mean `doctor {close[0]}`?' if close else 'it takes `data CONFIG`, `checkpoint FILE` or nothing'
+            hint = (
+                f'did you mean `doctor {close[0]}`?'
+                if close
+                else 'it takes `data CONFIG`, `checkpoint FILE` or nothing'
+            )
             self.error(f'there is no doctor of {given[0]!r}; {hint}')
         return super().parse_known_args(given, namespace)
 
@@ -44,9 +48,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def _data(doctors: Any) -> None:
     text = 'Read the annotations and images that a config names, and say what training makes of them.'
     parser = doctors.add_parser('data', description=text, help='look at the annotations and images of a config')
-    complete_configs(
-        parser.add_argument('config', help='config file, or the name of one that came with the package')
-    )
+    complete_configs(parser.add_argument('config', help='config file, or the name of one that came with the package'))
     add_options(parser, 'overrides')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: one a core)')
     parser.add_argument('--limit', type=int, help='look at no more images of a set than this (default: all)')

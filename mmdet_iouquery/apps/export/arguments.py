@@ -72,7 +72,8 @@ def quantize_parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The arguments of the quantisation."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description='Write an exported ONNX file with backbone and neck in eight bits; measure its AP before and after.',
+        description='Write an exported ONNX file with backbone and neck in eight bits; measure its AP before and '
+        'after.',
     )
     parser.add_argument('model', help='the .onnx file that tools/export.py wrote')
     parser.add_argument('--data', required=True, metavar='FILE.json', help='COCO annotations that AP is measured on')

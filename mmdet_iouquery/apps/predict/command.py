@@ -48,8 +48,8 @@ def _opener(args: argparse.Namespace) -> Opener:
         return ExportedOpener(args.model[0], **settings)
     if len(args.model) > 2 or (len(args.model) == 1 and not Path(args.model[0]).is_dir()):
         raise InputError(
-            f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT, or the '
-            'work folder of a training'
+            f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT, or '
+            'the work folder of a training'
         )
     from ...engine.detector import read_config
     from ...engine.trained_files import model_files

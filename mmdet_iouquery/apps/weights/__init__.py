@@ -1,1 +1,1 @@
-"""Checkpoints from other projects and for them, and detectors to share: ``tools/convert_checkpoint.py``, ``tools/hub.py``."""
+"""Checkpoints from and for other projects; detectors to share: ``tools/convert_checkpoint.py``, ``tools/hub.py``."""

@@ -42,11 +42,13 @@ def test_short_names(name: str, path: str) -> None:
 
 def test_a_short_name_of_several_is_refused_with_all_of_them() -> None:
     both = 'ablations/generations/rtdetr_r18vd_128_digits.py, ablations/rtdetr_r18vd_128_digits.py'
-    with pytest.raises(InputError, match=f"^the shipped config 'rtdetr_r18vd_128_digits' may be any of {both}; name one"):
+    with pytest.raises(
+        InputError, match=f"^the shipped config 'rtdetr_r18vd_128_digits' may be any of {both}; name one"
+    ):
         config_path('rtdetr_r18vd_128_digits')
 
 
-@pytest.mark.parametrize('name', ['rtdetr', 'rtdetr_r18', 'rtdetr_r18vd_', 'r18vd', '.*', '', '/', 'rtdetr_r18vd_8xb2-72e'])
+@pytest.mark.parametrize('name', ['rtdetr', 'rtdetr_r18', 'rtdetr_r18vd_', 'r18vd', '.*', '', '/'])
 def test_what_is_no_short_name(name: str) -> None:
     with pytest.raises(InputError, match='no shipped config'):
         config_path(name)
@@ -89,8 +91,17 @@ def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', 'rtdetr_r18vd_8xb2']) == 0
     heads, row = capsys.readouterr().out.splitlines()
     assert heads.split() == ['name', 'parameters', 'FLOPs', 'AP', 'whose', 'file']
-    assert row.split() == ['rtdetr_r18vd', '20', 'M', '60', 'G', '46.5', 'authors', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py']
-    assert main(['configs', '--json', 'RTDETR_R18vd.py']) == 2 and main(['configs', '--json', 'rtdetr_r18vd_8xb2']) == 0
+    assert row.split() == [
+        'rtdetr_r18vd',
+        '20',
+        'M',
+        '60',
+        'G',
+        '46.5',
+        'authors',
+        'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py',
+    ]
+    assert main(['configs', '--json', 'RTDETR_R18vd_8xb2-72e_coco.py']) == 0
     (entry,) = json.loads(capsys.readouterr().out)
     assert entry == {
         'name': 'rtdetr_r18vd',

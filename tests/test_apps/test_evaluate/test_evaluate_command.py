@@ -17,8 +17,8 @@ from iouquery_runtime import Detector
 from mmdet_iouquery.apps.evaluate.command import NUMBERS, evaluate
 from mmdet_iouquery.engine.launch import run_tool
 from mmdet_iouquery.engine.launch import test as run_test
-from mmdet_iouquery.main import main
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.main import main
 
 pytest.importorskip('onnxruntime')
 exported_files = pytest.importorskip('exported_files')
