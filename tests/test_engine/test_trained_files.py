@@ -82,7 +82,7 @@ def test_pairs_and_folders_mix(folder: Path) -> None:
     best = folder / 'best_coco_bbox_mAP_iter_2.pth'
     found = model_pairs(['a.py', 'a.pth', str(folder), 'b.py', 'b.pth'])
     assert found == [('a.py', 'a.pth'), (str(folder / 'rtdetr.py'), str(best)), ('b.py', 'b.pth')]
-    with pytest.raises(InputError, match=r'models come in pairs .* and there are 3 words: a b c$'):
+    with pytest.raises(InputError, match=r'models come in pairs .* and there are 3 words: a b c; a work folder'):
         model_pairs(['a', 'b', 'c'])
 
 
