@@ -67,6 +67,8 @@ setup(
         'Topic :: Scientific/Engineering :: Image Recognition',
     ],
     packages=find_packages(include=['mmdet_iouquery', 'mmdet_iouquery.*', 'iouquery_runtime', 'iouquery_runtime.*']),
+    py_modules=['iouquery'],
+    entry_points={'console_scripts': ['iouquery = iouquery:main']},
     package_data={'mmdet_iouquery': ['py.typed'], 'iouquery_runtime': ['py.typed']},
     cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=' + '.'.join(map(str, VERSION['PYTHON_MINIMUM'])),
@@ -86,6 +88,7 @@ setup(
         'scale': ['pyarrow', 'ray[data]>=2.60,<3; python_version >= "3.10"', 'tqdm'],
         'fast': [VERSION['FASTER_COCO_EVAL'].requirement],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
+        'completion': ['shtab'],
         'test': [
             VERSION['FASTER_COCO_EVAL'].requirement,
             'duckdb',
@@ -98,6 +101,7 @@ setup(
             'pytest-xdist[psutil]',
             'safetensors',
             'setuptools>=64',
+            'shtab',
             'supervision; python_version >= "3.10"',
             'transformers',
         ],

@@ -6,7 +6,9 @@ functions in ``mmdet_iouquery.core`` are there.
 
 from __future__ import annotations
 
+import functools
 import gc
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,21 +24,31 @@ __all__ = [
     'from_pretrained',
     'prepare_for_inference',
     'push_to_hub',
+    'register',
     'restore',
     'save_pretrained',
 ]
 
+REGISTER_VARIABLE = 'MMDET_IOUQUERY_REGISTER'
+"""Environment variable; ``later``: the import registers nothing, and who imports calls :func:`register`."""
 
-def _is_doctor_run() -> bool:
-    """Whether this import serves ``python -m mmdet_iouquery.doctor``, which must speak where the check would raise.
+_COMMANDS = ('mmdet_iouquery', 'mmdet_iouquery.doctor', 'mmdet_iouquery.run')
 
-    ``sys.orig_argv`` came with Python 3.10. Before, ``sys.argv[0]`` is ``-m`` while the module is being located, and
-    the doctor is the one module of this package that is meant to be started so.
+
+def _registers_later() -> bool:
+    """Whether this import serves a command, which reads its arguments first, or must speak where the check would raise.
+
+    The command ``iouquery`` says so by the variable. ``python -m`` imports this package before a module of it, and is
+    told by ``sys.orig_argv``, which came with Python 3.10. Before, ``sys.argv[0]`` is ``-m`` while the module is being
+    located, and the commands are the modules of this package that are meant to be started so.
     """
+    if os.environ.get(REGISTER_VARIABLE) == 'later':
+        return True
     arguments = getattr(sys, 'orig_argv', None)
     if arguments is None:
         return sys.argv[:1] == ['-m']
-    return ('-m', 'mmdet_iouquery.doctor') in zip(arguments, arguments[1:]) or '-mmmdet_iouquery.doctor' in arguments
+    pairs = [*zip(arguments, arguments[1:])]
+    return any(('-m', name) in pairs or f'-m{name}' in arguments for name in _COMMANDS)
 
 
 @contextmanager
@@ -49,6 +61,34 @@ def _not_collecting_garbage() -> Iterator[None]:
     finally:
         if collects:
             gc.enable()
+
+
+@functools.cache
+def register() -> None:
+    """Check the packages installed, stand in for operators that mmcv lacks, and fill mmdet's registries with the parts.
+
+    An import of this package does it, but for one that serves a command. Once is enough: a second call does nothing.
+
+    Raises:
+        ImportError: the packages do not fit; the message has what was found, and the line that mends it.
+    """
+    # The check comes first: it reads metadata only, so that no broken package is imported before it has spoken.
+    compat.check_environment()
+    compat.allow_own_checkpoints()
+    if compat.mmdet_installed():
+        with _not_collecting_garbage(), compat.without_import_notes():
+            compat.install_ops_stand_in()
+            from . import engine, evaluation, models  # noqa: F401
+            from .checkpoints import initializer  # noqa: F401
+            from .datasets import (  # noqa: F401
+                augmentation,
+                loading,
+                mosaic,
+                multi_image,
+                seeded_batches,
+                stages,
+                transforms,
+            )
 
 
 def __getattr__(name: str) -> Any:
@@ -71,21 +111,5 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
-if not _is_doctor_run():
-    # The check comes first: it reads metadata only, so that no broken package is imported before it has spoken.
-    compat.check_environment()
-    compat.allow_own_checkpoints()
-    if compat.mmdet_installed():
-        with _not_collecting_garbage(), compat.without_import_notes():
-            compat.install_ops_stand_in()
-            from . import engine, evaluation, models  # noqa: F401
-            from .checkpoints import initializer  # noqa: F401
-            from .datasets import (  # noqa: F401
-                augmentation,
-                loading,
-                mosaic,
-                multi_image,
-                seeded_batches,
-                stages,
-                transforms,
-            )
+if not _registers_later():
+    register()

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import re
 from pathlib import Path
 
 from .errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
+_RECIPE = r'_(?:\d+(?:xb\d+-\d+[ex])?_)?(?:coco|coco-style|digits|objects365)'
+"""What follows a model in the name of its config: batch and schedule, if it is named for them, and the data."""
 
 
 def config_root(package: Path = PACKAGE) -> Path:
@@ -22,24 +25,60 @@ def config_root(package: Path = PACKAGE) -> Path:
     return package / '.mim' / 'configs'
 
 
+def tools_root() -> Path:
+    """The folder of the scripts, which lies beside that of the configs."""
+    return config_root().with_name('tools')
+
+
 def config_names(root: Path | None = None) -> list[str]:
-    """The names that :func:`config_path` takes, sorted, without the shared pieces in ``_base_``."""
+    """The shipped configs by their paths in the folder, sorted, without the shared pieces in ``_base_``."""
     root = config_root() if root is None else root
     names = (path.relative_to(root).as_posix() for path in root.rglob('*.py'))
     return sorted(name for name in names if not name.startswith('_base_/'))
 
 
 def config_path(name: str, root: Path | None = None) -> str:
-    """The absolute path of a shipped config, e.g. of ``rtdetr/rtdetr_r18vd_8xb2-72e_coco.py``.
+    """The absolute path of a shipped config.
+
+    Args:
+        name: its path in the folder, e.g. ``rtdetr/rtdetr_r18vd_8xb2-72e_coco.py``; the folder and the ending may be
+            left out, and so may the recipe that ends the file's name: ``rtdetr_r18vd``. Of several that this fits,
+            the one for COCO is meant.
+        root: the folder; None: that of :func:`config_root`.
 
     Raises:
-        InputError: there is no such config; the message lists the names that come close.
+        InputError: there is no such config, or several; the message lists them, or the names that come close.
     """
     root = config_root() if root is None else root
     path = (root / name).resolve()
     if path.is_file() and path.suffix == '.py' and root.resolve() in path.parents:
         return str(path)
-    raise InputError(f'there is no shipped config {name!r} in {root}; {_hint(name, config_names(root))}')
+    names = config_names(root)
+    fitting = named_so(name, names)
+    if len(fitting) == 1:
+        return str(root.resolve() / fitting[0])
+    if fitting:
+        raise InputError(f'the shipped config {name!r} may be any of {", ".join(fitting)}; name one of them')
+    raise InputError(f'there is no shipped config {name!r} in {root}; {_hint(name, names)}')
+
+
+def named_so(name: str, names: list[str]) -> list[str]:
+    """Those of the paths in the folder of configs that a short name may mean, see :func:`config_path`."""
+    wanted = re.escape(name.removesuffix('.py'))
+    if not wanted:
+        return []
+    exact, short = (re.compile(rf'(?:.*/)?{wanted}{recipe}\.py') for recipe in ('', _RECIPE))
+    fitting = [known for known in names if exact.fullmatch(known)] or [k for k in names if short.fullmatch(k)]
+    return [known for known in fitting if known.endswith('_coco.py')] or fitting
+
+
+def short_name(name: str, names: list[str]) -> str:
+    """The shortest name that means a config of these, the path ``name`` itself at the longest."""
+    stem = name.rsplit('/', 1)[-1].removesuffix('.py')
+    for shorter in (re.sub(f'{_RECIPE}$', '', stem), stem):
+        if named_so(shorter, names) == [name]:
+            return shorter
+    return name
 
 
 def _hint(name: str, known: list[str]) -> str:

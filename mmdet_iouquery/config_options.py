@@ -25,15 +25,21 @@ def type_name(node: Mapping[str, Any], key: str = 'type', default: str = '') -> 
     return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
-class KeyValue(DictAction):
-    """mmengine's own action, with a sentence for a word that has no ``=``."""
+def read_options(texts: Mapping[str, str] | None) -> dict[str, Any] | None:
+    """The values of overrides as a command line has them, by mmengine's own rules; None: there are none.
 
-    def __call__(self, parser: argparse.ArgumentParser, namespace: Any, values: Any, option: Any = None) -> None:
-        """Read ``values``; leaves with status 2 where one is no pair."""
-        for word in values:
-            if '=' not in word:
-                parser.error(f'{option}: {word!r} is no KEY=VALUE, such as train_dataloader.batch_size=4')
-        super().__call__(parser, namespace, values, option)
+    Raises:
+        InputError: brackets in a value are not balanced.
+    """
+    if texts is None:
+        return None
+    action, read = DictAction(['--cfg-options'], 'options'), argparse.Namespace()
+    for key, text in texts.items():
+        try:
+            action(argparse.ArgumentParser(), read, [f'{key}={text}'])
+        except AssertionError as error:
+            raise InputError(f'--cfg-options {key}={text}: its brackets are not balanced') from error
+    return dict(getattr(read, 'options', {}))
 
 
 def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:

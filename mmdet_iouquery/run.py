@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
-from . import compat
+from . import compat, register
 from .config_files import config_path
 from .errors import InputError
 
@@ -109,6 +109,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.status
+    register()
     run_file(path, [_with_config(argument) for argument in given[1:]])
     return 0
 

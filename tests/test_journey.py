@@ -77,9 +77,11 @@ def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
     final = work_dir / f'iter_{total}.pth'
     assert latest_checkpoint(work_dir) == final
 
-    tested = tool('test', config, final, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'found')
+    tested = tool('test', work_dir, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'found', '--json')
     assert tested.returncode == 0, tested.stderr[-3000:]
+    assert f'{work_dir} stands for {work_dir / "config.py"} and {final}' in tested.stderr
     metrics = json.loads((tmp_path / 'found.metrics.json').read_text())
+    assert json.loads(tested.stdout) == metrics
     assert 0 <= metrics['coco/bbox_mAP'] <= 1
     assert len(json.loads((tmp_path / 'found.bbox.json').read_text())) > 0
 

@@ -9,7 +9,7 @@ import sys
 from structure import Import, imports, modules
 
 LAYERS = (
-    ('errors', 'file_io', 'registry', 'version'),
+    ('choices', 'command_line', 'errors', 'file_io', 'registry', 'version'),
     ('compat',),
     ('core',),
     ('structures', 'argument_checks', 'config_files', 'config_options'),
@@ -18,7 +18,8 @@ LAYERS = (
     ('deploy',),
     ('engine',),
     ('apps',),
-    ('', 'doctor', 'run'),
+    ('',),
+    ('__main__', 'doctor', 'main', 'run'),
 )
 """Folders and files of the package, the lowest first: each imports of itself and of layers below its own."""
 

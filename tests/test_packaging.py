@@ -41,7 +41,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for name in ('mmdet_iouquery', 'iouquery_runtime', 'configs', 'tools'):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns('__pycache__'))
-    for name in ('setup.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'model-index.yml'):
+    for name in ('setup.py', 'iouquery.py', 'pyproject.toml', 'MANIFEST.in', 'LICENSE', 'README.md', 'model-index.yml'):
         if (ROOT / name).is_file():
             shutil.copy(ROOT / name, folder / name)
     return folder
@@ -94,6 +94,30 @@ def test_wheel_carries_configs_tools_and_every_module(wheel: Path) -> None:
         modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / package).rglob('*.py')}
         assert {f'{package}/__init__.py', *modules, f'{package}/py.typed'} <= names
     assert not [name for name in names if name.endswith('.pyc') or name.startswith('tests/')]
+
+
+def test_an_installed_wheel_has_the_command(wheel: Path, tmp_path: Path) -> None:
+    """In an empty folder."""
+    site, empty = tmp_path / 'site', tmp_path / 'empty'
+    empty.mkdir()
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        (name,) = (name for name in archive.namelist() if name.endswith('.dist-info/entry_points.txt'))
+        assert '[console_scripts]\niouquery = iouquery:main' in archive.read(name).decode()
+    environment = {**os.environ, 'PYTHONPATH': str(site)}
+    for words in (['-m', 'iouquery', 'configs', '--json'], ['-m', 'mmdet_iouquery', 'configs', '--json']):
+        done = subprocess.run(
+            [sys.executable, *words],
+            cwd=empty,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
+        entries = json.loads(done.stdout)
+        assert [entry['path'] for entry in entries] == config_names()
+        assert sum(entry['ap'] is not None for entry in entries) > 30
 
 
 def test_a_second_build_drops_configs_that_are_gone(source: Path, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Evaluate a checkpoint: python tools/test.py CONFIG CHECKPOINT [--out PREFIX] [--cfg-options KEY=VALUE ...]"""
 
-import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for compiled operators
-from mmdet_iouquery.engine.launch import run_tool, test
+from iouquery import main
 
 if __name__ == '__main__':
-    raise SystemExit(run_tool(test))
+    raise SystemExit(main('test'))

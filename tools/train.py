@@ -1,7 +1,6 @@
 """Train a detector: python tools/train.py CONFIG [--work-dir DIR] [--resume] [--cfg-options KEY=VALUE ...]"""
 
-import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for compiled operators
-from mmdet_iouquery.engine.launch import run_tool, train
+from iouquery import main
 
 if __name__ == '__main__':
-    raise SystemExit(run_tool(train))
+    raise SystemExit(main('train'))

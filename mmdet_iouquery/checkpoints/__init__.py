@@ -1,6 +1,7 @@
 """Weights from other projects, and back."""
 
+from ..choices import SOURCES, TARGETS
 from .class_head import select_classes
-from .convert import SOURCES, TARGETS, convert, convert_back, unwrap
+from .convert import convert, convert_back, unwrap
 
 __all__ = ['SOURCES', 'TARGETS', 'convert', 'convert_back', 'select_classes', 'unwrap']

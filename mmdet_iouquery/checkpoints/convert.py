@@ -8,18 +8,10 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
 from . import dab_detr, dfine, hgnetv2, rtdetr, transformers
 from .names import PrefixMap
-
-_AUTHORS = ('rtdetr', 'rtdetrv2', 'dfine', 'deim')
-SOURCES = (*_AUTHORS, 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'mmdet')
-"""The authors' RT-DETR and RT-DETRv2; D-FINE; DEIM, on D-FINE or on RT-DETRv2; Hugging Face's; the authors' DAB-DETR;
-the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's and DEIM's authors or of timm, whose names are the same; our own
-names, as mmdet saves them."""
-
-TARGETS = ('mmdet', *_AUTHORS, 'transformers')
-"""Our own names; the authors'; Hugging Face's."""
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
 _PREFIXES = ('module.', '_orig_mod.')
@@ -130,7 +122,7 @@ def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tenso
     """The weights under our names, and ``dropped`` and ``num_joined`` of the account."""
     dropped: dict[str, list[str]] = {}
     num_joined = 0
-    if source in _AUTHORS:
+    if source in AUTHORS:
         dropped[FIXED_SIZE] = [key for key in weights if key.startswith(rtdetr.CONSTANTS)]
         if source != 'rtdetr':
             dropped[POINT_COUNTS] = [key for key in weights if key.endswith(rtdetr.POINT_COUNTS)]

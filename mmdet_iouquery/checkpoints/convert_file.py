@@ -10,12 +10,13 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from ..choices import SOURCES, TARGETS
 from ..errors import InputError
 from ..file_io import checksum
 from ..version import __version__
 from .class_head import select_classes
 from .class_names import named_classes
-from .convert import SOURCES, TARGETS, Conversion, convert_accounted, convert_back
+from .convert import Conversion, convert_accounted, convert_back
 from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
 from .preprocessing import KEY, preprocessing_of
 from .safetensors_file import read_notes

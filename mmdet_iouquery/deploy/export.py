@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from ..argument_checks import check_choice, check_counts, check_flags, check_sequence
+from ..choices import ATTENTIONS, EXPORTERS, INPUTS, OPSETS, PRECISIONS
 from ..errors import InputError
-from .graph import ATTENTIONS, INPUTS, PRECISIONS, STRIDE, AdapterDetector, Deployed, example
+from .graph import STRIDE, AdapterDetector, Deployed, example
 from .metadata import ModelSource, describe
 from .model_files import check_destination
 
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 
     from .verify import Parity
 
-EXPORTERS = ('torchscript', 'dynamo')
-OPSETS = (17, 18, 19, 20)
 TRACED_BATCH = 2
 
 

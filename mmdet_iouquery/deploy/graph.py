@@ -27,9 +27,6 @@ from ..models.hosts.query_parts import QueryParts
 from ..models.layers import DeformableAttention
 from .prepare import cast, merged
 
-ATTENTIONS = ('grid_sample', 'gather')
-PRECISIONS = ('float32', 'float16')
-INPUTS = ('float32-nchw', 'uint8-nhwc')
 STRIDE = 32
 """Height and width of the input are multiples of it."""
 

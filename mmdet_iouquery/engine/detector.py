@@ -6,6 +6,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
@@ -54,6 +55,11 @@ def load_detector(cfg: Config, checkpoint: str | Path) -> nn.Module:
     check_checkpoint(detector, checkpoint)
     detector.load_state_dict(load_weights(checkpoint), strict=False)  # all that may be missing are batch counters
     return detector.eval()
+
+
+def default_device() -> str:
+    """``cuda`` where torch sees a device of that kind, else ``cpu``."""
+    return 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def adapter_of(name: str) -> str:

@@ -7,12 +7,13 @@ import copy
 import glob
 import json
 import logging
+import math
 import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from torch import nn
 from iouquery_runtime import InputError as RuntimeInputError
 
 from ..checkpoints.preprocessing import preprocessing_notes
+from ..command_line import evaluation_parser, named_files, training_parser
 from ..config_files import config_path
-from ..config_options import KeyValue, merge_options
+from ..config_options import merge_options, read_options
 from ..datasets import check_config
 from ..datasets.coco.checks import is_coco_metric
 from ..deploy import prepare_for_inference
@@ -41,78 +43,34 @@ from .preflight.first_pass import first_pass
 from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
 from .run_settings import record, settings_of
 from .stop_reasons import told_endings
+from .trained_files import model_files
 from .work_dir import check_room, check_writable, checkpoint_folder, claimed
 
 _PARTIAL = '.partial'  # between prefix and ending of files that an evaluation has not finished
 
 
-def common_parser(description: str) -> argparse.ArgumentParser:
-    """The arguments that training and testing share; they are mmdet's."""
-    parser = argparse.ArgumentParser(description=description)
-    parser.add_argument('config', help="config file, or the name of one that came with the package: 'rtdetr/...py'")
-    parser.add_argument('--work-dir', help='folder for logs and checkpoints (default: work_dirs/CONFIG)')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=KeyValue,
-        metavar='KEY=VALUE',
-        help='overrides of the config, such as train_dataloader.batch_size=4',
-    )
-    parser.add_argument(
-        '--no-check',
-        action='store_true',
-        help='do not read the annotations before, nor try a step and an evaluation; for a large set that passed once',
-    )
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-    return parser
-
-
 def load_config(args: argparse.Namespace) -> Config:
     """The config with the command line's overrides and a work folder."""
     path = args.config if Path(args.config).is_file() else config_path(args.config)
+    options = read_options(args.cfg_options)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    refuse_nccl_without_cuda(args.launcher, (args.cfg_options or {}).get('env_cfg.dist_cfg.backend'))
+    refuse_nccl_without_cuda(args.launcher, (options or {}).get('env_cfg.dist_cfg.backend'))
     with named_mistakes({}, f'reading {path}'):
         cfg = Config.fromfile(path)
         cfg.launcher = args.launcher
-        merge_options(cfg, args.cfg_options)
+        merge_options(cfg, options)
     if args.work_dir or not cfg.get('work_dir'):
         cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(path).stem)
     return cfg
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
+    """What :func:`run_training` does, with the arguments of a command line."""
+    run_training(training_parser().parse_args(arguments))
+
+
+def run_training(args: argparse.Namespace) -> None:
     """Check everything that a config names, then train."""
-    parser = common_parser('Train a detector.')
-    parser.add_argument(
-        '--resume',
-        nargs='?',
-        const='auto',
-        metavar='CHECKPOINT',
-        help='go on from this checkpoint, or without a path from the newest whole one of the work folder, whatever the '
-        'settings; without --resume this happens where the folder holds a run of the same settings',
-    )
-    parser.add_argument(
-        '--restart', action='store_true', help='start anew; what an earlier run left in the work folder is set aside'
-    )
-    parser.add_argument(
-        '--amp',
-        nargs='?',
-        const='float16',
-        choices=['float16', 'bfloat16'],
-        help='mixed precision: float16 (CUDA only; the default), or bfloat16 (anywhere, without loss scaling)',
-    )
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate to the real batch size')
-    parser.add_argument(
-        '--dry-run',
-        nargs='?',
-        type=int,
-        const=100,
-        metavar='BOXES',
-        help='run the largest step there can be, with so many boxes an image (default 100), say its memory, and end',
-    )
-    args = parser.parse_args(arguments)
     if args.dry_run is not None and args.dry_run < 1:
         raise InputError(f'--dry-run {args.dry_run}: name at least 1 box an image')
     cfg = load_config(args)
@@ -157,23 +115,27 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
 
 
 def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: PT028  no test of pytest
+    """What :func:`run_test` does, with the arguments of a command line."""
+    return run_test(evaluation_parser().parse_args(arguments))
+
+
+def run_test(args: argparse.Namespace) -> dict[str, float]:
     """Evaluate a checkpoint with the config's metric."""
-    parser = common_parser('Test a detector: COCO AP of a checkpoint, or of a file that was exported from one.')
-    parser.add_argument('checkpoint', help='a checkpoint; or an exported .onnx or .xml file')
-    parser.add_argument(
-        '--out', metavar='PREFIX', help='also write PREFIX.bbox.json (COCO results) and PREFIX.metrics.json'
-    )
-    parser.add_argument(
-        '--dtype',
-        choices=['float32', 'float16', 'bfloat16'],
-        default='float32',
-        help='cast the weights (default: float32); half precision is for RT-DETR and its parts, not all of mmdet; of '
-        'exported files bfloat16, with OpenVINO',
-    )
-    parser.add_argument(
-        '--prepare', action='store_true', help='test what prepare_for_inference makes of the detector, in --dtype'
-    )
-    args = parser.parse_args(arguments)
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():
+        metrics = _test(args)
+    if args.json and process_rank(args.launcher) == 0:
+        print(as_json(metrics))
+    return metrics
+
+
+def as_json(metrics: Mapping[str, float]) -> str:
+    """Numbers for other programs; null: one that is not finite, which JSON does not know."""
+    values = {name: float(value) for name, value in metrics.items()}
+    return json.dumps({name: value if math.isfinite(value) else None for name, value in values.items()}, indent=1)
+
+
+def _test(args: argparse.Namespace) -> dict[str, float]:
+    args.config, args.checkpoint = model_files(named_files(args))
     cfg = load_config(args)
     check_sections(cfg, 'test')
     check_values(cfg)

@@ -4,6 +4,7 @@ import importlib.util
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Callable
 
 import pytest
@@ -12,6 +13,8 @@ from helpers import difference_as_sets
 from torch import Tensor
 
 import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for compiled operators
+from mmdet_iouquery.apps.commands import COMMANDS
+from mmdet_iouquery.main import main
 
 TESTS = Path(__file__).resolve().parents[1]
 
@@ -100,16 +103,9 @@ def golden_detector(build_detector: Callable[..., Any]) -> Callable[..., Any]:
 
 @pytest.fixture(scope='session')
 def load_tool() -> Callable[[str], Any]:
-    """A program of ``tools/``, as a module."""
-
-    def load(name: str) -> Any:
-        spec = importlib.util.spec_from_file_location(name, TESTS.parent / 'tools' / f'{name}.py')
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module
-
-    return load
+    """A program of ``tools/``: its ``main`` takes the arguments and gives the exit status."""
+    command = {entry.tool: name for name, entry in COMMANDS.items()}
+    return lambda name: SimpleNamespace(main=lambda arguments: main(arguments, command[f'{name}.py']))
 
 
 @pytest.fixture(scope='session')

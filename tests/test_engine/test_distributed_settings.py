@@ -14,6 +14,7 @@ import pytest
 import torch.distributed as dist
 from mmengine.config import Config
 
+from mmdet_iouquery.command_line import common_parser
 from mmdet_iouquery.engine import launch, processes
 from mmdet_iouquery.engine.processes import build_runner, process_rank
 from mmdet_iouquery.errors import InputError
@@ -168,7 +169,7 @@ def test_nccl_without_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ['rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', '--launcher', 'pytorch']
     arguments += ['--cfg-options', 'env_cfg.dist_cfg.backend=nccl']
     with pytest.raises(InputError, match=r'env_cfg.dist_cfg.backend=nccl needs CUDA devices.*gloo is taken'):
-        launch.load_config(launch.common_parser('').parse_args(arguments))
+        launch.load_config(common_parser('').parse_args(arguments))
 
 
 class Taken:

@@ -1,4 +1,4 @@
-"""The command line of ``tools/analyze_queries.py``."""
+"""What ``tools/analyze_queries.py`` runs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ...config_options import KeyValue
-from ...engine.detector import read_config
+from ...config_options import read_options
+from ...engine.detector import default_device, read_config
 from ...engine.run_settings import finished_before, flattened, settings_of
+from ...engine.trained_files import model_pairs
 from ...engine.work_dir import check_writable
 from ...errors import InputError
 from ...file_io import identity, write_json, write_text
+from .arguments import parser
 from .chart import Chart, save_chart
 from .model_runs import ModelRun, collect, grouped, require_same_images
 from .page import Note, page
@@ -25,15 +25,17 @@ PAGE_NAME, NUMBERS_NAME, SETTINGS_NAME = 'index.html', 'selection.json', 'settin
 
 
 def analyze(arguments: Sequence[str] | None = None) -> None:
-    """Trace models, draw, write the page.
+    """What :func:`execute` does, with the arguments of a command line."""
+    execute(parser().parse_args(arguments))
 
-    Args:
-        arguments: of the command line.
+
+def execute(args: argparse.Namespace) -> None:
+    """Trace models, draw, write the page.
 
     Raises:
         InputError: something named is missing, doesn't fit or can't be looked at.
     """
-    args = _parser().parse_args(arguments)
+    args.cfg_options = read_options(args.cfg_options)
     runs = _runs(args)
     out = Path(args.out)
     check_writable(out, option='--out')
@@ -41,8 +43,9 @@ def analyze(arguments: Sequence[str] | None = None) -> None:
     if finished_before(out / SETTINGS_NAME, settings, args.restart):
         print(f'finished before, nothing to do; --restart draws anew\npage: {out / PAGE_NAME}')
         return
+    device = args.device or default_device()
     for run in runs:
-        collect(run, split=args.split, images=args.images, drawn=args.pictures, device=args.device, seed=args.seed)
+        collect(run, split=args.split, images=args.images, drawn=args.pictures, device=device, seed=args.seed)
     require_same_images(runs)
     write(out, runs, _logs(runs), args.temperatures)
     write_json(out / SETTINGS_NAME, settings)
@@ -70,39 +73,6 @@ def write(out: Path, runs: Sequence[ModelRun], logs: dict[str, list[RunLog]], te
     print(f'page: {out / PAGE_NAME}   (each figure beside it as PNG, SVG, CSV and JSON; numbers: {NUMBERS_NAME})')
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description='Draw what the queries of trained detectors select, how layers refine them and where they look.'
-    )
-    parser.add_argument(
-        'models', nargs='+', metavar='CONFIG CHECKPOINT', help='pairs; several checkpoints of a config are its seeds'
-    )
-    parser.add_argument('--out', required=True, metavar='DIR', help='folder for the page, figures and numbers')
-    parser.add_argument('--names', nargs='+', metavar='NAME', help='one for each pair (default: the config)')
-    parser.add_argument(
-        '--split', default='val', choices=['train', 'val', 'test'], help='set to look at (default: val)'
-    )
-    parser.add_argument(
-        '--images', type=_count, default=100, metavar='N', help='images, from the first on (default: 100)'
-    )
-    parser.add_argument('--pictures', type=_count, default=2, metavar='N', help='images to draw (default: 2)')
-    parser.add_argument(
-        '--temperatures',
-        nargs='+',
-        type=float,
-        default=[2, 20, 200, 10000],
-        metavar='T',
-        help='of the sine codes in the figure of positional attention (default: 2 20 200 10000)',
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of the denoising noise (default: 0)')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of every config'
-    )
-    parser.add_argument('--restart', action='store_true', help='draw anew, over an earlier analysis in the folder')
-    return parser
-
-
 def _settings(args: argparse.Namespace, runs: Sequence[ModelRun]) -> dict[str, Any]:
     """All that the outcome depends on, but for the images themselves."""
     settings = {key: getattr(args, key) for key in ('split', 'images', 'pictures', 'temperatures', 'seed')}
@@ -110,21 +80,9 @@ def _settings(args: argparse.Namespace, runs: Sequence[ModelRun]) -> dict[str, A
     return flattened({**settings, 'models': models})
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is less than 1')
-    return value
-
-
-def _runs(args: Any) -> list[ModelRun]:
+def _runs(args: argparse.Namespace) -> list[ModelRun]:
     """The models of the command line, before any of them is built."""
-    if len(args.models) % 2:
-        raise InputError(
-            f'models come in pairs of config and checkpoint, and there are {len(args.models)} words: '
-            f'{" ".join(args.models)}'
-        )
-    pairs = [*zip(args.models[::2], args.models[1::2])]
+    pairs = model_pairs(args.models)
     names = args.names or [Path(config).stem for config, _ in pairs]
     if len(names) != len(pairs):
         raise InputError(f'--names gives {len(names)} names for {len(pairs)} models; give one for each')

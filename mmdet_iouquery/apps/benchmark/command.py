@@ -1,4 +1,4 @@
-"""The command line of ``tools/benchmark.py``."""
+"""What ``tools/benchmark.py`` runs."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 from ...errors import InputError
 from ..analyze.chart import save_chart
+from .arguments import FAMILY_OF, parser
 from .attention import attention
 from .criterion import criterion
 from .data import data_case, one_core, shares
@@ -22,7 +23,6 @@ from .figures import growth_chart
 from .inference import inference
 from .leave_one_out import leave_one_out
 from .machine import machine
-from .models import FAMILY_OF
 from .reference import Reference
 from .timing import rows_of, time_in_turn
 from .training import training
@@ -32,8 +32,12 @@ _MEASURED = ('median_s', 'low_s', 'high_s')
 
 
 def benchmark(arguments: Sequence[str] | None = None) -> None:
+    """What :func:`execute` does, with the arguments of a command line."""
+    execute(parser().parse_args(arguments))
+
+
+def execute(args: argparse.Namespace) -> None:
     """Measure one subject and write it down."""
-    args = _parser().parse_args(arguments)
     for name, least in (('rounds', 1), ('threads', 1)):
         value = getattr(args, name)
         if value is not None and value < least:
@@ -66,33 +70,6 @@ def _reference(folder: str, models: Sequence[str]) -> Reference:
     if len(families) > 1:
         raise InputError(f'--reference has one family of models, and --models {" ".join(models)} are of several')
     return Reference(folder, *families)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Time ours and others doing the same work in turn; medians. --reference adds the authors' code."
-    )
-    parser.add_argument('subject', choices=list(_SUBJECTS))
-    parser.add_argument('--reference', metavar='DIR', help="the code of the models' authors; of RT-DETR rtdetr_pytorch")
-    parser.add_argument('--out', metavar='FILE', help='write a JSON file of every number, and the curves beside it')
-    parser.add_argument('--rounds', type=int, default=9, help='timed calls of each side (default: 9)')
-    parser.add_argument('--threads', type=int, metavar='N', help="of torch's (default: its own choice)")
-    parser.add_argument(
-        '--models', nargs='+', choices=list(FAMILY_OF), metavar='NAME', help=f'of {", ".join(FAMILY_OF)}'
-    )
-    parser.add_argument('--depths', type=int, nargs='+', choices=(18, 50), default=[18, 50], help='models R18, R50')
-    parser.add_argument('--batches', type=int, nargs='+', metavar='N', help='images at once (default: by subject)')
-    parser.add_argument('--side', type=int, default=640, metavar='PX', help='of square images (default: 640)')
-    parser.add_argument(
-        '--objects', type=int, default=20, metavar='N', help='training, leave-one-out: boxes an image (default: 20)'
-    )
-    parser.add_argument('--bfloat16', action='store_true', help='leave-one-out: under bfloat16 autocast')
-    parser.add_argument('--compile', action='store_true', help='inference: torch.compile as well')
-    parser.add_argument('--growth', action='store_true', help='criterion: vary objects, queries, images and layers')
-    parser.add_argument('--counts', type=int, nargs='+', default=[200, 1000], metavar='N', help='scale: images of jobs')
-    parser.add_argument('--workers', type=int, nargs='+', default=[1, 2], metavar='N', help='scale: of the jobs (1 2)')
-    parser.add_argument('--pictures', type=int, metavar='N', help='data, evaluation: size of the made-up set')
-    return parser
 
 
 def _inference(args: argparse.Namespace, reference: Reference | None) -> Rows:

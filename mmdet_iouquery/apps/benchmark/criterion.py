@@ -22,7 +22,8 @@ from ...structures import (
     Selection,
     Targets,
 )
-from .models import FAMILY_OF, Batch, model_config
+from .arguments import FAMILY_OF
+from .models import Batch, model_config
 from .reference import NAME, Reference
 from .timing import counted_operations, rows_of, time_in_turn
 

@@ -13,27 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ...config_files import config_path
-
-FAMILIES = {
-    'rtdetr': {'R18': 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'R50': 'rtdetr/rtdetr_r50vd_8xb2-72e_coco.py'},
-    'dfine': {
-        'D-FINE-N': 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py',
-        'D-FINE-S': 'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py',
-        'D-FINE-M': 'dfine/dfine_hgnetv2-m_8xb4-132e_coco.py',
-        'D-FINE-L': 'dfine/dfine_hgnetv2-l_8xb4-80e_coco.py',
-        'D-FINE-X': 'dfine/dfine_hgnetv2-x_8xb4-80e_coco.py',
-    },
-    'deim': {
-        'DEIM-N': 'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py',
-        'DEIM-S': 'deim/deim-dfine_hgnetv2-s_8xb4-132e_coco.py',
-        'DEIM-M': 'deim/deim-dfine_hgnetv2-m_8xb4-102e_coco.py',
-        'DEIM-L': 'deim/deim-dfine_hgnetv2-l_8xb4-58e_coco.py',
-        'DEIM-X': 'deim/deim-dfine_hgnetv2-x_8xb4-58e_coco.py',
-    },
-}
-"""The shipped configs of each family's models, by the names of our tables."""
-
-FAMILY_OF = {name: family for family, models in FAMILIES.items() for name in models}
+from .arguments import FAMILIES, FAMILY_OF
 
 
 def model_config(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line of ``tools/calibrate.py``."""
+"""What ``tools/calibrate.py`` runs."""
 
 from __future__ import annotations
 
@@ -16,16 +16,19 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from ...checkpoints.files import checkpoint_file
-from ...config_options import KeyValue
+from ...command_line import named_files
+from ...config_options import read_options
 from ...datasets.coco.json_file import read_json
-from ...engine.detector import load_detector, read_config
+from ...engine.detector import default_device, load_detector, read_config
 from ...engine.launch import report_dataset, report_preprocessing
 from ...engine.run_settings import differences, settings_of
+from ...engine.trained_files import model_files
 from ...engine.work_dir import check_writable
 from ...errors import InputError
 from ...evaluation.selection_quality import Objects, calibration_error
 from ...file_io import identity, write_json, write_text
 from ...models.dense_heads import RTDETRHead
+from .arguments import parser
 from .calibration import Calibration, Cut, Judged, best_cut, fit_calibration, held_out, joined, judge
 
 WITHOUT_CUT = 0.5
@@ -52,13 +55,18 @@ class Fitted(NamedTuple):
 
 
 def calibrate(arguments: Sequence[str] | None = None) -> None:
+    """What :func:`execute` does, with the arguments of a command line."""
+    execute(parser().parse_args(arguments))
+
+
+def execute(args: argparse.Namespace) -> None:
     """Run a model on its validation set, fit thresholds and a calibration, print and write them.
 
     Raises:
         InputError: something named is missing or does not fit, or the set has no images.
     """
-    args = _parser().parse_args(arguments)
-    cfg = _without_thresholds(read_config(args.config, args.cfg_options))
+    args.config, args.checkpoint = model_files(named_files(args))
+    cfg = _without_thresholds(read_config(args.config, read_options(args.cfg_options)))
     out = Path(re.sub(r'\.(py|json)$', '', args.out))
     check_writable(out.parent, option='--out')
     settings = _settings(args, cfg)
@@ -67,7 +75,7 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
         return
     if not args.no_check:
         report_dataset(cfg, splits=('val',))
-    detector = load_detector(cfg, args.checkpoint).to(torch.device(args.device))
+    detector = load_detector(cfg, args.checkpoint).to(torch.device(args.device or default_device()))
     report_preprocessing(cfg, args.checkpoint)
     if not isinstance(getattr(detector, 'bbox_head', None), RTDETRHead):
         print('note: thresholds by class and calibration are settings of RTDETRHead; this head may not take them')
@@ -82,35 +90,6 @@ def calibrate(arguments: Sequence[str] | None = None) -> None:
     write_json(_with_ending(out, '.json'), {**about, **numbers(calibration), 'settings': settings, 'written': text})
     write_text(_with_ending(out, '.py'), text)
     print(f'numbers: {out}.json   config with these settings: {out}.py')
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="Fit score thresholds and a calibration of the scores to a model's validation set."
-    )
-    parser.add_argument('config', help="config file, or the name of one that came with the package: 'rtdetr/...py'")
-    parser.add_argument('checkpoint')
-    parser.add_argument(
-        '--out',
-        default='calibration',
-        metavar='PREFIX',
-        help='write PREFIX.json and PREFIX.py, a config (default: calibration)',
-    )
-    parser.add_argument('--iou', type=_iou, default=0.5, help='overlap from which a detection is right (default: 0.5)')
-    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides; PREFIX.py lacks them'
-    )
-    parser.add_argument('--no-check', action='store_true', help='do not read the annotations before')
-    parser.add_argument('--restart', action='store_true', help='fit anew, over the files of an earlier fit')
-    return parser
-
-
-def _iou(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f'{text} does not lie in (0, 1]')
-    return value
 
 
 def _settings(args: argparse.Namespace, cfg: Config) -> dict[str, Any]:

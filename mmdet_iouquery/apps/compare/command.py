@@ -1,4 +1,4 @@
-"""The command line of ``tools/compare.py``."""
+"""What ``tools/compare.py`` runs."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...config_options import KeyValue
+from ...config_files import tools_root
+from ...config_options import read_options
 from ...datasets import read_data
 from ...engine.launch import report_dataset
 from ...errors import InputError
 from ...file_io import write_json, write_text
 from ..analyze.curves import Curve, Line, draw_curves
 from ..child_process import run_child
+from .arguments import EVALUATIONS, parser
 from .recorder import PARENT_VARIABLE
 from .records import RunResult, read_result
 from .settings import (
@@ -33,60 +35,50 @@ from .settings import (
 from .table import by_config, comparison_table
 
 OUTPUT_NAME = 'output.txt'
-_EVALUATIONS = 5
 
 
 def compare(tools: Path, arguments: Sequence[str] | None = None) -> None:
+    """What :func:`execute` does, with the arguments of a command line."""
+    execute(parser().parse_args(arguments), tools)
+
+
+def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
     """Train what isn't trained yet, and report.
 
     Args:
-        tools: folder of ``train.py``.
-        arguments: of the command line.
+        args: of the command line.
+        tools: folder of ``train.py``; None: of the one that came with the package.
+
+    Raises:
+        InputError: the arguments, configs or data are unfit, or a training failed.
     """
-    args = _parser().parse_args(arguments)
     _check(args)
     work_dir = Path(args.work_dir).resolve()
     if args.report_only:
-        print(report(work_dir, finished_runs(work_dir, [Path(name).stem for name in args.configs], args.seeds)))
+        print(report(work_dir, finished_runs(work_dir, [*map(_stem, args.configs)], args.seeds)))
         return
     runs = prepare(args, work_dir)
     results: list[RunResult] = []
     for number, run in enumerate(runs, start=1):
-        results.append(finished(tools, run, f'{run.name}, seed {run.seed} ({number} of {len(runs)})'))
+        results.append(finished(tools or tools_root(), run, f'{run.name}, seed {run.seed} ({number} of {len(runs)})'))
         text = report(work_dir, results)  # after each run, so that a look in between shows what there is
     print(f'\n{text}')
     print(f'\nin {work_dir}: table.md, curves.png, results.json; each run in CONFIG/seed_N')
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description='Train several configs on the same data with the same seeds; make one table and learning curves.'
-    )
-    parser.add_argument('configs', nargs='*', metavar='CONFIG', help="config file, or a shipped one's name")
-    parser.add_argument('--work-dir', required=True, metavar='DIR', help='folder for everything that comes out')
-    parser.add_argument('--seeds', nargs='+', type=int, metavar='N', help='one training each (default: 0)')
-    parser.add_argument('--iters', type=int, metavar='N', help="training steps (default: each config's own schedule)")
-    parser.add_argument(
-        '--evaluations', type=int, metavar='N', help=f'evaluations of a training of --iters (default: {_EVALUATIONS})'
-    )
-    parser.add_argument(
-        '--data', metavar='PATH', help="a set in any form that tools/data.py reads, in place of the configs' own"
-    )
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of every config'
-    )
-    parser.add_argument(
-        '--restart', action='store_true', help='train anew what was run with other settings, which is set aside'
-    )
-    parser.add_argument('--report-only', action='store_true', help='table and figure from the runs that are finished')
-    return parser
+def _stem(name: str) -> str:
+    """What a config's runs are called: its file's name, which a short name of a shipped config leads to."""
+    try:
+        return find_config(name).stem
+    except InputError:  # for --report-only the runs are enough
+        return Path(name).stem
 
 
 def _check(args: argparse.Namespace) -> None:
     """Raise InputError for arguments that can't be meant, before anything is read."""
     if not args.configs and not args.report_only:
         raise InputError('no config to compare; name one or more files, or shipped configs such as rtdetr/...py')
-    stems = [Path(name).stem for name in args.configs]
+    stems = [*map(_stem, args.configs)]
     for stem in stems:
         if stems.count(stem) > 1:
             raise InputError(f'{stems.count(stem)} configs are called {stem}, the name of their folder; rename one')
@@ -107,8 +99,8 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
     """Look at everything that can be wrong, then write the config of every run that isn't finished."""
     paths = [find_config(name) for name in args.configs]
     data = read_data(args.data, out=work_dir / 'annotations') if args.data else None
-    evaluations = args.evaluations or min(_EVALUATIONS, args.iters or _EVALUATIONS)
-    changes = Changes(args.iters, evaluations, data, args.cfg_options)
+    evaluations = args.evaluations or min(EVALUATIONS, args.iters or EVALUATIONS)
+    changes = Changes(args.iters, evaluations, data, read_options(args.cfg_options))
     configs = [changed_config(path, changes) for path in paths]
     require_same_data(paths, configs)
     runs = [run for path, cfg in zip(paths, configs) for run in runs_of(path, cfg, args.seeds or [0], work_dir)]

@@ -1,1 +1,1 @@
-"""A set in any usual form made COCO: ``tools/data.py``."""
+"""A set in any usual form made COCO: ``iouquery data``."""

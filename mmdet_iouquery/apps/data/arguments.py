@@ -1,18 +1,17 @@
-"""The command line of ``tools/data.py``."""
+"""The command line of ``iouquery data``."""
 
 from __future__ import annotations
 
 import argparse
 
 
-def parser(prog: str | None = None) -> argparse.ArgumentParser:
-    """The parser; ``prog`` is the name that its help shows."""
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
     parser = argparse.ArgumentParser(
         prog=prog,
         description='Read a set of images with labels (COCO, YOLO, Pascal VOC, a CSV of boxes, an export of Label '
         'Studio or CVAT, or a zip of one), write it as COCO JSON beside it, check it, and say what was understood and '
         'what was left out.',
-        epilog='example: %(prog)s my-set/ --out my-set-coco',
     )
     parser.add_argument('path', metavar='PATH', help='a folder, a zip, or the file that describes or holds the labels')
     parser.add_argument('--out', metavar='DIR', help='folder to write to (default: PATH-coco, beside PATH)')

@@ -1,4 +1,4 @@
-"""What ``tools/data.py`` does: a set in any usual form made COCO and checked, and an account of it."""
+"""What ``iouquery data`` does: a set in any usual form made COCO and checked, and an account of it."""
 
 from __future__ import annotations
 

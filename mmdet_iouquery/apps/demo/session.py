@@ -20,6 +20,7 @@ from ...config_options import type_name
 from ...datasets.image_files import ImageError
 from ...engine.detector import load_detector, read_config
 from ...engine.resume import is_complete
+from ...engine.trained_files import config_in, model_files
 from ...errors import InputError
 from ..analyze.trace import QueryTrace, parts_of, trace
 
@@ -48,7 +49,7 @@ def found_checkpoints(work_dirs: str | Path) -> list[Found]:
             runs.setdefault(path.parent, []).append(path)
     entries_found = []
     for folder in sorted(runs, key=lambda folder: folder != root / FIRST_RUN):  # others stay in their order
-        config = _config_in(folder)
+        config = config_in(folder)
         if config is not None:
             entries_found += [Found(path.relative_to(root).as_posix(), config, path) for path in runs[folder]]
     return entries_found
@@ -58,26 +59,23 @@ def named_checkpoint(checkpoint: str | Path, config: str | Path | None = None) -
     """A checkpoint that the user names.
 
     Args:
-        checkpoint: its file.
+        checkpoint: its file; or the work folder of a training, whose best or newest one is meant.
         config: a file, or a shipped config's name; None: the file beside the checkpoint.
 
     Raises:
         InputError: one of them isn't there.
     """
+    if Path(checkpoint).is_dir() and config is None:
+        return Found(str(checkpoint), *map(Path, model_files([str(checkpoint)])))
     checkpoint = Path(checkpoint)
     if not checkpoint.is_file():
         raise InputError(f'there is no checkpoint {checkpoint}')
     if config is not None:
         return Found(str(checkpoint), Path(config if Path(config).is_file() else config_path(str(config))), checkpoint)
-    beside = _config_in(checkpoint.parent)
+    beside = config_in(checkpoint.parent)
     if beside is None:
         raise InputError(f'there is no config beside {checkpoint}; name it with --config')
     return Found(str(checkpoint), beside, checkpoint)
-
-
-def _config_in(folder: Path) -> Path | None:
-    """The config of a run: the quickstart's name for it, or the newest of those that mmengine left."""
-    return min(folder.glob('*.py'), key=lambda path: (path.name != 'config.py', _age(path)), default=None)
 
 
 def _age(path: Path) -> tuple[float, str]:

@@ -127,19 +127,8 @@ def _some(names: Sequence[str]) -> str:
     return ', '.join([*names[:_MOST], *more])
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Look, print, and return the exit status: 0 safe to read and whole, 2 where it is not, with a sentence.
-
-    Args:
-        arguments: of the command line, without ``checkpoint``.
-    """
-    parser = argparse.ArgumentParser(
-        prog='python -m mmdet_iouquery.doctor checkpoint',
-        description='Say whether a checkpoint file is whole and free of code, and what it holds. Nothing in it is run.',
-    )
-    parser.add_argument('file', help='a .pth, .pt, .bin or .safetensors file, or a Hugging Face folder')
-    parser.add_argument('--json', action='store_true', help='print everything as JSON')
-    args = parser.parse_args(arguments)
+def look_at_checkpoint(args: argparse.Namespace) -> int:
+    """Look, print, and return the exit status: 0 safe to read and whole, 2 where it is not, with a sentence."""
     try:
         facts = inspect_checkpoint(args.file)
     except InputError as error:

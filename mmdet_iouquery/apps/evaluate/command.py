@@ -1,13 +1,14 @@
-"""The command line of ``tools/eval_coco.py``."""
+"""What ``tools/eval_coco.py`` runs."""
 
 from __future__ import annotations
 
 import argparse
 import io
 import json
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,8 +16,10 @@ from iouquery_runtime.errors import optional
 from iouquery_runtime.jobs.coco import write_results
 
 from ...datasets.coco.json_file import CocoFile, read_coco, read_json
+from ...engine.launch import as_json
 from ...errors import InputError
 from ...evaluation import FastCocoMetric
+from .arguments import parser
 
 NUMBERS = (
     *('mAP', 'mAP_50', 'mAP_75', 'mAP_s', 'mAP_m', 'mAP_l'),
@@ -39,6 +42,11 @@ class Found(NamedTuple):
 
 
 def evaluate(arguments: Sequence[str] | None = None) -> dict[str, float]:
+    """What :func:`execute` does, with the arguments of a command line."""
+    return execute(parser().parse_args(arguments))
+
+
+def execute(args: argparse.Namespace) -> dict[str, float]:
     """Print COCO's twelve numbers of detections, and each class's AP.
 
     Returns:
@@ -48,7 +56,14 @@ def evaluate(arguments: Sequence[str] | None = None) -> dict[str, float]:
         InputError: a file is missing or of another form; images or classes are not those of the annotation file; a job
             that is not finished; no detections.
     """
-    args = _parser().parse_args(arguments)
+    with redirect_stdout(sys.stderr) if args.json else nullcontext():
+        metrics = _evaluated(args)
+    if args.json:
+        print(as_json(metrics))
+    return metrics
+
+
+def _evaluated(args: argparse.Namespace) -> dict[str, float]:
     truth = read_coco(args.annotations)
     given = Path(args.found)
     if not given.exists():
@@ -190,12 +205,3 @@ def _check_ids(path: Path, kind: str, ids: Sequence[Any], truth: CocoFile) -> No
 def _check_some(path: Path, detections: int) -> None:
     if not detections:
         raise InputError(f'{path} holds no detections, so there is no AP; AP needs those of low scores, too')
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description="COCO's twelve numbers and each class's AP of detections, by the evaluator of tools/test.py."
-    )
-    parser.add_argument('found', metavar='OUT', help='the folder of a job of tools/predict.py, or a COCO results file')
-    parser.add_argument('annotations', help='the annotation file')
-    return parser

@@ -1,4 +1,4 @@
-"""The command line of ``tools/export.py``."""
+"""What ``tools/export.py`` runs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from torch import nn
 
-from ...config_options import KeyValue
-from ...deploy.export import EXPORTERS, OPSETS, ExportReport, ExportSettings, check_packages, export_onnx
-from ...deploy.graph import ATTENTIONS, INPUTS, PRECISIONS
+from ...command_line import named_files
+from ...config_options import read_options
+from ...deploy.export import ExportReport, ExportSettings, check_packages, export_onnx
 from ...deploy.metadata import ModelSource, origin
 from ...deploy.model_files import check_destination, files_of, is_written
 from ...deploy.openvino_file import check_openvino, convert_to_openvino
@@ -20,22 +20,28 @@ from ...deploy.source import source_of
 from ...deploy.triton import check_target, write_repository
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_preprocessing
+from ...engine.trained_files import model_files
 from ...engine.work_dir import check_writable
 from ...errors import InputError
-
-TARGETS = ('tensorrt',)
+from .arguments import parser
 
 
 def export(arguments: Sequence[str] | None = None) -> ExportReport | None:
+    """What :func:`execute` does, with the arguments of a command line."""
+    return execute(parser().parse_args(arguments))
+
+
+def execute(args: argparse.Namespace) -> ExportReport | None:
     """Write a checkpoint as one ONNX file, check it, and print what it holds; None: that is done already.
 
     Raises:
         InputError: something named is missing or does not fit, or the config pads.
         ParityError: the file computes something else than the model.
     """
-    args = _parser().parse_args(arguments)
-    cfg = read_config(args.config, args.cfg_options)
-    source = dataclasses.replace(source_of(cfg, args.checkpoint), config_options=args.cfg_options or {})
+    args.config, args.checkpoint = model_files(named_files(args))
+    options = read_options(args.cfg_options)
+    cfg = read_config(args.config, options)
+    source = dataclasses.replace(source_of(cfg, args.checkpoint), config_options=options or {})
     settings = _settings(args, source.default_size)
     check_packages(settings)
     out = Path(args.out)
@@ -86,65 +92,6 @@ def _written(
         convert_to_openvino(report.path, out, report.metadata)
     size = sum(file.stat().st_size for file in files_of(out))
     return dataclasses.replace(report, path=out, num_bytes=size)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description='Write a detector as one ONNX file: pixels in, boxes of the original image out.'
-    )
-    parser.add_argument('config', help="config file, or the name of one that came with the package: 'rtdetr/...py'")
-    parser.add_argument('checkpoint')
-    parser.add_argument(
-        '-o', '--out', required=True, metavar='FILE', help='the .onnx file to write; or .xml, for OpenVINO'
-    )
-    parser.add_argument('--force', action='store_true', help='replace FILE if it exists')
-    parser.add_argument(
-        '--target',
-        choices=TARGETS,
-        help='--attention gather, opset 17, and the lines that build and compare an engine',
-    )
-    parser.add_argument(
-        '--size',
-        nargs=2,
-        type=int,
-        metavar=('HEIGHT', 'WIDTH'),
-        help="of the input, multiples of 32 (default: that of the config's test pipeline)",
-    )
-    parser.add_argument('--dynamic-size', action='store_true', help='take images of any size, multiples of 32')
-    parser.add_argument('--batch', type=int, metavar='N', help='images at once (default: any number)')
-    parser.add_argument(
-        '--input',
-        choices=INPUTS,
-        default=INPUTS[0],
-        help='uint8-nhwc: bytes as decoders give them (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--raw', action='store_true', help='logits and normalised boxes of all queries, without post-processing'
-    )
-    parser.add_argument(
-        '--attention',
-        choices=ATTENTIONS,
-        help='how deformable attention reads (default: grid_sample; tensorrt: gather)',
-    )
-    parser.add_argument(
-        '--precision',
-        choices=PRECISIONS,
-        default=PRECISIONS[0],
-        help='float16: weights and most of the work in it, what needs more in float32 (default: %(default)s)',
-    )
-    parser.add_argument(
-        '--opset',
-        type=int,
-        metavar='N',
-        help=f'from {OPSETS[0]} to {OPSETS[-1]}, of dynamo from 18 (default: the least)',
-    )
-    parser.add_argument('--exporter', choices=EXPORTERS, default=EXPORTERS[0], help="torch's (default: %(default)s)")
-    parser.add_argument('--triton', metavar='DIR', help='also put the file into a model repository for Triton there')
-    parser.add_argument('--no-verify', action='store_true', help='do not compare the file with the model')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of the config'
-    )
-    return parser
 
 
 def _settings(args: argparse.Namespace, default_size: tuple[int, int] | None) -> ExportSettings:

@@ -1,42 +1,35 @@
-"""The command line of ``tools/predict.py``."""
+"""What ``tools/predict.py`` runs."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from iouquery_runtime.jobs import command
 
-from ...config_options import KeyValue
+from ...config_options import read_options
 from ...deploy.exported import is_exported
 from ...errors import InputError
+from .arguments import parser
 
 if TYPE_CHECKING:
     from iouquery_runtime.jobs.worker import Opener
 
 
 def predict(arguments: Sequence[str] | None = None) -> None:
+    """What :func:`execute` does, with the arguments of a command line."""
+    execute(parser().parse_args(arguments))
+
+
+def execute(args: argparse.Namespace) -> None:
     """Detect in all images, and leave with the status of :func:`iouquery_runtime.jobs.command.run`.
 
     Raises:
         InputError: something named is missing or does not fit.
         SystemExit: with the status, where it is not 0.
     """
-    parser = command.parser(
-        'predict.py',
-        nargs='+',
-        metavar='MODEL',
-        help='an exported .onnx or .xml file; or a config and a checkpoint',
-    )
-    parser.add_argument(
-        '--dtype', choices=['float32', 'float16', 'bfloat16'], default='float32', help="cast a checkpoint's weights"
-    )
-    parser.add_argument('--prepare', action='store_true', help='make a checkpoint faster by prepare_for_inference')
-    parser.add_argument(
-        '--cfg-options', nargs='+', action=KeyValue, metavar='KEY=VALUE', help='overrides of the config'
-    )
-    args = parser.parse_args(arguments)
     status = command.run(args, lambda: _opener(args))
     if status:
         raise SystemExit(status)
@@ -53,12 +46,15 @@ def _opener(args: argparse.Namespace) -> Opener:
                 '--dtype and --cfg-options, or name CONFIG CHECKPOINT'
             )
         return ExportedOpener(args.model[0], **settings)
-    if len(args.model) != 2:
+    if len(args.model) > 2 or (len(args.model) == 1 and not Path(args.model[0]).is_dir()):
         raise InputError(
-            f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT'
+            f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT, or '
+            'the work folder of a training'
         )
     from ...engine.detector import read_config
+    from ...engine.trained_files import model_files
     from .torch_detector import TorchOpener
 
-    cfg = read_config(args.model[0], args.cfg_options)
-    return TorchOpener(cfg, args.model[1], dtype=args.dtype, prepare=args.prepare, **settings)
+    config, checkpoint = model_files(args.model)
+    cfg = read_config(config, read_options(args.cfg_options))
+    return TorchOpener(cfg, checkpoint, dtype=args.dtype, prepare=args.prepare, **settings)

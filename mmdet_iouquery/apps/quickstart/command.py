@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from ...config_files import config_path
+from ...config_files import config_path, tools_root
 from ...datasets import CocoSet, find_coco_set, read_data
 from ...datasets.coco.json_file import read_json
 from ...engine.preflight.config_mistakes import text_of
@@ -22,6 +22,7 @@ from ...file_io import checksum, write_json, write_text
 from ..analyze.draw import contact_sheet
 from ..analyze.draw_run import draw_run
 from ..child_process import run_child
+from .arguments import parser
 from .digits import build_digits
 
 BASE = 'quickstart/rtdetr_r18vd_digits.py'
@@ -33,16 +34,26 @@ _RESULTS = ('detections.bbox.json', 'detections.metrics.json')
 
 
 def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
+    """What :func:`execute` does, with the arguments of a command line."""
+    execute(parser().parse_args(arguments), tools)
+
+
+def make_digits(args: argparse.Namespace) -> None:
+    """Write the set of handwritten digits."""
+    recipe = vars(args)
+    build_digits(recipe.pop('root'), **recipe)
+
+
+def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
     """Run the whole way, or what an earlier call has left of it.
 
     Args:
-        tools: folder of ``train.py`` and ``test.py``.
-        arguments: of the command line.
+        args: of the command line.
+        tools: folder of ``train.py`` and ``test.py``; None: of those that came with the package.
 
     Raises:
         InputError: the arguments or the data are unfit, the work folder holds a run of other settings, a stage failed.
     """
-    args = _parser().parse_args(arguments)
     work_dir = Path(args.work_dir or _default_work_dir(args.data)).resolve()
     if args.data is not None and not Path(args.data).expanduser().exists():  # before a folder is made for it
         raise InputError(f'no folder or file {Path(args.data).absolute()}; name a set with --data')
@@ -57,7 +68,7 @@ def quickstart(tools: Path, arguments: Sequence[str] | None = None) -> None:
         progress.require_same('config', flattened(Config.fromstring(text, '.py').to_dict()))
         progress.require_unchanged([coco.train_ann, coco.val_ann])
         config = progress.write_config(text)
-        minutes = progress.run(_stages(tools, work_dir, config, coco, args.iters))
+        minutes = progress.run(_stages(tools or tools_root(), work_dir, config, coco, args.iters))
         if minutes:
             parts = ', '.join(f'{name} {value:.1f}' for name, value in minutes.items())
             _say(f'done in {sum(minutes.values()):.1f} minutes: {parts}')
@@ -196,32 +207,6 @@ def _stages(tools: Path, work_dir: Path, config: Path, coco: CocoSet, iters: int
             lambda: _run(tools / 'analyze_queries.py', config, checkpoint, '--out', queries, *analysis, '--restart'),
         ),
     ]
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description='Train RT-DETR-R18 from scratch on a small set, evaluate it, draw it.')
-    parser.add_argument(
-        '--data', help='your own set, in any form that tools/data.py reads (default: handwritten digits, made here)'
-    )
-    parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
-    parser.add_argument('--iters', type=_at_least_two, default=800, help='training steps of 4 images (default: 800)')
-    parser.add_argument(
-        '--image-size',
-        type=_at_least_two,
-        default=128,
-        help='images are resized to this side in pixels (default: 128)',
-    )
-    parser.add_argument('--seed', type=int, default=0, help='of weights and order of the images (default: 0)')
-    parser.add_argument(
-        '--restart', action='store_true', help='start anew; what an earlier run left in the work folder is set aside'
-    )
-    return parser
-
-
-def _at_least_two(text: str) -> int:
-    if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 2 on')
-    return int(text)
 
 
 def _default_work_dir(data: str | None) -> Path:

@@ -18,6 +18,7 @@ from mmdet_iouquery.apps.evaluate.command import NUMBERS, evaluate
 from mmdet_iouquery.engine.launch import run_tool
 from mmdet_iouquery.engine.launch import test as run_test
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.main import main
 
 pytest.importorskip('onnxruntime')
 exported_files = pytest.importorskip('exported_files')
@@ -220,6 +221,13 @@ def test_the_tool_prints_the_numbers_alone(tested: Tested) -> None:
     assert lines[0].endswith(f'detections in {IMAGES} of {IMAGES} images')
     assert lines[2] == f'mAP        {tested.metrics["coco/bbox_mAP"]:6.3f}'
     assert len(lines) == 2 + 12 + 2 + 3
+
+
+def test_numbers_for_other_programs(tested: Tested, capsys: pytest.CaptureFixture[str]) -> None:
+    files = [str(tested.results), str(tested.truth)]
+    assert main(['evaluate', *files, '--json']) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == evaluate(files) and f'{IMAGES} of {IMAGES} images' in printed.err
 
 
 def test_the_tool_leaves_with_status_2_for_bad_input(

@@ -1,0 +1,1 @@
+"""The configs that came with the package, as a table."""

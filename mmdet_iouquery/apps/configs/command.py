@@ -1,0 +1,111 @@
+"""What ``iouquery configs`` runs: a table of the configs that came with the package, or one of them whole."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iouquery_runtime.errors import optional
+
+from ...config_files import config_names, config_path, config_root, short_name
+from ...errors import InputError
+
+
+class Entry(NamedTuple):
+    """A shipped config, and what is known of its model. Where nothing is known, None."""
+
+    name: str
+    """The shortest that means it."""
+    path: str
+    """In the folder of configs."""
+    parameters: int | None
+    flops: int | None
+    ap: float | None
+    """Of boxes, in percent, on the data of the config's name."""
+    reported_by: str | None
+    """Whose the figures are."""
+
+
+def execute(args: argparse.Namespace) -> int:
+    """Print the table, or the config.
+
+    Raises:
+        InputError: there is no such config.
+    """
+    if args.show:
+        print(shown(args.show))
+        return 0
+    wanted = args.filter.lower().removesuffix('.py')
+    found = [entry for entry in entries() if wanted in entry.path]
+    if not found:
+        config_path(args.filter)  # which says what comes close
+        raise InputError(f'no shipped config has {args.filter!r} in its name')
+    print(json.dumps([entry._asdict() for entry in found], indent=1) if args.json else table(found))
+    return 0
+
+
+def shown(name: str) -> str:
+    """The text of a config, with what its bases bring.
+
+    Raises:
+        InputError: there is no such file, nor a shipped config of the name; or mmengine is not installed.
+    """
+    path = name if Path(name).is_file() else config_path(name)
+    config = optional('mmengine.config', 'showing a config', "'mmdet-iouquery[onedl]'")
+    return str(config.Config.fromfile(path).pretty_text)
+
+
+def entries(root: Path | None = None) -> list[Entry]:
+    """The configs in a folder, with the figures that ``model-index.yml`` beside it leads to; None: the shipped ones."""
+    root = config_root() if root is None else root
+    names = config_names(root)
+    figures = _figures(root.parent)
+    return [Entry(short_name(name, names), name, *figures.get(f'configs/{name}', [None] * 4)) for name in names]
+
+
+def _figures(folder: Path) -> dict[str, list[Any]]:
+    """Parameters, FLOPs, AP and whose they are, by the path of a config in ``folder``."""
+    yaml = optional('yaml', 'a table of the configs', 'pyyaml')
+    found: dict[str, list[Any]] = {}
+    for name in _read(yaml, folder / 'model-index.yml')['Import']:
+        metafile = _read(yaml, folder / name)
+        reported_by = {one['Name']: one['Metadata'].get('Reported By') for one in metafile['Collections']}
+        for model in metafile['Models']:
+            metadata = model.get('Metadata', {})
+            figures = [metadata.get('Parameters'), metadata.get('FLOPs'), _box_ap(model)]
+            known = any(figure is not None for figure in figures)
+            found[model['Config']] = [*figures, reported_by[model['In Collection']] if known else None]
+    return found
+
+
+def _read(yaml: Any, path: Path) -> Any:
+    return yaml.safe_load(path.read_text(encoding='utf-8'))
+
+
+def _box_ap(model: dict[str, Any]) -> float | None:
+    return next((result['Metrics'].get('box AP') for result in model.get('Results', ())), None)
+
+
+def table(found: Sequence[Entry]) -> str:
+    """The entries, for a person to read."""
+    rows = [('name', 'parameters', 'FLOPs', 'AP', 'whose', 'file')]
+    rows += [
+        (
+            entry.name,
+            _in(entry.parameters, 1e6, 'M'),
+            _in(entry.flops, 1e9, 'G'),
+            '' if entry.ap is None else f'{entry.ap:.1f}',
+            entry.reported_by or '',
+            entry.path,
+        )
+        for entry in found
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def _in(value: int | None, unit: float, name: str) -> str:
+    return '' if value is None else f'{value / unit:g} {name}'

@@ -1,0 +1,29 @@
+"""Values that arguments can have by name. Command lines name them too, before anything heavy is imported."""
+
+from __future__ import annotations
+
+AUTHORS = ('rtdetr', 'rtdetrv2', 'dfine', 'deim')
+"""Projects whose checkpoints can be read and written: the authors' of each model."""
+
+SOURCES = (*AUTHORS, 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'mmdet')
+"""The authors' RT-DETR and RT-DETRv2; D-FINE; DEIM, on D-FINE or on RT-DETRv2; Hugging Face's; the authors' DAB-DETR;
+the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's and DEIM's authors or of timm, whose names are the same; our own
+names, as mmdet saves them."""
+
+TARGETS = ('mmdet', *AUTHORS, 'transformers')
+"""Our own names; the authors'; Hugging Face's."""
+
+ATTENTIONS = ('grid_sample', 'gather')
+"""How deformable attention reads in an exported file."""
+
+EXPORTERS = ('torchscript', 'dynamo')
+"""torch's, to ONNX."""
+
+INPUTS = ('float32-nchw', 'uint8-nhwc')
+"""What an exported file takes."""
+
+OPSETS = (17, 18, 19, 20)
+"""Of ONNX, that files are exported in."""
+
+PRECISIONS = ('float32', 'float16')
+"""That an exported file computes in."""

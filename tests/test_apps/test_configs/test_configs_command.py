@@ -1,0 +1,126 @@
+"""``iouquery configs``, and the names by which configs go."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmdet_iouquery.apps.configs.command import entries
+from mmdet_iouquery.config_files import _RECIPE, config_names, config_path, config_root
+from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.main import main
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.mark.parametrize(
+    ('name', 'path'),
+    [
+        ('rtdetr_r18vd', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'),  # not the quickstart's, nor the ablations'
+        ('rtdetr_r50vd', 'rtdetr/rtdetr_r50vd_8xb2-72e_coco.py'),  # not that of rtdetr_r50vd_m
+        ('rtdetr_r50vd_m', 'rtdetr/rtdetr_r50vd_m_8xb2-72e_coco.py'),
+        ('rtdetr_r18vd_mal', 'rtdetr/rtdetr_r18vd_mal_8xb2-72e_coco.py'),
+        ('rtdetr/rtdetr_r18vd', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'),
+        ('rtdetr_r18vd.py', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'),
+        ('rtdetr_r18vd_8xb2-72e_coco', 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'),
+        ('dfine_hgnetv2-s', 'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py'),  # not that for Objects365
+        ('dfine_hgnetv2-s_objects365', 'dfine/dfine_hgnetv2-s_objects365_8xb4-64e_coco.py'),
+        ('quickstart/rtdetr_r18vd', 'quickstart/rtdetr_r18vd_digits.py'),
+        ('rtdetr_r18vd_digits', 'quickstart/rtdetr_r18vd_digits.py'),
+        ('rtdetr_r18vd_learned-anchors', 'ablations/rtdetr_r18vd_learned-anchors_128_digits.py'),
+        ('rtdetr_r18vd_finetune', 'finetune/rtdetr_r18vd_finetune_coco-style.py'),
+        ('retinanet_r50_hybrid-encoder', 'retinanet/retinanet_r50_hybrid-encoder_8xb2-1x_coco.py'),
+    ],
+)
+def test_short_names(name: str, path: str) -> None:
+    assert config_path(name) == str(config_root() / path)
+
+
+def test_a_short_name_of_several_is_refused_with_all_of_them() -> None:
+    both = 'ablations/generations/rtdetr_r18vd_128_digits.py, ablations/rtdetr_r18vd_128_digits.py'
+    with pytest.raises(
+        InputError, match=f"^the shipped config 'rtdetr_r18vd_128_digits' may be any of {both}; name one"
+    ):
+        config_path('rtdetr_r18vd_128_digits')
+
+
+@pytest.mark.parametrize('name', ['rtdetr', 'rtdetr_r18', 'rtdetr_r18vd_', 'r18vd', '.*', '', '/'])
+def test_what_is_no_short_name(name: str) -> None:
+    with pytest.raises(InputError, match='no shipped config'):
+        config_path(name)
+
+
+def test_every_name_of_the_table_means_its_config() -> None:
+    found = entries()
+    assert [entry.path for entry in found] == config_names()
+    for entry in found:
+        assert config_path(entry.name) == str(config_root() / entry.path)
+        assert re.search(f'{_RECIPE}\\.py$', entry.path), 'a recipe that short names do not know'
+
+
+def test_figures_are_those_of_the_readme() -> None:
+    text = (ROOT / 'README.md').read_text(encoding='utf-8')
+    rows = re.findall(r'^\| `(\w+/[\w-]+\.py)` \| ([\d.]+) \| (\d+) M \| (\d+) G \|$', text, re.MULTILINE)
+    assert len(rows) == 15
+    by_path = {entry.path: entry for entry in entries()}
+    for path, ap, parameters, flops in rows:
+        entry = by_path[path]
+        assert (entry.ap, entry.parameters, entry.flops) == (float(ap), int(parameters) * 10**6, int(flops) * 10**9)
+        assert entry.reported_by == 'authors'
+    unknown = by_path['rtdetr/rtdetr_r18vd_mal_8xb2-72e_coco.py']
+    assert unknown[2:] == (None, None, None, None)
+
+
+@pytest.mark.parametrize('family', ['rtdetr', 'rtdetrv2', 'dfine', 'deim'])
+def test_figures_are_those_of_the_familys_page(family: str) -> None:
+    lines = (ROOT / 'configs' / family / 'README.md').read_text(encoding='utf-8').splitlines()
+    by_path = {entry.path: entry for entry in entries()}
+    rows = [re.match(r'\| \[[\w-]+\]\((\S+\.py)\) .*\| ([\d.]+) \| (\d+) M \| (\d+) G \|', line) for line in lines]
+    found = [row.groups() for row in rows if row]
+    assert len(found) >= 5
+    for file, ap, parameters, flops in found:
+        entry = by_path[f'{family}/{file}']
+        assert (entry.ap, entry.parameters, entry.flops) == (float(ap), int(parameters) * 10**6, int(flops) * 10**9)
+
+
+def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['configs', 'rtdetr_r18vd_8xb2']) == 0
+    heads, row = capsys.readouterr().out.splitlines()
+    assert heads.split() == ['name', 'parameters', 'FLOPs', 'AP', 'whose', 'file']
+    assert row.split() == [
+        'rtdetr_r18vd',
+        '20',
+        'M',
+        '60',
+        'G',
+        '46.5',
+        'authors',
+        'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py',
+    ]
+    assert main(['configs', '--json', 'RTDETR_R18vd_8xb2-72e_coco.py']) == 0
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry == {
+        'name': 'rtdetr_r18vd',
+        'path': 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py',
+        'parameters': 20_000_000,
+        'flops': 60_000_000_000,
+        'ap': 46.5,
+        'reported_by': 'authors',
+    }
+
+
+def test_a_filter_that_nothing_fits_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['configs', 'rtdter_r18vd']) == 2
+    said = capsys.readouterr().err
+    assert "no shipped config 'rtdter_r18vd'" in said and 'close to it: ' in said and 'rtdetr_r18vd' in said
+
+
+def test_a_config_is_shown_with_what_its_bases_bring(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['configs', '--show', 'rtdetr_r34vd']) == 0
+    text = capsys.readouterr().out
+    shown, whole = Config.fromstring(text, '.py'), Config.fromfile(config_path('rtdetr_r34vd'))
+    assert shown.to_dict() == whole.to_dict() and '_base_' not in shown
