@@ -33,6 +33,7 @@ from ..deploy.exported import ExportedDetector, differences, is_exported
 from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
 from .begin import begin
+from .loggers import add_loggers
 from .preflight.checkpoint_check import check_checkpoint, check_pretrained
 from .preflight.config_mistakes import named_mistakes, while_starting
 from .preflight.config_values import check_sections, check_values
@@ -104,6 +105,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
         help='mixed precision: float16 (CUDA only; the default), or bfloat16 (anywhere, without loss scaling)',
     )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate to the real batch size')
+    parser.add_argument('--log', metavar='NAMES', help='also log to some of csv, tensorboard, mlflow, wandb, with commas')
     parser.add_argument(
         '--dry-run',
         nargs='?',
@@ -132,6 +134,8 @@ def train(arguments: Sequence[str] | None = None) -> None:
 def _train(cfg: Config, args: argparse.Namespace) -> None:
     """What comes after the command line has been read."""
     settings = settings_of(cfg)
+    if args.log is not None:  # how a run is watched is no setting of it
+        add_loggers(cfg, args.log.split(','))
     if args.dry_run is None and not begin(cfg, settings, resume=args.resume, restart=args.restart):
         return
     if not args.no_check:
