@@ -105,7 +105,9 @@ def train(arguments: Sequence[str] | None = None) -> None:
         help='mixed precision: float16 (CUDA only; the default), or bfloat16 (anywhere, without loss scaling)',
     )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate to the real batch size')
-    parser.add_argument('--log', metavar='NAMES', help='also log to some of csv, tensorboard, mlflow, wandb, with commas')
+    parser.add_argument(
+        '--log', metavar='NAMES', help='also log to csv, tensorboard, mlflow, wandb: one, or some (a,b)'
+    )
     parser.add_argument(
         '--dry-run',
         nargs='?',

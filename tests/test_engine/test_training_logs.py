@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pytest
@@ -85,7 +86,7 @@ def read_mlflow(work_dir: Path) -> tuple[Series, list[str]]:
         key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
         for key in run.data.metrics
     }
-    files = Path(client.download_artifacts(run.info.run_id, '')) / 'images'
+    files = Path(unquote(urlparse(run.info.artifact_uri).path)) / 'images'
     return found, sorted(str(path.relative_to(files).with_suffix('')) for path in files.glob('**/*.jpg'))
 
 

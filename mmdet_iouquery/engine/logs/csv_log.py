@@ -50,13 +50,13 @@ class CsvLog(TrainingLog):
 
 
 class _Table:
-    """A CSV file of one row a step, steps rising. Rows after ``last`` and a row that was not written whole are dropped."""
+    """A CSV file of one row a step, steps rising. Rows after step ``last``, and one that is not whole, are dropped."""
 
     def __init__(self, path: Path, last: int) -> None:
         self.path = path
         self.columns: list[str] = []
         self.last = -1
-        if path.is_file():
+        if path.is_file():  # of an earlier start
             self._replace([row for row in self._rows() if int(row['step']) <= last])
 
     def add(self, step: int, values: Mapping[str, float]) -> None:

@@ -51,10 +51,10 @@ class MlflowLog(TrainingLog):
 
         self._error: type[Exception] = mlflow.MlflowException
         local = f'sqlite:///{(place / "mlflow.db").resolve().as_posix()}'
-        uri = os.environ.get(URI) or local
+        self._uri = uri = os.environ.get(URI) or local
         self._client = mlflow.MlflowClient(tracking_uri=uri)
         try:
-            self._run_id, self._there = self._go_on(place, uri, step)
+            self._run_id, self._there = self._go_on(place, step)
             self._client.log_text(self._run_id, self.config.pretty_text, 'config.py')
         except self._error as error:
             raise InputError(f'--log mlflow: {uri} refuses ({error}); check {URI} and {_EXPERIMENT}') from error
@@ -62,29 +62,29 @@ class MlflowLog(TrainingLog):
         atexit.register(self._stopped, os.getpid())
         return f'mlflow ui --backend-store-uri {uri}' if uri == local else f'MLflow at {uri}, run {self._run_id}'
 
-    def _go_on(self, place: Path, uri: str, step: int) -> tuple[str, set[str]]:
+    def _go_on(self, place: Path, step: int) -> tuple[str, set[str]]:
         """Id of the run to log to, and names of the metrics that it has at ``step``."""
         note, params = place / 'run.json', self._params()
-        before = self._noted(note, uri)
+        before = self._noted(note)
         points = self._points(before)
         kept = [point for point in points if point.step <= step]
         if before is not None and len(kept) == len(points) and before.data.params == params:
             run_id = before.info.run_id
             self._client.update_run(run_id, status='RUNNING')
         else:
-            run_id = self._new_run(place, uri == os.environ.get(URI), params)
+            run_id = self._new_run(place, params)
             self._log('metrics', run_id, kept)
             if before is not None:
                 self._copy_images(before.info.run_id, run_id, step)
-            write_json(note, {'uri': uri, 'run_id': run_id})
+            write_json(note, {'uri': self._uri, 'run_id': run_id})
             if before is not None and before.data.params == params:
                 self._client.delete_run(before.info.run_id)
         return run_id, {point.key for point in kept if point.step == step}
 
-    def _noted(self, note: Path, uri: str) -> Any:
+    def _noted(self, note: Path) -> Any:
         """The run of the earlier starts; None: there is none, or it is gone."""
         noted = read_json(note) if note.is_file() else {}
-        if noted.get('uri') != uri:
+        if noted.get('uri') != self._uri:
             return None
         try:
             run = self._client.get_run(noted['run_id'])
@@ -97,13 +97,13 @@ class MlflowLog(TrainingLog):
             return []
         return [one for name in run.data.metrics for one in self._client.get_metric_history(run.info.run_id, name)]
 
-    def _new_run(self, place: Path, elsewhere: bool, params: Mapping[str, str]) -> str:
+    def _new_run(self, place: Path, params: Mapping[str, str]) -> str:
         from mlflow.entities import Param
 
         name = os.environ.get(_EXPERIMENT) or 'mmdet_iouquery'
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            files = None if elsewhere else (place / 'artifacts').resolve().as_uri()
+            files = None if os.environ.get(URI) else (place / 'artifacts').resolve().as_uri()
             experiment_id = self._client.create_experiment(name, artifact_location=files)
         else:
             experiment_id = experiment.experiment_id
@@ -112,15 +112,20 @@ class MlflowLog(TrainingLog):
         return run_id
 
     def _params(self) -> dict[str, str]:
-        settings = flattened({key: self.config.to_dict().get(key) for key in _SECTIONS})
+        whole = self.config.to_dict()
+        sections = {key: whole[key] for key in _SECTIONS if whole.get(key) is not None}
+        settings = flattened(sections) if sections else {}
         return {_allowed(key): str(value)[:_LONGEST] for key, value in settings.items()}
 
     def _copy_images(self, source: str, target: str, step: int) -> None:
         """Those of the steps up to ``step``."""
+        from mlflow.artifacts import download_artifacts
+
         if not any(entry.path == _IMAGES for entry in self._client.list_artifacts(source)):
             return
         with tempfile.TemporaryDirectory() as folder:
-            images = Path(self._client.download_artifacts(source, _IMAGES, folder))
+            target_folder = dict(dst_path=folder, tracking_uri=self._uri)
+            images = Path(download_artifacts(run_id=source, artifact_path=_IMAGES, **target_folder))
             for path in images.glob('**/*.jpg'):
                 if int(path.stem) > step:
                     path.unlink()

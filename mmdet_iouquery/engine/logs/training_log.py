@@ -78,7 +78,9 @@ class TrainingLog(BaseVisBackend):
     def add_scalar(self, name: str, value: Any, step: int = 0, **_: Any) -> None:
         self.add_scalars({name: value}, step)
 
-    def add_scalars(self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **_: Any) -> None:
+    def add_scalars(
+        self, scalar_dict: Mapping[str, Any], step: int = 0, file_path: str | None = None, **_: Any
+    ) -> None:
         """Log numbers of one step; anything else in ``scalar_dict`` is left out.
 
         Args:

@@ -14,8 +14,7 @@ from .training_log import TrainingLog, full_name
 
 @VISBACKENDS.register_module()
 class WandbLog(TrainingLog):
-    """A run of Weights & Biases for each start, all in one group, in the folder ``wandb``; offline, unless WANDB_MODE
-    says otherwise.
+    """A run of Weights & Biases for each start, all in one group; offline, unless WANDB_MODE says otherwise.
 
     It can neither take steps back nor go on with a run offline (their issue 4624), so each start has a run of its own,
     named by the step where it begins. Charts have the training's step as their axis: the library's own counts calls.
