@@ -84,13 +84,18 @@ setup(
         'quantize': ['nncf>=2.14', 'openvino>=2024.6'],
         'hub': ['huggingface_hub>=0.30', 'safetensors'],
         'scale': ['pyarrow', 'ray[data]>=2.60,<3; python_version >= "3.10"', 'tqdm'],
+        'log-mlflow': ['alembic', 'mlflow-skinny>=3.5', 'sqlalchemy'],  # MLflow's page is in `mlflow` alone
+        'log-tensorboard': ['tensorboard'],
+        'log-wandb': ['wandb'],
         'fast': [VERSION['FASTER_COCO_EVAL'].requirement],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'test': [
             VERSION['FASTER_COCO_EVAL'].requirement,
+            'alembic',
             'duckdb',
             'hypothesis',
             'litserve; python_version >= "3.10"',
+            'mlflow-skinny>=3.5; python_version >= "3.10"',
             'moto[server,s3]',
             'pytest',
             'pytest-cov',
@@ -98,7 +103,9 @@ setup(
             'pytest-xdist[psutil]',
             'safetensors',
             'setuptools>=64',
+            'sqlalchemy',
             'supervision; python_version >= "3.10"',
+            'tensorboard',
             'transformers',
         ],
         'test-demo': ['selenium'],

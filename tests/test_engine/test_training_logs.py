@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import math
 import os
+import shutil
 import signal
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Optional
 from urllib.parse import unquote, urlparse
 
 import numpy as np
@@ -28,10 +30,11 @@ from mmdet_iouquery.engine import loggers
 from mmdet_iouquery.engine.hooks import MissedValidationHook, TrainingLogHook
 from mmdet_iouquery.engine.hooks.training_log_hook import spread
 from mmdet_iouquery.engine.loggers import add_loggers
-from mmdet_iouquery.engine.logs import CsvLog, MlflowLog, TensorboardLog, TrainingLog, WandbLog
+from mmdet_iouquery.engine.logs import CsvLog, MlflowLog, TensorboardLog, TrainingLog, WandbLog, mlflow_log
 from mmdet_iouquery.errors import InputError
 
 LOGS: dict[str, type[TrainingLog]] = {'csv': CsvLog, 'tensorboard': TensorboardLog, 'mlflow': MlflowLog}
+MODULES = {'tensorboard': 'torch.utils.tensorboard', 'mlflow': 'mlflow.store.tracking.sqlalchemy_store'}
 NEEDED = {'csv': 'csv', 'tensorboard': 'tensorboard', 'mlflow': 'mlflow'}
 STEPS, EVERY = 12, 4
 SETTINGS = f"""
@@ -39,6 +42,7 @@ train_cfg.update(max_iters={STEPS}, val_interval={EVERY})
 default_hooks = dict(checkpoint=dict(interval={EVERY}), logger=dict(interval=2))
 """
 Series = Mapping[str, list[tuple[int, float]]]
+Stop = Optional[tuple[str, int]]
 TIMES = ('time', 'memory')  # what differs from run to run
 
 
@@ -46,6 +50,36 @@ TIMES = ('time', 'memory')  # what differs from run to run
 def kind(request: pytest.FixtureRequest) -> str:
     pytest.importorskip(NEEDED[request.param])
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def _nothing_at_exit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that a test leaves open was killed."""
+    monkeypatch.setattr(mlflow_log, 'atexit', SimpleNamespace(register=lambda *_: None, unregister=lambda *_: None))
+
+
+@pytest.fixture(scope='session')
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """An empty database of MLflow's, which takes seconds to make; None: MLflow is not installed."""
+    if loggers.find_module('mlflow') is None:
+        return None
+    import mlflow
+
+    path = tmp_path_factory.mktemp('empty') / 'mlflow.db'
+    mlflow.MlflowClient(tracking_uri=f'sqlite:///{path}').search_experiments()
+    return path
+
+
+def new_work_dir(folder: Path, database: Path | None) -> Path:
+    (folder / 'run' / 'mlflow').mkdir(parents=True)
+    if database is not None:
+        shutil.copy(database, folder / 'run' / 'mlflow')
+    return folder / 'run'
+
+
+@pytest.fixture
+def work_dir(database: Path | None, tmp_path: Path) -> Path:
+    return new_work_dir(tmp_path, database)
 
 
 # --- reading back -----------------------------------------------------------------------------------------------------
@@ -120,14 +154,14 @@ def validate(log: TrainingLog, step: int, ap: float) -> None:
     log.add_scalars({'coco/bbox_mAP': torch.tensor(ap), 'time': np.float64(0.25)}, step, 'log.json')
 
 
-def test_values_come_back_under_their_names(kind: str, tmp_path: Path) -> None:
-    log = begun(kind, tmp_path, 0)
+def test_values_come_back_under_their_names(kind: str, work_dir: Path) -> None:
+    log = begun(kind, work_dir, 0)
     train_step(log, 2, 0.5)
     train_step(log, 4, 0.25, skipped_pictures=3)
     validate(log, 4, 0.75)
     log.add_scalar('mine/odd (name): é', 2, 4)
     log.close()
-    found, images = READ[kind](tmp_path)
+    found, images = READ[kind](work_dir)
     own = 'mine/odd _name__ é' if kind == 'mlflow' else 'mine/odd (name): é'
     assert found == {
         'train/lr': [(2, 0.25), (4, 0.0625)],
@@ -140,49 +174,49 @@ def test_values_come_back_under_their_names(kind: str, tmp_path: Path) -> None:
     assert images == ['detections/0_street/00000004']
 
 
-def test_steps_that_are_done_again_stand_once(kind: str, tmp_path: Path) -> None:
+def test_steps_that_are_done_again_stand_once(kind: str, work_dir: Path) -> None:
     """Killed after step 8 and its validation, resumed from step 4; the second time the values are others."""
-    log = begun(kind, tmp_path, 0)
+    log = begun(kind, work_dir, 0)
     for step in (2, 4, 6, 8):
         train_step(log, step, step / 16)
         if step % 4 == 0:
             validate(log, step, step / 32)
-    log = begun(kind, tmp_path, 4)
+    log = begun(kind, work_dir, 4)
     for step in (6, 8, 10):
         train_step(log, step, step / 64)
     validate(log, 8, 0.5)
     log.close()
-    found, images = READ[kind](tmp_path)
+    found, images = READ[kind](work_dir)
     assert found['train/loss'] == [(2, 2 / 16), (4, 4 / 16), (6, 6 / 64), (8, 8 / 64), (10, 10 / 64)]
     assert found['val/coco/bbox_mAP'] == [(4, 4 / 32), (8, 0.5)]
     assert images == ['detections/0_street/00000004', 'detections/0_street/00000008']
 
 
-def test_a_validation_that_is_made_up_for_stands_once(kind: str, tmp_path: Path) -> None:
+def test_a_validation_that_is_made_up_for_stands_once(kind: str, work_dir: Path) -> None:
     """Stopped between the log of a validation and the note of it; and one whose first log was taken back before."""
-    log = begun(kind, tmp_path, 0)
+    log = begun(kind, work_dir, 0)
     for step in (4, 8):
         train_step(log, step, 0.5)
         validate(log, step, 0.25)
-    log = begun(kind, tmp_path, 8)
+    log = begun(kind, work_dir, 8)
     validate(log, 8, 0.25)
-    log = begun(kind, tmp_path, 4)
+    log = begun(kind, work_dir, 4)
     train_step(log, 8, 0.125)  # and killed before its validation
-    log = begun(kind, tmp_path, 8)
+    log = begun(kind, work_dir, 8)
     validate(log, 8, 0.0625)
     log.close()
-    found, _ = READ[kind](tmp_path)
+    found, _ = READ[kind](work_dir)
     assert found['train/loss'] == [(4, 0.5), (8, 0.125)]
     assert found['val/coco/bbox_mAP'] == [(4, 0.25), (8, 0.0625)]
     assert found['val/time'] == [(4, 0.25), (8, 0.25)]
 
 
-def test_a_start_before_the_first_checkpoint_begins_anew(kind: str, tmp_path: Path) -> None:
-    train_step(begun(kind, tmp_path, 0), 2, 0.5)
-    log = begun(kind, tmp_path, 0)
+def test_a_start_before_the_first_checkpoint_begins_anew(kind: str, work_dir: Path) -> None:
+    train_step(begun(kind, work_dir, 0), 2, 0.5)
+    log = begun(kind, work_dir, 0)
     train_step(log, 2, 0.25)
     log.close()
-    assert READ[kind](tmp_path)[0]['train/loss'] == [(2, 0.25)]
+    assert READ[kind](work_dir)[0]['train/loss'] == [(2, 0.25)]
 
 
 def test_nothing_is_written_before_a_training_begins(kind: str, tmp_path: Path) -> None:
@@ -205,23 +239,23 @@ def test_a_row_that_was_torn_is_dropped_and_written_again(tmp_path: Path) -> Non
     assert table.read_text() == 'step,lr,loss\n2,0.25,0.5\n6,0.015625,inf\n'
 
 
-def test_one_mlflow_run_tells_how_the_training_ended(tmp_path: Path) -> None:
+def test_one_mlflow_run_tells_how_the_training_ended(work_dir: Path) -> None:
     pytest.importorskip('mlflow')
-    log = begun('mlflow', tmp_path, 0)
+    log = begun('mlflow', work_dir, 0)
     train_step(log, 2, 0.5)
-    (first,) = mlflow_runs(tmp_path)[1]
-    assert first.info.status == 'RUNNING' and first.info.run_name == tmp_path.name
+    (first,) = mlflow_runs(work_dir)[1]
+    assert first.info.status == 'RUNNING' and first.info.run_name == work_dir.name
     assert first.data.params == {'model.depth': '18', 'train_cfg.max_iters': '9'}
     log._stopped(os.getpid())
-    assert mlflow_runs(tmp_path)[1][0].info.status == 'KILLED'
-    log = begun('mlflow', tmp_path, 2)  # stopped by a signal, with all its steps saved: nothing is to be taken back
+    assert mlflow_runs(work_dir)[1][0].info.status == 'KILLED'
+    log = begun('mlflow', work_dir, 2)  # stopped by a signal, with all its steps saved: nothing is to be taken back
     train_step(log, 4, 0.5)
     log.close()
-    (second,) = mlflow_runs(tmp_path)[1]
+    (second,) = mlflow_runs(work_dir)[1]
     assert (second.info.run_id, second.info.status) == (first.info.run_id, 'FINISHED')
-    other = begun('mlflow', tmp_path, 4, model={'depth': 34})  # --resume with other settings
+    other = begun('mlflow', work_dir, 4, model={'depth': 34})  # --resume with other settings
     other.close()
-    _, runs = mlflow_runs(tmp_path)
+    _, runs = mlflow_runs(work_dir)
     assert {run.info.run_id: run.data.params['model.depth'] for run in runs} == {
         first.info.run_id: '18',
         other._run_id: '34',
@@ -253,7 +287,7 @@ def test_weights_and_biases_has_a_run_for_each_start(tmp_path: Path) -> None:
 # --- a training -------------------------------------------------------------------------------------------------------
 
 
-def run_logged(config: str, work_dir: str, names: str | None, stop: tuple[str, int] | None = None, *more: str) -> int:
+def run_logged(config: str, work_dir: str, names: str | None, stop: Stop = None) -> int:
     """``tools/train.py``, killed in some call of a step, or of noting a validation."""
     if stop is not None:
         owner: Any = {'run_iter': IterBasedTrainLoop, 'after_val_epoch': MissedValidationHook}[stop[0]]
@@ -266,12 +300,24 @@ def run_logged(config: str, work_dir: str, names: str | None, stop: tuple[str, i
             return original(*arguments, **options)
 
         setattr(owner, stop[0], counted)
-    return run_train(config, '--work-dir', work_dir, *(['--log', names] if names else []), *more)
+    return run_train(config, '--work-dir', work_dir, *(['--log', names] if names else []))
 
 
-def names_here() -> str:
-    found = [name for name, module in NEEDED.items() if loggers.find_module(module) is not None]
-    return ','.join(found)
+def run_all(config: str, starts: list[tuple[str, Stop]]) -> int:
+    """Trainings one after the other into these folders, in forks of a process that has imported what they log to."""
+    names = [name for name, module in NEEDED.items() if loggers.find_module(module) is not None]
+    for module in {NEEDED[name] for name in names} - {'csv'}:
+        importlib.import_module(MODULES.get(module, module))
+    for work_dir, stop in starts:
+        child = os.fork()
+        if not child:
+            try:
+                os._exit(run_logged(config, work_dir, ','.join(names), stop))
+            finally:
+                os._exit(1)
+        signalled = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert signalled == (-signal.SIGKILL if stop else 0), (work_dir, stop)
+    return 0
 
 
 @pytest.fixture(scope='module')
@@ -280,22 +326,26 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture(scope='module')
-def whole(config: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The work folder of a training that nothing stopped."""
-    folder = tmp_path_factory.mktemp('whole')
-    status, said = ended(folder / 'said', run_logged, config, str(folder / 'run'), names_here())
+def trainings(config: str, database: Path | None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp('trainings')
+    whole, killed = (new_work_dir(folder / name, database) for name in ('whole', 'killed'))
+    stops: list[Stop] = [('run_iter', 7), ('after_val_epoch', 1), None]
+    starts = [(str(whole), None), *((str(killed), stop) for stop in stops)]
+    status, said = ended(folder / 'said', run_all, config, starts)
     assert status == 0, said[-3000:]
-    return folder / 'run'
+    return whole, killed
 
 
 @pytest.fixture(scope='module')
-def killed(config: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(trainings: tuple[Path, Path]) -> Path:
+    """The work folder of a training that nothing stopped."""
+    return trainings[0]
+
+
+@pytest.fixture(scope='module')
+def killed(trainings: tuple[Path, Path]) -> Path:
     """The same, killed after step 6 and right after the validation of step 8 was logged."""
-    folder = tmp_path_factory.mktemp('killed')
-    for number, stop in enumerate([('run_iter', 7), ('after_val_epoch', 1), None]):
-        status, said = ended(folder / f'said_{number}', run_logged, config, str(folder / 'run'), names_here(), stop)
-        assert status == (-signal.SIGKILL if stop else 0), said[-3000:]
-    return folder / 'run'
+    return trainings[1]
 
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='kills processes')
@@ -349,16 +399,12 @@ def test_logging_changes_nothing_of_the_training(config: str, whole: Path, tmp_p
     )
 
 
-def test_a_finished_training_is_left_alone_and_a_restart_sets_its_logs_aside(
-    config: str, killed: Path, tmp_path: Path
-) -> None:
+def test_a_finished_training_is_left_alone(config: str, killed: Path, tmp_path: Path) -> None:
     """Also with other logs than before: they are no setting of the run."""
-    before = {path: path.stat().st_mtime_ns for path in killed.rglob('*') if path.suffix != '.lock'}
+    before = {path: path.stat().st_mtime_ns for path in killed.rglob('*') if path.is_file() and path.name != '.lock'}
     status, said = ended(tmp_path / 'said', run_logged, config, str(killed), 'csv')
     assert status == 0 and 'this training is finished' in said, said[-3000:]
-    assert {path: path.stat().st_mtime_ns for path in before if path.is_file()} == {
-        path: time for path, time in before.items() if path.is_file()
-    }
+    assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_a_restart_sets_logs_aside(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ _EXPERIMENT = 'MLFLOW_EXPERIMENT_NAME'
 _SECTIONS = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'train_cfg', 'val_cfg', 'randomness')
 """Entries of a config that become parameters; all of it is the artifact ``config.py``."""
 _LONGEST = 250  # letters of a name or value that every MLflow takes
-_BATCH = {'metrics': 1000, 'params': 100}  # that one call takes
+_METRICS, _PARAMS = 1000, 100  # that one call takes
 _IMAGES = 'images'
 
 
@@ -52,8 +52,8 @@ class MlflowLog(TrainingLog):
         self._error: type[Exception] = mlflow.MlflowException
         local = f'sqlite:///{(place / "mlflow.db").resolve().as_posix()}'
         self._uri = uri = os.environ.get(URI) or local
-        self._client = mlflow.MlflowClient(tracking_uri=uri)
         try:
+            self._client = mlflow.MlflowClient(tracking_uri=uri)
             self._run_id, self._there = self._go_on(place, step)
             self._client.log_text(self._run_id, self.config.pretty_text, 'config.py')
         except self._error as error:
@@ -73,7 +73,7 @@ class MlflowLog(TrainingLog):
             self._client.update_run(run_id, status='RUNNING')
         else:
             run_id = self._new_run(place, params)
-            self._log('metrics', run_id, kept)
+            self._log_metrics(run_id, kept)
             if before is not None:
                 self._copy_images(before.info.run_id, run_id, step)
             write_json(note, {'uri': self._uri, 'run_id': run_id})
@@ -108,7 +108,8 @@ class MlflowLog(TrainingLog):
         else:
             experiment_id = experiment.experiment_id
         run_id: str = self._client.create_run(experiment_id, run_name=place.resolve().parent.name).info.run_id
-        self._log('params', run_id, [Param(key, value) for key, value in params.items()])
+        for batch in _batches([Param(key, value) for key, value in params.items()], _PARAMS):
+            self._client.log_batch(run_id, params=batch)
         return run_id
 
     def _params(self) -> dict[str, str]:
@@ -131,10 +132,9 @@ class MlflowLog(TrainingLog):
                     path.unlink()
             self._client.log_artifacts(target, str(images), _IMAGES)
 
-    def _log(self, kind: str, run_id: str, entries: Sequence[Any]) -> None:
-        """Log metrics or params."""
-        for first in range(0, len(entries), _BATCH[kind]):
-            self._client.log_batch(run_id, **{kind: entries[first : first + _BATCH[kind]]})
+    def _log_metrics(self, run_id: str, points: Sequence[Any]) -> None:
+        for batch in _batches(points, _METRICS):
+            self._client.log_batch(run_id, metrics=batch)
 
     def _write(self, part: str, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
@@ -143,7 +143,7 @@ class MlflowLog(TrainingLog):
         there = self._there if step == self._step else ()
         time_ms = int(1000 * time.time())
         points = [Metric(name, value, time_ms, step) for name, value in names.items() if name not in there]
-        self._try(self._log, 'metrics', self._run_id, points)
+        self._try(self._log_metrics, self._run_id, points)
 
     def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
         self._try(self._client.log_image, self._run_id, image, f'{_IMAGES}/{name}/{step:08d}.jpg')
@@ -162,6 +162,10 @@ class MlflowLog(TrainingLog):
         """The process ends, and the training has not."""
         if os.getpid() == pid:
             self._try(self._client.set_terminated, self._run_id, 'KILLED')
+
+
+def _batches(entries: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
+    return (entries[first : first + size] for first in range(0, len(entries), size))
 
 
 def _allowed(name: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,11 +88,11 @@ class TrainingLog(BaseVisBackend):
         if not self._begun:
             return
         part = '' if file_path is None else 'train' if 'iter' in scalar_dict else 'val'
-        numbers_by_name = {key: value.item() if hasattr(value, 'item') else value for key, value in scalar_dict.items()}
+        plain = {key: value.item() if hasattr(value, 'item') else value for key, value in scalar_dict.items()}
         values = {
             key.removeprefix(f'{part}/'): value
-            for key, value in numbers_by_name.items()
-            if isinstance(value, numbers.Real) and not (part and key == 'iter')
+            for key, value in plain.items()
+            if isinstance(value, (int, float)) and not (part and key == 'iter')
         }
         if values:
             self._write(part, values, step)
