@@ -23,7 +23,7 @@ from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop
 from mmengine.structures import InstanceData
 from PIL import Image
-from started_run import ended, errors, run_train, small_config
+from started_run import Started, ended, errors, run_train, small_config
 
 from mmdet_iouquery import config_path
 from mmdet_iouquery.engine import loggers
@@ -331,8 +331,8 @@ def trainings(config: str, database: Path | None, tmp_path_factory: pytest.TempP
     whole, killed = (new_work_dir(folder / name, database) for name in ('whole', 'killed'))
     stops: list[Stop] = [('run_iter', 7), ('after_val_epoch', 1), None]
     starts = [(str(whole), None), *((str(killed), stop) for stop in stops)]
-    status, said = ended(folder / 'said', run_all, config, starts)
-    assert status == 0, said[-3000:]
+    run = Started(folder / 'said', run_all, config, starts)
+    assert run.status(seconds=480) == 0, run.said()[-3000:]
     return whole, killed
 
 

@@ -92,9 +92,9 @@ class TrainingLogHook(Hook):
         scale = self.image_size / max(height, width)
         size = max(1, round(width * scale)), max(1, round(height * scale))
         resized = DetDataSample()
-        resized.pred_instances = _resized(sample.pred_instances, scale)
+        resized.pred_instances = _resized(sample.pred_instances, scale, size)
         if self.ground_truth:
-            resized.gt_instances = _resized(sample.gt_instances, scale)
+            resized.gt_instances = _resized(sample.gt_instances, scale, size)
         if self._drawer is None:
             from mmdet.visualization import DetLocalVisualizer  # and with it matplotlib
 
@@ -117,9 +117,10 @@ def spread(count: int, total: int) -> set[int]:
     return {round(i * (total - 1) / max(1, count - 1)) for i in range(count)}
 
 
-def _resized(instances: Any, scale: float) -> InstanceData:
-    """Boxes, labels and scores alone, on the CPU."""
-    found = InstanceData(bboxes=get_box_tensor(instances.bboxes).detach().cpu() * scale)
+def _resized(instances: Any, scale: float, size: tuple[int, int]) -> InstanceData:
+    """Boxes, labels and scores alone, on the CPU; boxes cut at an image of ``size`` (width, height) px."""
+    bboxes = get_box_tensor(instances.bboxes).detach().float().cpu() * scale
+    found = InstanceData(bboxes=bboxes.clamp(min=0).minimum(bboxes.new_tensor([*size, *size])))
     for name in ('labels', 'scores'):
         if name in instances:
             found.set_field(instances.get(name).detach().cpu(), name)
