@@ -38,6 +38,8 @@ LOGGERS = {
     'tensorboard': Logger(TensorboardLog, ('tensorboard',)),
     'wandb': Logger(WandbLog, ('wandb',)),
 }
+_PACKAGES = {'mlflow': 'mlflow-skinny'}
+"""Whose names are not those of their modules; all of MLflow would bring pandas, scikit-learn and more."""
 
 
 def add_loggers(cfg: Config, names: Sequence[str]) -> None:
@@ -85,8 +87,9 @@ def _check(name: str) -> None:
         modules += LOGGERS[name].stores
     missing = [module for module in modules if find_module(module) is None]
     if missing:
+        packages = ' '.join(_PACKAGES.get(module, module) for module in missing)
         raise InputError(
-            f'--log {name} needs {" and ".join(missing)}: python -m pip install {" ".join(missing)}, or install this '
+            f'--log {name} needs {" and ".join(missing)}: python -m pip install {packages}, or install this '
             f"package as 'mmdet-iouquery[log-{name}]'"
         )
 

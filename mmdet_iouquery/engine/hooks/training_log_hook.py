@@ -118,9 +118,10 @@ def spread(count: int, total: int) -> set[int]:
 
 
 def _resized(instances: Any, scale: float, size: tuple[int, int]) -> InstanceData:
-    """Boxes, labels and scores alone, on the CPU; boxes cut at an image of ``size`` (width, height) px."""
+    """Boxes, labels and scores alone, on the CPU; boxes lie on an image of ``size`` (width, height) px."""
     bboxes = get_box_tensor(instances.bboxes).detach().float().cpu() * scale
-    found = InstanceData(bboxes=bboxes.clamp(min=0).minimum(bboxes.new_tensor([*size, *size])))
+    last = bboxes.new_tensor([*size, *size]) - 1  # the visualizer warns of what lies beyond
+    found = InstanceData(bboxes=bboxes.clamp(min=0).minimum(last))
     for name in ('labels', 'scores'):
         if name in instances:
             found.set_field(instances.get(name).detach().cpu(), name)
