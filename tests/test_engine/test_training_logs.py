@@ -457,6 +457,12 @@ def test_a_config_gets_its_loggers_once() -> None:
     ('config', 'changes', 'reason'),
     [
         ('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', {}, None),
+        ('dino/dino-4scale_r50_iou-aware-selector_8xb2-12e_coco.py', {}, None),
+        (
+            'dino/dino-4scale_r50_dab-decoder_8xb2-12e_coco.py',  # with the parent's own selection
+            {},
+            'the model does not select queries among encoder tokens',
+        ),
         (
             'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py',
             {'model.bbox_head.query_selector': {'type': 'LearnedAnchors'}},
