@@ -98,6 +98,9 @@ def training_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the rate to the real batch size')
     parser.add_argument(
+        '--log', metavar='NAMES', help='also log to csv, tensorboard, mlflow, wandb: one, or some (a,b)'
+    )
+    parser.add_argument(
         '--dry-run',
         nargs='?',
         type=int,

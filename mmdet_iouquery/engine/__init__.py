@@ -1,6 +1,6 @@
 """What runs around the models: checkpoints that survive a kill, checks before a run, hooks."""
 
-from . import hooks
+from . import hooks, logs
 from .atomic_backend import AtomicLocalBackend
 from .bfloat16_optim_wrapper import BFloat16OptimWrapper
 from .flat_cosine import FlatCosineLR, FlatCosineMomentum
@@ -13,4 +13,5 @@ __all__ = [
     'FlatCosineMomentum',
     'NoDecayOptimWrapperConstructor',
     'hooks',
+    'logs',
 ]

@@ -35,6 +35,7 @@ from ..deploy.exported import ExportedDetector, differences, is_exported
 from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
 from .begin import begin
+from .loggers import add_loggers
 from .preflight.checkpoint_check import check_checkpoint, check_pretrained
 from .preflight.config_mistakes import named_mistakes, while_starting
 from .preflight.config_values import check_sections, check_values
@@ -90,6 +91,8 @@ def run_training(args: argparse.Namespace) -> None:
 def _train(cfg: Config, args: argparse.Namespace) -> None:
     """What comes after the command line has been read."""
     settings = settings_of(cfg)
+    if args.log is not None:  # how a run is watched is no setting of it
+        add_loggers(cfg, args.log.split(','))
     if args.dry_run is None and not begin(cfg, settings, resume=args.resume, restart=args.restart):
         return
     if not args.no_check:

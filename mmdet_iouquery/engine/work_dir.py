@@ -24,8 +24,10 @@ from ..config_options import type_name
 from ..errors import InputError
 from .atomic_backend import remove_leftovers
 
-# checkpoints, mmengine's logs of each start, and what this package notes beside them
-_OF_A_TRAINING = re.compile(r'.*\.pth(\.outdated|\.tmp)?|\d{8}_\d{6}|last_checkpoint|last_validation|settings\.json')
+# checkpoints, mmengine's logs of each start, those of --log, and what this package notes beside them
+_OF_A_TRAINING = re.compile(
+    r'.*\.pth(\.outdated|\.tmp)?|\d{8}_\d{6}|last_checkpoint|last_validation|settings\.json|csv|tensorboard|mlflow|wandb'
+)
 # tensors as large as the parameters that an optimiser keeps: two of the Adam family, one of SGD with momentum
 _OPTIMIZER_COPIES = {'SGD': 1, 'Adagrad': 1, 'Lion': 1}
 

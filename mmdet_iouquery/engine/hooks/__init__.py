@@ -11,6 +11,7 @@ from .restart_hook import RestartHook
 from .schedule_hook import ScheduleHook
 from .skipped_pictures_hook import SkippedPicturesHook
 from .stop_hook import StopOnSignalHook
+from .training_log_hook import TrainingLogHook
 
 __all__ = [
     'AccelerateTrainingHook',
@@ -25,4 +26,5 @@ __all__ = [
     'ScheduleHook',
     'SkippedPicturesHook',
     'StopOnSignalHook',
+    'TrainingLogHook',
 ]
