@@ -1,6 +1,6 @@
 """Weights from other projects, and back."""
 
 from .class_head import select_classes
-from .convert import SOURCES, TARGETS, convert, convert_back, unwrap
+from .convert import SOURCES, TARGETS, convert, convert_back, sources_of, unwrap
 
-__all__ = ['SOURCES', 'TARGETS', 'convert', 'convert_back', 'select_classes', 'unwrap']
+__all__ = ['SOURCES', 'TARGETS', 'convert', 'convert_back', 'select_classes', 'sources_of', 'unwrap']

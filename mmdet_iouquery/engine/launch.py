@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
 from torch import nn
 
 from iouquery_runtime import InputError as RuntimeInputError
@@ -82,8 +83,8 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def train(arguments: Sequence[str] | None = None) -> None:
-    """Check everything that a config names, then train."""
+def train(arguments: Sequence[str] | None = None, hooks: Sequence[Hook] = ()) -> None:
+    """Check everything that a config names, then train, with ``hooks`` beside those of the config."""
     parser = common_parser('Train a detector.')
     parser.add_argument(
         '--resume',
@@ -126,10 +127,10 @@ def train(arguments: Sequence[str] | None = None) -> None:
         raise InputError('--restart starts anew and --resume goes on: give one of them')
     _check_work_dir(cfg)
     with _claimed_by_first(cfg) if args.dry_run is None else nullcontext():
-        _train(cfg, args)
+        _train(cfg, args, hooks)
 
 
-def _train(cfg: Config, args: argparse.Namespace) -> None:
+def _train(cfg: Config, args: argparse.Namespace, hooks: Sequence[Hook]) -> None:
     """What comes after the command line has been read."""
     settings = settings_of(cfg)
     if args.dry_run is None and not begin(cfg, settings, resume=args.resume, restart=args.restart):
@@ -151,6 +152,8 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
     if runner.rank == 0:
         check_room(cfg, model)
         record(Path(cfg.work_dir), settings)
+    for hook in hooks:
+        runner.register_hook(hook)
     starting = named_mistakes(cfg, 'starting the training', only=while_starting)
     with told_endings(runner, checkpoint_folder(cfg)), starting:
         runner.train()
