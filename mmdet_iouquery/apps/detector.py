@@ -84,6 +84,7 @@ class Detector:
             self.weights = self.weights or Path(model) / hub.WEIGHTS
         else:
             self.config = read_config(str(model), dict(cfg_options or {}))
+        self._begin_with = self.config, self.weights
         self._model: nn.Module | None = None
 
     @property
@@ -179,7 +180,8 @@ class Detector:
     ) -> Path:
         """Train, or go on with the training of the same arguments, and detect with what was trained from then on.
 
-        As ``iouquery train``, on one device. The weights that the detector has are what a new training begins with.
+        As ``iouquery train``, on one device. It begins with the config and the weights that the detector was made with,
+        so that the same call goes on where it was stopped; a detector made with what was trained goes on from there.
 
         Args:
             data: a folder or file of images and boxes; None: the config's own.
@@ -201,21 +203,24 @@ class Detector:
             RunError: the training could not go on.
             TrainingStopped: a signal stopped it; the same call goes on.
         """
+        begin, weights = self._begin_with
         request = TrainRequest(
             data=None if data is None else Path(data),
-            weights=None if self.weights is None else str(self.weights),
+            weights=None if weights is None else str(weights),
             epochs=epochs,
             size=size,
             batch=batch,
             options=cfg_options or {},
             restart=restart,
         )
-        folder = Path(work_dir) if work_dir else default_folder(self.config.filename or 'config.py', request.data)
-        config = written_config(self._config_file(folder), request._replace(work_dir=folder))
+        folder = Path(work_dir) if work_dir else default_folder(begin.filename or 'config.py', request.data)
+        config = written_config(_config_file(begin, folder), request._replace(work_dir=folder))
         arguments = [str(config), '--work-dir', str(config.parent), *_arguments(dict(restart=restart, resume=resume))]
         launch.train(arguments, hooks=[*hooks, *map(_AfterValidation, callbacks)])
         self.config = read_config(str(config))
-        self.weights, self._model = latest_checkpoint(config.parent, checkpoint_folder(self.config)), None
+        run = self.config.copy()
+        run.work_dir = str(config.parent)
+        self.weights, self._model = latest_checkpoint(config.parent, checkpoint_folder(run)), None
         return Path(self._trained('go on with'))
 
     def test(self, data: str | os.PathLike[str] | None = None, *, out: str | None = None) -> dict[str, float]:
@@ -249,7 +254,7 @@ class Detector:
             ParityError: the file would compute something else than the model.
         """
         with tempfile.TemporaryDirectory() as folder:
-            config = self._config_file(Path(folder))
+            config = _config_file(self.config, Path(folder))
             export([config, self._trained('export'), '-o', str(path), *_arguments(settings)])
         return Path(path)
 
@@ -268,21 +273,13 @@ class Detector:
             SystemExit: an option that the tool does not have.
         """
         with tempfile.TemporaryDirectory() as folder:
-            config = self._config_file(Path(folder))
+            config = _config_file(self.config, Path(folder))
             analyze([config, self._trained('look at'), '--out', str(out), *_arguments(settings)])
         return Path(out) / PAGE_NAME
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, license: str, **options: Any) -> bool:
         """Write a folder to share, which this class opens again; see :func:`~mmdet_iouquery.save_pretrained`."""
         return hub.save_pretrained(self._trained('save'), folder, license=license, config=self.config, **options)
-
-    def _config_file(self, folder: Path) -> str:
-        """The config's own file, or one in ``folder`` of what it is by now, overrides included."""
-        name = self.config.filename
-        if name and Path(name).is_file() and Config.fromfile(name).to_dict() == self.config.to_dict():
-            return str(name)
-        write_text(folder / BASE, self.config.pretty_text)
-        return str(folder / BASE)
 
     def _trained(self, for_what: str) -> str:
         if self.weights is None:
@@ -303,6 +300,15 @@ class _AfterValidation(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         self._callback(runner)
+
+
+def _config_file(config: Config, folder: Path) -> str:
+    """A config's own file, or one in ``folder`` of what it is by now, overrides included."""
+    name = config.filename
+    if name and Path(name).is_file() and Config.fromfile(name).to_dict() == config.to_dict():
+        return str(name)
+    write_text(folder / BASE, config.pretty_text)
+    return str(folder / BASE)
 
 
 def _arguments(settings: Mapping[str, Any]) -> list[str]:

@@ -143,7 +143,7 @@ def test_bad_input_is_said(trained: dict[str, Any], data: Path, tmp_path: Path) 
     plain = Detector(CONFIG, device='cpu')
     image = next((data / 'val').iterdir())
     for call in (lambda: plain(image), plain.test, lambda: plain.export(tmp_path / 'm.onnx')):
-        with pytest.raises(InputError, match=r'has no weights .*; give weights=FILE, or call train\(\)'):
+        with pytest.raises(InputError, match=r'has no weights.*; give weights=FILE, or call train\(\)'):
             call()
     detector = trained['detector']
     (tmp_path / 'a.jpg').write_bytes(b'no image')
