@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -25,18 +25,22 @@ STDOUT = ('-', '/dev/stdout')
 """What --json calls the standard output."""
 
 
+Detect = Callable[[Path], Result]
+"""Gives the result of an image file; where it cannot be read, one with an error."""
+
+
 class Terminated(BaseException):
     """SIGTERM came."""
 
 
-def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The arguments; argparse leaves with status 2 where they are wrong."""
+def parser(prog: str, model: str) -> argparse.ArgumentParser:
+    """The command line; ``model`` describes its first argument."""
     parser = argparse.ArgumentParser(
-        prog='python -m iouquery_runtime',
-        description='Detect objects with a file that tools/export.py has written. Prints a line for each image; the '
-        'exit status is 2 where one could not be read.',
+        prog=prog,
+        description='Detect objects in images. Prints a line for each; the exit status is 2 where one could not be '
+        'read.',
     )
-    parser.add_argument('model', help='an .onnx file, or an .xml file of OpenVINO')
+    parser.add_argument('model', help=model)
     parser.add_argument('images', nargs='+', help='image files, and folders of such')
     parser.add_argument('--out', metavar='DIR', help='draw the detections into images there')
     parser.add_argument(
@@ -58,11 +62,24 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help='px that images are resized to, for a file exported with --dynamic-size (those of the file)',
     )
     parser.add_argument('--threads', type=int, metavar='N', help='threads to use (one a core, the most)')
-    return parser.parse_args(argv)
+    return parser
 
 
-def detect(args: argparse.Namespace) -> int:
+def exported(args: argparse.Namespace) -> Detect:
+    """The file of a command line, opened."""
+    detector = Detector(args.model, threads=args.threads, image_size=args.image_size)
+    score_thr = args.score_thr
+    if score_thr is None and not detector.metadata.score_thr:
+        score_thr = SCORE_THR
+    return lambda image: detector(image, score_thr=score_thr, on_error='skip')[0]
+
+
+def detect(args: argparse.Namespace, opened: Callable[[argparse.Namespace], Detect] = exported) -> int:
     """The exit status: 0, or 2 where an image could not be read; the others are done all the same.
+
+    Args:
+        args: of :func:`parser`.
+        opened: gives what is called with each image.
 
     Raises:
         InputError: before anything is done, for what is missing or in the way.
@@ -72,15 +89,12 @@ def detect(args: argparse.Namespace) -> int:
     lines_to = sys.stderr if args.json in STDOUT else sys.stdout
     if args.json and args.json not in STDOUT and Path(args.json).exists() and not _was_written(Path(args.json)):
         raise InputError(f'{args.json} exists and was not written by this command; name another file with --json')
-    detector = Detector(args.model, threads=args.threads, image_size=args.image_size)
+    detector = opened(args)
     if args.out:
         _make(Path(args.out))
-    score_thr = args.score_thr
-    if score_thr is None and not detector.metadata.score_thr:
-        score_thr = SCORE_THR
     results = []
     for image in images:
-        (result,) = detector(image, score_thr=score_thr, on_error='skip')
+        result = detector(image)
         results.append(result)
         if result.error is not None:
             print(f'error: {result.error}', file=sys.stderr)
@@ -108,10 +122,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Where nobody reads its lines any more, as after ``| head``, it ends as by SIGPIPE, without a word.
     """
-    args = parse_args(argv)
+    of_file = 'an .onnx file that tools/export.py has written, or an .xml file of OpenVINO'
+    return run(parser('python -m iouquery_runtime', of_file).parse_args(argv))
+
+
+def run(args: argparse.Namespace, opened: Callable[[argparse.Namespace], Detect] = exported) -> int:
+    """:func:`detect`, with what goes wrong told as :func:`main` says."""
     try:
         with sigterm_raises():
-            return detect(args)
+            return detect(args, opened)
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -105,24 +106,36 @@ class Result:
         data = {'class_name': np.asarray(self.names, dtype=str)}
         return supervision.Detections(xyxy=self.boxes, confidence=self.scores, class_id=self.labels, data=data)
 
-    def draw(self, path: str | Path) -> None:
-        """Write the image with its detections, as .jpg, .png or .webp.
+    def draw(self, path: str | Path | None = None) -> Image.Image:
+        """The image with its detections.
+
+        Args:
+            path: also write it there, as .jpg, .png or .webp.
 
         Raises:
             InputError: another suffix; the image cannot be read (any more); the file cannot be written.
         """
-        path = Path(path)
-        form = FIGURES.get(path.suffix.lower())
-        if form is None:
+        form = None if path is None else FIGURES.get(Path(path).suffix.lower())
+        if path is not None and form is None:
             raise InputError(f'{path}: a figure is written as {", ".join(FIGURES)}')
         if self.error is not None or self.source is None:
             raise InputError(self.error or 'there is no image to draw on')
         figure = Image.fromarray(np.ascontiguousarray(read_image(self.source, 'the image', self.bgr)))
         self._draw_on(figure)
-        exif = Image.Exif()
-        exif[_SOFTWARE] = DRAWN_BY
-        with whole_file(path) as temporary:
-            figure.save(temporary, form, quality=95, exif=exif)
+        if path is not None:
+            exif = Image.Exif()
+            exif[_SOFTWARE] = DRAWN_BY
+            with whole_file(Path(path)) as temporary:
+                figure.save(temporary, form, quality=95, exif=exif)
+        return figure
+
+    def _repr_png_(self) -> bytes | None:
+        """What a notebook shows; None: there is no image, and it shows the numbers."""
+        if self.error is not None or self.source is None:
+            return None
+        content = BytesIO()
+        self.draw().save(content, 'PNG')
+        return content.getvalue()
 
     def _draw_on(self, figure: Image.Image) -> None:
         """The best last, so that they lie on top."""

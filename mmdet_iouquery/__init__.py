@@ -18,6 +18,7 @@ from . import compat
 from .version import __version__
 
 __all__ = [
+    'Detector',
     '__version__',
     'accelerate_training',
     'config_path',
@@ -96,6 +97,10 @@ def __getattr__(name: str) -> Any:
         from . import cpu
 
         return getattr(cpu, name)
+    if name == 'Detector':
+        from .apps.detector import Detector
+
+        return Detector
     if name == 'config_path':
         from .config_files import config_path
 

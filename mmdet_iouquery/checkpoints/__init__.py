@@ -2,6 +2,6 @@
 
 from ..choices import SOURCES, TARGETS
 from .class_head import select_classes
-from .convert import convert, convert_back, unwrap
+from .convert import convert, convert_back, sources_of, unwrap
 
-__all__ = ['SOURCES', 'TARGETS', 'convert', 'convert_back', 'select_classes', 'unwrap']
+__all__ = ['SOURCES', 'TARGETS', 'convert', 'convert_back', 'select_classes', 'sources_of', 'unwrap']

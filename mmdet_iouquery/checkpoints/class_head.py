@@ -46,12 +46,7 @@ def select_classes(
     origin = [rows.get(name) for name in _distinct(target_classes, 'target')]
     generator = torch.Generator().manual_seed(generator_seed)
     selected = dict(state_dict)
-    heads = [key for key in sorted(state_dict) if _CLASS_HEAD.fullmatch(key)]
-    if any('decoder.' in key and len(state_dict[key]) > 1 for key in heads if state_dict[key].dim()):
-        heads = [key for key in heads if 'decoder.' in key or state_dict[key].shape[:1] != (1,)]
-    if not heads:
-        raise InputError('there is no class head in the weights; --classes needs a whole detector, not a bare backbone')
-    for key in heads:
+    for key in _class_heads(state_dict):
         _check_rows(key, state_dict[key], len(source_classes), 0)
         selected[key] = _rows(state_dict[key], origin, _fresh_head_rows(state_dict[key], len(origin), generator))
     for key in (key for key in sorted(state_dict) if _LABEL_EMBEDDING.fullmatch(key)):
@@ -61,6 +56,25 @@ def select_classes(
         selected[key] = torch.cat([_rows(old, origin, fresh), torch.zeros_like(old[:1])])
     kept = [name for name, row in zip(target_classes, origin) if row is not None]
     return selected, kept, [name for name, row in zip(target_classes, origin) if row is None]
+
+
+def num_classes_of(state_dict: Mapping[str, Tensor]) -> int:
+    """How many classes a detector's class heads have, weights under our names.
+
+    Raises:
+        InputError: there is no class head.
+    """
+    return len(state_dict[_class_heads(state_dict)[0]])
+
+
+def _class_heads(state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Keys of the heads that have a row for each class."""
+    heads = [key for key in sorted(state_dict) if _CLASS_HEAD.fullmatch(key)]
+    if any('decoder.' in key and len(state_dict[key]) > 1 for key in heads if state_dict[key].dim()):
+        heads = [key for key in heads if 'decoder.' in key or state_dict[key].shape[:1] != (1,)]
+    if not heads:
+        raise InputError('there is no class head in the weights; --classes needs a whole detector, not a bare backbone')
+    return heads
 
 
 def _distinct(names: Sequence[str], which: str) -> list[str]:

@@ -111,11 +111,16 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
     try:
         ours, dropped, num_joined = _converted(weights, source)
     except InputError as error:
-        others = [name for name in SOURCES if name != source and _has_keys_of(name, weights)]
+        others = [name for name in sources_of(weights) if name != source]
         if not others:
             raise
         raise InputError(f'{error} All keys of the file are those of the source {" or ".join(others)}') from error
     return Conversion(ours, dropped, len(weights), num_joined, wrapper, left)
+
+
+def sources_of(weights: Mapping[str, Tensor]) -> list[str]:
+    """Those of :data:`SOURCES` whose names all keys are: several, where they name alike."""
+    return [name for name in SOURCES if _has_keys_of(name, dict(weights))]
 
 
 def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, list[str]], int]:

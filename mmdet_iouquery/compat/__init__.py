@@ -28,6 +28,7 @@ from .runner import (
     allow_own_checkpoints,
     boxes_evaluated_by,
     dumped_as,
+    forget_visualizers,
     has_box_evaluator,
     load_weights_and_average,
 )
@@ -61,6 +62,7 @@ __all__ = [
     'dispatch_mode',
     'distribution_version',
     'dumped_as',
+    'forget_visualizers',
     'environment_message',
     'family_of',
     'find_module',

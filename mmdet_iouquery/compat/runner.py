@@ -39,6 +39,20 @@ def allow_own_checkpoints() -> None:
     torch.serialization.add_safe_globals(_safe_objects())
 
 
+def forget_visualizers() -> None:
+    """Have the next run make a visualizer of its own.
+
+    mmengine keeps them by name for the whole process, so that a second run would write into the folder of the first.
+    """
+    from mmengine.visualization import Visualizer
+
+    kinds: list[Any] = [Visualizer]
+    while kinds:
+        kind = kinds.pop()
+        kinds += kind.__subclasses__()
+        getattr(kind, '_instance_dict', {}).clear()
+
+
 def _safe_objects() -> list[Any]:
     import numpy as np
     from mmengine.logging.history_buffer import HistoryBuffer

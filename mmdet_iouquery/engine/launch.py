@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
+from mmengine.hooks import Hook
 from torch import nn
 
 from iouquery_runtime import InputError as RuntimeInputError
@@ -65,13 +66,13 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def train(arguments: Sequence[str] | None = None) -> None:
+def train(arguments: Sequence[str] | None = None, hooks: Sequence[Hook] = ()) -> None:
     """What :func:`run_training` does, with the arguments of a command line."""
-    run_training(training_parser().parse_args(arguments))
+    run_training(training_parser().parse_args(arguments), hooks)
 
 
-def run_training(args: argparse.Namespace) -> None:
-    """Check everything that a config names, then train."""
+def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = ()) -> None:
+    """Check everything that a config names, then train, with ``hooks`` beside those of the config."""
     if args.dry_run is not None and args.dry_run < 1:
         raise InputError(f'--dry-run {args.dry_run}: name at least 1 box an image')
     cfg = load_config(args)
@@ -85,10 +86,10 @@ def run_training(args: argparse.Namespace) -> None:
         raise InputError('--restart starts anew and --resume goes on: give one of them')
     _check_work_dir(cfg)
     with _claimed_by_first(cfg) if args.dry_run is None else nullcontext():
-        _train(cfg, args)
+        _train(cfg, args, hooks)
 
 
-def _train(cfg: Config, args: argparse.Namespace) -> None:
+def _train(cfg: Config, args: argparse.Namespace, hooks: Sequence[Hook]) -> None:
     """What comes after the command line has been read."""
     settings = settings_of(cfg)
     if args.log is not None:  # how a run is watched is no setting of it
@@ -112,6 +113,8 @@ def _train(cfg: Config, args: argparse.Namespace) -> None:
     if runner.rank == 0:
         check_room(cfg, model)
         record(Path(cfg.work_dir), settings)
+    for hook in hooks:
+        runner.register_hook(hook)
     starting = named_mistakes(cfg, 'starting the training', only=while_starting)
     with told_endings(runner, checkpoint_folder(cfg)), starting:
         runner.train()

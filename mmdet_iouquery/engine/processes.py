@@ -24,7 +24,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
-from ..compat import dumped_as
+from ..compat import dumped_as, forget_visualizers
 from ..config_options import type_name
 from ..errors import InputError
 
@@ -106,6 +106,7 @@ def build_runner(cfg: Config) -> Any:
     if cfg.launcher != 'none' and get_device() == 'cpu':
         _join_on_cpu(cfg)
     cfg = _beside_its_file(cfg)
+    forget_visualizers()
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

@@ -4,30 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from mmdet.registry import TRANSFORMS
-from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
 from torch import nn
 
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime import Result
 from iouquery_runtime.jobs.worker import Detect, Prepared
-from iouquery_runtime.postprocess import Detections
 
 from ...checkpoints.class_names import trained_class_names
 from ...checkpoints.files import checkpoint_file
 from ...checkpoints.preprocessing import test_dataset
-from ...config_options import type_name
 from ...datasets.image_files import ImageError, decode
 from ...deploy.prepare import prepare_for_inference
 from ...engine.detector import load_detector
+from ...engine.test_pipeline import PipelineImage, TestPipeline, detections
 from ...errors import InputError
 from ...file_io import sha256
 from ...models.dense_heads import RTDETRHead
@@ -65,9 +60,8 @@ class TorchOpener:
         prepare: bool = False,
     ) -> None:
         path = checkpoint_file(checkpoint)
+        self._pipeline = TestPipeline(cfg, cfg.filename)
         dataset = test_dataset(cfg)
-        if not dataset:
-            raise InputError(f'{cfg.filename} has neither a test_dataloader nor a val_dataloader with a pipeline')
         self.names = trained_class_names(dataset, path)
         if not self.names:
             raise InputError(
@@ -77,7 +71,6 @@ class TorchOpener:
         if score_thr is not None and not 0 <= score_thr < 1:
             raise InputError(f'--score-thr must lie in [0, 1), got {score_thr}')
         self._cfg = Config(dict(model=cfg.model, default_scope=cfg.get('default_scope', 'mmdet')))
-        self._loader, *self._steps = [step for step in dataset['pipeline'] if not _reads_annotations(step)]
         self._checkpoint, self._score_thr, self._threads = str(path.absolute()), score_thr, threads
         self._gpu, self._dtype, self._prepare = gpu, dtype, prepare
         text = repr([self._cfg.to_dict(), dataset['pipeline']])
@@ -89,25 +82,15 @@ class TorchOpener:
             dtype=dtype,
             prepare=prepare,
         )
-        self._pipeline: list[Any] | None = None
         self._try_out()
 
     def prepare(self, data: bytes, name: str) -> Prepared:
         """The bytes of a file through the test pipeline; pixels (3, H, W), and the sample's meta information."""
-        if self._pipeline is None:
-            init_default_scope(self._cfg.default_scope)
-            self._pipeline = [TRANSFORMS.build(step) for step in self._steps]
         try:
             image = decode(data)
         except ImageError as error:
             raise RuntimeInputError(f'{name}: {error}; mend the file, or leave it out') from error
-        size = image.shape[:2]
-        results: dict[str, Any] = dict(img=image, img_path=name, img_id=0, img_shape=size, ori_shape=size)
-        if self._loader.get('to_float32'):
-            results['img'] = image.astype(np.float32)
-        for step in self._pipeline:
-            results = step(results)
-        return Prepared(results['inputs'].numpy(), size[1], size[0], results['data_samples'].metainfo)
+        return Prepared(*self._pipeline(image, name))
 
     def open(self) -> Detect:
         """See :class:`~iouquery_runtime.jobs.worker.Opener`."""
@@ -117,12 +100,11 @@ class TorchOpener:
         except InputError as error:  # told by its class in the process that started the workers
             raise RuntimeInputError(str(error)) from error
 
-        @torch.inference_mode()
         def detect(images: Sequence[Prepared]) -> list[Result]:
-            inputs = [torch.from_numpy(np.ascontiguousarray(image.pixels)) for image in images]
-            samples = [DetDataSample(metainfo=image.about) for image in images]
-            found = model.test_step(dict(inputs=inputs, data_samples=samples))
-            return [self._result(sample, image) for sample, image in zip(found, images)]
+            found = detections(model, [PipelineImage(*image) for image in images], self._score_thr)
+            return [
+                Result.of(one, self.names, (image.width, image.height)) for one, image in zip(found, images)
+            ]
 
         return detect
 
@@ -135,14 +117,6 @@ class TorchOpener:
         dtype = getattr(torch, self._dtype)
         model = prepare_for_inference(model, dtype) if self._prepare else model.to(dtype)
         return model.to('cuda') if self._gpu else model
-
-    def _result(self, sample: DetDataSample, image: Prepared) -> Result:
-        found = sample.pred_instances
-        boxes, scores, labels = (found[key].float().cpu().numpy() for key in ('bboxes', 'scores', 'labels'))
-        detections = Detections(boxes, scores, labels.astype(np.int64))
-        if self._score_thr is not None:
-            detections = detections.where(scores > self._score_thr)
-        return Result.of(detections, self.names, (image.width, image.height))
 
     def _try_out(self) -> None:
         """On a grey image, on the CPU: what is wrong is found before there are workers."""
@@ -160,8 +134,5 @@ class TorchOpener:
                     f'the model of {self._checkpoint} gives no boxes with scores and labels ({error}); take a detector'
                 ) from error
         finally:
-            self._gpu, self._pipeline = gpu, None
+            self._gpu = gpu
 
-
-def _reads_annotations(step: Mapping[str, Any]) -> bool:
-    return type_name(step).endswith('LoadAnnotations')

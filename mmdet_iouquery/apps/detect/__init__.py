@@ -1,0 +1,1 @@
+"""Detections in some images, printed and drawn: ``iouquery detect``."""

@@ -1,0 +1,46 @@
+"""What ``iouquery detect`` does."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, cast
+
+from iouquery_runtime import InputError as RuntimeInputError
+from iouquery_runtime import Result, command
+
+from ...errors import InputError
+
+if TYPE_CHECKING:
+    from ..detector import Detector
+
+EXPORTED = ('.onnx', '.xml')
+
+
+def detect(args: argparse.Namespace) -> None:
+    """Print a line for each image, draw, write down.
+
+    Raises:
+        SystemExit: with the status of :func:`iouquery_runtime.command.run`, where it is not 0.
+    """
+    status = command.run(args, command.exported if args.model.lower().endswith(EXPORTED) else _opened)
+    if status:
+        raise SystemExit(status)
+
+
+def _opened(args: argparse.Namespace) -> command.Detect:
+    if args.image_size:
+        raise RuntimeInputError(f'--image-size is for exported files; {args.model} says by itself what it resizes to')
+    import torch
+
+    from ..detector import Detector
+
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    try:
+        detector: Detector = Detector(args.model, args.weights, device=args.device)
+        detector.model  # noqa: B018  what is wrong with the weights is said before anything is made
+    except InputError as error:
+        raise RuntimeInputError(str(error)) from error
+    score_thr = command.SCORE_THR if args.score_thr is None else args.score_thr
+
+    return lambda image: cast(Result, detector(image, score_thr, on_error='skip'))

@@ -1,0 +1,1 @@
+"""Training by a config's short name, on a folder of data: ``iouquery train``."""

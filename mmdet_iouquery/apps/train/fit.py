@@ -1,0 +1,221 @@
+"""A config fitted to a set of images, a number of epochs, a size and a batch, as a person would edit it.
+
+Nothing is tuned: what a recipe counts in epochs or steps keeps its share of the run, sizes keep their ratios, and the
+rate goes with the batch by the linear rule that the config's ``auto_scale_lr`` names.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from mmengine.config import Config, ConfigDict
+
+from ...config_options import type_name
+from ...datasets import CocoSet
+from ...datasets.coco.checks import is_coco_metric
+from ...errors import InputError
+
+STRIDE = 32
+"""Of the coarsest map: sides are multiples of it."""
+WARM_UP = 10
+"""A warm-up takes at most one in so many steps of a run."""
+_EPOCHS = ('switch_epoch', 'stop_epoch')
+_ENDS = ('begin', 'end', 'T_max', 'flat_end', 'decay_end')
+"""Of a parameter scheduler."""
+
+
+class Wishes(NamedTuple):
+    """What a config is fitted to; None: as it is."""
+
+    data: CocoSet | None = None
+    images: int | None = None
+    """Of training, where ``data`` is given."""
+    epochs: int | None = None
+    size: int | None = None
+    """Side of the square that images are resized to, in px."""
+    batch: int | None = None
+    """Images a device and step."""
+    devices: int = 1
+
+
+def fitted(cfg: Config, wishes: Wishes) -> Config:
+    """A copy of ``cfg`` that trains as wished.
+
+    Raises:
+        InputError: the config has not what a wish is about, such as a square size; a wish is out of range.
+    """
+    cfg = copy.deepcopy(cfg)
+    if wishes.data is not None:
+        _fit_data(cfg, wishes.data)
+    if wishes.size is not None:
+        _fit_size(cfg, wishes.size)
+    if wishes.batch is not None:
+        cfg.train_dataloader.batch_size = wishes.batch
+        if 'base_batch_size' in (cfg.get('auto_scale_lr') or {}):
+            cfg.auto_scale_lr.enable = True
+    steps = None if wishes.images is None else _steps_an_epoch(cfg, wishes)
+    if wishes.epochs is not None:
+        _fit_length(cfg, wishes.epochs, steps)
+    if steps is not None:
+        _shorten_warm_up(cfg, steps)
+    return cfg
+
+
+def learning_rate(cfg: Config, devices: int = 1) -> float | None:
+    """The base rate of a run, after the linear rule where it is on; None: the config names none."""
+    rate = ((cfg.get('optim_wrapper') or {}).get('optimizer') or {}).get('lr')
+    rule = cfg.get('auto_scale_lr') or {}
+    if rate is None or not rule.get('enable'):
+        return rate
+    return float(rate * devices * cfg.train_dataloader.batch_size / rule['base_batch_size'])
+
+
+def _fit_data(cfg: Config, data: CocoSet) -> None:
+    for split, ann_file, images in (
+        ('train', data.train_ann, data.train_images),
+        ('val', data.val_ann, data.val_images),
+        ('test', data.val_ann, data.val_images),
+    ):
+        _leaf(cfg, split).update(
+            type='CocoDataset',
+            data_root='',
+            ann_file=str(ann_file),
+            data_prefix=dict(img=str(images)),
+            metainfo=dict(classes=tuple(data.classes)),
+        )
+        for evaluator in _listed(cfg.get(f'{split}_evaluator')):
+            if is_coco_metric(evaluator):
+                evaluator.ann_file = str(ann_file)
+    for node in _nodes(cfg.model):
+        if 'num_classes' in node:
+            node['num_classes'] = len(data.classes)
+
+
+def _leaf(cfg: Config, split: str) -> ConfigDict:
+    """The data set below whatever wraps it."""
+    loader = cfg.get(f'{split}_dataloader')
+    node = None if loader is None else loader.get('dataset')
+    while isinstance(node, Mapping) and isinstance(node.get('dataset'), Mapping):
+        node = node['dataset']
+    if not isinstance(node, ConfigDict) or 'datasets' in node:
+        raise InputError(f'{split}_dataloader of {cfg.filename} has no single data set to put yours in place of')
+    return node
+
+
+def _fit_size(cfg: Config, size: int) -> None:
+    if size < 2 * STRIDE or size % STRIDE:
+        raise InputError(f'--size {size}: a multiple of {STRIDE} from {2 * STRIDE} on is needed')
+    old = _square(cfg)
+    places = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+    for node in _nodes([*places, cfg.model.get('data_preprocessor'), cfg.get('custom_hooks')]):
+        if _is_square(node.get('scale'), old):
+            node['scale'] = (size, size)
+        if 'short_side' in node:
+            node['short_side'] = round(node['short_side'] * size / old)
+        if type_name(node) == 'BatchMultiScale':
+            node['sizes'] = [max(STRIDE, round(side * size / old / STRIDE) * STRIDE) for side in node['sizes']]
+
+
+def _square(cfg: Config) -> int:
+    """The side that images are resized to for testing."""
+    scales = [node['scale'] for node in _nodes(_leaf(cfg, 'test').get('pipeline')) if 'scale' in node]
+    if len(scales) != 1 or not isinstance(scales[0], (list, tuple)) or not _is_square(scales[0], scales[0][0]):
+        raise InputError(
+            f'--size is for configs that resize images to one square, and {cfg.filename} has the scales {scales}; '
+            'change them by --cfg-options'
+        )
+    return int(scales[0][0])
+
+
+def _is_square(scale: object, side: int) -> bool:
+    return isinstance(scale, (list, tuple)) and [*scale] == [side, side]
+
+
+def _steps_an_epoch(cfg: Config, wishes: Wishes) -> int:
+    return max(1, (wishes.images or 0) // (cfg.train_dataloader.batch_size * wishes.devices))
+
+
+def _fit_length(cfg: Config, epochs: int, steps: int | None) -> None:
+    """Scale all that counts in the run's own unit, epochs or steps.
+
+    Args:
+        steps: of an epoch, for runs that count steps; None: not known.
+    """
+    if epochs < 1:
+        raise InputError(f'--epochs {epochs}: name at least 1')
+    loop = cfg.train_cfg
+    by_epoch = 'max_epochs' in loop
+    if not by_epoch and steps is None:
+        raise InputError(f'{cfg.filename} counts steps: name the data with --data, or set train_cfg.max_iters')
+    unit, length = ('max_epochs', epochs) if by_epoch else ('max_iters', epochs * (steps or 1))
+    ratio = length / loop[unit]
+    loop[unit] = length
+    intervals = [(loop, 'val_interval')]
+    checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
+    intervals += [(checkpoint, 'interval')] if checkpoint.get('by_epoch', True) == by_epoch else []
+    for node, name in intervals:
+        if name in node:
+            node[name] = min(length, max(1, node[name] if by_epoch else round(node[name] * ratio)))
+    for scheduler in _listed(cfg.get('param_scheduler')):
+        if scheduler.get('by_epoch', True) == by_epoch:
+            _scale_ends(scheduler, ratio, length)
+    for node in _nodes([cfg.model, cfg.get('custom_hooks')]):
+        if by_epoch:
+            node.update({name: _within(node[name] * ratio, length) for name in _EPOCHS if node.get(name) is not None})
+        if type_name(node) == 'AugmentationTimetableHook' and node.get('by_epoch', True) == by_epoch:
+            node['timetable'] = _stretched(node['timetable'], ratio, length)
+
+
+def _scale_ends(scheduler: ConfigDict, ratio: float, length: int) -> None:
+    for name in _ENDS:
+        if isinstance(scheduler.get(name), int) and scheduler[name] > 0:
+            scheduler[name] = max(1, min(length, round(scheduler[name] * ratio)))
+    if 'milestones' in scheduler:
+        scheduler['milestones'] = [_within(milestone * ratio, length) for milestone in scheduler['milestones']]
+
+
+def _within(time: float, length: int) -> int:
+    return max(1, min(length - 1, round(time)))
+
+
+def _stretched(timetable: Sequence[Sequence[Any]], ratio: float, length: int) -> list[tuple[str, int]]:
+    """Each stage at its share of the run, and at least one epoch or step long."""
+    if length < len(timetable):
+        raise InputError(f'its augmentation has {len(timetable)} stages: train for at least {len(timetable)} epochs')
+    begins: list[int] = []
+    for i, (_, begin) in enumerate(timetable):
+        earliest = begins[-1] + 1 if begins else 0
+        begins.append(min(max(earliest, round(begin * ratio)), length - (len(timetable) - i)))
+    return [(name, begin) for (name, _), begin in zip(timetable, begins)]
+
+
+def _shorten_warm_up(cfg: Config, steps: int) -> None:
+    """Where it takes more than a tenth of the run.
+
+    Args:
+        steps: of an epoch.
+    """
+    loop = cfg.train_cfg
+    most = max(1, (loop.max_epochs * steps if 'max_epochs' in loop else loop.max_iters) // WARM_UP)
+    for scheduler in _listed(cfg.get('param_scheduler')):
+        if scheduler.get('warmup_iters', 0) > most:
+            scheduler['warmup_iters'] = most
+        is_warm_up = type_name(scheduler) == 'LinearLR' and scheduler.get('begin', 0) == 0
+        if is_warm_up and not scheduler.get('by_epoch', True) and scheduler.get('end', 0) > most:
+            scheduler['end'] = most
+
+
+def _listed(node: Any) -> list[ConfigDict]:
+    return [node] if isinstance(node, Mapping) else [*(node or [])]  # type: ignore[list-item]
+
+
+def _nodes(node: Any) -> Iterator[Any]:
+    """Every mapping in nested containers."""
+    if isinstance(node, Mapping):
+        yield node
+        node = list(node.values())
+    if isinstance(node, (list, tuple)):
+        for child in node:
+            yield from _nodes(child)

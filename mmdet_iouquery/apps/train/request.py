@@ -1,0 +1,142 @@
+"""From what a person asks for to a config in the work folder, which can be read, changed and trained again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mmengine.config import Config
+
+from ...config_files import config_path
+from ...datasets import CocoSet, find_coco_set
+from ...datasets.coco.json_file import read_coco
+from ...engine.detector import read_config
+from ...engine.run_settings import differences, flattened
+from ...engine.work_dir import check_writable
+from ...errors import InputError
+from ...file_io import write_text
+from .child_config import child_text
+from .fit import Wishes, fitted, learning_rate
+from .weights import fitted_weights
+
+NAME = 'config.py'
+BATCH = 8
+"""Images a device and step, where data is named and no batch."""
+NONE = 'none'
+"""For ``weights``: begin with random ones, the backbone's too."""
+
+
+class TrainRequest(NamedTuple):
+    """What a training is asked for beside a config; None: as the config says."""
+
+    data: Path | None = None
+    weights: str | None = None
+    """A checkpoint to begin with, or :data:`NONE`."""
+    epochs: int | None = None
+    size: int | None = None
+    """In px."""
+    batch: int | None = None
+    """Images a device and step."""
+    devices: int = 1
+    options: Mapping[str, Any] = {}
+    """Overrides of the config."""
+    work_dir: Path | None = None
+    restart: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the config is to be trained as it is."""
+        return all(value is None for value in (self.data, self.weights, self.epochs, self.size, self.batch))
+
+
+def written_config(config: str, request: TrainRequest) -> Path:
+    """Write ``config.py`` into the work folder, based on another config, and say what it does.
+
+    Args:
+        config: a file, or the name of a shipped one.
+        request: what it is fitted to.
+
+    Raises:
+        InputError: the config, data or weights are not to be had, or do not go with what is asked for; the folder holds
+            another config.
+    """
+    base = Path(config if Path(config).is_file() else config_path(config)).resolve()
+    folder = (request.work_dir or default_folder(base, request.data)).expanduser().absolute()
+    path = folder / NAME
+    if path == base:
+        raise InputError(f'{base} would be written over itself; name another folder with --work-dir')
+    check_writable(folder)
+    data = None if request.data is None else find_coco_set(request.data, split_to=folder / 'annotations')
+    images = None if data is None else len(read_coco(data.train_ann).images)
+    batch = BATCH if request.batch is None and data is not None else request.batch
+    cfg = read_config(str(base), dict(request.options))
+    cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices))
+    notes = _begin_with(cfg, request.weights, data, folder)
+    text = child_text(base, cfg, _title(base, request))
+    _check_there(path, text, restart=request.restart)
+    write_text(path, text)
+    _say(path, cfg, data, images, request.devices, notes)
+    return path
+
+
+def default_folder(base: str | Path, data: Path | None) -> Path:
+    """The work folder where none is named: by the config, without its recipe, and the data."""
+    stem = Path(base).stem
+    name = stem if data is None else f'{re.split("_[0-9]+xb", stem)[0]}_{data.expanduser().resolve().stem}'
+    return Path('work_dirs') / name
+
+
+def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: Path) -> list[str]:
+    """Name the weights in a config, and what was done to them."""
+    if weights is None:
+        return []
+    if 'backbone' in cfg.model:
+        cfg.model.backbone.init_cfg = None  # whose weights a checkpoint has, too
+    if weights == NONE:
+        cfg.load_from = None
+        return ['weights  random, the backbone\'s too']
+    if data is None:
+        cfg.load_from = str(Path(weights).expanduser().absolute())
+        return []
+    file, done = fitted_weights(weights, data.classes, folder)
+    cfg.load_from = str(file.absolute())
+    return [f'weights  {done}']
+
+
+def _title(base: Path, request: TrainRequest) -> str:
+    asked = {'data': request.data, 'weights': request.weights, 'epochs': request.epochs}
+    asked.update(size=request.size, batch=request.batch)
+    words = ' '.join(f'--{name} {value}' for name, value in asked.items() if value is not None)
+    return f'{base.stem} with {words}. Yours to change.'.replace('\\', '/').replace('"', "'")
+
+
+def _check_there(path: Path, text: str, restart: bool) -> None:
+    """Raise :class:`InputError` where another config has been trained in the folder."""
+    if restart or not path.is_file() or not any(path.parent.glob('*.pth')):
+        return
+    there = path.read_text(encoding='utf-8')
+    if there == text:
+        return
+    before, now = (flattened(Config.fromstring(one, '.py').to_dict()) for one in (there, text))
+    differing = differences(before, now)
+    if differing:
+        raise InputError(
+            f'{path.parent} holds a run of another config ({differing}); go on with that one by naming {path}, start '
+            'anew with --restart, or name another --work-dir'
+        )
+
+
+def _say(
+    path: Path, cfg: Config, data: CocoSet | None, images: int | None, devices: int, notes: list[str]
+) -> None:
+    print(f'config   {path}')
+    if data is not None:
+        shown = ', '.join(data.classes[:10]) + (f' and {len(data.classes) - 10} more' if len(data.classes) > 10 else '')
+        print(f'data     {images} images for training, {len(read_coco(data.val_ann).images)} for validation: {shown}')
+    rate, batch = learning_rate(cfg, devices), cfg.train_dataloader.batch_size * devices
+    print(f'rate     {rate:.3g} at {batch} images a step' if rate is not None else f'batch    {batch} images a step')
+    for note in notes:
+        print(note)
+    print(f'again    iouquery train {path}   (goes on where it stopped)', flush=True)

@@ -1,0 +1,72 @@
+"""Weights to begin with, whoever saved them, with a row for each class of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from ...checkpoints import sources_of, unwrap
+from ...checkpoints.class_head import num_classes_of
+from ...checkpoints.class_names import parse_class_names, plain_meta
+from ...checkpoints.convert import convert
+from ...checkpoints.convert_file import convert_file
+from ...checkpoints.files import checkpoint_file, read_checkpoint
+from ...errors import InputError
+
+NAME = 'weights.pth'
+_PUBLISHED = {80: 'coco', 365: 'objects365', 366: 'objects365-by-id'}
+"""Sets that weights are published for, by the number of classes."""
+
+
+def fitted_weights(path: str | Path, classes: Sequence[str], folder: Path) -> tuple[Path, str]:
+    """A checkpoint with this package's names and a row for each class.
+
+    A file that has both already is taken as it is. Any other is converted, :data:`NAME` in ``folder``: a class that the
+    file names keeps its row, others start afresh.
+
+    Args:
+        path: the checkpoint, of any source that is known.
+        classes: names of the data's.
+        folder: where a converted file is written.
+
+    Returns:
+        The file, and what was done.
+
+    Raises:
+        InputError: the file cannot be read, or its keys are of no source; it does not tell its classes.
+    """
+    content = read_checkpoint(path)
+    weights = unwrap(content)
+    source = _source(path, weights)
+    noted = content.get('meta')
+    named = plain_meta(noted.get('dataset_meta') or {}) if isinstance(noted, Mapping) else {}
+    trained = named.get('classes') or _unnamed_classes(path, convert(weights, source), classes)
+    if source == 'mmdet' and tuple(trained) == tuple(classes):
+        return checkpoint_file(path), f'{path}: of the same classes, taken as it is'
+    options = dict(source_classes=list(trained), target_classes=list(classes))
+    summary = convert_file(path, folder / NAME, source, **options, force=True)
+    return folder / NAME, str(summary)
+
+
+def _source(path: str | Path, weights: Mapping[str, Tensor]) -> str:
+    found = [source for source in sources_of(weights) if not source.endswith('_backbone')]
+    if not found:
+        raise InputError(
+            f'{path} holds no detector of this package, of the authors of RT-DETR, D-FINE or DEIM, nor of transformers, '
+            f'such as {next(iter(weights))}; tools/convert_checkpoint.py --source says what it takes'
+        )
+    return found[0]
+
+
+def _unnamed_classes(path: str | Path, weights: Mapping[str, Tensor], classes: Sequence[str]) -> Sequence[str]:
+    count = num_classes_of(weights)
+    if count == len(classes):
+        return classes
+    if count not in _PUBLISHED:
+        raise InputError(
+            f'{path} has {count} classes and no names for them, and the data has {len(classes)}; give the names by '
+            f'tools/convert_checkpoint.py --source-classes A,B,... --classes {",".join(classes)}'
+        )
+    return parse_class_names(_PUBLISHED[count])

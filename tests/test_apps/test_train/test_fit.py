@@ -1,0 +1,122 @@
+"""Configs fitted to data, epochs, size and batch, and the file that says what is otherwise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mmengine.config import Config
+
+from mmdet_iouquery.apps.train.child_config import child_text
+from mmdet_iouquery.apps.train.fit import Wishes, fitted, learning_rate
+from mmdet_iouquery.config_files import config_path
+from mmdet_iouquery.datasets import CocoSet
+from mmdet_iouquery.errors import InputError
+
+SET = CocoSet(Path('/d/t.json'), Path('/d/t'), Path('/d/v.json'), Path('/d/v'), ('cat', 'dog', 'owl'))
+RTDETR = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
+DFINE = 'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py'
+DEIM = 'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py'
+DINO = 'dino/dino-4scale_r50_iou-aware-selector_8xb2-12e_coco.py'
+DIGITS = 'quickstart/rtdetr_r18vd_digits.py'
+
+
+def config(name: str) -> Config:
+    return Config.fromfile(config_path(name))
+
+
+def values(node: Any, name: str) -> list[Any]:
+    """Of every entry of that name in nested containers."""
+    inner = node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ()
+    own = [node[name]] if isinstance(node, dict) and name in node else []
+    return own + [value for child in inner for value in values(child, name)]
+
+
+@pytest.mark.parametrize('name', [RTDETR, DFINE, DEIM, DINO, DIGITS])
+def test_data_goes_everywhere_and_the_file_is_the_same_again(name: str) -> None:
+    """A file based on the shipped config resolves to what was fitted, and the shipped one stays as it was."""
+    cfg = config(name)
+    new = fitted(cfg, Wishes(data=SET, images=400, epochs=12, batch=4))
+    assert cfg.to_dict() == config(name).to_dict()
+    assert set(values(new.model.to_dict(), 'num_classes')) == {3}
+    loaders = {split: new[f'{split}_dataloader'].to_dict() for split in ('train', 'val', 'test')}
+    assert {split: values(loader, 'ann_file') for split, loader in loaders.items()} == {
+        'train': ['/d/t.json'],
+        'val': ['/d/v.json'],
+        'test': ['/d/v.json'],
+    }
+    assert values(loaders['train'], 'data_prefix') == [{'img': '/d/t'}] and values(loaders, 'data_root') == [''] * 3
+    assert values(loaders, 'metainfo') == [{'classes': ('cat', 'dog', 'owl')}] * 3
+    assert values([new.val_evaluator, new.test_evaluator], 'ann_file') == ['/d/v.json'] * 2
+    text = child_text(Path(config_path(name)), new, 'title')
+    assert Config.fromstring(text, '.py').to_dict() == new.to_dict()
+    assert len(text) < len(new.pretty_text)
+
+
+def test_what_counts_epochs_keeps_its_share_of_the_run() -> None:
+    new = fitted(config(DEIM), Wishes(epochs=12))
+    hook = next(hook for hook in new.custom_hooks if hook.type == 'AugmentationTimetableHook')
+    # of 120: 4, 64 and 117, so 0.4, 6.4 and 11.7; a stage takes at least an epoch
+    assert [tuple(stage) for stage in hook.timetable] == [('plain', 0), ('mosaic', 1), ('strong', 6), ('plain', 11)]
+    assert (new.param_scheduler[0].flat_end, new.param_scheduler[0].decay_end) == (6, 12)
+    assert new.train_cfg.max_epochs == 12
+    multi_scale = new.model.data_preprocessor.batch_augments[1]
+    assert multi_scale.stop_epoch == 11
+    new = fitted(config(DFINE), Wishes(epochs=10))
+    assert new.custom_hooks[-1].switch_epoch == 9 == new.model.data_preprocessor.batch_augments[0].stop_epoch
+    new = fitted(config(DINO), Wishes(epochs=24))
+    assert new.param_scheduler[0].milestones == [22] and new.param_scheduler[0].end == 24
+
+
+def test_runs_that_count_steps() -> None:
+    """400 images in batches of 4 are 100 steps an epoch; of 800 steps as shipped."""
+    new = fitted(config(DIGITS), Wishes(data=SET, images=400, epochs=2, batch=4))
+    assert new.train_cfg == dict(type='IterBasedTrainLoop', max_iters=200, val_interval=100)
+    assert new.default_hooks.checkpoint.interval == 50
+    warm_up, decay = new.param_scheduler
+    assert (warm_up.end, decay.begin, decay.end) == (20, 100, 200)  # 133 of 800 are 33, which is more than a tenth
+    with pytest.raises(InputError, match='counts steps: name the data with --data'):
+        fitted(config(DIGITS), Wishes(epochs=2))
+
+
+@pytest.mark.parametrize(('name', 'kind', 'place'), [(RTDETR, 'LinearLR', 'end'), (DEIM, 'FlatCosineLR', 'warmup_iters')])
+def test_a_warm_up_takes_at_most_a_tenth_of_a_run(name: str, kind: str, place: str) -> None:
+    for images, expected in ((400, 10 * 50 // 10), (1_000_000, 2000)):
+        (scheduler,) = fitted(config(name), Wishes(data=SET, images=images, epochs=10, batch=8)).param_scheduler
+        assert (scheduler.type, scheduler[place]) == (kind, expected)
+    (scheduler,) = fitted(config(name), Wishes(data=SET, images=400, epochs=10, batch=4, devices=2)).param_scheduler
+    assert scheduler[place] == 50
+
+
+def test_sizes_keep_their_ratios() -> None:
+    new = fitted(config(DEIM), Wishes(size=320))
+    scales = values([new.train_dataloader.to_dict(), new.val_dataloader.to_dict(), new.test_dataloader.to_dict()], 'scale')
+    assert scales == [(320, 320)] * 3
+    assert values(new.train_dataloader.to_dict(), 'short_side') == [160]
+    (multi_scale,) = fitted(config(RTDETR), Wishes(size=320)).model.data_preprocessor.batch_augments
+    # of 480, 512, 544, 576, 608, three times 640, 672, 704, 736, 768, 800
+    assert multi_scale.sizes == [256, 256, 256, 288, 320, 320, 320, 320, 320, 352, 384, 384, 384]
+
+
+def test_the_rate_goes_with_the_batch() -> None:
+    cfg = config(RTDETR)
+    assert learning_rate(cfg) == 1e-4
+    new = fitted(cfg, Wishes(batch=4))
+    assert new.train_dataloader.batch_size == 4
+    assert learning_rate(new) == pytest.approx(1e-4 * 4 / 16) and learning_rate(new, devices=8) == pytest.approx(2e-4)
+
+
+@pytest.mark.parametrize(
+    ('name', 'wishes', 'said'),
+    [
+        (RTDETR, Wishes(size=100), '--size 100: a multiple of 32 from 64 on is needed'),
+        (RTDETR, Wishes(size=32), '--size 32: a multiple of 32 from 64 on is needed'),
+        (DINO, Wishes(size=320), '--size is for configs that resize images to one square'),
+        (RTDETR, Wishes(epochs=0), '--epochs 0: name at least 1'),
+        (DEIM, Wishes(epochs=3), 'its augmentation has 4 stages: train for at least 4 epochs'),
+    ],
+)
+def test_what_cannot_be_is_said(name: str, wishes: Wishes, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        fitted(config(name), wishes)
