@@ -66,10 +66,10 @@ COMMANDS = {
         'data.py',
     ),
     'train': Command(
-        'train a detector',
-        'rtdetr_r18vd --work-dir work_dirs/r18',
-        'engine.launch:run_training',
-        'command_line:training_parser',
+        'train a detector, on your own data too',
+        'rtdetr_r18vd --data my-set/ --weights rtdetr_r18vd.pth --epochs 50',
+        'apps.train.command:execute',
+        'apps.train.arguments:parser',
         'train.py',
     ),
     'test': Command(
@@ -78,6 +78,12 @@ COMMANDS = {
         'engine.launch:run_test',
         'command_line:evaluation_parser',
         'test.py',
+    ),
+    'detect': Command(
+        'detections in some images, printed and drawn',
+        'work_dirs/r18 street.jpg photos/ --out found/',
+        'apps.detect.command:detect',
+        'apps.detect.arguments:parser',
     ),
     'predict': Command(
         'detections of any number of images, into parquet',

@@ -26,12 +26,13 @@ from iouquery_runtime.preprocess import Source, read_image
 
 from ..checkpoints import hub
 from ..checkpoints.class_names import named_classes, trained_class_names
-from ..datasets import find_coco_set
+from ..datasets import read_data
 from ..datasets.image_files import ImageError, decode
 from ..engine import launch
 from ..engine.detector import load_detector, read_config
 from ..engine.resume import latest_checkpoint
 from ..engine.test_pipeline import PipelineImage, TestPipeline, detections
+from ..engine.trained_files import model_files
 from ..engine.work_dir import checkpoint_folder
 from ..errors import InputError
 from ..file_io import write_text
@@ -56,8 +57,8 @@ class Detector:
         result.boxes, result.scores, result.labels, result.names
 
     Args:
-        model: the name of a shipped config, such as ``rtdetr_r18vd``; a config file; a config; a folder of
-            :func:`~mmdet_iouquery.save_pretrained`.
+        model: the name of a shipped config, such as ``rtdetr_r18vd``; a config file; a config; the work folder of a
+            training, or a folder of :func:`~mmdet_iouquery.save_pretrained`.
         weights: of the config; None: those of the folder, or none yet.
         device: that it detects on; None: CUDA where there is one, otherwise the CPU.
         cfg_options: overrides of the config, as of ``--cfg-options``.
@@ -80,8 +81,9 @@ class Detector:
             self.config = model.copy()
             self.config.merge_from_dict(dict(cfg_options or {}))
         elif Path(model).is_dir():
-            self.config = read_config(str(Path(model) / hub.CONFIG), dict(cfg_options or {}))
-            self.weights = self.weights or Path(model) / hub.WEIGHTS
+            config, checkpoint = model_files([str(model)])
+            self.config = read_config(config, dict(cfg_options or {}))
+            self.weights = self.weights or Path(checkpoint)
         else:
             self.config = read_config(str(model), dict(cfg_options or {}))
         self._begin_with = self.config, self.weights
@@ -138,7 +140,7 @@ class Detector:
         if batch_size < 1:
             raise InputError(f'batch_size must be at least 1, got {batch_size!r}')
         is_one = isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray))
-        sources: list[Source] = [images] if is_one else [*images]  # type: ignore[list-item, misc]
+        sources: list[Source] = [images] if is_one else [*images]  # type: ignore[misc]
         pipeline, names = TestPipeline(self.config, self), self.names
         results: list[Any] = []
         batch: list[tuple[int, PipelineImage, dict[str, Any]]] = []
@@ -237,7 +239,7 @@ class Detector:
         with tempfile.TemporaryDirectory() as name:
             folder, config = Path(name), self.config
             if data is not None:
-                config = fitted(config, Wishes(find_coco_set(data, split_to=folder)))
+                config = fitted(config, Wishes(read_data(data)))
             write_text(folder / BASE, config.pretty_text)
             return launch.test([str(folder / BASE), weights, '--work-dir', name, *_arguments(dict(out=out))])
 
@@ -279,7 +281,7 @@ class Detector:
 
     def save_pretrained(self, folder: str | os.PathLike[str], *, license: str, **options: Any) -> bool:
         """Write a folder to share, which this class opens again; see :func:`~mmdet_iouquery.save_pretrained`."""
-        return hub.save_pretrained(self._trained('save'), folder, license=license, config=self.config, **options)
+        return hub.save_pretrained(self._trained('save'), Path(folder), license=license, config=self.config, **options)
 
     def _trained(self, for_what: str) -> str:
         if self.weights is None:
@@ -298,7 +300,7 @@ class _AfterValidation(Hook):
     def __init__(self, callback: Callback) -> None:
         self._callback = callback
 
-    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+    def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:  # noqa: ARG002
         self._callback(runner)
 
 

@@ -11,7 +11,6 @@ from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
 
-
 from iouquery_runtime.postprocess import Detections
 
 from ..checkpoints.preprocessing import test_dataset
@@ -36,6 +35,7 @@ class TestPipeline:
 
     Args:
         cfg: with a test or validation set.
+        name: what messages call it.
 
     Raises:
         InputError: there is none.
@@ -55,11 +55,7 @@ class TestPipeline:
         return {**self.__dict__, '_built': None}
 
     def __call__(self, image: np.ndarray, path: str | None) -> PipelineImage:
-        """
-        Args:
-            image: (H, W, 3) uint8, BGR, upright.
-            path: of its file, for the sample's meta information.
-        """
+        """An image (H, W, 3) uint8, BGR, upright; ``path`` is that of its file, for the sample's meta information."""
         if self._built is None:
             init_default_scope(self._scope)
             self._built = [TRANSFORMS.build(step) for step in self._steps]

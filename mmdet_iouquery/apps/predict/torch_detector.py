@@ -102,9 +102,7 @@ class TorchOpener:
 
         def detect(images: Sequence[Prepared]) -> list[Result]:
             found = detections(model, [PipelineImage(*image) for image in images], self._score_thr)
-            return [
-                Result.of(one, self.names, (image.width, image.height)) for one, image in zip(found, images)
-            ]
+            return [Result.of(one, self.names, (image.width, image.height)) for one, image in zip(found, images)]
 
         return detect
 
@@ -135,4 +133,3 @@ class TorchOpener:
                 ) from error
         finally:
             self._gpu = gpu
-

@@ -32,7 +32,7 @@ def child_text(base: Path, changed: Config, title: str) -> str:
 
 
 def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
-    """What mmengine merges into ``before`` to get ``after``; what lacks in ``after`` must lack a level below the top."""
+    """What mmengine merges into ``before`` to get ``after``, which has all that ``before`` has at the top."""
     return {
         key: _changed(before[key], value) if key in before else value
         for key, value in after.items()

@@ -208,7 +208,7 @@ def _shorten_warm_up(cfg: Config, steps: int) -> None:
 
 
 def _listed(node: Any) -> list[ConfigDict]:
-    return [node] if isinstance(node, Mapping) else [*(node or [])]  # type: ignore[list-item]
+    return [node] if isinstance(node, Mapping) else [*(node or [])]
 
 
 def _nodes(node: Any) -> Iterator[Any]:

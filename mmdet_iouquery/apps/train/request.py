@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from ...config_files import config_path
-from ...datasets import CocoSet, find_coco_set
+from ...datasets import CocoSet, read_data
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import read_config
 from ...engine.run_settings import differences, flattened
@@ -68,7 +68,7 @@ def written_config(config: str, request: TrainRequest) -> Path:
     if path == base:
         raise InputError(f'{base} would be written over itself; name another folder with --work-dir')
     check_writable(folder)
-    data = None if request.data is None else find_coco_set(request.data, split_to=folder / 'annotations')
+    data = None if request.data is None else read_data(request.data)
     images = None if data is None else len(read_coco(data.train_ann).images)
     batch = BATCH if request.batch is None and data is not None else request.batch
     cfg = read_config(str(base), dict(request.options))
@@ -96,7 +96,7 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
         cfg.model.backbone.init_cfg = None  # whose weights a checkpoint has, too
     if weights == NONE:
         cfg.load_from = None
-        return ['weights  random, the backbone\'s too']
+        return ["weights  random, the backbone's too"]
     if data is None:
         cfg.load_from = str(Path(weights).expanduser().absolute())
         return []
@@ -128,9 +128,7 @@ def _check_there(path: Path, text: str, restart: bool) -> None:
         )
 
 
-def _say(
-    path: Path, cfg: Config, data: CocoSet | None, images: int | None, devices: int, notes: list[str]
-) -> None:
+def _say(path: Path, cfg: Config, data: CocoSet | None, images: int | None, devices: int, notes: list[str]) -> None:
     print(f'config   {path}')
     if data is not None:
         shown = ', '.join(data.classes[:10]) + (f' and {len(data.classes) - 10} more' if len(data.classes) > 10 else '')

@@ -45,8 +45,9 @@ def fitted_weights(path: str | Path, classes: Sequence[str], folder: Path) -> tu
     trained = named.get('classes') or _unnamed_classes(path, convert(weights, source), classes)
     if source == 'mmdet' and tuple(trained) == tuple(classes):
         return checkpoint_file(path), f'{path}: of the same classes, taken as it is'
-    options = dict(source_classes=list(trained), target_classes=list(classes))
-    summary = convert_file(path, folder / NAME, source, **options, force=True)
+    summary = convert_file(
+        path, folder / NAME, source, source_classes=[*trained], target_classes=[*classes], force=True
+    )
     return folder / NAME, str(summary)
 
 
@@ -54,8 +55,8 @@ def _source(path: str | Path, weights: Mapping[str, Tensor]) -> str:
     found = [source for source in sources_of(weights) if not source.endswith('_backbone')]
     if not found:
         raise InputError(
-            f'{path} holds no detector of this package, of the authors of RT-DETR, D-FINE or DEIM, nor of transformers, '
-            f'such as {next(iter(weights))}; tools/convert_checkpoint.py --source says what it takes'
+            f'{path} holds no detector of this package, of the authors of RT-DETR, D-FINE or DEIM, or of '
+            f'transformers, but such as {next(iter(weights))}; tools/convert_checkpoint.py --source says what it takes'
         )
     return found[0]
 

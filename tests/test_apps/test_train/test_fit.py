@@ -80,7 +80,9 @@ def test_runs_that_count_steps() -> None:
         fitted(config(DIGITS), Wishes(epochs=2))
 
 
-@pytest.mark.parametrize(('name', 'kind', 'place'), [(RTDETR, 'LinearLR', 'end'), (DEIM, 'FlatCosineLR', 'warmup_iters')])
+@pytest.mark.parametrize(
+    ('name', 'kind', 'place'), [(RTDETR, 'LinearLR', 'end'), (DEIM, 'FlatCosineLR', 'warmup_iters')]
+)
 def test_a_warm_up_takes_at_most_a_tenth_of_a_run(name: str, kind: str, place: str) -> None:
     for images, expected in ((400, 10 * 50 // 10), (1_000_000, 2000)):
         (scheduler,) = fitted(config(name), Wishes(data=SET, images=images, epochs=10, batch=8)).param_scheduler
@@ -91,8 +93,8 @@ def test_a_warm_up_takes_at_most_a_tenth_of_a_run(name: str, kind: str, place: s
 
 def test_sizes_keep_their_ratios() -> None:
     new = fitted(config(DEIM), Wishes(size=320))
-    scales = values([new.train_dataloader.to_dict(), new.val_dataloader.to_dict(), new.test_dataloader.to_dict()], 'scale')
-    assert scales == [(320, 320)] * 3
+    loaders = [new[f'{split}_dataloader'].to_dict() for split in ('train', 'val', 'test')]
+    assert values(loaders, 'scale') == [(320, 320)] * 3
     assert values(new.train_dataloader.to_dict(), 'short_side') == [160]
     (multi_scale,) = fitted(config(RTDETR), Wishes(size=320)).model.data_preprocessor.batch_augments
     # of 480, 512, 544, 576, 608, three times 640, 672, 704, 736, 768, 800

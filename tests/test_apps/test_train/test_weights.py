@@ -66,7 +66,7 @@ def test_what_cannot_be_told_is_said(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='has 7 classes and no names for them, and the data has 2; give the names by'):
         fitted_weights(tmp_path / 'seven.pth', ('dog', 'cat'), tmp_path / 'out')
     torch.save(dict(state_dict={'conv.weight': torch.zeros(1)}), tmp_path / 'other.pth')
-    with pytest.raises(InputError, match='other.pth holds no detector of this package'):
+    with pytest.raises(InputError, match=r'other.pth holds no detector of this package'):
         fitted_weights(tmp_path / 'other.pth', ('dog',), tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
 

@@ -1,0 +1,75 @@
+"""What ``iouquery train`` does."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ...config_files import tools_root
+from ...config_options import read_options
+from ...engine.launch import run_training
+from ...errors import InputError
+from ..child_process import run_child
+from .request import TrainRequest, written_config
+
+
+def execute(args: argparse.Namespace) -> None:
+    """Train a config as it is, or write one that is fitted to what is asked for and train that.
+
+    Raises:
+        InputError: something named is missing or does not fit; see :func:`~mmdet_iouquery.engine.launch.run_training`.
+        SystemExit: with the status of processes on several devices, where it is not 0.
+    """
+    for name in ('epochs', 'batch', 'devices'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f'--{name} {value}: name at least 1')
+    devices = args.devices or 1
+    if devices > 1:
+        _check_devices(devices, args.launcher)
+    request = TrainRequest(
+        data=None if args.data is None else Path(args.data),
+        weights=args.weights,
+        epochs=args.epochs,
+        size=args.size,
+        batch=args.batch,
+        devices=devices,
+        options=read_options(args.cfg_options) or {},
+        work_dir=None if args.work_dir is None else Path(args.work_dir),
+        restart=args.restart,
+    )
+    if not request.is_plain:
+        if args.launcher != 'none':
+            raise InputError('a config is fitted by one process: name --devices, or train the written config')
+        config = written_config(args.config, request)
+        args.config, args.work_dir, args.cfg_options = str(config), str(config.parent), None
+    if devices == 1:
+        run_training(args)
+        return
+    from torch.distributed import run
+
+    status = run_child(Path(run.__file__), *_launch_line(args, devices))
+    if status:
+        raise SystemExit(status if status > 0 else 128 - status)
+
+
+def _check_devices(devices: int, launcher: str) -> None:
+    import torch
+
+    if launcher != 'none':
+        raise InputError('--devices starts the processes by itself: leave --launcher out')
+    if torch.cuda.device_count() < devices:
+        raise InputError(f'--devices {devices}: torch sees {torch.cuda.device_count()} GPUs here; name as many at most')
+
+
+def _launch_line(args: argparse.Namespace, devices: int) -> list[str]:
+    """Arguments of torch's launcher, and those of the script that it starts."""
+    line = ['--standalone', f'--nproc-per-node={devices}', str(tools_root() / 'train.py')]
+    line += [args.config, '--launcher', 'pytorch']
+    for name in ('work_dir', 'resume', 'amp', 'log', 'dry_run'):
+        value = getattr(args, name)
+        line += [] if value is None else [f'--{name.replace("_", "-")}', str(value)]
+    line += [f'--{name.replace("_", "-")}' for name in ('no_check', 'restart', 'auto_scale_lr') if getattr(args, name)]
+    if args.cfg_options:
+        line += ['--cfg-options', *(f'{key}={text}' for key, text in args.cfg_options.items())]
+    return line
