@@ -39,7 +39,7 @@ from ..file_io import write_text
 from .analyze.command import PAGE_NAME, analyze
 from .export.command import export
 from .train.fit import Wishes, fitted
-from .train.request import TrainRequest, default_folder, written_config
+from .train.request import NONE, TrainRequest, default_folder, written_config
 
 Callback = Callable[[Runner], None]
 Model = Union[str, 'os.PathLike[str]', Config]
@@ -59,7 +59,8 @@ class Detector:
     Args:
         model: the name of a shipped config, such as ``rtdetr_r18vd``; a config file; a config; the work folder of a
             training, or a folder of :func:`~mmdet_iouquery.save_pretrained`.
-        weights: of the config; None: those of the folder, or none yet.
+        weights: of the config; None: those of the folder, or none yet; 'none': none, and training begins with random
+            ones, the backbone's too.
         device: that it detects on; None: CUDA where there is one, otherwise the CPU.
         cfg_options: overrides of the config, as of ``--cfg-options``.
 
@@ -76,7 +77,7 @@ class Detector:
         cfg_options: Mapping[str, Any] | None = None,
     ) -> None:
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
-        self.weights = None if weights is None else Path(weights)
+        self.weights = None if weights in (None, NONE) else Path(weights)
         if isinstance(model, Config):
             self.config = model.copy()
             self.config.merge_from_dict(dict(cfg_options or {}))
@@ -86,7 +87,7 @@ class Detector:
             self.weights = self.weights or Path(checkpoint)
         else:
             self.config = read_config(str(model), dict(cfg_options or {}))
-        self._begin_with = self.config, self.weights
+        self._begin_with = self.config, weights if weights == NONE else self.weights
         self._model: nn.Module | None = None
 
     @property

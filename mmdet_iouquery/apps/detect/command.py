@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from typing import TYPE_CHECKING, cast
 
 from iouquery_runtime import InputError as RuntimeInputError
@@ -37,7 +39,8 @@ def _opened(args: argparse.Namespace) -> command.Detect:
     if args.threads:
         torch.set_num_threads(args.threads)
     try:
-        detector: Detector = Detector(args.model, args.weights, device=args.device)
+        with contextlib.redirect_stdout(sys.stderr):  # which files a folder stands for
+            detector: Detector = Detector(args.model, args.weights, device=args.device)
         detector.model  # noqa: B018  what is wrong with the weights is said before anything is made
     except InputError as error:
         raise RuntimeInputError(str(error)) from error

@@ -18,7 +18,7 @@ TOOL = Path(__file__).resolve().parents[3] / 'tools' / 'data.py'
 
 
 def run(*arguments: object) -> None:
-    convert_data(parser().parse_args([*map(str, arguments)]))
+    convert_data(parser('data').parse_args([*map(str, arguments)]))
 
 
 def test_json_stands_alone_on_standard_output(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
