@@ -15,7 +15,8 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         '--checkpoint',
         metavar='FILE',
-        help='or a work folder, or an exported .onnx or .xml file; chosen at first (default: the newest of the quickstart)',
+        help='or a work folder, or an exported .onnx or .xml file; chosen at first (default: the newest of the '
+        'quickstart)',
     )
     parser.add_argument(
         '--config', metavar='CONFIG', help="its config file, or a shipped one's name (default: that beside it)"

@@ -51,7 +51,8 @@ def named_model(path: str | Path, config: str | Path | None = None) -> Found:
     """A model that the user names.
 
     Args:
-        path: a checkpoint, an exported file, or the work folder of a training, whose best or newest checkpoint is meant.
+        path: a checkpoint, an exported file, or the work folder of a training, whose best or newest checkpoint is
+            meant.
         config: a file, or a shipped config's name; None: the file beside the model.
 
     Raises:
