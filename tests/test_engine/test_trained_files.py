@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mmdet_iouquery.apps.demo.session import named_checkpoint
+from mmdet_iouquery.apps.demo.catalogue import named_model
 from mmdet_iouquery.engine.trained_files import model_files, model_pairs
 from mmdet_iouquery.errors import InputError
 
@@ -87,5 +87,5 @@ def test_pairs_and_folders_mix(folder: Path) -> None:
 
 
 def test_the_demo_takes_a_folder(folder: Path) -> None:
-    found = named_checkpoint(folder)
+    found = named_model(folder)
     assert (found.config, found.checkpoint) == (folder / 'rtdetr.py', folder / 'best_coco_bbox_mAP_iter_2.pth')

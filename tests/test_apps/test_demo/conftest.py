@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from demo_server import served
+from exported_files import write_model
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from PIL import Image
@@ -33,7 +37,7 @@ def picture(digits: Path) -> Path:
 
 @pytest.fixture(scope='session')
 def work_dirs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs: ``quickstart`` with its config and ``iter_4.pth``, and one whose checkpoint does not fit."""
+    """Runs: ``quickstart`` with its config and ``iter_4.pth``, one whose checkpoint does not fit, an exported file."""
     run = tmp_path_factory.mktemp('runs') / 'work_dirs' / 'quickstart'
     run.mkdir(parents=True)
     config = run / 'config.py'
@@ -57,4 +61,15 @@ def work_dirs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     other.mkdir()
     (other / 'config.py').write_text(config.read_text())
     torch.save({'state_dict': {'weight': torch.zeros(1)}}, other / 'iter_1.pth')
+    run.with_name('exported').mkdir()
+    write_model(run.with_name('exported') / 'model.onnx')
+    os.utime(run.with_name('exported') / 'model.onnx', (1e9, 1e9))  # the oldest
     return run.parent
+
+
+@pytest.fixture(scope='session')
+def address(work_dirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Of the page, served to this machine alone."""
+    with served(tmp_path_factory.mktemp('server'), '--work-dirs', work_dirs) as (url, said):
+        assert f'the page is at {url}' in said() and 'whoever reaches' not in said()
+        yield url

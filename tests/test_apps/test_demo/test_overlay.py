@@ -6,39 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from demo_cases import GREY, HEIGHT, NAMES, WIDTH, made_trace, scored
 from PIL import Image
 
 from mmdet_iouquery.apps.analyze.draw import Box, View, colour_of, side_by_side_views
-from mmdet_iouquery.apps.analyze.trace import Objects, QueryTrace, ScoredBoxes, Tokens
+from mmdet_iouquery.apps.analyze.trace import ScoredBoxes
 from mmdet_iouquery.apps.demo.overlay import detections, draw_overlay, names_of, stages, token_colour
-
-WIDTH, HEIGHT = 128, 96
-GREY = Image.new('RGB', (WIDTH, HEIGHT), (128, 128, 128))
-NAMES = ('ant', 'bee')
-
-
-def scored(*rows: tuple[tuple[float, float, float, float], float, float]) -> ScoredBoxes:
-    return ScoredBoxes(np.array([row[0] for row in rows]), np.array([row[1:] for row in rows]))
-
-
-def made_trace() -> QueryTrace:
-    """Two queries that move by 10 px to the right with every stage."""
-    boxes = [((x, 40.0, x + 20, 80.0), 0.1, 0.9) for x in (10.0, 20.0, 30.0)]
-    still = ((60.0, 50.0, 200.0, 90.0), 0.4, 0.2)
-    encoder, *layers = (scored(box, still) for box in boxes)
-    return QueryTrace(
-        image_id=0,
-        path='',
-        size_px=(WIDTH, HEIGHT),
-        input_px=(128.0, 96.0),
-        objects=Objects(np.zeros((0, 4)), np.zeros(0, int)),
-        spatial_shapes=((12, 16), (6, 8)),
-        anchors_px=encoder.boxes_px,
-        tokens=Tokens(np.array([50, 192 + 9]), np.array([0, 1]), np.array([[20.0, 28.0], [104.0, 24.0]])),
-        encoder=encoder,
-        layers=tuple(layers),
-        noise=None,
-    )
 
 
 def extent(drawing: Image.Image, colour: tuple[int, int, int], below: int = 0) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""Which checkpoints the page offers, and that it shows what the model finds, once an image."""
+"""A model shows what it finds, once an image, whatever form the image and the model come in."""
 
 from __future__ import annotations
 
@@ -8,70 +8,29 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from demo_cases import checkpoint
+from exported_files import NAMES, write_model
 from mmdet.apis import DetInferencer
 from PIL import Image
 from torch import nn
 
-from mmdet_iouquery.apps.demo import session
-from mmdet_iouquery.apps.demo.command import demo
+from iouquery_runtime import Detector
+from mmdet_iouquery.apps.analyze.trace import trace
+from mmdet_iouquery.apps.demo import model as demo_model
+from mmdet_iouquery.apps.demo.catalogue import Found, found_models
+from mmdet_iouquery.apps.demo.model import DemoModel, ExportedModel
 from mmdet_iouquery.apps.demo.overlay import RESULT, detections, names_of, stages
-from mmdet_iouquery.apps.demo.session import DemoModel, Found, found_checkpoints, named_checkpoint
 from mmdet_iouquery.errors import InputError
 
 
 @pytest.fixture(scope='module')
 def run(work_dirs: Path) -> Found:
-    return found_checkpoints(work_dirs)[0]
+    return found_models(work_dirs)[0]
 
 
 @pytest.fixture(scope='module')
 def model(run: Found) -> DemoModel:
     return DemoModel(run.config, run.checkpoint)
-
-
-def checkpoint(path: Path, age: float, config: str | None = 'config.py') -> Path:
-    """A file that counts as whole, ``age`` seconds old."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save({'state_dict': {'weight': torch.zeros(1)}}, path)
-    os.utime(path, (1e9 - age, 1e9 - age))
-    if config is not None:
-        (path.parent / config).write_text('')
-    return path
-
-
-def test_the_quickstarts_checkpoints_come_first_then_the_newest_runs(tmp_path: Path) -> None:
-    checkpoint(tmp_path / 'quickstart' / 'iter_450.pth', age=90)
-    checkpoint(tmp_path / 'quickstart' / 'iter_800.pth', age=80)
-    checkpoint(tmp_path / 'old' / 'epoch_9.pth', age=70, config='rtdetr.py')
-    checkpoint(tmp_path / 'compared' / 'new' / 'seed_0' / 'iter_100.pth', age=10)
-    checkpoint(tmp_path / 'compared' / 'new' / 'seed_0' / 'iter_50.pth', age=75)
-    checkpoint(tmp_path / 'without_config' / 'iter_1.pth', age=0, config=None)
-    (tmp_path / 'old' / 'torn.pth').write_bytes(b'PK')
-    found = found_checkpoints(tmp_path)
-    assert [one.name for one in found] == [
-        'quickstart/iter_800.pth',
-        'quickstart/iter_450.pth',
-        'compared/new/seed_0/iter_100.pth',
-        'compared/new/seed_0/iter_50.pth',
-        'old/epoch_9.pth',
-    ]
-    assert found[0].checkpoint == tmp_path / 'quickstart' / 'iter_800.pth'
-    assert [one.config.name for one in found] == ['config.py'] * 4 + ['rtdetr.py']
-    assert found_checkpoints(tmp_path / 'nowhere') == []
-
-
-def test_a_checkpoint_is_named_with_its_config_or_has_it_beside_it(tmp_path: Path) -> None:
-    beside = checkpoint(tmp_path / 'run' / 'iter_1.pth', age=0)
-    alone = checkpoint(tmp_path / 'alone' / 'iter_1.pth', age=0, config=None)
-    assert named_checkpoint(beside) == Found(str(beside), tmp_path / 'run' / 'config.py', beside)
-    shipped = named_checkpoint(alone, 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py')
-    assert shipped.config.is_file() and shipped.config.name == 'rtdetr_r18vd_8xb2-72e_coco.py'
-    with pytest.raises(InputError, match=r'no config beside .*alone.*--config'):
-        named_checkpoint(alone)
-    with pytest.raises(InputError, match=r'there is no checkpoint .*nowhere\.pth'):
-        named_checkpoint(tmp_path / 'nowhere.pth')
-    with pytest.raises(InputError, match='--checkpoint'):
-        demo(['--config', 'config.py'])
 
 
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 0.6])
@@ -94,7 +53,12 @@ def test_the_model_runs_once_for_a_picture(
     model: DemoModel, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = []
-    monkeypatch.setattr(session, 'trace', lambda *_: runs.append(1))
+
+    def counted(*arguments: object) -> object:
+        runs.append(1)
+        return trace(*arguments)
+
+    monkeypatch.setattr(demo_model, 'trace', counted)
     copy = tmp_path / 'copy.png'
     with Image.open(picture) as opened:
         opened.save(copy)
@@ -152,7 +116,7 @@ def test_a_model_that_cannot_be_shown_is_refused_in_a_sentence(
     orphan.write_text("_base_ = ['/moved/away/base.py']\n")
     with pytest.raises(InputError, match=r'orphan\.py needs a file that is gone: .*/moved/away/base\.py'):
         DemoModel(orphan, run.checkpoint)
-    monkeypatch.setattr(session, 'load_detector', lambda *_: nn.Linear(1, 1))
+    monkeypatch.setattr(demo_model, 'load_detector', lambda *_: nn.Linear(1, 1))
     with pytest.raises(InputError, match='Linear has no queries to look at'):
         DemoModel(run.config, run.checkpoint)
 
@@ -170,3 +134,51 @@ def test_classes_are_the_checkpoints_else_the_configs_else_the_data_sets(
     assert len(nameless.classes) == 80 and nameless.classes[0] == 'person'
     boxes = stages(nameless.look(picture).trace)[RESULT]
     assert names_of(boxes, nameless.classes) == tuple(f'class {label}' for label in range(10))
+
+
+def test_an_image_in_memory_is_seen_as_its_file(model: DemoModel, picture: Path, tmp_path: Path) -> None:
+    path = tmp_path / 'copy.png'
+    with Image.open(picture) as opened:
+        opened.save(path)
+        from_memory, from_file = model.look(opened), model.look(path)
+    assert np.array_equal(from_memory.image, from_file.image)
+    for mine, other in zip(from_memory.stages.values(), from_file.stages.values()):
+        assert np.array_equal(mine.boxes_px, other.boxes_px) and np.array_equal(mine.class_scores, other.class_scores)
+
+
+@pytest.mark.parametrize('exported', [False, True])
+def test_an_image_annotated_as_it_is_stored_is_taken_so(model: DemoModel, tmp_path: Path, exported: bool) -> None:
+    """Otherwise ground truth and image would not lie on each other."""
+    path = tmp_path / 'lying.jpg'
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new('RGB', (90, 60), 'red').save(path, exif=exif)
+    seeing = ExportedModel(write_model(tmp_path / 'model.onnx')) if exported else model
+    assert seeing.look(path, (90, 60)).image.size == (90, 60)
+    assert seeing.look(path, (60, 90)).image.size == seeing.look(path).image.size == (60, 90)
+
+
+def test_an_exported_file_shows_what_its_runtime_finds(picture: Path, tmp_path: Path) -> None:
+    path = write_model(tmp_path / 'model.onnx')
+    exported = ExportedModel(path)
+    look = exported.look(picture)
+    assert look.trace is None and list(look.stages) == [RESULT] and look.classes == NAMES
+    for threshold in (0.0, 0.1):
+        (result,) = Detector(path)(picture, score_thr=max(threshold - 1e-6, 0))
+        found = detections(look.stages[RESULT], look.image.size, threshold)
+        assert len(found) == len(result) > 0
+        assert [box.label for box in found] == result.labels.tolist()
+        assert np.allclose([box.score for box in found], result.scores)
+        size = np.tile(look.image.size, 2)
+        assert np.allclose([box.xyxy_px for box in found], result.boxes.clip(0, size), atol=1e-4)
+
+
+def test_bad_input_of_an_exported_file_gets_a_sentence(tmp_path: Path) -> None:
+    exported = ExportedModel(write_model(tmp_path / 'model.onnx'))
+    notes = tmp_path / 'notes.png'
+    notes.write_bytes(b'no image at all')
+    with pytest.raises(InputError, match=r'^notes\.png is no image that can be read \(.*\); take a JPEG or PNG file$'):
+        exported.look(notes)
+    (tmp_path / 'broken.onnx').write_bytes(b'no model')
+    with pytest.raises(InputError, match=r'broken\.onnx'):
+        ExportedModel(tmp_path / 'broken.onnx')
