@@ -116,7 +116,7 @@ def _scale(args: argparse.Namespace, reference: Reference | None) -> Rows:
     from .scale import scale
 
     settings = dict(model_names=args.models, side=args.side, rounds=args.rounds)
-    return scale(counts=args.counts, workers=args.workers, **settings)
+    return scale(batch=(args.batches or [8])[0], counts=args.counts, workers=args.workers, **settings)
 
 
 def _attention(args: argparse.Namespace, reference: Reference | None) -> Rows:

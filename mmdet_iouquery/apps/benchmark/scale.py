@@ -22,7 +22,6 @@ from ...deploy.export import ExportSettings, export_onnx
 from ...errors import InputError
 from .models import detector
 
-BATCH = 8
 DETECTIONS = 20
 """Of an image, about: what a model's random weights score above the threshold."""
 _DISTINCT = 100  # images; all others are links to them
@@ -49,13 +48,14 @@ class _Run(NamedTuple):
 
 
 def scale(
-    *, model_names: Sequence[str], side: int, counts: Sequence[int], workers: Sequence[int], rounds: int
+    *, model_names: Sequence[str], side: int, batch: int, counts: Sequence[int], workers: Sequence[int], rounds: int
 ) -> list[dict[str, Any]]:
     """Images/s of the command as it is called, and between the fewest images and more, where starting drops out.
 
     Images are JPEG files of 2 by 1.5 sides; weights are random. Each worker, and the loop, has one thread.
 
     Args:
+        batch: images at once.
         counts: images of the jobs.
         workers: numbers of them.
     """
@@ -67,10 +67,10 @@ def scale(
             model = base / f'{model_name}.onnx'
             export_onnx(detector(model_name).eval(), model, ExportSettings(size=(side, side), verify=False))
             score_thr = _threshold(model, folders[min(counts)])
-            loop = _loop_rates(model, folders[min(counts)], score_thr, rounds)
-            about = dict(model=model_name, side_px=side)
+            loop = _loop_rates(model, folders[min(counts)], batch, score_thr, rounds)
+            about = dict(model=model_name, side_px=side, batch=batch)
             rows.append(dict(**about, side='plain loop', images=min(counts), images_per_s=loop))
-            runs = _in_turn(model, folders, workers, score_thr, rounds, base)
+            runs = _in_turn(model, folders, workers, batch, score_thr, rounds, base)
             rows += [{**about, **row} for row in _rows(runs, loop)]
     return rows
 
@@ -97,23 +97,29 @@ def _rows(runs: dict[tuple[int, int], _Run], loop: float) -> list[dict[str, Any]
 
 
 def _in_turn(
-    model: Path, folders: dict[int, Path], workers: Sequence[int], score_thr: float, rounds: int, base: Path
+    model: Path,
+    folders: dict[int, Path],
+    workers: Sequence[int],
+    batch: int,
+    score_thr: float,
+    rounds: int,
+    base: Path,
 ) -> dict[tuple[int, int], _Run]:
     """Medians by workers and images."""
     every: dict[tuple[int, int], list[_Run]] = {(number, count): [] for number in sorted(workers) for count in folders}
     for turn in range(rounds):
         for (number, count), runs in every.items():
             out = base / f'{model.stem}-{number}-{count}-{turn}'
-            runs.append(_job(model, folders[count], out, number, score_thr))
+            runs.append(_job(model, folders[count], out, number, batch, score_thr))
     return {
         key: _Run(statistics.median(run.seconds for run in runs), max(run.memory_mb for run in runs))
         for key, runs in every.items()
     }
 
 
-def _job(model: Path, images: Path, out: Path, workers: int, score_thr: float) -> _Run:
+def _job(model: Path, images: Path, out: Path, workers: int, batch: int, score_thr: float) -> _Run:
     command = [sys.executable, '-m', 'iouquery_runtime.jobs', str(model), '--images', str(images), '-o', str(out)]
-    command += ['--workers', str(workers), '--batch-size', str(BATCH), '--score-thr', str(score_thr)]
+    command += ['--workers', str(workers), '--batch-size', str(batch), '--score-thr', str(score_thr)]
     start, memory_mb = time.perf_counter(), 0.0
     with tempfile.TemporaryFile('w+', encoding='utf-8') as said:
         with subprocess.Popen(command, stdout=said, stderr=said) as process:
@@ -129,9 +135,9 @@ def _job(model: Path, images: Path, out: Path, workers: int, score_thr: float) -
     return _Run(seconds, memory_mb)
 
 
-def _loop_rates(model: Path, images: Path, score_thr: float, rounds: int) -> float:
+def _loop_rates(model: Path, images: Path, batch: int, score_thr: float, rounds: int) -> float:
     """Images/s, the median."""
-    command = [sys.executable, '-c', _LOOP, str(model), str(images), str(BATCH), str(score_thr)]
+    command = [sys.executable, '-c', _LOOP, str(model), str(images), str(batch), str(score_thr)]
     seconds = [
         float(subprocess.run(command, capture_output=True, encoding='utf-8', check=True).stdout) for _ in range(rounds)
     ]
