@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 AUTHORS = ('rtdetr', 'rtdetrv2', 'dfine', 'deim')
 """Projects whose checkpoints can be read and written: the authors' of each model."""
 
@@ -27,3 +29,11 @@ OPSETS = (17, 18, 19, 20)
 
 PRECISIONS = ('float32', 'float16')
 """That an exported file computes in."""
+
+EXPORTED = ('.onnx', '.xml')
+"""Endings of exported files: of ONNX, and of OpenVINO."""
+
+
+def is_exported(path: str | Path) -> bool:
+    """Whether a file is one that was exported, by its name."""
+    return Path(path).suffix.lower() in EXPORTED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 from mmengine.config import DictAction
+from PIL import Image
 
 from mmdet_iouquery import choices
 from mmdet_iouquery.apps import completion
@@ -120,6 +122,26 @@ def test_ctrl_c_while_packages_are_imported(tmp_path: Path) -> None:
     for words in (('-m', 'iouquery', 'train'), (ROOT / 'tools' / 'train.py',)):
         done = run(*words, 'rtdetr_r18vd', path=tmp_path, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (130, 'stopped by SIGINT\n'), done.stderr
+
+
+def test_an_exported_file_needs_neither_torch_nor_mmdet(tmp_path: Path) -> None:
+    """What detects by one runs, and a mistake is told, where they do not import."""
+    pytest.importorskip('onnxruntime')
+    from exported_files import write_model
+
+    for name in ('torch', 'mmengine', 'mmdet'):
+        (tmp_path / f'{name}.py').write_text('raise RuntimeError(__name__)')
+    write_model(tmp_path / 'model.onnx')
+    Image.new('RGB', (40, 30)).save(tmp_path / 'a.png')
+    done = run('-m', 'iouquery', 'detect', 'model.onnx', 'a.png', path=tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, '') and done.stdout.startswith('a.png 40x30: ')
+    if importlib.util.find_spec('ray') is None or importlib.util.find_spec('pyarrow') is None:
+        return
+    words = ('predict', 'model.onnx', '--images', 'a.png', '-o', 'out')
+    done = run('-m', 'iouquery', *words, '--dry-run', path=tmp_path, cwd=tmp_path)
+    assert done.returncode == 0 and done.stdout.startswith('images: 1\n'), done.stderr
+    done = run('-m', 'iouquery', *words, '--workers', '0', path=tmp_path, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (2, 'error: --workers 0: name at least 1\n')
 
 
 def test_an_environment_that_does_not_fit_is_told_without_a_traceback(tmp_path: Path) -> None:

@@ -26,6 +26,8 @@ class Command(NamedTuple):
     """The script in ``tools/`` that is the same command; empty: there is none."""
     is_light: bool = False
     """Whether it runs without the package being registered: where torch or mmdet may be missing, or are not needed."""
+    is_light_for: str = ''
+    """Takes what the parser gives, and tells the same of one call; empty: ``is_light`` holds for all."""
 
     def parser_for(self, start: str | None) -> argparse.ArgumentParser:
         """The parser of a call that begins with ``start``; None: with the script in ``tools/``."""
@@ -84,6 +86,7 @@ COMMANDS = {
         'work_dirs/r18 street.jpg photos/ --out found/',
         'apps.detect.command:detect',
         'apps.detect.arguments:parser',
+        is_light_for='apps.detect.arguments:is_light',
     ),
     'predict': Command(
         'detections of any number of images, into parquet',
@@ -91,6 +94,7 @@ COMMANDS = {
         'apps.predict.command:execute',
         'apps.predict.arguments:parser',
         'predict.py',
+        is_light_for='apps.predict.arguments:is_light',
     ),
     'evaluate': Command(
         "COCO's numbers of detections that were written down",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,13 +17,7 @@ from iouquery_runtime import Detector
 from iouquery_runtime import InputError as RuntimeInputError
 
 from ..errors import InputError
-from .model_files import SUFFIXES
 from .source import resize_of
-
-
-def is_exported(path: str | Path) -> bool:
-    """Whether a file is one that was exported, by its name."""
-    return Path(path).suffix.lower() in SUFFIXES
 
 
 def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:

@@ -8,13 +8,13 @@ from pathlib import Path
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.backends import open_file
 
+from ..choices import EXPORTED
 from ..errors import InputError
 
-SUFFIXES = ('.onnx', '.xml')
 """ONNX files, and those of OpenVINO."""
 
 
-def check_destination(path: Path, suffixes: Sequence[str] = SUFFIXES) -> None:
+def check_destination(path: Path, suffixes: Sequence[str] = EXPORTED) -> None:
     """Raise :class:`InputError` where a path is a folder, or ends in none of the suffixes."""
     if path.is_dir():
         raise InputError(f'{path} is a folder; name the file to write, e.g. {path / "model.onnx"}')
@@ -31,7 +31,7 @@ def is_written(path: Path, origin: Mapping[str, str], force: bool) -> bool:
     """Whether a file is there, whole, that says of itself what is asked for.
 
     Args:
-        path: ends in one of :data:`SUFFIXES`.
+        path: ends in one of :data:`~mmdet_iouquery.choices.EXPORTED`.
         origin: values of its metadata.
         force: what is there counts for nothing.
 

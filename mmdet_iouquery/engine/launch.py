@@ -26,13 +26,14 @@ from torch import nn
 from iouquery_runtime import InputError as RuntimeInputError
 
 from ..checkpoints.preprocessing import preprocessing_notes
+from ..choices import is_exported
 from ..command_line import evaluation_parser, named_files, training_parser
 from ..config_files import config_path
 from ..config_options import merge_options, read_options
 from ..datasets import check_config
 from ..datasets.coco.checks import is_coco_metric
 from ..deploy import prepare_for_inference
-from ..deploy.exported import ExportedDetector, differences, is_exported
+from ..deploy.exported import ExportedDetector, differences
 from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
 from .begin import begin

@@ -12,7 +12,8 @@ from mmdet.structures import DetDataSample
 from PIL import Image
 
 from iouquery_runtime import Detector
-from mmdet_iouquery.deploy.exported import ExportedDetector, is_exported
+from mmdet_iouquery.choices import is_exported
+from mmdet_iouquery.deploy.exported import ExportedDetector
 from mmdet_iouquery.engine.launch import test as run_test
 from mmdet_iouquery.errors import InputError
 

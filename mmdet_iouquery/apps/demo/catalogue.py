@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from ...choices import EXPORTED, is_exported
 from ...config_files import config_path
-from ...deploy.exported import is_exported
-from ...deploy.model_files import SUFFIXES, files_of
+from ...deploy.model_files import files_of
 from ...engine.resume import is_complete
 from ...engine.trained_files import config_in, model_files
 from ...errors import InputError
@@ -73,7 +73,7 @@ def named_model(path: str | Path, config: str | Path | None = None) -> Found:
 
 def _model_files(root: Path) -> Iterator[Path]:
     yield from filter(is_complete, root.rglob('*.pth'))
-    for suffix in SUFFIXES:
+    for suffix in EXPORTED:
         yield from (path for path in root.rglob(f'*{suffix}') if all(file.is_file() for file in files_of(path)))
 
 

@@ -21,9 +21,9 @@ from iouquery_runtime import Detector
 from iouquery_runtime import InputError as RuntimeInputError
 
 from ...checkpoints.class_names import trained_class_names
+from ...choices import is_exported
 from ...config_options import type_name
 from ...datasets.image_files import ImageError, decode
-from ...deploy.exported import is_exported
 from ...engine.detector import load_detector, read_config
 from ...errors import InputError
 from ..analyze.trace import QueryTrace, ScoredBoxes, parts_of, trace

@@ -6,6 +6,8 @@ import argparse
 
 from iouquery_runtime import command
 
+from ...choices import is_exported
+
 
 def parser(prog: str) -> argparse.ArgumentParser:
     """That of the runtime, and what a config needs beside it."""
@@ -15,3 +17,8 @@ def parser(prog: str) -> argparse.ArgumentParser:
     parser.add_argument('--weights', metavar='FILE', help='of a config')
     parser.add_argument('--device', help='of a config: cpu, cuda, cuda:1 (cuda where there is one)')
     return parser
+
+
+def is_light(args: argparse.Namespace) -> bool:
+    """An exported file needs neither torch nor mmdet."""
+    return is_exported(args.model)

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, cast
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime import Result, command
 
+from ...choices import is_exported
 from ...errors import InputError
 
 if TYPE_CHECKING:
     from ..detector import Detector
-
-EXPORTED = ('.onnx', '.xml')
 
 
 def detect(args: argparse.Namespace) -> None:
@@ -24,7 +23,7 @@ def detect(args: argparse.Namespace) -> None:
     Raises:
         SystemExit: with the status of :func:`iouquery_runtime.command.run`, where it is not 0.
     """
-    status = command.run(args, command.exported if args.model.lower().endswith(EXPORTED) else _opened)
+    status = command.run(args, command.exported if is_exported(args.model) else _opened)
     if status:
         raise SystemExit(status)
 

@@ -6,6 +6,7 @@ import argparse
 
 from iouquery_runtime.jobs import arguments
 
+from ...choices import is_exported
 from ...command_line import add_options
 
 
@@ -23,3 +24,8 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument('--prepare', action='store_true', help='make a checkpoint faster by prepare_for_inference')
     add_options(parser, 'overrides of the config')
     return parser
+
+
+def is_light(args: argparse.Namespace) -> bool:
+    """An exported file needs neither torch nor mmdet."""
+    return is_exported(args.model[0])

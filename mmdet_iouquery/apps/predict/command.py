@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from iouquery_runtime.jobs import command
 
-from ...config_options import read_options
-from ...deploy.exported import is_exported
+from ...choices import is_exported
 from ...errors import InputError
 from .arguments import parser
 
@@ -51,6 +50,7 @@ def _opener(args: argparse.Namespace) -> Opener:
             f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT, or '
             'the work folder of a training'
         )
+    from ...config_options import read_options
     from ...engine.detector import read_config
     from ...engine.trained_files import model_files
     from .torch_detector import TorchOpener
