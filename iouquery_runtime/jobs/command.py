@@ -51,9 +51,12 @@ def ended(job: Callable[[], int]) -> int:
 
 
 def _run(args: argparse.Namespace, opener: Callable[[], Opener]) -> int:
-    for module in ('pyarrow', 'tqdm', 'ray'):
+    for module in ('pyarrow', 'tqdm'):
         optional(module, 'detecting at scale', "'mmdet-iouquery[scale]'")
+    from .engine import load_ray
     from .predict import dry_run, predict
+
+    load_ray()
 
     request = _request(args)
     if args.dry_run:

@@ -25,6 +25,7 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..command import Terminated
 from ..errors import InputError, WorkersError, optional, reason
 from .worker import IN_FLIGHT, Detecting, Opener, Reading
 
@@ -79,7 +80,7 @@ def check_address(address: str) -> None:
     Raises:
         InputError: none does, or Ray is not installed.
     """
-    _ray()
+    load_ray()
     if address.startswith('ray://'):
         raise InputError(
             f'--address {address}: start the command on a machine of the cluster, with --address auto (or hand it in '
@@ -118,7 +119,7 @@ def session(address: str | None, size: Size, job: Path) -> Iterator[Size]:
         InputError: there is no cluster, or it is too small.
         WorkersError: Ray does not start.
     """
-    ray, folder = _ray(), None if address else _runtime_folder(job)
+    ray, folder = load_ray(), None if address else _runtime_folder(job)
     options: dict[str, Any] = dict(log_to_driver=False, logging_level=logging.CRITICAL)
     if address:
         options.update(address=address)
@@ -170,7 +171,7 @@ def detect(tables: Iterable[Table], opener: Opener, root: Root, size: Size) -> G
         InputError: the detector cannot be opened in a worker.
         WorkersError: workers fail whatever they are given, or the cluster is gone.
     """
-    ray = _ray()
+    ray = load_ray()
     attempts = _RayAttempts(ray.remote(num_cpus=0)(_Counts).remote())
     with _ending_threads():
         pool: list[Any] = []
@@ -205,7 +206,7 @@ def _round(refs: list[Any], opener: Opener, root: Root, size: Size, attempts: _R
     try:
         yield from rows.iter_batches(batch_size=None, batch_format='pyarrow', prefetch_batches=0)
     except Exception as error:  # Ray's errors have no base of their own, and are also of the class of their cause
-        raise _cause(error, attempts) from error
+        raise _stop_behind(error) or _cause(error, attempts) from error
 
 
 def _pool(fewest: int, most: int) -> Any:
@@ -272,7 +273,12 @@ class _RayAttempts:
         return ray.get(self._actor.said.remote())
 
 
-def _ray() -> Any:
+def load_ray() -> Any:
+    """Ray, imported with what keeps it quiet, which it reads as it is imported.
+
+    Raises:
+        InputError: it is not installed.
+    """
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     return optional('ray', 'detecting at scale', "'mmdet-iouquery[scale]'")
@@ -332,6 +338,13 @@ def _check_resources(found: dict[str, float], size: Size, address: str | None) -
 
 def _decoders(found: dict[str, float], size: Size) -> int:
     return max(1, int(found.get('CPU', 1)) - size.workers * size.threads - _READERS)
+
+
+def _stop_behind(error: BaseException | None) -> BaseException | None:
+    """The signal that interrupted Ray's own code, which may raise another error for it; None: there was none."""
+    while error is not None and not isinstance(error, (KeyboardInterrupt, Terminated)):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _cause(error: Exception, attempts: _RayAttempts) -> InputError:

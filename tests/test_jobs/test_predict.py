@@ -42,7 +42,7 @@ def address() -> Iterator[str]:
     """A cluster of two nodes of two CPUs each."""
     from ray.cluster_utils import Cluster
 
-    engine._ray()
+    engine.load_ray()
     before = os.environ.get('PYTHONPATH')
     os.environ['PYTHONPATH'] = SEARCHED  # of the workers, which unpickle what these tests bring
     node = dict(num_cpus=2, object_store_memory=engine._STORE)
@@ -375,3 +375,15 @@ def test_the_command_on_one_machine(images: Path, model: Path, tmp_path: Path, u
     assert all(re.match(r' *\d+%\||$', line) for line in done.stderr.replace('\r', '\n').splitlines()), done.stderr
     same(rows(tmp_path / 'out'), undisturbed)
     assert not engine._runtime_folder(tmp_path / 'out').rmdir()
+
+
+@pytest.mark.parametrize('stop', [KeyboardInterrupt(), predict.Terminated()])
+def test_a_signal_within_rays_own_code_is_no_fault_of_the_workers(stop: BaseException) -> None:
+    """As where it comes in the middle of a lock, which then says that it is not locked."""
+    with pytest.raises(RuntimeError) as raised:
+        try:
+            raise stop
+        finally:
+            raise RuntimeError('release unlocked lock')
+    assert engine._stop_behind(raised.value) is stop
+    assert engine._stop_behind(RuntimeError('of its own')) is None
