@@ -380,10 +380,8 @@ def test_the_command_on_one_machine(images: Path, model: Path, tmp_path: Path, u
 @pytest.mark.parametrize('stop', [KeyboardInterrupt(), predict.Terminated()])
 def test_a_signal_within_rays_own_code_is_no_fault_of_the_workers(stop: BaseException) -> None:
     """As where it comes in the middle of a lock, which then says that it is not locked."""
-    with pytest.raises(RuntimeError) as raised:
-        try:
-            raise stop
-        finally:
-            raise RuntimeError('release unlocked lock')
-    assert engine._stop_behind(raised.value) is stop
+    error = RuntimeError('release unlocked lock')
+    error.__context__ = RuntimeError('of a finally')
+    error.__context__.__context__ = stop
+    assert engine._stop_behind(error) is stop
     assert engine._stop_behind(RuntimeError('of its own')) is None
