@@ -1,0 +1,95 @@
+"""The config that ``iouquery train NAME --data FOLDER`` writes, the first time and after."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from helpers import small_detector
+from mmengine.config import Config
+
+from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.apps.train import request as subject
+from mmdet_iouquery.apps.train.request import TrainRequest, default_folder, written_config
+from mmdet_iouquery.errors import InputError
+
+pytest.importorskip('sklearn')
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return Path(build_digits(tmp_path_factory.mktemp('data') / 'my digits', num_train=12, num_val=6, image_size=96))
+
+
+def write(data: Path, folder: Path, **asked: Any) -> Path:
+    return written_config('rtdetr_r18vd', TrainRequest(data, work_dir=folder, **asked))
+
+
+def test_what_is_written_and_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(data, tmp_path, epochs=3, size=320)
+    said = capsys.readouterr().out
+    assert path == tmp_path / 'config.py'
+    assert f'config   {path}\n' in said and f'iouquery train {path}' in said
+    assert '12 images for training, 6 for validation: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n' in said
+    assert 'rate     5e-05 at 8 images a step\n' in said  # 1e-4 for 16
+    cfg = Config.fromfile(path)
+    assert cfg.train_cfg.max_epochs == 3 and cfg.train_dataloader.batch_size == 8 and cfg.auto_scale_lr.enable
+    assert cfg.model.backbone.init_cfg.type == 'ConvertedPretrained'
+    assert path.read_text().startswith('"""rtdetr_r18vd_8xb2-72e_coco with --data ')
+
+
+def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
+    """Without a checkpoint there is nothing to lose."""
+    text = write(data, tmp_path, epochs=3).read_text()
+    assert write(data, tmp_path, epochs=3).read_text() == text
+    text = write(data, tmp_path, epochs=4).read_text()
+    (tmp_path / 'epoch_1.pth').touch()
+    assert write(data, tmp_path, epochs=4).read_text() == text
+    with pytest.raises(InputError, match=r'holds a run of another config \(train_cfg.max_epochs: 4 there, 5 asked'):
+        write(data, tmp_path, epochs=5)
+    assert (tmp_path / 'config.py').read_text() == text
+    assert 'max_epochs=5' in write(data, tmp_path, epochs=5, restart=True).read_text()
+
+
+def test_a_stop_before_the_name_is_given_leaves_what_was_there(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = write(data, tmp_path, epochs=3).read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr('os.replace', _interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(data, tmp_path, epochs=4)
+    assert (tmp_path / 'config.py').read_text() == before
+    write(data, tmp_path, epochs=4)
+
+
+def _interrupted(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_weights_are_fitted_or_none(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save(dict(state_dict=small_detector(bbox_head__num_classes=80).state_dict()), tmp_path / 'coco.pth')
+    cfg = Config.fromfile(write(data, tmp_path / 'run', weights=str(tmp_path / 'coco.pth')))
+    assert cfg.load_from == str(tmp_path / 'run' / 'weights.pth') and Path(cfg.load_from).is_file()
+    assert cfg.model.backbone.init_cfg is None
+    assert 'classes started afresh: 0, 1, 2' in capsys.readouterr().out
+    cfg = Config.fromfile(write(data, tmp_path / 'other', weights='none'))
+    assert cfg.load_from is None and cfg.model.backbone.init_cfg is None
+
+
+def test_folders_and_bases(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert default_folder('x/rtdetr_r18vd_8xb2-72e_coco.py', Path('a/my-set.zip')) == Path(
+        'work_dirs/rtdetr_r18vd_my-set'
+    )
+    assert default_folder('x/mine.py', None) == Path('work_dirs/mine')
+    path = write(data, tmp_path / 'run', epochs=3)
+    with pytest.raises(InputError, match='would be written over itself; name another folder with --work-dir'):
+        written_config(str(path), TrainRequest(epochs=4, work_dir=tmp_path / 'run'))
+    again = written_config(str(path), TrainRequest(epochs=4, work_dir=tmp_path / 'longer'))
+    cfg = Config.fromfile(again)
+    assert cfg.train_cfg.max_epochs == 4 and cfg.model.bbox_head.num_classes == 10
+    assert TrainRequest(work_dir=tmp_path).is_plain and not TrainRequest(epochs=1).is_plain
+    assert subject.BATCH == 8
