@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
+
+from .config_files import config_path
 
 CONFIG_FUNCTION = '_iouquery_configs'
 """Name of the shell's function that completes configs, see ``apps/completion.py``."""
@@ -35,6 +38,16 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """The argument ``config``."""
     text = "config file, or the name of one that came with the package: 'rtdetr_r18vd' or 'rtdetr/...py'"
     complete_configs(parser.add_argument('config', help=text))
+
+
+def check_config(args: argparse.Namespace) -> None:
+    """Whether there is the config, or the folder that stands for one.
+
+    Raises:
+        InputError: there is neither, nor a shipped one of that name.
+    """
+    if not Path(args.config).exists():
+        config_path(args.config)
 
 
 def complete_configs(action: argparse.Action) -> None:

@@ -84,7 +84,8 @@ def short_name(name: str, names: list[str]) -> str:
 def _hint(name: str, known: list[str]) -> str:
     if not known:
         return 'the folder holds no configs at all: the installation is incomplete'
-    wanted = name.rsplit('/', 1)[-1]
-    by_file = {known_name.rsplit('/', 1)[-1]: known_name for known_name in known}
-    close = [by_file[match] for match in difflib.get_close_matches(wanted, by_file, n=5, cutoff=0.5)]
-    return f'close to it: {", ".join(close)}' if close else f'there are: {", ".join(known)}'
+    wanted = name.rsplit('/', 1)[-1].removesuffix('.py')
+    short = {known_name.rsplit('/', 1)[-1].removesuffix('.py'): short_name(known_name, known) for known_name in known}
+    short.update({name: name for name in short.values()})
+    close = dict.fromkeys(short[match] for match in difflib.get_close_matches(wanted, short, n=8, cutoff=0.5))
+    return f'close to it: {", ".join([*close][:5])}' if close else f'there are: {", ".join(known)}'

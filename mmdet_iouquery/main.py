@@ -51,6 +51,8 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
     entry = COMMANDS[command]
     args = entry.parser_for(start).parse_args(given) if entry.parser else given
     os.environ.pop(REGISTER_VARIABLE, None)  # processes that this one starts register when they import
+    if entry.check and (status := _run_light(lambda: load(entry.check)(args))):
+        return status
     if entry.is_light or (entry.is_light_for and load(entry.is_light_for)(args)):
         return _run_light(lambda: load(entry.run)(args))
     return _run_registered(lambda: load(entry.run)(args))

@@ -144,6 +144,21 @@ def test_an_exported_file_needs_neither_torch_nor_mmdet(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (2, 'error: --workers 0: name at least 1\n')
 
 
+def test_mistakes_are_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
+    for name in ('torch', 'mmengine', 'mmdet'):
+        (tmp_path / f'{name}.py').write_text('raise RuntimeError(__name__)')
+    for words, said in {
+        ('train', 'rtdetr_r18vd', '--epochs', '0'): '--epochs 0: name at least 1',
+        ('train', 'rtdetr_r18vd', '--size', '100'): '--size 100: a multiple of 32 from 64 on is needed',
+        ('train', 'rtdetr_r18vd', '--data', 'gone'): '--data: there is no file or folder gone',
+        ('train', 'rtdetr_r18vd', '--weights', 'gone.pth'): '--weights: there is no file or folder gone.pth',
+        ('test', 'rtdetr_r18v', 'a.pth'): 'close to it: rtdetr_r18vd, ',
+        ('export', 'rtdetr_r18v', 'a.pth', '-o', 'a.onnx'): 'close to it: rtdetr_r18vd, ',
+    }.items():
+        done = run('-m', 'iouquery', *words, path=tmp_path, cwd=tmp_path)
+        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+
+
 def test_an_environment_that_does_not_fit_is_told_without_a_traceback(tmp_path: Path) -> None:
     info = tmp_path / 'mmcv_full-1.7.2.dist-info'
     info.mkdir()
@@ -248,6 +263,7 @@ def test_bash_completes_commands_options_and_configs(tmp_path: Path, capsys: pyt
     assert completed(script, 'iouquery', 'train', '--amp', '') >= {'float16', 'bfloat16'}
     assert completed(script, 'iouquery', 'train', 'rtdetr_r18vd_ma') == {
         'rtdetr_r18vd_mal',
+        'rtdetr_r18vd_mal-50-queries',
         'rtdetr_r18vd_mal_128_digits',
     }
     assert completed(script, 'iouquery', 'doctor', 'data', 'dfine_hgnetv2-x') >= {'dfine_hgnetv2-x'}

@@ -9,10 +9,11 @@ import sys
 from structure import Import, imports, modules
 
 LAYERS = (
-    ('choices', 'command_line', 'errors', 'file_io', 'registry', 'version'),
+    ('choices', 'errors', 'file_io', 'registry', 'version'),
     ('compat',),
     ('core',),
     ('structures', 'argument_checks', 'config_files', 'config_options'),
+    ('command_line',),
     ('models',),
     ('checkpoints', 'datasets', 'evaluation', 'cpu'),
     ('deploy',),

@@ -24,6 +24,8 @@ class Command(NamedTuple):
     """Takes ``prog`` and gives the parser, from a module that imports nothing heavy; empty: ``run`` takes the words."""
     tool: str = ''
     """The script in ``tools/`` that is the same command; empty: there is none."""
+    check: str = ''
+    """Takes what the parser gives, and raises InputError for mistakes that show before anything heavy is imported."""
     is_light: bool = False
     """Whether it runs without the package being registered: where torch or mmdet may be missing, or are not needed."""
     is_light_for: str = ''
@@ -73,6 +75,7 @@ COMMANDS = {
         'apps.train.command:execute',
         'apps.train.arguments:parser',
         'train.py',
+        check='apps.train.arguments:check',
     ),
     'test': Command(
         'COCO AP of a checkpoint, or of an exported file',
@@ -80,6 +83,7 @@ COMMANDS = {
         'engine.launch:run_test',
         'command_line:evaluation_parser',
         'test.py',
+        check='command_line:check_config',
     ),
     'detect': Command(
         'detections in some images, printed and drawn',
@@ -109,6 +113,7 @@ COMMANDS = {
         'apps.export.command:execute',
         'apps.export.arguments:parser',
         'export.py',
+        check='command_line:check_config',
     ),
     'quantize': Command(
         'an exported file in eight bits, and what that costs',
@@ -123,6 +128,7 @@ COMMANDS = {
         'apps.calibrate.command:execute',
         'apps.calibrate.arguments:parser',
         'calibrate.py',
+        check='command_line:check_config',
     ),
     'analyze': Command(
         'a page on what queries select, and where they go',

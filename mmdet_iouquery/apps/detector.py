@@ -38,8 +38,9 @@ from ..errors import InputError
 from ..file_io import write_text
 from .analyze.command import PAGE_NAME, analyze
 from .export.command import export
+from .train.arguments import NONE
 from .train.fit import Wishes, fitted
-from .train.request import NONE, TrainRequest, default_folder, written_config
+from .train.request import TrainRequest, default_folder, written_config
 
 Callback = Callable[[Runner], None]
 Model = Union[str, 'os.PathLike[str]', Config]

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
-from ...command_line import training_parser
+from ...command_line import check_config, training_parser
+from ...errors import InputError
+
+NONE = 'none'
+"""For ``--weights``: begin with random ones, the backbone's too."""
+STRIDE = 32
+"""Of the coarsest map: sides of images are multiples of it."""
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -27,3 +34,31 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     add('--batch', type=int, metavar='N', help='images a device and step (with --data: 8); the rate goes with it')
     parser.add_argument('--devices', type=int, metavar='N', help='train on so many GPUs of this machine')
     return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Whether the config is there, and numbers and files can be meant.
+
+    Raises:
+        InputError: they cannot.
+    """
+    check_config(args)
+    for name in ('epochs', 'batch', 'devices'):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f'--{name} {value}: name at least 1')
+    check_size(args.size)
+    for name in ('data', 'weights'):
+        value = getattr(args, name)
+        if value not in (None, NONE) and not Path(value).expanduser().exists():
+            raise InputError(f'--{name}: there is no file or folder {value}')
+
+
+def check_size(size: int | None) -> None:
+    """Whether maps of a square of ``size`` px fit; None: it is not given.
+
+    Raises:
+        InputError: they do not.
+    """
+    if size is not None and (size < 2 * STRIDE or size % STRIDE):
+        raise InputError(f'--size {size}: a multiple of {STRIDE} from {2 * STRIDE} on is needed')

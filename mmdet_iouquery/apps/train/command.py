@@ -10,6 +10,7 @@ from ...config_options import read_options
 from ...engine.launch import run_training
 from ...errors import InputError
 from ..child_process import run_child
+from .arguments import check
 from .request import TrainRequest, written_config
 
 
@@ -20,10 +21,7 @@ def execute(args: argparse.Namespace) -> None:
         InputError: something named is missing or does not fit; see :func:`~mmdet_iouquery.engine.launch.run_training`.
         SystemExit: with the status of processes on several devices, where it is not 0.
     """
-    for name in ('epochs', 'batch', 'devices'):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f'--{name} {value}: name at least 1')
+    check(args)
     devices = args.devices or 1
     if devices > 1:
         _check_devices(devices, args.launcher)

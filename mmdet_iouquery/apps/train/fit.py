@@ -16,9 +16,8 @@ from ...config_options import type_name
 from ...datasets import CocoSet
 from ...datasets.coco.checks import is_coco_metric
 from ...errors import InputError
+from .arguments import STRIDE, check_size
 
-STRIDE = 32
-"""Of the coarsest map: sides are multiples of it."""
 WARM_UP = 10
 """A warm-up takes at most one in so many steps of a run."""
 _EPOCHS = ('switch_epoch', 'stop_epoch')
@@ -105,8 +104,7 @@ def _leaf(cfg: Config, split: str) -> ConfigDict:
 
 
 def _fit_size(cfg: Config, size: int) -> None:
-    if size < 2 * STRIDE or size % STRIDE:
-        raise InputError(f'--size {size}: a multiple of {STRIDE} from {2 * STRIDE} on is needed')
+    check_size(size)
     old = _square(cfg)
     places = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
     for node in _nodes([*places, cfg.model.get('data_preprocessor'), cfg.get('custom_hooks')]):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from ...engine.run_settings import differences, flattened
 from ...engine.work_dir import check_writable
 from ...errors import InputError
 from ...file_io import write_text
+from .arguments import NONE
 from .child_config import child_text
 from .fit import Wishes, fitted, learning_rate
 from .weights import fitted_weights
@@ -24,8 +26,6 @@ from .weights import fitted_weights
 NAME = 'config.py'
 BATCH = 8
 """Images a device and step, where data is named and no batch."""
-NONE = 'none'
-"""For ``weights``: begin with random ones, the backbone's too."""
 
 
 class TrainRequest(NamedTuple):
@@ -33,7 +33,7 @@ class TrainRequest(NamedTuple):
 
     data: Path | None = None
     weights: str | None = None
-    """A checkpoint to begin with, or :data:`NONE`."""
+    """A checkpoint to begin with, or :data:`~.arguments.NONE`."""
     epochs: int | None = None
     size: int | None = None
     """In px."""
@@ -67,18 +67,32 @@ def written_config(config: str, request: TrainRequest) -> Path:
     path = folder / NAME
     if path == base:
         raise InputError(f'{base} would be written over itself; name another folder with --work-dir')
-    check_writable(folder)
-    data = None if request.data is None else read_data(request.data)
-    images = None if data is None else len(read_coco(data.train_ann).images)
-    batch = BATCH if request.batch is None and data is not None else request.batch
-    cfg = read_config(str(base), dict(request.options))
-    cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices))
-    notes = _begin_with(cfg, request.weights, data, folder)
-    text = child_text(base, cfg, _title(base, request))
-    _check_there(path, text, restart=request.restart)
-    write_text(path, text)
+    with _made(folder):
+        data = None if request.data is None else read_data(request.data)
+        images = None if data is None else len(read_coco(data.train_ann).images)
+        batch = BATCH if request.batch is None and data is not None else request.batch
+        cfg = read_config(str(base), dict(request.options))
+        cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices))
+        notes = _begin_with(cfg, request.weights, data, folder)
+        text = child_text(base, cfg, _title(base, request))
+        _check_there(path, text, restart=request.restart)
+        write_text(path, text)
     _say(path, cfg, data, images, request.devices, notes)
     return path
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make a folder that can be written to; one that was not there is gone again where something is unfit."""
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    check_writable(folder)
+    try:
+        yield
+    except InputError:
+        with suppress(OSError):  # of one that is not empty
+            for path in new:
+                path.rmdir()
+        raise
 
 
 def default_folder(base: str | Path, data: Path | None) -> Path:
