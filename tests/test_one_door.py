@@ -76,6 +76,9 @@ def test_five_commands_in_an_empty_folder(shell: Any, digits: Path, tmp_path: Pa
     assert (run / 'epoch_1.pth').is_file()
     again = shell(*train)
     assert 'nothing to do' in again and 'this training is finished' in again
+    (line,) = (line for line in said.splitlines() if line.startswith('again '))
+    assert line.split()[:2] == ['again', 'iouquery']
+    assert 'this training is finished' in shell(*line.partition('   (')[0].split()[2:])
     numbers = json.loads(shell('test', run, '--json'))
     assert 0 <= numbers['coco/bbox_mAP'] <= 1
     shell('export', run, '-o', 'model.onnx')

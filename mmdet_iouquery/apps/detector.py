@@ -222,9 +222,7 @@ class Detector:
         arguments = [str(config), '--work-dir', str(config.parent), *_arguments(dict(restart=restart, resume=resume))]
         launch.train(arguments, hooks=[*hooks, *map(_AfterValidation, callbacks)])
         self.config = read_config(str(config))
-        run = self.config.copy()
-        run.work_dir = str(config.parent)
-        self.weights, self._model = latest_checkpoint(config.parent, checkpoint_folder(run)), None
+        self.weights, self._model = latest_checkpoint(config.parent, checkpoint_folder(self.config)), None
         return Path(self._trained('go on with'))
 
     def test(self, data: str | os.PathLike[str] | None = None, *, out: str | None = None) -> dict[str, float]:

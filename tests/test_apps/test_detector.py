@@ -72,7 +72,9 @@ def test_the_same_call_again_is_finished_and_another_is_refused(
     again, steps = Detector(CONFIG, cfg_options=SMALL, device='cpu'), Steps()
     assert again.train(data, hooks=[steps], **trained['options']) == trained['weights']
     assert steps.count == 0 and 'this training is finished' in capsys.readouterr().out
-    with pytest.raises(InputError, match=r'holds a run of another config \(.*max_iters: 6 there, 9 asked for now'):
+    with pytest.raises(
+        InputError, match=r'holds a run of another config \(there: .* --epochs 2 .*; asked for now: .* --epochs 3 '
+    ):
         again.train(data, **{**trained['options'], 'epochs': 3})
 
 

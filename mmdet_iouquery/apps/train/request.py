@@ -73,6 +73,7 @@ def written_config(config: str, request: TrainRequest) -> Path:
         batch = BATCH if request.batch is None and data is not None else request.batch
         cfg = read_config(str(base), dict(request.options))
         cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices))
+        cfg.work_dir = str(folder)  # so that the config's name alone goes on with its run
         notes = _begin_with(cfg, request.weights, data, folder)
         text = child_text(base, cfg, _title(base, request))
         _check_there(path, text, restart=request.restart)
@@ -122,8 +123,10 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
 def _title(base: Path, request: TrainRequest) -> str:
     asked = {'data': request.data, 'weights': request.weights, 'epochs': request.epochs}
     asked.update(size=request.size, batch=request.batch)
-    words = ' '.join(f'--{name} {value}' for name, value in asked.items() if value is not None)
-    return f'{base.stem} with {words}. Yours to change.'.replace('\\', '/').replace('"', "'")
+    words = [f'--{name} {value}' for name, value in asked.items() if value is not None]
+    if request.options:
+        words.append(f'--cfg-options {" ".join(f"{key}={value}" for key, value in request.options.items())}')
+    return f'{base.stem} with {" ".join(words)}. Yours to change.'.replace('\\', '/').replace('"', "'")
 
 
 def _check_there(path: Path, text: str, restart: bool) -> None:
@@ -135,6 +138,9 @@ def _check_there(path: Path, text: str, restart: bool) -> None:
         return
     before, now = (flattened(Config.fromstring(one, '.py').to_dict()) for one in (there, text))
     differing = differences(before, now)
+    titles = [one.partition('\n')[0].strip('"').removesuffix('. Yours to change.') for one in (there, text)]
+    if titles[0] != titles[1]:
+        differing = f'there: {titles[0]}; asked for now: {titles[1]}'
     if differing:
         raise InputError(
             f'{path.parent} holds a run of another config ({differing}); go on with that one by naming {path}, start '

@@ -47,8 +47,14 @@ def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
     text = write(data, tmp_path, epochs=4).read_text()
     (tmp_path / 'epoch_1.pth').touch()
     assert write(data, tmp_path, epochs=4).read_text() == text
-    with pytest.raises(InputError, match=r'holds a run of another config \(train_cfg.max_epochs: 4 there, 5 asked'):
+    said = r'another config \(there: rtdetr.* --epochs 4; asked for now: rtdetr.* --epochs 5\); go on with that one by'
+    with pytest.raises(InputError, match=said):
         write(data, tmp_path, epochs=5)
+    edited = text.replace('max_epochs=4', 'max_epochs=6')
+    (tmp_path / 'config.py').write_text(edited)
+    with pytest.raises(InputError, match=r'another config \(train_cfg.max_epochs: 6 there, 4 asked for now\)'):
+        write(data, tmp_path, epochs=4)
+    (tmp_path / 'config.py').write_text(text)
     assert (tmp_path / 'config.py').read_text() == text
     assert 'max_epochs=5' in write(data, tmp_path, epochs=5, restart=True).read_text()
 
