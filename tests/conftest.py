@@ -21,7 +21,11 @@ import mmdet_iouquery  # noqa: F401  before anything of mmdet
 from mmdet_iouquery.cpu import convolution
 
 LONGEST = (
+    'test_one_door',
+    'test_pages',
+    'test_predict',
     'test_journey',
+    'test_configs',
     'test_distributed_tools',
     'test_cells',
     'test_compare',

@@ -1,4 +1,4 @@
-"""From somebody's own images to detections: five commands, and a few lines of Python."""
+"""From somebody's own images to detections: the README's commands, from the wheel."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from form_sets import digits_as_voc, digits_as_yolo
+import torch
+from form_sets import digits_as_yolo
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from pages import ROOT, blocks, lines, quick
 
-from iouquery_runtime import Result
-from mmdet_iouquery import Detector
+from mmdet_iouquery import config_path
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 
 pytest.importorskip('sklearn')
-ROOT = Path(__file__).resolve().parents[1]
 TRAIN, VAL = 12, 6
-SMALL = ('model.bbox_head.query_selector.num_queries=30', 'model.bbox_head.denoising.num_denoising=6')
-FEW = ('--epochs', '1', '--size', '64', '--batch', '4', '--weights', 'none')
 
 
 @pytest.fixture(scope='module')
@@ -65,41 +65,31 @@ def shell(site: Path, tmp_path: Path) -> Any:
     return typed
 
 
-def test_five_commands_in_an_empty_folder(shell: Any, digits: Path, tmp_path: Path) -> None:
-    """A YOLO set, from the wheel alone; the first command is called again, and goes no further."""
-    pytest.importorskip('onnxruntime')
-    digits_as_yolo(digits, tmp_path / 'numbers')
-    train = ['train', 'rtdetr_r18vd', '--data', 'numbers', *FEW, '--cfg-options', *SMALL]
-    said = shell(*train)
-    run = tmp_path / 'work_dirs' / 'rtdetr_r18vd_numbers'
-    assert f'{TRAIN} images for training, {VAL} for validation: 0, 1, 2' in said and f'iouquery train {run}' in said
-    assert (run / 'epoch_1.pth').is_file()
-    again = shell(*train)
-    assert 'nothing to do' in again and 'this training is finished' in again
-    (line,) = (line for line in said.splitlines() if line.startswith('again '))
+def test_the_readmes_commands_in_an_empty_folder(shell: Any, digits: Path, tmp_path: Path) -> None:
+    """On a YOLO set, from the wheel alone; the training is called again, and goes no further."""
+    for module in ('onnxruntime', 'ray'):
+        pytest.importorskip(module)
+    parquet = pytest.importorskip('pyarrow.parquet')
+    digits_as_yolo(digits, tmp_path / 'my-set')
+    shutil.copytree(digits / 'val', tmp_path / 'photos')
+    shutil.copy(next((digits / 'val').iterdir()), tmp_path / 'street.jpg')
+    torch.save(
+        {'state_dict': MODELS.build(Config.fromfile(config_path('rtdetr_r18vd')).model).state_dict()},
+        tmp_path / 'rtdetr_r18vd.pth',
+    )
+    said = {}
+    for block in blocks(ROOT / 'README.md'):
+        for words in lines(block) if block.language == 'bash' else ():
+            if words[0] == 'iouquery' and words[1] != 'doctor':
+                said[words[1]] = shell(*quick(words[1:]))
+    run = tmp_path / 'work_dirs' / 'rtdetr_r18vd_my-set'
+    assert list(said) == ['configs', 'train', 'test', 'export', 'detect', 'predict', 'analyze']
+    assert f'{TRAIN} images for training, {VAL} for validation: 0, 1, 2' in said['train']
+    assert (run / 'epoch_1.pth').is_file() and (tmp_path / 'queries' / 'index.html').is_file()
+    assert len(said['detect'].splitlines()) == VAL + 1 == len(list((tmp_path / 'found').iterdir()))
+    assert parquet.read_table(tmp_path / 'boxes' / 'parts').num_rows == VAL
+    (line,) = (line for line in said['train'].splitlines() if line.startswith('again '))
     assert line.split()[:2] == ['again', 'iouquery']
     assert 'this training is finished' in shell(*line.partition('   (')[0].split()[2:])
     numbers = json.loads(shell('test', run, '--json'))
     assert 0 <= numbers['coco/bbox_mAP'] <= 1
-    shell('export', run, '-o', 'model.onnx')
-    lines = shell('detect', 'model.onnx', 'numbers/images/val', '--out', 'found', '--score-thr', '0').splitlines()
-    assert len(lines) == VAL == len(list((tmp_path / 'found').iterdir())) and '96x96: ' in lines[0]
-    same = shell('detect', run, 'numbers/images/val', '--json', 'found.json', '--score-thr', '0').splitlines()
-    assert len(same) == VAL
-    assert all(len(one['detections']) == 300 for one in json.loads((tmp_path / 'found.json').read_text())['images'])
-    page = shell('analyze', run, '--out', 'queries', '--images', '2', '--pictures', '1')
-    assert 'index.html' in page and (tmp_path / 'queries' / 'index.html').is_file()
-
-
-def test_the_same_in_python(digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Pascal VOC set."""
-    monkeypatch.chdir(tmp_path)
-    digits_as_voc(digits, tmp_path / 'numbers')
-    options = dict(pair.split('=') for pair in SMALL)
-    detector = Detector('rtdetr_r18vd', 'none', device='cpu', cfg_options={key: int(v) for key, v in options.items()})
-    checkpoint = detector.train('numbers', epochs=1, size=64, batch=4)
-    assert checkpoint == tmp_path / 'work_dirs' / 'rtdetr_r18vd_numbers' / 'epoch_1.pth'
-    metrics = detector.test()
-    result = detector(next((tmp_path / 'numbers' / 'JPEGImages').iterdir()))
-    assert isinstance(result, Result) and len(result) == 300 and 0 <= metrics['coco/bbox_mAP'] <= 1
-    assert Detector(checkpoint.parent, device='cpu').test() == pytest.approx(metrics)

@@ -39,7 +39,7 @@ def execute(args: argparse.Namespace) -> int:
         print(shown(args.show))
         return 0
     wanted = args.filter.lower().removesuffix('.py')
-    found = [entry for entry in entries() if wanted in entry.path]
+    found = sorted((entry for entry in entries() if wanted in entry.path), key=lambda entry: entry.ap is None)
     if not found:
         config_path(args.filter)  # which says what comes close
         raise InputError(f'no shipped config has {args.filter!r} in its name')

@@ -170,6 +170,8 @@ def _scale_ends(scheduler: ConfigDict, ratio: float, length: int) -> None:
     for name in _ENDS:
         if isinstance(scheduler.get(name), int) and scheduler[name] > 0:
             scheduler[name] = max(1, min(length, round(scheduler[name] * ratio)))
+    if 'begin' in scheduler and 'end' in scheduler:
+        scheduler['end'] = max(scheduler['begin'] + 1, scheduler['end'])  # of a run of a step or two
     if 'milestones' in scheduler:
         scheduler['milestones'] = [_within(milestone * ratio, length) for milestone in scheduler['milestones']]
 

@@ -76,6 +76,8 @@ def test_runs_that_count_steps() -> None:
     assert new.default_hooks.checkpoint.interval == 50
     warm_up, decay = new.param_scheduler
     assert (warm_up.end, decay.begin, decay.end) == (20, 100, 200)  # 133 of 800 are 33, which is more than a tenth
+    warm_up, decay = fitted(config(DIGITS), Wishes(data=SET, images=8, epochs=1, batch=8)).param_scheduler
+    assert (warm_up.begin, warm_up.end, decay.begin, decay.end) == (0, 1, 1, 2)  # of one step, and no phase is empty
     with pytest.raises(InputError, match='counts steps: name the data with --data'):
         fitted(config(DIGITS), Wishes(epochs=2))
 

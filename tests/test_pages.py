@@ -1,0 +1,136 @@
+"""What the pages tell to type is what there is, and does what they say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from form_sets import digits_as_voc, digits_as_yolo
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from mmengine.hooks import Hook
+from pages import PAGES, ROOT, blocks, command, lines, quick
+from PIL import Image
+
+from iouquery_runtime import Result
+from iouquery_runtime.command import main as runtime
+from mmdet_iouquery import Detector, config_path
+from mmdet_iouquery.apps.commands import COMMANDS
+from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.checkpoints.convert_file import convert_file
+from mmdet_iouquery.main import main
+
+pytest.importorskip('sklearn')
+RUN = ('fine-tune', 'own-images', 'start', 'prediction', 'hub', 'deployment', 'logging', 'commands', 'install', 'parts')
+"""The pages whose blocks are run one after another in one folder; Python's page is run in one of its own."""
+
+
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+def test_every_line_is_a_command_that_there_is(page: Path) -> None:
+    """Its arguments are read by the command's own parser, and targets of make are in the Makefile."""
+    targets = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE)
+    for block in blocks(page):
+        for words in lines(block) if block.language == 'bash' else ():
+            if words[0] == 'make':
+                assert words[1] in targets
+            elif (typed := command(words)) and typed[0] not in ('-h', '--help'):
+                entry = COMMANDS[typed[0]]
+                if entry.parser and '--help' not in typed:
+                    entry.parser_for('iouquery').parse_args(typed[1:])
+
+
+@pytest.mark.parametrize('page', [*RUN, 'python'])
+def test_a_reason_is_given_for_what_is_not_run(page: str) -> None:
+    for block in blocks(f'{page}.md'):
+        assert block.language in ('bash', 'python', 'json', 'text')
+        assert block.not_run is None or len(block.not_run) > 10
+
+
+@pytest.fixture(scope='module')
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of somebody who reads: a set, weights of 80 classes, images."""
+    folder = tmp_path_factory.mktemp('reader')
+    digits = Path(build_digits(folder / 'data' / 'digits', num_train=8, num_val=4, image_size=96))
+    digits_as_yolo(digits, folder / 'my-set')
+    shutil.copytree(digits / 'val', folder / 'photos')
+    for name in ('street.jpg', 'image.jpg'):
+        Image.new('RGB', (160, 120), (90, 120, 60)).save(folder / name)
+    model = MODELS.build(Config.fromfile(config_path('rtdetr_r18vd')).model)
+    torch.save({'state_dict': model.state_dict()}, folder / 'ours.pth')
+    convert_file(
+        folder / 'ours.pth', folder / 'rtdetr_r18vd_5x_coco_objects365_from_paddle.pth', 'mmdet', target='rtdetr'
+    )
+    return folder
+
+
+@pytest.mark.parametrize('name', RUN)
+def test_the_blocks_of_a_page_run(name: str, reader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(reader)
+    run = Path('work_dirs/rtdetr_r18vd_my-set')
+    if run.is_dir() and not Path('work_dirs/quickstart').exists():
+        Path('work_dirs/quickstart').symlink_to(run.name)
+        Path('config.py').symlink_to(run / 'config.py')
+        Path('checkpoint.pth').symlink_to(run / 'epoch_1.pth')
+    given: dict[str, Any] = {}
+    if name in ('prediction', 'deployment'):
+        given['model'] = Detector(run, device='cpu').model
+    for block in blocks(f'{name}.md'):
+        if block.not_run is not None:
+            continue
+        if block.language == 'python':
+            python(block.text, given)
+        for words in lines(block) if block.language == 'bash' else ():
+            typed = command(words)
+            if words[:3] == ['python', '-m', 'iouquery_runtime']:
+                assert runtime(words[3:]) == 0
+            elif '--help' in words:
+                with pytest.raises(SystemExit, match=r'^0$'):
+                    main(typed)
+            else:
+                assert typed is not None, f'of which program is {words}?'
+                assert main(quick(typed) if typed else []) == 0, words
+
+
+def test_the_blocks_of_pythons_page_run(reader: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a Pascal VOC set; and the work folder that comes of it is a detector."""
+    digits_as_voc(reader / 'data' / 'digits', tmp_path / 'my-set')
+    shutil.copy(reader / 'street.jpg', tmp_path)
+    (tmp_path / 'rtdetr_r18vd.pth').symlink_to(reader / 'rtdetr_r18vd.pth')
+    monkeypatch.chdir(tmp_path)
+    given: dict[str, Any] = {'MyHook': Hook}
+    for block in blocks('python.md'):
+        python(re.sub(r'epochs=50(, size=640, batch=8)?', 'epochs=1, size=64, batch=4', block.text), given)
+    assert Path('found.jpg').is_file() and Path('model.onnx').is_file() and Path('queries/index.html').is_file()
+    assert given['checkpoint'] == tmp_path / 'work_dirs' / 'rtdetr_r18vd_my-set' / 'epoch_1.pth'
+    assert isinstance(given['result'], Result) and len(given['result']) <= 300
+    assert Detector(given['checkpoint'].parent, device='cpu').test() == pytest.approx(given['detector'].test())
+
+
+def python(text: str, given: dict[str, Any]) -> None:
+    """Run lines of Python; of a config, build the model."""
+    if 'custom_imports' in text:
+        cfg = Config.fromstring(text, '.py')
+        MODELS.build(cfg.model)
+    else:
+        exec(text, given)
+
+
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a set of a few images, for an epoch."""
+    monkeypatch.chdir(tmp_path)
+    notebook = json.loads((ROOT / 'examples' / 'quickstart.ipynb').read_text(encoding='utf-8'))
+    given: dict[str, Any] = {}
+    for cell in notebook['cells']:
+        text = ''.join(cell['source'])
+        if text.startswith('!iouquery '):
+            assert main([*shlex.split(text)[1:], '--num-train', '8', '--num-val', '4', '--image-size', '96']) == 0
+        elif cell['cell_type'] == 'code':
+            exec(re.sub(r'epochs = \d+', 'epochs = 1', text), given)
+    assert given['checkpoint'].is_file() and given['metrics']['coco/bbox_mAP'] >= 0
+    assert given['same'].boxes == pytest.approx(given['result'].boxes, abs=0.5)
