@@ -136,7 +136,9 @@ def session(address: str | None, size: Size, job: Path) -> Iterator[Size]:
             except ConnectionError as error:
                 raise _no_cluster(address or 'auto') from error
             except (RuntimeError, ValueError, OSError) as error:
-                raise WorkersError(f'Ray does not start: {reason(error)}') from error
+                raise WorkersError(
+                    f'Ray does not start: {reason(error)}; `ray start --head` tells more, and `ray stop` ends it'
+                ) from error
         size = size._replace(workers=size.workers or fitting(address, size))
         _check_resources(ray.cluster_resources(), size, address)
         yield size

@@ -68,7 +68,7 @@ def write_manifest(images: Iterable[Image], folder: Path) -> np.ndarray:
     while chunk := list(islice(rows, ROWS)):
         outside = next((image for image in chunk if not -ID_RANGE <= image.id < ID_RANGE), None)
         if outside:
-            raise InputError(f'the id {outside.id} of {outside.path} does not fit in 64 bits; number the images anew')
+            raise InputError(f'the id {outside.id} of {outside.path} does not fit in 64 bits; number the images again')
         table = pa.table([[image.id for image in chunk], [image.path for image in chunk]], schema=SCHEMA)
         _write(table, folder / f'{len(ids) - 1:05d}.parquet')
         ids.append(table['id'].to_numpy())

@@ -132,13 +132,15 @@ def _check_request(
     if target not in TARGETS:
         raise InputError(f'cannot write for {target!r}; choose one of {", ".join(TARGETS)}')
     if source.endswith('_backbone') and target != 'mmdet':
-        raise InputError('a bare backbone can only be written for mmdet; leave --to away')
+        raise InputError('a bare backbone can only be written for mmdet; leave --to out')
     if (source_classes is None) != (target_classes is None):
-        raise InputError('--classes and --source-classes belong together: classes to write, and classes of the file')
+        raise InputError(
+            '--classes and --source-classes belong together; give both: classes to write, and classes of the file'
+        )
     if (target == 'transformers') != (config is not None):
         raise InputError(
-            '--config and --to transformers belong together: the files of transformers describe the model, which the '
-            'config of the detector tells'
+            '--config and --to transformers belong together; give both: the files of transformers describe the model, '
+            'and the config is where that is read'
         )
 
 

@@ -60,7 +60,7 @@ def test_a_folder_that_is_not_ours_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize('name', ['../a.txt', 'b/../../a.txt', '/tmp/a.txt', '..\\a.txt', 'C:\\a.txt'])
 def test_paths_that_lead_outside_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / 'in').mkdir()
-    with pytest.raises(InputError, match='would be unpacked outside its folder; refused'):
+    with pytest.raises(InputError, match='would be unpacked outside its folder; look into it'):
         unpacked(write_zip(tmp_path / 'in' / 'set.zip', {name: b'1'}))
     assert os.listdir(tmp_path / 'in') == ['set.zip'] and os.listdir(tmp_path) == ['in']
 
