@@ -91,7 +91,7 @@ def check_address(address: str) -> None:
     match = re.fullmatch(r'\[?([^\[\]]+)\]?:(\d+)', address)
     if not match:
         raise InputError(
-            f'--address {address}: it is auto, or HOST:PORT of the head of a cluster, such as 10.0.0.1:6379'
+            f'--address {address}: name auto, or HOST:PORT of the head of a cluster, such as 10.0.0.1:6379'
         )
     try:
         with socket.create_connection((match[1], int(match[2])), timeout=_SECONDS_TO_ANSWER) as connection:

@@ -38,7 +38,7 @@ class Shard(NamedTuple):
         """
         number, _, total = text.partition('/')
         if not (number.isdecimal() and total.isdecimal() and int(number) < int(total)):
-            raise InputError(f'--shard {text}: it is i/n with i from 0 to n - 1, such as 0/4, 1/4, 2/4 and 3/4')
+            raise InputError(f'--shard {text}: name i/n, with i from 0 to n - 1, such as 0/4, 1/4, 2/4 and 3/4')
         return cls(int(number), int(total))
 
     def of(self, images: Iterable[Image]) -> Iterator[Image]:

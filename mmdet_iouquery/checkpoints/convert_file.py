@@ -150,7 +150,7 @@ def _destination(destination: str | Path, target: str) -> Path:
         return check_destination(destination, force=True)
     path = Path(destination).expanduser()
     if path.suffix in ('.pth', '.pt', '.safetensors') or path.is_file():
-        raise InputError(f'{path} names a file; transformers reads a folder, such as {path.with_suffix("")}')
+        raise InputError(f'{path} names a file; name a folder, as transformers reads, such as {path.with_suffix("")}')
     return path
 
 

@@ -62,8 +62,8 @@ def attention_chart(
     pixels, queries = rgb_of(image, trace), _checked(trace, queries)
     if not trace.attention:
         raise InputError(
-            "the decoder's cross-attention is of a kind that cannot be read; name a model with the decoder of a "
-            'detector listed in docs/queries.md'
+            "the decoder's cross-attention is of a kind that cannot be read; see docs/queries.md for the models of "
+            'which it can'
         )
     depth, dense = len(trace.attention), all(attention.dense for attention in trace.attention)
     panel = (_WIDTH - 2 * LABEL_WIDTH) / depth

@@ -204,4 +204,7 @@ def _check_ids(path: Path, kind: str, ids: Sequence[Any], truth: CocoFile) -> No
 
 def _check_some(path: Path, detections: int) -> None:
     if not detections:
-        raise InputError(f'{path} holds no detections, so there is no AP; AP needs those of low scores, too')
+        raise InputError(
+            f'{path} holds no detections, so there is no AP; detect with --score-thr 0, as AP needs those of low '
+            'scores too'
+        )

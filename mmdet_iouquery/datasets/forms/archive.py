@@ -53,7 +53,7 @@ def unpacked(path: Path) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f'{path} is no whole zip ({error}); copy or download it again') from error
+        raise InputError(f'{path} is not a whole zip file ({error}); copy or download it again') from error
     except OSError as error:
         raise InputError(
             f'{path} cannot be unpacked to {target}: {error.strerror or error}; make room, or unpack it yourself'

@@ -103,7 +103,7 @@ def test_a_zip_that_is_not_whole_leaves_nothing(tmp_path: Path, fault: str) -> N
     if fault == 'damaged':
         data[data.index(bytes(range(100)))] ^= 1
     path.write_bytes({'cut': data[:-50], 'damaged': data, 'empty': b''}[fault])
-    with pytest.raises(InputError, match='is no whole zip'):
+    with pytest.raises(InputError, match='is not a whole zip file'):
         unpacked(path)
     assert os.listdir(tmp_path) == ['set.zip']
 
