@@ -55,8 +55,7 @@ class OnnxBackend(Backend):
         except Exception as error:  # its own exceptions have no base but this
             raise InputError(
                 f'{path} is not an ONNX file that onnxruntime {onnxruntime.__version__} can run: '
-                f'{reason(error).rpartition("failed:")[2]}; '
-                'export it anew with tools/export.py'
+                f'{reason(error).rpartition("failed:")[2]}; export it again with tools/export.py'
             ) from error
         self.metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map, str(path))
         inputs = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
@@ -93,8 +92,8 @@ class OpenVinoBackend(Backend):
             model = core.read_model(path)
         except Exception as error:
             raise InputError(
-                f'{path} is not a model that OpenVINO {openvino.__version__.split("-")[0]} can read: '
-                f'{reason(error)}; write it anew'
+                f'{path} is not a model that OpenVINO {openvino.__version__.split("-")[0]} can read: {reason(error)}; '
+                'export it again with tools/export.py'
             ) from error
         self.metadata = Metadata.read(_rt_info(model), str(path))
         inputs = {port.get_any_name(): port.get_partial_shape() for port in model.inputs}
@@ -138,15 +137,18 @@ def open_file(path: Path, threads: int | None, providers: Sequence[Any] | None, 
     """
     kind = path.suffix.lower()
     if kind not in ('.onnx', '.xml'):
-        raise InputError(f'{path} is neither .onnx nor .xml (OpenVINO); a checkpoint is exported by tools/export.py')
+        raise InputError(f'{path} is neither .onnx nor .xml (OpenVINO); export a checkpoint with tools/export.py')
     if not path.is_file():
-        raise InputError(f'there is no file {path}')
+        raise InputError(f'there is no file {path}; name an .onnx or .xml file that tools/export.py wrote')
     if precision not in (None, 'bfloat16'):
         raise InputError(f"precision must be 'bfloat16' or None, got {precision!r}")
     if kind == '.xml':
         return OpenVinoBackend(path, threads, providers, precision)
     if precision is not None:
-        raise InputError(f'{path} is run in the precision that it was exported in; bfloat16 is for OpenVINO files')
+        raise InputError(
+            f'{path} is run in the precision that it was exported in; bfloat16 is for OpenVINO files: leave precision '
+            'out'
+        )
     return OnnxBackend(path, threads, providers)
 
 
@@ -174,7 +176,9 @@ def _device(core: Any, asked: Sequence[str] | None) -> str:
         return 'CPU'
     for name in asked:
         if name.split('.')[0] not in {device.split('.')[0] for device in core.available_devices}:
-            raise InputError(f'OpenVINO finds no device {name!r} here, only {", ".join(core.available_devices)}')
+            raise InputError(
+                f'OpenVINO finds no device {name!r} here, only {", ".join(core.available_devices)}; name one of these'
+            )
     return asked[0] if len(asked) == 1 else f'AUTO:{",".join(asked)}'
 
 
@@ -191,5 +195,5 @@ def _check_graph(path: Path, metadata: Metadata, inputs: Mapping[str, Any], outp
     if (set(inputs), set(outputs)) != expected:
         raise InputError(
             f'{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, but for its metadata they would be '
-            f'{sorted(expected[0])} and {sorted(expected[1])}; export it anew with tools/export.py'
+            f'{sorted(expected[0])} and {sorted(expected[1])}; export it again with tools/export.py'
         )

@@ -156,12 +156,15 @@ def _image_files(given: Sequence[str]) -> list[Path]:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
             if not inside:
-                raise InputError(f'the folder {path} has no images ({", ".join(sorted(SUFFIXES))})')
+                raise InputError(
+                    f'the folder {path} has no images ({", ".join(sorted(SUFFIXES))}); name a folder with images of '
+                    'these kinds'
+                )
             images.update(dict.fromkeys(inside))
         elif path.is_file():
             images[path] = None
         else:
-            raise InputError(f'there is no file or folder {path}')
+            raise InputError(f'there is no file or folder {path}; correct the path')
     return [*images]
 
 
@@ -189,7 +192,9 @@ def _make(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise InputError(f'the folder {folder} cannot be made: {error.strerror or error}') from error
+        raise InputError(
+            f'the folder {folder} cannot be made: {error.strerror or error}; name another with --out'
+        ) from error
 
 
 def _was_written(json_file: Path) -> bool:

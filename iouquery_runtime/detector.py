@@ -197,7 +197,10 @@ class Detector:
         if not all(isinstance(value, Real) and 0 <= float(value) < 1 for value in thresholds):
             raise InputError(f'score_thr must lie in [0, 1), got {score_thr!r}')
         if not isinstance(score_thr, Real) and len(thresholds) != len(self.names):
-            raise InputError(f'score_thr has {len(thresholds)} numbers for {len(self.names)} classes')
+            raise InputError(
+                f'score_thr has {len(thresholds)} numbers for {len(self.names)} classes; give one number, or one for '
+                'each class'
+            )
         return score_thr
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -25,7 +25,9 @@ def whole_file(path: Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f'{path} cannot be written: {error.strerror or error}') from error
+        raise InputError(
+            f'{path} cannot be written: {error.strerror or error}; name another file, or make room'
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink()

@@ -133,7 +133,7 @@ def _check_format(values: Mapping[str, str], file: str) -> None:
             'program; export the detector with tools/export.py of mmdet-iouquery'
         )
     if not text.isdigit() or not int(text):
-        raise InputError(f'{file} has the unknown iouquery.format {text!r}; export it anew with tools/export.py')
+        raise InputError(f'{file} has the unknown iouquery.format {text!r}; export it again with tools/export.py')
     if int(text) > FORMAT:
         raise InputError(
             f'{file} is of format {text}, and this iouquery_runtime reads formats up to {FORMAT}: '
@@ -152,7 +152,7 @@ class _Parser:
             value = f'{self.values[name][:200]!r} for' if name in self.values else 'no'
             raise InputError(
                 f'{self.file} has {value} {name!r} in its metadata, which iouquery_runtime does not know how to use; '
-                'export it anew with tools/export.py, or pip install --upgrade mmdet-iouquery'
+                'export it again with tools/export.py, or pip install --upgrade mmdet-iouquery'
             )
 
     def json(self, name: str, kind: type) -> Any:

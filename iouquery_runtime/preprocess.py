@@ -64,8 +64,8 @@ def read_image(source: Source, name: str, bgr: bool = False) -> np.ndarray:
         return _decoded(source, name)
     if not isinstance(source, np.ndarray):
         raise InputError(
-            f'{name} is a {type(source).__module__}.{type(source).__qualname__}; an image is a path, the bytes of a '
-            'file, a PIL image or a NumPy array (H, W, 3) of uint8'
+            f'{name} is a {type(source).__module__}.{type(source).__qualname__}; give a path, the bytes of a file, a '
+            'PIL image or a NumPy array (H, W, 3) of uint8'
         )
     if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3 or not source.size:
         raise InputError(
@@ -103,13 +103,15 @@ def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise InputError(f'{path} cannot be read: {error.strerror or error}') from error
+        raise InputError(
+            f'{path} cannot be read: {error.strerror or error}; correct the path, or leave it out'
+        ) from error
 
 
 def _of_file(data: bytes, name: str) -> np.ndarray:
     fault = image_faults.fault(data, _decoded_jpeg) if image_faults.shows_faults(data) else None
     if fault:
-        raise InputError(f'{name}: {fault}; mend the file, or leave it out')
+        raise InputError(f'{name}: {fault}; repair the file, or leave it out')
     return _decoded(BytesIO(image_faults.with_end(data)), name)
 
 
@@ -127,9 +129,11 @@ def _decoded(source: Image.Image | BytesIO, name: str) -> np.ndarray:
         image = source if isinstance(source, Image.Image) else Image.open(source)
         image.load()
     except Image.UnidentifiedImageError as error:
-        raise InputError(f'{name} is not an image that Pillow {Image.__version__} can read') from error
+        raise InputError(
+            f'{name} is not an image that Pillow {Image.__version__} can read; repair the file, or leave it out'
+        ) from error
     except Exception as error:  # almost any, as above
-        raise InputError(f'{name} cannot be decoded: {reason(error)}; mend the file, or leave it out') from error
+        raise InputError(f'{name} cannot be decoded: {reason(error)}; repair the file, or leave it out') from error
     return np.asarray(_upright(_in_rgb(image, name), image))
 
 

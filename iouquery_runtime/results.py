@@ -117,9 +117,9 @@ class Result:
         """
         form = None if path is None else FIGURES.get(Path(path).suffix.lower())
         if path is not None and form is None:
-            raise InputError(f'{path}: a figure is written as {", ".join(FIGURES)}')
+            raise InputError(f'{path}: a figure is written as {", ".join(FIGURES)}; change its ending')
         if self.error is not None or self.source is None:
-            raise InputError(self.error or 'there is no image to draw on')
+            raise InputError(self.error or 'there is no image to draw on: give the detector one')
         figure = Image.fromarray(np.ascontiguousarray(read_image(self.source, 'the image', self.bgr)))
         self._draw_on(figure)
         if path is not None:

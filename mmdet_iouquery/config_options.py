@@ -38,7 +38,7 @@ def read_options(texts: Mapping[str, str] | None) -> dict[str, Any] | None:
         try:
             action(argparse.ArgumentParser(), read, [f'{key}={text}'])
         except AssertionError as error:
-            raise InputError(f'--cfg-options {key}={text}: its brackets are not balanced') from error
+            raise InputError(f'--cfg-options {key}={text}: its brackets are not balanced; close each one') from error
     return dict(getattr(read, 'options', {}))
 
 

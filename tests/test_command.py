@@ -149,7 +149,7 @@ def test_mistakes_are_told_before_anything_heavy_is_imported(tmp_path: Path) -> 
         (tmp_path / f'{name}.py').write_text('raise RuntimeError(__name__)')
     for words, said in {
         ('train', 'rtdetr_r18vd', '--epochs', '0'): '--epochs 0: name at least 1',
-        ('train', 'rtdetr_r18vd', '--size', '100'): '--size 100: a multiple of 32 from 64 on is needed',
+        ('train', 'rtdetr_r18vd', '--size', '100'): '--size 100: name a multiple of 32, from 64 on',
         ('train', 'rtdetr_r18vd', '--data', 'gone'): '--data: there is no file or folder gone',
         ('train', 'rtdetr_r18vd', '--weights', 'gone.pth'): '--weights: there is no file or folder gone.pth',
         ('test', 'rtdetr_r18v', 'a.pth'): 'close to it: rtdetr_r18vd, ',
@@ -224,7 +224,7 @@ def test_overrides_that_cannot_be_read(capsys: pytest.CaptureFixture[str]) -> No
     with pytest.raises(SystemExit, match='2'):
         options(KeyValue, '--cfg-options', 'a=1', 'word')
     assert "--cfg-options: 'word' is no KEY=VALUE, such as train_dataloader.batch_size=4" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r'^--cfg-options a=\[1,2: its brackets are not balanced$'):
+    with pytest.raises(InputError, match=r'^--cfg-options a=\[1,2: its brackets are not balanced; close each one$'):
         read_options({'a': '[1,2'})
 
 

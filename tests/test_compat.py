@@ -147,7 +147,7 @@ def test_check_raises_one_clear_error(tmp_path: Path) -> None:
     assert result.returncode == 1
     message = result.stderr[result.stderr.index('ImportError') :]
     assert 'found: mmcv-lite 2.2.0, mmdet 3.3.0, mmengine 0.10.7' in message
-    assert 'mend it: python -m pip install mmcv-lite==2.1.0' in message
+    assert 'remedy: python -m pip install mmcv-lite==2.1.0' in message
     assert 'supported (openmmlab): mmengine>=0.10,<1.0, mmcv-lite>=2.0.0rc4,<2.2, mmdet>=3.2,<4.0' in message
 
 

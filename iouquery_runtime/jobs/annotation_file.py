@@ -114,7 +114,9 @@ class Reader:
         self._at = 0
 
     def _fault(self, what: str) -> InputError:
-        return InputError(f"{self.name} is no annotation file in COCO's form: {what.splitlines()[0]}")
+        return InputError(
+            f"{self.name} is no annotation file in COCO's form: {what.splitlines()[0]}; copy or export it again"
+        )
 
 
 def images(reader: Reader) -> Iterator[tuple[int, str]]:
@@ -129,7 +131,7 @@ def images(reader: Reader) -> Iterator[tuple[int, str]]:
         image_id, name = (entry.get('id'), entry.get('file_name')) if isinstance(entry, dict) else (None, None)
         if isinstance(image_id, bool) or not isinstance(image_id, int) or not isinstance(name, str) or not name:
             raise InputError(
-                f'{reader.name} has an image without a whole number as "id" and a "file_name": '
+                f'{reader.name} has an image without a whole number as "id" and a "file_name"; add what is missing: '
                 f'{json.dumps(entry)[:200]}'
             )
         yield image_id, name

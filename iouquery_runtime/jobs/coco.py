@@ -124,14 +124,15 @@ def _detections(row: dict[str, Any], image_id: int, category_ids: Sequence[int])
     for (x1, y1, x2, y2), score, label in zip(row['boxes'] or (), row['scores'] or (), row['labels'] or ()):
         if not 0 <= label < len(category_ids):
             raise InputError(
-                f'image {row["path"]} has a detection of label {label}; there are {len(category_ids)} classes'
+                f'image {row["path"]} has a detection of label {label}; there are {len(category_ids)} classes; give an '
+                'id for each class'
             )
         yield dict(image_id=image_id, category_id=category_ids[label], bbox=[x1, y1, x2 - x1, y2 - y1], score=score)
 
 
 def _category_ids(names: Sequence[str], given: Sequence[int] | None) -> Sequence[int]:
     if given is not None and len(given) != len(names):
-        raise ValueError(f'there are {len(given)} category_ids for {len(names)} names')
+        raise ValueError(f'there are {len(given)} category_ids for {len(names)} names; give one for each')
     return range(1, len(names) + 1) if given is None else given
 
 
@@ -139,7 +140,9 @@ def _dumps(value: object) -> str:
     try:
         return _ENCODER.encode(value)
     except ValueError as error:
-        raise InputError(f'values that are not finite have no form in JSON: {value}') from error
+        raise InputError(
+            f'a detection holds {value!r}, and JSON has only finite numbers; check the weights of the model'
+        ) from error
 
 
 def _open(path: Path) -> TextIO:

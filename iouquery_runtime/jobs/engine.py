@@ -91,7 +91,7 @@ def check_address(address: str) -> None:
     match = re.fullmatch(r'\[?([^\[\]]+)\]?:(\d+)', address)
     if not match:
         raise InputError(
-            f'--address {address}: it is auto, or HOST:PORT of the head of a cluster, such as 10.0.0.1:6379'
+            f'--address {address}: name auto, or HOST:PORT of the head of a cluster, such as 10.0.0.1:6379'
         )
     try:
         with socket.create_connection((match[1], int(match[2])), timeout=_SECONDS_TO_ANSWER) as connection:
@@ -136,7 +136,9 @@ def session(address: str | None, size: Size, job: Path) -> Iterator[Size]:
             except ConnectionError as error:
                 raise _no_cluster(address or 'auto') from error
             except (RuntimeError, ValueError, OSError) as error:
-                raise WorkersError(f'Ray does not start: {reason(error)}') from error
+                raise WorkersError(
+                    f'Ray does not start: {reason(error)}; `ray start --head` tells more, and `ray stop` ends it'
+                ) from error
         size = size._replace(workers=size.workers or fitting(address, size))
         _check_resources(ray.cluster_resources(), size, address)
         yield size

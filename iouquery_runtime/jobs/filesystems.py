@@ -60,7 +60,7 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
         return arrow.LocalFileSystem(), uri
     scheme, rest = uri.split('://', 1)
     if scheme not in _SCHEMES:
-        raise InputError(f'{uri}: there is no file system for {scheme}://; known are {", ".join(_SCHEMES)}')
+        raise InputError(f'{uri}: there is no file system for {scheme}://; name one of {", ".join(_SCHEMES)}')
     location, _, query = rest.partition('?')
     bucket = location.split('/', 1)[0]
     if '@' in bucket and ':' in bucket.rpartition('@')[0]:
@@ -69,7 +69,7 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
             'set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or what your store goes by'
         )
     if not bucket and scheme in ('s3', 'gs', 'gcs'):
-        raise InputError(f'{uri!r} names no bucket; it would be {scheme}://BUCKET/FOLDER')
+        raise InputError(f'{uri!r} names no bucket; write {scheme}://BUCKET/FOLDER')
     if scheme == 's3':
         return _s3(bucket, query, os.environ.get('AWS_ENDPOINT_URL_S3') or os.environ.get('AWS_ENDPOINT_URL')), location
     if scheme in ('gs', 'gcs') and 'retry_limit_seconds' not in query:
@@ -77,7 +77,7 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
     try:
         filesystem, path = arrow.FileSystem.from_uri(uri)
     except (OSError, ValueError) as error:
-        raise InputError(f'{uri} cannot be opened: {_first_line(error)}') from error
+        raise InputError(f'{uri} cannot be opened: {_first_line(error)}; check the URI') from error
     if filesystem.type_name in _OBJECT_STORES:
         _check_bucket(filesystem, path.split('/', 1)[0])
     return filesystem, path
@@ -153,7 +153,7 @@ def _s3_options(bucket: str, query: str) -> dict[str, Any]:
     given = dict(parse_qsl(query, keep_blank_values=True))
     unknown = [name for name in given if name not in _S3_OPTIONS]
     if unknown:
-        raise InputError(f's3://{bucket}?...: unknown option {unknown[0]!r}; known are {", ".join(_S3_OPTIONS)}')
+        raise InputError(f's3://{bucket}?...: unknown option {unknown[0]!r}; name one of {", ".join(_S3_OPTIONS)}')
     return {name: _S3_OPTIONS[name](value) for name, value in given.items()}
 
 
@@ -180,7 +180,7 @@ def _credentials_hint() -> str:
     given = ('AWS_ACCESS_KEY_ID', 'AWS_PROFILE', 'AWS_WEB_IDENTITY_TOKEN_FILE', 'AWS_CONTAINER_CREDENTIALS_FULL_URI')
     file = Path(os.environ.get('AWS_SHARED_CREDENTIALS_FILE', '~/.aws/credentials')).expanduser()
     if any(os.environ.get(name) for name in given) or file.is_file():
-        return 'the credentials that were found do not allow it'
+        return 'the credentials that were found do not allow it: use others'
     return (
         'no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY or write ~/.aws/credentials; a '
         'public bucket is read with ?anonymous=true'
@@ -200,11 +200,14 @@ def _with_retries(call: Callable[[], T], path: str) -> T:
 
 def _unread(path: str, error: Exception, attempts: int) -> InputError:
     if isinstance(error, FileNotFoundError):
-        return InputError(f'there is no file or folder {path}')
+        return InputError(f'there is no file or folder {path}; correct the path')
     if _REFUSED.search(str(error)):
         return InputError(f'{path} is refused: {_first_line(error)}; {_credentials_hint()}')
     why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else _first_line(error)
-    return InputError(f'{path} cannot be read{f" in {attempts} attempts" if attempts > 1 else ""}: {why}')
+    return InputError(
+        f'{path} cannot be read{f" in {attempts} attempts" if attempts > 1 else ""}: {why}; check the file, and for a '
+        'bucket the network'
+    )
 
 
 def _first_line(error: Exception) -> str:

@@ -171,7 +171,7 @@ class Job:
 def cannot_write(path: Path, error: OSError) -> WriteError:
     """The sentence for a file of the job that the disk does not take."""
     why = os.strerror(error.errno) if error.errno else str(error)
-    return WriteError(f'{path} cannot be written: {why}; mend that (make room), and --resume goes on')
+    return WriteError(f'{path} cannot be written: {why}; make room, or mount the disk again, and go on with --resume')
 
 
 def _differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ class Shard(NamedTuple):
         """
         number, _, total = text.partition('/')
         if not (number.isdecimal() and total.isdecimal() and int(number) < int(total)):
-            raise InputError(f'--shard {text}: it is i/n with i from 0 to n - 1, such as 0/4, 1/4, 2/4 and 3/4')
+            raise InputError(f'--shard {text}: name i/n, with i from 0 to n - 1, such as 0/4, 1/4, 2/4 and 3/4')
         return cls(int(number), int(total))
 
     def of(self, images: Iterable[Image]) -> Iterator[Image]:
@@ -68,7 +68,7 @@ def write_manifest(images: Iterable[Image], folder: Path) -> np.ndarray:
     while chunk := list(islice(rows, ROWS)):
         outside = next((image for image in chunk if not -ID_RANGE <= image.id < ID_RANGE), None)
         if outside:
-            raise InputError(f'the id {outside.id} of {outside.path} does not fit in 64 bits; number the images anew')
+            raise InputError(f'the id {outside.id} of {outside.path} does not fit in 64 bits; number the images again')
         table = pa.table([[image.id for image in chunk], [image.path for image in chunk]], schema=SCHEMA)
         _write(table, folder / f'{len(ids) - 1:05d}.parquet')
         ids.append(table['id'].to_numpy())

@@ -98,7 +98,9 @@ class Source:
         self._of_file = self.root
         if root is not None:
             if self.kind not in ('manifest', 'annotations'):
-                raise InputError(f'--root is for the paths in a manifest or annotation file, which {images} is not')
+                raise InputError(
+                    f'--root is for the paths in a manifest or annotation file, which {images} is not: leave --root out'
+                )
             self.root = Root.of(root)
 
     def __iter__(self) -> Iterator[Image]:
@@ -172,10 +174,11 @@ class Source:
 
     def _no_images(self) -> str:
         if self.kind == 'folder':
-            return f'the folder {self.images} has no images ({", ".join(sorted(SUFFIXES))}) in it or below it'
+            kinds = ', '.join(sorted(SUFFIXES))
+            return f'the folder {self.images} has no images ({kinds}) in it or below it; name another'
         if self.kind == 'pattern' or _WILD.search(self.images):
             return f'the pattern {self.images} matches no file; put it in quotes, and ** for folders at any depth'
-        return f'{self.images} names no images'
+        return f'{self.images} names no images; name another file'
 
 
 def path_id(path: str) -> int:
@@ -190,7 +193,7 @@ def _kind(filesystem: FileSystem, path: str, name: str) -> str:
     if kind == FileType.Directory:
         return 'folder'
     if kind == FileType.NotFound:
-        raise InputError(f'there is no file or folder {name}; --images takes a folder, a pattern, .parquet or .json')
+        raise InputError(f'there is no file or folder {name}; name a folder, a pattern, a .parquet or a .json file')
     suffix = os.path.splitext(path)[1].lower()
     return {'.parquet': 'manifest', '.json': 'annotations'}.get(suffix, 'file')
 
@@ -242,7 +245,7 @@ def _parquet(filesystem: FileSystem, path: str) -> Any:
     try:
         return parquet.ParquetFile(filesystem.open_input_file(path))
     except (OSError, ValueError) as error:
-        raise InputError(f'{path} is not a parquet file that can be read: {reason(error)}') from error
+        raise InputError(f'{path} is not a parquet file that can be read: {reason(error)}; write it again') from error
 
 
 def _check_columns(schema: Any, path: str) -> None:
@@ -251,8 +254,8 @@ def _check_columns(schema: Any, path: str) -> None:
     kinds = dict(zip(schema.names, schema.types))
     if 'path' not in kinds:
         raise InputError(
-            f"{path} has the columns {', '.join(kinds)} and no 'path'; a manifest has a column 'path' of text, "
-            "and maybe 'id' of whole numbers"
+            f"{path} has the columns {', '.join(kinds)} and no 'path'; name the column of paths 'path', and one of "
+            "ids, if there is one, 'id'"
         )
     if not (pa.types.is_string(kinds['path']) or pa.types.is_large_string(kinds['path'])):
         raise InputError(f"the column 'path' of {path} is {kinds['path']}; it must be text")

@@ -248,7 +248,10 @@ class Detecting:
             self._failed_on_end += 1
             what = f'the detector failed on {items[0].path}: {type(error).__name__}: {reason(error)}'
             if self._failed_on_end >= FAILURES:
-                raise WorkersError(f'{what}; so it did on the {FAILURES - 1} images before') from error
+                raise WorkersError(
+                    f'{what}; so it did on the {FAILURES - 1} images before; try one of them with python -m '
+                    'iouquery_runtime'
+                ) from error
             return [Result.failed(what, path=items[0].path)]
         self._failed_on_end = 0
         return results

@@ -334,10 +334,12 @@ def _prepared(pipeline: TestPipeline, source: Source, name: str, bgr: bool) -> P
         try:
             source, name = path.read_bytes(), str(path)
         except OSError as error:
-            raise RuntimeInputError(f'{path} cannot be read: {error.strerror or error}') from error
+            raise RuntimeInputError(
+                f'{path} cannot be read: {error.strerror or error}; correct the path, or leave it out'
+            ) from error
     if isinstance(source, bytes):
         try:
             return pipeline(decode(source), name)
         except ImageError as error:
-            raise RuntimeInputError(f'{name}: {error}; mend the file, or leave it out') from error
+            raise RuntimeInputError(f'{name}: {error}; repair the file, or leave it out') from error
     return pipeline(np.ascontiguousarray(read_image(source, name, bgr)[..., ::-1]), None)

@@ -56,7 +56,9 @@ def _names_in_mmdet(data_set: str) -> list[str]:
     try:
         from mmdet import datasets
     except ImportError as error:
-        raise InputError(f'the names are those in mmdet, which cannot be imported ({error}); list them') from error
+        raise InputError(
+            f'the names are those in mmdet, which cannot be imported ({error}); list them one by one'
+        ) from error
     return [name.strip() for name in getattr(datasets, data_set).METAINFO['classes']]
 
 
@@ -64,12 +66,17 @@ def _names_in_file(path: Path) -> list[str]:
     try:
         content = json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise InputError(f'cannot read class names from {path}: {error}') from error
+        raise InputError(
+            f'cannot read class names from {path}: {error}; name a file that can be read, or list the names'
+        ) from error
     try:
         if isinstance(content, dict):
             content = [entry['name'] for entry in sorted(content['categories'], key=lambda entry: entry['id'])]
     except (KeyError, TypeError) as error:
-        raise InputError(f'{path} has no "categories" with an "id" and a "name" each, as a COCO file has') from error
+        raise InputError(
+            f'{path} has no "categories" with an "id" and a "name" each, as a COCO file has; add them, or list the '
+            'names'
+        ) from error
     if not isinstance(content, list) or not all(isinstance(name, str) for name in content):
         raise InputError(f'{path} must hold a list of class names, or COCO annotations with "categories"')
     return content

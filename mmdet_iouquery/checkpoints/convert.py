@@ -69,7 +69,10 @@ def unwrap_accounted(checkpoint: Mapping) -> Unwrapped:
             return Unwrapped(weights, f'{name}.{wrapper}'.rstrip('.'), beside + [f'{name}.{path}' for path in left])
     weights = {str(key): value for key, value in checkpoint.items() if isinstance(value, Tensor)}
     if not weights:
-        raise InputError(f'there are no weights in the checkpoint: it holds {_shortened(checkpoint)}')
+        raise InputError(
+            f'there are no weights in the checkpoint: it holds {_shortened(checkpoint)}; name a file with the weights '
+            'of a detector'
+        )
     left = [str(key) for key, value in checkpoint.items() if not isinstance(value, Tensor)]
     return Unwrapped(_without_prefixes(weights), '', left)
 
@@ -114,7 +117,9 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         others = [name for name in sources_of(weights) if name != source]
         if not others:
             raise
-        raise InputError(f'{error} All keys of the file are those of the source {" or ".join(others)}') from error
+        raise InputError(
+            f'{error} All keys of the file are those of the source {" or ".join(others)}; name that with --source'
+        ) from error
     return Conversion(ours, dropped, len(weights), num_joined, wrapper, left)
 
 

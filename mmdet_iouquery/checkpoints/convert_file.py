@@ -132,13 +132,15 @@ def _check_request(
     if target not in TARGETS:
         raise InputError(f'cannot write for {target!r}; choose one of {", ".join(TARGETS)}')
     if source.endswith('_backbone') and target != 'mmdet':
-        raise InputError('a bare backbone can only be written for mmdet; leave --to away')
+        raise InputError('a bare backbone can only be written for mmdet; leave --to out')
     if (source_classes is None) != (target_classes is None):
-        raise InputError('--classes and --source-classes belong together: classes to write, and classes of the file')
+        raise InputError(
+            '--classes and --source-classes belong together; give both: classes to write, and classes of the file'
+        )
     if (target == 'transformers') != (config is not None):
         raise InputError(
-            '--config and --to transformers belong together: the files of transformers describe the model, which the '
-            'config of the detector tells'
+            '--config and --to transformers belong together; give both: the files of transformers describe the model, '
+            'and the config is where that is read'
         )
 
 
@@ -148,7 +150,7 @@ def _destination(destination: str | Path, target: str) -> Path:
         return check_destination(destination, force=True)
     path = Path(destination).expanduser()
     if path.suffix in ('.pth', '.pt', '.safetensors') or path.is_file():
-        raise InputError(f'{path} names a file; transformers reads a folder, such as {path.with_suffix("")}')
+        raise InputError(f'{path} names a file; name a folder, as transformers reads, such as {path.with_suffix("")}')
     return path
 
 

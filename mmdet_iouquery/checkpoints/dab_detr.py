@@ -98,8 +98,8 @@ def split_anchors(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     if anchors_unact is not None:
         if anchors_unact.shape[1:] != (4,):
             raise InputError(
-                f'refpoint_embed.weight has the shape {tuple(anchors_unact.shape)} and not (queries, 4): the file is '
-                'of no DAB-DETR that learns anchor boxes'
+                f'refpoint_embed.weight has the shape {tuple(anchors_unact.shape)} and not (queries, 4), so the file '
+                'is of no DAB-DETR that learns anchor boxes; name another file or --source'
             )
         ours['query_selector.xy_unact'], ours['query_selector.wh_unact'] = anchors_unact[:, :2], anchors_unact[:, 2:]
     return ours

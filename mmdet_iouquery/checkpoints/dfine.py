@@ -40,7 +40,7 @@ def repeated(weights: Mapping[str, Tensor]) -> list[str]:
     for key, first in _REPEATED.items():
         if key in weights and not torch.equal(weights[key], weights.get(first, weights[key])):
             values = f'{key} is {weights[key].tolist()} and {first} is {weights[first].tolist()}'
-            raise InputError(f'{values}, which must be equal: the file is damaged')
+            raise InputError(f'{values}, which must be equal: the file is damaged; get it again')
     return [key for key, first in _REPEATED.items() if key in weights and first in weights]
 
 

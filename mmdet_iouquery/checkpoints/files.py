@@ -40,7 +40,9 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
     path = checkpoint_file(path)
     content = read_safetensors(path) if path.suffix == '.safetensors' else _read_torch(path)
     if not isinstance(content, Mapping):
-        raise InputError(f'{path} is no checkpoint: it holds a {type(content).__name__}, not a dict of tensors')
+        raise InputError(
+            f'{path} is no checkpoint: it holds a {type(content).__name__}, not a dict of tensors; name another file'
+        )
     return content
 
 
@@ -50,7 +52,7 @@ def checkpoint_file(path: str | Path) -> Path:
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
-        raise InputError(f'there is no file {path}')
+        raise InputError(f'there is no file {path}; correct the path')
     return path
 
 
@@ -72,9 +74,9 @@ def _read_torch(path: Path) -> Any:
     except pickle.UnpicklingError as error:
         raise InputError(unpickling_message(path, error)) from error
     except PermissionError as error:
-        raise InputError(f'cannot read {path}: {error}') from error
+        raise InputError(f'cannot read {path}: {error}; check the path, and who may read it') from error
     except Exception as error:  # a torn file fails in whatever way the first missing byte makes it
-        raise InputError(f'{path} is torn or no checkpoint ({_first_line(error)}); get the file again') from error
+        raise InputError(f'{path} is cut short or no checkpoint ({_first_line(error)}); get the file again') from error
 
 
 def read_meta(path: Path) -> Mapping[str, Any]:
@@ -136,7 +138,7 @@ def damage(path: Path) -> str | None:
     except pickle.UnpicklingError:
         pass
     except Exception as error:  # a torn file fails in whatever way the first wrong byte makes it
-        return f'is not a complete checkpoint: torn, or no PyTorch file ({_first_line(error)})'
+        return f'is not a complete checkpoint: cut short, or no PyTorch file ({_first_line(error)})'
     return None
 
 
@@ -222,6 +224,6 @@ def write_checkpoint(
             os.fsync(file.fileno())
         os.replace(beside, path)
     except (OSError, RuntimeError) as error:
-        raise InputError(f'cannot write {path}: {_first_line(error)}') from error
+        raise InputError(f'cannot write {path}: {_first_line(error)}; name another file, or make room') from error
     finally:
         beside.unlink(missing_ok=True)

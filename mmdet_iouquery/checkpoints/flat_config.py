@@ -43,13 +43,13 @@ def read_flat_config(path: Path) -> Config:
     try:
         text = path.read_text(encoding='utf-8')
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f'cannot read {path}: {error}') from error
+        raise InputError(f'cannot read {path}: {error}; check the path, and who may read it') from error
     cfg = parse_flat_config(text, path)
     try:
         if cfg.get('custom_imports'):
             import_modules_from_strings(**cfg.custom_imports)
     except (ImportError, TypeError) as error:
-        raise InputError(f'{path} needs a module that cannot be imported here: {error}') from error
+        raise InputError(f'{path} needs a module that cannot be imported here: {error}; install it') from error
     for kind in _types(cfg.to_dict()):
         if not _is_registered(kind):
             raise InputError(

@@ -48,7 +48,9 @@ def write_folder(
                 os.fsync(file.fileno())
         return _move(beside, folder, [*files], absent, force)
     except OSError as error:
-        raise InputError(f'cannot write {folder}: {str(error).splitlines()[0][:160]}') from error
+        raise InputError(
+            f'cannot write {folder}: {str(error).splitlines()[0][:160]}; name another folder, or make room'
+        ) from error
     finally:
         shutil.rmtree(beside, ignore_errors=True)
 

@@ -136,7 +136,7 @@ def _config_of(model: object, config: Config | str | Path | None) -> Config:
         try:
             return Config.fromfile(config)
         except OSError as error:
-            raise InputError(f'cannot read the config {config}: {error}') from error
+            raise InputError(f'cannot read the config {config}: {error}; correct the path') from error
     if not isinstance(config, Config):
         raise InputError('give the config of the detector (config=...): the model does not carry it')
     return config
@@ -179,8 +179,8 @@ def from_pretrained(
     for name in (CONFIG, WEIGHTS):
         if not (folder / name).is_file():
             raise InputError(
-                f'{folder} has no {name}: it is none of the folders that save_pretrained writes; weights of other '
-                'projects are read by tools/convert_checkpoint.py'
+                f'{folder} has no {name}: it was not written by save_pretrained; convert weights of other projects '
+                'with tools/convert_checkpoint.py'
             )
     notes = _own_notes(folder)
     cfg = read_flat_config(folder / CONFIG)
@@ -189,7 +189,7 @@ def from_pretrained(
     except (TypeError, KeyError) as error:  # of an argument or a part that came later
         raise InputError(
             f'{folder} was written by mmdet_iouquery {notes.get("package_version")}, and {__version__}, which is here, '
-            f'cannot build its detector: {_first_line(error)}'
+            f'cannot build its detector: {_first_line(error)}; install the version that wrote it'
         ) from error
     weights = unwrap(read_checkpoint(folder / WEIGHTS))
     check_fit(detector, weights, folder / WEIGHTS)
@@ -204,7 +204,10 @@ def from_pretrained(
 def _own_notes(folder: Path) -> dict[str, Any]:
     notes = read_notes(folder / WEIGHTS)
     if 'format' not in notes or 'dataset_meta' not in notes:
-        raise InputError(f'{folder / WEIGHTS} does not name its classes: it was not written by save_pretrained')
+        raise InputError(
+            f'{folder / WEIGHTS} does not name its classes: it was not written by save_pretrained; write it again with '
+            'save_pretrained'
+        )
     if notes['format'] != FORMAT:
         raise InputError(
             f'{folder} was written by mmdet_iouquery {notes.get("package_version")}, whose format {notes["format"]} is '
@@ -224,7 +227,9 @@ def _fetched(folder_or_repo: str | Path, revision: str | None, cache_dir: str | 
     try:
         return Path(api.snapshot_download(folder_or_repo, revision=revision, cache_dir=cache_dir, allow_patterns=names))
     except Exception as error:  # releases of the package have other errors of the network, and no common one
-        raise InputError(f'cannot fetch {folder_or_repo}: {_first_line(error)}') from error
+        raise InputError(
+            f'cannot fetch {folder_or_repo}: {_first_line(error)}; check the name and the network'
+        ) from error
 
 
 def push_to_hub(
@@ -256,17 +261,19 @@ def push_to_hub(
     folder = Path(folder).expanduser()
     files = [name for name in (CONFIG, CARD, WEIGHTS, ONNX) if (folder / name).is_file()]
     if not {CONFIG, CARD, WEIGHTS} <= {*files}:
-        raise InputError(f'{folder} is none of the folders that save_pretrained writes; write one first')
+        raise InputError(f'{folder} was not written by save_pretrained; write it first')
     _own_notes(folder)
     if not _REPO.fullmatch(repo):
-        raise InputError(f'a repository is called USER/NAME, got {repo!r}')
+        raise InputError(f'a repository must be named USER/NAME, got {repo!r}')
     api = api or _api('a repository')
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         there = {file.rfilename: file for file in api.model_info(repo, files_metadata=True).siblings}
         same = {name for name in files if name in there and _same_file(folder / name, there[name])}
     except Exception as error:  # see _fetched
-        raise InputError(f'cannot reach {repo}: {_first_line(error)}') from error
+        raise InputError(
+            f'cannot reach {repo}: {_first_line(error)}; check the name, your token and the network'
+        ) from error
     if same == {*files} and (ONNX in files or ONNX not in there):
         return False
     if WEIGHTS in there and WEIGHTS not in same and not force:
@@ -283,7 +290,9 @@ def push_to_hub(
             commit_message=message or f'Upload {folder.absolute().name}',
         )
     except Exception as error:  # see _fetched
-        raise InputError(f'cannot send {folder} to {repo}: {_first_line(error)}') from error
+        raise InputError(
+            f'cannot send {folder} to {repo}: {_first_line(error)}; check your token, your rights there and the network'
+        ) from error
     return True
 
 

@@ -47,9 +47,8 @@ def check_license(identifier: object) -> str:
         given = str(identifier).lower().replace(' ', '-')
         near = difflib.get_close_matches(given, LICENSES, cutoff=0.5) or ['apache-2.0', 'mit']
         raise InputError(
-            f'the licence must be an identifier of the Hub, such as {", ".join(near)}, or other, got '
-            f'{identifier!r}; whoever publishes weights decides it, with an eye on the data and on the weights that '
-            'training began from'
+            f"the licence must be one of the Hub's identifiers, such as {', '.join(near)}, or other, got "
+            f'{identifier!r}; choose it by the licences of the data and of the weights that training began from'
         )
     return identifier
 
@@ -63,7 +62,9 @@ def read_metrics(path: str | Path) -> dict[str, float]:
     try:
         content = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
-        raise InputError(f'cannot read metrics from {path}: {error}') from error
+        raise InputError(
+            f'cannot read metrics from {path}: {error}; name a file that tools/test.py --out PREFIX wrote'
+        ) from error
     numbers = isinstance(content, dict) and all(
         isinstance(value, (int, float)) and not isinstance(value, bool) for value in content.values()
     )

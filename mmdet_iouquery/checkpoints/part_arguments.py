@@ -19,7 +19,10 @@ def check_kind(where: str, node: Any, kind: str) -> None:
     """Raise :class:`InputError` unless an entry of a config is a part of that type."""
     has = type_name(node) if isinstance(node, Mapping) else 'missing'
     if has != kind:
-        raise InputError(f'{where} is {has}, and the model of transformers has only what {kind} computes')
+        raise InputError(
+            f'{where} is {has}, and the model of transformers has only what {kind} computes; such a detector cannot be '
+            'converted: keep it in the form of mmdet'
+        )
 
 
 def part_arguments(
@@ -49,7 +52,10 @@ def part_arguments(
         if name == 'norm_cfg':
             _check_norm(f'{where}.norm_cfg', value or {'type': 'BN'})
         elif name not in {*given, *training, *_TRAINING} and not _equal(value, wanted.get(name)):
-            raise InputError(f'{where}.{name} is {value!r}, and transformers knows only {wanted.get(name)!r} there')
+            raise InputError(
+                f'{where}.{name} is {value!r}, and transformers knows only {wanted.get(name)!r} there; such a detector '
+                'cannot be converted: keep it in the form of mmdet'
+            )
     return arguments
 
 
@@ -78,4 +84,7 @@ def _equal(value: Any, wanted: Any) -> bool:
 
 def _check_norm(where: str, norm_cfg: Mapping[str, Any]) -> None:
     if type_name(norm_cfg) not in ('BN', 'BN2d', 'SyncBN') or norm_cfg.get('eps', 1e-5) != 1e-5:
-        raise InputError(f'{where} is {dict(norm_cfg)}, and transformers has only batch norms of an eps of 1e-5')
+        raise InputError(
+            f'{where} is {dict(norm_cfg)}, and transformers has only batch norms of an eps of 1e-5; such a detector '
+            'cannot be converted: keep it in the form of mmdet'
+        )

@@ -44,7 +44,7 @@ def _read(path: Path, *, with_weights: bool) -> tuple[dict[str, Tensor], dict[st
         return weights, None if notes is None else dict(json.loads(notes))
     except (SafetensorError, OSError, ValueError, TypeError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
-        raise InputError(f'{path} is torn or no safetensors file ({lines[0][:160]}); download it again') from error
+        raise InputError(f'{path} is cut short or no safetensors file ({lines[0][:160]}); download it again') from error
 
 
 def write_safetensors(path: Path, weights: Mapping[str, Tensor], notes: Mapping[str, Any]) -> None:

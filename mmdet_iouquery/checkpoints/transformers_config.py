@@ -130,7 +130,10 @@ def _preprocessor(cfg: Mapping[str, Any]) -> dict[str, Any]:
         )
     if images['keep_ratio'] or images['channel_order'] != 'RGB':
         has = 'resizes with keep_ratio' if images['keep_ratio'] else f'gives channels as {images["channel_order"]}'
-        raise InputError(f'the config {has}, and the processor of transformers only stretches, and gives RGB')
+        raise InputError(
+            f'the config {has}, and the processor of transformers only stretches, and gives RGB; resize to one square '
+            'without keep_ratio, in RGB'
+        )
     width, height = images['scale']
     mean, std = ([value / 255 for value in images[name]] for name in ('mean', 'std'))
     return {
@@ -284,7 +287,7 @@ def _decoder(node: Mapping[str, Any], family: Family, num_run: int | None) -> di
         if len({*num_points}) > 1:
             raise InputError(
                 f'model.bbox_head.decoder.num_points is {[*num_points]}, and RT-DETRv2 of transformers knows only one '
-                'number for all levels'
+                'number for all levels; such a detector cannot be converted: keep it in the form of mmdet'
             )
         num_points = num_points[0]
     content = {

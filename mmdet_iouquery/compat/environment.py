@@ -115,7 +115,7 @@ def environment_message(installed: Mapping[str, str], errors: Collection[Finding
     versions = ', '.join(f'{name} {installed[name]}' for name in sorted(installed)) or 'nothing'
     lines = ['mmdet_iouquery cannot run with the packages installed here.', f'  found: {versions}']
     for finding in errors:
-        lines += [f'  problem: {finding.text}', f'    mend it: {finding.remedy}']
+        lines += [f'  problem: {finding.text}', f'    remedy: {finding.remedy}']
     for family, packages in FAMILIES.items():
         lines.append(f'  supported ({family}): ' + ', '.join(package.requirement for package in packages))
     return '\n'.join([*lines, '  for the whole image: python -m mmdet_iouquery.doctor'])

@@ -90,7 +90,10 @@ def dumped_as(cfg: Any, name: str) -> Any:
     cfg = copy.deepcopy(cfg)
     state = list(cfg.__getstate__())
     if state[1] != cfg.filename:
-        raise RuntimeError(f'mmengine {distribution_version("mmengine")} keeps a Config in another way than is known')
+        raise RuntimeError(
+            f'mmengine {distribution_version("mmengine")} keeps a Config in another way than is known; install the '
+            'tested version, which python -m mmdet_iouquery.doctor names'
+        )
     state[1] = str(Path(cfg.filename).with_name(name))
     cfg.__setstate__(tuple(state))
     return cfg

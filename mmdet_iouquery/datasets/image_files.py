@@ -103,7 +103,7 @@ def remark(data: bytes, image: np.ndarray) -> str | None:
         return None
     return (
         f'its 16-bit samples go up to {peak} of 65535 only, so that it is nearly black; if it is one of 10, 12 or 14 '
-        f'bits, save it anew with all samples of the set times the same number (here at most {65535 // peak})'
+        f'bits, save it again with all samples of the set times the same number (here at most {65535 // peak})'
     )
 
 

@@ -21,8 +21,8 @@ from .skip_ledger import SkipLedger
 ON_ERROR = ('raise', 'skip')
 MAX_IN_A_ROW = 100  # where so many images on end are unusable, it is not a few files that are broken
 _REMEDY = (
-    'mend the file, or take its image out of the annotations; `python -m mmdet_iouquery.doctor data CONFIG` names all '
-    'such files'
+    'repair the file, or take its image out of the annotations; `python -m mmdet_iouquery.doctor data CONFIG` names '
+    'all such files'
 )
 
 

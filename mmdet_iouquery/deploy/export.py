@@ -204,7 +204,7 @@ def _write(temporary: Path, content: bytes, path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror or error}') from error
+        raise InputError(f'cannot write {path}: {error.strerror or error}; name another file, or make room') from error
 
 
 def _written(deployed: Deployed, inputs: tuple[Tensor, ...], outputs: Any, settings: ExportSettings) -> ModelProto:

@@ -91,7 +91,7 @@ class ExportedDetector(BaseModel):
             InputError: images are of another size than the file takes, or another mode.
         """
         if mode != 'predict':
-            raise InputError(f'an exported file predicts, and cannot do {mode!r}')
+            raise InputError(f'an exported file predicts, and cannot do {mode!r}; do that with its checkpoint')
         images = [image.permute(1, 2, 0).cpu().numpy() for image in inputs]
         self._check_sizes(images)
         images = [np.ascontiguousarray(image if self.rgb else image[..., ::-1]) for image in images]

@@ -237,22 +237,22 @@ def check_exportable(model: nn.Module, raw: bool, attention: str, precision: str
         return
     if isinstance(model, IoUQueryDDQDETR):
         raise InputError(
-            f'{name} cannot be exported: the NMS among its queries, whose number differs from image to image, is no '
-            'part of a graph'
+            f'{name} cannot be exported: the NMS among its queries, whose number differs from image to image, cannot '
+            'be part of a graph; predict with it in PyTorch, or export another detector'
         )
     if isinstance(model, IoUQueryDABDETR) and isinstance(model.decoder, DABDetrTransformerDecoder):
         raise InputError(
             f"{name} cannot be exported with mmdet's decoder, which writes into parts of tensors (ScatterND), as not "
-            "every runtime does; with decoder=dict(type='DABDecoder'), which is trained anew, it can"
+            "every runtime does; train one with decoder=dict(type='DABDecoder')"
         )
     if not isinstance(model, QueryParts):
         remedy = f', which takes the same weights: IoUQuery{name}' if f'IoUQuery{name}' in hosts.__all__ else ''
         raise InputError(
-            f"{name} with {type(head).__name__} cannot be exported: detectors with an RTDETRHead can, and of mmdet's "
-            f'detection transformers the adapters of this package{remedy}'
+            f"{name} with {type(head).__name__} cannot be exported; take a detector with an RTDETRHead, or of mmdet's "
+            f'detection transformers an adapter of this package{remedy}'
         )
     if precision == 'float16':
-        raise InputError(f'{name} is exported in float32 alone: what float16 is too coarse for is not told apart in it')
+        raise InputError(f'{name} can be exported in float32 only; leave --precision out')
     if raw and not model.bbox_head.loss_cls.use_sigmoid:
         raise InputError(
             f'{name} has a softmax over classes and none, and raw predictions are of sigmoids; leave out raw'
@@ -260,7 +260,7 @@ def check_exportable(model: nn.Module, raw: bool, attention: str, precision: str
     if attention != 'grid_sample' and any(type(x).__name__ == 'MultiScaleDeformableAttention' for x in model.modules()):
         raise InputError(
             f"{name} reads by mmcv's deformable attention, which is written as GridSample: attention {attention!r} is "
-            'for detectors with an RTDETRHead'
+            'for detectors with an RTDETRHead; leave it out'
         )
 
 

@@ -43,5 +43,8 @@ class InnerTensors:
             given = self.session.run(None, dict(inputs))
         except Exception as error:  # onnxruntime's own, which have no other class in common
             shapes = ', '.join(f'{name} {list(value.shape)}' for name, value in inputs.items())
-            raise ParityError(f'the exported file does not run on {shapes}: {error}') from error
+            raise ParityError(
+                f'the exported file does not run on {shapes}: {error}; try the other --exporter, another --opset or '
+                'one fixed size'
+            ) from error
         return dict(zip(self.names, map(np.asarray, given)))

@@ -65,7 +65,10 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
     num_classes, prediction = deployed.num_classes, deployed.prediction_settings
     names = source.names or tuple(map(str, range(num_classes)))
     if len(names) != num_classes:
-        raise InputError(f'the model has {num_classes} classes, and {len(names)} names are given: {", ".join(names)}')
+        raise InputError(
+            f'the model has {num_classes} classes, and {len(names)} names are given: {", ".join(names)}; give one for '
+            'each'
+        )
     mean, std = deployed.normalise.statistics
     test_cfg = {
         'score_thr': prediction.score_thr or None,

@@ -108,8 +108,8 @@ def check_standard(proto: ModelProto, opset: int) -> None:
     )
     if others:
         raise InputError(
-            f'the exporter wrote {", ".join(others)}, which not every runtime has; a part of the model needs another '
-            'form'
+            f'the exporter wrote {", ".join(others)}, which not every runtime has; try the other --exporter, or '
+            'another --opset'
         )
     if domains.get('') != opset:
         raise InputError(f'the exporter wrote opset {domains.get("")}, not {opset}; take --opset {domains.get("")}')
@@ -129,7 +129,8 @@ def hold_in_range(proto: ModelProto) -> None:
         if beyond.size:
             raise InputError(
                 f'{tensor.name} has the number {beyond[0]:g}, and half precision knows none beyond +-{FLOAT16_MAX:g}; '
-                'weights may have diverged, or the size of images may be too small for the model'
+                'weights may have diverged, or the size of images may be too small for the model; look at the weights, '
+                'or export in float32'
             )
         if not np.array_equal(held, values):
             tensor.CopyFrom(numpy_helper.from_array(held, tensor.name))
@@ -172,6 +173,10 @@ def _check_symbols(proto: ModelProto, settings: ExportSettings) -> None:
             )
         )
         if not matches:
-            raise InputError(f'the exporter wrote an input {value.name} {dims}; asked for: {wanted}')
+            raise InputError(
+                f'the exporter wrote an input {value.name} {dims}; asked for: {wanted}; try the other --exporter'
+            )
     if len(proto.graph.input) != len(wanted):
-        raise InputError(f'the exporter wrote {len(proto.graph.input)} inputs; asked for: {wanted}')
+        raise InputError(
+            f'the exporter wrote {len(proto.graph.input)} inputs; asked for: {wanted}; try the other --exporter'
+        )

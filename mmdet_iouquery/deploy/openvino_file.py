@@ -61,7 +61,8 @@ def write_openvino(model: Any, path: Path, metadata: Mapping[str, str], *, half:
             os.replace(part, final)
     except (OSError, RuntimeError) as error:
         raise InputError(
-            f'cannot write {path}: {getattr(error, "strerror", None) or str(error).splitlines()[-1]}'
+            f'cannot write {path}: {getattr(error, "strerror", None) or str(error).splitlines()[-1]}; name another '
+            'file, or make room'
         ) from error
     finally:
         for part in parts:

@@ -137,7 +137,7 @@ def quantize(
         for file in reversed(files_of(temporary)):  # the .xml last: with it the file is there
             os.replace(file, path.with_suffix(file.suffix))
     except OSError as error:
-        raise InputError(f'cannot write {path}: {error.strerror or error}') from error
+        raise InputError(f'cannot write {path}: {error.strerror or error}; name another file, or make room') from error
     finally:
         for file in files_of(temporary):
             file.unlink(missing_ok=True)
@@ -152,10 +152,12 @@ def image_files(folder: str | Path) -> list[Path]:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise InputError(f'there is no folder {folder}')
+        raise InputError(f'there is no folder {folder}; correct the path')
     files = sorted(file for file in folder.rglob('*') if file.suffix.lower() in IMAGE_SUFFIXES)
     if not files:
-        raise InputError(f'{folder} has no images ({", ".join(sorted(IMAGE_SUFFIXES))})')
+        raise InputError(
+            f'{folder} has no images ({", ".join(sorted(IMAGE_SUFFIXES))}); name a folder with images of these kinds'
+        )
     return files
 
 

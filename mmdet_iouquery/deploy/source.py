@@ -30,7 +30,7 @@ def source_of(cfg: Any, checkpoint: str | Path) -> ModelSource:
     if not dataset:
         raise InputError(
             f'{cfg.filename} has neither a test_dataloader nor a val_dataloader with a pipeline, which says how images '
-            'are resized'
+            'are resized; add one'
         )
     steps = [step for step in dataset['pipeline'] if type_name(step) not in _OTHERS]
     for step in steps:

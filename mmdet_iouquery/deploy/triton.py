@@ -57,7 +57,9 @@ def write_repository(
     try:
         _write(model_path, config, target)
     except OSError as error:
-        raise InputError(f'{target} cannot be written: {error.strerror or error}') from error
+        raise InputError(
+            f'{target} cannot be written: {error.strerror or error}; name another folder, or make room'
+        ) from error
     return target
 
 
@@ -68,7 +70,9 @@ def check_target(folder: Path, name: str) -> Path:
         InputError: the name cannot be one, or what is there was not written by :func:`write_repository`.
     """
     if not re.fullmatch(r'[\w.-]+', name) or name.strip('.') == '':
-        raise InputError(f'a model in Triton has a name of letters, digits, ".", "_" and "-", got {name!r}')
+        raise InputError(
+            f'the name of a model in Triton must be made of letters, digits, ".", "_" and "-", got {name!r}'
+        )
     target = folder / name
     if target.exists() and not _is_ours(target):
         raise InputError(f'{target} exists and was not written by this command; name another folder or model')
@@ -125,18 +129,20 @@ def _read(model_path: Path) -> tuple[Any, Mapping[str, str]]:
     except ImportError as error:
         raise InputError("reading an ONNX file needs onnx: pip install 'mmdet-iouquery[export]'") from error
     if not model_path.is_file():
-        raise InputError(f'there is no file {model_path}')
+        raise InputError(f'there is no file {model_path}; name an .onnx file that tools/export.py wrote')
     try:
         model = onnx.load(model_path, load_external_data=False)
     except Exception as error:  # protobuf's own, which has no public base
-        raise InputError(f'{model_path} is not an ONNX file: {error}') from error
+        raise InputError(
+            f'{model_path} is not an ONNX file: {error}; name an .onnx file that tools/export.py wrote'
+        ) from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if 'iouquery.format' not in metadata:
         raise InputError(
             f'{model_path} was not written by tools/export.py (it has no iouquery.format); export the detector with it'
         )
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        raise InputError(f'{model_path} has its weights in other files; export it anew as one file')
+        raise InputError(f'{model_path} has its weights in other files; export it again as one file')
     return model.graph, metadata
 
 

@@ -97,7 +97,10 @@ def verify(model: nn.Module, path: str | Path) -> tuple[Parity, ...]:
     for batch, size in _batches(proto, file.properties):
         parity = _compare(eager, file, batch, size)
         if not parity.holds:
-            raise ParityError(f'the exported file does not compute what the model does: {parity}')
+            raise ParityError(
+                f'the exported file does not compute what the model computes: {parity}; try the other --exporter, or '
+                'another --opset'
+            )
         parities.append(parity)
     return tuple(parities)
 

@@ -96,7 +96,7 @@ def cannot_write(path: Path, error: OSError, folder: Path) -> str:
     elif error.errno == errno.EFBIG:
         remedy = 'raise the limit of the size of a file (ulimit -f, or the file system)'
     else:
-        remedy = 'see to that disk'
+        remedy = 'check that disk'
     newest = latest_checkpoint(folder)
     there_is = f'the newest whole checkpoint is {newest}' if newest else f'there is no whole checkpoint in {folder} yet'
     go_on = 'go on from it with --resume' if newest else 'start again'

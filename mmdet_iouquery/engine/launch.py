@@ -286,7 +286,10 @@ def _coco_metric(cfg: Config) -> ConfigDict:
     for evaluator in evaluators:
         if is_coco_metric(evaluator):
             return evaluator
-    raise InputError(f'--out writes what a CocoMetric finds, and test_evaluator of {cfg.filename} has none')
+    raise InputError(
+        f'--out writes what a CocoMetric finds, and test_evaluator of {cfg.filename} has none; add one, or leave --out '
+        'out'
+    )
 
 
 def _enable_amp(cfg: Config, dtype: str) -> None:

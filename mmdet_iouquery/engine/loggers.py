@@ -81,7 +81,7 @@ def loads_ground_truth(cfg: Mapping[str, Any]) -> bool:
 def _check(name: str) -> None:
     if name not in LOGGERS:
         parts = [f'--log {name or repr(name)}: there is no such log', *alike(name, [*LOGGERS])]
-        raise InputError('; '.join([*parts, f'it is {", ".join(LOGGERS)}, or some of them with commas between']))
+        raise InputError('; '.join([*parts, f'name {", ".join(LOGGERS)}, or some of them with commas between']))
     modules = LOGGERS[name].modules
     if not (name == 'mlflow' and os.environ.get(mlflow_log.URI)):
         modules += LOGGERS[name].stores

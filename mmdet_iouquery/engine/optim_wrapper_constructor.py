@@ -48,7 +48,8 @@ class NoDecayOptimWrapperConstructor:
         unknown = set(paramwise_cfg or {}) - {'lr_mult', 'rules'}
         if unknown:
             raise ValueError(
-                f'paramwise_cfg has {sorted(unknown)}; {type(self).__name__} knows lr_mult and rules alone'
+                f'paramwise_cfg has {sorted(unknown)}; {type(self).__name__} knows lr_mult and rules alone: leave the '
+                'others out'
             )
         self.optim_wrapper_cfg = copy.deepcopy(dict(optim_wrapper_cfg))
         self.lr_mult = dict((paramwise_cfg or {}).get('lr_mult', {}))
@@ -68,10 +69,16 @@ class NoDecayOptimWrapperConstructor:
         names = [name for name, _ in model.named_parameters()]
         for part in self.lr_mult:
             if not any(name.startswith(part) for name in names):
-                raise ValueError(f'paramwise_cfg.lr_mult names {part!r}, which no parameter of the model begins with')
+                raise ValueError(
+                    f'paramwise_cfg.lr_mult names {part!r}, which no parameter of the model begins with; correct the '
+                    'name'
+                )
         for rule in self.rules:
             if not any(re.search(rule['pattern'], name) for name in names):
-                raise ValueError(f'paramwise_cfg.rules: {rule["pattern"]!r} is found in no name of the parameters')
+                raise ValueError(
+                    f'paramwise_cfg.rules: {rule["pattern"]!r} is found in no name of the parameters; correct the '
+                    'pattern'
+                )
         norms = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters(False)}
         grouped: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
@@ -97,5 +104,7 @@ def _checked(rule: Mapping[str, Any]) -> dict[str, Any]:
     try:
         re.compile(rule['pattern'])
     except (TypeError, re.error) as error:
-        raise ValueError(f'paramwise_cfg.rules: {rule["pattern"]!r} is no regular expression: {error}') from error
+        raise ValueError(
+            f'paramwise_cfg.rules: {rule["pattern"]!r} is no regular expression: {error}; correct it'
+        ) from error
     return dict(rule)

@@ -253,5 +253,5 @@ def _first_host(nodes: str) -> str:
     """The first name of a Slurm list such as ``node[3-5,9]``."""
     done = subprocess.run(['scontrol', 'show', 'hostnames', nodes], capture_output=True, encoding='utf-8', check=False)
     if done.returncode or not done.stdout.split():
-        raise InputError(f"scontrol can't tell the machines of {nodes!r}: {done.stderr.strip()}; set MASTER_ADDR")
+        raise InputError(f'scontrol cannot tell the machines of {nodes!r}: {done.stderr.strip()}; set MASTER_ADDR')
     return done.stdout.split()[0]

@@ -46,7 +46,7 @@ class TestPipeline:
     def __init__(self, cfg: Mapping[str, Any], name: object) -> None:
         dataset = test_dataset(cfg)
         if not dataset:
-            raise InputError(f'{name} has neither a test_dataloader nor a val_dataloader with a pipeline')
+            raise InputError(f'{name} has neither a test_dataloader nor a val_dataloader with a pipeline; add one')
         self._scope = cfg.get('default_scope', 'mmdet')
         self._loader, *self._steps = [step for step in dataset['pipeline'] if not _reads_annotations(step)]
         self._built: list[Any] | None = None

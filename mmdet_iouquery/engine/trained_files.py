@@ -48,8 +48,8 @@ def model_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
         count = 1 if Path(rest[0]).is_dir() else 2
         if len(rest) < count:
             raise InputError(
-                f'models come in pairs of config and checkpoint, and there are {len(words)} words: '
-                f'{" ".join(words)}; a work folder of a training stands for a pair'
+                f'models come in pairs of config and checkpoint, and there are {len(words)} words: {" ".join(words)}; '
+                'name pairs CONFIG CHECKPOINT, or work folders of trainings'
             )
         pairs.append(model_files(rest[:count]))
         del rest[:count]

@@ -72,10 +72,11 @@ def claimed(folder: str | Path, name: str = '.lock') -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EACCES, errno.EAGAIN):
                 file.seek(0)
-                pid = file.read().strip() or 'of an unknown number'
+                pid = file.read().strip()
+                who, how = (f'process {pid}', f'end it (kill {pid})') if pid else ('another process', 'end it')
                 raise InputError(
-                    f'process {pid} writes to {folder} at this moment; wait until it has ended, end it (kill {pid}) '
-                    'or name another --work-dir'
+                    f'{who} writes to {folder} at this moment; wait until it has ended, {how} or name another '
+                    '--work-dir'
                 ) from error
         file.truncate(0)
         file.write(f'{os.getpid()}\n')

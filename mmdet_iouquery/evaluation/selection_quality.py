@@ -114,7 +114,7 @@ def selection_quality(queries: SelectedQueries, threshold: float = THRESHOLD) ->
         InputError: there are no queries.
     """
     if not len(queries.scores):
-        raise InputError('there are no selected queries to sum up: the set holds no images')
+        raise InputError('there are no selected queries to sum up: the set holds no images; name a set with images')
     high_score, high_iou = queries.scores > threshold, queries.ious > threshold
     total, both = len(queries.scores), int((high_score & high_iou).sum())
     return SelectionQuality(

@@ -151,11 +151,11 @@ def test_bad_input_is_said(trained: dict[str, Any], data: Path, tmp_path: Path) 
             call()
     detector = trained['detector']
     (tmp_path / 'a.jpg').write_bytes(b'no image')
-    unreadable = {'gone.jpg': 'gone.jpg cannot be read: No such file', 'a.jpg': r'a.jpg: .*; mend the file'}
+    unreadable = {'gone.jpg': 'gone.jpg cannot be read: No such file', 'a.jpg': r'a.jpg: .*; repair the file'}
     for name, said in unreadable.items():
         with pytest.raises(InputError, match=said):
             detector(tmp_path / name)
-    with pytest.raises(InputError, match=r'images\[0\] is a builtins.int; an image is a path'):
+    with pytest.raises(InputError, match=r'images\[0\] is a builtins.int; give a path'):
         detector([7])
     skipped = detector([tmp_path / 'gone.jpg', image, tmp_path / 'a.jpg'], batch_size=2, on_error='skip')
     assert [one.error is None for one in skipped] == [False, True, False]

@@ -116,7 +116,9 @@ def test_a_file_whose_constants_contradict_each_other_is_damaged(
 ) -> None:
     theirs = {**dfine_n[0], name: torch.tensor([2.0])}
     first = name.replace('decoder.', '', 1)
-    with pytest.raises(InputError, match=rf'{name} is \[2\.0\] and {first} is .*must be equal: the file is damaged$'):
+    with pytest.raises(
+        InputError, match=rf'{name} is \[2\.0\] and {first} is .*must be equal: the file is damaged; get it again$'
+    ):
         convert(theirs, 'dfine')
 
 
@@ -134,12 +136,14 @@ OTHER_FAMILIES = [
 
 @pytest.mark.parametrize(('name', 'source', 'key', 'fitting'), OTHER_FAMILIES)
 def test_another_family_is_refused_and_named(name: str, source: str, key: str, fitting: str) -> None:
-    with pytest.raises(InputError, match=rf"^unknown key '{key}.*are those of the source {fitting}$"):
+    with pytest.raises(
+        InputError, match=rf"^unknown key '{key}.*are those of the source {fitting}; name that with --source$"
+    ):
         convert(golden_weights(name), source)
 
 
 def test_a_file_that_was_converted_before_is_named(dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:
-    with pytest.raises(InputError, match=r'are those of the source mmdet$'):
+    with pytest.raises(InputError, match=r'are those of the source mmdet; name that with --source$'):
         convert(dfine_n[1].state_dict(), 'dfine')
 
 

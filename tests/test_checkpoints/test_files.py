@@ -95,7 +95,7 @@ def test_a_torn_file_is_refused(part: float, zipped: bool, tmp_path: Path) -> No
     whole = path.read_bytes()
     assert read_checkpoint(path).keys() == {'w'}
     path.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(InputError, match=r'a\.pth is (torn or no|no|not a complete) checkpoint'):
+    with pytest.raises(InputError, match=r'a\.pth is (cut short or no|no|not a complete) checkpoint'):
         read_checkpoint(path)
 
 
@@ -142,7 +142,7 @@ def test_safetensors_files_and_folders(tmp_path: Path, monkeypatch: pytest.Monke
     whole = path.read_bytes()
     for part in (0, 4, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:part])
-        with pytest.raises(InputError, match='torn or no safetensors file'):
+        with pytest.raises(InputError, match='cut short or no safetensors file'):
             read_checkpoint(path)
     monkeypatch.setitem(sys.modules, 'safetensors', None)
     with pytest.raises(InputError, match=SAFETENSORS_LINE):
@@ -231,4 +231,6 @@ def test_the_tool_runs_as_a_script(tmp_path: Path) -> None:
     command = [sys.executable, str(script), 'nowhere.pth', 'a.pth', '--source', 'rtdetr']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 2 and done.stderr.splitlines()[-1] == 'error: there is no file nowhere.pth'
+    assert (
+        done.returncode == 2 and done.stderr.splitlines()[-1] == 'error: there is no file nowhere.pth; correct the path'
+    )

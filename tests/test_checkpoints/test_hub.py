@@ -289,8 +289,8 @@ def test_what_cannot_be_saved_is_refused_and_nothing_written(
             ('config', {'checkpoint_sha256': same, 'config': 'b.py'}),
         )
     ]
-    refused('licence must be an identifier', license='')
-    refused('licence must be an identifier', license='mit\ntags: [x]')
+    refused("licence must be one of the Hub's identifiers", license='')
+    refused("licence must be one of the Hub's identifiers", license='mit\ntags: [x]')
     refused(r"such as apache-2\.0, .*or other, got 'Apache 2\.0'", license='Apache 2.0')
     refused(r"such as .*gpl-3\.0.*, or other, got 'GPLv3'", license='GPLv3')
     refused(r'there is no file .*gone\.pth', tmp_path / 'gone.pth')
@@ -358,9 +358,9 @@ def test_what_cannot_be_opened_is_refused(folder: Path, tmp_path: Path, monkeypa
         assert '\n' not in str(caught.value)
 
     whole = (folder / 'model.safetensors').read_bytes()
-    refused(r'has no config\.py: it is none of the folders', config=None)
+    refused(r'has no config\.py: it was not written by', config=None)
     refused(r'has no model\.safetensors', model=None)
-    refused('torn or no safetensors file', model=whole[:-1])
+    refused('cut short or no safetensors file', model=whole[:-1])
     text = (folder / 'config.py').read_text(encoding='utf-8')
     refused('does not fit the model', config=text.replace('depth=18', 'depth=34').encode())
     refused('cannot build its detector', config=text.replace('depth=18', 'depth=18, of_later=1').encode())
@@ -448,9 +448,9 @@ def test_push(folder: Path, tmp_path: Path, checkpoint: Path, cfg: Config, weigh
 
 
 def test_push_refuses(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match='none of the folders that save_pretrained writes'):
+    with pytest.raises(InputError, match='not written by save_pretrained'):
         push_to_hub(tmp_path, 'me/pets', api=Repository())
-    with pytest.raises(InputError, match="a repository is called USER/NAME, got 'pets'"):
+    with pytest.raises(InputError, match="a repository must be named USER/NAME, got 'pets'"):
         push_to_hub(folder, 'pets', api=Repository())
 
     def away(*arguments: Any, **options: Any) -> None:
@@ -544,7 +544,7 @@ def test_the_tool(
         (command, 'of something else'),
         ([*command, '--metrics', str(tmp_path / 'e.metrics.json')], 'must hold names and numbers'),
         ([*command, '--metrics', 'gone.json'], 'cannot read metrics from gone.json'),
-        (['push', str(tmp_path), 'me/pets'], 'none of the folders that save_pretrained writes'),
+        (['push', str(tmp_path), 'me/pets'], 'not written by save_pretrained'),
     ):
         assert tool.main(mistake) == 2
         error = capsys.readouterr().err

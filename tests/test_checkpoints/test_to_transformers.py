@@ -325,7 +325,13 @@ def test_the_tool_says_what_is_wrong_and_writes_nothing(
     to, folder = ['--source', 'mmdet', '--to', 'transformers'], str(tmp_path / 'hub')
     mistakes = {
         '--config and --to transformers belong together': [str(checkpoint), folder, *to],
-        'names a file; transformers reads a folder': [str(checkpoint), f'{folder}.pth', *to, '--config', str(config)],
+        'names a file; name a folder, as transformers reads': [
+            str(checkpoint),
+            f'{folder}.pth',
+            *to,
+            '--config',
+            str(config),
+        ],
         'does not fit the model': [str(checkpoint), folder, *to, '--config', R50_M],
         'was trained for another number of classes': [str(checkpoint), folder, *to, '--config', 'other.py'],
     }

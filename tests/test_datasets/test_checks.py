@@ -223,7 +223,7 @@ def test_missing_and_broken_files(made: Made) -> None:
         check_coco(made.file, None, CLASSES)
     made.file.write_bytes(b'\xff\xfe\x00')
     with pytest.raises(
-        InputError, match=r"ann\.json can't be read: it is not in UTF-8 .*; convert it, .* iconv -f LATIN1"
+        InputError, match=r'ann\.json cannot be read: it is not in UTF-8 .*; convert it, .* iconv -f LATIN1'
     ):
         check_coco(made.file, None, CLASSES)
     made.file.write_text('\n')
@@ -278,7 +278,7 @@ def test_missing_image_files(made: Made) -> None:
     with pytest.raises(InputError, match=r'7 of 11 image files are not in .*images: ') as error:
         made.check()
     assert "'deep/0.jpg'" in str(error.value) and str(error.value).count('deep/') == 5
-    with pytest.raises(InputError, match=r"image folder .*nowhere doesn't exist"):
+    with pytest.raises(InputError, match=r'image folder .*nowhere does not exist'):
         check_coco(made.file, made.images.parent / 'nowhere', CLASSES)
 
 
@@ -403,7 +403,7 @@ def test_the_bare_string_and_the_class_file(cfg: dict[str, Any], tmp_path: Path)
     metainfo['classes'] = str(tmp_path / 'names.txt')
     assert check_config(cfg)[0].class_counts == {'cat': 2, 'dog': 1, 'ox': 1}
     cfg['train_dataloader']['dataset']['metainfo'] = dict(CLASSES=CLASSES)
-    with pytest.raises(InputError, match="doesn't read CLASSES"):
+    with pytest.raises(InputError, match='does not read CLASSES'):
         check_config(cfg)
 
 

@@ -111,7 +111,7 @@ def test_an_unusable_picture_is_an_error_with_file_reason_and_remedy(
     tmp_path: Path, load: list[dict[str, Any]], data: bytes, size: tuple[int, int], reason: str
 ) -> None:
     folder = coco_set(tmp_path, {'bad one.jpg': data}, size)
-    with pytest.raises(InputError, match=rf'images/bad one.jpg: {reason}.*mend the file.*doctor data CONFIG'):
+    with pytest.raises(InputError, match=rf'images/bad one.jpg: {reason}.*repair the file.*doctor data CONFIG'):
         dataset(folder, load, test_mode=True)[0]
 
 
@@ -189,7 +189,7 @@ def test_copies_count_for_themselves(tmp_path: Path) -> None:
 
 def test_a_set_without_a_usable_picture_is_one_clear_error(tmp_path: Path, log: Path) -> None:
     items = dataset(coco_set(tmp_path / 'set', {f'{i}.jpg': b'' for i in range(3)}), SKIP)
-    with pytest.raises(InputError, match=rf'{MAX_IN_A_ROW} images on end .* last of them .*: the file is empty; mend'):
+    with pytest.raises(InputError, match=rf'{MAX_IN_A_ROW} images on end .* last of them .*: the file is empty; re'):
         items[0]
     assert items.pipeline.transforms[0].skipped == MAX_IN_A_ROW - 1
     assert log.read_text().count('the file is empty') == 3

@@ -358,7 +358,7 @@ def keep_one_batch(proto: onnx.ModelProto) -> None:
     [
         (
             change_classes,
-            r'does not compute what the model does: 1 x 64x96: .*logits 2\.0e-03.*0\.0% of the queries agree',
+            r'does not compute what the model computes: 1 x 64x96: .*logits 2\.0e-03.*0\.0% of the queries agree',
         ),
         (keep_one_batch, r'does not run on images \[3, 3, 64, 96\]'),
     ],
@@ -386,7 +386,7 @@ def test_what_merging_norms_does_wrong_is_seen(
         return wrong
 
     monkeypatch.setattr(graph, 'merged', merged)
-    with pytest.raises(ParityError, match='does not compute what the model does'):
+    with pytest.raises(ParityError, match='does not compute what the model computes'):
         write(model, tmp_path / 'model.onnx')
 
 

@@ -147,7 +147,7 @@ def test_bad_input_is_a_sentence_and_nothing_is_left(tmp_path: Path, monkeypatch
         with pytest.raises(InputError, match=message):
             write_repository(tmp_path / name, models)
     for name in ('a/b', '', '..', 'a b'):
-        with pytest.raises(InputError, match='a model in Triton has a name of letters'):
+        with pytest.raises(InputError, match='the name of a model in Triton must be made of letters'):
             write_repository(source, models, name)
     with pytest.raises(InputError, match='max_batch_size must be at least 1'):
         write_repository(source, models, max_batch_size=0)

@@ -124,7 +124,7 @@ def test_damaged_files_are_refused_by_name_or_become_lawful_samples(
     try:
         packed = augmented(name, path, [(1, 1, 9, 9)], seed)
     except InputError as error:
-        assert str(path) in str(error) and 'mend the file' in str(error)
+        assert str(path) in str(error) and 'repair the file' in str(error)
         return
     check_laws(packed, SCALE)
 

@@ -163,8 +163,11 @@ def test_file_names_lose_a_folder_and_no_more(path: str, root: str, expected: st
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        (dict(labels=[3]), r'^image /data/img/0 ü.jpg has a detection of label 3; there are 3 classes$'),
-        (dict(boxes=[[0.0, 0.0, float('nan'), 1.0]]), r'^values that are not finite have no form in JSON: .*nan'),
+        (
+            dict(labels=[3]),
+            r'^image /data/img/0 ü.jpg has a detection of label 3; there are 3 classes; give an id for each class$',
+        ),
+        (dict(boxes=[[0.0, 0.0, float('nan'), 1.0]]), r'^a detection holds .*nan'),
         (None, r'^the part is damaged$'),
     ],
 )

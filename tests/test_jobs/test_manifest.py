@@ -86,7 +86,7 @@ def test_the_hash_is_splitmix64s() -> None:
 
 @pytest.mark.parametrize('text', ['', '1', '2/2', '-1/2', '0/0', 'a/b', '1/2/3'])
 def test_shards_that_are_none(text: str) -> None:
-    with pytest.raises(InputError, match='it is i/n with i from 0 to n - 1'):
+    with pytest.raises(InputError, match='name i/n, with i from 0 to n - 1'):
         Shard.parse(text)
     assert str(Shard.parse('1/3')) == '1/3'
 

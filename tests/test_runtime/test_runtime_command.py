@@ -132,7 +132,7 @@ def test_an_image_that_cannot_be_read_does_not_keep_the_others_back(
     (folder / 'images' / 'b.png').write_bytes(PLAIN['png'][:-30])
     assert command.main(['model.onnx', 'images', '--out', 'found', '--json', 'found.json']) == 2
     said = capsys.readouterr()
-    reason = 'images/b.png: the file is cut short: the PNG has no end; mend the file, or leave it out'
+    reason = 'images/b.png: the file is cut short: the PNG has no end; repair the file, or leave it out'
     assert said.err == f'error: {reason}\n'
     assert re.findall(r'^images/(\S+)', said.out, re.MULTILINE) == ['a.jpg', 'c.tif']
     assert files(folder / 'found') == ['a.jpg', 'c.tif.png']

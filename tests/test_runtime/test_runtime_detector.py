@@ -121,7 +121,7 @@ def test_an_image_that_cannot_be_read_is_raised_or_skipped(folder: Path, images:
     check(good, images[0])
     check(other, images[1])
     assert str(bad.error).startswith(f'{broken}: the file is damaged: wrong checksum')
-    assert str(missing.error) == 'none.png cannot be read: No such file or directory'
+    assert str(missing.error) == 'none.png cannot be read: No such file or directory; correct the path, or leave it out'
     assert bad.path == str(broken) and len(bad) == 0 and bad.boxes.shape == (0, 4) and bad.names == ()
 
 
@@ -312,7 +312,7 @@ def test_files_that_are_none_of_ours_are_refused(folder: Path, tmp_path: Path) -
         Detector(tmp_path / 'other.onnx')
     for name, message in {
         'none.onnx': 'there is no file none.onnx',
-        'checkpoint.pth': r'checkpoint.pth is neither .onnx nor .xml \(OpenVINO\); a checkpoint is exported by',
+        'checkpoint.pth': r'checkpoint.pth is neither .onnx nor .xml \(OpenVINO\); export a checkpoint with',
     }.items():
         with pytest.raises(InputError, match=message):
             Detector(name)
@@ -329,7 +329,7 @@ def test_files_of_openvino_that_are_none_of_ours_are_refused(folder: Path, tmp_p
     (tmp_path / 'page.xml').write_text('<html></html>')
     (tmp_path / 'page.bin').write_bytes(b'')
     with pytest.raises(
-        InputError, match=r'page.xml is not a model that OpenVINO 20[\d.]+ can read: [^\n]*; write it anew'
+        InputError, match=r'page.xml is not a model that OpenVINO 20[\d.]+ can read: [^\n]*; export it again'
     ):
         Detector(tmp_path / 'page.xml')
     openvino.save_model(openvino_core().read_model(folder / 'model.onnx'), tmp_path / 'other.xml')
@@ -344,7 +344,7 @@ def test_files_of_openvino_that_are_none_of_ours_are_refused(folder: Path, tmp_p
             {'iouquery.format': '2'},
             r'm.onnx is of format 2, and this iouquery_runtime reads formats up to 1: pip install -',
         ),
-        ({'iouquery.format': 'one'}, r"m.onnx has the unknown iouquery.format 'one'; export it anew"),
+        ({'iouquery.format': 'one'}, r"m.onnx has the unknown iouquery.format 'one'; export it again"),
         ({'iouquery.format': None}, r'm.onnx does not say how it is to be used \(it has no iouquery.format\)'),
         ({'names': None}, "m.onnx has no 'names' in its metadata"),
         ({'names': '{0: person}'}, "m.onnx has '{0: person}' for 'names' in its metadata"),

@@ -194,7 +194,7 @@ REFUSED = {
     'lab': (encoded(Image.merge('LAB', RGB.split()), 'TIFF'), 'samples of colours in LAB'),
     'a page': (b'<!DOCTYPE html><html>', 'is not an image that Pillow'),
     'nothing': (b'', 'the file is empty'),
-    'cut': (PLAIN['jpeg'][:300], 'the file is cut short: the JPEG has no end; mend the file, or leave it out'),
+    'cut': (PLAIN['jpeg'][:300], 'the file is cut short: the JPEG has no end; repair the file, or leave it out'),
     'cut tiff': (PLAIN['tiff'][:-900], 'cannot be decoded'),
 }
 
@@ -217,8 +217,8 @@ def test_what_cannot_be_read_is_named_with_the_reason(kind: str, tmp_path: Path)
         (np.zeros((8, 9), np.uint8), r'shape \(8, 9\)'),
         (np.zeros((0, 9, 3), np.uint8), r'shape \(0, 9, 3\)'),
         (b'bytes', r'images\[2\] is not an image that Pillow'),
-        (b'', r'images\[2\]: the file is empty; mend the file'),
-        ([1], r'images\[2\] is a builtins.list; an image is a path, the bytes of a file, a PIL image or a NumPy array'),
+        (b'', r'images\[2\]: the file is empty; repair the file'),
+        ([1], r'images\[2\] is a builtins.list; give a path, the bytes of a file, a PIL image or a NumPy array'),
         ('no such file', 'no such file cannot be read: No such file or directory'),
     ],
 )

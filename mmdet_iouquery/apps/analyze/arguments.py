@@ -48,5 +48,5 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def _count(text: str) -> int:
     value = int(text)
     if value < 1:
-        raise argparse.ArgumentTypeError(f'{text} is less than 1')
+        raise argparse.ArgumentTypeError(f'{text}: name at least 1')
     return value

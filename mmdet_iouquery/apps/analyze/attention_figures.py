@@ -61,7 +61,10 @@ def attention_chart(
     """
     pixels, queries = rgb_of(image, trace), _checked(trace, queries)
     if not trace.attention:
-        raise InputError("the decoder's cross-attention is of a kind that can't be read")
+        raise InputError(
+            "the decoder's cross-attention is of a kind that cannot be read; see docs/queries.md for the models of "
+            'which it can'
+        )
     depth, dense = len(trace.attention), all(attention.dense for attention in trace.attention)
     panel = (_WIDTH - 2 * LABEL_WIDTH) / depth
     height = len(queries) * max(80, round(panel * trace.size_px[1] / trace.size_px[0]) + 8) + 90
@@ -207,7 +210,8 @@ def _layer_number(trace: QueryTrace, layer: int, model: str) -> int:
     depth = len(trace.attention)
     if not -depth <= layer < depth or not trace.attention[layer].dense:
         raise InputError(
-            f'{model} has no dense cross-attention in decoder layer {layer}; it has {depth} layers, from 0'
+            f'{model} has no dense cross-attention in decoder layer {layer}; name one of its {depth} layers, counted '
+            'from 0'
         )
     return layer % depth
 
@@ -282,7 +286,10 @@ def _label_rows(column: Numbers, trace: QueryTrace, queries: Numbers, classes: S
     for axes, query in zip(column, queries.tolist()):
         label, score = int(last.labels[query]), float(last.scores[query])
         if label >= len(classes):
-            raise InputError(f'query {query} has label {label}, but there are {len(classes)} class names, from 0 on')
+            raise InputError(
+                f'query {query} has label {label}, but there are {len(classes)} class names, from 0 on; give a name '
+                'for each class'
+            )
         said = wrapped(f'class {classes[label]}')
         row_label(axes, f'query {query}\n{said}\nscore {score:.2f}')
         rows.append({'kind': 'query', 'query': query, 'label': label, 'class': classes[label], 'score': score})

@@ -189,7 +189,9 @@ def _open(image: ImageLike) -> tuple[Image.Image, str]:
         with Image.open(image) as opened:
             return opened.convert('RGB'), os.path.basename(image)
     except OSError as error:
-        raise InputError(f"the image {os.fspath(image)} can't be read: {error}") from error
+        raise InputError(
+            f'the image {os.fspath(image)} cannot be read: {error}; repair the file, or name another'
+        ) from error
 
 
 def _save(picture: Image.Image, path: Path) -> None:
@@ -232,7 +234,10 @@ def _draw_boxes(pen: ImageDraw.ImageDraw, view: View, boxes: Sequence[Box], clas
     """All outlines first, then all labels, so that no line crosses a label."""
     for box in boxes:
         if not 0 <= box.label < len(classes):
-            raise InputError(f'a box has label {box.label}, but there are {len(classes)} class names, from 0 on')
+            raise InputError(
+                f'a box has label {box.label}, but there are {len(classes)} class names, from 0 on; give a name for '
+                'each class'
+            )
         x1, y1, x2, y2 = view.to_canvas(box.xyxy_px)
         colour = colour_of(box.label)
         pen.rectangle((x1 - 1, y1 - 1, x2 + 1, y2 + 1), outline=_readable_on(colour))

@@ -78,18 +78,24 @@ def _read_results(path: Path, coco: CocoFile, label_of: dict[Any, int], score_th
     """The detections above ``score_thr``; every entry of the file is checked first."""
     records = read_json(path)
     if not isinstance(records, list) or not all(isinstance(record, dict) for record in records):
-        raise InputError(f'{path} is not a COCO result file: a list of objects with {", ".join(_RESULT_KEYS)}')
+        raise InputError(
+            f'{path} is not a COCO result file; it must be a list of objects with {", ".join(_RESULT_KEYS)}'
+        )
     image_ids = {image['id'] for image in coco.images}
     for index, record in enumerate(records):
         missing = [key for key in _RESULT_KEYS if key not in record]
         if missing:
-            raise InputError(f'{path}: detection {index} has no {missing[0]!r}; a result has {", ".join(_RESULT_KEYS)}')
+            raise InputError(
+                f'{path}: detection {index} has no {missing[0]!r}; add it: a result has {", ".join(_RESULT_KEYS)}'
+            )
         if not isinstance(record['bbox'], list) or len(record['bbox']) != 4:
-            raise InputError(f'{path}: detection {index} has bbox {record["bbox"]!r}, not [x, y, width, height] in px')
+            raise InputError(
+                f'{path}: detection {index} has bbox {record["bbox"]!r}; write [x, y, width, height] in px'
+            )
         for key, known in (('image_id', image_ids), ('category_id', label_of)):
             if record[key] not in known:
                 raise InputError(
-                    f"{path}: detection {index} has {key} {record[key]!r}, which {coco.path} doesn't have; give the "
+                    f'{path}: detection {index} has {key} {record[key]!r}, which {coco.path} does not have; give the '
                     'annotations that the run was evaluated on'
                 )
     return [record for record in records if record['score'] >= score_thr]

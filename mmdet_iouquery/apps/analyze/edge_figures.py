@@ -41,7 +41,9 @@ def edge_chart(
         InputError: the decoder refines no distributions, or the image has another size.
     """
     if trace.edges is None:
-        raise InputError('its decoder gives boxes, and no distributions of their edges')
+        raise InputError(
+            'its decoder gives boxes, and no distributions of their edges; take a model with a DistributionDecoder'
+        )
     pixels, edges = rgb_of(image, trace), trace.edges
     object_of = {int(query): int(thing) for thing, query in zip(*matched_queries(trace))}
     figure = new_figure(_WIDTH, _ROW_HEIGHT * len(queries) + 60)

@@ -34,7 +34,10 @@ def rgb_of(image: ImageOrArray, trace: QueryTrace) -> NDArray[np.uint8]:
         raise InputError(f'an image must be (H, W, 3) uint8 RGB, got {pixels.shape} {pixels.dtype}')
     if pixels.shape[1::-1] != tuple(trace.size_px):
         size, traced = ('{} x {}'.format(*pair) for pair in (pixels.shape[1::-1], trace.size_px))
-        raise InputError(f'the image is {size} px large, but the queries are those of one of {traced} px')
+        raise InputError(
+            f'the image is {size} px large, but the queries are those of one of {traced} px; give the image that was '
+            'traced'
+        )
     return pixels
 
 

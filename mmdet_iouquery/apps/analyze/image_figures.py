@@ -101,7 +101,8 @@ def denoising_chart(trace: QueryTrace, image: ImageOrArray, name: str) -> Chart:
     """
     if trace.noise is None:
         raise InputError(
-            'there are no denoising queries to draw: the detector has no denoising part, or the image no objects'
+            'there are no denoising queries to draw: the detector has no denoising part, or the image no objects; name '
+            'a detector trained with denoising, and an image with objects'
         )
     pixels, noise, objects = rgb_of(image, trace), trace.noise, trace.objects
     truth_px = objects.boxes_px[noise.truth]
@@ -150,8 +151,8 @@ def _selected(trace: QueryTrace) -> _Selected:
         )
     if trace.anchors_px is None:
         raise InputError(
-            'these queries are neither encoder tokens nor anchors, so they have no place on the image: selected '
-            'tokens can be drawn for detectors that select queries or learn anchors'
+            'these queries are neither encoder tokens nor anchors, so they have no place on the image; name a detector '
+            'that selects queries or learns anchors'
         )
     return _Selected(
         centres_of(trace.anchors_px),

@@ -30,7 +30,7 @@ class Images:
     def __init__(self, cfg: Config, split: str = 'val') -> None:
         loaders = {name: cfg.get(f'{name}_dataloader') for name in ('train', 'val', 'test')}
         if not loaders.get(split):
-            raise InputError(f'{cfg.filename} has no {split}_dataloader; it has {_named(loaders)}')
+            raise InputError(f'{cfg.filename} has no {split}_dataloader; name one of its own: {_named(loaders)}')
         dataset_cfg = copy.deepcopy(loaders[split].dataset)
         if split == 'train':
             dataset_cfg = _with_test_pipeline(dataset_cfg, loaders['val'] or loaders['test'], cfg)
@@ -64,7 +64,9 @@ def _named(loaders: dict[str, Any]) -> str:
 
 def _with_test_pipeline(dataset: Any, loader: Any, cfg: Config) -> Any:
     if loader is None or 'pipeline' not in loader.dataset:
-        raise InputError(f'{cfg.filename} has no val_dataloader or test_dataloader whose pipeline the images can take')
+        raise InputError(
+            f'{cfg.filename} has no val_dataloader or test_dataloader whose pipeline the images can take; add one'
+        )
     while 'pipeline' not in dataset and 'dataset' in dataset:
         dataset = dataset.dataset
     return {**dataset, 'pipeline': loader.dataset.pipeline}

@@ -114,7 +114,10 @@ def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'la
     """
     objects, queries = matched_queries(trace)
     if not len(queries):
-        raise InputError(f'no query of {model} ends up on an object of {trace.path}: there are no boxes to follow')
+        raise InputError(
+            f'no query of {model} ends up on an object of {trace.path}: there are no boxes to follow; name another '
+            'image, or train longer'
+        )
     stages: list[tuple[str, Numbers, Numbers | None]] = []
     if trace.anchors_px is not None:
         stages.append(('start', trace.anchors_px, None))

@@ -172,7 +172,9 @@ def image_of(trace: QueryTrace) -> np.ndarray:
         with Image.open(trace.path) as opened:
             return np.asarray(opened.convert('RGB'))
     except OSError as error:
-        raise InputError(f"the image {trace.path} can't be read: {error}") from error
+        raise InputError(
+            f'the image {trace.path} cannot be read: {error}; put it back, or analyse again with --restart'
+        ) from error
 
 
 def _chart(draw: Callable[..., Chart], *args: Any, model: str | None = None, **settings: Any) -> Chart | Note:

@@ -69,6 +69,6 @@ def _records(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             record = None
         if not isinstance(record, dict):
-            raise InputError(f"{path}, line {number} is not a record of mmengine's: {line[:60]!r}")
+            raise InputError(f"{path}, line {number} is not a record of mmengine's ({line[:60]!r}); remove the line")
         records.append(record)
     return records

@@ -161,7 +161,9 @@ def parts_of(detector: nn.Module) -> Any:
         if hasattr(module, 'run_parts'):
             reason = module.why_untraceable() if hasattr(module, 'why_untraceable') else None
             if reason:
-                raise InputError(f'the queries of {type(detector).__name__} cannot be followed: {reason}')
+                raise InputError(
+                    f'the queries of {type(detector).__name__} cannot be followed: {reason}; name another model'
+                )
             return module
     raise InputError(
         f"{type(detector).__name__} has no queries to look at: name a detector with an RTDETRHead, or one of mmdet's "

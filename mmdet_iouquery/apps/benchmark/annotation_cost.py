@@ -103,7 +103,7 @@ def measure(path: Path, stage: str, num_classes: int = OBJECTS365_CLASSES) -> Re
         InputError: this is not Linux.
     """
     if not Path('/proc/self/smaps_rollup').is_file():
-        raise InputError('memory is measured through /proc/self, which only Linux has')
+        raise InputError('memory is measured through /proc/self, which only Linux has; run this on Linux')
     command = [sys.executable, '-m', __name__, stage, str(path), str(num_classes)]
     done = subprocess.run(command, capture_output=True, encoding='utf-8', check=False)
     if done.returncode:

@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> None:
     for name, least in (('rounds', 1), ('threads', 1)):
         value = getattr(args, name)
         if value is not None and value < least:
-            raise InputError(f'--{name} {value}: at least {least}')
+            raise InputError(f'--{name} {value}: name at least {least}')
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     args.models = args.models or [f'R{depth}' for depth in args.depths]
@@ -68,7 +68,10 @@ def execute(args: argparse.Namespace) -> None:
 def _reference(folder: str, models: Sequence[str]) -> Reference:
     families = {FAMILY_OF[name] for name in models}
     if len(families) > 1:
-        raise InputError(f'--reference has one family of models, and --models {" ".join(models)} are of several')
+        raise InputError(
+            f'--reference has one family of models, and --models {" ".join(models)} are of several; name models of one '
+            'family'
+        )
     return Reference(folder, *families)
 
 

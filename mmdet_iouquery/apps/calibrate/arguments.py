@@ -32,5 +32,5 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def _iou(text: str) -> float:
     value = float(text)
     if not 0 < value <= 1:
-        raise argparse.ArgumentTypeError(f'{text} does not lie in (0, 1]')
+        raise argparse.ArgumentTypeError(f'must lie in (0, 1], got {text}')
     return value

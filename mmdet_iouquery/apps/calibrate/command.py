@@ -123,7 +123,7 @@ def _with_ending(prefix: Path, ending: str) -> Path:
 def _without_thresholds(cfg: Config) -> Config:
     """The config, its model giving all detections with their own scores."""
     if not cfg.get('val_dataloader'):
-        raise InputError(f'{cfg.filename} has no val_dataloader; thresholds are fitted on a validation set')
+        raise InputError(f'{cfg.filename} has no val_dataloader, on which thresholds are fitted; add one')
     settings = cfg.model.setdefault('test_cfg', ConfigDict())
     for name, value in (('score_thr', 0.0), ('calibration', None)):
         if settings.get(name):
@@ -148,7 +148,9 @@ def judged_images(
     dataset: Any = loader.dataset
     truth = {info['img_id']: info['instances'] for info in map(dataset.get_data_info, range(len(dataset)))}
     if not truth:
-        raise InputError('the validation set holds no images to fit thresholds on')
+        raise InputError(
+            'the validation set holds no images to fit thresholds on; name one with images in val_dataloader'
+        )
     with torch.no_grad():
         for batch in tqdm(loader, desc='detections', unit='batch'):
             for sample in detector.test_step(batch):

@@ -85,14 +85,18 @@ def _check(args: argparse.Namespace) -> None:
     seeds = args.seeds or []
     for seed in seeds:
         if seed < 0 or seeds.count(seed) > 1:
-            raise InputError(f'--seeds: {seed} is {"negative" if seed < 0 else "given twice"}; seeds differ, from 0 on')
+            raise InputError(
+                f'--seeds: {seed} is {"negative" if seed < 0 else "given twice"}; name different seeds, from 0 on'
+            )
     if args.iters is not None and args.iters < 1:
         raise InputError(f'--iters {args.iters}: there must be at least one step')
     if args.evaluations is not None:
         if args.iters is None:
             raise InputError('--evaluations needs --iters; without it, each config evaluates when it says')
         if not 1 <= args.evaluations <= args.iters:
-            raise InputError(f'--evaluations {args.evaluations} is not in [1, {args.iters}], the number of steps')
+            raise InputError(
+                f'--evaluations must lie in [1, {args.iters}], the number of steps, got {args.evaluations}'
+            )
 
 
 def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
@@ -134,8 +138,8 @@ def finished(tools: Path, run: Run, title: str) -> RunResult:
     result = read_result(run.folder)
     if result is None:
         raise InputError(
-            f'{title}: the training left with status {status}; what it said stands above and in {output}. '
-            'The same command goes on from its last checkpoint'
+            f'{title}: the training ended with status {status}; what it said stands above and in {output}; correct '
+            'that, and the same command goes on from its last checkpoint'
         )
     print(f'   AP {100 * (result.final.ap or 0):.1f}', flush=True)
     return result

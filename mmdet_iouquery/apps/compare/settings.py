@@ -95,7 +95,7 @@ def require_same_settings(run: Run) -> None:
     differing = _differences(run)
     if differing:
         raise InputError(
-            f'{run.folder} holds a run with other settings ({differing}); choose another --work-dir, or train it anew '
+            f'{run.folder} holds a run with other settings ({differing}); choose another --work-dir, or train it again '
             'with --restart'
         )
 
@@ -142,7 +142,7 @@ def require_buildable(path: Path, cfg: Config) -> None:
     try:
         MODELS.build(Config(cfg.to_dict()).model)
     except Exception as error:
-        raise InputError(f"{path}: the model can't be built: {error}") from error
+        raise InputError(f'{path}: the model cannot be built: {error}; correct the config') from error
 
 
 def set_data(cfg: Config, coco: CocoSet) -> None:

@@ -42,7 +42,7 @@ def execute(args: argparse.Namespace) -> int:
     found = sorted((entry for entry in entries() if wanted in entry.path), key=lambda entry: entry.ap is None)
     if not found:
         config_path(args.filter)  # which says what comes close
-        raise InputError(f'no shipped config has {args.filter!r} in its name')
+        raise InputError(f'no shipped config has {args.filter!r} in its name; `iouquery configs` lists them')
     print(json.dumps([entry._asdict() for entry in found], indent=1) if args.json else table(found))
     return 0
 

@@ -62,7 +62,7 @@ def named_model(path: str | Path, config: str | Path | None = None) -> Found:
         return Found(str(path), *map(Path, model_files([str(path)])))
     path = Path(path)
     if not path.is_file():
-        raise InputError(f'there is no checkpoint {path}')
+        raise InputError(f'there is no checkpoint {path}; correct the path')
     if config is not None:
         return Found(str(path), Path(config if Path(config).is_file() else config_path(str(config))), path)
     beside = config_in(path.parent)

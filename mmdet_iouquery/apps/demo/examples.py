@@ -41,7 +41,9 @@ def validation_examples(config: Path, count: int = COUNT) -> list[Example]:
     try:
         images = Images(cfg, 'val')
     except (OSError, KeyError, AssertionError, ValueError) as error:  # a set that was moved, or is none of COCO's
-        raise InputError(f'the validation set of {config} cannot be read: {error}') from error
+        raise InputError(
+            f'the validation set of {config} cannot be read: {error}; correct its val_dataloader'
+        ) from error
     found: list[Example] = []
     for index in range(len(images)):
         info = images.dataset.get_data_info(index)
@@ -51,7 +53,10 @@ def validation_examples(config: Path, count: int = COUNT) -> list[Example]:
         if len(found) == count:
             break
     if not found:
-        raise InputError(f'no image of the validation set of {config} is on this machine')
+        raise InputError(
+            f'no image of the validation set of {config} is on this machine; copy the images to where its '
+            'val_dataloader names them'
+        )
     return found
 
 

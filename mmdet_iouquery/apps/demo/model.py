@@ -190,7 +190,7 @@ class Shelf:
             InputError: there is none of that name, or see :func:`open_model`.
         """
         if name not in self._known and name not in self.names():
-            raise InputError(f'there is no model {name!r}; there are: {", ".join(self._known) or "none"}')
+            raise InputError(f'there is no model {name!r}; name one of these: {", ".join(self._known) or "none"}')
         found = self._known[name]
         try:
             written = found.checkpoint.stat().st_mtime_ns
@@ -226,7 +226,9 @@ def _test_set(cfg: Config) -> Mapping[str, Any]:
         dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset', {})
         if dataset.get('pipeline'):
             return dataset
-    raise InputError(f'{cfg.filename} has neither a test_dataloader nor a val_dataloader with a pipeline for images')
+    raise InputError(
+        f'{cfg.filename} has neither a test_dataloader nor a val_dataloader with a pipeline for images; add one'
+    )
 
 
 def _reads_annotations(transform: Mapping[str, Any]) -> bool:

@@ -124,7 +124,7 @@ def launch_page(page: gr.Blocks, *, host: str, port: int, password: str | None =
             css=_STYLE,
         )
     except OSError as error:
-        raise InputError(f"port {port} of {host} can't be served ({error}); choose another with --port") from error
+        raise InputError(f'port {port} of {host} cannot be served ({error}); choose another with --port') from error
     return address
 
 

@@ -30,7 +30,9 @@ def detect(args: argparse.Namespace) -> None:
 
 def _opened(args: argparse.Namespace) -> command.Detect:
     if args.image_size:
-        raise RuntimeInputError(f'--image-size is for exported files; {args.model} says by itself what it resizes to')
+        raise RuntimeInputError(
+            f'--image-size is for exported files; {args.model} says by itself what it resizes to: leave it out'
+        )
     import torch
 
     from ..detector import Detector

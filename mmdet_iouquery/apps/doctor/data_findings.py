@@ -82,8 +82,8 @@ def _of_set(inspected: InspectedSet, limits: Limits) -> Iterator[DataFinding]:
 
 _EFFECTS = {
     (True, 'skip'): 'training takes another image instead and names the file in its log',
-    (True, 'raise'): "training stops there: set on_error='skip' where it loads images, or mend the files",
-    (False, 'raise'): 'evaluation stops there: mend the files, or take them out of the annotations',
+    (True, 'raise'): "training stops there: set on_error='skip' where it loads images, or repair the files",
+    (False, 'raise'): 'evaluation stops there: repair the files, or take them out of the annotations',
 }
 _UNCHECKED = (
     'the pipeline does not check: mmdet stops at what it cannot read, and takes the grey rest of a cut file for '

@@ -70,10 +70,11 @@ def inspect(read: ReadSets, *, workers: int, limit: int | None = None, progress:
         InputError: there is no set to look at; a process that decodes images died.
     """
     if not read.sets:
-        others = '; '.join(warning for unknown in read.unchecked for warning in unknown.warnings)
+        warnings = '; '.join(warning for unknown in read.unchecked for warning in unknown.warnings)
+        others = f' ({warnings})' if warnings else ''
         raise InputError(
-            'the config names no CocoDataset on this machine: there is nothing that could be looked at'
-            + (f' ({others})' if others else '')
+            f'the config names no CocoDataset on this machine, so there is nothing to look at{others}; correct '
+            'ann_file and data_root, or name another config'
         )
     names = _names([config.part for config, _ in read.sets])
     return [_inspected(name, *pair, workers, limit, progress) for name, pair in zip(names, read.sets)]
@@ -112,8 +113,8 @@ def _probed(paths: list[str], sizes: list[tuple[float, float]], workers: int) ->
             yield from pool.map(probe, paths, sizes, chunksize=_CHUNK)
     except BrokenProcessPool as error:
         raise InputError(
-            'a process that decodes images died: out of memory, or a decoder crashed; with --workers 1 fewer are in '
-            'memory at once, with --workers 0 the decoder ends this process, and its message stands last'
+            'a process that decodes images died: the memory was full, or a decoder crashed; try --workers 1, which '
+            "needs less memory, or --workers 0, which shows the decoder's own message"
         ) from error
 
 

@@ -141,7 +141,7 @@ def _verdict(found: Sequence[DataFinding]) -> str:
     warnings = sum(finding.level == 'warning' for finding in found)
     if errors:
         falsify = 'findings falsify results or stop' if errors > 1 else 'finding falsifies results or stops'
-        return f'{errors} {falsify} a run: mend first'
+        return f'{errors} {falsify} a run: correct these first'
     if warnings:
         return f'training can run; {warnings} warning{"s" if warnings > 1 else ""} to look at'
     return 'training can run: nothing was found that speaks against it'

@@ -378,7 +378,7 @@ def render(report: Report) -> str:
     if report.findings:
         lines += ['', 'problems']
     for finding in sorted(report.findings, key=lambda item: item.level != 'error'):
-        lines += [f'  {finding.level}: {finding.text}', f'    mend it: {finding.remedy}']
+        lines += [f'  {finding.level}: {finding.text}', f'    remedy: {finding.remedy}']
     verdict = 'training can run' if report.can_train else 'training cannot run: see the errors above'
     return '\n'.join([*lines, '', verdict]).lstrip('\n')
 

@@ -67,7 +67,7 @@ def _evaluated(args: argparse.Namespace) -> dict[str, float]:
     truth = read_coco(args.annotations)
     given = Path(args.found)
     if not given.exists():
-        raise InputError(f'there is no folder or file {given}')
+        raise InputError(f'there is no folder or file {given}; correct the path')
     with _of_job(given, truth) if given.is_dir() else _of_results(given, truth) as found:
         metric = _MetricOfFile(found, str(truth.path))
         with redirect_stdout(io.StringIO()):  # pycocotools' own lines
@@ -108,14 +108,14 @@ def _of_results(path: Path, truth: CocoFile) -> Iterator[Found]:
     entries = read_json(path)
     if not isinstance(entries, list):
         raise InputError(
-            f"{path} holds no list of COCO results; first come the detections, a job's folder or a list of objects "
-            'with image_id, category_id, bbox and score, then the annotation file'
+            f"{path} holds no list of COCO results; name first the detections (a job's folder, or a list of objects "
+            'with image_id, category_id, bbox and score), then the annotation file'
         )
     wrong = next((number for number, entry in enumerate(entries) if not _is_result(entry)), None)
     if wrong is not None:
         raise InputError(
-            f'{path}: entry {wrong} of the list is no COCO result, of image_id, category_id, score and '
-            'bbox = [x, y, width, height]'
+            f'{path}: entry {wrong} of the list is no COCO result; write image_id, category_id, score and bbox = [x, '
+            'y, width, height]'
         )
     _check_ids(path, 'image', [entry['image_id'] for entry in entries], truth)
     _check_ids(path, 'category', [entry['category_id'] for entry in entries], truth)
@@ -186,8 +186,8 @@ def _category_ids(out: Path, names: Sequence[str], truth: CocoFile) -> list[int]
     unknown = [name for name in names if name not in ids]
     if unknown:
         raise InputError(
-            f"{out} has detections of the class {unknown[0]!r}, which {truth.path} doesn't name ({', '.join(ids)}); "
-            f'{len(unknown)} of {len(names)} classes differ'
+            f'{out} has detections of the class {unknown[0]!r}, which {truth.path} does not name ({", ".join(ids)}); '
+            f'{len(unknown)} of {len(names)} classes differ; name an annotation file of the same classes'
         )
     return [ids[name] for name in names]
 
@@ -204,4 +204,7 @@ def _check_ids(path: Path, kind: str, ids: Sequence[Any], truth: CocoFile) -> No
 
 def _check_some(path: Path, detections: int) -> None:
     if not detections:
-        raise InputError(f'{path} holds no detections, so there is no AP; AP needs those of low scores, too')
+        raise InputError(
+            f'{path} holds no detections, so there is no AP; detect with --score-thr 0, as AP needs those of low '
+            'scores too'
+        )

@@ -47,8 +47,8 @@ def _opener(args: argparse.Namespace) -> Opener:
         return ExportedOpener(args.model[0], **settings)
     if len(args.model) > 2 or (len(args.model) == 1 and not Path(args.model[0]).is_dir()):
         raise InputError(
-            f'{" ".join(args.model)}: the model is an exported .onnx or .xml file, or two files, CONFIG CHECKPOINT, or '
-            'the work folder of a training'
+            f'{" ".join(args.model)}: name as the model an exported .onnx or .xml file, or two files, CONFIG '
+            'CHECKPOINT, or the work folder of a training'
         )
     from ...config_options import read_options
     from ...engine.detector import read_config

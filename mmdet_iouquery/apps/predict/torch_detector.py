@@ -89,7 +89,7 @@ class TorchOpener:
         try:
             image = decode(data)
         except ImageError as error:
-            raise RuntimeInputError(f'{name}: {error}; mend the file, or leave it out') from error
+            raise RuntimeInputError(f'{name}: {error}; repair the file, or leave it out') from error
         return Prepared(*self._pipeline(image, name))
 
     def open(self) -> Detect:

@@ -47,5 +47,5 @@ def digits_parser(prog: str | None = None) -> argparse.ArgumentParser:
 
 def _at_least_two(text: str) -> int:
     if not text.isdecimal() or int(text) < 2:
-        raise argparse.ArgumentTypeError(f'{text!r} is no whole number from 2 on')
+        raise argparse.ArgumentTypeError(f'must be a whole number from 2 on, got {text}')
     return int(text)

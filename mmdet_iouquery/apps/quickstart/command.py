@@ -131,7 +131,7 @@ class Progress:
         if there not in (text, *self.texts):
             raise InputError(
                 f'{path} was edited ({_changed(self.texts[0] if self.texts else text, there)}); train it with '
-                f'tools/train.py {path} --work-dir OTHER_FOLDER, or move it away to have it written anew'
+                f'tools/train.py {path} --work-dir OTHER_FOLDER, or move it away to have it written again'
             )
         self.texts = [text, *self.texts[:1]]
         self.write()  # first: a stop before the config is there leaves settings that are known
@@ -299,7 +299,7 @@ def _run(program: Path, *arguments: object) -> None:
     """Run a tool with this interpreter; its own message has said why when it fails."""
     status = run_child(program, *arguments)
     if status:
-        raise InputError(f'{program.name} left with status {status}; what it said stands above')
+        raise InputError(f'{program.name} ended with status {status}; its own message, with the remedy, stands above')
 
 
 def _say(text: str) -> None:

@@ -72,11 +72,11 @@ class DigitsRecipe:
         """
         for name, low, high in (('num_train', 1, 10**6), ('num_val', 1, 10**6), ('image_size', 96, 2048)):
             if not low <= getattr(self, name) <= high:
-                raise InputError(f'build_digits: {name}={getattr(self, name)} is not in [{low}, {high}]')
+                raise InputError(f'build_digits: {name}={getattr(self, name)} must lie in [{low}, {high}]')
         if self.seed < 0:
             raise InputError(f'build_digits: seed={self.seed} is negative; use 0 or more')
         if not 0 <= self.max_overlap < 1:
-            raise InputError(f'build_digits: max_overlap={self.max_overlap} is not in [0, 1)')
+            raise InputError(f'build_digits: max_overlap={self.max_overlap} must lie in [0, 1)')
 
 
 @dataclass(frozen=True)
@@ -219,7 +219,7 @@ def _is_built(target: Path, recipe: DigitsRecipe) -> bool:
     try:
         recipe_made = json.loads(note.read_text(encoding='utf-8'))['recipe']
     except (ValueError, KeyError, TypeError):
-        raise InputError(f"{note} can't be read as the parameters of a digits set; {remedy}") from None
+        raise InputError(f'{note} cannot be read as the parameters of a digits set; {remedy}') from None
     if recipe_made != _recipe_json(recipe):
         asked = _recipe_json(recipe)
         keys = [key for key in asked if recipe_made.get(key) != asked[key]]

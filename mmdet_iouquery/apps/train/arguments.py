@@ -51,7 +51,7 @@ def check(args: argparse.Namespace) -> None:
     for name in ('data', 'weights'):
         value = getattr(args, name)
         if value not in (None, NONE) and not Path(value).expanduser().exists():
-            raise InputError(f'--{name}: there is no file or folder {value}')
+            raise InputError(f'--{name}: there is no file or folder {value}; correct the path')
 
 
 def check_size(size: int | None) -> None:
@@ -61,4 +61,4 @@ def check_size(size: int | None) -> None:
         InputError: they do not.
     """
     if size is not None and (size < 2 * STRIDE or size % STRIDE):
-        raise InputError(f'--size {size}: a multiple of {STRIDE} from {2 * STRIDE} on is needed')
+        raise InputError(f'--size {size}: name a multiple of {STRIDE}, from {2 * STRIDE} on')

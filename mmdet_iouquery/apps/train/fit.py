@@ -99,7 +99,10 @@ def _leaf(cfg: Config, split: str) -> ConfigDict:
     while isinstance(node, Mapping) and isinstance(node.get('dataset'), Mapping):
         node = node['dataset']
     if not isinstance(node, ConfigDict) or 'datasets' in node:
-        raise InputError(f'{split}_dataloader of {cfg.filename} has no single data set to put yours in place of')
+        raise InputError(
+            f'{split}_dataloader of {cfg.filename} has no single data set to put yours in place of; write yours into '
+            'the config'
+        )
     return node
 
 

@@ -55,8 +55,9 @@ def _source(path: str | Path, weights: Mapping[str, Tensor]) -> str:
     found = [source for source in sources_of(weights) if not source.endswith('_backbone')]
     if not found:
         raise InputError(
-            f'{path} holds no detector of this package, of the authors of RT-DETR, D-FINE or DEIM, or of '
-            f'transformers, but such as {next(iter(weights))}; tools/convert_checkpoint.py --source says what it takes'
+            f'{path} holds no detector of this package, of the authors of RT-DETR, D-FINE or DEIM, or of transformers, '
+            f'but weights such as {next(iter(weights))}; name one of the kinds that tools/convert_checkpoint.py --help '
+            'lists'
         )
     return found[0]
 

@@ -77,7 +77,10 @@ def choose_backend(
     if name is not None:
         reason = why_not(name, device, num_points, sampling)
         if reason is not None:
-            raise ValueError(f'deformable attention by {name!r} cannot run on {device}: {reason}')
+            raise ValueError(
+                f'deformable attention by {name!r} cannot run on {device}: {reason}; name another attention_backend, '
+                'or leave it out'
+            )
     is_exporting = getattr(torch.compiler, 'is_exporting', torch.compiler.is_compiling)  # came with torch 2.7
     if is_exporting() or torch.onnx.is_in_onnx_export() or is_tracing():
         return name if name is not None and BACKENDS[name].exports else 'grid_sample'

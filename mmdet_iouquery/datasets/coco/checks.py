@@ -181,12 +181,14 @@ def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str
 
     metainfo = node.get('metainfo') or {}
     if 'CLASSES' in metainfo and 'classes' not in metainfo:
-        raise InputError(f"{where}.metainfo: mmdet 3.x doesn't read CLASSES; write classes=(...), in small letters")
+        raise InputError(f'{where}.metainfo: mmdet 3.x does not read CLASSES; write classes=(...), in small letters')
     settings = {**node, 'pipeline': [], 'serialize_data': False, 'lazy_init': True}
     try:
         dataset = DATASETS.build(settings)
     except Exception as error:  # a class of anyone's, which training would build too
-        raise InputError(f'{where}: {type_name(node)} cannot be built: {type(error).__name__}: {error}') from error
+        raise InputError(
+            f'{where}: {type_name(node)} cannot be built: {type(error).__name__}: {error}; correct its settings'
+        ) from error
     if not dataset.ann_file:
         raise InputError(f"{where}: {type_name(node)} needs ann_file='path of a JSON', got {dataset.ann_file!r}")
     if 'img' not in dataset.data_prefix:

@@ -22,7 +22,7 @@ def check_files_exist(ann_file: Path, file_names: Sequence[str], image_dir: Path
         image_dir: folder that they are relative to.
     """
     if not image_dir.is_dir():
-        raise InputError(f"{ann_file}: its image folder {image_dir} doesn't exist; correct data_prefix=dict(img=...)")
+        raise InputError(f'{ann_file}: its image folder {image_dir} does not exist; correct data_prefix=dict(img=...)')
     by_folder: dict[str, list[str]] = defaultdict(list)
     for path in file_names:
         folder, name = os.path.split(path)

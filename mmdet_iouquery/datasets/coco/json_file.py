@@ -73,17 +73,20 @@ def coco_file(path: Path, content: Any, *, need_annotations: bool = True) -> Coc
     if not isinstance(content, dict):
         raise InputError(
             f'{path} holds a {type(content).__name__}, not an object with images, annotations and categories'
-            + ('; it may be a file of results' if isinstance(content, list) else '')
+            f'{", as a file of results does" if isinstance(content, list) else ""}; name an annotation file'
         )
     needed = ('images', 'annotations', 'categories') if need_annotations else ('images', 'categories')
     missing = [key for key in needed if key not in content]
     if missing:
         keys = ', '.join(map(str, list(content)[:8])) or 'nothing'
-        raise InputError(f'{path} is not a COCO detection file: it lacks {", ".join(missing)} (it has {keys})')
+        raise InputError(
+            f'{path} is not a COCO detection file: it lacks {", ".join(missing)} (it has {keys}); add what is missing, '
+            'or name another file'
+        )
     coco = CocoFile(path, content['images'], content.get('annotations', []), content['categories'])
     for name, records in (('images', coco.images), ('categories', coco.categories)):
         if not records:
-            raise InputError(f'{path}: {name} is empty')
+            raise InputError(f'{path}: {name} is empty; add them, or name another file')
     _check_keys(path, 'image', coco.images, IMAGE_KEYS)
     _check_keys(path, 'annotation', coco.annotations, ANNOTATION_KEYS)
     _check_keys(path, 'category', coco.categories, CATEGORY_KEYS)
@@ -114,11 +117,11 @@ def read_json(path: Path) -> Any:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} can't be read: it is not in UTF-8 ({error}); convert it, for instance with "
-            f'iconv -f LATIN1 -t UTF-8 {path} > NEW_FILE (or -f UTF-16)'
+            f'{path} cannot be read: it is not in UTF-8 ({error}); convert it, for instance with iconv -f LATIN1 -t '
+            f'UTF-8 {path} > NEW_FILE (or -f UTF-16)'
         ) from error
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error}") from error
+        raise InputError(f'{path} cannot be read: {error}; check who may read it') from error
     if not text.strip():
         raise InputError(f'{path} is empty; copy or export it again')
     if text.startswith('\ufeff'):
@@ -134,14 +137,16 @@ def read_json(path: Path) -> Any:
             raise InputError(
                 f'{path} ends in mid-air ({error.msg} at {position}); it was cut short: copy or download it again'
             ) from error
-        raise InputError(f'{path} is not valid JSON: {error.msg} at {position}') from error
+        raise InputError(
+            f'{path} is not valid JSON: {error.msg} at {position}; correct it there, or export it again'
+        ) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists within lists without end
-        raise InputError(f'{path} is no JSON that can be read: {error}') from error
+        raise InputError(f'{path} is no JSON that can be read: {error}; export it again') from error
 
 
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
-        return f"; its folder {path.parent} doesn't exist"
+        return f'; its folder {path.parent} does not exist, correct the path'
     names = sorted(child.name for child in path.parent.glob('*.json'))
     more = ', ...' if len(names) > 8 else ''
     return f'; the folder has {", ".join(names[:8])}{more}' if names else '; the folder has no JSON file'

@@ -66,7 +66,7 @@ def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str]
         folder = root.parent.parent if root.parent.name == 'annotations' else root.parent
         return _split(read_coco(root), folder, split_to)
     if not root.is_dir():
-        raise InputError(f'no folder or file {root}')
+        raise InputError(f'no folder or file {root}; correct the path')
     files = _annotation_files(root)
     train, val = (_the_one(root, files, role) for role in ('train', 'val'))
     if train is not None and val is not None:

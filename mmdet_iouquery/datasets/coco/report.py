@@ -225,8 +225,8 @@ def _check_boxes(coco: CocoFile, arrays: CocoArrays, wanted: np.ndarray) -> None
             refuse(which, f'have {reason}, so that CocoDataset drops them; {_REMEDIES[reason]}')
     if not _targets(arrays, wanted).any():
         raise InputError(
-            f'{coco.path}: none of its {len(wanted)} annotations is a target ({_lost(arrays, wanted)}); such a set can '
-            'neither train nor test a model'
+            f'{coco.path}: none of its {len(wanted)} annotations is a target ({_lost(arrays, wanted)}); correct them, '
+            'or the class list: such a set can neither train nor test a model'
         )
 
 

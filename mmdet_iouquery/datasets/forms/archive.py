@@ -53,9 +53,11 @@ def unpacked(path: Path) -> Path:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise InputError(f'{path} is no whole zip ({error}); copy or download it again') from error
+        raise InputError(f'{path} is not a whole zip file ({error}); copy or download it again') from error
     except OSError as error:
-        raise InputError(f'{path} cannot be unpacked to {target}: {error.strerror or error}') from error
+        raise InputError(
+            f'{path} cannot be unpacked to {target}: {error.strerror or error}; make room, or unpack it yourself'
+        ) from error
     print(f'{path}: {len(members)} files unpacked to {target}')
     return _inner(target)
 
@@ -68,7 +70,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
         parts = PurePosixPath(name).parts
         if name.startswith('/') or '..' in parts or any(':' in part or '\0' in part for part in parts):
             raise InputError(
-                f'{path} has the file {info.filename!r}, which would be unpacked outside its folder; refused'
+                f'{path} has the file {info.filename!r}, which would be unpacked outside its folder; look into it, and '
+                'unpack it yourself if you trust it'
             )
         if info.flag_bits & 1:
             raise InputError(f'{path} is encrypted; unpack it yourself, and name the folder')
@@ -78,7 +81,8 @@ def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
     packed = max(1, path.stat().st_size)
     if size > _SMALL and size > _LARGEST_RATIO * packed:
         raise InputError(
-            f'{path} would grow from {packed / 1e6:.0f} to {size / 1e6:.0f} MB, which no set of images does; refused'
+            f'{path} would grow from {packed / 1e6:.0f} to {size / 1e6:.0f} MB, which no set of images does; look into '
+            'it, and unpack it yourself if you trust it'
         )
     free = shutil.disk_usage(path.parent).free
     if size > free:

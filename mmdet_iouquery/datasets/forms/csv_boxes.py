@@ -223,7 +223,10 @@ def _check_unit(file: Path, names: Sequence[str], columns: Columns, by_image: Ma
     shown = ', '.join(names)
     large = sum(max(map(abs, (x, y, x + w, y + h))) > 1.5 for x, y, w, h in boxes)
     if columns.relative and large > _MOST * len(boxes):
-        raise InputError(f'{file}: {shown} are shares by their names, but {large} of {len(boxes)} boxes reach beyond 1')
+        raise InputError(
+            f'{file}: {shown} are shares by their names, but {large} of {len(boxes)} boxes reach beyond 1; correct the '
+            'header, or the numbers'
+        )
     if not columns.relative and small > _MOST * len(boxes):
         raise InputError(
             f'{file}: {small} of {len(boxes)} boxes ({shown}) lie between 0 and 1, as shares of width and height do; '
@@ -244,4 +247,6 @@ def _rows(path: Path) -> Iterator[list[str]]:
     try:
         yield from csv.reader(StringIO(text, newline=''), delimiter=separator)
     except csv.Error as error:
-        raise InputError(f'{path} cannot be read as CSV: {error}') from error
+        raise InputError(
+            f'{path} cannot be read as CSV: {error}; save it as CSV with a comma between values'
+        ) from error

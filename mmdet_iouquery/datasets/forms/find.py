@@ -63,7 +63,9 @@ def form_of_folder(folder: Folder) -> Form:
         return found[0]
     if others and folder.images.paths:
         return Form('COCO', tuple(others), None)  # which says what is wrong with them
-    raise InputError(f'{folder.root} is no set in a form that is known. Looked for: {_LOOKED_FOR}. {_there(folder)}')
+    raise InputError(
+        f'{folder.root} is no set in a form that is known; arrange it as one of these: {_LOOKED_FOR}. {_there(folder)}'
+    )
 
 
 def form_of_file(path: Path, folder: Folder) -> Form:
@@ -84,7 +86,7 @@ def form_of_file(path: Path, folder: Folder) -> Form:
             return Form('Label Studio', (path,), lambda: read_label_studio(folder, [path]))
         return Form('COCO', (path,), None)
     raise InputError(
-        f'{path} is no file that labels are read from. Looked for: {_LOOKED_FOR}; or a zip of one of these'
+        f'{path} is no file that labels are read from; name one of these: {_LOOKED_FOR}; or a zip of one of these'
     )
 
 

@@ -155,7 +155,7 @@ def _walk(folder: Path, without: Path | None, depth: int, seen: set[str]) -> Ite
         with os.scandir(folder) as entries:
             listed = [entry for entry in entries if not entry.name.startswith('.')]
     except OSError as error:
-        raise InputError(f'{folder} cannot be listed: {error.strerror or error}') from error
+        raise InputError(f'{folder} cannot be listed: {error.strerror or error}; check who may read it') from error
     for entry in listed:
         if entry.is_file():
             yield Path(entry.path)
@@ -191,11 +191,11 @@ def read_text(path: Path) -> str:
         return path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{path} can't be read: it is not in UTF-8 ({error}); convert it, for instance with "
-            f'iconv -f LATIN1 -t UTF-8 {path} > NEW_FILE (or -f UTF-16)'
+            f'{path} cannot be read: it is not in UTF-8 ({error}); convert it, for instance with iconv -f LATIN1 -t '
+            f'UTF-8 {path} > NEW_FILE (or -f UTF-16)'
         ) from error
     except OSError as error:
-        raise InputError(f"{path} can't be read: {error.strerror or error}") from error
+        raise InputError(f'{path} cannot be read: {error.strerror or error}; check who may read it') from error
 
 
 def counted(items: Sequence[Item], what: str) -> Iterable[Item]:

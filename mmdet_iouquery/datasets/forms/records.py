@@ -136,12 +136,15 @@ def check_reading(reading: Reading) -> None:
         for reason, tally in tallies.items():
             if tally.fault and tally.count > _MOST * total:
                 raise InputError(
-                    f'{where} was taken for {reading.form}, but {tally.count} of {total} {what} would be left out: '
+                    f'{where} was read as {reading.form}, but {tally.count} of {total} {what} would be left out: '
                     f'{reason} ({listed(tally.first)}); correct the labels, or what says where the images are'
                 )
         if not left:
             why = ''.join(f'; {reason}: {tally}' for reason, tally in tallies.items())
-            raise InputError(f'{where} was taken for {reading.form}, but has no {what} that can be used{why}')
+            raise InputError(
+                f'{where} was read as {reading.form}, but has no {what} that can be used{why}; correct the labels, or '
+                'name another file'
+            )
 
 
 def polygon_box(xs: Sequence[float], ys: Sequence[float]) -> Box:

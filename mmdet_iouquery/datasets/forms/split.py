@@ -41,7 +41,10 @@ def parts_of(images: Sequence[LabelledImage], account: Account, where: Path, see
         for image in rest:
             account.leave_out('images', 'for neither training nor validation', str(image.path), fault=False)
     if not named['train']:
-        raise InputError(f'{where} has images for {" and ".join(k for k in named if named[k])}, but none for training')
+        raise InputError(
+            f'{where} has images for {" and ".join(k for k in named if named[k])}, but none for training; name the '
+            'part to train on train'
+        )
     drawn = not named['val']
     if drawn:
         labels = [frozenset(one.label for one in image.boxes) for image in named['train']]

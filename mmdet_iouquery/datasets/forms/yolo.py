@@ -283,9 +283,13 @@ def _content(path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.load(text, Loader=yaml.BaseLoader)
     except yaml.YAMLError as error:
-        raise InputError(f'{path} is no YAML that can be read: {" ".join(str(error).split())}') from error
+        raise InputError(
+            f'{path} is no YAML that can be read: {" ".join(str(error).split())}; correct it there'
+        ) from error
     if not isinstance(content, dict):
-        raise InputError(f'{path} is no data.yaml: it holds no keys such as train, val and names')
+        raise InputError(
+            f'{path} is no data.yaml: it holds no keys such as train, val and names; add them, or name another file'
+        )
     return content
 
 

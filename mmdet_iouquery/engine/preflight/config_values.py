@@ -83,8 +83,8 @@ def check_values(cfg: Mapping[str, Any]) -> None:
     for section, settings, takers in _arguments(cfg):
         known = sorted({name for taker in takers for name in inspect.signature(taker).parameters})
         for name in sorted({*settings} - {*known, 'type', 'priority', '_scope_'}):
-            question = alike(name, known)
-            raise InputError('; '.join([f'{section}: {takers[0].__name__} has no argument {name!r}', *question]))
+            remedy = [*alike(name, known), 'correct or remove it']
+            raise InputError('; '.join([f'{section}: {takers[0].__name__} has no argument {name!r}', *remedy]))
 
 
 _Range = tuple[str, Mapping[str, Any], str, Callable[[Any], bool], str]

@@ -59,7 +59,7 @@ def check_save_best(cfg: Config, names: set[str]) -> None:
             if name in (None, 'auto') or name in names or str(name).startswith(_MAY_BE_ABSENT):
                 continue
             raise InputError(
-                f'{place}.save_best={name!r}, which no metric of val_evaluator computes; they compute '
+                f'{place}.save_best={name!r}, which no metric of val_evaluator computes; name one of these: '
                 f'{", ".join(sorted(names))}'
             )
 

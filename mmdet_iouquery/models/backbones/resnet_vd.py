@@ -64,6 +64,6 @@ def _check_stages(
     check_sequence(least=0, out_indices=out_indices)
     if num_stages > 4 or frozen_stages > num_stages or max(out_indices) >= num_stages:
         raise InputError(
-            f'of num_stages={num_stages} (at most 4), frozen_stages={frozen_stages} may be as many, and '
-            f'out_indices={tuple(out_indices)} number them from 0'
+            'num_stages must be at most 4, frozen_stages at most num_stages, and out_indices below num_stages, got '
+            f'{num_stages}, {frozen_stages} and {tuple(out_indices)}'
         )

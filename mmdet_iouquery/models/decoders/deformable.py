@@ -44,7 +44,9 @@ def resolve_depth(num_layers: int | None, available: int) -> int:
         return available
     depth = num_layers if num_layers > 0 else available + 1 + num_layers
     if not 0 < depth <= available:
-        raise ValueError(f'num_decoder_layers={num_layers}, but the decoder has {available} layers: 1..{available}')
+        raise ValueError(
+            f'num_decoder_layers must lie in [1, {available}], as the decoder has {available} layers, got {num_layers}'
+        )
     return depth
 
 
@@ -67,7 +69,8 @@ class BoxDecoder(BaseModule):
         """How many layers to run, and the content (B, S, D) and boxes (B, S, 4) that the first of them takes."""
         if self.num_levels not in (None, len(memory.spatial_shapes)):
             raise ValueError(
-                f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}'
+                f'the decoder was built for {self.num_levels} levels, the memory has {memory.spatial_shapes}; set '
+                'num_levels to the number of maps of the neck'
             )
         depth = resolve_depth(num_layers, self.num_layers)
         return depth, queries.content, as_float(queries.anchors_unact).sigmoid()

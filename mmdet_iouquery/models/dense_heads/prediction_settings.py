@@ -45,7 +45,9 @@ class PredictionSettings:
         known = [field.name for field in fields(cls)]
         unknown = sorted(set(cfg) - set(known))
         if unknown:
-            raise ValueError(f'test_cfg has {unknown}, which RTDETRHead does not know; it knows {known}')
+            raise ValueError(
+                f'test_cfg has {unknown}, which RTDETRHead does not know; it knows {known}: correct or remove it'
+            )
         settings = cls(**cfg)
         for name in ('max_per_img', 'num_queries'):
             value = getattr(settings, name)
@@ -59,7 +61,10 @@ class PredictionSettings:
         if not all(0 <= threshold < 1 for threshold in thresholds):
             raise ValueError(f'test_cfg.score_thr must lie in [0, 1), got {settings.score_thr}')
         if isinstance(settings.score_thr, Sequence) and len(thresholds) != num_classes:
-            raise ValueError(f'test_cfg.score_thr has {len(thresholds)} numbers for {num_classes} classes')
+            raise ValueError(
+                f'test_cfg.score_thr has {len(thresholds)} numbers for {num_classes} classes; give one number, or one '
+                'for each class'
+            )
         if settings.overlap_thr is not None:
             check_numbers(most=1.0, **{'test_cfg.overlap_thr': settings.overlap_thr})
         if settings.calibration is not None:

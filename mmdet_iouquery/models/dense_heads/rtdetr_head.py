@@ -141,7 +141,8 @@ class RTDETRHead(BaseModule):
         """
         if len(x) != len(self.input_proj):
             raise ValueError(
-                f'RTDETRHead was built for {len(self.input_proj)} maps (in_channels) and was given {len(x)}'
+                f'RTDETRHead was built for {len(self.input_proj)} maps (in_channels) and was given {len(x)}; give '
+                'in_channels a number for each map of the neck'
             )
         maps = [proj(level) for proj, level in zip(self.input_proj, x)]
         shapes = tuple((level.shape[-2], level.shape[-1]) for level in maps)

@@ -45,11 +45,13 @@ def attention_of(module: nn.Module, inputs: Inputs, queries: Tensor, *, content:
     """
     name = type(module).__name__
     if name not in _READERS:
-        raise ValueError(f'{name} is no cross-attention that can be read; known are {", ".join(_READERS)}')
+        raise ValueError(f'{name} is no cross-attention that can be read; take one of {", ".join(_READERS)}')
     inputs = {key: _chosen(inputs[key], queries) if key in _BY_QUERY else inputs[key] for key in inputs}
     if not content:
         if name not in _TOKEN_CONTENT:
-            raise ValueError(f'{name} samples points; it has no attention by position alone')
+            raise ValueError(
+                f'{name} samples points; it has no attention by position alone; take a module with dense attention'
+            )
         inputs = {**inputs, **{key: torch.zeros_like(inputs[key]) for key in _TOKEN_CONTENT[name]}}
     return _READERS[name](module, inputs)
 

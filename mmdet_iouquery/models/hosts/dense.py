@@ -31,7 +31,10 @@ class DenseQueryParts(QueryParts):
     def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
         super()._check_parts(parts, others)
         if type_name(others.get('neck') or {}) == 'HybridEncoder':
-            raise ValueError(f'{type(self).__name__} takes no HybridEncoder as neck: {_HYBRID_REASON}')
+            raise ValueError(
+                f'{type(self).__name__} takes no HybridEncoder as neck: {_HYBRID_REASON}; leave neck as in the config '
+                'of the detector'
+            )
 
     def _num_levels(self, others: dict) -> int:
         return 1

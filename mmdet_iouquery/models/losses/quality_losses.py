@@ -66,7 +66,10 @@ class _QualityLoss(QualityFocalLoss):
         loss = self.terms(pred, *target)
         if self.class_weight is not None:
             if len(self.class_weight) != pred.shape[-1]:
-                raise ValueError(f'class_weight has {len(self.class_weight)} numbers for {pred.shape[-1]} classes')
+                raise ValueError(
+                    f'class_weight has {len(self.class_weight)} numbers for {pred.shape[-1]} classes; give one for '
+                    'each class'
+                )
             loss = loss * self.class_weight
         reduction = reduction_override or self.reduction
         return self.loss_weight * weight_reduce_loss(loss.sum(-1), weight, reduction, avg_factor)

@@ -162,7 +162,8 @@ class HybridEncoder(BaseModule):
         channels = tuple(x.shape[1] for x in inputs)
         if channels != self.in_channels:
             raise ValueError(
-                f'HybridEncoder was built for maps of {self.in_channels} channels and was given {channels}'
+                f'HybridEncoder was built for maps of {self.in_channels} channels and was given {channels}; set '
+                'in_channels to those of the backbone'
             )
         maps = [proj(within_range(x)) for proj, x in zip(self.input_proj, inputs[self.start_level :])]
         for level, encoder in zip(self.encoder_levels, self.encoder):
@@ -205,4 +206,6 @@ def _check_levels(num_inputs: int, start_level: int, num_outs: int, encoder_leve
     if num_outs < levels:
         raise ValueError(f'num_outs must be at least the number of maps used, {levels}, got {num_outs}')
     if any(not -levels <= level < levels for level in encoder_levels):
-        raise ValueError(f'encoder_levels {tuple(encoder_levels)} names a level that {levels} maps do not have')
+        raise ValueError(
+            f'encoder_levels {tuple(encoder_levels)} names a level that {levels} maps do not have; number them from 0'
+        )

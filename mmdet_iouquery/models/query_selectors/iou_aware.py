@@ -182,7 +182,8 @@ class EncoderTokenSelector(BaseModule):
             return chosen.detach()
         if chosen.shape[1] > self.content.num_embeddings:
             raise ValueError(
-                f'{chosen.shape[1]} queries asked for, but there is learned content for {self.content.num_embeddings}'
+                f'{chosen.shape[1]} queries asked for, but there is learned content for {self.content.num_embeddings}; '
+                'ask for at most as many'
             )
         return self.content.weight[: chosen.shape[1]].expand(chosen.shape[0], -1, -1)
 

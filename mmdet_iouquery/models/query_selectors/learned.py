@@ -23,7 +23,8 @@ class _LearnedQueries(BaseModule):
     def _number(self, num_queries: int | None) -> int:
         if num_queries is not None and num_queries > self.num_queries:
             raise ValueError(
-                f'{num_queries} queries asked for, but {type(self).__name__} has learned {self.num_queries}'
+                f'{num_queries} queries asked for, but {type(self).__name__} has learned {self.num_queries}; ask for '
+                'at most as many'
             )
         return num_queries or self.num_queries
 

@@ -212,7 +212,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
         attention_chart(made(), PICTURE, [4], 'none', CLASSES)
     with pytest.raises(InputError, match=r'got \[\]'):
         attention_chart(made(), PICTURE, [], 'none', CLASSES)
-    with pytest.raises(InputError, match="of a kind that can't be read"):
+    with pytest.raises(InputError, match='of a kind that cannot be read'):
         attention_chart(made(attention=()), PICTURE, [0], 'none', CLASSES)
     with pytest.raises(InputError, match='query 0 has label 1, but there are 1 class names'):
         attention_chart(made(), PICTURE, [0], 'none', CLASSES[:1])

@@ -155,7 +155,7 @@ def test_empty_sides_and_all_kinds_of_images(tmp_path: Path) -> None:
 def test_what_can_not_be_drawn(tmp_path: Path) -> None:
     with pytest.raises(InputError, match='label 3, but there are 3 class names'):
         draw_side_by_side(_grey(20, 30), [Box((0, 0, 5, 5), 3)], [], CLASSES)
-    with pytest.raises(InputError, match=r"absent\.jpg can't be read"):
+    with pytest.raises(InputError, match=r'absent\.jpg cannot be read'):
         draw_side_by_side(tmp_path / 'absent.jpg', [], [], CLASSES)
     with pytest.raises(InputError, match=r'\(H, W, 3\) uint8 RGB, got \(20, 30\) float64'):
         draw_side_by_side(np.zeros((20, 30)), [], [], CLASSES)

@@ -425,7 +425,7 @@ def test_a_comparison_goes_on_where_it_was_cut_off(interrupted: Path, arguments:
         ),
         (
             ['--cfg-options', 'train_dataloader.batch_size=2'],
-            r'\(train_dataloader.batch_size: 4 there, 2 asked for now\); choose another --work-dir, or train it anew',
+            r'\(train_dataloader.batch_size: 4 there, 2 asked for now\); choose another --work-dir, or train it again',
         ),
     ],
     ids=['iters', 'options'],
@@ -447,7 +447,7 @@ def test_restart_sets_runs_of_other_settings_aside(
             shutil.copy(work_dir / 'many' / 'seed_0' / 'result.json', folder)
     compare(TOOLS, [*again, '--restart'])  # of the same settings, nothing is trained anew
     assert not list(work_dir.glob('*/before-*')) and list((work_dir / 'few' / 'seed_7').glob('iter_*.pth'))
-    with pytest.raises(InputError, match=r'many, seed 0 \(1 of 4\): the training left'):
+    with pytest.raises(InputError, match=r'many, seed 0 \(1 of 4\): the training ended'):
         compare(TOOLS, [*again, '--iters', '6', '--restart'])
     for name in ('many', 'few'):
         assert len(list((work_dir / name).glob('before-*_seed_[07]'))) == 2
@@ -460,7 +460,7 @@ def test_a_run_that_fails_is_named_with_its_log(
     configs: list[Path], digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(command, 'run_child', lambda *_, **__: 1)
-    with pytest.raises(InputError, match=r'many, seed 0 \(1 of 1\): the training left with status 1.*output.txt'):
+    with pytest.raises(InputError, match=r'many, seed 0 \(1 of 1\): the training ended with status 1.*output.txt'):
         compare(TOOLS, [str(configs[0]), '--work-dir', str(tmp_path), '--data', str(digits), '--iters', '4'])
 
 
@@ -515,8 +515,8 @@ def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch:
         ([QUICKSTART, '--seeds', '1', '2', '1'], '--seeds: 1 is given twice'),
         ([QUICKSTART, '--seeds', '-1'], '--seeds: -1 is negative'),
         ([QUICKSTART, '--iters', '-5'], '--iters -5: there must be at least one step'),
-        ([QUICKSTART, '--iters', '3', '--evaluations', '4'], r'--evaluations 4 is not in \[1, 3\]'),
-        ([QUICKSTART, '--iters', '3', '--evaluations', '0'], r'--evaluations 0 is not in \[1, 3\]'),
+        ([QUICKSTART, '--iters', '3', '--evaluations', '4'], r'--evaluations must lie in \[1, 3\], .*, got 4'),
+        ([QUICKSTART, '--iters', '3', '--evaluations', '0'], r'--evaluations must lie in \[1, 3\], .*, got 0'),
         ([QUICKSTART, '--evaluations', '2'], '--evaluations needs --iters'),
         ([QUICKSTART, '--data', '/nowhere'], 'no folder or file /nowhere'),
         ([QUICKSTART, '--cfg-options', 'val_evaluator.metric=proposal'], "reads COCO's AP"),
@@ -539,6 +539,6 @@ def test_a_model_that_can_not_be_built_is_said_before_the_first_training(
     wrong = tmp_path / 'wrong.py'
     wrong.write_text(configs[0].read_text() + "model['neck']['typo'] = 1\n")
     arguments = [str(configs[0]), str(wrong), '--work-dir', str(tmp_path / 'out'), '--data', str(digits)]
-    with pytest.raises(InputError, match=re.escape(f"{wrong}: the model can't be built: ") + '.*typo'):
+    with pytest.raises(InputError, match=re.escape(f'{wrong}: the model cannot be built: ') + '.*typo'):
         compare(TOOLS, arguments)
     assert not (tmp_path / 'out').exists()

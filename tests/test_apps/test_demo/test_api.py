@@ -91,4 +91,4 @@ def test_a_port_that_is_taken_gets_a_sentence(address: str, work_dirs: Path) -> 
     command = [sys.executable, str(TOOL), '--work-dirs', str(work_dirs), '--port', port]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert f"error: port {port} of 127.0.0.1 can't be served" in done.stderr
+    assert f'error: port {port} of 127.0.0.1 cannot be served' in done.stderr

@@ -423,7 +423,7 @@ def test_page_json_and_status(spoiled: Path, capsys: pytest.CaptureFixture[str])
         't.png = again.png',
         'warning: train: 1 image cannot be used',
         'cut.jpg: the file is cut short: the JPEG has no end',
-        '1 finding falsifies results or stops a run: mend first',
+        '1 finding falsifies results or stops a run: correct these first',
     ):
         assert line in lines, page
     assert doctor.main(['data', str(spoiled), '--workers', '0', '--json']) == 1

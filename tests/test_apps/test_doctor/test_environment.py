@@ -174,7 +174,7 @@ def test_text_shows_errors_before_notes_and_ends_with_the_verdict() -> None:
     installed = {**GOOD.installed, 'opencv-python-headless': '4.12.0.88', 'onedl-mmcv': '1.0'}
     text = doctor.render(doctor.examine(replace(GOOD, installed=installed)))
     assert text.index('  error: onedl-mmcv 1.0') < text.index('  note: opencv-python and')
-    assert '    mend it: python -m pip install onedl-mmcv==2.3.6' in text
+    assert '    remedy: python -m pip install onedl-mmcv==2.3.6' in text
     assert text.endswith('training cannot run: see the errors above')
     assert doctor.render(doctor.examine(GOOD)).endswith('\ntraining can run')
 

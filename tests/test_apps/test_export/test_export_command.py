@@ -107,7 +107,7 @@ def test_a_folder_that_is_no_repository_is_refused_before_work_starts(
     for folder, name, message in (
         ('file', 'model', 'file: (File exists|Not a directory); name another with --triton'),
         ('models', 'model', 'models/model exists and was not written by this command; name another folder or model'),
-        ('new', 'my model', "a model in Triton has a name of letters, .*, got 'my model'"),
+        ('new', 'my model', "the name of a model in Triton must be made of letters, .*, got 'my model'"),
     ):
         with pytest.raises(InputError, match=message):
             export([*given, '-o', str(tmp_path / f'{name}.onnx'), '--triton', str(tmp_path / folder)])

@@ -121,7 +121,7 @@ def test_settings_say_what_detections_depend_on(folder: Path) -> None:
 
 
 def test_what_is_no_image_is_told(folder: Path) -> None:
-    with pytest.raises(RuntimeInputError, match=r'a.jpg: .*; mend the file, or leave it out'):
+    with pytest.raises(RuntimeInputError, match=r'a.jpg: .*; repair the file, or leave it out'):
         opener(folder).prepare(b'no image', 'a.jpg')
 
 

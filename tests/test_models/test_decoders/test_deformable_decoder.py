@@ -252,7 +252,7 @@ def test_fewer_layers_on_the_same_weights() -> None:
         few = decoder.train()(given, read, num_layers=-2)
     assert torch.equal(few.logits, every.logits[:3]) and torch.equal(few.boxes, every.boxes[:3])
     for wrong in (0, 5, -5):
-        with pytest.raises(ValueError, match=f'num_decoder_layers={wrong}.*4 layers'):
+        with pytest.raises(ValueError, match=rf'num_decoder_layers must lie in \[1, 4\].* got {wrong}'):
             decoder(given, read, num_layers=wrong)
 
 

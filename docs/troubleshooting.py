@@ -1,0 +1,161 @@
+"""The page on which an error is found by its text. ``python docs/troubleshooting.py`` prints it.
+
+Texts come from the source (``messages.py``), so that none is missing; what they belong to, and what is to be said
+beside them, from ``troubleshooting.yml``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from message_templates import described, shown
+from messages import Message, has_words, messages
+
+HERE = Path(__file__).parent
+# in the page of the site: an error is pasted, the messages with most of its words come first
+_SEARCH = """<script>
+(() => {
+  const words = text => [...new Set(text.toLowerCase().match(/[a-z_]{3,}/g))];
+  const box = document.createElement("div");
+  box.innerHTML = '<p><label>Paste an error here:<br><textarea rows="3" style="width:100%;font:inherit;' +
+    'color:inherit;background:transparent;border:1px solid"></textarea></label></p><ul aria-live="polite"></ul>';
+  document.currentScript.replaceWith(box);
+  const list = box.querySelector("ul");
+  let entries;
+  box.querySelector("textarea").addEventListener("input", event => {
+    entries ??= [...document.querySelectorAll(":not(li) > ul > li > code:first-child")].map(code => [
+      code.parentElement, words(code.textContent.replace(/\\{[^}]*\\}/g, " "))]);
+    const said = words(event.target.value);
+    const found = entries.map(([entry, own]) => [entry, own.filter(word => said.includes(word)).length, own.length])
+      .filter(([, hits, all]) => hits && hits >= 0.6 * all).map(([entry, hits, all]) => [entry, hits * hits / all])
+      .sort((a, b) => b[1] - a[1]).filter(([, score], _, [best]) => score > best[1] / 2).slice(0, 5);
+    list.replaceChildren(...found.map(([entry]) => entry.cloneNode(true)));
+    if (said.length && !found.length) list.textContent = "No message has these words.";
+  });
+})();
+</script>"""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A part of a group: messages of some places; ``is_part``: they stand within others, which say the remedy."""
+
+    group: str
+    title: str
+    places: tuple[str, ...]
+    is_part: bool
+
+
+@cache
+def prose() -> Mapping[str, Any]:
+    """What is written by hand."""
+    content: Mapping[str, Any] = yaml.safe_load((HERE / 'troubleshooting.yml').read_text(encoding='utf-8'))
+    return content
+
+
+@cache
+def subjects() -> tuple[Subject, ...]:
+    """Of all groups, in the order of the page."""
+    return tuple(
+        Subject(group['title'], one['title'], tuple(one['from']), one.get('is_part', False))
+        for group in prose()['groups']
+        for one in group['subjects']
+    )
+
+
+@cache
+def subject_of(place: str) -> Subject | None:
+    """The subject with the longest place that fits; None: there is none, or something internal fits as well."""
+    fitting = [(len(one), subject) for subject in subjects() for one in subject.places if is_in(place, one)]
+    longest = max((length for length, _ in fitting), default=0)
+    if is_internal(place) >= longest:
+        return None
+    (subject,) = [subject for length, subject in fitting if length == longest]
+    return subject
+
+
+def is_internal(place: str) -> int:
+    """The length of the place by which something is internal, as longer ones count; 0: it is not."""
+    return max((len(one) for one in prose()['internal'] if is_in(place, one)), default=0)
+
+
+def is_in(place: str, outer: str) -> bool:
+    """Whether a place is, or lies in, another."""
+    return place.startswith(outer) and re.match(r'$|[/:.]', place[len(outer) :]) is not None
+
+
+@cache
+def shown_messages() -> tuple[Message, ...]:
+    """Those that the page has: all but internal ones and those that hand on another's words."""
+    found = messages(prose()['told_by'])
+    passed_on = prose()['passed_on']
+    return tuple(m for m in found if not is_internal(m.place) and (has_words(m.text) or m.place not in passed_on))
+
+
+def notes_of(text: str) -> list[str]:
+    """What is written by hand beside a message."""
+    return [' '.join(note['note'].split()) for note in prose()['notes'] if note['message'] in text]
+
+
+def troubleshooting() -> str:
+    """The page, as Markdown."""
+    parts = ['# Troubleshooting by message', prose()['intro'].strip(), _SEARCH, *_statuses()]
+    for group in prose()['groups']:
+        parts += [f'## {group["title"]}', group['intro'].strip()]
+        for subject in (one for one in subjects() if one.group == group['title']):
+            entries = {shown(m.text): entry(m) for m in shown_messages() if subject_of(m.place) is subject}
+            parts += [f'### {subject.title}', '\n'.join(entries[text] for text in sorted(entries, key=_by_words))]
+    return '\n\n'.join([*parts, *_others()]) + '\n'
+
+
+def _statuses() -> Iterator[str]:
+    yield '## How a command ends'
+    rows = [f'| {" | ".join(row)} |' for row in prose()['statuses']]
+    yield '\n'.join(['| exit status | meaning | what next |', '| --- | --- | --- |', *rows])
+
+
+def entry(message: Message) -> str:
+    """A message, what its values may be, and the notes on it."""
+    lines = [f'- {code(shown(message.text))}']
+    for name, options in dict(described(message.text)).items():
+        lines.append(f'    - {code(f"{{{name}}}")}: ' + ' or '.join(map(code, options)))
+    return '\n'.join([*lines, *(f'    - {note}' for note in notes_of(shown(message.text)))])
+
+
+def _others() -> Iterator[str]:
+    yield '## Messages of torch, mmengine, mmcv, mmdet and others'
+    yield prose()['others_intro'].strip()
+    lines = []
+    beside = {text: one for one in prose()['others'] for text in one['messages']}
+    for text in sorted(beside, key=_by_words):
+        lines += [
+            f'- {code(text)}',
+            *(f'    - {key.capitalize()}: {" ".join(beside[text][key].split())}' for key in ('cause', 'remedy')),
+        ]
+    yield '\n'.join(lines)
+
+
+def code(text: str) -> str:
+    """A text as the page has it."""
+    text = ' / '.join(' '.join(line.split()) for line in text.splitlines())
+    return f'`` {text} ``' if '`' in text else f'`{text}`'
+
+
+def _by_words(text: str) -> list[str]:
+    """A key that leaves out values and signs."""
+    return re.findall(r'[a-z]+', re.sub(r'\{[^{}]*\}', '', text).lower()) or [text]
+
+
+def main() -> None:
+    """Print the page."""
+    print(troubleshooting(), end='')
+
+
+if __name__ == '__main__':
+    main()
