@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def parser(prog: str, model: str) -> argparse.ArgumentParser:
         'read.',
     )
     parser.add_argument('model', help=model)
-    parser.add_argument('images', nargs='+', help='image files, and folders of such')
+    parser.add_argument('images', nargs='+', help='image files, and folders with such in them or below')
     parser.add_argument('--out', metavar='DIR', help='draw the detections into images there')
     parser.add_argument(
         '--json',
@@ -84,7 +84,7 @@ def detect(args: argparse.Namespace, opened: Callable[[argparse.Namespace], Dete
     Raises:
         InputError: before anything is done, for what is missing or in the way.
     """
-    images = _image_files(args.images)
+    images = _image_files(args.images, None if args.out is None else Path(args.out))
     figures = _figures(images, Path(args.out)) if args.out else {}
     lines_to = sys.stderr if args.json in STDOUT else sys.stdout
     if args.json and args.json not in STDOUT and Path(args.json).exists() and not _was_written(Path(args.json)):
@@ -101,6 +101,7 @@ def detect(args: argparse.Namespace, opened: Callable[[argparse.Namespace], Dete
             continue
         print(f'{image} {result.width}x{result.height}: {_summary(result)}', file=lines_to, flush=True)
         if image in figures:
+            figures[image].parent.mkdir(parents=True, exist_ok=True)
             result.draw(figures[image])
     if args.json:
         _write_down(args, results)
@@ -148,27 +149,36 @@ def run(args: argparse.Namespace, opened: Callable[[argparse.Namespace], Detect]
         return 128 + signum
 
 
-def _image_files(given: Sequence[str]) -> list[Path]:
-    """The files named, and the images in the folders named, each once."""
-    images: dict[Path, None] = {}
+def _image_files(given: Sequence[str], out: Path | None) -> dict[Path, Path]:
+    """The files named, and the images in and below the folders named but for ``out``, each with its path from there."""
+    images: dict[Path, Path] = {}
     for name in given:
         path = Path(name)
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+            inside = sorted(_images_below(path, out))
             if not inside:
                 raise InputError(
                     f'the folder {path} has no images ({", ".join(sorted(SUFFIXES))}); name a folder with images of '
                     'these kinds'
                 )
-            images.update(dict.fromkeys(inside))
+            images.update((file, file.relative_to(path)) for file in inside)
         elif path.is_file():
-            images[path] = None
+            images.setdefault(path, Path(path.name))
         else:
             raise InputError(f'there is no file or folder {path}; correct the path')
-    return [*images]
+    return images
 
 
-def _figures(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
+def _images_below(folder: Path, out: Path | None) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            if out is None or path.resolve() != out.resolve():
+                yield from _images_below(path, out)
+        elif path.suffix.lower() in SUFFIXES and path.is_file():
+            yield path
+
+
+def _figures(images: Mapping[Path, Path], folder: Path) -> dict[Path, Path]:
     """Where to draw each image: under its own name, with .png added for formats that figures are not written in.
 
     Raises:
@@ -176,10 +186,12 @@ def _figures(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
     """
     figures: dict[Path, Path] = {}
     taken: dict[Path, Path] = {}
-    for image in images:
-        figure = folder / (image.name if image.suffix.lower() in FIGURES else f'{image.name}.png')
+    for image, name in images.items():
+        figure = folder / (name if name.suffix.lower() in FIGURES else f'{name}.png')
         if figure in taken:
-            raise InputError(f'{taken[figure]} and {image} would both be drawn as {figure}; call this once for each')
+            raise InputError(
+                f'{taken[figure]} and {image} would both be drawn as {figure}; detect each with an --out of its own'
+            )
         if figure.exists() and figure.samefile(image):
             raise InputError(f'{image} would be drawn over itself; name another folder with --out')
         if figure.exists() and not was_drawn(figure):

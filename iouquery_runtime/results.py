@@ -75,8 +75,8 @@ class Result:
 
         Args:
             image_id: of the image in the annotation file.
-            category_ids: those of the annotation file, by label; None: the labels themselves, from 0, which fits files
-                that number their categories so, and not COCO's own, from 1 with gaps.
+            category_ids: those of the annotation file, by label; None: label + 1, as `iouquery data` numbers them.
+                COCO's own have gaps.
 
         Raises:
             InputError: there are fewer ids than labels.
@@ -89,7 +89,7 @@ class Result:
         return [
             dict(
                 image_id=image_id,
-                category_id=int(label) if category_ids is None else category_ids[label],
+                category_id=int(label) + 1 if category_ids is None else category_ids[label],
                 bbox=[float(x1), float(y1), float(x2 - x1), float(y2 - y1)],
                 score=float(score),
             )

@@ -19,6 +19,7 @@ from .version import __version__
 
 __all__ = [
     'Detector',
+    'TrainingStopped',
     '__version__',
     'accelerate_training',
     'config_path',
@@ -101,6 +102,10 @@ def __getattr__(name: str) -> Any:
         from .apps.detector import Detector
 
         return Detector
+    if name == 'TrainingStopped':
+        from .errors import TrainingStopped
+
+        return TrainingStopped
     if name == 'config_path':
         from .config_files import config_path
 

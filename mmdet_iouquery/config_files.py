@@ -88,4 +88,4 @@ def _hint(name: str, known: list[str]) -> str:
     short = {known_name.rsplit('/', 1)[-1].removesuffix('.py'): short_name(known_name, known) for known_name in known}
     short.update({name: name for name in short.values()})
     close = dict.fromkeys(short[match] for match in difflib.get_close_matches(wanted, short, n=8, cutoff=0.5))
-    return f'close to it: {", ".join([*close][:5])}' if close else f'there are: {", ".join(known)}'
+    return f'close to it: {", ".join([*close][:5])}' if close else '`iouquery configs` lists them'

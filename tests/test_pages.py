@@ -78,6 +78,7 @@ def test_the_blocks_of_a_page_run(name: str, reader: Path, monkeypatch: pytest.M
         Path('config.py').symlink_to(run / 'config.py')
         Path('checkpoint.pth').symlink_to(run / 'epoch_1.pth')
     given: dict[str, Any] = {}
+    Path('model.onnx').unlink(missing_ok=True)  # another page's
     if name in ('prediction', 'deployment'):
         given['model'] = Detector(run, device='cpu').model
     for block in blocks(f'{name}.md'):

@@ -12,7 +12,7 @@ from ..checkpoints.files import read_meta
 from ..errors import InputError
 from .hooks.missed_validation_hook import MissedValidationHook, noted_iteration
 from .processes import process_rank
-from .resume import checkpoint_to_resume, latest_checkpoint
+from .resume import OUTDATED, checkpoint_to_resume, latest_checkpoint
 from .run_settings import differences, recorded
 from .work_dir import checkpoint_folder, set_aside
 
@@ -56,7 +56,8 @@ def begin(cfg: Config, settings: Mapping[str, Any], *, resume: str | None, resta
     _compare_settings(work_dir, checkpoint, settings, asked_to=resume is not None)
     if _is_finished(cfg, checkpoint, meta):
         return False
-    print(f'resuming from {checkpoint}')
+    kept = ', kept as no later one is whole' if checkpoint.name.endswith(OUTDATED) else ''
+    print(f'resuming from {checkpoint}{kept}')
     cfg.load_from = str(checkpoint)
     return True
 
@@ -92,8 +93,8 @@ def _is_finished(cfg: Config, found: Path, meta: Mapping[str, Any]) -> bool:
         return False
     if process_rank(cfg.launcher) == 0:
         print(
-            f'this training is finished: {found} is of its last {unit}, {last}. tools/test.py evaluates it; to train '
-            f'on, raise train_cfg.max_{unit}s and give --resume; --restart starts anew'
+            f'this training is finished: {found} is of its last {unit}, {last}. `iouquery test` evaluates it; to train '
+            f'on, give its config with --resume --cfg-options train_cfg.max_{unit}s=N; --restart starts anew'
         )
     return True
 

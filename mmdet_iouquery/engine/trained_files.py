@@ -30,7 +30,7 @@ def model_files(given: Sequence[str]) -> tuple[str, str]:
     config = config_in(folder)
     if config is None:
         raise InputError(f'the folder {folder} has no config, a .py file; name CONFIG CHECKPOINT')
-    checkpoint = next(_checkpoints_in(folder), None)
+    checkpoint = trained_checkpoint(folder)
     if checkpoint is None:
         raise InputError(f'the folder {folder} has no whole checkpoint; name CONFIG CHECKPOINT')
     print(f'note: {folder} stands for {config} and {checkpoint}', flush=True)
@@ -59,6 +59,11 @@ def model_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 def config_in(folder: Path) -> Path | None:
     """The config of a run: the quickstart's name for it, or the newest that mmengine left; None: there is none."""
     return min(folder.glob('*.py'), key=lambda path: (path.name != 'config.py', *_newest_first(path)), default=None)
+
+
+def trained_checkpoint(folder: Path) -> Path | None:
+    """The best whole checkpoint of a folder, else the newest, else that of a shared detector; None: there is none."""
+    return next(_checkpoints_in(folder), None)
 
 
 def _checkpoints_in(folder: Path) -> Iterator[Path]:

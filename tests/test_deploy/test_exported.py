@@ -68,7 +68,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for entry in detector(file)[0].to_coco(number):
                 area = entry['bbox'][2] * entry['bbox'][3]
                 boxes.append({**entry, 'id': len(boxes) + 1, 'area': area, 'iscrowd': 0})
-    categories = [dict(id=number, name=name) for number, name in enumerate(NAMES)]
+    categories = [dict(id=number, name=name) for number, name in enumerate(NAMES, 1)]
     content = dict(images=images[:1], annotations=boxes, categories=categories)
     (root / 'labels.json').write_text(json.dumps(content), encoding='utf-8')
     (root / 'config.py').write_text(CONFIG.format(classes=NAMES, root=str(root), side=SIDE), encoding='utf-8')

@@ -96,6 +96,16 @@ def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest
     assert changed == {'found.json', 'found/a.jpg', 'found/b.png', 'found/c.tif.png'} and before.keys() == after.keys()
 
 
+def test_folders_below_a_folder_are_kept_apart_and_figures_are_no_images(folder: Path) -> None:
+    for name in ('one', 'two'):
+        shutil.copytree(folder / 'images', folder / 'nested' / name)
+    before = files(folder / 'nested')
+    for _ in range(2):
+        assert command.main(['model.onnx', 'nested', '--out', 'nested/found', '--score-thr', '0']) == 0
+        drawn = {name for name in files(folder / 'nested') if name not in before}
+        assert drawn == {f'found/{sub}/{name}' for sub in ('one', 'two') for name in ('a.jpg', 'b.png', 'c.tif.png')}
+
+
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
@@ -104,7 +114,10 @@ def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest
         (['--json', 'images/notes.txt'], 'images/notes.txt exists and was not written by this command; name another'),
         (['--json', '/dev/zero'], '/dev/zero exists and was not written by this command'),
         (['--json', 'other.json'], 'other.json exists and was not written by this command'),
-        (['copies/a.jpg', '--out', 'found'], 'images/a.jpg and copies/a.jpg would both be drawn as found/a.jpg; call'),
+        (
+            ['copies/a.jpg', '--out', 'found'],
+            'images/a.jpg and copies/a.jpg would both be drawn as found/a.jpg; detect',
+        ),
         (['none.jpg'], 'there is no file or folder none.jpg'),
         (['empty'], 'the folder empty has no images (.bmp, .gif, '),
         (['--score-thr', '1.5'], 'score_thr must lie in [0, 1), got 1.5'),

@@ -53,7 +53,7 @@ def test_coco_s_own_reader_takes_the_entries() -> None:
     entries = json.loads(json.dumps(result().to_coco(7, category_ids=[1, 18, 2])))
     assert entries[0] == {'image_id': 7, 'category_id': 2, 'bbox': [2, 3, 10, 25], 'score': 0.75}
     assert entries[1]['bbox'] == [20.5, 0, 27.5, 10.25] and entries[1]['category_id'] == 1
-    assert [entry['category_id'] for entry in result().to_coco(7)] == [2, 0]
+    assert [entry['category_id'] for entry in result().to_coco(7)] == [3, 1]
     with pytest.raises(InputError, match='category_ids has 2 ids, and label 2 was found; give one for each of the det'):
         result().to_coco(7, category_ids=[1, 18])
     assert Result.failed('empty').to_coco(7, category_ids=[]) == []

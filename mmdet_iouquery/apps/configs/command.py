@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,8 +42,9 @@ def execute(args: argparse.Namespace) -> int:
     wanted = args.filter.lower().removesuffix('.py')
     found = sorted((entry for entry in entries() if wanted in entry.path), key=lambda entry: entry.ap is None)
     if not found:
-        config_path(args.filter)  # which says what comes close
-        raise InputError(f'no shipped config has {args.filter!r} in its name; `iouquery configs` lists them')
+        close = difflib.get_close_matches(args.filter, [entry.name for entry in entries()], n=3)
+        hint = f'close to it: {", ".join(close)}; ' if close else ''
+        raise InputError(f'no shipped config has {args.filter!r} in its name; {hint}`iouquery configs` lists all')
     print(json.dumps([entry._asdict() for entry in found], indent=1) if args.json else table(found))
     return 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from iouquery_runtime import InputError as RuntimeInputError
@@ -12,6 +13,8 @@ from iouquery_runtime import Result, command
 
 from ...choices import is_exported
 from ...errors import InputError
+
+CHECKPOINTS = ('.pth', '.pt', '.safetensors')
 
 if TYPE_CHECKING:
     from ..detector import Detector
@@ -33,6 +36,7 @@ def _opened(args: argparse.Namespace) -> command.Detect:
         raise RuntimeInputError(
             f'--image-size is for exported files; {args.model} says by itself what it resizes to: leave it out'
         )
+    _check_weights(args)
     import torch
 
     from ..detector import Detector
@@ -48,3 +52,19 @@ def _opened(args: argparse.Namespace) -> command.Detect:
     score_thr = command.SCORE_THR if args.score_thr is None else args.score_thr
 
     return lambda image: cast(Result, detector(image, score_thr, on_error='skip'))
+
+
+def _check_weights(args: argparse.Namespace) -> None:
+    """Whether a model is named as a config with --weights, or as a folder, which has both."""
+    if Path(args.model).suffix in CHECKPOINTS:
+        raise RuntimeInputError(
+            f'{args.model} is a checkpoint: name its config, and it by --weights; or the work folder of its training'
+        )
+    if args.weights is not None or Path(args.model).is_dir():
+        return
+    if any(Path(image).suffix in CHECKPOINTS for image in args.images):
+        raise RuntimeInputError('a checkpoint among the images: name it by --weights FILE, after CONFIG IMAGE ...')
+    raise RuntimeInputError(
+        f'{args.model} has no weights, and nothing is detected without: give --weights FILE, or name a work folder or '
+        'an exported file'
+    )

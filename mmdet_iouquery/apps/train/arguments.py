@@ -27,7 +27,8 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         '--weights',
         metavar='FILE',
         help="a checkpoint to begin with, of this package, the authors or transformers; rows of the data's classes are "
-        'kept; none: begin with random weights, the backbone too',
+        'kept; `none`: begin with random weights, the backbone too; left out: as the config says, which may have a '
+        'file fetched',
     )
     add('--epochs', type=int, metavar='N', help='schedule and augmentation keep their shares of the run')
     add('--size', type=int, metavar='PX', help='side of the square that images are resized to')

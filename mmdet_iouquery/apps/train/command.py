@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 from pathlib import Path
 
 from ...config_files import tools_root
 from ...config_options import read_options
 from ...engine.launch import run_training
+from ...engine.trained_files import trained_checkpoint
 from ...errors import InputError
 from ..child_process import run_child
 from .arguments import check
@@ -43,12 +46,24 @@ def execute(args: argparse.Namespace) -> None:
         args.config, args.work_dir, args.cfg_options = str(config), str(config.parent), None
     if devices == 1:
         run_training(args)
-        return
-    from torch.distributed import run
+    else:
+        from torch.distributed import run
 
-    status = run_child(Path(run.__file__), *_launch_line(args, devices))
-    if status:
-        raise SystemExit(status if status > 0 else 128 - status)
+        status = run_child(Path(run.__file__), *_launch_line(args, devices))
+        if status:
+            raise SystemExit(status if status > 0 else 128 - status)
+    if args.launcher == 'none' and args.dry_run is None and args.work_dir:
+        _say_what_comes_next(Path(args.work_dir))
+
+
+def _say_what_comes_next(folder: Path) -> None:
+    checkpoint = trained_checkpoint(folder)
+    if checkpoint is not None:
+        run = shlex.quote(os.path.relpath(folder))
+        print(f'done     {checkpoint}')
+        print(f'next     iouquery test {run}')
+        print(f'         iouquery detect {run} IMAGE ... --out found')
+        print(f'         iouquery export {run} -o model.onnx', flush=True)
 
 
 def _check_devices(devices: int, launcher: str) -> None:

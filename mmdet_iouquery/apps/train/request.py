@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
+from ...checkpoints.initializer import load_checkpoint
 from ...config_files import config_path
 from ...datasets import CocoSet, read_data
 from ...datasets.coco.json_file import read_coco
@@ -106,7 +108,7 @@ def default_folder(base: str | Path, data: Path | None) -> Path:
 def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: Path) -> list[str]:
     """Name the weights in a config, and what was done to them."""
     if weights is None:
-        return []
+        return _own_weights(cfg)
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # whose weights a checkpoint has, too
     if weights == NONE:
@@ -118,6 +120,19 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
     file, done = fitted_weights(weights, data.classes, folder)
     cfg.load_from = str(file.absolute())
     return [f'weights  {done}']
+
+
+def _own_weights(cfg: Config) -> list[str]:
+    """Fetch the weights that the config begins with, if any, and say what they are."""
+    begin = cfg.get('load_from') or ((cfg.model.get('backbone') or {}).get('init_cfg') or {}).get('checkpoint')
+    if begin is None:
+        return []
+    try:
+        load_checkpoint(str(begin))
+    except InputError as error:
+        raise InputError(f'{error}. Or begin with --weights FILE, a detector, or --weights none, at random') from error
+    whose = "the config's" if cfg.get('load_from') else "the config's backbone"
+    return [f'weights  {whose}: {begin}']
 
 
 def _title(base: Path, request: TrainRequest) -> str:
@@ -157,4 +172,4 @@ def _say(path: Path, cfg: Config, data: CocoSet | None, images: int | None, devi
     print(f'rate     {rate:.3g} at {batch} images a step' if rate is not None else f'batch    {batch} images a step')
     for note in notes:
         print(note)
-    print(f'again    iouquery train {path}   (goes on where it stopped)', flush=True)
+    print(f'again    iouquery train {shlex.quote(str(path))}   (goes on where it stopped)', flush=True)

@@ -142,7 +142,9 @@ def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_filter_that_nothing_fits_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', 'rtdter_r18vd']) == 2
     said = capsys.readouterr().err
-    assert "no shipped config 'rtdter_r18vd'" in said and 'close to it: ' in said and 'rtdetr_r18vd' in said
+    assert "no shipped config has 'rtdter_r18vd' in its name; close to it: rtdetr_r18vd, " in said
+    assert main(['configs', 'xyz']) == 2
+    assert capsys.readouterr().err.endswith("has 'xyz' in its name; `iouquery configs` lists all\n")
 
 
 def test_a_config_is_shown_with_what_its_bases_bring(capsys: pytest.CaptureFixture[str]) -> None:

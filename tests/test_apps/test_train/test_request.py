@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,26 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(build_digits(tmp_path_factory.mktemp('data') / 'my digits', num_train=12, num_val=6, image_size=96))
 
 
+@pytest.fixture(autouse=True)
+def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What would be fetched."""
+    found: list[str] = []
+    monkeypatch.setattr(subject, 'load_checkpoint', found.append)
+    return found
+
+
 def write(data: Path, folder: Path, **asked: Any) -> Path:
     return written_config('rtdetr_r18vd', TrainRequest(data, work_dir=folder, **asked))
 
 
-def test_what_is_written_and_said(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_written_and_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fetched: list[str]
+) -> None:
     path = write(data, tmp_path, epochs=3, size=320)
     said = capsys.readouterr().out
     assert path == tmp_path / 'config.py'
     assert f'config   {path}\n' in said and f'iouquery train {path}' in said
+    assert len(fetched) == 1 and f"weights  the config's backbone: {fetched[0]}\n" in said
     assert '12 images for training, 6 for validation: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n' in said
     assert 'rate     5e-05 at 8 images a step\n' in said  # 1e-4 for 16
     cfg = Config.fromfile(path)
@@ -83,6 +95,24 @@ def test_weights_are_fitted_or_none(data: Path, tmp_path: Path, capsys: pytest.C
     assert 'classes started afresh: 0, 1, 2' in capsys.readouterr().out
     cfg = Config.fromfile(write(data, tmp_path / 'other', weights='none'))
     assert cfg.load_from is None and cfg.model.backbone.init_cfg is None
+
+
+def test_what_cannot_be_fetched_is_told_with_the_options_that_do_without(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str) -> None:
+        raise InputError(f'cannot fetch {name}')
+
+    monkeypatch.setattr(subject, 'load_checkpoint', unreachable)
+    with pytest.raises(InputError, match=r'cannot fetch https.*\. Or begin with --weights FILE, .* or --weights none'):
+        write(data, tmp_path / 'new')
+    assert not (tmp_path / 'new').exists()
+
+
+def test_a_line_to_type_is_quoted(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(data, tmp_path / 'a set', weights='none')
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith('again '))
+    assert shlex.split(line.partition('   (')[0]) == ['again', 'iouquery', 'train', str(path)]
 
 
 def test_folders_and_bases(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
