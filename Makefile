@@ -31,13 +31,14 @@ PARALLEL := -n logical --dist loadfile --no-loadscope-reorder --max-worker-resta
 
 # what these tests hold is the same whatever mmdet is installed; with the second family they are left out
 WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_deploy/test_compile.py tests/test_apps/test_benchmark \
-    tests/test_layers.py tests/test_troubleshooting.py tests/test_serve_example.py tests/test_runtime tests/test_jobs \
+    tests/test_docs.py tests/test_reference.py tests/test_layers.py tests/test_troubleshooting.py tests/test_serve_example.py \
+    tests/test_runtime tests/test_jobs \
     $(addprefix tests/test_apps/test_,analyze calibrate predict train detector.py) tests/test_one_door.py tests/test_packaging.py \
     $(addprefix tests/test_deploy/test_,export.py graph.py precision.py quantize.py triton_repository.py) \
     $(wildcard tests/test_checkpoints/test_convert_*.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo lint doctor wheel clean distclean
+.PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo lint docs docs-serve doctor wheel clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -105,6 +106,17 @@ lint: ## check style and types
 	@"$(RUN)" -m ruff format --check .
 	@"$(RUN)" -m mypy
 
+docs docs-serve: EXTRAS := docs
+docs docs-serve: export NO_MKDOCS_2_WARNING := 1
+docs: ## build the documentation's site into site/; a dead link or an undocumented public name is an error
+	$(SETUP)
+	@"$(RUN)" -m mkdocs build --strict --quiet
+	@echo site/index.html
+
+docs-serve: ## serve it at http://127.0.0.1:8000, built anew when a page changes
+	$(SETUP)
+	@exec "$(RUN)" -m mkdocs serve --quiet $(ARGS)
+
 doctor: EXTRAS := quickstart,convert
 doctor: ## say what is installed, what is missing and what will be slow
 	$(SETUP)
@@ -116,8 +128,8 @@ wheel: ## build a wheel into dist/
 	@ls dist/*.whl
 
 clean: ## remove build products and caches
-	rm -rf build dist *.egg-info .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache
-	find mmdet_iouquery iouquery_runtime tests tools configs -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -rf build dist site *.egg-info .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache
+	find mmdet_iouquery iouquery_runtime tests tools configs docs -name __pycache__ -type d -prune -exec rm -rf {} +
 
 distclean: clean ## remove the virtual environments too
 	rm -rf .venv .venv-openmmlab .venv-ops

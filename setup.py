@@ -92,10 +92,12 @@ setup(
         'fast': [VERSION['FASTER_COCO_EVAL'].requirement],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'completion': ['shtab'],
+        'docs': ['mkdocs>=1.6.1,<2', 'mkdocs-material>=9.7', 'mkdocstrings>=1', 'mkdocstrings-python>=2', 'ruff'],
         'test': [
             VERSION['FASTER_COCO_EVAL'].requirement,
             'alembic',
             'duckdb',
+            'griffelib>=2; python_version >= "3.10"',
             'hypothesis',
             'litserve; python_version >= "3.10"',
             'mlflow-skinny>=3.5; python_version >= "3.10"',

@@ -8,14 +8,23 @@ from __future__ import annotations
 
 import functools
 import gc
+import importlib
 import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import compat
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .apps.detector import Detector
+    from .checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
+    from .config_files import config_path
+    from .cpu import accelerate_training, restore
+    from .deploy import prepare_for_inference
+    from .errors import TrainingStopped
 
 __all__ = [
     'Detector',
@@ -30,6 +39,19 @@ __all__ = [
     'restore',
     'save_pretrained',
 ]
+
+_MODULES = {
+    'Detector': 'apps.detector',
+    'TrainingStopped': 'errors',
+    'accelerate_training': 'cpu',
+    'config_path': 'config_files',
+    'from_pretrained': 'checkpoints.hub',
+    'prepare_for_inference': 'deploy',
+    'push_to_hub': 'checkpoints.hub',
+    'restore': 'cpu',
+    'save_pretrained': 'checkpoints.hub',
+}
+"""Where names are from that are imported when they are asked for."""
 
 REGISTER_VARIABLE = 'MMDET_IOUQUERY_REGISTER'
 """Environment variable; ``later``: the import registers nothing, and who imports calls :func:`register`."""
@@ -94,31 +116,9 @@ def register() -> None:
 
 
 def __getattr__(name: str) -> Any:
-    if name in ('accelerate_training', 'restore'):
-        from . import cpu
-
-        return getattr(cpu, name)
-    if name == 'Detector':
-        from .apps.detector import Detector
-
-        return Detector
-    if name == 'TrainingStopped':
-        from .errors import TrainingStopped
-
-        return TrainingStopped
-    if name == 'config_path':
-        from .config_files import config_path
-
-        return config_path
-    if name == 'prepare_for_inference':
-        from .deploy import prepare_for_inference
-
-        return prepare_for_inference
-    if name in ('from_pretrained', 'push_to_hub', 'save_pretrained'):
-        from .checkpoints import hub
-
-        return getattr(hub, name)
-    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    if name not in _MODULES:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(importlib.import_module(f'.{_MODULES[name]}', __name__), name)
 
 
 if not _registers_later():

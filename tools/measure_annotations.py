@@ -17,16 +17,18 @@ from mmdet_iouquery.apps.benchmark.annotation_cost import (
     per_million,
     write_synthetic,
 )
-from mmdet_iouquery.engine.launch import run_tool
 
 
-def main() -> None:
+def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Seconds and memory of reading made-up annotations, and their slopes.')
     parser.add_argument('--images', type=int, nargs='+', default=[20000, 40000, 80000], help='sizes (%(default)s)')
     parser.add_argument('--classes', type=int, default=OBJECTS365_CLASSES, help='(%(default)s, as Objects365)')
     parser.add_argument('--boxes', type=float, default=OBJECTS365_BOXES, help='an image, on average (%(default)s)')
     parser.add_argument('--target', type=int, default=OBJECTS365_IMAGES, help='images to extrapolate to (%(default)s)')
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main(args: argparse.Namespace) -> None:
     print(f'{"images":>9}  {"stage":42} {"seconds":>8} {"peak MB":>8} {"held MB":>8} {"a worker MB":>12}')
     costs: dict[str, list] = {stage: [] for stage in STAGES}
     with tempfile.TemporaryDirectory() as folder:
@@ -51,4 +53,7 @@ def _row(images: int, stage: str, cost: ReadingCost, factor: float = 1.0, note: 
 
 
 if __name__ == '__main__':
-    raise SystemExit(run_tool(main))
+    args = parse_args()
+    from mmdet_iouquery.engine.launch import run_tool  # which imports mmdet
+
+    raise SystemExit(run_tool(lambda: main(args)))

@@ -13,9 +13,6 @@ from pathlib import Path
 from mmdet_iouquery.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / 'tests'))
-
-from mmdet_suite import sources  # noqa: E402
 
 
 def parse_args(arguments: list[str] | None = None) -> tuple[argparse.Namespace, list[str]]:
@@ -30,6 +27,9 @@ def parse_args(arguments: list[str] | None = None) -> tuple[argparse.Namespace, 
 def main(arguments: list[str] | None = None) -> int:
     """Run; returns pytest's exit status, 2 for input that a person can mend."""
     args, rest = parse_args(arguments)
+    sys.path.insert(0, str(ROOT / 'tests'))
+    from mmdet_suite import sources  # which imports mmengine
+
     try:
         installed = sources.installed_mmdet()
         tree = sources.find_tests(installed, args.cache.resolve(), args.source)

@@ -47,16 +47,26 @@ class Request:
     """What is to be done."""
 
     images: str
+    """A folder, a pattern, a manifest, an annotation file, or a URI of such."""
     out: Path
+    """The job's folder."""
     root: str | None = None
+    """Where paths in a manifest or annotation file begin; None: in its own folder."""
     shard: Shard | None = None
+    """The part of the images that is meant; None: all."""
     formats: Sequence[str] = ('parquet',)
+    """'parquet', 'coco' or both; parts are always parquet."""
     size: Size = field(default_factory=Size)
     address: str | None = None
+    """Of a cluster of Ray, or 'auto'; None: this machine alone."""
     resume: bool = False
+    """Whether a job that was stopped is gone on with."""
     on_error: str = 'skip'
+    """What an image does that cannot be read: 'skip' leaves a row with the error, 'stop' ends the job."""
     part_rows: int = ROWS
+    """Rows after which a part is written."""
     part_seconds: float = SECONDS
+    """Seconds after which it is written, however few they are."""
 
     def settings(self, opener: Opener) -> dict[str, Any]:
         """What the rows depend on, for ``job.json``; a job is resumed with the same ones alone."""

@@ -15,7 +15,7 @@ from PIL import Image
 from ...errors import InputError
 
 SUFFIX = '.webm'
-"""Of what :class:`VideoWriter` writes: VP8, which OpenCV's wheels encode and all browsers play."""
+"""Of what :class:`cv2.VideoWriter` writes: VP8, which OpenCV's wheels encode and all browsers play."""
 # FFmpeg also takes play lists, which name other files and addresses to read: it is to read this file alone, as a video.
 _FORMATS = 'mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegts,ogg,flv,asf,gif'
 _OPTIONS = {'OPENCV_FFMPEG_CAPTURE_OPTIONS': f'protocol_whitelist;file|format_whitelist;{_FORMATS}'}
