@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 __version__ = '0.1.0'
 
+REPOSITORY = 'https://github.com/mmdet-iouquery/mmdet_iouquery'
+
 PYTHON_MINIMUM = (3, 9)
 TORCH_TESTED = '2.13.0'
 
