@@ -111,6 +111,7 @@ setup(
         ],
         'test-demo': ['selenium'],
         'test-triton': ['triton; platform_system == "Linux"'],  # torch's CUDA builds bring it
-        'dev': ['mypy', 'pre-commit', 'ruff'],
+        'dev': ['check-jsonschema', 'mypy', 'pre-commit', 'ruff'],
+        'release': ['build', 'check-wheel-contents', 'twine'],
     },
 )
