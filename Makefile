@@ -115,13 +115,14 @@ gpu: ## check on a CUDA machine what only it can show, in eight minutes; sets no
 	@exec "$(RUN)" tests/gpu_checks $(ARGS)
 
 lint: EXTRAS := dev
-lint: ## check style and types, and the files that are GitHub's by its schemas
+lint: ## check style and types, and by its schemas what GitHub reads
 	$(SETUP)
 	@"$(RUN)" -m ruff check .
 	@"$(RUN)" -m ruff format --check .
 	@"$(RUN)" -m mypy
 	@"$(RUN)" -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 	@"$(RUN)" -m check_jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	@"$(RUN)" -m check_jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 doctor: EXTRAS := quickstart,convert
 doctor: ## say what is installed, what is missing and what will be slow
