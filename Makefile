@@ -9,6 +9,8 @@ DATA ?=
 WORK_DIR ?=
 # For `make test-mmdet`: a source tree of mmdet with its tests; fetched where not given.
 SOURCE ?=
+# For `make test-range`: 1 for the oldest packages of the ranges.
+OLDEST ?=
 # More arguments: for pytest in `make test`, for tools/quickstart.py in `make quickstart` (such as --image-size 320), for
 # tools/demo.py in `make demo` (such as --checkpoint FILE).
 ARGS ?=
@@ -37,8 +39,13 @@ WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_deploy/test_compil
     $(addprefix tests/test_deploy/test_,export.py graph.py precision.py quantize.py triton_repository.py) \
     $(wildcard tests/test_checkpoints/test_convert_*.py)
 
+# what any version of Python, torch and mmdet has a say in
+IN_RANGE := $(addprefix tests/,test_core test_models test_cpu test_evaluation) \
+    $(addprefix tests/test_,compat.py configs.py packaging.py) tests/test_deploy/test_export.py
+
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo lint docs docs-serve doctor wheel clean distclean
+.PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo test-range gpu lint \
+    docs docs-serve doctor wheel release clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -99,12 +106,24 @@ test-demo: ## test the page of `make demo` in a headless Chromium, if there is o
 	$(SETUP)
 	@"$(RUN)" -m pytest tests/test_apps/test_demo $(ARGS)
 
+test-range: EXTRAS := quickstart,convert,export,test
+test-range: ## run what tells whether other versions will do: PYTHON=, TORCH=, FAMILY=, VENV=; OLDEST=1: the oldest packages
+	$(SETUP)
+	@if [ "$(OLDEST)" = 1 ]; then "$(RUN)" -m pip install -qq $$("$(RUN)" .ci/oldest.py $(FAMILY)); fi
+	@"$(RUN)" -m pytest $(PARALLEL) $(IN_RANGE) $(ARGS)
+
+gpu: ## check on a CUDA machine what only it can show, in eight minutes; sets nothing up (ARGS=--list, "ARGS=--wheels DIR")
+	@exec "$(RUN)" tests/gpu_checks $(ARGS)
+
 lint: EXTRAS := dev
-lint: ## check style and types
+lint: ## check style and types, and by its schemas what GitHub reads
 	$(SETUP)
 	@"$(RUN)" -m ruff check .
 	@"$(RUN)" -m ruff format --check .
 	@"$(RUN)" -m mypy
+	@"$(RUN)" -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	@"$(RUN)" -m check_jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/[!c]*.yml
+	@"$(RUN)" -m check_jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 docs docs-serve: EXTRAS := docs
 docs docs-serve: export NO_MKDOCS_2_WARNING := 1
@@ -126,6 +145,11 @@ wheel: ## build a wheel into dist/
 	$(SETUP)
 	@"$(RUN)" -m pip wheel --quiet --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+release: EXTRAS := quickstart,convert,release
+release: ## build, check and try the wheel and the sdist, and print the lines that publish them
+	$(SETUP)
+	@PYTHON="$(RUN)" .ci/release
 
 clean: ## remove build products and caches
 	rm -rf build dist site *.egg-info .coverage htmlcov .pytest_cache .mypy_cache .ruff_cache

@@ -1,16 +1,19 @@
-"""Builds the package; all metadata is here, versions and ranges come from ``mmdet_iouquery/version.py``."""
+"""Builds the package. Here is what is computed, from ``mmdet_iouquery/version.py``; ``pyproject.toml`` has the rest."""
 
 from __future__ import annotations
 
+import re
 import runpy
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).resolve().parent
 VERSION = runpy.run_path(str(ROOT / 'mmdet_iouquery' / 'version.py'), run_name='mmdet_iouquery_version')
+REPOSITORY = VERSION['REPOSITORY']
+PICTURES = ('.gif', '.jpg', '.png', '.svg', '.webp')
 SHIPPED = ('configs', 'tools', 'model-index.yml')
 
 
@@ -44,37 +47,31 @@ def family(name: str) -> list[str]:
     return [package.requirement for package in VERSION['FAMILIES'][name]]
 
 
+def absolute(link: re.Match[str]) -> str:
+    """The address of what a page links to by its place in the repository."""
+    target = link.group()
+    return f'{REPOSITORY}/{"raw" if target.endswith(PICTURES) else "blob"}/main/{target}'
+
+
 def long_description() -> str:
-    """The README, where there is one."""
+    """The README, where there is one; its links are made absolute, which the package index needs."""
     readme = ROOT / 'README.md'
-    return readme.read_text(encoding='utf-8') if readme.is_file() else ''
+    text = readme.read_text(encoding='utf-8') if readme.is_file() else ''
+    return re.sub(r'(?<=]\()(?!\w+:)\w[\w./-]*', absolute, text)
 
 
 setup(
-    name='mmdet-iouquery',
     version=VERSION['__version__'],
-    description='RT-DETR and its kin for MMDetection 3.x, as parts that a config names',
     long_description=long_description(),
     long_description_content_type='text/markdown',
-    license='Apache-2.0',
-    license_files=['LICENSE'],
-    keywords='object detection, RT-DETR, DETR, MMDetection, PyTorch',
-    classifiers=[
-        'Development Status :: 4 - Beta',
-        'Intended Audience :: Science/Research',
-        'Operating System :: OS Independent',
-        'Programming Language :: Python :: 3',
-        'Topic :: Scientific/Engineering :: Image Recognition',
-    ],
-    packages=find_packages(include=['mmdet_iouquery', 'mmdet_iouquery.*', 'iouquery_runtime', 'iouquery_runtime.*']),
-    py_modules=['iouquery'],
-    entry_points={'console_scripts': ['iouquery = iouquery:main']},
-    package_data={'mmdet_iouquery': ['py.typed'], 'iouquery_runtime': ['py.typed']},
-    cmdclass={'build_py': BuildWithConfigs},
     python_requires='>=' + '.'.join(map(str, VERSION['PYTHON_MINIMUM'])),
-    # Neither torch nor a family of mm-packages: which build of them is right is the user's choice, and both families
-    # write the same files. `python -m mmdet_iouquery.doctor` says what is missing.
-    install_requires=['numpy>=1.23', 'packaging', 'Pillow>=9.1', 'pycocotools', 'scipy>=1.12', 'tqdm'],
+    project_urls={
+        'Homepage': REPOSITORY,
+        'Documentation': f'{REPOSITORY}/tree/main/docs',
+        'Changelog': f'{REPOSITORY}/blob/main/CHANGELOG.md',
+        'Issues': f'{REPOSITORY}/issues',
+    },
+    cmdclass={'build_py': BuildWithConfigs},
     extras_require={
         'onedl': [*family('onedl'), 'setuptools; python_version >= "3.12"'],
         'openmmlab': [*family('openmmlab'), 'setuptools<82'],  # mmengine imports pkg_resources, dropped in 82
@@ -107,7 +104,7 @@ setup(
             'pytest-timeout',
             'pytest-xdist[psutil]',
             'safetensors',
-            'setuptools>=64',
+            'setuptools>=77',
             'shtab',
             'sqlalchemy',
             'supervision; python_version >= "3.10"',
@@ -116,7 +113,7 @@ setup(
         ],
         'test-demo': ['selenium'],
         'test-triton': ['triton; platform_system == "Linux"'],  # torch's CUDA builds bring it
-        'dev': ['mypy', 'pre-commit', 'ruff'],
+        'dev': ['check-jsonschema', 'mypy', 'pre-commit', 'ruff'],
+        'release': ['build', 'check-wheel-contents', 'twine'],
     },
-    zip_safe=False,
 )

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import NamedTuple
 
 __version__ = '0.1.0'
-PROJECT_URL = 'https://github.com/mmdet-iouquery/mmdet_iouquery'
+
+REPOSITORY = 'https://github.com/mmdet-iouquery/mmdet_iouquery'
 
 PYTHON_MINIMUM = (3, 9)
 TORCH_TESTED = '2.13.0'

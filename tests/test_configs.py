@@ -350,6 +350,8 @@ def test_metafile_names_every_coco_config() -> None:
     for name in [*COCO, *V2, *DFINE]:
         text = (Path(__file__).parents[1] / 'configs' / name.split('/')[0] / 'metafile.yml').read_text()
         assert f'Config: configs/{name}\n' in text
+        # whose AP it is, which mim shows and whoever reads the file sees first
+        assert text.startswith('# Results, parameters and FLOPs are those that') and 'Reported By: authors\n' in text
 
 
 @pytest.mark.parametrize('name', config_names())

@@ -11,6 +11,8 @@ import pytest
 import yaml
 from site_pages import links, loaded
 
+from mmdet_iouquery.version import REPOSITORY, __version__
+
 ROOT = links.ROOT
 PAGES = links.pages()
 OF_MMDET = ('docs/mmdet-tests.md',)  # names the test files of mmdet
@@ -28,6 +30,28 @@ def test_files_of_tests_exist(page: str) -> None:
         assert any(f'/{path}'.endswith(f'/{name}') for path in TEST_FILES), f'{page} names {name}'
 
 
+def test_the_repository_has_one_address() -> None:
+    """What GitHub and the citation's readers parse can compute nothing: the address is repeated there."""
+    files = [*ROOT.glob('*.md'), ROOT / 'CITATION.cff', *(ROOT / '.github').rglob('*.*')]
+    texts = [path.read_text(encoding='utf-8') for path in files if path.is_file()]
+    found = {link for text in texts for link in re.findall(r'https?://[\w.]+/[\w-]+/mmdet_iouquery\b', text)}
+    assert found == {REPOSITORY}
+
+
+def test_a_bug_report_asks_for_what_the_doctor_says() -> None:
+    text = (ROOT / '.github' / 'ISSUE_TEMPLATE' / 'bug.yml').read_text(encoding='utf-8')
+    (asked,) = [entry for entry in re.split(r'(?m)^  - type: ', text) if '`iouquery doctor` prints' in entry]
+    assert 'required: true' in asked
+
+
+def test_the_changelog_has_the_version_and_an_unreleased_part_on_top() -> None:
+    text = (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
+    first, *released = re.findall(r'(?m)^## (.*)$', text)
+    versions = [re.fullmatch(r'(\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d', line) for line in released]
+    assert first == 'Unreleased' and all(versions)
+    assert __version__ in [version[1] for version in versions[:2] if version]
+
+
 def test_a_page_that_names_nothing_would_be_seen() -> None:
     texts = [(ROOT / page).read_text(encoding='utf-8') for page in PAGES]
     assert sum(len(re.findall(r'[\w/]*test_\w+\.py', text)) for text in texts) > 40
@@ -40,7 +64,7 @@ def test_what_is_wrong_with_links_is_told(tmp_path: Path) -> None:
     page = tmp_path / 'docs' / 'a.md'
     page.write_text(
         '# A\n\n## B: [c](../README.md)\n\n[a](../README.md#one-two-three) [b](a.md#c) [c](no.md) <img src="no.png">\n'
-        f'[d]({links.PROJECT_URL}/blob/main/README.md#one) [e]({links.PROJECT_URL}/tree/main/no) [f](https://x.org/no)\n'
+        f'[d]({links.REPOSITORY}/blob/main/README.md#one) [e]({links.REPOSITORY}/tree/main/no) [f](https://x.org/no)\n'
         '`[g](no)` ``[h](`no)``\n\n    ```\n    [i](no)\n    ```\n\n[^1]: no\n[j]: no#x\n'
     )
     assert links.dead_links(tmp_path) == [
@@ -48,8 +72,8 @@ def test_what_is_wrong_with_links_is_told(tmp_path: Path) -> None:
         'docs/a.md links to a.md#c, and docs/a.md has no such heading',
         'docs/a.md links to no.md, which is not there',
         'docs/a.md links to no.png, which is not there',
-        f'docs/a.md links to {links.PROJECT_URL}/blob/main/README.md#one, and README.md has no such heading',
-        f'docs/a.md links to {links.PROJECT_URL}/tree/main/no, which is not there',
+        f'docs/a.md links to {links.REPOSITORY}/blob/main/README.md#one, and README.md has no such heading',
+        f'docs/a.md links to {links.REPOSITORY}/tree/main/no, which is not there',
         'docs/a.md links to no#x, which is not there',
     ]
 
@@ -62,9 +86,9 @@ def test_a_link_leads_to_the_page_that_the_site_makes_of_a_file() -> None:
     assert lead('quickstart.jpg') == 'quickstart.jpg'
     assert lead('../configs/dfine') == lead('../configs/dfine/README.md') == 'reference/configs/dfine.md'
     assert lead('../configs/_base_/default_runtime.py') == 'reference/configs/_base_.md#default_runtime'
-    assert lead(f'{links.PROJECT_URL}/blob/main/docs/data.md#x') == 'data.md#x'
-    assert lead('../setup.py') == f'{links.PROJECT_URL}/blob/main/setup.py'
-    assert lead('../tests') == f'{links.PROJECT_URL}/tree/main/tests'
+    assert lead(f'{links.REPOSITORY}/blob/main/docs/data.md#x') == 'data.md#x'
+    assert lead('../setup.py') == f'{links.REPOSITORY}/blob/main/setup.py'
+    assert lead('../tests') == f'{links.REPOSITORY}/tree/main/tests'
     assert lead('https://x.org/a#b') == 'https://x.org/a#b'
     assert links.lead('../dfine', 'configs/deim/README.md', 'reference/configs/deim.md') == 'dfine.md'
     with pytest.raises(links.DeadLinkError, match=r'docs/swaps.md links to \.\./\.\./x, which is not there'):
@@ -93,7 +117,7 @@ def test_every_page_is_in_the_navigation() -> None:
     # of others that lie in `reference` the build itself says which are missing
     expected = {links.on_site(page) for page in PAGES}
     assert {page for page in listed if '/' not in page} | {page for page in listed if page in expected} == expected
-    assert config['repo_url'] == links.PROJECT_URL
+    assert config['repo_url'] == links.REPOSITORY
 
 
 def test_what_comes_from_elsewhere_is_told(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 import mmdet_iouquery
 from mmdet_iouquery.config_files import config_names, config_path, config_root
 from mmdet_iouquery.errors import InputError
-from mmdet_iouquery.version import FAMILIES, __version__
+from mmdet_iouquery.version import FAMILIES, REPOSITORY, __version__
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -80,6 +80,19 @@ def test_wheel_is_pure_and_carries_the_version(wheel: Path, metadata: Message) -
     assert wheel.name == f'mmdet_iouquery-{__version__}-py3-none-any.whl'
     assert metadata['Requires-Python'] == '>=3.9'
     assert (metadata['License-Expression'] or metadata['License']) == 'Apache-2.0'
+
+
+def test_links_of_the_readme_work_on_the_package_index(metadata: Message) -> None:
+    """All are absolute there; what is no link is as it was."""
+    readme, shown = (ROOT / 'README.md').read_text(encoding='utf-8'), metadata.get_payload()
+    links = re.findall(r'\]\(([^)]+)\)', shown)
+    assert links and all(re.match('https?://|#', link) for link in links)
+    to_files = rf'{REPOSITORY}/(raw|blob|tree)/main/([\w./-]+)'
+    ours = [re.match(to_files, link) for link in links if link.startswith(REPOSITORY)]
+    assert ours and all(match and (ROOT / match[2]).exists() for match in ours)
+    assert all((match[1] == 'raw') == match[2].endswith(('.jpg', '.png')) for match in ours if match)
+    assert re.sub(to_files, r'\2', shown).strip() == re.sub(to_files, r'\2', readme).strip()
+    assert f'Homepage, {REPOSITORY}' in metadata.get_all('Project-URL')
 
 
 def test_wheel_carries_configs_tools_and_every_module(wheel: Path) -> None:

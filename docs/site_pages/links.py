@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PROJECT_URL: str = runpy.run_path(str(ROOT / 'mmdet_iouquery' / 'version.py'), run_name='version')['PROJECT_URL']
+REPOSITORY: str = runpy.run_path(str(ROOT / 'mmdet_iouquery' / 'version.py'), run_name='version')['REPOSITORY']
 PAGES_ELSEWHERE = {'README.md': 'index.md', 'CHANGELOG.md': 'changelog.md', 'CONTRIBUTING.md': 'contributing.md'}
 """Pages of the site that lie outside ``docs``, by their paths in the repository."""
 
@@ -23,7 +23,7 @@ _LINK = re.compile(
 )
 _SPAN = re.compile(r'^#[^\n]*$|\[(?:[^\[\]]|`[^`]*`)*\](?:\([^)]*\)|\[[^\]]*\])|' + _CODE, re.MULTILINE | re.DOTALL)
 _HEADING = re.compile(_CODE + r'|^#{1,6} (?P<title>.+?)#*$', re.MULTILINE | re.DOTALL)
-_OWN = re.compile(re.escape(PROJECT_URL) + r'/(?:blob|tree|raw)/main/(.+)')
+_OWN = re.compile(re.escape(REPOSITORY) + r'/(?:blob|tree|raw)/main/(.+)')
 
 
 class DeadLinkError(Exception):
@@ -33,7 +33,7 @@ class DeadLinkError(Exception):
 def file_link(path: str, line: int | None = None) -> str:
     """The address of a file or folder in the repository."""
     kind = 'tree' if (ROOT / path).is_dir() else 'blob'
-    return f'{PROJECT_URL}/{kind}/main/{path}' + (f'#L{line}' if line else '')
+    return f'{REPOSITORY}/{kind}/main/{path}' + (f'#L{line}' if line else '')
 
 
 def targets(text: str) -> Iterator[str]:

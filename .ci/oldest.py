@@ -1,0 +1,26 @@
+"""Print, as requirements of pip's, the oldest versions that the ranges allow: ``python .ci/oldest.py FAMILY``.
+
+Of the family, and of what this package requires always; it has to be installed where this runs.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import sys
+
+from packaging.requirements import Requirement
+
+
+def oldest(family: str) -> list[str]:
+    """Requirements that begin somewhere, held to where they begin."""
+    found = []
+    for line in importlib.metadata.requires('mmdet-iouquery') or []:
+        one = Requirement(line)
+        if one.marker is None or any(one.marker.evaluate({'extra': extra}) for extra in (family, 'fast')):
+            bounds = [part.version for part in one.specifier if part.operator == '>=']
+            found += [f'{one.name}=={version}' for version in bounds]
+    return found
+
+
+if __name__ == '__main__':
+    print(*oldest(sys.argv[1]))
