@@ -191,6 +191,12 @@ def test_what_does_not_fit_is_told(tested: Tested, tmp_path: Path) -> None:
             {},
             r'out holds no detections, so',
         ),
+        (
+            'unread',
+            [{**row, 'boxes': [], 'scores': [], 'labels': [], 'error': f'no {row["id"]}'} for row in rows],
+            {},
+            rf'none of the 6 images of .*out could be read, so there is no AP; the first: no {rows[0]["id"]}; detect',
+        ),
         ('empty', [], {}, r'out holds no parts; name the folder'),
     ):
         out = write_job(tmp_path / name / 'out', changed, **options)
