@@ -217,7 +217,7 @@ def _images(source: Source, shard: Shard | None) -> Iterable[Any]:
 
 
 def _check_some(request: Request, source: Source) -> None:
-    """Whether there are images, workers can be had, and one of the first images is there, as far as this machine knows."""
+    """Whether there are images, and workers; and one of the first images, where workers are on this machine."""
     first = [*islice(_images(source, request.shard), LOOKED_AT)]
     if not first and request.shard:
         raise InputError(f'--shard {request.shard} of {source.images} has no images; take fewer shards')

@@ -131,7 +131,7 @@ def test_large_objects_over_the_border_are_no_corners(tmp_path: Path) -> None:
     assert warning == '8 boxes reach over the border of their image; they are kept'
 
     def change_one(made: dict[str, Any]) -> None:
-        made['annotations'][0]['bbox'] = [5, 5, 64, 40]
+        made['annotations'][0]['bbox'] = [30, 20, 40, 16]
 
     (warning,) = check_coco(written(tmp_path, change_one), None, CLASSES).warnings
     assert warning == '1 box reaches over the border of its image; it is kept'

@@ -368,7 +368,8 @@ def test_a_dry_run_reads_some_images(model: Path, tmp_path: Path, capsys: pytest
     assert command.main([model.as_posix(), '--images', manifest, '-o', str(tmp_path / 'out'), '--dry-run']) == 0
     said = capsys.readouterr().out.splitlines()
     missing = tmp_path / 'set' / '00052.png'  # of 0, 99/19, 2 * 99/19 and so on the first whole number above 49
-    assert said[:2] == ['images: 100', f'unreadable: 10 of 20 looked at, such as: there is no file or folder {missing}']
+    gone = f'there is no file or folder {missing}; correct the path'
+    assert said[:2] == ['images: 100', f'unreadable: 10 of 20 looked at, such as: {gone}']
 
 
 def test_the_command_on_one_machine(images: Path, model: Path, tmp_path: Path, undisturbed: list) -> None:
