@@ -244,7 +244,7 @@ def test_the_tool_leaves_with_status_2_for_bad_input(
             [tmp_path, tested.truth],
             'holds no job.json; name a folder that tools/predict.py wrote to, or a results file',
         ),
-        ([tmp_path / 'none', tested.truth], f'there is no folder or file {tmp_path / "none"}'),
+        ([tmp_path / 'none', tested.truth], f'there is no folder or file {tmp_path / "none"}; correct the path'),
         ([tested.results, tmp_path / 'none.json'], f'none.json; {tmp_path} has no JSON file'),
     ):
         assert run_tool(partial(evaluate, [*map(str, arguments)])) == 2
