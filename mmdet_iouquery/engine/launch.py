@@ -156,8 +156,8 @@ def _test(args: argparse.Namespace) -> dict[str, float]:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
     if args.out:
         _coco_metric(cfg).outfile_prefix = f'{args.out}{_PARTIAL}'
-    _check_work_dir(cfg)
     _require_data(cfg, args)
+    _check_work_dir(cfg)
     if not args.no_check:
         report_dataset(cfg, splits=('test',))
     with named_mistakes(cfg, 'building the run'):

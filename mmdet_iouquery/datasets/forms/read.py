@@ -49,8 +49,7 @@ def read_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
     Raises:
         InputError: nothing, or more than one set is found; labels or images are unfit, or what comes out does not pass
             :func:`~mmdet_iouquery.datasets.check_coco`; the folder holds what was made of another set, or cannot be
-            written. What was looked for and what was
-            found is in the message.
+            written. What was looked for and what was found is in the message.
     """
     return find_data(path, out=out, seed=seed).coco
 
