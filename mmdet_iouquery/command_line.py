@@ -34,6 +34,22 @@ class ModelParser(argparse.ArgumentParser):
         return self.parse_intermixed_args(args, namespace)
 
 
+class ModelSubparser(ModelParser):
+    """The same for an action of a command, whose parser argparse calls in another way."""
+
+    _is_within = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As ever, see ``parse_known_intermixed_args``, which comes back here."""
+        if self._is_within:
+            return super().parse_known_args(args, namespace)
+        self._is_within = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_within = False
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """The argument ``config``."""
     text = "config file, or the name of one that came with the package: 'rtdetr_r18vd' or 'rtdetr/...py'"

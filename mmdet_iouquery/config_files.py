@@ -81,6 +81,12 @@ def short_name(name: str, names: list[str]) -> str:
     return name
 
 
+def model_name(config: str | Path) -> str:
+    """What the model of a config is called: by the file, or by its folder, where every file is called ``config.py``."""
+    path = Path(config)
+    return path.absolute().parent.name if path.name == 'config.py' else path.stem
+
+
 def _hint(name: str, known: list[str]) -> str:
     if not known:
         return 'the folder holds no configs at all: the installation is incomplete'

@@ -29,12 +29,34 @@ def main(arguments: Sequence[str] | None = None, command: str | None = None) -> 
         command: that they are for; None: the first of them names it.
 
     Returns:
-        The exit status, see :func:`~mmdet_iouquery.engine.launch.run_tool`; 2 where there is no such command.
+        The exit status, see :func:`~mmdet_iouquery.engine.launch.run_tool`; 2 where there is no such command, 141
+        where what reads its output has gone.
 
     Raises:
         SystemExit: of argparse, after ``--help`` and with status 2 for arguments that cannot be meant.
     """
-    given = [*(sys.argv[1:] if arguments is None else arguments)]
+    try:
+        status = _run([*(sys.argv[1:] if arguments is None else arguments)], command)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        return 141  # 128 + SIGPIPE, which Windows does not know
+    return status
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads the standard output any more, as after ``| head``; what is left of it is thrown away."""
+    try:
+        print(flush=True)  # what was to be written is lost where it was long
+    except BrokenPipeError:
+        with suppress(OSError, ValueError):  # for what Python flushes at its end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return True
+    return False
+
+
+def _run(given: list[str], command: str | None) -> int:
     start = None
     if command is None:
         if given[:1] in ([], ['-h'], ['--help']):
@@ -100,7 +122,3 @@ def _run_light(run: Callable[[], int | None]) -> int:
     except (InputError, RuntimeInputError) as error:
         print(f'error: {error}', file=sys.stderr)
         return error.status
-    except BrokenPipeError:  # nobody reads any more, as after `| head`
-        with suppress(OSError, ValueError):  # for what Python flushes at its end
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # 128 + SIGPIPE, which Windows does not know

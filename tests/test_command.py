@@ -23,6 +23,7 @@ from mmdet_iouquery.apps.commands import COMMANDS, load
 from mmdet_iouquery.command_line import KeyValue, evaluation_parser
 from mmdet_iouquery.config_options import read_options
 from mmdet_iouquery.deploy.export import ExportSettings
+from mmdet_iouquery.engine.launch import run_tool
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.main import main
 
@@ -122,6 +123,35 @@ def test_ctrl_c_while_packages_are_imported(tmp_path: Path) -> None:
     for words in (('-m', 'iouquery', 'train'), (ROOT / 'tools' / 'train.py',)):
         done = run(*words, 'rtdetr_r18vd', path=tmp_path, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (130, 'stopped by SIGINT\n'), done.stderr
+
+
+def test_ctrl_c_says_what_a_second_call_does(capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> None:
+        raise KeyboardInterrupt
+
+    assert run_tool(stopped) == 130
+    said = 'stopped by SIGINT before it was done; the same command starts again, or goes on where it was\n'
+    assert capsys.readouterr().err == said
+
+
+def test_a_reader_that_goes_away_ends_any_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after ``| head``; a pipe of another kind that breaks is still told."""
+    (entry,) = (COMMANDS[name] for name in ('configs',))
+    for is_light in (True, False):
+        monkeypatch.setitem(COMMANDS, 'configs', entry._replace(is_light=is_light))
+        reading, writing = os.pipe()
+        os.close(reading)
+        with open(writing, 'w') as gone:
+            monkeypatch.setattr(sys, 'stdout', gone)
+            assert main(['configs', 'rtdetr']) == 141
+        monkeypatch.undo()
+
+    def broken() -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr('mmdet_iouquery.main._run', lambda *_: broken())
+    with pytest.raises(BrokenPipeError):
+        main(['configs'])
 
 
 def test_an_exported_file_needs_neither_torch_nor_mmdet(tmp_path: Path) -> None:

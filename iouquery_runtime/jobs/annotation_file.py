@@ -137,6 +137,16 @@ def images(reader: Reader) -> Iterator[tuple[int, str]]:
         yield image_id, name
 
 
+def image_folder(reader: Reader) -> str:
+    """``info.image_folder``, which ``iouquery data`` writes first; empty where the file does not begin with it."""
+    for key, value in reader.elements():
+        if key in ('images', 'annotations'):
+            break
+        if key == 'info' and isinstance(value, dict):
+            return str(value.get('image_folder') or '')
+    return ''
+
+
 def categories(reader: Reader) -> dict[str, int]:
     """Ids of the categories by name; none where the file has no such entries."""
     found = {}

@@ -24,7 +24,8 @@ def parser(prog: str, **model: Any) -> argparse.ArgumentParser:
         '(.json), or a URI of such, as s3://BUCKET/FOLDER',
     )
     add('-o', '--out', required=True, metavar='OUT', help="the job's folder: job.json, parts/, coco.json, results.json")
-    add('--root', metavar='DIR', help='where paths in a manifest or annotation file begin (its own folder)')
+    own = 'its own folder, or its info.image_folder'
+    add('--root', metavar='DIR', help=f'where paths in a manifest or annotation file begin ({own})')
     add('--format', default='parquet', metavar='F[,F]', help='parquet, coco or both; parts are always parquet')
     add('--shard', metavar='I/N', help='one of N parts of the images, I from 0; each has its own OUT')
     add('--score-thr', type=float, metavar='X', help='write what scores above X, in [0, 1) (that of the model)')

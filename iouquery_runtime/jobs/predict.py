@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ FORMATS = ('parquet', 'coco')
 _BAR = '{l_bar}{bar}| {n_fmt}/{total_fmt} images [{elapsed}<{remaining}, {rate_noinv_fmt}{postfix}]'
 """tqdm's own, but always in images/s, however slow."""
 LOOKED_AT = 20
-"""Images that a dry run reads."""
+"""Images that a dry run reads, and of which one has to be there."""
 SHOWN = 10
 """Errors that are printed; all are in the rows."""
 
@@ -94,9 +95,7 @@ def predict(request: Request, opener: Opener) -> int:
     job.check(settings, request.resume)
     category_ids = source.category_ids(opener.names) if 'coco' in request.formats else None
     if job.state != FINISHED:
-        _check_some(source, request.shard)
-        if request.address:
-            engine.check_address(request.address)
+        _check_some(request, source)
     with job.claimed():
         job.check(settings, request.resume)
         if job.state != FINISHED:
@@ -116,8 +115,7 @@ def dry_run(request: Request, opener: Opener) -> None:
     """
     source, job, size = Source(request.images, request.root), Job(request.out), request.size
     job.check(request.settings(opener), request.resume)
-    if request.address:
-        engine.check_address(request.address)
+    _check_some(request, source)
     with tempfile.TemporaryDirectory() as folder:  # ids are compared as the job itself does it
         count = len(write_manifest(_images(source, request.shard), Path(folder)))
         unread = _unread(opener, source.root, Path(folder), count)
@@ -228,9 +226,20 @@ def _images(source: Source, shard: Shard | None) -> Iterable[Any]:
     return source if shard is None else shard.of(source)
 
 
-def _check_some(source: Source, shard: Shard | None) -> None:
-    if next(iter(_images(source, shard)), None) is None and shard:
-        raise InputError(f'--shard {shard} of {source.images} has no images; take fewer shards')
+def _check_some(request: Request, source: Source) -> None:
+    """Whether there are images, and workers; and one of the first images, where workers are on this machine."""
+    first = [*islice(_images(source, request.shard), LOOKED_AT)]
+    if not first and request.shard:
+        raise InputError(f'--shard {request.shard} of {source.images} has no images; take fewer shards')
+    if request.address:
+        engine.check_address(request.address)
+    elif source.kind in ('manifest', 'annotations'):
+        here = [image.path for image in first if '://' not in image.path]
+        if here and not any(map(os.path.exists, here)):
+            raise InputError(
+                f'{source.images} names images that are not there, such as {here[0]}; say with --root in which folder '
+                'its paths begin'
+            )
 
 
 def _unread(opener: Opener, root: Root, manifest: Path, count: int) -> list[str]:

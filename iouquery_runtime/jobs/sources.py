@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..command import SUFFIXES
 from ..errors import InputError, reason
-from .annotation_file import Reader, categories, images
+from .annotation_file import Reader, categories, image_folder, images
 from .filesystems import iterate_files, resolve
 
 if TYPE_CHECKING:
@@ -74,7 +74,8 @@ class Source:
     Args:
         images: a folder, with all below it; a pattern with ``*``, ``**``, ``?`` or ``[...]``; an image; a manifest,
             ``.parquet`` with a column ``path`` and maybe ``id``; an annotation file, ``.json`` in COCO's form.
-        root: where relative paths in a manifest or annotation file begin; None: in the file's own folder.
+        root: where relative paths in a manifest or annotation file begin; None: in the file's own folder, or, where
+            the first image is not there, in the ``info.image_folder`` of an annotation file.
 
     Raises:
         InputError: there is nothing there, or it cannot be reached.
@@ -102,6 +103,8 @@ class Source:
                     f'--root is for the paths in a manifest or annotation file, which {images} is not: leave --root out'
                 )
             self.root = Root.of(root)
+        elif self.kind == 'annotations':
+            self.root = self._root_of_annotations()
 
     def __iter__(self) -> Iterator[Image]:
         """All images, in an order that is the same each time.
@@ -159,6 +162,12 @@ class Source:
         with self._filesystem.open_input_stream(self._path) as file:
             for image_id, name in images(Reader(file, self.images)):
                 yield Image(image_id, self.root.joined(name))
+
+    def _root_of_annotations(self) -> Root:
+        with self._filesystem.open_input_stream(self._path) as file:
+            folder = image_folder(Reader(file, self.images))
+        first = next(self._of_annotations(), None) if os.path.isabs(folder) else None
+        return self.root if first is None or _exists(*self.root.located(first.path)) else Root.of(folder)
 
     def _of_manifest(self) -> Iterator[Image]:
         for path in self._manifests():

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.backends import open_file
 
+from ..config_files import model_name
 from ..errors import InputError
 from ..file_io import sha256
 from ..version import __version__
@@ -29,11 +30,11 @@ from .detector import build_detector, check_fit
 from .files import checkpoint_file, read_checkpoint
 from .flat_config import flat_config, parse_flat_config, read_flat_config
 from .folders import write_folder
-from .model_card import Facts, check_license, model_card
+from .model_card import WEIGHTS, Facts, check_license, model_card
 from .preprocessing import KEY, preprocessing_of_config
 from .safetensors_file import read_notes, write_safetensors
 
-CONFIG, WEIGHTS, CARD, ONNX = 'config.py', 'model.safetensors', 'README.md', 'model.onnx'
+CONFIG, CARD, ONNX = 'config.py', 'README.md', 'model.onnx'
 FORMAT = 1
 HUB_LINE = 'python -m pip install huggingface_hub'
 
@@ -84,7 +85,7 @@ def save_pretrained(
     images = preprocessing_of_config(plain)
     notes = {'format': FORMAT, 'package_version': __version__, 'dataset_meta': dataset_meta}
     facts = Facts(
-        name=Path(cfg.filename or 'detector').stem,
+        name=model_name(cfg.filename or 'detector'),
         license=license,
         classes=dataset_meta['classes'],
         input_size=images.get('scale'),

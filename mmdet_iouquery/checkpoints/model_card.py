@@ -10,6 +10,13 @@ from typing import NamedTuple
 
 from ..errors import InputError
 
+WEIGHTS = 'model.safetensors'
+DATA_OPTIONS = (
+    'test_dataloader.dataset.ann_file=/DATA/val.json test_dataloader.dataset.data_prefix.img=/DATA/images '
+    'test_evaluator.ann_file=/DATA/val.json'
+)
+"""The options by which a test of a shared detector names data, for a person to fill in."""
+
 LICENSES = frozenset(
     """
     afl-3.0 agpl-3.0 apache-2.0 apple-amlr apple-ascl artistic-2.0 bigcode-openrail-m bigscience-bloom-rail-1.0
@@ -89,8 +96,9 @@ def model_card(facts: Facts) -> str:
         '```python\nfrom mmdet.apis import inference_detector\nfrom mmdet_iouquery import from_pretrained\n\n'
         "detector = from_pretrained('FOLDER_OR_REPO')\n"
         "detections = inference_detector(detector, 'image.jpg').pred_instances\n```",
-        'With the tools of `mmdet_iouquery`: `python tools/test.py config.py model.safetensors`; to train from these '
-        'weights, `python tools/train.py config.py --cfg-options load_from=model.safetensors`.',
+        "On your data, in COCO's form, and to train from these weights:",
+        f'```bash\niouquery test FOLDER --cfg-options {DATA_OPTIONS}\n'
+        'iouquery train FOLDER/config.py --data /DATA --weights FOLDER/model.safetensors\n```',
     ]
     if facts.has_onnx:
         sections.append(

@@ -25,6 +25,7 @@ from torch import nn
 
 from iouquery_runtime import InputError as RuntimeInputError
 
+from ..checkpoints.model_card import DATA_OPTIONS, WEIGHTS
 from ..checkpoints.preprocessing import preprocessing_notes
 from ..choices import is_exported
 from ..command_line import evaluation_parser, named_files, training_parser
@@ -155,6 +156,7 @@ def _test(args: argparse.Namespace) -> dict[str, float]:
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
     if args.out:
         _coco_metric(cfg).outfile_prefix = f'{args.out}{_PARTIAL}'
+    _require_data(cfg, args)
     _check_work_dir(cfg)
     if not args.no_check:
         report_dataset(cfg, splits=('test',))
@@ -180,6 +182,19 @@ def _test(args: argparse.Namespace) -> dict[str, float]:
         text = json.dumps({k: float(v) for k, v in metrics.items()}, indent=1)
         write_text(Path(f'{args.out}.metrics.json'), text + '\n')
     return metrics
+
+
+def _require_data(cfg: Config, args: argparse.Namespace) -> None:
+    """Raise InputError where a shared detector is tested, whose config has no paths, and no data is named."""
+    if Path(args.checkpoint) != Path(args.config).with_name(WEIGHTS):
+        return
+    dataset = cfg.test_dataloader.dataset
+    file, roots = str(dataset.get('ann_file') or ''), ('', dataset.get('data_root') or '')
+    if file and '://' not in file and not any(Path(root, file).is_file() for root in roots):
+        raise InputError(
+            f'{args.config} is the config of a shared detector, which names no data of this machine; name yours: '
+            f'--cfg-options {DATA_OPTIONS}'
+        )
 
 
 def _test_exported(cfg: Config, args: argparse.Namespace) -> None:
@@ -249,7 +264,7 @@ def run_tool(command: Callable[[], object]) -> int:
         print(stop, file=sys.stderr)
         return int(stop.code or 0)
     except KeyboardInterrupt:
-        print('stopped by SIGINT', file=sys.stderr)
+        print(_stopped(signal.SIGINT), file=sys.stderr)
         return 128 + signal.SIGINT
     return 0
 
@@ -266,13 +281,17 @@ def _sigterm_ends_by_an_exception() -> Iterator[None]:
         if os.getpid() != pid:  # a process forked from this one, such as a data worker: it ends as it would have
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
-        raise TrainingStopped(signum, f'before it was done; {same_command()} starts again, or goes on where it was')
+        raise _stopped(signum)
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
         yield
     finally:
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+def _stopped(signum: int) -> TrainingStopped:
+    return TrainingStopped(signum, f'before it was done; {same_command()} starts again, or goes on where it was')
 
 
 def _name_results(prefix: Path) -> None:

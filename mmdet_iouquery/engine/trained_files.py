@@ -37,6 +37,27 @@ def model_files(given: Sequence[str]) -> tuple[str, str]:
     return str(config), str(checkpoint)
 
 
+def config_of(given: str) -> str:
+    """A config, for a work folder its own; raises :class:`InputError` where a folder has none."""
+    folder = Path(given)
+    if not folder.is_dir():
+        return given
+    config = config_in(folder)
+    if config is None:
+        raise InputError(f'the folder {folder} has no config, a .py file; name CONFIG')
+    return str(config)
+
+
+def checkpoint_of(folder: str | Path) -> str:
+    """The checkpoint that a work folder stands for; raises :class:`InputError` where none is whole."""
+    checkpoint = next(_checkpoints_in(Path(folder)), None)
+    if checkpoint is None:
+        raise InputError(
+            f'the folder {folder} has no whole checkpoint; name a file of it to hear what is wrong with it'
+        )
+    return str(checkpoint)
+
+
 def model_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     """The same for several models, each a pair of words or a folder.
 

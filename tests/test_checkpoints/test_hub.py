@@ -7,6 +7,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import sys
 import threading
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ from mmdet_iouquery import from_pretrained, push_to_hub, save_pretrained
 from mmdet_iouquery.checkpoints import hub
 from mmdet_iouquery.checkpoints.files import read_checkpoint
 from mmdet_iouquery.checkpoints.flat_config import flat_config, parse_flat_config, read_flat_config
+from mmdet_iouquery.checkpoints.model_card import DATA_OPTIONS
 from mmdet_iouquery.checkpoints.safetensors_file import read_notes, write_safetensors
 from mmdet_iouquery.errors import InputError
 
@@ -552,3 +554,25 @@ def test_the_tool(
     with pytest.raises(SystemExit) as left:
         tool.main(command[:4])
     assert left.value.code == 2 and '--license' in capsys.readouterr().err
+
+
+def test_a_work_folder_is_saved_under_its_name_and_tested_on_data_that_is_named(
+    checkpoint: Path, cfg: Config, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture, load_tool: Any
+) -> None:
+    (tmp_path / 'run').mkdir()
+    cfg.dump(tmp_path / 'run' / 'config.py')
+    shutil.copy(checkpoint, tmp_path / 'run' / 'epoch_3.pth')
+    new = tmp_path / 'new'
+    assert load_tool('hub').main(['save', str(tmp_path / 'run'), '--license', 'mit', str(new)]) == 0
+    assert f'{tmp_path / "run"} stands for' in capsys.readouterr().out
+    card = (new / 'README.md').read_text(encoding='utf-8')
+    assert '\n# run\n' in card and f'iouquery test FOLDER --cfg-options {DATA_OPTIONS}\n' in card
+    assert (new / 'model.safetensors').read_bytes() == (folder / 'model.safetensors').read_bytes()
+
+    assert load_tool('test').main([str(new), '--work-dir', str(tmp_path / 'test')]) == 2
+    said = capsys.readouterr().err
+    assert f'{new / "config.py"} is the config of a shared detector' in said and DATA_OPTIONS in said
+    named = DATA_OPTIONS.replace('/DATA', str(tmp_path)).split()
+    (tmp_path / 'val.json').write_text('[]')
+    assert load_tool('test').main([str(new), '--work-dir', str(tmp_path / 'test'), '--cfg-options', *named]) == 2
+    assert f'test_dataloader.dataset: {tmp_path / "val.json"}' in capsys.readouterr().err, 'the data are looked at'

@@ -212,7 +212,7 @@ def test_faults_of_the_content(made: Made, path: str, value: Any, message: str) 
 
 def test_missing_and_broken_files(made: Made) -> None:
     made.check()
-    with pytest.raises(InputError, match=r'no annotation file .*other\.json; the folder has ann\.json'):
+    with pytest.raises(InputError, match=r'no annotation file .*other\.json; the folder .* has ann\.json'):
         check_coco(made.file.with_name('other.json'), None, CLASSES)
     whole = json.dumps(made.content, indent=1)
     made.file.write_text(whole[:200])

@@ -130,6 +130,12 @@ def test_large_objects_over_the_border_are_no_corners(tmp_path: Path) -> None:
     (warning,) = check_coco(written(tmp_path, change), None, CLASSES).warnings
     assert warning == '8 boxes reach over the border of their image; they are kept'
 
+    def change_one(made: dict[str, Any]) -> None:
+        made['annotations'][0]['bbox'] = [30, 20, 40, 16]
+
+    (warning,) = check_coco(written(tmp_path, change_one), None, CLASSES).warnings
+    assert warning == '1 box reaches over the border of its image; it is kept'
+
 
 IDS = [True, None, 1.5, float('nan'), float('inf'), 2**53, 10**400, [1], {'id': 1}]
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mmdet_iouquery.apps.demo.catalogue import named_model
+from mmdet_iouquery.config_files import model_name
 from mmdet_iouquery.engine.trained_files import model_files, model_pairs
 from mmdet_iouquery.errors import InputError
 
@@ -59,6 +60,12 @@ def test_the_quickstarts_config_comes_before_others(folder: Path) -> None:
     assert taken(folder)[0] == 'config.py'
 
 
+def test_the_model_of_a_config_py_is_called_as_its_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [model_name(path) for path in (folder / 'config.py', folder / 'rtdetr.py')] == ['run', 'rtdetr']
+    monkeypatch.chdir(folder)
+    assert model_name('config.py') == 'run'
+
+
 def test_a_folder_to_share(tmp_path: Path) -> None:
     (tmp_path / 'config.py').write_text('')
     (tmp_path / 'model.safetensors').write_bytes(b'')
@@ -82,7 +89,7 @@ def test_pairs_and_folders_mix(folder: Path) -> None:
     best = folder / 'best_coco_bbox_mAP_iter_2.pth'
     found = model_pairs(['a.py', 'a.pth', str(folder), 'b.py', 'b.pth'])
     assert found == [('a.py', 'a.pth'), (str(folder / 'rtdetr.py'), str(best)), ('b.py', 'b.pth')]
-    with pytest.raises(InputError, match=r'models come in pairs .* and there are 3 words: a b c; a work folder'):
+    with pytest.raises(InputError, match=r'models come in pairs .* and there are 3 words: a b c; .* or work folders'):
         model_pairs(['a', 'b', 'c'])
 
 

@@ -303,6 +303,11 @@ def test_what_a_cluster_has_not_is_refused(job: Callable[..., int], tmp_path: Pa
         (['--address', 'host'], '--address host: name auto, or HOST:PORT'),
         (['--address', 'ray://a:10001'], 'start the command on a machine of the cluster'),
         (['--images', 'nowhere'], 'there is no file or folder nowhere'),
+        (
+            ['--images', 'gone.parquet'],
+            r'gone.parquet names images that are not there, such as .*/gone.png; say .* --root',
+        ),
+        (['--images', 'gone.parquet', '--dry-run'], 'gone.parquet names images that are not there'),
         (['--images', 'twice.parquet'], r'ids that stand for more than one image: 1, first 1, of .*a.png and .*b.png'),
     ],
 )
@@ -318,6 +323,8 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(
     pyarrow = pytest.importorskip('pyarrow')
     monkeypatch.chdir(tmp_path)
     parts.parquet.write_table(pyarrow.table({'id': [1, 2, 1], 'path': ['a.png', 'c.png', 'b.png']}), 'twice.parquet')
+    parts.parquet.write_table(pyarrow.table({'path': ['gone.png', 'lost.png']}), 'gone.parquet')
+    Path('b.png').touch()
     assert command.main([str(model), '--images', str(images), '-o', 'out', *options]) == 2
     printed = capsys.readouterr()
     assert printed.out == '' and len(printed.err.splitlines()) == 1 and printed.err.startswith('error: ')
@@ -361,7 +368,8 @@ def test_a_dry_run_reads_some_images(model: Path, tmp_path: Path, capsys: pytest
     assert command.main([model.as_posix(), '--images', manifest, '-o', str(tmp_path / 'out'), '--dry-run']) == 0
     said = capsys.readouterr().out.splitlines()
     missing = tmp_path / 'set' / '00052.png'  # of 0, 99/19, 2 * 99/19 and so on the first whole number above 49
-    assert said[:2] == ['images: 100', f'unreadable: 10 of 20 looked at, such as: there is no file or folder {missing}']
+    gone = f'there is no file or folder {missing}; correct the path'
+    assert said[:2] == ['images: 100', f'unreadable: 10 of 20 looked at, such as: {gone}']
 
 
 def test_the_command_on_one_machine(images: Path, model: Path, tmp_path: Path, undisturbed: list) -> None:

@@ -108,6 +108,21 @@ def test_an_annotation_file_gives_its_ids_and_categories(tree: Path) -> None:
     ]
 
 
+def test_the_folder_that_an_annotation_file_names_is_taken_where_the_images_are_not_beside_it(tree: Path) -> None:
+    images = [dict(id=5, file_name='c.jpg')]
+    for info, found in (
+        (dict(image_folder=f'{tree}/sub'), f'{tree}/sub/c.jpg'),
+        (dict(image_folder='sub'), f'{tree.parent}/c.jpg'),  # of what, nobody knows
+        ({}, f'{tree.parent}/c.jpg'),
+    ):
+        (tree.parent / 'val.json').write_text(json.dumps(dict(info=info, images=images)))
+        assert [*Source('val.json')] == [(5, found)]
+        assert [image.path for image in Source('val.json', '/data')] == ['/data/c.jpg']
+    (tree.parent / 'c.jpg').touch()
+    (tree.parent / 'val.json').write_text(json.dumps(dict(info=dict(image_folder=f'{tree}/sub'), images=images)))
+    assert [image.path for image in Source('val.json')] == [f'{tree.parent}/c.jpg']
+
+
 class InPieces(io.BytesIO):
     """Gives a few bytes at a time, whatever is asked for, and notes how many were asked for at most."""
 
@@ -184,7 +199,7 @@ def test_a_long_annotation_file_is_never_held_whole() -> None:
         ('{"images": [{"id": 1, "file_name": "a.jpg"', "is no annotation file in COCO's form: Expecting"),
         ('{"images": [{"id": 1 "file_name": 2}]}', "is no annotation file in COCO's form: Expecting ',' delimiter"),
         ('{"images": [{"id": "1", "file_name": "a.jpg"}]}', 'has an image without a whole number as "id"'),
-        ('{"images": [{"id": 1}]}', 'has an image without a whole number as "id" and a "file_name": {"id": 1}'),
+        ('{"images": [{"id": 1}]}', 'has an image without a whole number as "id" and a "file_name"; .*: {"id": 1}'),
         ('{"images": []}', 'set/x.json names no images'),
         ('{}', 'set/x.json names no images'),
         ('', 'the file is cut short'),

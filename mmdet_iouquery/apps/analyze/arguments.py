@@ -22,7 +22,12 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         )
     )
     parser.add_argument('--out', required=True, metavar='DIR', help='folder for the page, figures and numbers')
-    parser.add_argument('--names', nargs='+', metavar='NAME', help='one for each pair (default: the config)')
+    parser.add_argument(
+        '--names',
+        nargs='+',
+        metavar='NAME',
+        help='one for each pair (default: the config, or the folder of a config.py)',
+    )
     parser.add_argument(
         '--split', default='val', choices=['train', 'val', 'test'], help='set to look at (default: val)'
     )

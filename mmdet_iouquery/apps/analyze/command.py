@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...config_files import model_name
 from ...config_options import read_options
 from ...engine.detector import default_device, read_config
 from ...engine.run_settings import finished_before, flattened, settings_of
@@ -83,7 +84,7 @@ def _settings(args: argparse.Namespace, runs: Sequence[ModelRun]) -> dict[str, A
 def _runs(args: argparse.Namespace) -> list[ModelRun]:
     """The models of the command line, before any of them is built."""
     pairs = model_pairs(args.models)
-    names = args.names or [Path(config).stem for config, _ in pairs]
+    names = args.names or [model_name(config) for config, _ in pairs]
     if len(names) != len(pairs):
         raise InputError(f'--names gives {len(names)} names for {len(pairs)} models; give one for each')
     for _, checkpoint in pairs:

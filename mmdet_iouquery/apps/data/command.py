@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ...datasets import CocoSet
-from ...datasets.forms.read import check_parts, find_data
+from ...datasets.forms.read import Data, check_parts, find_data
 
 
 def convert_data(args: argparse.Namespace) -> None:
@@ -23,15 +23,16 @@ def convert_data(args: argparse.Namespace) -> None:
     """
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         data = find_data(args.path, out=args.out, seed=args.seed)
-        report = data.report or _of_coco(data.coco)
+        report = data.report or _of_coco(data)
     if args.json:
         print(json.dumps({**report, 'coco': _paths(data.coco)}, indent=1, ensure_ascii=False))
 
 
-def _of_coco(coco: CocoSet) -> dict[str, Any]:
+def _of_coco(data: Data) -> dict[str, Any]:
     """The account of a set that is COCO already; it is checked and printed."""
+    coco = data.coco
     parts = {'train': (coco.train_ann, coco.train_images), 'val': (coco.val_ann, coco.val_images)}
-    print('COCO, taken as it is')
+    print('COCO, taken as it is', *data.remarks, sep='\n  ')
     reports = check_parts(parts, coco.classes)
     for report in reports:
         print(report)
@@ -53,7 +54,7 @@ def _of_coco(coco: CocoSet) -> dict[str, Any]:
         'drawn_with_seed': None,
         'left_out': [],
         'changed': [],
-        'remarks': [],
+        'remarks': list(data.remarks),
         'warnings': [f'{report.where}: {warning}' for report in reports for warning in report.warnings],
     }
 

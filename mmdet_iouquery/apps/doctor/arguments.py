@@ -48,7 +48,9 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
 def _data(doctors: Any) -> None:
     text = 'Read the annotations and images that a config names, and say what training makes of them.'
     parser = doctors.add_parser('data', description=text, help='look at the annotations and images of a config')
-    complete_configs(parser.add_argument('config', help='config file, or the name of one that came with the package'))
+    complete_configs(
+        parser.add_argument('config', help='config file, the name of one that came with the package, or a work folder')
+    )
     add_options(parser, 'overrides')
     parser.add_argument('--workers', type=int, default=os.cpu_count() or 1, help='processes (default: one a core)')
     parser.add_argument('--limit', type=int, help='look at no more images of a set than this (default: all)')
@@ -58,5 +60,5 @@ def _data(doctors: Any) -> None:
 def _checkpoint(doctors: Any) -> None:
     text = 'Say whether a checkpoint file is whole and free of code, and what it holds. Nothing in it is run.'
     parser = doctors.add_parser('checkpoint', description=text, help='look at a checkpoint file')
-    parser.add_argument('file', help='a .pth, .pt, .bin or .safetensors file, or a Hugging Face folder')
+    parser.add_argument('file', help='a .pth, .pt, .bin or .safetensors file; a Hugging Face folder; or a work folder')
     parser.add_argument('--json', action='store_true', help='print everything as JSON')

@@ -10,8 +10,10 @@ import argparse
 import contextlib
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from ... import compat
+from ...errors import InputError
 from .arguments import parser
 from .environment import examine, gather, render, to_json
 
@@ -50,11 +52,20 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _checkpoint(args: argparse.Namespace) -> int:
-    """The doctor of a checkpoint, which needs torch alone."""
+    """The doctor of a checkpoint, which needs torch alone, but for a work folder."""
     try:
         compat.allow_own_checkpoints()
         from .checkpoint import look_at_checkpoint
+
+        if any(Path(args.file).glob('*.pth')):
+            compat.install_ops_stand_in()
+            from ...engine.trained_files import checkpoint_of
+
+            args.file = checkpoint_of(args.file)
     except ImportError as error:
         print(f'error: {error}; `python -m mmdet_iouquery.doctor` says what is missing', file=sys.stderr)
         return 2
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return error.status
     return look_at_checkpoint(args)

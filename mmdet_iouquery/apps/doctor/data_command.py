@@ -9,6 +9,7 @@ from typing import Any
 
 from ...config_options import read_options
 from ...datasets.coco.checks import read_sets
+from ...engine.trained_files import config_of
 from ...errors import InputError
 from .data_findings import findings, limits_of
 from .data_inspection import inspect
@@ -24,7 +25,7 @@ def look_at_data(read_config: Any, args: argparse.Namespace) -> int:
     """
     try:
         with contextlib.redirect_stdout(sys.stderr):  # what imported packages print does not belong into the report
-            cfg = read_config(args.config, read_options(args.cfg_options))
+            cfg = read_config(config_of(args.config), read_options(args.cfg_options))
             read = read_sets(cfg)
             sets = inspect(read, workers=args.workers, limit=args.limit)
             data_findings = findings(sets, limits_of(cfg.get('model') or {}), read.unchecked)

@@ -311,11 +311,9 @@ def _python_findings(facts: Facts) -> list[Finding]:
 
 def _opencv_findings(facts: Facts) -> list[Finding]:
     present = [name for name in OPENCV if name in facts.installed]
-    if len(present) < 2:
+    if len({facts.installed[name] for name in present}) < 2:  # of equal versions the files are the same
         return []
-    versions = {facts.installed[name] for name in present}
-    effect = 'harmless while the versions agree' if len(versions) == 1 else 'their versions differ: cv2 may be damaged'
-    text = f'{" and ".join(present)} share one folder, cv2; {effect}'
+    text = f'{" and ".join(present)} share one folder, cv2; their versions differ: cv2 may be damaged'
     return [
         Finding('note', text, f'python -m pip uninstall -y {" ".join(present)} && python -m pip install {present[0]}')
     ]

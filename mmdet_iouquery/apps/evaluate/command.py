@@ -139,11 +139,12 @@ def _of_job(out: Path, truth: CocoFile) -> Iterator[Found]:
     names = json.loads(parquet.read_schema(parts[0]).metadata[b'names'])
     category_ids = _category_ids(out, names, truth)
     ids: list[int] = []
-    errors = detections = 0
+    faults: list[str] = []
+    detections = 0
     for part in parts:
         rows = parquet.read_table(part, columns=['id', 'error', 'labels'])
         ids += rows['id'].to_pylist()
-        errors += len(rows) - rows['error'].null_count
+        faults += rows['error'].drop_null().to_pylist()
         detections += sum(len(chunk.flatten()) for chunk in rows['labels'].chunks)
     _check_ids(out, 'image', ids, truth)
     missing = {image['id'] for image in truth.images}.difference(ids)
@@ -152,10 +153,15 @@ def _of_job(out: Path, truth: CocoFile) -> Iterator[Found]:
             f'{out} has no rows for {len(missing)} of the {len(truth.images)} images of {truth.path}, such as id '
             f'{min(missing)}; run the job on this file: --images {truth.path}'
         )
+    if len(faults) == len(ids):
+        raise InputError(
+            f'none of the {len(ids)} images of {out} could be read, so there is no AP; the first: {faults[0]}; detect '
+            'again into another folder, with --root where the images lie elsewhere'
+        )
     _check_some(out, detections)
     others = [category['name'] for category in truth.categories if category['name'] not in names]
     passed_over = f'; classes of the file that the job does not know: {", ".join(others)}' if others else ''
-    unread = f', of which {errors} could not be read and count as images without detections' if errors else ''
+    unread = f', of which {len(faults)} could not be read and count as images without detections' if faults else ''
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / 'results.json'
         tables = (parquet.read_table(part) for part in parts)

@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ...choices import SOURCES, TARGETS
-from ...command_line import add_config
+from ...command_line import ModelSubparser, add_checkpoint, add_config
 
 
 def convert_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -47,7 +47,7 @@ def hub_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog=prog, description='Write a detector as a folder to share, and send that to the Hugging Face Hub.'
     )
-    actions = parser.add_subparsers(dest='action', required=True)
+    actions = parser.add_subparsers(dest='action', required=True, parser_class=ModelSubparser)
     _save(actions)
     push = actions.add_parser('push', help='send such a folder; log in before, by `hf auth login` or HF_TOKEN')
     push.add_argument('folder')
@@ -60,8 +60,8 @@ def hub_parser(prog: str | None = None) -> argparse.ArgumentParser:
 def _save(actions: Any) -> None:
     save = actions.add_parser('save', help='write a folder: config.py, model.safetensors, README.md')
     add_config(save)
-    save.add_argument('checkpoint')
-    save.add_argument('folder')
+    add_checkpoint(save)
+    save.add_argument('folder', help='to write; it is named last')
     save.add_argument(
         '--license',
         required=True,

@@ -8,7 +8,9 @@ from ...checkpoints.class_names import parse_class_names
 from ...checkpoints.convert_file import convert_file
 from ...checkpoints.hub import push_to_hub, save_pretrained
 from ...checkpoints.model_card import read_metrics
+from ...command_line import named_files
 from ...engine.detector import read_config
+from ...engine.trained_files import model_files
 
 
 def convert(args: argparse.Namespace) -> None:
@@ -35,11 +37,12 @@ def share(args: argparse.Namespace) -> None:
 
 
 def _save(args: argparse.Namespace) -> None:
+    config, checkpoint = model_files(named_files(args))
     written = save_pretrained(
-        args.checkpoint,
+        checkpoint,
         args.folder,
         license=args.license,
-        config=read_config(args.config),
+        config=read_config(config),
         metrics=None if args.metrics is None else read_metrics(args.metrics),
         command=args.command,
         onnx=args.onnx,

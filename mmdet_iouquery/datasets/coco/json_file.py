@@ -149,7 +149,8 @@ def _neighbours(path: Path) -> str:
         return f'; its folder {path.parent} does not exist, correct the path'
     names = sorted(child.name for child in path.parent.glob('*.json'))
     more = ', ...' if len(names) > 8 else ''
-    return f'; the folder has {", ".join(names[:8])}{more}' if names else '; the folder has no JSON file'
+    folder = path.parent.absolute()
+    return f'; the folder {folder} has {", ".join(names[:8])}{more}' if names else f'; {folder} has no JSON file'
 
 
 def _check_keys(file: Path, kind: str, records: Any, keys: Sequence[str]) -> None:

@@ -214,8 +214,8 @@ def _split(coco: CocoFile, root: Path, split_to: str | os.PathLike[str] | None) 
     folder.mkdir(parents=True, exist_ok=True)
     val_ids = _validation_ids([image['id'] for image in coco.images])
     train_ann, val_ann = folder / 'train.json', folder / 'val.json'
-    _write_part(coco, train_ann, {image['id'] for image in coco.images} - val_ids)
-    _write_part(coco, val_ann, val_ids)
+    _write_part(coco, train_ann, {image['id'] for image in coco.images} - val_ids, images)
+    _write_part(coco, val_ann, val_ids, images)
     print(
         f'{coco.path} has no validation part: {len(coco.images) - len(val_ids)} of its images are for training '
         f'({train_ann}) and {len(val_ids)} for validation ({val_ann})'
@@ -229,8 +229,9 @@ def _validation_ids(ids: list[object]) -> set[object]:
     return set(by_hash[: max(1, round(len(ids) * _VAL_SHARE))])
 
 
-def _write_part(coco: CocoFile, path: Path, ids: set[object]) -> None:
+def _write_part(coco: CocoFile, path: Path, ids: set[object], folder: Path) -> None:
     content = {
+        'info': {'image_folder': str(folder)},
         'images': [image for image in coco.images if image['id'] in ids],
         'annotations': [annotation for annotation in coco.annotations if annotation['image_id'] in ids],
         'categories': coco.categories,

@@ -295,7 +295,10 @@ def _box_warnings(coco: CocoFile, arrays: CocoArrays, report: CocoReport) -> Ite
     if report.beyond_border:
         corners = bool(arrays.inside_as_corners()[arrays.beyond_border()].all())
         question = '; read as corners, all of them lie inside: are these x1, y1, x2, y2?' if corners else ''
-        yield f'{report.beyond_border} boxes reach over the border of their image; they are kept{question}'
+        if report.beyond_border == 1:
+            yield f'1 box reaches over the border of its image; it is kept{question}'
+        else:
+            yield f'{report.beyond_border} boxes reach over the border of their image; they are kept{question}'
 
 
 def _set_warnings(coco: CocoFile, report: CocoReport, need_boxes: bool) -> Iterator[str]:

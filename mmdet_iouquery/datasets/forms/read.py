@@ -10,7 +10,7 @@ from typing import Any
 
 from ...errors import InputError
 from ...file_io import checksum
-from ..coco.layout import CocoSet, find_coco_set
+from ..coco.layout import CocoSet, find_coco_set, role_of
 from ..coco.report import CocoReport, check_coco
 from .archive import unpacked
 from .coco_masks import lacks_boxes, read_coco_masks
@@ -19,17 +19,18 @@ from .folder import Folder, fingerprint
 from .records import Reading, check_reading
 from .report import describe, report_of
 from .split import parts_of
-from .write import NOTE, check_ours, is_whole, read_note, texts_of, write_note, write_set
+from .write import NOTE, check_ours, check_source, is_whole, read_note, texts_of, write_note, write_set
 
-_RULES = 1  # raised whenever the same input is read otherwise
+_RULES = 2  # raised whenever the same input is read otherwise
 
 
 @dataclass(frozen=True)
 class Data:
-    """A set, and what was understood of it: empty for COCO, which is taken as it is."""
+    """A set, and what was understood of it: empty for COCO, which is taken as it is but for what the remarks say."""
 
     coco: CocoSet
     report: dict[str, Any]
+    remarks: tuple[str, ...] = ()
 
 
 def read_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, seed: int = 0) -> CocoSet:
@@ -47,8 +48,8 @@ def read_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
 
     Raises:
         InputError: nothing, or more than one set is found; labels or images are unfit, or what comes out does not pass
-            :func:`~mmdet_iouquery.datasets.check_coco`; the folder cannot be written. What was looked for and what was
-            found is in the message.
+            :func:`~mmdet_iouquery.datasets.check_coco`; the folder holds what was made of another set, or cannot be
+            written. What was looked for and what was found is in the message.
     """
     return find_data(path, out=out, seed=seed).coco
 
@@ -71,6 +72,7 @@ def find_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
     if note.get('checked') and note.get('request') == request and _unchanged(note, target):
         print(f'{target} holds {given} as COCO already; nothing to do')
         return _from_note(note)
+    check_source(target, note, given)
     folder = Folder(root, without=target)
     form = form_of_file(given, folder) if given.is_file() and not is_zip else form_of_folder(folder)
     if form.read is None:
@@ -81,7 +83,7 @@ def find_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
             if found.train_ann.parent == target:
                 files = {path.name: checksum(path) for path in (found.train_ann, found.val_ann)}
                 write_note(target, {**_content(request, found, [root], target, {}), 'files': files, 'checked': True})
-            return Data(found, {})
+            return Data(found, {}, _remarks(found, folder, form, None if out is None else target))
         reading = found
     else:
         reading = form.read()
@@ -118,6 +120,15 @@ def _coco(named: Path, folder: Folder, form: Form, target: Path) -> CocoSet | Re
         if not without:
             raise
         return read_coco_masks(folder, form.shown_by)
+
+
+def _remarks(found: CocoSet, folder: Folder, form: Form, out: Path | None) -> tuple[str, ...]:
+    """What is not done with a COCO set that is taken as it is, ``out`` being a folder that somebody has named."""
+    tests = [folder.name(path) for path in form.shown_by if role_of(path, folder.root) == 'test']
+    remarks = [f'a test part is there, {", ".join(tests)}; only training and validation are taken'] if tests else []
+    if out is not None and out != found.train_ann.parent:
+        remarks.append(f'nothing is written to {out}: the set is COCO already')
+    return tuple(remarks)
 
 
 def _converted(reading: Reading, folder: Folder, target: Path, note: dict[str, Any], request: dict[str, Any]) -> Data:

@@ -42,21 +42,26 @@ class LabelledImage:
 
 @dataclass
 class Tally:
-    """How many of a kind, the names of the first, and whether they are faults (and not a matter of choice)."""
+    """How many of a kind, the first names, each once, and whether they are faults (and not a matter of choice)."""
 
     fault: bool = False
     count: int = 0
     first: list[str] = field(default_factory=list)
+    has_more: bool = False
 
     def add(self, name: str) -> None:
         """Count one."""
         self.count += 1
+        if name in self.first:
+            return
         if len(self.first) < _SHOWN:
             self.first.append(name)
+        else:
+            self.has_more = True
 
     def __str__(self) -> str:
         shown = ', '.join(map(repr, self.first))
-        return f'{self.count} ({shown}{", ..." if self.count > len(self.first) else ""})'
+        return f'{self.count} ({shown}{", ..." if self.has_more else ""})'
 
 
 @dataclass

@@ -31,13 +31,14 @@ def describe(report: Mapping[str, Any]) -> str:
     """The record in lines for people."""
     parts = report['parts']
     images, boxes = (sum(part[key] for part in parts.values()) for key in ('images', 'boxes'))
-    lines = [f'{report["source"]}: {report["form"]}, {images} images, {len(report["classes"])} classes, {boxes} boxes']
+    counts = _n(images, 'image'), _n(len(report['classes']), 'class'), _n(boxes, 'box')
+    lines = [f'{report["source"]}: {report["form"]}, {", ".join(counts)}']
     for name, part in parts.items():
         by_class = ', '.join(f'{label} {count}' for label, count in part['boxes_by_class'].items())
-        crowd = f', {part["crowds"]} crowds' if part['crowds'] else ''
+        crowd = f', {_n(part["crowds"], "crowd")}' if part['crowds'] else ''
         lines.append(
-            f'  {name}: {part["images"]} images ({part["without_objects"]} without objects), {part["boxes"]} boxes'
-            f'{crowd} ({by_class})'
+            f'  {name}: {_n(part["images"], "image")} ({part["without_objects"]} without objects), '
+            f'{_n(part["boxes"], "box")}{crowd} ({by_class})'
         )
         lines.append(f'    -> {part["file"]}')
     if report['drawn_with_seed'] is not None:
@@ -65,10 +66,14 @@ def _counts(name: str, parts: Parts, classes: tuple[str, ...], target: Path) -> 
     }
 
 
+def _n(count: int, what: str) -> str:
+    return f'{count} {what}' + ('' if count == 1 else 'es' if what.endswith(('x', 's')) else 's')
+
+
 def _tally(reason: str, tally: Tally) -> dict[str, Any]:
-    return {'reason': reason, 'count': tally.count, 'first': list(tally.first)}
+    return {'reason': reason, 'count': tally.count, 'first': list(tally.first), 'has_more': tally.has_more}
 
 
 def _shown(one: Mapping[str, Any]) -> str:
-    more = ', ...' if one['count'] > len(one['first']) else ''
+    more = ', ...' if one['has_more'] else ''
     return f'{one["count"]} ({", ".join(one["first"])}{more})'

@@ -65,7 +65,7 @@ def read_voc(folder: Folder, documents: Sequence[Path]) -> Reading:
         InputError: a list in ImageSets cannot be read; the folder holds several sets.
     """
     account = Account()
-    parts = _parts(folder, documents, account)
+    parts, missing = _parts(folder, documents, account)
     found = [one for xml in counted([*parts], 'XML files') if (one := _image(folder, xml, account)) is not None]
     corners = [one.corners for image in found for one in image.objects]
     first, why = first_pixel(corners)
@@ -78,7 +78,7 @@ def read_voc(folder: Folder, documents: Sequence[Path]) -> Reading:
         for _ in filter(lambda one: one.difficult, image.objects):
             account.change('objects marked difficult made crowds: neither trained on nor counted as missed', name)
         images.append(LabelledImage(image.path, image.size, sound_boxes(account, boxes, name), parts[image.xml]))
-    stems = {xml.stem for xml in documents}
+    stems = {xml.stem for xml in documents} | missing
     for path in folder.images.unmeant():
         if path.stem not in stems:
             account.leave_out('images', 'without an XML file', folder.name(path), fault=False)
@@ -109,28 +109,31 @@ def voc_box(corners: Box, first: int) -> Box:
     return x1 - first, y1 - first, x2 - x1 + first, y2 - y1 + first
 
 
-def _parts(folder: Folder, documents: Sequence[Path], account: Account) -> dict[Path, str]:
-    """The part of each XML file that is to be read: by ImageSets, else by the names of folders."""
+def _parts(folder: Folder, documents: Sequence[Path], account: Account) -> tuple[dict[Path, str], set[str]]:
+    """The part of each XML file that is to be read, by ImageSets, else by the names of folders; ids without one."""
     lists = _lists(folder)
     if not lists:
-        return {xml: folder_role(xml, folder.root) for xml in documents}
+        return {xml: folder_role(xml, folder.root) for xml in documents}, set()
     by_id = {xml.stem: xml for xml in documents}
     others = {'train', 'val'} - {*lists}
     of_the_rest = others.pop() if len(others) == 1 else ''
     parts: dict[Path, str] = {}
+    missing: set[str] = set()
     for name in (name for name in _LISTS if name in lists):
         for line in lists[name]:
             # behind a blank, a column may say whether a class is there
             image_id = line if line in by_id else re.sub(r'\s+-?[01]$', '', line)
-            xml = by_id.get(image_id.rpartition('/')[2])
-            if xml is None:
+            stem = image_id.rpartition('/')[2]
+            xml = by_id.get(stem)
+            if xml is None and stem not in missing:
                 account.leave_out('images', f'listed in {name}.txt, but without an XML file', image_id)
-            else:
+                missing.add(stem)
+            elif xml is not None:
                 parts.setdefault(xml, of_the_rest if name == 'trainval' else name)
     for xml in documents:
         if xml not in parts:
             account.leave_out('images', 'in none of the lists of ImageSets', folder.name(xml), fault=False)
-    return parts
+    return parts, missing
 
 
 def _lists(folder: Folder) -> dict[str, list[str]]:

@@ -45,6 +45,18 @@ def check_ours(folder: Path, note: Mapping[str, Any]) -> None:
             raise InputError(f'{path} {why}, and is not written over; move it away, or name another folder with --out')
 
 
+def check_source(folder: Path, note: Mapping[str, Any], source: Path) -> None:
+    """Raise InputError where the folder holds what was made of another set; a file in a set's folder means that set."""
+    before = note.get('request', {}).get('source')
+    if before is None:
+        return
+    one, other = (path.with_suffix('') if path.suffix.lower() == '.zip' else path for path in (source, Path(before)))
+    if not one.is_relative_to(other) and not other.is_relative_to(one):
+        raise InputError(
+            f'{folder} holds what was made of another set, {before}; name another folder with --out, or remove this one'
+        )
+
+
 def texts_of(parts: Parts, classes: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
     """The JSON of each part, and the folder of its images, which file names are relative to."""
     folders = {part: Path(os.path.commonpath([one.path.parent for one in images])) for part, images in parts.items()}
@@ -107,6 +119,7 @@ def _coco(images: Sequence[LabelledImage], folder: Path, classes: Sequence[str])
                 )
             )
     return dict(
+        info=dict(image_folder=str(folder)),
         images=[_record(number, image, folder) for number, image in enumerate(images, 1)],
         annotations=annotations,
         categories=[dict(id=number, name=name) for name, number in ids.items()],

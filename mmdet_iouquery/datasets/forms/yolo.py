@@ -100,16 +100,17 @@ class _Reader:
     def image(self, path: Path, role: str) -> LabelledImage | None:
         """An image with its boxes; None where its file cannot be read."""
         name = self.folder.name(path)
+        label = next((label for label in _label_files(path, self.folder.root) if label.is_file()), None)
+        if label is not None:
+            self.used.add(label)
         try:
             size = agreed_size(path, None)
         except ImageError as error:
             self.account.leave_out('images', str(error), name)
             return None
-        label = next((label for label in _label_files(path, self.folder.root) if label.is_file()), None)
         if label is None:  # by the form's own rule nothing is to be seen on such an image
             self.account.change('images without a label file taken for images without objects', name)
             return LabelledImage(path, size, (), role)
-        self.used.add(label)
         boxes = [
             LabelledBox(self.said.names[key], (x * size[0], y * size[1], w * size[0], h * size[1]))
             for key, (x, y, w, h) in self._lines(label)

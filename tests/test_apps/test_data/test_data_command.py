@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -42,6 +43,19 @@ def test_coco_is_checked_and_reported_in_the_same_form(tmp_path: Path, capsys: p
     assert report['form'] == 'COCO' and report['parts']['val']['images'] == 2 and 'COCO, taken as it is' in said.err
     boxes = json.loads((digits / 'annotations' / 'train.json').read_text())['annotations']
     assert report['parts']['train']['boxes'] == len(boxes)
+
+
+def test_what_is_not_done_with_coco_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    digits = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
+    shutil.copy(digits / 'annotations' / 'val.json', digits / 'annotations' / 'test.json')
+    run(digits, '--out', tmp_path / 'out', '--json')
+    remarks = [
+        'a test part is there, annotations/test.json; only training and validation are taken',
+        f'nothing is written to {tmp_path / "out"}: the set is COCO already',
+    ]
+    said = capsys.readouterr()
+    assert json.loads(said.out)['remarks'] == remarks and not (tmp_path / 'out').exists()
+    assert said.err.startswith(f'COCO, taken as it is\n  {remarks[0]}\n  {remarks[1]}\n')
 
 
 def test_the_tool_ends_with_status_2_and_one_sentence(tmp_path: Path) -> None:

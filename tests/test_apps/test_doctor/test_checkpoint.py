@@ -116,6 +116,10 @@ def test_a_training_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     assert 'goes on with --resume from epoch 3, iteration 40' in text and '2: cat, do?[2Jg' in text
     assert text.isascii() and '\x1b' not in text, 'names must not reach the terminal as commands'
+    assert doctor.main(['checkpoint', str(tmp_path)]) == 0 and capsys.readouterr().out == text, 'of a work folder'
+    path.write_bytes(path.read_bytes()[:-40])
+    assert doctor.main(['checkpoint', str(tmp_path)]) == 2
+    assert f'the folder {tmp_path} has no whole checkpoint; name a file' in capsys.readouterr().err
 
 
 def test_weights_alone(tmp_path: Path) -> None:

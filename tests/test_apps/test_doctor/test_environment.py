@@ -131,13 +131,12 @@ def test_nothing_installed_names_everything_that_is_missing() -> None:
     assert row_of(facts, 'family').value == 'none found'
 
 
-def test_two_opencv_wheels_are_a_note_that_says_whether_they_agree() -> None:
+def test_two_opencv_wheels_are_a_note_where_their_versions_differ() -> None:
     same = {**GOOD.installed, 'opencv-python-headless': '4.12.0.88'}
-    [(text, remedy)] = notes_of(replace(GOOD, installed=same))
-    assert text.endswith('share one folder, cv2; harmless while the versions agree')
+    assert not notes_of(replace(GOOD, installed=same))
+    [(text, remedy)] = notes_of(replace(GOOD, installed={**same, 'opencv-python-headless': '4.8.0'}))
+    assert text.endswith('share one folder, cv2; their versions differ: cv2 may be damaged')
     assert remedy.startswith('python -m pip uninstall -y opencv-python opencv-python-headless && ')
-    [(text, _)] = notes_of(replace(GOOD, installed={**same, 'opencv-python-headless': '4.8.0'}))
-    assert text.endswith('their versions differ: cv2 may be damaged')
 
 
 def test_a_broken_torchvision_does_not_stop_training() -> None:
@@ -259,8 +258,10 @@ def test_the_data_doctor_looks_at_what_a_config_names(tmp_path: Path, capsys: py
 
     picture = sorted(data.val_images.iterdir())[0]
     picture.write_bytes(picture.read_bytes()[:-50])
-    assert command.main(['data', str(config), '--workers', '2']) == 1
+    assert command.main(['data', str(tmp_path), '--workers', '2']) == 1, 'the folder stands for its config'
     assert f'{picture.name}: the file is cut short' in capsys.readouterr().out
+    assert command.main(['data', str(tmp_path / 'digits')]) == 2
+    assert f'the folder {tmp_path / "digits"} has no config, a .py file; name CONFIG' in capsys.readouterr().err
 
 
 def test_without_any_package_the_data_doctor_sends_to_the_other() -> None:

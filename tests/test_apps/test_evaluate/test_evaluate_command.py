@@ -183,13 +183,19 @@ def test_what_does_not_fit_is_told(tested: Tested, tmp_path: Path) -> None:
             'names',
             rows,
             dict(names=('dog', 'Person', 'Fahrrad ü')),
-            r"class 'Person', which .* doesn't name \(dog, per",
+            r"class 'Person', which .* does not name \(dog, per",
         ),
         (
             'none',
             [{**row, 'boxes': [], 'scores': [], 'labels': []} for row in rows],
             {},
             r'out holds no detections, so',
+        ),
+        (
+            'unread',
+            [{**row, 'boxes': [], 'scores': [], 'labels': [], 'error': f'no {row["id"]}'} for row in rows],
+            {},
+            rf'none of the 6 images of .*out could be read, so there is no AP; the first: no {rows[0]["id"]}; detect',
         ),
         ('empty', [], {}, r'out holds no parts; name the folder'),
     ):
@@ -201,7 +207,7 @@ def test_what_does_not_fit_is_told(tested: Tested, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('content', 'message'),
     [
-        ({'annotations': []}, r'found.json holds no list of COCO results; first come the detections'),
+        ({'annotations': []}, r'found.json holds no list of COCO results; name first the detections'),
         ([], r'found.json holds no detections, so there is no AP'),
         ([dict(image_id=40, category_id=3, bbox=[1, 2, 3], score=0.5)], r'entry 0 of the list is no COCO result'),
         ([dict(image_id=40, category_id=3, bbox=[1, 2, 3, 4])], r'entry 0 of the list is no COCO result'),
@@ -238,8 +244,8 @@ def test_the_tool_leaves_with_status_2_for_bad_input(
             [tmp_path, tested.truth],
             'holds no job.json; name a folder that tools/predict.py wrote to, or a results file',
         ),
-        ([tmp_path / 'none', tested.truth], f'there is no folder or file {tmp_path / "none"}'),
-        ([tested.results, tmp_path / 'none.json'], 'none.json; the folder has no JSON file'),
+        ([tmp_path / 'none', tested.truth], f'there is no folder or file {tmp_path / "none"}; correct the path'),
+        ([tested.results, tmp_path / 'none.json'], f'none.json; {tmp_path} has no JSON file'),
     ):
         assert run_tool(partial(evaluate, [*map(str, arguments)])) == 2
         printed = capsys.readouterr()

@@ -26,6 +26,8 @@ from mmdet_iouquery.datasets import find_coco_set, read_data
 from mmdet_iouquery.datasets.coco.layout import CocoSet
 from mmdet_iouquery.datasets.forms import write as write_module
 from mmdet_iouquery.datasets.forms.read import find_data
+from mmdet_iouquery.datasets.forms.records import Tally
+from mmdet_iouquery.datasets.forms.report import describe
 from mmdet_iouquery.errors import InputError
 
 CLASSES = tuple('0123456789')
@@ -126,6 +128,51 @@ def test_a_second_call_writes_nothing_and_says_so(small: Path, capsys: pytest.Ca
     assert read_data(small) == first and state_of(small.with_name('small-coco')) == before
     assert 'small-coco holds' in capsys.readouterr().out
     assert read_data(small.with_name('small-coco')) == first, 'the result stands for what it was made of'
+
+
+def test_the_folder_of_images_is_in_the_files(small: Path, digits: Path, tmp_path: Path) -> None:
+    shutil.copytree(digits / 'train', tmp_path / 'single' / 'images')
+    shutil.copy(digits / 'annotations' / 'train.json', tmp_path / 'single' / 'all.json')
+    for coco in (read_data(small), read_data(tmp_path / 'single')):
+        for file, images in ((coco.train_ann, coco.train_images), (coco.val_ann, coco.val_images)):
+            assert json.loads(file.read_text())['info'] == {'image_folder': str(images)}
+
+
+def test_what_was_made_of_another_set_is_not_written_over(small: Path, tmp_path: Path) -> None:
+    read_data(small, out=tmp_path / 'out')
+    before = state_of(tmp_path / 'out')
+    yolo_set(tmp_path / 'small-2', {f'{number}.jpg': BOX_LINE for number in range(4)})
+    with pytest.raises(InputError, match=f'out holds what was made of another set, {small}; name another folder'):
+        read_data(tmp_path / 'small-2', out=tmp_path / 'out')
+    assert state_of(tmp_path / 'out') == before
+    assert read_data(small / 'data.yaml', out=tmp_path / 'out').train_ann.parent == tmp_path / 'out', 'the same set'
+
+
+def test_a_folder_passes_on_what_is_wrong_with_its_only_table(tmp_path: Path) -> None:
+    write_image(tmp_path / 'set' / 'a.jpg')
+    table = write_text(tmp_path / 'set' / 'labels.csv', 'a.jpg,cat,1,1,9,9\n')
+    for given in (tmp_path / 'set', table):
+        with pytest.raises(InputError, match=r'labels\.csv: its first row \(a\.jpg, cat, .* does not say where'):
+            read_data(given)
+    write_text(tmp_path / 'set' / 'more.csv', 'x\n')
+    with pytest.raises(InputError, match=r'is no set in a form that is known.* 2 \.csv'):
+        read_data(tmp_path / 'set')
+
+
+def test_names_are_shown_once_and_one_is_no_plural() -> None:
+    tally = Tally()
+    for name in ['a'] * 4 + ['b']:
+        tally.add(name)
+    assert str(tally) == "5 ('a', 'b')"
+    for name in 'cdef':
+        tally.add(name)
+    assert str(tally) == "9 ('a', 'b', 'c', 'd', 'e', ...)"
+    part = dict(images=1, without_objects=0, boxes=2, crowds=1, boxes_by_class={'cat': 2}, file='f')
+    report = dict(source='s', form='YOLO', classes=['cat'], parts=dict(train=part), drawn_with_seed=None)
+    said = describe({**report, 'remarks': [], 'changed': [], 'left_out': []})
+    assert said.startswith(
+        's: YOLO, 1 image, 1 class, 2 boxes\n  train: 1 image (0 without objects), 2 boxes, 1 crowd ('
+    )
 
 
 @pytest.mark.parametrize('change', ['label', 'image', 'seed', 'lost file', 'description'])

@@ -118,7 +118,14 @@ def test_lists_say_the_parts_and_columns_of_classes_do_not_matter(tmp_path: Path
         write_image(tmp_path / 'JPEGImages' / f'{name}.JPG')
         write_text(tmp_path / 'Annotations' / f'{name}.xml', voc_xml([('cat', (1, 1, 9, 9))]))
     main = tmp_path / 'ImageSets' / 'Main'
-    lists = {'train': 'a 1\n\n', 'val': 'b  1\r\n', 'trainval': 'a 1\nb\n', 'cat_train': 'd -1', 'test': 'c\ngone\n'}
+    write_image(tmp_path / 'JPEGImages' / 'gone.jpg')  # counted once, by its list
+    lists = {
+        'train': 'a 1\n\n',
+        'val': 'b  1\r\n',
+        'trainval': 'a 1\nb\ngone\n',
+        'cat_train': 'd -1',
+        'test': 'c\ngone\n',
+    }
     for name, text in lists.items():
         write_text(main / f'{name}.txt', text)
     reading = read(tmp_path)

@@ -90,6 +90,7 @@ def test_images_and_labels_without_each_other(tmp_path: Path) -> None:
     write_text(tmp_path / 'labels' / 'lonely.txt', BOX)
     write_text(tmp_path / 'labels' / 'classes.txt', 'cat\ndog\n')
     write_text(tmp_path / 'images' / 'broken.jpg', 'no image')
+    write_text(tmp_path / 'labels' / 'broken.txt', BOX)  # it has an image, which is counted by itself
     reading = read(description)
     assert boxes_of(reading) == {'a.jpg': [IN_PX], 'empty.jpg': [], 'none.jpg': []}
     assert left_out(reading) == {
