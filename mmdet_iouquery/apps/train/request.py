@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from ...checkpoints.initializer import load_checkpoint
-from ...config_files import config_path
+from ...config_files import config_path, model_name
 from ...datasets import CocoSet, read_data
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import read_config
@@ -100,7 +100,7 @@ def _made(folder: Path) -> Iterator[None]:
 
 def default_folder(base: str | Path, data: Path | None) -> Path:
     """The work folder where none is named: by the config, without its recipe, and the data."""
-    stem = Path(base).stem
+    stem = model_name(base) if Path(base).is_file() else Path(base).stem
     name = stem if data is None else f'{re.split("_[0-9]+xb", stem)[0]}_{data.expanduser().resolve().stem}'
     return Path('work_dirs') / name
 
