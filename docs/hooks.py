@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # the package of t
 os.environ['MMDET_IOUQUERY_REGISTER'] = 'later'  # commands and configs are read without torch
 
 from site_pages import commands, configs, links, loaded, prose, reference
+from troubleshooting import troubleshooting
 
 FIGURES = ('changelog.md', 'speed.md', 'ablations.md', 'mmdet-tests.md')
 """Pages that are found after others and the reference: they have many words of everything."""
@@ -29,7 +30,9 @@ def on_files(files: Files, config: Any) -> Files:
             files.remove(file)
     for path, page in links.PAGES_ELSEWHERE.items():
         files.append(File.generated(config, page, abs_src_path=str(links.ROOT / path)))
-    for page, text in {**reference.pages(), **configs.pages(), **commands.pages()}.items():
+    made = {**reference.pages(), **configs.pages(), **commands.pages()}
+    made['troubleshooting.md'] = prose.prose(troubleshooting(), 'docs/troubleshooting.md', 'troubleshooting.md')
+    for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files
 
