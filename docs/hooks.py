@@ -31,7 +31,8 @@ def on_files(files: Files, config: Any) -> Files:
             files.remove(file)
     for path, page in links.PAGES_ELSEWHERE.items():
         files.append(File.generated(config, page, abs_src_path=str(links.ROOT / path)))
-    made = {**reference.pages(), **configs.pages(), **commands.pages(), 'troubleshooting.md': troubleshooting()}
+    made = {**reference.pages(), **configs.pages(), **commands.pages()}
+    made['troubleshooting.md'] = prose.prose(troubleshooting(), 'docs/troubleshooting.md', 'troubleshooting.md')
     for page, text in made.items():
         files.append(File.generated(config, page, content=text))
     return files

@@ -114,7 +114,7 @@ def test_every_page_is_in_the_navigation() -> None:
     config = site_config()
     listed = [*pages_in(config['nav'])]
     assert len(listed) == len({*listed})
-    # of others that lie in `reference` the build itself says which are missing
+    # of what is made for `reference` the build itself says which are missing
     expected = {links.on_site(page) for page in PAGES} | {'troubleshooting.md'}
     assert {page for page in listed if '/' not in page} | {page for page in listed if page in expected} == expected
     assert config['repo_url'] == links.REPOSITORY

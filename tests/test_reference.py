@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 
 import pytest
 
@@ -10,15 +11,33 @@ import mmdet_iouquery  # noqa: F401  before mmdet: it may have to stand in for c
 
 pytest.importorskip('griffe')  # for Python 3.10 and newer
 
+import griffe
 from mmdet import registry as of_mmdet
 from mmengine import registry as of_mmengine
-from site_pages import code, docstrings, prose, reference
+from site_pages import code, docstrings, links, prose, reference
 
 from mmdet_iouquery import registry as of_this_package
 
 
 def test_the_reference_is_whole() -> None:
     assert reference.mistakes() == []
+
+
+def test_what_is_missing_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(code.PUBLIC, 'mmdet_iouquery.config_files', ('_hint',))
+    monkeypatch.delitem(reference.PARTS, 'necks')
+    code.entries.cache_clear()
+    wrong = reference.mistakes()
+    code.entries.cache_clear()
+    assert [text.partition(';')[0] for text in wrong] == [
+        'mmdet_iouquery.models.necks.hybrid_encoder.HybridEncoder is registered, and no page of the reference is for '
+        'models.necks',
+        'mmdet_iouquery.config_files._hint is public and has no docstring',
+    ]
+    text = 'def f(a):\n    """Say.\n\n    Args:\n        a, b: what.\n    """\n'
+    assert reference.wrong_arguments(griffe.visit('m', Path('m.py'), text)['f']) == [
+        "the docstring of m.f has 'b', which it does not take"
+    ]
 
 
 def test_every_registered_class_is_in_it() -> None:
@@ -73,7 +92,15 @@ def test_a_reference_to_nothing_is_told() -> None:
 
 
 def test_a_page_links_to_what_it_names() -> None:
-    text = '# `HybridEncoder`\n\n`HybridEncoder`, [`HybridEncoder`](x.png) and `Encoder`\n\n```\n`HybridEncoder`\n```\n'
-    linked = '[`HybridEncoder`][mmdet_iouquery.models.necks.hybrid_encoder.HybridEncoder]'
-    found = prose.prose(text.replace('x.png', 'quickstart.jpg'), 'docs/data.md', 'data.md')
-    assert found == text.replace('\n\n`HybridEncoder`', f'\n\n{linked}').replace('x.png', 'quickstart.jpg')
+    text = (
+        '# `HybridEncoder`\n\n`HybridEncoder` of `core/boxes.py`, `Encoder` of `core/none.py`, `finetune/NAME`, '
+        '[`HybridEncoder`](quickstart.jpg)\n\n```\n`HybridEncoder`\n```\n'
+    )
+    config = 'finetune/rtdetr_r18vd_finetune_coco-style.py'
+    page = f'reference/configs/{config.replace(".py", "").replace("/", ".md#")}'
+    source = links.file_link('mmdet_iouquery/core/boxes.py')
+    expected = text.replace('NAME', config).replace(f'`{config}`', f'[`{config}`]({page})')
+    expected = expected.replace('`core/boxes.py`', f'[`core/boxes.py`]({source})')
+    entry = '\n\n[`HybridEncoder`][mmdet_iouquery.models.necks.hybrid_encoder.HybridEncoder] of'
+    expected = expected.replace('\n\n`HybridEncoder` of', entry)
+    assert prose.prose(text.replace('NAME', config), 'docs/data.md', 'data.md') == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from functools import cache
 
@@ -30,9 +31,20 @@ def prose(text: str, page: str, site_page: str) -> str:
         DeadLinkError: a link leads to nothing.
     """
     text = links.replace_targets(text, lambda target: links.lead(target, page, site_page))
-    return links.replace_code_spans(text, _with_link)
+
+    def with_link(span: str) -> str:
+        name = span.strip('`')
+        if name in named():
+            return f'[{span}][{named()[name]}]'
+        path = file_named(name)
+        return f'[{span}]({links.lead(links.file_link(path), page, site_page)})' if path else span
+
+    return links.replace_code_spans(text, with_link)
 
 
-def _with_link(span: str) -> str:
-    path = named().get(span.strip('`'))
-    return f'[{span}][{path}]' if path else span
+def file_named(name: str) -> str | None:
+    """The file that a path means, which may begin below the package or the configs; None: there is none."""
+    if not re.fullmatch(r'[\w.-]+(?:/[\w.-]+)+\.\w+', name):
+        return None
+    paths = [start + name for start in ('', 'mmdet_iouquery/', 'configs/')]
+    return next((path for path in paths if (links.ROOT / path).is_file()), None)

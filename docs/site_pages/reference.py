@@ -46,10 +46,10 @@ def mistakes() -> list[str]:
     ]
     entries = code.entries()
     wrong += [f'{entry.path} is public and has no docstring' for entry in entries if not entry.has_docstring]
-    return wrong + [text for entry in entries for text in _wrong_arguments(entry)]
+    return wrong + [text for entry in entries for text in wrong_arguments(entry)]
 
 
-def _wrong_arguments(obj: griffe.Object) -> list[str]:
+def wrong_arguments(obj: griffe.Object) -> list[str]:
     """What its docstring says of arguments that it does not take."""
     if not (obj.is_class or obj.is_function) or obj.docstring is None:
         return []
