@@ -18,7 +18,8 @@ def test_files_of_tests_and_links_exist(page: Path) -> None:
     text = page.read_text(encoding='utf-8')
     for name in () if page.name in OF_MMDET else re.findall(r'[\w/]*test_\w+\.py', text):
         assert any(f'/{path}'.endswith(f'/{name}') for path in TEST_FILES), f'{page.name} names {name}'
-    for link in re.findall(r'\]\(([^)#:]+)(?:#[\w-]*)?\)', text):
+    prose = re.sub(r'^ *```.*?^ *```$', '', text, flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r'\]\(([^)#:]+)(?:#[\w-]*)?\)', prose):
         assert (page.parent / link).exists(), f'{page.name} links to {link}'
 
 
