@@ -33,7 +33,7 @@ PARALLEL := -n logical --dist loadfile --no-loadscope-reorder --max-worker-resta
 
 # what these tests hold is the same whatever mmdet is installed; with the second family they are left out
 WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_deploy/test_compile.py tests/test_apps/test_benchmark \
-    tests/test_docs.py tests/test_reference.py tests/test_layers.py tests/test_troubleshooting.py tests/test_serve_example.py \
+    tests/test_docs.py tests/test_reference.py tests/test_pages.py tests/test_laws.py tests/test_layers.py tests/test_troubleshooting.py tests/test_serve_example.py \
     tests/test_runtime tests/test_jobs \
     $(addprefix tests/test_apps/test_,analyze calibrate predict train detector.py) tests/test_one_door.py tests/test_packaging.py \
     $(addprefix tests/test_deploy/test_,export.py graph.py precision.py quantize.py triton_repository.py) \

@@ -16,7 +16,7 @@ LAYERS = (
     ('command_line',),
     ('models',),
     ('checkpoints', 'datasets', 'evaluation', 'cpu'),
-    ('deploy',),
+    ('deploy', 'testing'),
     ('engine',),
     ('apps',),
     ('',),

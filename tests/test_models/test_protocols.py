@@ -1,8 +1,8 @@
-"""Every registered part keeps the protocol of its kind, to mypy and when it is called.
+"""Every registered part keeps the protocol of its kind to mypy; ``tests/test_laws.py`` holds what is called.
 
 To mypy a module of mmengine's is anything, so a part passes for every protocol; its ``forward`` does not. The lists
 below hold each part's ``forward`` and are typed by the protocol, so ``make lint`` compares arguments and results. The
-tests then call what is in the lists, and miss what is registered and in none.
+tests miss what is registered and in none, and call assigners and criteria.
 """
 
 from __future__ import annotations
@@ -34,14 +34,11 @@ from mmdet_iouquery.structures import (
     Decoded,
     Decoder,
     DenoisingGenerator,
-    DenoisingQueries,
-    EncoderTarget,
     Memory,
     Pairs,
     Predictions,
     Queries,
     QuerySelector,
-    Selection,
     Targets,
 )
 
@@ -146,86 +143,6 @@ def truth(*counts: int) -> Targets:
 def predictions(layers: int, queries: int) -> Predictions:
     logits = torch.randn(layers, IMAGES, queries, CLASSES)
     return Predictions(logits, torch.rand(layers, IMAGES, queries, 4) * 0.4 + 0.2)
-
-
-def check_predictions(found: Any, layers: int, queries: int) -> None:
-    assert type(found) is Predictions
-    assert found.logits.shape == (layers, IMAGES, queries, CLASSES)
-    assert found.boxes.shape == (layers, IMAGES, queries, 4)
-    assert ((found.boxes >= 0) & (found.boxes <= 1)).all()
-
-
-def check_selection(selection: Any, queries: int) -> None:
-    assert type(selection) is Selection and type(selection.queries) is Queries
-    content, anchors_unact, position, num_denoising = selection.queries
-    assert content.shape == (IMAGES, queries, DIMS) and anchors_unact.shape == (IMAGES, queries, 4)
-    assert position is None or position.shape == (IMAGES, queries, DIMS)
-    assert num_denoising == 0
-    if selection.encoder is not None:
-        check_predictions(selection.encoder, 1, queries)
-    index = selection.token_index
-    if index is not None:
-        assert index.shape == (IMAGES, queries) and index.dtype == torch.int64
-        assert all(len(set(row)) == queries and min(row) >= 0 and max(row) < TOKENS for row in index.tolist())
-    assert type(selection.encoder_target) is EncoderTarget
-    score, class_agnostic, iou_logits = selection.encoder_target
-    assert score in ('iou', 'label', None) and class_agnostic in (True, False)
-    assert iou_logits is None or iou_logits.shape == (1, IMAGES, queries)
-
-
-@pytest.mark.parametrize('select', query_selectors(), ids=lambda part: class_of(part).__name__)
-def test_query_selectors(select: Any) -> None:
-    select.__self__.train()
-    check_selection(select(memory()), BUILT_FOR)
-    select.__self__.eval()
-    check_selection(select(memory(), 4), 4)
-    if select(memory()).token_index is not None:
-        check_selection(select(memory(), TOKENS + 1), TOKENS)
-    else:
-        with pytest.raises(ValueError, match=f'{BUILT_FOR + 1} queries asked for'):
-            select(memory(), BUILT_FOR + 1)
-
-
-@pytest.mark.parametrize('counts', [(2, 1), (3, 0), (0, 0)], ids=str)
-@pytest.mark.parametrize('denoise', denoising_generators(), ids=lambda part: class_of(part).__name__)
-def test_denoising_generators(denoise: Any, counts: tuple[int, ...]) -> None:
-    targets = truth(*counts)
-    given = denoise(targets, 5)
-    assert type(given) is DenoisingQueries and type(given.queries) is Queries
-    size = given.queries.num_queries
-    assert size > 0 and size % given.num_groups == 0
-    assert given.queries.content.shape == (IMAGES, size, DIMS)
-    assert given.queries.anchors_unact.shape == (IMAGES, size, 4) and given.queries.position is None
-    mask = given.attention_mask
-    assert mask.shape == (size + 5, size + 5) and mask.dtype == torch.bool
-    assert mask[size:, :size].all() and not mask[size:, size:].any(), 'matching queries see one another alone'
-    image, query, target = given.pairs
-    assert all(index.dtype == torch.int64 and index.dim() == 1 for index in given.pairs)
-    assert ((query >= 0) & (query < size)).all() and torch.equal(targets.image[target], image)
-    assert target.bincount(minlength=sum(counts)).tolist() == [given.num_groups] * sum(counts)
-
-
-def check_decoder(decode: Any) -> None:
-    given, mask = Queries(torch.randn(IMAGES, 6, DIMS), torch.randn(IMAGES, 6, 4)), torch.eye(6) == 0
-    decode.__self__.train()
-    check_predictions(decode(given, memory()), LAYERS, 6)
-    check_predictions(decode(given, memory(), mask, 1), 1, 6)
-    decode.__self__.eval()
-    check_predictions(decode(given, memory(), mask), 1, 6)
-    check_predictions(decode(given, memory(), num_layers=-2), 1, 6)
-    with pytest.raises(ValueError, match=f'decoder has {LAYERS} layers'):
-        decode(given, memory(), num_layers=LAYERS + 1)
-
-
-@pytest.mark.parametrize('decode', decoders(), ids=lambda part: class_of(part).__name__)
-def test_decoders(decode: Any) -> None:
-    check_decoder(decode)
-    assert decode.__self__.num_layers == LAYERS
-
-
-def test_a_decoder_that_returns_tensors_is_found() -> None:
-    with pytest.raises(AssertionError):
-        check_decoder(decoder_of_another_kind())
 
 
 @pytest.mark.parametrize('assign', assigners(), ids=lambda part: class_of(part).__name__)

@@ -1,7 +1,14 @@
-"""Decoders."""
+"""Decoders, and what one of your own can be built of."""
 
 from .dab import DABDecoder
-from .deformable import DeformableDecoder
+from .deformable import BoxDecoder, DeformableDecoder, DeformableDecoderLayer, class_head
 from .distribution import DistributionDecoder
 
-__all__ = ['DABDecoder', 'DeformableDecoder', 'DistributionDecoder']
+__all__ = [
+    'BoxDecoder',
+    'DABDecoder',
+    'DeformableDecoder',
+    'DeformableDecoderLayer',
+    'DistributionDecoder',
+    'class_head',
+]

@@ -2,7 +2,7 @@
 
 from .assigners import BatchedHungarianAssigner, PerImageAssigner
 from .distribution_losses import DistributionDistillationLoss, FineGrainedLocalizationLoss
-from .quality_losses import IoUVarifocalLoss, MatchabilityAwareLoss
+from .quality_losses import IoUVarifocalLoss, MatchabilityAwareLoss, QualityLoss
 from .set_criterion import SetCriterion
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     'IoUVarifocalLoss',
     'MatchabilityAwareLoss',
     'PerImageAssigner',
+    'QualityLoss',
     'SetCriterion',
 ]

@@ -17,8 +17,8 @@ from ...core import matchability_aware_loss, varifocal_loss
 from ...errors import InputError
 
 
-class _QualityLoss(QualityFocalLoss):
-    """What the losses of this module share: each gives the terms (N, C), and this weights and reduces them.
+class QualityLoss(QualityFocalLoss):
+    """A loss of logits, labels and quality: a subclass gives the terms (N, C), and this weights and reduces them.
 
     It is a ``QualityFocalLoss`` so that mmdet's own DINO, Deformable DETR and DAB-DETR heads, which ask for that class,
     hand it ``(labels, IoU)`` and take it by its name in ``loss_cls`` alone.
@@ -76,7 +76,7 @@ class _QualityLoss(QualityFocalLoss):
 
 
 @MODELS.register_module()
-class IoUVarifocalLoss(_QualityLoss):
+class IoUVarifocalLoss(QualityLoss):
     """Varifocal loss with the matched box's IoU as target, in RT-DETR's form.
 
     The formula is :func:`mmdet_iouquery.core.varifocal_loss`.
@@ -112,7 +112,7 @@ class IoUVarifocalLoss(_QualityLoss):
 
 
 @MODELS.register_module()
-class MatchabilityAwareLoss(_QualityLoss):
+class MatchabilityAwareLoss(QualityLoss):
     """DEIM's loss: as :class:`IoUVarifocalLoss`, but a matched box of low IoU counts as much as one of high IoU.
 
     The formula is :func:`mmdet_iouquery.core.matchability_aware_loss`.

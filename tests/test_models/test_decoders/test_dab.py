@@ -82,47 +82,6 @@ def test_equals_mmdets_on_equal_weights(query_scale: str, modulate: bool, keep: 
     assert torch.equal(last.logits[0], every_layer.logits[-1]) and torch.equal(last.boxes[0], every_layer.boxes[-1])
 
 
-KINDS = {
-    'dense': {},
-    'dense, three maps': {'num_levels': 3},
-    'deformable': {'cross_attention': 'deformable', 'num_levels': 3},
-}
-MAPS = {'dense': SHAPES, 'dense, three maps': ((4, 6), (2, 3), (1, 2)), 'deformable': ((4, 6), (2, 3), (1, 2))}
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_order_of_queries_does_not_matter(kind: str) -> None:
-    decoder, given, read = build(**KINDS[kind]).eval(), queries(), memory(MAPS[kind])
-    order = torch.randperm(6)
-    with torch.no_grad():
-        straight = decoder(given, read)
-        shuffled = decoder(Queries(given.content[:, order], given.anchors_unact[:, order]), read)
-    torch.testing.assert_close(shuffled.logits, straight.logits[:, :, order], **within(torch.float32))
-    torch.testing.assert_close(shuffled.boxes, straight.boxes[:, :, order], rtol=1e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_padding_is_not_read(kind: str) -> None:
-    decoder, given = build(**KINDS[kind]).eval(), queries()
-    tokens = sum(h * w for h, w in MAPS[kind])
-    padding = torch.rand(2, tokens) < 0.4
-    read = memory(MAPS[kind], padding=padding)
-    other = read._replace(tokens=torch.where(padding[..., None], 9.0, read.tokens))
-    with torch.no_grad():
-        torch.testing.assert_close(decoder(given, other).logits, decoder(given, read).logits, **within(torch.float32))
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_every_parameter_learns_and_anchors_pass_their_gradient(kind: str) -> None:
-    decoder, given = build(**KINDS[kind]).train(), queries()
-    anchors_unact = given.anchors_unact.requires_grad_()
-    logits, boxes, _ = decoder(given, memory(MAPS[kind]))
-    (logits.sum() + boxes.sum()).backward()
-    # the first layer's anchors come as the selector gives them
-    assert anchors_unact.grad.abs().sum() > 0
-    assert [name for name, p in decoder.named_parameters() if p.grad is None] == []
-
-
 def test_anchors_are_detached_between_layers_unless_told() -> None:
     """The last layer's boxes reach the first layer's box head only through anchors that are not detached."""
     for detach in (True, False):
@@ -157,37 +116,6 @@ def test_own_token_codes_are_those_of_the_centres() -> None:
     with torch.no_grad():
         ours, told = decoder(given, read), decoder(given, read._replace(position=position))
     torch.testing.assert_close(ours.boxes, told.boxes)
-
-
-@pytest.mark.parametrize('kind', KINDS)
-def test_extent_of_the_whole_changes_nothing_and_of_a_part_does(kind: str) -> None:
-    decoder, given, read = build(**KINDS[kind]).eval(), queries(), memory(MAPS[kind])
-    with torch.no_grad():
-        plain = decoder(given, read).boxes
-        whole = decoder(given, read._replace(extent=torch.ones(2, 2))).boxes
-        part = decoder(given, read._replace(extent=torch.full((2, 2), 0.6))).boxes
-    torch.testing.assert_close(whole, plain)
-    assert (part - plain).abs().max() > 1e-4
-
-
-def test_fewer_layers_on_the_same_weights() -> None:
-    decoder, given, read = build(), queries(), memory()
-    with torch.no_grad():
-        every_layer = decoder.train()(given, read)
-        for depth, last in ((1, 0), (2, 1), (-2, 1), (None, 2)):
-            one = decoder.eval()(given, read, num_layers=depth)
-            assert torch.equal(one.boxes[0], every_layer.boxes[last])
-    with pytest.raises(ValueError, match='the decoder has 3 layers'):
-        decoder(given, read, num_layers=4)
-
-
-def test_narrow_anchors_stay_finite() -> None:
-    decoder, read = build().train(), memory()
-    given = Queries(torch.randn(2, 3, DIMS), torch.tensor([-60.0, 60.0, 1e4])[:, None].expand(2, 3, 4))
-    logits, boxes, _ = decoder(given, read)
-    (logits.sum() + boxes.sum()).backward()
-    assert torch.isfinite(logits).all() and torch.isfinite(boxes).all()
-    assert all(torch.isfinite(p.grad).all() for p in decoder.parameters())
 
 
 @pytest.mark.parametrize(

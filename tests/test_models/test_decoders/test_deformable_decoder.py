@@ -201,25 +201,6 @@ def test_dropout_is_that_of_the_config() -> None:
     assert widths == [DIMS, DIMS, 16, DIMS] and layer.dropout.p == layer.self_attn.dropout == 0.3
 
 
-def test_order_of_queries_and_neighbours_in_the_batch_do_not_matter() -> None:
-    decoder, given, read = refining().eval(), queries(), memory()
-    order = torch.randperm(5)
-    with torch.no_grad():
-        straight = decoder(given, read)
-        shuffled = decoder(Queries(given.content[:, order], given.anchors_unact[:, order]), read)
-        alone = decoder(Queries(*(x[1:] for x in given[:2])), read._replace(tokens=read.tokens[1:]))
-    for ours, other, single in zip(straight[:2], shuffled[:2], alone[:2]):
-        torch.testing.assert_close(other, ours[:, :, order])
-        torch.testing.assert_close(single, ours[:, 1:])
-
-
-def test_padding_is_not_read() -> None:
-    decoder, given, padding = refining().eval(), queries(), torch.rand(2, 30) < 0.4
-    read = memory(padding=padding)
-    other = read._replace(tokens=torch.where(padding[..., None], 9.0, read.tokens))
-    assert torch.equal(decoder(given, other).boxes, decoder(given, read).boxes)
-
-
 def test_queries_that_may_not_be_seen_change_nothing() -> None:
     """The last two are hidden from the first three, which are not hidden from them."""
     decoder, given, read = refining().eval(), queries(), memory()
