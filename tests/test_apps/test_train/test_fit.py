@@ -114,8 +114,8 @@ def test_the_rate_goes_with_the_batch() -> None:
 @pytest.mark.parametrize(
     ('name', 'wishes', 'said'),
     [
-        (RTDETR, Wishes(size=100), '--size 100: a multiple of 32 from 64 on is needed'),
-        (RTDETR, Wishes(size=32), '--size 32: a multiple of 32 from 64 on is needed'),
+        (RTDETR, Wishes(size=100), '--size 100: name a multiple of 32, from 64 on'),
+        (RTDETR, Wishes(size=32), '--size 32: name a multiple of 32, from 64 on'),
         (DINO, Wishes(size=320), '--size is for configs that resize images to one square'),
         (RTDETR, Wishes(epochs=0), '--epochs 0: name at least 1'),
         (DEIM, Wishes(epochs=3), 'its augmentation has 4 stages: train for at least 4 epochs'),
