@@ -89,7 +89,13 @@ setup(
         'fast': [VERSION['FASTER_COCO_EVAL'].requirement],
         'demo': ['gradio>=6; python_version >= "3.10"'],  # which has no release 6 for older ones
         'completion': ['shtab'],
-        'docs': ['mkdocs>=1.6.1,<2', 'mkdocs-material>=9.7', 'mkdocstrings>=1', 'mkdocstrings-python>=2', 'ruff'],
+        'docs': [
+            'mkdocs>=1.6.1,<2',
+            'mkdocs-material>=9.8',
+            'mkdocstrings>=1.0.8',
+            'mkdocstrings-python>=2.0.11',
+            'ruff',
+        ],
         'test': [
             VERSION['FASTER_COCO_EVAL'].requirement,
             'alembic',

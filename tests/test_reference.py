@@ -104,3 +104,13 @@ def test_a_page_links_to_what_it_names() -> None:
     entry = '\n\n[`HybridEncoder`][mmdet_iouquery.models.necks.hybrid_encoder.HybridEncoder] of'
     expected = expected.replace('\n\n`HybridEncoder` of', entry)
     assert prose.prose(text.replace('NAME', config), 'docs/data.md', 'data.md') == expected
+
+
+def test_what_is_a_list_on_github_is_one_on_the_site() -> None:
+    given = 'A:\n- a\n  b\n- c\n\n1. d\n\n   ```\n   - e\n     f\n   ```\n2. g\n3. h\n\n```\ni:\n- j\n```\nk\n- l\n'
+    expected = (
+        'A:\n\n- a\n    b\n- c\n\n1. d\n\n    ```\n    - e\n      f\n    ```\n\n2. g\n3. h\n\n'
+        '```\ni:\n- j\n```\nk\n\n- l\n'
+    )
+    assert prose.with_lists(given) == expected
+    assert prose.with_lists(expected) == expected

@@ -22,6 +22,7 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     'mmdet_iouquery.checkpoints': (),
     'mmdet_iouquery.deploy': (),
     'mmdet_iouquery.cpu': (),
+    'mmdet_iouquery.testing': (),
     'iouquery_runtime': (),
     'iouquery_runtime.jobs': (
         *('predict.predict', 'predict.dry_run', 'predict.Request', 'engine.Size', 'manifest.Shard'),

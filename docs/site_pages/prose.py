@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from functools import cache
@@ -30,7 +31,7 @@ def prose(text: str, page: str, site_page: str) -> str:
     Raises:
         DeadLinkError: a link leads to nothing.
     """
-    text = links.replace_targets(text, lambda target: links.lead(target, page, site_page))
+    text = links.replace_targets(with_lists(text), lambda target: links.lead(target, page, site_page))
 
     def with_link(span: str) -> str:
         name = span.strip('`')
@@ -40,6 +41,35 @@ def prose(text: str, page: str, site_page: str) -> str:
         return f'[{span}]({links.lead(links.file_link(path), page, site_page)})' if path else span
 
     return links.replace_code_spans(text, with_link)
+
+
+def with_lists(text: str) -> str:
+    """The page with lists as Python-Markdown reads them, from what GitHub takes for a list.
+
+    An empty line stands before a list, and before an entry that follows one of several paragraphs; what goes on with an
+    entry is indented by four. Entries of lists in lists are moved with the entry that they are in.
+    """
+    lines, found = text.split('\n'), ['']
+    needs_space = True  # before an entry, where there is none
+    while lines:
+        line = lines.pop(0)
+        if fence := re.match(r'```+|~~~+', line):
+            inside = [*itertools.takewhile(lambda one: not one.startswith(fence[0]), lines)]
+            found += [line, *inside, *lines[len(inside) : len(inside) + 1]]
+            del lines[: len(inside) + 1]
+            needs_space = True
+        elif re.match(r'[-*] |\d+\. ', line):
+            if needs_space and found[-1].strip():
+                found.append('')
+            below = [*itertools.takewhile(lambda one: not one.strip() or one.startswith('  '), lines)]
+            del lines[: len(below)]
+            indent = min((len(one) - len(one.lstrip()) for one in below if one.strip()), default=4)
+            found += [line, *(' ' * (4 - indent) + one if one.strip() else one for one in below)]
+            needs_space = '' in below
+        else:
+            found.append(line)
+            needs_space = True
+    return '\n'.join(found[1:])
 
 
 def file_named(name: str) -> str | None:
