@@ -145,7 +145,8 @@ def _called(node: ast.Call, scope: Scope) -> Template:
     function = functions[0]
     given = {name: template(value, scope) for name, value in _arguments(node, function)}
     inner_scope = scope.deeper(source=where, function=function, bound=given)
-    returned = [one.value for one in inside(function) if isinstance(one, ast.Return) and one.value is not None]
+    given_back = [one for one in inside(function) if isinstance(one, (ast.Return, ast.Yield))]
+    returned = [one.value for one in given_back if one.value is not None]
     texts = one_of(name.strip('_'), [template(value, inner_scope) for value in returned]) if returned else ()
     return texts if says(texts) else slot
 

@@ -395,7 +395,9 @@ def test_a_full_disk_leaves_nothing(model: nn.Module, tmp_path: Path, monkeypatc
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, 'fsync', full)
-    with pytest.raises(InputError, match=r'^cannot write .*model\.onnx: No space left on device$'):
+    with pytest.raises(
+        InputError, match=r'^cannot write .*model\.onnx: No space left on device; name another file, or make room$'
+    ):
         write(model, tmp_path / 'model.onnx', verify=False)
     assert not [*tmp_path.iterdir()]
 

@@ -89,7 +89,7 @@ def test_what_cannot_be_exported_is_refused_by_name() -> None:
     dab = MODELS.build(host_config('DABDETR', type='IoUQueryDABDETR'))
     assert refusal(dab).startswith("IoUQueryDABDETR cannot be exported with mmdet's decoder, which writes into parts")
     dino = MODELS.build(host_config('DINO'))
-    assert refusal(dino).endswith('the adapters of this package, which takes the same weights: IoUQueryDINO')
+    assert refusal(dino).endswith('an adapter of this package, which takes the same weights: IoUQueryDINO')
     assert 'Linear with NoneType cannot be exported' in refusal(nn.Linear(1, 1))
     adapter = MODELS.build(host_config('DINO', type=HOSTS['DINO'].adapter))
     assert "reads by mmcv's deformable attention" in refusal(adapter, attention='gather')

@@ -421,7 +421,7 @@ def test_a_restart_sets_logs_aside(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('names', 'said'),
     [
-        ('tensorbord', '--log tensorbord: there is no such log; did you mean tensorboard?; it is csv, mlflow,'),
+        ('tensorbord', '--log tensorbord: there is no such log; did you mean tensorboard?; name csv, mlflow,'),
         ('csv,', "--log '': there is no such log"),
         ('csv,wandb', "--log wandb needs wandb: python -m pip install wandb, or install this package as 'mmdet-iouq"),
         ('mlflow', '--log mlflow needs mlflow and sqlalchemy and alembic: '),

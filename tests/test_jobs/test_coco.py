@@ -185,12 +185,12 @@ def test_after_an_error_nothing_is_left(write: Any, changes: Any, message: str, 
 
 
 def test_arguments_that_cannot_be(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'^there are 2 category_ids for 3 names$'):
+    with pytest.raises(ValueError, match=r'^there are 2 category_ids for 3 names; give one for each$'):
         write_coco(tables_of(rows_of(1)), tmp_path / 'out.json', names=NAMES, category_ids=[1, 2])
     with pytest.raises(ValueError, match=r"^image_ids must be 'own' or 'numbered', got 'mine'$"):
         write_results(tables_of(rows_of(1)), tmp_path / 'out.json', names=NAMES, image_ids='mine')
     (tmp_path / 'file').touch()
-    with pytest.raises(InputError, match=r'/out.json cannot be written: File exists$'):
+    with pytest.raises(InputError, match=r'/out.json cannot be written: File exists; name another file, or make room$'):
         write_coco(tables_of(rows_of(1)), tmp_path / 'file' / 'out.json', names=NAMES)
 
 

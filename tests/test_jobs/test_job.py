@@ -137,7 +137,9 @@ def test_a_record_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.Monk
         raise OSError(28, 'No space left on device')
 
     monkeypatch.setattr(jobs.os, 'fsync', full)
-    with pytest.raises(WriteError, match=r'job.json cannot be written: No space left on device; .*--resume goes on'):
+    with pytest.raises(
+        WriteError, match=r'job.json cannot be written: No space left on device; .* go on with --resume'
+    ):
         job.update(state=FINISHED)
     assert (tmp_path / 'job.json').read_bytes() == before and job.state == RUNNING
     assert os.listdir(tmp_path)

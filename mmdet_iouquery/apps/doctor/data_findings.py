@@ -198,7 +198,7 @@ def _shared(train: InspectedSet, other: InspectedSet) -> Iterator[DataFinding]:
     looks = [(i, k) for i, k in looks if k not in known]
     if looks:
         text = f'{_images(len(looks))} of {other.name} that look like one of {train.name}'
-        effect = 'the same scene, or saved anew? then results are too good; look at some'
+        effect = 'the same scene, or saved again? then results are too good; look at some'
         yield DataFinding('warning', where, text, effect, tuple(f'{first[i]} ~ {second[k]}' for i, k in looks))
     named = [second[k] for _, k in same(first, second) if k not in known]
     if named and train.checked.image_dir != other.checked.image_dir:

@@ -67,7 +67,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         return self._distinct_assigner
 
     def why_untraceable(self) -> str | None:
-        return 'its queries are chosen anew in each layer and mixed with dense ones'
+        return 'its queries are chosen again in each layer and mixed with dense ones'
 
     def _leave_out_unused(self) -> None:
         head, last = self.bbox_head, self.decoder.num_layers

@@ -205,7 +205,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
     with pytest.raises(InputError, match='none of a, b has attention by position alone'):
         positional_attention_chart(both, {'a': [0], 'b': [0]}, dict.fromkeys(both, PICTURE), 'none')
     with pytest.raises(
-        InputError, match='dab has no dense cross-attention in decoder layer 2; it has 2 layers, from 0'
+        InputError, match='dab has no dense cross-attention in decoder layer 2; name one of its 2 layers'
     ):
         positional_attention_chart({'dab': made()}, {'dab': [0]}, {'dab': PICTURE}, 'none', layer=2)
     with pytest.raises(InputError, match=r'must be one or more of 0 to 3, got \[4\]'):

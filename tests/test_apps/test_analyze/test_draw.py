@@ -248,7 +248,7 @@ def test_draw_run_score_threshold(run: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ('entry', 'message'),
     [
-        (dict(image_id=99), r"detection 1 has image_id 99, which .*ann\.json doesn't have"),
+        (dict(image_id=99), r'detection 1 has image_id 99, which .*ann\.json does not have'),
         (dict(category_id=1), 'detection 1 has category_id 1'),
         (dict(bbox=[1, 2, 3]), r'detection 1 has bbox \[1, 2, 3\]'),
         (dict(score=...), "detection 1 has no 'score'"),

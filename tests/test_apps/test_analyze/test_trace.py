@@ -216,7 +216,7 @@ def test_only_the_modules_named_are_as_if_training() -> None:
     ('name', 'changes', 'message'),
     [
         ('DeformableDETR', {'as_two_stage': False}, 'queries are points, not boxes'),
-        ('DDQDETR', {}, 'chosen anew in each layer'),
+        ('DDQDETR', {}, 'chosen again in each layer'),
     ],
 )
 def test_queries_that_cant_be_followed_are_refused(name: str, changes: dict[str, Any], message: str) -> None:

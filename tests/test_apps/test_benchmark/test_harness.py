@@ -114,7 +114,7 @@ def test_the_growth_chart_draws_what_was_measured() -> None:
 
 
 def test_bad_options_are_refused() -> None:
-    with pytest.raises(InputError, match='--rounds 0: at least 1'):
+    with pytest.raises(InputError, match='--rounds 0: name at least 1'):
         command.benchmark(['criterion', '--rounds', '0'])
     with pytest.raises(
         InputError, match='--reference has one family of models, and --models R18 DEIM-S are of several'

@@ -67,7 +67,7 @@ def test_a_checkpoint_is_named_with_its_config_or_has_it_beside_it(tmp_path: Pat
 def test_a_shelf_reads_a_model_once_until_its_file_changes(tmp_path: Path) -> None:
     path = write_model(tmp_path / 'model.onnx')
     shelf = Shelf(lambda: found_models(tmp_path))
-    with pytest.raises(InputError, match=r"there is no model 'other'; there are: model\.onnx"):
+    with pytest.raises(InputError, match=r"there is no model 'other'; name one of these: model\.onnx"):
         shelf.model('other')
     first = shelf.model('model.onnx')
     assert shelf.model('model.onnx') is first

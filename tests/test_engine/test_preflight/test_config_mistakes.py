@@ -189,7 +189,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     ),
     "default_hooks = dict(checkpoint=dict(save_best='coco/segm_mAP'))": (
         "default_hooks.checkpoint.save_best='coco/segm_mAP'",
-        'they compute coco/bbox_mAP,',
+        'name one of these: coco/bbox_mAP,',
     ),
     "visualizer = dict(vis_backends=[dict(type='LocalVisBackend'), dict(type='WandbVisBackend')])": (
         'building the run fails at visualizer.vis_backends[1]: ImportError',
