@@ -40,8 +40,8 @@ WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_runtime tests/test
     $(wildcard tests/test_checkpoints/test_convert_*.py)
 
 # what any version of Python, torch and mmdet has a say in
-IN_RANGE := $(addprefix tests/,test_core test_models test_cpu test_evaluation) \
-    $(addprefix tests/test_,compat.py configs.py packaging.py) tests/test_deploy/test_export.py
+IN_RANGE := $(addprefix tests/test_,core evaluation compat.py configs.py one_door.py checkpoints/test_files.py engine/test_repeatable.py) \
+    $(addprefix tests/test_models/test_,golden.py three_steps.py half_precision.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo test-range gpu lint \

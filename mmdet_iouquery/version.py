@@ -15,6 +15,8 @@ __version__ = '0.1.0'
 REPOSITORY = 'https://github.com/mmdet-iouquery/mmdet_iouquery'
 
 PYTHON_MINIMUM = (3, 9)
+TORCH_MINIMUM = '2.6'
+"""The first that reads a training's checkpoints without running code that may be in them."""
 TORCH_TESTED = '2.13.0'
 
 
@@ -33,7 +35,7 @@ class Package(NamedTuple):
 
     @property
     def requirement(self) -> str:
-        """The range as a requirement, e.g. ``mmengine>=0.10,<1.0``."""
+        """The range as a requirement, e.g. ``mmengine>=0.10.6,<1.0``."""
         return f'{self.distributions[0]}{self.allowed}'
 
     @property
@@ -49,8 +51,8 @@ FAMILIES: dict[str, tuple[Package, ...]] = {
         Package('mmdet', ('onedl-mmdetection',), '>=3.4,<4.0', '3.5.1'),
     ),
     'openmmlab': (
-        Package('mmengine', ('mmengine', 'mmengine-lite'), '>=0.10,<1.0', '0.10.7'),
-        Package('mmcv', ('mmcv-lite', 'mmcv', 'mmcv-full'), '>=2.0.0rc4,<2.2', '2.1.0'),
+        Package('mmengine', ('mmengine', 'mmengine-lite'), '>=0.10.6,<1.0', '0.10.7'),
+        Package('mmcv', ('mmcv-lite', 'mmcv', 'mmcv-full'), '>=2.0.0,<2.2', '2.1.0'),
         Package('mmdet', ('mmdet',), '>=3.2,<4.0', '3.3.0'),
     ),
 }

@@ -70,17 +70,17 @@ def test_tested_versions_lie_in_their_ranges() -> None:
     [
         (
             {**OPENMMLAB, 'mmengine': '0.9.1'},
-            'mmengine 0.9.1 is outside the supported range >=0.10,<1.0',
+            'mmengine 0.9.1 is outside the supported range >=0.10.6,<1.0',
             'python -m pip install mmengine==0.10.7',
         ),
         (
             {'mmengine': '0.10.7', 'mmcv': '2.2.0', 'mmdet': '3.3.0'},
-            'mmcv 2.2.0 is outside the supported range >=2.0.0rc4,<2.2',
+            'mmcv 2.2.0 is outside the supported range >=2.0.0,<2.2',
             'python -m pip uninstall -y mmcv && python -m pip install mmcv-lite==2.1.0',
         ),
         (
             {'mmengine': '0.10.7', 'mmcv-full': '1.7.2', 'mmdet': '3.3.0'},
-            'mmcv-full 1.7.2 is outside the supported range >=2.0.0rc4,<2.2',
+            'mmcv-full 1.7.2 is outside the supported range >=2.0.0,<2.2',
             'python -m pip uninstall -y mmcv-full && python -m pip install mmcv-lite==2.1.0',
         ),
         (
@@ -148,7 +148,7 @@ def test_check_raises_one_clear_error(tmp_path: Path) -> None:
     message = result.stderr[result.stderr.index('ImportError') :]
     assert 'found: mmcv-lite 2.2.0, mmdet 3.3.0, mmengine 0.10.7' in message
     assert 'remedy: python -m pip install mmcv-lite==2.1.0' in message
-    assert 'supported (openmmlab): mmengine>=0.10,<1.0, mmcv-lite>=2.0.0rc4,<2.2, mmdet>=3.2,<4.0' in message
+    assert 'supported (openmmlab): mmengine>=0.10.6,<1.0, mmcv-lite>=2.0.0,<2.2, mmdet>=3.2,<4.0' in message
 
 
 def test_check_speaks_before_a_broken_package_is_imported(tmp_path: Path) -> None:
@@ -189,6 +189,14 @@ def test_missing_torch_is_named(tmp_path: Path) -> None:
     result = run_bare('import mmdet_iouquery', make_site(tmp_path / 'site', OPENMMLAB))
     assert result.returncode == 1
     assert 'problem: torch is not installed' in result.stderr
+
+
+def test_a_torch_that_is_too_old_is_named_before_it_is_imported(tmp_path: Path) -> None:
+    site = make_site(tmp_path / 'site', {**OPENMMLAB, 'torch': '2.5.1+cpu'}, (*compat.MODULES, 'torch'))
+    result = run_bare('import mmdet_iouquery', site)
+    assert result.returncode == 1 and 'problem: torch 2.5.1+cpu is older than 2.6' in result.stderr
+    for version in ('2.6.0', '2.10.1+cu130', 'unknown', None):
+        assert compat.torch_findings(version, missing=False) == []
 
 
 # --- mmcv without compiled operators ----------------------------------------------------------------------------------

@@ -152,7 +152,7 @@ def test_building_leaves_no_copies_in_the_source_tree(source: Path, wheel: Path)
 
 def test_installing_forces_neither_torch_nor_a_family(metadata: Message) -> None:
     names = {re.split(r'[<>=!~ \[]', line)[0] for line in requirements(metadata, None)}
-    assert names == {'numpy', 'packaging', 'Pillow', 'pycocotools', 'scipy', 'tqdm'}
+    assert names == {'numpy', 'packaging', 'Pillow', 'PyYAML', 'pycocotools', 'scipy', 'tqdm'}
 
 
 @pytest.mark.parametrize('family', sorted(FAMILIES))

@@ -21,6 +21,7 @@ from .environment import (
     install_line,
     installed_versions,
     mmdet_installed,
+    torch_findings,
 )
 from .operators import install_ops_stand_in, ops_state, without_import_notes
 from .runner import (
@@ -83,5 +84,6 @@ __all__ = [
     'run_packed_convolution',
     'run_packed_linear',
     'silu_gradient',
+    'torch_findings',
     'without_import_notes',
 ]

@@ -10,7 +10,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import NamedTuple
 
-from ..version import FAMILIES, Package
+from ..version import FAMILIES, TORCH_MINIMUM, Package
 
 MODULES = ('mmengine', 'mmcv', 'mmdet')
 
@@ -103,11 +103,21 @@ def check_environment() -> None:
     installed = installed_versions()
     importable = [module for module in MODULES if find_module(module) is not None]
     findings = diagnose(installed, importable)
-    if find_module('torch') is None:
-        findings.append(Finding('error', 'torch is not installed', 'see https://pytorch.org/get-started/locally'))
+    findings += torch_findings(distribution_version('torch'), missing=find_module('torch') is None)
     errors = [finding for finding in findings if finding.level == 'error']
     if errors:
         raise ImportError(environment_message(installed, errors))
+
+
+def torch_findings(version: str | None, *, missing: bool) -> list[Finding]:
+    """What is wrong with torch: it is missing, or of a version that is too old; None: of one that is not known."""
+    line = 'python -m pip install torch (which build: https://pytorch.org/get-started/locally)'
+    if missing:
+        return [Finding('error', 'torch is not installed', line)]
+    if version is not None and is_older(version, TORCH_MINIMUM):
+        text = f"torch {version} is older than {TORCH_MINIMUM}, and cannot read a training's checkpoints safely"
+        return [Finding('error', text, line.replace('torch', f'"torch>={TORCH_MINIMUM}"', 1))]
+    return []
 
 
 def environment_message(installed: Mapping[str, str], errors: Collection[Finding]) -> str:
@@ -128,6 +138,16 @@ def in_range(package: Package, version: str) -> bool:
 
     try:
         return SpecifierSet(package.allowed).contains(version, prereleases=True)
+    except InvalidVersion:
+        return False
+
+
+def is_older(version: str, than: str) -> bool:
+    """Whether a version comes before another; one that cannot be parsed does not."""
+    from packaging.version import InvalidVersion, Version
+
+    try:
+        return Version(version) < Version(than)
     except InvalidVersion:
         return False
 

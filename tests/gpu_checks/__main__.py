@@ -26,14 +26,14 @@ PARTS = {
     'steps': Part(60, 'training steps of RT-DETR-R18 at 640 px in single precision, float16 and bfloat16'),
     'ddp': Part(75, 'tools/dist_train.sh over NCCL with one GPU beside a plain training'),
     'resume': Part(60, 'a training broken off and resumed beside one that was not'),
-    'deterministic': Part(40, 'which back ends train under torch.use_deterministic_algorithms, and bit for bit'),
+    'quickstart': Part(120, "the quickstart's training, 800 steps, and its AP"),
     'accelerate': Part(40, 'AccelerateTrainingHook leaves a training on a GPU alone'),
-    'compile': Part(90, 'torch.compile as one graph: the first size and all others'),
+    'deterministic': Part(40, 'which back ends train under torch.use_deterministic_algorithms, and bit for bit'),
     'attention': Part(40, 'benchmark: back ends of deformable attention'),
     'inference': Part(60, 'benchmark: prediction as built, prepared, in bfloat16'),
     'training': Part(60, 'benchmark: training steps'),
     'export': Part(75, "an exported file on onnxruntime's CUDA provider, and an engine of TensorRT if that is there"),
-    'quickstart': Part(120, "the quickstart's training, 800 steps, and its AP"),
+    'compile': Part(150, 'torch.compile as one graph: the first size and all others'),
 }
 """By name, in their order: what matters most comes first, as the time may end before they do."""
 IN_TRAININGS = ('ddp', 'resume', 'deterministic', 'accelerate', 'quickstart')

@@ -27,27 +27,27 @@ def pack(folder: Path, python: str, there: Path | None) -> str:
         python: the other machine's, such as 3.12; it is x86-64 Linux.
         there: a file as ``pip freeze`` prints it there; what it names is left out. None: what torch needs is.
     """
-    names = set(needed('onedl-mmdetection', 'mmdet-iouquery', 'onnxslim', 'pytest', 'scikit-learn'))
+    # read as setup.py does: to import the package would register its parts, for which mmdet may be missing
+    family = runpy.run_path(str(VERSION), run_name='mmdet_iouquery_version')['FAMILIES']['onedl']
+    pins = {normal(package.distributions[0]): package.pin for package in family}
+    names = set(needed(*pins, 'mmdet-iouquery', 'onnxslim', 'pytest', 'scikit-learn'))
     if there is None:
         names -= set(needed('torch'))
     else:
         lines = there.read_text(encoding='utf-8').split()
         names -= {normal(line.partition('==')[0]) for line in lines}
     names -= {'mmdet-iouquery'}
-    # read as setup.py does: to import the package would register its parts, for which mmdet may be missing
-    family = runpy.run_path(str(VERSION), run_name='mmdet_iouquery_version')['FAMILIES']['onedl']
-    pins = {normal(package.distributions[0]): package.pin for package in family}
     kind = ['--python-version', python, '--implementation', 'cp', *(f'--platform={name}' for name in PLATFORMS)]
-    own = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check', '-q']
     for name in sorted(names):
-        wanted, to = pins.get(name, name), ['--no-deps', '-d', str(folder)]
-        if subprocess.run([*own, 'download', *to, '--only-binary=:all:', *kind, wanted], check=False).returncode:
+        wanted = ['--no-deps', pins.get(name, name)]
+        download = [*pip, 'download', '--only-binary=:all:', '-d', str(folder), *kind, *wanted]
+        if subprocess.run(download, capture_output=True, check=False).returncode:
             # a package without a wheel: one that is built here serves where it holds no compiled code
-            subprocess.run([*own, 'wheel', '--no-deps', '-w', str(folder), wanted], check=True)
+            subprocess.run([*pip, 'wheel', '-w', str(folder), *wanted], check=True)
     sizes = {path.name: path.stat().st_size / 1e6 for path in sorted(folder.glob('*.whl'))}
-    return '\n'.join(
-        [*(f'{size:6.1f} MB {name}' for name, size in sizes.items()), f'{sum(sizes.values()):6.1f} MB all']
-    )
+    sizes['all'] = sum(sizes.values())
+    return '\n'.join(f'{size:6.1f} MB {name}' for name, size in sizes.items())
 
 
 def unpack(wheels: Path, folder: Path) -> str:

@@ -108,7 +108,8 @@ def run_parts(
         budget: seconds for all; a part has no more than what is left.
     """
     out.mkdir(parents=True, exist_ok=True)
-    end, results = time.monotonic() + budget, {name: {'state': 'not begun'} for name in parts}
+    end = time.monotonic() + budget
+    results: dict[str, dict[str, Any]] = {name: {'state': 'not begun'} for name in parts}
     for name, part in parts.items():
         limit = min(part.limit, end - time.monotonic())
         if limit < TOO_LITTLE:

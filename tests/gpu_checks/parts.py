@@ -49,7 +49,7 @@ def check_environment(report: Report, device: str) -> None:
     if device == 'cuda':
         properties = torch.cuda.get_device_properties(0)
         report.add('device', [properties.name, properties.major, properties.minor, properties.total_memory])
-        report.add('nccl', torch.cuda.nccl.version())  # type: ignore[no-untyped-call]
+        report.add('nccl', torch.cuda.nccl.version())
     with report.step('doctor'):
         from mmdet_iouquery.apps.doctor.environment import examine, gather
 

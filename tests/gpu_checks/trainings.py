@@ -15,6 +15,7 @@ from typing import Any
 
 import plain_configs  # noqa: F401  before mmengine
 import torch
+from helpers import random_batch, small_detector
 from mmdet.utils import register_all_modules
 from mmengine.hooks import Hook
 from runs import SMALL_MODEL, small_run
@@ -28,7 +29,7 @@ from mmdet_iouquery.core.deformable_attention import BACKENDS, why_not
 from mmdet_iouquery.datasets import find_coco_set
 
 from .frame import Report, SkipError
-from .parts import exact_products, outcome, random_batch, small_detector
+from .parts import exact_products, outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 STEPS = 6

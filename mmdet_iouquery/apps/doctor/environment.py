@@ -265,12 +265,13 @@ def _family_findings(facts: Facts) -> list[Finding]:
 
 def _torch_findings(facts: Facts) -> list[Finding]:
     if 'torch' in facts.absent:
-        line = 'python -m pip install torch (which build: https://pytorch.org/get-started/locally)'
-        return [Finding('error', 'torch is not installed', line)]
+        return compat.torch_findings(None, missing=True)
     if 'torch' in facts.failures:
         line = 'python -m pip install --force-reinstall torch'
         return [Finding('error', f'torch does not import: {facts.failures["torch"]}', line)]
-    return []
+    if 'packaging' in facts.absent:  # without it versions cannot be compared; that is a finding of its own
+        return []
+    return compat.torch_findings(facts.installed.get('torch'), missing=False)
 
 
 def _required_findings(facts: Facts) -> list[Finding]:

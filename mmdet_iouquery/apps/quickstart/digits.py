@@ -324,4 +324,4 @@ def _coco(images: list[dict[str, Any]], annotations: list[dict[str, Any]]) -> di
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=None, separators=(',', ':')) + '\n', encoding='utf-8', newline='\n')
+    path.write_bytes(json.dumps(content, indent=None, separators=(',', ':')).encode() + b'\n')  # the same everywhere

@@ -82,6 +82,11 @@ def test_a_version_out_of_range_stops_training() -> None:
     [
         (dict(absent=frozenset({'torch'}), torch=None), 'torch is not installed', 'python -m pip install torch'),
         (
+            dict(installed={**GOOD.installed, 'torch': '2.5.1+cu121'}),
+            "torch 2.5.1+cu121 is older than 2.6, and cannot read a training's checkpoints safely",
+            'python -m pip install "torch>=2.6"',
+        ),
+        (
             dict(failures={'torch': 'OSError: libcudart.so.13'}, torch=None),
             'torch does not import: OSError: libcudart.so.13',
             'python -m pip install --force-reinstall torch',
@@ -170,7 +175,7 @@ def test_what_will_be_slow_on_a_small_machine() -> None:
 
 
 def test_text_shows_errors_before_notes_and_ends_with_the_verdict() -> None:
-    installed = {**GOOD.installed, 'opencv-python-headless': '4.12.0.88', 'onedl-mmcv': '1.0'}
+    installed = {**GOOD.installed, 'opencv-python-headless': '4.11.0.86', 'onedl-mmcv': '1.0'}
     text = doctor.render(doctor.examine(replace(GOOD, installed=installed)))
     assert text.index('  error: onedl-mmcv 1.0') < text.index('  note: opencv-python and')
     assert '    remedy: python -m pip install onedl-mmcv==2.3.6' in text
