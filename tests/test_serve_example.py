@@ -26,7 +26,7 @@ from picture_files import encoded, picture
 from iouquery_runtime import Detector
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLE = ROOT / 'docs' / 'examples' / 'serve.py'
+EXAMPLE = ROOT / 'examples' / 'serve.py'
 NOTED = """
     def predict(self, images):
         with open('batches.txt', 'a') as file:
