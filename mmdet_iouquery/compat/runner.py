@@ -28,14 +28,12 @@ def allow_own_checkpoints() -> None:
     is still refused by torch; it has to be loaded with ``weights_only=False`` by someone who trusts it.
 
     Every entry is a pair (object, name) and not the bare object, because newer mmengine takes the bare objects off the
-    list again after each of its own loads. Does nothing with torch < 2.6 or without mmengine.
+    list again after each of its own loads. Does nothing without mmengine.
     """
     if find_module('torch') is None or find_module('mmengine') is None:
         return
     import torch
 
-    if not hasattr(torch.serialization, 'get_unsafe_globals_in_checkpoint'):  # came with the strict default, in 2.6
-        return
     torch.serialization.add_safe_globals(_safe_objects())
 
 

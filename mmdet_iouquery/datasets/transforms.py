@@ -55,8 +55,7 @@ class AntialiasedResize(Resize):
     """mmdet's ``Resize`` with ``backend='pillow'`` and bilinear interpolation, at a third to a sixth of its time.
 
     torch resizes bytes as Pillow does, but for the rounding in each of the two passes: values differ by 2 at most, and
-    hardly ever by more than 1. It is quick on processors with AVX2; on others, and with a torch before 2.1, Pillow does
-    the work.
+    hardly ever by more than 1. It is quick on processors with AVX2; on others, Pillow does the work.
 
     The image that is left is a view of one laid out (3, H, W), so that ``PackDetInputs`` has nothing to copy.
 
@@ -96,8 +95,7 @@ class AntialiasedResize(Resize):
 
 def torch_resizes_quickly() -> bool:
     """Whether torch has vector code for resizing bytes on this processor."""
-    cpu = getattr(torch.backends, 'cpu', None)  # came with torch 2.1, as resizing bytes in all their layouts
-    return cpu is not None and cpu.get_cpu_capability() in ('AVX2', 'AVX512')
+    return torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512')
 
 
 def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:

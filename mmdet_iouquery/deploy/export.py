@@ -225,8 +225,6 @@ def _by_torchscript(
     if settings.dynamic_size:
         first = 1 if settings.input == 'uint8-nhwc' else 2
         axes.setdefault('images', {}).update({first: 'height', first + 1: 'width'})
-    # versions of torch before the other exporter know no such argument
-    older: dict[str, Any] = {'dynamo': False} if 'dynamo' in inspect.signature(torch.onnx.export).parameters else {}
     file = io.BytesIO()
     torch.onnx.export(
         deployed,
@@ -236,7 +234,7 @@ def _by_torchscript(
         input_names=input_names,
         output_names=names,
         dynamic_axes=axes,
-        **older,
+        dynamo=False,
     )
     return onnx.load_from_string(file.getvalue())
 

@@ -30,7 +30,7 @@ def pack(folder: Path, python: str, there: Path | None) -> str:
     # read as setup.py does: to import the package would register its parts, for which mmdet may be missing
     family = runpy.run_path(str(VERSION), run_name='mmdet_iouquery_version')['FAMILIES']['onedl']
     pins = {normal(package.distributions[0]): package.pin for package in family}
-    names = set(needed(*pins, 'mmdet-iouquery', 'onnxslim', 'pytest', 'scikit-learn'))
+    names = set(needed(*pins, 'mmdet-iouquery', 'onnxslim', 'pytest', 'pytest-timeout', 'scikit-learn'))
     if there is None:
         names -= set(needed('torch'))
     else:
