@@ -510,7 +510,7 @@ def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch:
     ('arguments', 'message'),
     [
         ([], 'no config to compare'),
-        (['quickstart/nothing.py'], "no shipped config 'quickstart/nothing.py'.*close to it|there are"),
+        (['quickstart/nothing.py'], "no shipped config 'quickstart/nothing.py'.*close to it|`iouquery configs` lists"),
         ([QUICKSTART, f'elsewhere/{Path(QUICKSTART).name}'], '2 configs are called rtdetr_r18vd_digits'),
         ([QUICKSTART, '--seeds', '1', '2', '1'], '--seeds: 1 is given twice'),
         ([QUICKSTART, '--seeds', '-1'], '--seeds: -1 is negative'),
