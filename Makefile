@@ -32,11 +32,12 @@ TEST_EXTRAS := quickstart,convert,export,export-dynamo,openvino,quantize,hub,sca
 PARALLEL := -n logical --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 # what these tests hold is the same whatever mmdet is installed; with the second family they are left out
-WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_runtime tests/test_jobs tests/test_datasets/test_forms \
-    $(addprefix tests/test_,command.py docs.py laws.py layers.py one_door.py own_parts.py packaging.py pages.py site_reference.py) \
-    $(addprefix tests/test_,serve_example.py setup_env.py troubleshooting.py) \
-    $(addprefix tests/test_apps/test_,analyze benchmark calibrate configs data predict train detector.py) \
+WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_runtime tests/test_jobs tests/test_datasets/test_forms tests/test_fuzz \
+    $(addprefix tests/test_,command.py configs.py docs.py laws.py layers.py one_door.py own_parts.py packaging.py pages.py) \
+    $(addprefix tests/test_,serve_example.py setup_env.py site_reference.py troubleshooting.py) \
+    $(addprefix tests/test_apps/test_,analyze benchmark calibrate compare configs data predict train detector.py) \
     $(addprefix tests/test_deploy/test_,compile.py export.py graph.py precision.py quantize.py triton_repository.py) \
+    $(addprefix tests/test_models/test_,gradients.py half_precision.py tracing.py) \
     $(wildcard tests/test_checkpoints/test_convert_*.py)
 
 # what any version of Python, torch and mmdet has a say in
