@@ -180,7 +180,7 @@ def test_the_tool_as_a_script(trained: list[str], tmp_path: Path) -> None:
     command = [sys.executable, str(tool), trained[0], '/nowhere/weights.pth', '--out', str(tmp_path / 'fit')]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and 'Traceback' not in done.stderr
-    assert 'error: there is no file /nowhere/weights.pth' in done.stderr.splitlines()
+    assert 'error: there is no file /nowhere/weights.pth; correct the path' in done.stderr.splitlines()
 
 
 @pytest.mark.parametrize('iou', ['0', '1.5', 'half'])
