@@ -41,8 +41,9 @@ WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_runtime tests/test
     $(wildcard tests/test_checkpoints/test_convert_*.py)
 
 # what any version of Python, torch and mmdet has a say in
-IN_RANGE := $(addprefix tests/test_,core evaluation compat.py configs.py one_door.py checkpoints/test_files.py engine/test_repeatable.py) \
-    $(addprefix tests/test_models/test_,golden.py three_steps.py half_precision.py)
+IN_RANGE := $(addprefix tests/test_core/test_,deformable_attention.py imports.py selection.py matching.py denoising.py) \
+    $(addprefix tests/test_models/test_,golden.py three_steps.py half_precision.py) \
+    $(addprefix tests/test_,evaluation compat.py configs.py one_door.py checkpoints/test_files.py engine/test_repeatable.py)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo test-range gpu lint \

@@ -14,7 +14,7 @@ from typing import Callable, NoReturn
 
 from .environment import compiled_ops_line, family_of, find_module, install_line, installed_versions
 
-_NOTE = 'Could not import OneDL. Skipping OneDL datasets.'
+_NOTE = 'Could not import OneDL'
 
 
 class _OpsStandIn(ModuleType):
@@ -114,4 +114,5 @@ def without_import_notes() -> Iterator[None]:
         with redirect_stdout(printed):
             yield
     finally:
-        sys.stdout.writelines(line for line in printed.getvalue().splitlines(keepends=True) if line.strip() != _NOTE)
+        lines = printed.getvalue().splitlines(keepends=True)
+        sys.stdout.writelines(line for line in lines if not line.startswith(_NOTE))
