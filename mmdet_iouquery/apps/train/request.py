@@ -124,11 +124,13 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
 
 def _own_weights(cfg: Config) -> list[str]:
     """Fetch the weights that the config begins with, if any, and say what they are."""
-    begin = cfg.get('load_from') or ((cfg.model.get('backbone') or {}).get('init_cfg') or {}).get('checkpoint')
+    init_cfg = (cfg.model.get('backbone') or {}).get('init_cfg')
+    begin = cfg.get('load_from') or (init_cfg.get('checkpoint') if isinstance(init_cfg, Mapping) else None)
     if begin is None:
         return []
     try:
-        load_checkpoint(str(begin))
+        if str(begin).startswith(('http://', 'https://')):  # what else there is, the run says by the config's entry
+            load_checkpoint(str(begin))
     except InputError as error:
         raise InputError(f'{error}. Or begin with --weights FILE, a detector, or --weights none, at random') from error
     whose = "the config's" if cfg.get('load_from') else "the config's backbone"

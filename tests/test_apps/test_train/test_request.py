@@ -109,6 +109,19 @@ def test_what_cannot_be_fetched_is_told_with_the_options_that_do_without(
     assert not (tmp_path / 'new').exists()
 
 
+@pytest.mark.parametrize(
+    ('init_cfg', 'said'),
+    [
+        ([dict(type='Kaiming')], []),
+        (dict(type='Kaiming'), []),
+        (dict(type='Pretrained', checkpoint='torchvision://resnet50'), ['torchvision://resnet50']),
+    ],
+)
+def test_only_addresses_are_fetched_before_the_run(init_cfg: Any, said: list[str], fetched: list[str]) -> None:
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
+    assert subject._own_weights(cfg) == [f"weights  the config's backbone: {name}" for name in said] and not fetched
+
+
 def test_a_line_to_type_is_quoted(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = write(data, tmp_path / 'a set', weights='none')
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith('again '))
