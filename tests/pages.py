@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from site_pages import links
+
 from mmdet_iouquery.apps.commands import COMMANDS
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', *sorted((ROOT / 'docs').glob('*.md'))]
+ROOT = links.ROOT
+PAGES = [ROOT / page for page in links.pages()]
 
 SCRIPTS = {f'tools/{entry.tool}': name for name, entry in COMMANDS.items() if entry.tool}
 """The command that each script is."""

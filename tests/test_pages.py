@@ -31,7 +31,7 @@ RUN = ('fine-tune', 'own-images', 'start', 'prediction', 'hub', 'deployment', 'l
 """The pages whose blocks are run one after another in one folder; Python's page is run in one of its own."""
 
 
-@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize('page', PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_line_is_a_command_that_there_is(page: Path) -> None:
     """Its arguments are read by the command's own parser, and targets of make are in the Makefile."""
     targets = re.findall(r'^([a-z-]+):', (ROOT / 'Makefile').read_text(encoding='utf-8'), re.MULTILINE)
