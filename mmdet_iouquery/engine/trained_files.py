@@ -50,7 +50,7 @@ def config_of(given: str) -> str:
 
 def checkpoint_of(folder: str | Path) -> str:
     """The checkpoint that a work folder stands for; raises :class:`InputError` where none is whole."""
-    checkpoint = next(_checkpoints_in(Path(folder)), None)
+    checkpoint = trained_checkpoint(Path(folder))
     if checkpoint is None:
         raise InputError(
             f'the folder {folder} has no whole checkpoint; name a file of it to hear what is wrong with it'

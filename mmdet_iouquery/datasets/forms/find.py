@@ -65,7 +65,7 @@ def form_of_folder(folder: Folder) -> Form:
         return Form('COCO', tuple(others), None)  # which says what is wrong with them
     tables = folder.with_suffix('.csv', '.tsv', depth=1)
     if len(tables) == 1 and folder.images.paths:
-        return Form('CSV', tuple(tables), lambda: read_csv(folder, tables))  # the same
+        return Form('CSV', tuple(tables), lambda: read_csv(folder, tables))  # which says what is wrong with it
     raise InputError(
         f'{folder.root} is no set in a form that is known; arrange it as one of these: {_LOOKED_FOR}. {_there(folder)}'
     )
