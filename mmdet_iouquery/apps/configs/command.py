@@ -40,7 +40,10 @@ def execute(args: argparse.Namespace) -> int:
         print(shown(args.show))
         return 0
     wanted = args.filter.lower().removesuffix('.py')
-    found = sorted((entry for entry in entries() if wanted in entry.path), key=lambda entry: entry.ap is None)
+    found = sorted(  # models whose AP is known first, and of these the ones that are called so
+        (entry for entry in entries() if wanted in entry.path),
+        key=lambda entry: (entry.ap is None, not entry.name.startswith(wanted)),
+    )
     if not found:
         close = difflib.get_close_matches(args.filter, [entry.name for entry in entries()], n=3)
         hint = f'close to it: {", ".join(close)}; ' if close else ''

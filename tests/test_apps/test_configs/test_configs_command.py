@@ -139,6 +139,15 @@ def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
     }
 
 
+def test_models_with_figures_come_first(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(['configs', 'rtdetr', '--json']) == 0
+    found = json.loads(capsys.readouterr().out)
+    names = [entry['name'] for entry in found]
+    assert names[0].startswith('rtdetr_') and 0 < names.index('rtdetr_r18vd') < names.index('deim-rtdetrv2_r18vd')
+    known = [entry['ap'] is not None for entry in found]
+    assert known == sorted(known, reverse=True) and any(known) and not all(known)
+
+
 def test_a_filter_that_nothing_fits_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', 'rtdter_r18vd']) == 2
     said = capsys.readouterr().err
