@@ -46,7 +46,7 @@ def ended(job: Callable[[], int]) -> int:
         return error.status
     except (KeyboardInterrupt, Terminated) as stop:
         signum = signal.SIGTERM if isinstance(stop, Terminated) else signal.SIGINT
-        print(f'stopped by {signum.name}; {stop or "nothing was detected yet"}', file=sys.stderr)
+        print(f'stopped by {signum.name}; {str(stop) or "nothing was detected yet"}', file=sys.stderr)
         return 128 + signum
 
 

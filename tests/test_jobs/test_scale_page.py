@@ -95,3 +95,11 @@ def test_sums_are_right() -> None:
         for images, number, unit in ((1e9, long, long_unit), (1e7, short, short_unit)):
             told = float(number.replace(',', '')) * seconds[unit]
             assert images / float(rate.replace(',', '')) == pytest.approx(told, rel=0.03)
+
+
+def test_a_stop_before_anything_was_done_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped() -> int:
+        raise KeyboardInterrupt
+
+    assert pytest.importorskip('iouquery_runtime.jobs.command').ended(stopped) == 130
+    assert capsys.readouterr().err == 'stopped by SIGINT; nothing was detected yet\n'
