@@ -187,4 +187,8 @@ def golden_weights(name: str) -> dict[str, Tensor]:
         for end, constant in (('.up', 0.5), ('.reg_scale', 4.0)):
             if key.endswith(end):
                 weights[key] = torch.tensor([constant])
+        if key.endswith('.periods'):
+            weights[key] = 100.0 ** (torch.arange(16) / 16)
+        if key.endswith('.bias_mask'):
+            weights[key] = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(len(weights[key]) // 3)
     return weights

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
-from . import dab_detr, dfine, hgnetv2, rtdetr, transformers
+from . import dab_detr, dfine, hgnetv2, rtdetr, transformers, vit
 from .names import PrefixMap
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
@@ -19,6 +19,8 @@ _PREFIXES = ('module.', '_orig_mod.')
 FIXED_SIZE = 'tables for one input size; here they are computed for the size at hand'
 POINT_COUNTS = "one over each level's number of points, which the config gives as num_points"
 REPEATED = 'equal to a key that is kept'
+MASK_TOKEN = 'the token of hidden patches, which only its own training reads'
+KEY_BIAS_MASKS = 'which part of a bias counts, which the config gives as key_bias'
 CLASSIFIER = 'the classifier behind the backbone, which a detector has not'
 
 
@@ -143,6 +145,10 @@ def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tenso
     elif source == 'hgnetv2_backbone':
         dropped[CLASSIFIER] = [key for key in weights if key.startswith(hgnetv2.CLASSIFIER)]
         ours = _renamed(hgnetv2.BACKBONE, weights, without=dropped[CLASSIFIER])
+    elif source == 'vit_backbone':
+        weights = vit.from_transformers(weights) if vit.is_transformers(weights) else weights
+        dropped[MASK_TOKEN], dropped[KEY_BIAS_MASKS] = vit.without_weights(weights)
+        ours = _renamed(vit.backbone(weights), vit.join_gates(weights), without=chain(*dropped.values()))
     elif source == 'transformers':
         named, dropped[REPEATED] = transformers.file_names(weights)
         dropped[POINT_COUNTS] = [key for key in named if key.endswith(transformers.POINT_COUNTS)]

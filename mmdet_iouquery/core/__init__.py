@@ -35,6 +35,7 @@ from .matching import MatchCosts, hungarian_pairs, union_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
 from .quality_losses import matchability_aware_loss, varifocal_loss
+from .rotary import Rotary, rotary_periods, rotary_tables, rotate
 from .selection import gather_shared, gather_tokens, top_detections, top_tokens, without_overlaps
 from .table_cache import TableCache
 
@@ -44,6 +45,7 @@ __all__ = [
     'DenoisingLayout',
     'EdgeTargets',
     'MatchCosts',
+    'Rotary',
     'TableCache',
     'as_float',
     'balance',
@@ -71,6 +73,9 @@ __all__ = [
     'matchability_aware_loss',
     'multi_scale_deformable_attention',
     'noisy_truth',
+    'rotary_periods',
+    'rotary_tables',
+    'rotate',
     'sine_anchor_encoding',
     'sine_encoding',
     'sine_position_encoding_2d',

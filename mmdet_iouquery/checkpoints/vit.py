@@ -1,0 +1,202 @@
+"""Names of plain ViTs elsewhere beside ours: DEIMv2's, DINOv3's, EdgeCrafter's and Hugging Face's DINOv3ViT."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from .names import PrefixMap
+
+_MOST_BLOCKS = 40
+
+_MASK_TOKEN = 'mask_token'
+"""End of the key of what only DINOv3's own training reads."""
+_KEY_BIAS_MASKS = '.qkv.bias_mask'
+"""End of keys of DINOv3 that hold no weights: the keys' part of each bias is 0, the other parts are 1."""
+PERIODS = 'rope_embed.periods'
+
+_BLOCK = {
+    'norm1.': 'norm1.',
+    'attn.qkv.': 'attn.qkv.',
+    'attn.proj.': 'attn.proj.',
+    'ls1.': 'scale1.',
+    'norm2.': 'norm2.',
+    'mlp.fc1.': 'ffn.layers.0.',
+    'mlp.fc2.': 'ffn.layers.1.',
+    'mlp.w12.': 'ffn.w12.',
+    'mlp.w3.': 'ffn.w3.',
+    'ls2.': 'scale2.',
+}
+
+
+def pairs(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
+    """Pairs for a :class:`PrefixMap`, of a SwiGLU whose first two layers are joined: see :func:`join_gates`.
+
+    Args:
+        theirs, ours: what stands before a ViT's keys, e.g. ``backbone.dinov3.``.
+    """
+    yield f'{theirs}cls_token', f'{ours}class_token'
+    yield f'{theirs}storage_tokens', f'{ours}register_tokens'
+    yield f'{theirs}patch_embed.', f'{ours}patch_embed.'
+    for i in range(_MOST_BLOCKS):
+        for their_part, our_part in _BLOCK.items():
+            yield f'{theirs}blocks.{i}.{their_part}', f'{ours}blocks.{i}.{our_part}'
+    yield f'{theirs}norm.', f'{ours}norm.'
+    yield f'{theirs}{PERIODS}', f'{ours}rotary_periods'
+
+
+def ecvit_pairs(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
+    """:func:`pairs` of EdgeCrafter's ViT."""
+    yield from (pair for pair in pairs(theirs, ours) if not pair[0].endswith(('cls_token', 'storage_tokens')))
+    yield f'{theirs}register_token', f'{ours}register_tokens'
+
+
+def prior_pairs(theirs: str, ours: str) -> Iterator[tuple[str, str]]:
+    """Pairs of DEIMv2's spatial prior and of the projections behind it; prefixes as in :func:`pairs`."""
+    for i, (name, first) in enumerate((('stem', 0), ('conv2', 0), ('conv3', 1), ('conv4', 1))):
+        for j, part in enumerate(('conv', 'norm')):
+            yield f'{theirs}sta.{name}.{first + j}.', f'{ours}prior.convs.{i}.{part}.'
+    for level in range(4):
+        yield f'{theirs}convs.{level}.', f'{ours}projections.{level}.conv.'
+        yield f'{theirs}norms.{level}.', f'{ours}projections.{level}.norm.'
+
+
+BACKBONE = PrefixMap(pairs('', ''), "DEIMv2's or DINOv3's ViT")
+ECVIT = PrefixMap(ecvit_pairs('', ''), "EdgeCrafter's ViT")
+
+
+def backbone(weights: Iterable[str]) -> PrefixMap:
+    """Which of the two a bare ViT's keys belong to."""
+    return ECVIT if 'register_token' in weights else BACKBONE
+
+
+def without_weights(weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """The keys of tokens that only DINOv3's training reads, and those that say which part of a bias counts.
+
+    Raises:
+        InputError: the latter say something else than that keys have no bias.
+    """
+    masks = [key for key in weights if key.endswith(_KEY_BIAS_MASKS)]
+    for key in masks:
+        if not torch.equal(weights[key].float(), key_bias_mask(weights[key])):
+            raise InputError(
+                f'{key} must be 1 for queries and values and 0 for keys, and is not; where it holds NaN, the ViT did '
+                'not start from weights of DINOv3, and the file is of no use: get another'
+            )
+    return [key for key in weights if key.endswith(_MASK_TOKEN)], masks
+
+
+def key_bias_mask(bias: Tensor) -> Tensor:
+    """1 for queries and values and 0 for keys, of a bias's shape, float32."""
+    third = torch.ones(len(bias) // 3)
+    return torch.cat([third, torch.zeros_like(third), third])
+
+
+_GATE = re.compile(r'(.*\.mlp\.)w([12])\.(weight|bias)')
+_JOINED_GATE = re.compile(r'(.*\.mlp\.)w12\.(weight|bias)')
+
+
+def join_gates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """w1 and w2 of a SwiGLU, each (h, D) and (h,), as w12, (2h, D) and (2h,).
+
+    Raises:
+        InputError: one of the two is missing.
+    """
+    joined: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        match = _GATE.fullmatch(key)
+        if match is None:
+            joined[key] = value
+            continue
+        other = f'{match[1]}w{3 - int(match[2])}.{match[3]}'
+        if other not in weights:
+            raise InputError(f'{key} is half of a SwiGLU, and {other} is missing in the file; get it again')
+        if match[2] == '1':
+            joined[f'{match[1]}w12.{match[3]}'] = torch.cat([value, weights[other]])
+    return joined
+
+
+def split_gates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The way back of :func:`join_gates`."""
+    apart: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        match = _JOINED_GATE.fullmatch(key)
+        if match:
+            apart.update({f'{match[1]}w{i}.{match[2]}': half for i, half in zip((1, 2), value.chunk(2))})
+        else:
+            apart[key] = value
+    return apart
+
+
+# --- Hugging Face -----------------------------------------------------------------------------------------------------
+
+_HEAD_DIMS = 64
+"""Of all published sizes but the largest."""
+_LAYER = re.compile(r'(?:model\.)?layer\.(\d+)\.(.*)')
+_EMBEDDINGS = {
+    'embeddings.cls_token': 'cls_token',
+    'embeddings.mask_token': 'mask_token',
+    'embeddings.register_tokens': 'storage_tokens',
+    'embeddings.patch_embeddings.weight': 'patch_embed.proj.weight',
+    'embeddings.patch_embeddings.bias': 'patch_embed.proj.bias',
+}
+_OF_LAYER = {
+    'norm1.': 'norm1.',
+    'norm2.': 'norm2.',
+    'attention.o_proj.': 'attn.proj.',
+    'layer_scale1.lambda1': 'ls1.gamma',
+    'layer_scale2.lambda1': 'ls2.gamma',
+}
+_MLP = {'up_proj.': 'mlp.fc1.', 'down_proj.': 'mlp.fc2.'}
+_GATED = {'gate_proj.': 'mlp.w1.', 'up_proj.': 'mlp.w2.', 'down_proj.': 'mlp.w3.'}
+
+
+def is_transformers(weights: Mapping[str, Tensor]) -> bool:
+    """Whether these are Hugging Face's names."""
+    return any(key.startswith('embeddings.') for key in weights)
+
+
+def from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights of Hugging Face's ``DINOv3ViTModel`` under DINOv3's own names.
+
+    Keys get a bias of zero, and heads are taken to be 64 channels wide, as in all sizes but the largest: their files
+    hold neither.
+
+    Raises:
+        InputError: a key that is none of theirs, or one that is missing.
+    """
+    gated = any('.mlp.gate_proj.' in key for key in weights)
+    named: dict[str, Tensor] = {}
+    for key, value in weights.items():
+        match = _LAYER.fullmatch(key)
+        if match is None:
+            named[_EMBEDDINGS.get(key, key)] = value
+        elif not match[2].startswith(('attention.q_', 'attention.k_', 'attention.v_')):
+            named[f'blocks.{match[1]}.{_name_in_layer(match[2], gated)}'] = value
+    for i in sorted({int(match[1]) for match in map(_LAYER.fullmatch, weights) if match}):
+        named.update(_query_key_value(weights, i))
+    named[PERIODS] = 100.0 ** (torch.arange(_HEAD_DIMS // 4) / (_HEAD_DIMS // 4))
+    return named
+
+
+def _name_in_layer(key: str, gated: bool) -> str:
+    parts = {**_OF_LAYER, **{f'mlp.{name}': ours for name, ours in (_GATED if gated else _MLP).items()}}
+    for theirs, ours in parts.items():
+        if key.startswith(theirs):
+            return ours + key[len(theirs) :]
+    raise InputError(f"unknown key {key!r} in a layer: not one of Hugging Face's DINOv3ViT; is this the right source?")
+
+
+def _query_key_value(weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
+    prefix = f'layer.{layer}.attention.'
+    prefix = prefix if f'{prefix}q_proj.weight' in weights else f'model.{prefix}'
+    missing = [name for name in 'qkv' if f'{prefix}{name}_proj.weight' not in weights]
+    if missing:
+        raise InputError(f'{prefix}{missing[0]}_proj.weight is missing in the file; get it again')
+    joined = torch.cat([weights[f'{prefix}{name}_proj.weight'] for name in 'qkv'])
+    bias = [weights.get(f'{prefix}{name}_proj.bias', torch.zeros(len(joined) // 3)) for name in 'qkv']
+    return {f'blocks.{layer}.attn.qkv.weight': joined, f'blocks.{layer}.attn.qkv.bias': torch.cat(bias)}
