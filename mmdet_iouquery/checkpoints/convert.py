@@ -43,7 +43,9 @@ class Conversion(NamedTuple):
     num_read: int
     """Keys that the source's weights had: those dropped, those joined, and as many more as stand alone here."""
     num_joined: int
-    """Keys of q_proj, k_proj and v_proj, three of which make one."""
+    """Keys that make one with others: q_proj, k_proj and v_proj, and two halves of a gated network's first layer."""
+    num_made: int
+    """What those make, and what follows from a file's other weights: numbers that it has no key of."""
     wrapper: str
     """See :class:`Unwrapped`, also for ``left``."""
     left: list[str]
@@ -114,7 +116,7 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         raise InputError(f'unknown source {source!r}; choose one of {", ".join(SOURCES)}')
     weights, wrapper, left = unwrap_accounted(state_dict)
     try:
-        ours, dropped, num_joined = _converted(weights, source)
+        ours, dropped, num_joined, num_made = _converted(weights, source)
     except InputError as error:
         others = [name for name in sources_of(weights) if name != source]
         if not others:
@@ -122,7 +124,7 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         raise InputError(
             f'{error} All keys of the file are those of the source {" or ".join(others)}; name that with --source'
         ) from error
-    return Conversion(ours, dropped, len(weights), num_joined, wrapper, left)
+    return Conversion(ours, dropped, len(weights), num_joined, num_made, wrapper, left)
 
 
 def sources_of(weights: Mapping[str, Tensor]) -> list[str]:
@@ -130,10 +132,10 @@ def sources_of(weights: Mapping[str, Tensor]) -> list[str]:
     return [name for name in SOURCES if _has_keys_of(name, dict(weights))]
 
 
-def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, list[str]], int]:
-    """The weights under our names, and ``dropped`` and ``num_joined`` of the account."""
+def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, list[str]], int, int]:
+    """The weights under our names, and ``dropped``, ``num_joined`` and ``num_made`` of the account."""
     dropped: dict[str, list[str]] = {}
-    num_joined = 0
+    num_joined = num_made = 0
     if source in AUTHORS:
         dropped[FIXED_SIZE] = [key for key in weights if key.startswith(rtdetr.CONSTANTS)]
         if source != 'rtdetr':
@@ -146,21 +148,22 @@ def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tenso
         dropped[CLASSIFIER] = [key for key in weights if key.startswith(hgnetv2.CLASSIFIER)]
         ours = _renamed(hgnetv2.BACKBONE, weights, without=dropped[CLASSIFIER])
     elif source == 'vit_backbone':
-        weights = vit.from_transformers(weights) if vit.is_transformers(weights) else weights
+        named, num_joined, num_made = vit.file_names(weights)
         dropped[MASK_TOKEN], dropped[KEY_BIAS_MASKS] = vit.without_weights(weights)
-        ours = _renamed(vit.backbone(weights), vit.join_gates(weights), without=chain(*dropped.values()))
+        ours = _renamed(vit.backbone(named), named, without=map(vit.own_name, chain(*dropped.values())))
     elif source == 'transformers':
         named, dropped[REPEATED] = transformers.file_names(weights)
         dropped[POINT_COUNTS] = [key for key in named if key.endswith(transformers.POINT_COUNTS)]
         renamed = _renamed(transformers.detector(named), named, without=dropped[POINT_COUNTS])
         ours = transformers.join_projections(renamed)
         num_joined = (len(renamed) - len(ours)) * 3 // 2
+        num_made = num_joined // 3
     elif source == 'dab_detr':
         named, dropped[REPEATED] = dab_detr.file_names(weights)
         ours = dab_detr.split_anchors(_renamed(dab_detr.DETECTOR, named))
     else:
         ours = weights
-    return ours, {reason: keys for reason, keys in dropped.items() if keys}, num_joined
+    return ours, {reason: keys for reason, keys in dropped.items() if keys}, num_joined, num_made
 
 
 def _has_keys_of(source: str, weights: dict[str, Tensor]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
 import torch
@@ -100,11 +101,24 @@ _GATE = re.compile(r'(.*\.mlp\.)w([12])\.(weight|bias)')
 _JOINED_GATE = re.compile(r'(.*\.mlp\.)w12\.(weight|bias)')
 
 
+def file_names(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int, int]:
+    """A bare ViT's weights under the names of :data:`BACKBONE` or :data:`ECVIT`, Hugging Face's renamed to these.
+
+    Returns:
+        The weights, how many keys were joined, and how many weights these made, or follow from others.
+    """
+    named, num_made = _from_transformers(weights) if is_transformers(weights) else (dict(weights), 0)
+    joined = join_gates(named)
+    num_gates = len(named) - len(joined)
+    num_projections = sum(_PROJECTION.search(key) is not None for key in weights)
+    return joined, num_projections + 2 * num_gates, num_made + num_gates
+
+
 def join_gates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """w1 and w2 of a SwiGLU, each (h, D) and (h,), as w12, (2h, D) and (2h,).
 
     Raises:
-        InputError: one of the two is missing.
+        InputError: one of the two is missing, or of another shape.
     """
     joined: dict[str, Tensor] = {}
     for key, value in weights.items():
@@ -112,11 +126,13 @@ def join_gates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if match is None:
             joined[key] = value
             continue
-        other = f'{match[1]}w{3 - int(match[2])}.{match[3]}'
-        if other not in weights:
-            raise InputError(f'{key} is half of a SwiGLU, and {other} is missing in the file; get it again')
+        name = f'{match[1]}w{3 - int(match[2])}.{match[3]}'
+        other = weights.get(name)
+        if other is None or other.shape != value.shape or not value.dim():
+            shape = 'missing' if other is None else f'of shape {tuple(other.shape)} beside {tuple(value.shape)}'
+            raise InputError(f'{key} is half of a SwiGLU, and {name} is {shape} in the file; get it again')
         if match[2] == '1':
-            joined[f'{match[1]}w12.{match[3]}'] = torch.cat([value, weights[other]])
+            joined[f'{match[1]}w12.{match[3]}'] = torch.cat([value, other])
     return joined
 
 
@@ -137,6 +153,7 @@ def split_gates(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 _HEAD_DIMS = 64
 """Of all published sizes but the largest."""
 _LAYER = re.compile(r'(?:model\.)?layer\.(\d+)\.(.*)')
+_PROJECTION = re.compile(r'\.attention\.[qkv]_proj\.(?:weight|bias)$')
 _EMBEDDINGS = {
     'embeddings.cls_token': 'cls_token',
     'embeddings.mask_token': 'mask_token',
@@ -151,17 +168,22 @@ _OF_LAYER = {
     'layer_scale1.lambda1': 'ls1.gamma',
     'layer_scale2.lambda1': 'ls2.gamma',
 }
-_MLP = {'up_proj.': 'mlp.fc1.', 'down_proj.': 'mlp.fc2.'}
-_GATED = {'gate_proj.': 'mlp.w1.', 'up_proj.': 'mlp.w2.', 'down_proj.': 'mlp.w3.'}
+_MLP = {'mlp.up_proj.': 'mlp.fc1.', 'mlp.down_proj.': 'mlp.fc2.'}
+_GATED_MLP = {'mlp.gate_proj.': 'mlp.w1.', 'mlp.up_proj.': 'mlp.w2.', 'mlp.down_proj.': 'mlp.w3.'}
 
 
-def is_transformers(weights: Mapping[str, Tensor]) -> bool:
+def is_transformers(weights: Iterable[str]) -> bool:
     """Whether these are Hugging Face's names."""
     return any(key.startswith('embeddings.') for key in weights)
 
 
-def from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Weights of Hugging Face's ``DINOv3ViTModel`` under DINOv3's own names.
+def own_name(key: str) -> str:
+    """DINOv3's name of one of Hugging Face's keys outside the layers; any other as it is."""
+    return _EMBEDDINGS.get(key, key)
+
+
+def _from_transformers(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], int]:
+    """Weights of Hugging Face's ``DINOv3ViTModel`` under DINOv3's own names, and how many of them are no file's key.
 
     Keys get a bias of zero, and heads are taken to be 64 channels wide, as in all sizes but the largest: their files
     hold neither.
@@ -171,32 +193,35 @@ def from_transformers(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     gated = any('.mlp.gate_proj.' in key for key in weights)
     named: dict[str, Tensor] = {}
+    projections: dict[str, dict[str, Tensor]] = defaultdict(dict)
     for key, value in weights.items():
         match = _LAYER.fullmatch(key)
         if match is None:
-            named[_EMBEDDINGS.get(key, key)] = value
-        elif not match[2].startswith(('attention.q_', 'attention.k_', 'attention.v_')):
+            named[own_name(key)] = value
+        elif _PROJECTION.search(key):
+            name, kind = match[2].rsplit('.', 1)
+            projections[f'blocks.{match[1]}.attn.qkv.{kind}'][name[-len('q_proj')]] = value
+        else:
             named[f'blocks.{match[1]}.{_name_in_layer(match[2], gated)}'] = value
-    for i in sorted({int(match[1]) for match in map(_LAYER.fullmatch, weights) if match}):
-        named.update(_query_key_value(weights, i))
-    named[PERIODS] = 100.0 ** (torch.arange(_HEAD_DIMS // 4) / (_HEAD_DIMS // 4))
-    return named
+    made = {key: _joined(key, parts) for key, parts in projections.items()}
+    made[PERIODS] = 100.0 ** (torch.arange(_HEAD_DIMS // 4) / (_HEAD_DIMS // 4))
+    return {**named, **made}, len(made)
 
 
 def _name_in_layer(key: str, gated: bool) -> str:
-    parts = {**_OF_LAYER, **{f'mlp.{name}': ours for name, ours in (_GATED if gated else _MLP).items()}}
-    for theirs, ours in parts.items():
+    for theirs, ours in {**_OF_LAYER, **(_GATED_MLP if gated else _MLP)}.items():
         if key.startswith(theirs):
             return ours + key[len(theirs) :]
     raise InputError(f"unknown key {key!r} in a layer: not one of Hugging Face's DINOv3ViT; is this the right source?")
 
 
-def _query_key_value(weights: Mapping[str, Tensor], layer: int) -> dict[str, Tensor]:
-    prefix = f'layer.{layer}.attention.'
-    prefix = prefix if f'{prefix}q_proj.weight' in weights else f'model.{prefix}'
-    missing = [name for name in 'qkv' if f'{prefix}{name}_proj.weight' not in weights]
+def _joined(key: str, parts: Mapping[str, Tensor]) -> Tensor:
+    """q, k and v as one; a bias that keys do not have is zero."""
+    missing = [f'{name}_proj' for name in 'qkv' if name not in parts and (name != 'k' or key.endswith('weight'))]
     if missing:
-        raise InputError(f'{prefix}{missing[0]}_proj.weight is missing in the file; get it again')
-    joined = torch.cat([weights[f'{prefix}{name}_proj.weight'] for name in 'qkv'])
-    bias = [weights.get(f'{prefix}{name}_proj.bias', torch.zeros(len(joined) // 3)) for name in 'qkv']
-    return {f'blocks.{layer}.attn.qkv.weight': joined, f'blocks.{layer}.attn.qkv.bias': torch.cat(bias)}
+        raise InputError(f'{key} needs q_proj, k_proj and v_proj, but {", ".join(missing)} is missing in the file')
+    values = [parts.get(name, torch.zeros_like(parts['q'])) for name in 'qkv']
+    if not values[0].dim() or len({x.shape for x in values}) > 1:
+        shapes = ', '.join(f'{name} {tuple(x.shape)}' for name, x in zip('qkv', values))
+        raise InputError(f'the projections that make {key!r} have different shapes: {shapes}; is the file whole?')
+    return torch.cat(values)

@@ -32,8 +32,7 @@ from ...argument_checks import (
 )
 from ...core import Rotary, TableCache, rotary_periods, rotary_tables, rotate, within_range
 from ...errors import InputError
-from ..layers import MLP, ConvNormAct, DotProductAttention, as_tokens
-from ..layers.mlp import SwiGLU
+from ..layers import MLP, ConvNormAct, DotProductAttention, SwiGLU, as_tokens
 
 
 class ViTSize(NamedTuple):
