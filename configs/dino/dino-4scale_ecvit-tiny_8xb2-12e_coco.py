@@ -3,8 +3,6 @@
 _base_ = 'mmdet::dino/dino-4scale_r50_8xb2-12e_coco.py'
 custom_imports = dict(imports=['mmdet_iouquery'], allow_failed_imports=False)
 
-embed_dims = 192
-
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -20,5 +18,5 @@ model = dict(
             checkpoint='https://github.com/capsule2077/edgecrafter/releases/download/edgecrafterv1/ecvitt.pth',
         ),
     ),
-    neck=dict(in_channels=[embed_dims] * 3),
+    neck=dict(in_channels=[192] * 3),
 )

@@ -7,8 +7,6 @@ _base_ = 'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py'
 
 custom_imports = dict(imports=['mmdet_iouquery'], allow_failed_imports=False)
 
-embed_dims = 192
-
 model = dict(
     backbone=dict(
         _delete_=True,
@@ -20,7 +18,7 @@ model = dict(
             type='ConvertedPretrained', source='vit_backbone', part='vit', checkpoint='ckpts/vitt_distill.pt'
         ),
     ),
-    neck=dict(in_channels=[embed_dims] * 3, start_level=0),
+    neck=dict(in_channels=[192] * 3, start_level=0),
 )
 
 sync_bn = 'torch'  # two images a GPU are few for the batch norms of the spatial prior
