@@ -10,11 +10,7 @@ from torch import Tensor
 
 from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
-<<<<<<< HEAD
-from . import dab_detr, dfine, hgnetv2, rtdetr, transformers, vit
-=======
-from . import dab_detr, deimv2, dfine, hgnetv2, rtdetr, transformers
->>>>>>> deimv2
+from . import dab_detr, deimv2, dfine, ecdet, hgnetv2, rtdetr, transformers, vit
 from .names import PrefixMap
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
@@ -145,7 +141,13 @@ def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tenso
         if source != 'rtdetr':
             dropped[POINT_COUNTS] = [key for key in weights if key.endswith(rtdetr.POINT_COUNTS)]
             dropped[REPEATED] = (deimv2 if source == 'deimv2' else dfine).repeated(weights)
-        ours = _renamed(_names_of(source, weights), weights, without=chain(*dropped.values()))
+        named = weights
+        if source == 'deimv2':
+            dropped[MASK_TOKEN], dropped[KEY_BIAS_MASKS] = vit.without_weights(weights)
+            named = vit.join_gates(weights)
+        num_made = len(weights) - len(named)
+        num_joined = 2 * num_made
+        ours = _renamed(_names_of(source, named), named, without=chain(*dropped.values()))
     elif source == 'rtdetr_backbone':
         ours = _renamed(rtdetr.BACKBONE, weights)
     elif source == 'hgnetv2_backbone':
@@ -208,5 +210,7 @@ def _names_of(project: str, weights: Iterable[str]) -> PrefixMap:
     if project == 'dfine' or (project == 'deim' and refines):
         return dfine.DETECTOR
     if project == 'deimv2':
-        return deimv2.DETECTOR
+        return deimv2.detector(weights)
+    if project == 'ecdet':
+        return ecdet.DETECTOR
     return rtdetr.DETECTOR if project == 'rtdetr' else rtdetr.DETECTOR_V2

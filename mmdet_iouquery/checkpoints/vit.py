@@ -97,6 +97,20 @@ def key_bias_mask(bias: Tensor) -> Tensor:
     return torch.cat([third, torch.zeros_like(third), third])
 
 
+def as_dinov3_has_it(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights under DINOv3's names with gated networks' halves apart, and with what holds no weights.
+
+    That is, where there are storage tokens, which part of each bias counts, and the token of hidden patches, zero.
+    """
+    apart = split_gates(weights)
+    for key in [key for key in weights if key.endswith('storage_tokens')]:
+        prefix = key[: -len('storage_tokens')]
+        for bias in [name for name in weights if name.startswith(prefix) and name.endswith('.qkv.bias')]:
+            apart[f'{bias}_mask'] = key_bias_mask(weights[bias])
+        apart[f'{prefix}{_MASK_TOKEN}'] = torch.zeros_like(weights[key][0, :1])
+    return apart
+
+
 _GATE = re.compile(r'(.*\.mlp\.)w([12])\.(weight|bias)')
 _JOINED_GATE = re.compile(r'(.*\.mlp\.)w12\.(weight|bias)')
 
