@@ -155,9 +155,9 @@ def test_settings_of_the_file_hold_unless_a_threshold_is_given(images: list[Path
             ('calibration', None, np.interp(scores[:7], calibration['scores'], calibration['precision'])),
             ('calibration', high, np.interp(scores[:3], calibration['scores'], calibration['precision'])),
         ):
-            found = detectors[name](images[0], score_thr=threshold)[0].scores  # type: ignore[arg-type]
+            found = detectors[name](images[0], score_thr=threshold).scores  # type: ignore[arg-type]
             np.testing.assert_allclose(found, chosen, rtol=0, atol=1e-5, err_msg=f'{name} {threshold}')
-        assert 0 < len(detectors['overlap'](images[0])[0]) < MAX_PER_IMG
+        assert 0 < len(detectors['overlap'](images[0])) < MAX_PER_IMG
 
 
 @pytest.mark.parametrize('name', ['model.onnx', 'model.xml'])
@@ -190,7 +190,7 @@ def test_images_are_resized_to_another_size_where_the_file_takes_any(folder: Pat
     scores = np.sort(1 / (1 + np.exp(-raw_outputs(stretched[None]).logits.ravel())))[::-1][:MAX_PER_IMG]
     for one in (detector, pickle.loads(pickle.dumps(detector))):
         assert one.image_size == (96, 160)
-        np.testing.assert_allclose(one(images[2])[0].scores, scores, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(one(images[2]).scores, scores, rtol=0, atol=1e-5)
     assert Detector(folder / 'model.onnx', image_size=[SIDE, SIDE]).image_size == (SIDE, SIDE)
 
 
@@ -230,7 +230,7 @@ def test_a_detector_goes_to_other_processes_by_its_path(
         assert len(content) < 1000 and str(folder).encode() in content
         monkeypatch.chdir('/')
         again = pickle.loads(content)
-        check(again(images[0])[0], images[0])
+        check(again(images[0]), images[0])
         monkeypatch.chdir(folder)
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         scores = pool.apply(in_another_process, (detector, images[1]))
