@@ -1,4 +1,4 @@
-"""What the other configs of this folder differ from in one thing: RT-DETR by the recipe for the digits, for 300 steps."""
+"""What the other configs of this folder differ from in one thing: RT-DETR by the digits' recipe, for 300 steps."""
 
 _base_ = '../_base_/rtdetr_r18vd_digits.py'
 
