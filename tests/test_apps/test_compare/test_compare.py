@@ -292,9 +292,13 @@ def test_stages_of_augmentation_are_stretched(
     cfg = Config.fromfile(config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'))
     cfg.train_cfg.max_epochs = 58
     timetable = [('a', 0), ('b', 4), ('c', 29), ('a', 50)]
-    cfg.custom_hooks = [dict(type='AugmentationTimetableHook', timetable=timetable)]
+    late = dict(type='MatchingCostHook', begin=29)
+    cfg.custom_hooks = [dict(type='AugmentationTimetableHook', timetable=timetable), late]
     set_iters(cfg, iters, evaluations=1)
-    assert cfg.custom_hooks == [dict(type='AugmentationTimetableHook', timetable=stages, by_epoch=False)]
+    assert cfg.custom_hooks == [
+        dict(type='AugmentationTimetableHook', timetable=stages, by_epoch=False),
+        dict(type='MatchingCostHook', begin=29 * iters // 58, by_epoch=False),
+    ]
     assert 'counts epochs' not in capsys.readouterr().out
 
 
