@@ -223,7 +223,7 @@ def _default_work_dir(data: str | None) -> Path:
 
 def _data(data: str | None, work_dir: Path) -> CocoSet:
     if data is not None:
-        return read_data(data, out=work_dir / 'annotations')
+        return read_data(data, out=work_dir / 'annotations', option='--work-dir')
     return find_coco_set(build_digits(Path('data') / 'digits'))
 
 

@@ -65,6 +65,9 @@ def test_what_counts_epochs_keeps_its_share_of_the_run() -> None:
     assert multi_scale.stop_epoch == 11
     new = fitted(config(DFINE), Wishes(epochs=10))
     assert new.custom_hooks[-1].switch_epoch == 9 == new.model.data_preprocessor.batch_augments[0].stop_epoch
+    late = config(DEIM)
+    late.custom_hooks.append(dict(type='MatchingCostHook', begin=119))
+    assert [fitted(late, Wishes(epochs=n)).custom_hooks[-1].begin for n in (60, 12, 4)] == [59, 11, 3]
     new = fitted(config(DINO), Wishes(epochs=24))
     assert new.param_scheduler[0].milestones == [22] and new.param_scheduler[0].end == 24
 
