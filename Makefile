@@ -47,7 +47,7 @@ IN_RANGE := $(addprefix tests/test_core/test_,deformable_attention.py imports.py
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo test-range gpu lint \
-    docs docs-serve doctor wheel release clean distclean
+    docs docs-serve costs doctor wheel release clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -133,6 +133,10 @@ docs: ## build the documentation's site into site/; a dead link or an undocument
 	$(SETUP)
 	@"$(RUN)" -m mkdocs build --strict --quiet
 	@echo site/index.html
+
+costs: ## count parameters and FLOPs of configs that are new (ARGS=--all: of all) into configs/costs.json
+	$(SETUP)
+	@"$(RUN)" docs/costs.py $(ARGS)
 
 docs-serve: ## serve it at http://127.0.0.1:8000, built anew when a page changes
 	$(SETUP)

@@ -71,7 +71,7 @@ def exported(args: argparse.Namespace) -> Detect:
     score_thr = args.score_thr
     if score_thr is None and not detector.metadata.score_thr:
         score_thr = SCORE_THR
-    return lambda image: detector(image, score_thr=score_thr, on_error='skip')[0]
+    return lambda image: detector(image, score_thr=score_thr, on_error='skip')
 
 
 def detect(args: argparse.Namespace, opened: Callable[[argparse.Namespace], Detect] = exported) -> int:

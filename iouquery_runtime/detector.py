@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from PIL import Image
@@ -80,6 +80,26 @@ class Detector:
         """Images that the graph takes at once; None: any number."""
         return self._backend.batch_size
 
+    @overload
+    def __call__(
+        self,
+        images: Source,
+        score_thr: float | Sequence[float] | None = None,
+        batch_size: int = 1,
+        bgr: bool = False,
+        on_error: str = 'raise',
+    ) -> Result: ...
+
+    @overload
+    def __call__(
+        self,
+        images: Iterable[Source],
+        score_thr: float | Sequence[float] | None = None,
+        batch_size: int = 1,
+        bgr: bool = False,
+        on_error: str = 'raise',
+    ) -> list[Result]: ...
+
     def __call__(
         self,
         images: Source | Iterable[Source],
@@ -87,7 +107,7 @@ class Detector:
         batch_size: int = 1,
         bgr: bool = False,
         on_error: str = 'raise',
-    ) -> list[Result]:
+    ) -> Result | list[Result]:
         """Detect objects.
 
         Args:
@@ -100,14 +120,14 @@ class Detector:
             on_error: what an image leads to that cannot be read: 'raise', or 'skip': a result with ``error``.
 
         Returns:
-            One result an image, in their order.
+            The result of one image, or a list in the order of several.
 
         Raises:
             InputError: an image cannot be read and ``on_error`` is 'raise'; a batch larger than the graph's; an
                 argument out of range.
         """
         if isinstance(images, (str, os.PathLike, bytes, Image.Image, np.ndarray)):
-            images = [images]
+            return self([images], score_thr, batch_size, bgr, on_error)[0]
         score_thr = self.metadata.score_thr if score_thr is None else self._checked_score_thr(score_thr)
         self._check_batch_size(batch_size)
         if on_error not in ON_ERROR:

@@ -9,6 +9,8 @@ from pathlib import Path
 from .errors import InputError
 
 PACKAGE = Path(__file__).resolve().parent
+COSTS = 'costs.json'
+"""In the folder of configs: parameters and FLOPs of each."""
 _RECIPE = r'_(?:\d+(?:xb\d+-\d+[ex])?_)?(?:coco|coco-style|digits|objects365)'
 """What follows a model in the name of its config: batch and schedule, if it is named for them, and the data."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import json
 import re
 from pathlib import Path
@@ -75,9 +77,14 @@ FAMILY: dict[str, dict[str, Any]] = {
 """Arguments of :func:`small_detector` for a narrow detector of each kind."""
 
 
+@functools.cache
+def _parsed(path: str) -> Config:
+    return Config.fromfile(path)
+
+
 def shipped_config(name: str) -> Config:
-    """A shipped config without pretrained weights, which tests can't fetch."""
-    cfg = Config.fromfile(config_path(name))
+    """A shipped config without pretrained weights, which tests can't fetch; each file is read once."""
+    cfg = copy.deepcopy(_parsed(config_path(name)))
     cfg.model.init_cfg = cfg.model.backbone.init_cfg = None
     return cfg
 

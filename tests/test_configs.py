@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from mmdet.registry import MODELS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.optim import build_optim_wrapper
 
-from mmdet_iouquery.apps.quickstart.command import config_text
+from mmdet_iouquery.apps.quickstart.command import config_text, enough_queries
 from mmdet_iouquery.config_files import config_names, config_path
 from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.datasets.loading import LoadCheckedImage
@@ -274,9 +275,27 @@ def test_the_quickstart_trains_by_the_shipped_recipe(tmp_path: Path) -> None:
     assert written.optim_wrapper == shipped.optim_wrapper
     assert written.model.bbox_head.denoising == shipped.model.bbox_head.denoising
     assert written.train_dataloader.batch_size == shipped.train_dataloader.batch_size
+    assert written.model.bbox_head.criterion == shipped.model.bbox_head.criterion
+    assert written.model.bbox_head.query_selector == shipped.model.bbox_head.query_selector
+    assert written.model.test_cfg == {**shipped.model.test_cfg, 'keep_selected': True}
 
 
-@pytest.mark.parametrize(('iters', 'warm_up'), [(2, 1), (5, 1), (12, 2), (60, 10), (300, 50), (800, 133), (2000, 133)])
+@pytest.mark.parametrize(('objects', 'queries'), [([3, 25], 50), ([3, 26], 52), ([40, 7], 80), ([1, 151], 300)])
+def test_the_quickstart_has_queries_for_the_fullest_image(tmp_path: Path, objects: list[int], queries: int) -> None:
+    """Two an object of training or validation, whichever has more, from 50 to 300."""
+    files = [tmp_path / f'{i}.json' for i in range(2)]
+    for path, count in zip(files, objects):
+        images = [{'id': i, 'file_name': f'{i}.png', 'width': 9, 'height': 9} for i in (1, 2)]
+        boxes = [{'id': i, 'image_id': 2, 'category_id': 1, 'bbox': [0, 0, 2, 2], 'area': 4} for i in range(count)]
+        categories = [{'id': 1, 'name': 'a'}]
+        path.write_text(json.dumps({'images': images, 'annotations': boxes, 'categories': categories}))
+    coco = CocoSet(files[0], tmp_path, files[1], tmp_path, classes=('a',))
+    assert enough_queries(coco) == queries
+    written = quickstart_written(tmp_path, iters=10, image_size=96, num_queries=queries)
+    assert written.model.bbox_head.query_selector.num_queries == written.model.test_cfg.max_per_img == queries
+
+
+@pytest.mark.parametrize(('iters', 'warm_up'), [(2, 1), (5, 1), (12, 2), (60, 10), (300, 50), (900, 150), (2000, 150)])
 def test_the_quickstarts_warm_up_is_at_most_a_sixth_of_the_run(tmp_path: Path, iters: int, warm_up: int) -> None:
     """The same rates in a run of any length: up in the warm-up, down to 2 % in the second half."""
     cfg = quickstart_written(tmp_path, iters=iters, image_size=96)
@@ -286,11 +305,27 @@ def test_the_quickstarts_warm_up_is_at_most_a_sixth_of_the_run(tmp_path: Path, i
     assert cfg.train_cfg.max_iters == iters
 
 
-def test_dfine_on_the_digits_is_dfine_n_by_the_quickstarts_recipe() -> None:
-    """The model is that for COCO but for what the docstring says; nothing but the model differs from the quickstart."""
-    quickstart, cfg = (shipped_config(f'quickstart/{name}_digits.py') for name in ('rtdetr_r18vd', 'dfine_hgnetv2-n'))
+def test_the_quickstart_differs_from_the_recipe_for_the_digits_in_loss_queries_and_steps() -> None:
+    recipe, cfg = shipped_config('_base_/rtdetr_r18vd_digits.py'), shipped_config('quickstart/rtdetr_r18vd_digits.py')
+    assert cfg.model.bbox_head.criterion.pop('loss_cls') == {'type': 'MatchabilityAwareLoss', 'gamma': 1.5}
+    assert recipe.model.bbox_head.criterion.pop('loss_cls').type == 'IoUVarifocalLoss'
+    assert (recipe.model.bbox_head.query_selector.num_queries, recipe.model.test_cfg.max_per_img) == (100, 100)
+    recipe.model.bbox_head.query_selector.num_queries = recipe.model.test_cfg.max_per_img = 50
+    assert cfg.model == recipe.model
+    (up, down), (recipe_up, recipe_down) = cfg.param_scheduler, recipe.param_scheduler
+    assert up == {**recipe_up, 'end': 150} and down == {**recipe_down, 'begin': 450, 'end': 900}
+    assert cfg.train_cfg == {**recipe.train_cfg, 'max_iters': 900, 'val_interval': 450}
+    for entry in ('optim_wrapper', 'train_dataloader', 'val_dataloader', 'val_evaluator', 'custom_hooks', 'randomness'):
+        assert cfg[entry] == recipe[entry]
+
+
+def test_dfine_on_the_digits_is_dfine_n_by_the_recipe_for_the_digits() -> None:
+    """The model is that for COCO but for what the docstring says; nothing but the model differs from the recipe."""
+    recipe, cfg = (
+        shipped_config(f'{name}_digits.py') for name in ('_base_/rtdetr_r18vd', 'quickstart/dfine_hgnetv2-n')
+    )
     assert {key: cfg[key] for key in cfg if key not in ('model', 'embed_dims', 'num_levels')} == {
-        key: quickstart[key] for key in quickstart if key not in ('model', 'embed_dims', 'num_levels')
+        key: recipe[key] for key in recipe if key not in ('model', 'embed_dims', 'num_levels')
     }
     model = shipped_config('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py').model
     model.backbone.out_indices, model.neck.in_channels = (1, 2), [256, 512]
@@ -304,30 +339,30 @@ def test_dfine_on_the_digits_is_dfine_n_by_the_quickstarts_recipe() -> None:
 
 
 @pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablations/rtdetr')])
-def test_ablations_share_the_quickstarts_recipe(name: str) -> None:
+def test_ablations_share_the_recipe_for_the_digits(name: str) -> None:
     """Fewer steps, and nothing else of the training differs."""
-    quickstart, cfg = shipped_config('quickstart/rtdetr_r18vd_digits.py'), shipped_config(name)
-    assert cfg.optim_wrapper == quickstart.optim_wrapper
-    (up, down), (quickstart_up, quickstart_down) = cfg.param_scheduler, quickstart.param_scheduler
-    assert up == {**quickstart_up, 'end': 50} and down == {**quickstart_down, 'begin': 150, 'end': 300}
-    assert (cfg.train_cfg.max_iters, quickstart.train_cfg.max_iters) == (300, 800)
+    recipe, cfg = shipped_config('_base_/rtdetr_r18vd_digits.py'), shipped_config(name)
+    assert cfg.optim_wrapper == recipe.optim_wrapper
+    (up, down), (recipe_up, recipe_down) = cfg.param_scheduler, recipe.param_scheduler
+    assert up == {**recipe_up, 'end': 50} and down == {**recipe_down, 'begin': 150, 'end': 300}
+    assert (cfg.train_cfg.max_iters, recipe.train_cfg.max_iters) == (300, 800)
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        assert cfg[loader] == quickstart[loader]
+        assert cfg[loader] == recipe[loader]
         assert [step.scale for step in cfg[loader].dataset.pipeline if step.type == 'Resize'] == [(128, 128)]
 
 
 @pytest.mark.parametrize('name', [name for name in CONFIGS if name.startswith('ablations/generations/')])
-def test_generations_share_the_quickstarts_recipe(name: str) -> None:
+def test_generations_share_the_recipe_for_the_digits(name: str) -> None:
     """DEIM's differ by images up to half-way and the curve between the same rates; the others in the model alone.
 
     With half of the queries there are 900 steps instead of 800, of the same curve.
     """
-    quickstart, cfg = shipped_config('quickstart/rtdetr_r18vd_digits.py'), shipped_config(name)
+    recipe, cfg = shipped_config('_base_/rtdetr_r18vd_digits.py'), shipped_config(name)
     steps = 900 if '50-queries' in name else 800
-    assert cfg.train_cfg == {**quickstart.train_cfg, 'max_iters': steps, 'val_interval': steps // 2}
+    assert cfg.train_cfg == {**recipe.train_cfg, 'max_iters': steps, 'val_interval': steps // 2}
     for entry in ('optim_wrapper', 'val_dataloader', 'test_dataloader', 'randomness'):
-        assert cfg[entry] == quickstart[entry]
-    loader, theirs = cfg.train_dataloader, quickstart.train_dataloader
+        assert cfg[entry] == recipe[entry]
+    loader, theirs = cfg.train_dataloader, recipe.train_dataloader
     if ('mosaic' in name or 'deim' in name) and 'plain-images' not in name:
         (hook,) = [hook for hook in cfg.custom_hooks if hook.type == 'AugmentationTimetableHook']
         assert hook.timetable == [('plain', 0), ('mosaic', 133), ('plain', 400)] and not hook.by_epoch
@@ -336,13 +371,13 @@ def test_generations_share_the_quickstarts_recipe(name: str) -> None:
         assert loader.dataset.pipeline[1:] == theirs.dataset.pipeline[2:]
         assert {**loader, 'dataset': None} == {**theirs, 'dataset': None}
     else:
-        assert loader == theirs and cfg.custom_hooks == quickstart.custom_hooks
+        assert loader == theirs and cfg.custom_hooks == recipe.custom_hooks
     if 'deim' in name:
         (rate,) = cfg.param_scheduler
         assert (rate.type, rate.warmup_iters, rate.flat_end, rate.decay_end) == ('FlatCosineLR', 133, 400, 800)
-        assert rate.gamma == quickstart.param_scheduler[1].end_factor
+        assert rate.gamma == recipe.param_scheduler[1].end_factor
     else:
-        up, down = quickstart.param_scheduler
+        up, down = recipe.param_scheduler
         assert cfg.param_scheduler == [{**up, 'end': steps // 6}, {**down, 'begin': steps // 2, 'end': steps}]
 
 

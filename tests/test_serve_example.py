@@ -103,7 +103,7 @@ def test_requests_are_answered_in_batches(server: Server) -> None:
     """Each with what the detector says of its image, or with the error of its own."""
     files = [encoded(picture(90 + 30 * i, 120, seed=i, blur=20), 'PNG') for i in range(6)]
     detector = Detector(server.folder / 'model.onnx')
-    expected = [detector(file, score_thr=0.3)[0].to_dict() for file in files]
+    expected = [detector(file, score_thr=0.3).to_dict() for file in files]
     assert all(len(answer['detections']) > 1 for answer in expected) and expected[0] != expected[1]
     requests: list[object] = [{'image': base64.b64encode(file).decode()} for file in files]
     requests += [{'image': base64.b64encode(files[0][:-30]).decode()}, {'picture': ''}, [1]]

@@ -1,6 +1,6 @@
-"""What the other configs of this folder differ from in one thing: the quickstart's, for 300 steps."""
+"""What the other configs of this folder differ from in one thing: RT-DETR by the digits' recipe, for 300 steps."""
 
-_base_ = '../quickstart/rtdetr_r18vd_digits.py'
+_base_ = '../_base_/rtdetr_r18vd_digits.py'
 
 max_iters = 300
 

@@ -61,7 +61,8 @@ def _index(by_folder: dict[str, list[Entry]]) -> str:
     text = (
         '# Configs\n\nEvery config that came with the package, by the name that commands take. AP is of boxes, in '
         'percent, on the data of the name; *whose* says who reports the figures. Of the others nothing is reported; '
-        '[`iouquery compare`](../commands.md#iouquery-compare) measures.\n'
+        '[`iouquery compare`](../commands.md#iouquery-compare) measures. Their parameters and FLOPs were counted, by '
+        '`make costs`, of one image of the size to which the config resizes.\n'
     )
     for folder, known in by_folder.items():
         text += f'\n## [{TITLES[folder]}]({folder}.md)\n\n' + _table(known)
@@ -101,8 +102,8 @@ def _rows(head: list[str], rows: list[list[str]]) -> str:
 
 def _figures(entry: Entry) -> list[str]:
     return [
-        '' if entry.parameters is None else f'{entry.parameters / 1e6:g} M',
-        '' if entry.flops is None else f'{entry.flops / 1e9:g} G',
+        '' if entry.parameters is None else f'{entry.parameters / 1e6:.3g} M',
+        '' if entry.flops is None else f'{entry.flops / 1e9:.3g} G',
         '' if entry.ap is None else f'{entry.ap:.1f}',
         entry.reported_by or '',
     ]

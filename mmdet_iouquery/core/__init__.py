@@ -31,7 +31,7 @@ from .distribution import (
     edge_targets,
     expected_distances,
 )
-from .matching import MatchCosts, hungarian_pairs, union_pairs
+from .matching import MatchCosts, QualityCost, hungarian_pairs, union_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
 from .quality_losses import matchability_aware_loss, varifocal_loss
@@ -45,6 +45,7 @@ __all__ = [
     'DenoisingLayout',
     'EdgeTargets',
     'MatchCosts',
+    'QualityCost',
     'Rotary',
     'TableCache',
     'as_float',

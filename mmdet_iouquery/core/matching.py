@@ -10,7 +10,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .boxes import box_cxcywh_to_xyxy, generalized_box_iou_elementwise
+from .boxes import box_cxcywh_to_xyxy, box_iou_elementwise, generalized_box_iou_elementwise
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,34 @@ class MatchCosts:
         Returns:
             (L, T, Q), float32.
         """
-        labelled = logits[:, image, :, labels].transpose(0, 1).float()  # (L, T, Q), the box's own class alone
-        candidates, truth = boxes[:, image].float(), gt_boxes.float()[None, :, None]
+        labelled, candidates, truth = _by_truth(logits, boxes, labels, gt_boxes, image)
         l1 = (candidates - truth).abs().sum(-1)
         giou = generalized_box_iou_elementwise(box_cxcywh_to_xyxy(candidates), box_cxcywh_to_xyxy(truth))
         return self.class_weight * self.class_cost(labelled) + self.bbox_weight * l1 - self.giou_weight * giou
+
+
+@dataclass(frozen=True)
+class QualityCost:
+    """Less the probability of the box's class times a power of the IoU, by which DEIMv2 matches late in its training.
+
+    Nothing but what prediction is measured by: boxes that do not overlap cost 0, wherever they are.
+    """
+
+    iou_power: float = 4.0
+
+    def __call__(self, logits: Tensor, boxes: Tensor, labels: Tensor, gt_boxes: Tensor, image: Tensor) -> Tensor:
+        """Cost in [-1, 0] of every prediction for every ground-truth box, as :class:`MatchCosts` has them."""
+        labelled, candidates, truth = _by_truth(logits, boxes, labels, gt_boxes, image)
+        iou = box_iou_elementwise(box_cxcywh_to_xyxy(candidates), box_cxcywh_to_xyxy(truth))
+        return -labelled.sigmoid() * iou**self.iou_power
+
+
+def _by_truth(
+    logits: Tensor, boxes: Tensor, labels: Tensor, gt_boxes: Tensor, image: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits (L, T, Q) of each box's own class, boxes (L, T, Q, 4) of its image, and the box (1, T, 1, 4); float32."""
+    labelled = logits[:, image, :, labels].transpose(0, 1).float()
+    return labelled, boxes[:, image].float(), gt_boxes.float()[None, :, None]
 
 
 @torch.no_grad()

@@ -92,7 +92,7 @@ def average_precision(detector: Detector, labelled: LabelledImages, what: str = 
     category_ids = labelled.category_ids(detector.names)
     found: list[dict[str, Any]] = []
     for image, path in progress(list(zip(labelled.file.images, labelled.paths())), what):
-        (result,) = detector(path)
+        result = detector(path)
         found += result.to_coco(image['id'], category_ids)
     return evaluate(labelled, found, category_ids)
 

@@ -2,7 +2,8 @@
 
 Neighbouring scores of queries differ by less than what runtimes round, so that to compare outputs slot by slot tells
 nothing. Here the scores that a choice is made by are compared before it; then the model is held to the file's choice,
-which has to be one of the best within what is rounded, and all that follows can be compared slot by slot.
+which has to be one of the best within what is rounded, and all that follows can be compared slot by slot. So with each
+choice, where a selector makes several.
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class _File:
         self.raw = self.properties['output'] == 'raw'
         self.logits, self.boxes = ('logits', 'boxes') if self.raw else ('query_logits', 'query_boxes')
         outputs = [value.name for value in proto.graph.output]
-        # the first chooses tokens and the last detections, where there are such
+        # those of a row an image choose tokens, and the last one detections, where there are such
         self.choices = [(node.input[0], node.output[1]) for node in proto.graph.node if node.op_type == 'TopK']
         names = [*outputs, self.logits, self.boxes, *(name for pair in self.choices for name in pair)]
         self._inputs = [value.name for value in proto.graph.input]
@@ -144,39 +145,46 @@ class _File:
 
 
 class _HeldTo(TorchFunctionMode):
-    """Has the first ``topk`` inside give what a file has chosen, and keeps what it was given."""
+    """Has every ``topk`` inside that a file makes too give what the file has chosen.
 
-    def __init__(self, index: Tensor | None) -> None:
-        self.index = index
-        self.scores: Tensor | None = None
+    Args:
+        choices: of the file, in its order: the scores (B, N) and what was chosen of them (B, K).
+    """
+
+    def __init__(self, choices: Sequence[tuple[Tensor, Tensor]]) -> None:
+        self.left = [*choices]
+        self.made: list[tuple[float, int]] = []
+        """What :func:`_choice` says of each."""
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if function not in (torch.topk, Tensor.topk) or self.scores is not None or self.index is None:
-            return function(*args, **(kwargs or {}))
-        self.scores = args[0]
-        return torch.return_types.topk((self.scores.gather(-1, self.index), self.index))
+        own = function(*args, **(kwargs or {}))
+        if function not in (torch.topk, Tensor.topk):
+            return own
+        expected: Tensor = args[0]
+        for number, (scores, index) in enumerate(self.left):
+            if scores.shape == expected.shape and index.shape == own.indices.shape:
+                del self.left[number]
+                self.made.append(_choice(as_float(expected), scores, index))
+                return torch.return_types.topk((expected.gather(-1, index), index))
+        return own
 
 
 @torch.no_grad()
 def _compare(eager: Deployed, file: _File, batch: int, size: tuple[int, int]) -> Parity:
     inputs = example(batch, size, file.properties['input'], file.raw, seed=batch)
     given = file(inputs)
-    choices = file.choices if file.raw else file.choices[:-1]
-    scores, index = (given[name] for name in choices[0]) if choices else (None, None)
-    with _HeldTo(index) as held:
+    choices = [(given[scores], given[index]) for scores, index in (file.choices if file.raw else file.choices[:-1])]
+    with _HeldTo([choice for choice in choices if choice[1].dim() == 2]) as held:
         expected = eager.detector(eager.normalise(inputs[0]))
     logits, boxes = given[file.logits], given[file.boxes]
     apart_logits, apart_boxes = (logits - expected.logits).abs(), (boxes - expected.boxes).abs()
     tolerance = TOLERANCES[file.properties['precision']]
     agree = (apart_logits.amax(-1) <= tolerance.logits) & (apart_boxes.amax(-1) <= tolerance.boxes)
-    token_scores, exchanged = None, 0
-    if held.scores is not None and scores is not None and index is not None:
-        token_scores, exchanged = _choice(held.scores, scores, index)
     return Parity(
         batch,
         size,
-        token_scores,
-        exchanged,
+        max((apart for apart, _ in held.made), default=None),
+        sum(exchanged for _, exchanged in held.made),
         apart_logits.max().item(),
         apart_boxes.max().item(),
         agree.float().mean().item(),
@@ -190,21 +198,20 @@ def _choice(expected: Tensor, scores: Tensor, index: Tensor) -> tuple[float, int
     best = expected.topk(index.shape[-1], dim=-1)
     apart = (scores - expected).abs().max()
     worse = (expected.gather(-1, index) - best.values).abs().max() / 2  # either of two may be off
-    # of a decoder that chooses bins, not tokens, no query is exchanged
-    others = ~(index.unsqueeze(-1) == best.indices.unsqueeze(-2)).any(-1) if index.dim() == 2 else index.new_zeros(1)
+    others = ~(index.unsqueeze(-1) == best.indices.unsqueeze(-2)).any(-1)
     return max(apart.item(), worse.item()), int(others.sum())
 
 
 def _detections(postprocess: nn.Module, file: _File, given: dict[str, Tensor], sizes: Tensor) -> float:
     """How far detections are from those of the same queries."""
     scores, index = (given[name] for name in file.choices[-1])
-    with _HeldTo(index) as held:
+    with _HeldTo([(scores, index)]) as held:
         expected_boxes, expected_scores, expected_labels = postprocess(given[file.logits], given[file.boxes], sizes)
-    if held.scores is None or not torch.equal(expected_labels, given['labels']):
+    if not held.made or not torch.equal(expected_labels, given['labels']):
         return float('inf')
     limit = torch.cat([sizes, sizes], dim=1).unsqueeze(1)
     apart = [
-        _choice(held.scores, scores, index)[0],
+        held.made[0][0],
         ((expected_boxes - given['boxes']) / limit).abs().max().item(),
         (expected_scores - given['scores']).abs().max().item(),
     ]

@@ -24,16 +24,17 @@ def read_config(name: str, options: dict[str, Any] | None = None) -> Config:
     """A config file, or one that came with the package, with overrides.
 
     Raises:
-        InputError: there is neither, or one that it is based on is gone.
+        InputError: there is neither, one that it is based on is gone, or a module that it names cannot be imported.
     """
     path = name if Path(name).is_file() else config_path(name)
-    try:
-        cfg = Config.fromfile(path)
-    except FileNotFoundError as error:
-        raise InputError(f'{path} needs a file that is gone: {error.filename or error}') from error
-    except OSError as error:  # of an ending that no config has
-        raise InputError(f'{path} is no config ({error}); name the config first, then the checkpoint') from error
-    merge_options(cfg, options)
+    with named_mistakes({}, f'reading {path}'):
+        try:
+            cfg = Config.fromfile(path)
+        except FileNotFoundError as error:
+            raise InputError(f'{path} needs a file that is gone: {error.filename or error}') from error
+        except OSError as error:  # of an ending that no config has
+            raise InputError(f'{path} is no config ({error}); name the config first, then the checkpoint') from error
+        merge_options(cfg, options)
     return cfg
 
 

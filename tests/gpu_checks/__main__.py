@@ -26,7 +26,7 @@ PARTS = {
     'steps': Part(60, 'training steps of RT-DETR-R18 at 640 px in single precision, float16 and bfloat16'),
     'ddp': Part(75, 'tools/dist_train.sh over NCCL with one GPU beside a plain training'),
     'resume': Part(60, 'a training broken off and resumed beside one that was not'),
-    'quickstart': Part(120, "the quickstart's training, 800 steps, and its AP"),
+    'quickstart': Part(120, "the quickstart's training, 900 steps, and its AP"),
     'accelerate': Part(40, 'AccelerateTrainingHook leaves a training on a GPU alone'),
     'deterministic': Part(40, 'which back ends train under torch.use_deterministic_algorithms, and bit for bit'),
     'attention': Part(40, 'benchmark: back ends of deformable attention'),

@@ -63,7 +63,7 @@ def test_training_calls_hooks_and_callbacks(trained: dict[str, Any]) -> None:
     cfg = trained['detector'].config
     assert cfg.train_cfg.max_iters == 6 and cfg.train_dataloader.batch_size == 4
     assert cfg.model.bbox_head.query_selector.num_queries == 30
-    assert trained['before']['train_cfg']['max_iters'] == 800
+    assert trained['before']['train_cfg']['max_iters'] == 900
 
 
 def test_the_same_call_again_is_finished_and_another_is_refused(

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from itertools import permutations
+from typing import Any
 
+import golden_formula as formula
+import numpy as np
 import pytest
 import torch
 from helpers import golden
 
 from mmdet_iouquery.core import (
     MatchCosts,
+    QualityCost,
     box_cxcywh_to_xyxy,
     generalized_box_iou_elementwise,
     hungarian_pairs,
@@ -34,8 +38,70 @@ def test_cost_of_sure_scores_is_that_of_1e_8() -> None:
     assert cost.tolist() == pytest.approx([0.25 * 8 * math.log(10), -0.75 * 8 * math.log(10)], rel=1e-6)
 
 
+def test_quality_cost_of_one_pair_by_hand() -> None:
+    """Equal boxes shifted by half a width: IoU 1/3. Power 1 and 4; a box inside out counts as empty, at cost 0."""
+    logits = torch.tensor([[0.3, -1.2], [5.0, 5.0]]).view(1, 1, 2, 2)
+    boxes = torch.tensor([[0.5, 0.5, 0.2, 0.2], [0.6, 0.5, -0.2, 0.2]]).view(1, 1, 2, 4)
+    truth, image = torch.tensor([[0.6, 0.5, 0.2, 0.2]]), torch.tensor([0])
+    p = 1 / (1 + math.exp(1.2))
+    for power in (1.0, 4.0):
+        cost = QualityCost(iou_power=power)(logits, boxes, torch.tensor([1]), truth, image)
+        assert cost.flatten().tolist() == pytest.approx([-p / 3**power, 0.0], rel=1e-5)
+
+
+@pytest.mark.parametrize(('epoch', 'costs'), [(0, MatchCosts()), (45, QualityCost())])
+def test_matchings_before_and_after_the_change_are_the_authors(epoch: int, costs: Any) -> None:
+    """DEIMv2's matcher, whose change is at epoch 45, on the same predictions."""
+    reference = golden('next_units')
+    logits, boxes = (torch.from_numpy(reference[name])[None] for name in ('logits', 'predicted_boxes'))
+    (labels, truth), counts = golden_truth(), (4, 2)
+    image = torch.tensor([0] * 4 + [1] * 2)
+    _, query, matched = hungarian_pairs(costs(logits, boxes, labels, truth, image), counts)
+    for i, first in enumerate((0, 4)):
+        mine = image[matched] == i
+        ours = set(zip(query[mine].tolist(), (matched[mine] - first).tolist()))
+        assert ours == set(zip(*reference[f'match/epoch_{epoch}_{i}'].tolist()))
+
+
+def golden_truth() -> tuple[torch.Tensor, torch.Tensor]:
+    rows = formula.targets('units', 2, [4, 2], 6)
+    labels, boxes = (np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*rows))
+    return torch.from_numpy(labels).long(), torch.from_numpy(boxes)
+
+
+def test_laws_of_the_quality_cost() -> None:
+    """In [-1, 0]; the same for boxes moved or stretched together; in the queries' order; falls with score and IoU."""
+    logits, boxes = torch.randn(2, 1, 6, 3), torch.rand(2, 1, 6, 4) * 0.3 + 0.3
+    truth, labels, image = torch.rand(4, 4) * 0.3 + 0.3, torch.tensor([0, 1, 2, 1]), torch.zeros(4, dtype=torch.long)
+
+    def cost(logits: torch.Tensor, boxes: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        return QualityCost()(logits, boxes, labels, truth, image)
+
+    before = cost(logits, boxes, truth)
+    assert ((before <= 0) & (before >= -1)).all() and (before < 0).any()
+    scale, shift = torch.tensor([2.0, 0.5, 2.0, 0.5]), torch.tensor([0.3, -0.1, 0.0, 0.0])
+    torch.testing.assert_close(cost(logits, boxes * scale + shift, truth * scale + shift), before, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(cost(logits.flip(2), boxes.flip(2), truth), before.flip(2))
+    overlapping = before < 0
+    assert (cost(logits + 1, boxes, truth) < before)[overlapping].all()
+    exact = cost(logits, truth[:1].expand_as(boxes), truth)[:, 0]
+    assert (exact <= before[:, 0]).all()
+    torch.testing.assert_close(exact, -logits[..., 0].sigmoid()[:, 0])
+
+
+def test_ties_of_the_quality_cost_are_matched_all_the_same() -> None:
+    """Nothing overlaps, so everything costs 0: each box has a query of its own, the same ones every time."""
+    logits, boxes = torch.zeros(1, 1, 5, 1), torch.full((1, 1, 5, 4), 0.1)
+    truth = torch.full((3, 4), 0.8)
+    cost = QualityCost()(logits, boxes, torch.zeros(3, dtype=torch.long), truth, torch.zeros(3, dtype=torch.long))
+    assert (cost == 0).all()
+    found = [[index.tolist() for index in hungarian_pairs(cost, (3,))] for _ in range(3)]
+    assert found[0] == found[1] == found[2] and len(set(found[0][1])) == 3 and found[0][2] == [0, 1, 2]
+
+
+@pytest.mark.parametrize('costs', [MatchCosts(), QualityCost()])
 @pytest.mark.parametrize('half', ['logits', 'boxes', 'truth'])
-def test_costs_are_in_single_precision(half: str) -> None:
+def test_costs_are_in_single_precision(half: str, costs: Any) -> None:
     """Of numbers that half precision holds exactly: they cost what they cost in single precision."""
     given = {
         'logits': torch.randn(1, 1, 4, 2).half(),
@@ -44,21 +110,20 @@ def test_costs_are_in_single_precision(half: str) -> None:
     }
     labels, image = torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.long)
     single = {key: value.float() for key, value in given.items()}
-    costs = []
+    found = []
     for values in (single, {**single, half: given[half]}):
-        costs.append(MatchCosts()(values['logits'], values['boxes'], labels, values['truth'], image))
-    assert costs[1].dtype == torch.float32 and torch.equal(*costs)
+        found.append(costs(values['logits'], values['boxes'], labels, values['truth'], image))
+    assert found[1].dtype == torch.float32 and torch.equal(*found)
 
 
-def test_batched_costs_equal_one_image_at_a_time() -> None:
+@pytest.mark.parametrize('costs', [MatchCosts(), QualityCost()])
+def test_batched_costs_equal_one_image_at_a_time(costs: Any) -> None:
     logits, boxes = torch.randn(3, 2, 7, 4), torch.rand(3, 2, 7, 4) * 0.5 + 0.1
     labels, truth, image = torch.randint(4, (5,)), torch.rand(5, 4) * 0.5 + 0.1, torch.tensor([0, 0, 1, 1, 1])
-    together = MatchCosts()(logits, boxes, labels, truth, image)
+    together = costs(logits, boxes, labels, truth, image)
     for t in range(5):
         b = image[t]
-        alone = MatchCosts()(
-            logits[:, b : b + 1], boxes[:, b : b + 1], labels[t : t + 1], truth[t : t + 1], torch.tensor([0])
-        )
+        alone = costs(logits[:, b : b + 1], boxes[:, b : b + 1], labels[t : t + 1], truth[t : t + 1], torch.tensor([0]))
         torch.testing.assert_close(together[:, t], alone[:, 0])
 
 

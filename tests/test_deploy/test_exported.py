@@ -65,7 +65,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(np.kron(cells, np.ones((20, 20, 1))).astype(np.uint8)).save(file)
         images.append(dict(id=number, file_name=file.name, width=120, height=80))
         if not number:
-            for entry in detector(file)[0].to_coco(number):
+            for entry in detector(file).to_coco(number):
                 area = entry['bbox'][2] * entry['bbox'][3]
                 boxes.append({**entry, 'id': len(boxes) + 1, 'area': area, 'iscrowd': 0})
     categories = [dict(id=number, name=name) for number, name in enumerate(NAMES, 1)]

@@ -22,7 +22,7 @@ from mmdet_iouquery.datasets.stages import InStages, enter_stage, staged_transfo
 from mmdet_iouquery.engine.hooks import AugmentationTimetableHook
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.data_preprocessors import BatchMixUp
-from mmdet_iouquery.models.data_preprocessors.batch_mix_up import STAGE
+from mmdet_iouquery.models.data_preprocessors.batch_blend import STAGE
 
 DEIM = [('plain', 0), ('mosaic', 2), ('strong', 3), ('plain', 5)]
 

@@ -73,7 +73,10 @@ def options(workers: int, by_epoch: bool) -> dict[str, Any]:
 
 
 def staged_options(workers: int, by_epoch: bool, digits: Path) -> dict[str, Any]:
-    """DEIM's: plain images, then mosaics of four and mixup, then plain ones, by its curve of the rate."""
+    """DEIM's: plain images, then mosaics of four and mixup, then plain ones, and copy-blend; by its curve of the rate.
+
+    Boxes are matched by the quality cost from the second stage on.
+    """
     mosaic = [[dict(type='QuarterMosaic', short_side=40)], [dict(type='ExpandAndCrop')]]
     in_mosaic = dict(type='InStages', stages=['mosaic'], transforms=[dict(type='RandomChoice', transforms=mosaic)])
     images = dict(
@@ -89,13 +92,21 @@ def staged_options(workers: int, by_epoch: bool, digits: Path) -> dict[str, Any]
     if not by_epoch:
         timetable, rate = [('plain', 0), ('mosaic', 3), ('plain', 9)], dict(flat_end=4, decay_end=9, end=12)
     given = options(workers, by_epoch)
-    hooks = [given['custom_hooks'][0], dict(type='AugmentationTimetableHook', timetable=timetable, by_epoch=by_epoch)]
+    hooks = [
+        given['custom_hooks'][0],
+        dict(type='AugmentationTimetableHook', timetable=timetable, by_epoch=by_epoch),
+        dict(type='MatchingCostHook', begin=1 if by_epoch else 4, by_epoch=by_epoch),
+    ]
     counts = dict(by_epoch=True, convert_to_iter_based=True) if by_epoch else dict(by_epoch=False)
     del given['train_dataloader.dataset.pipeline']
     return {
         **given,
         'train_dataloader.dataset': dataset,
-        'model.data_preprocessor.batch_augments': [dict(type='BatchMixUp', prob=0.7, stages=['mosaic'])],
+        'model.data_preprocessor.batch_augments': [
+            dict(type='BatchMixUp', prob=0.4, stages=['mosaic']),
+            dict(type='BatchCopyBlend', prob=0.7, min_area=9),
+        ],
+        'model.bbox_head.criterion.assigner.quality_cost': dict(iou_power=4),
         'param_scheduler': [dict(type='FlatCosineLR', warmup_iters=3, gamma=0.5, **rate, **counts)],
         'custom_hooks': hooks,
     }

@@ -81,7 +81,7 @@ def test_the_size_can_be_named(folder: Path) -> None:
     assert command.main(['any.onnx', 'images', '--json', 'f.json', '--image-size', '96', '160']) == 0
     found = json.loads((folder / 'f.json').read_text(encoding='utf-8'))['images']
     detector = Detector('any.onnx', image_size=(96, 160))
-    assert found == [detector(image['path'], score_thr=0.3)[0].to_dict() for image in found]
+    assert found == [detector(image['path'], score_thr=0.3).to_dict() for image in found]
 
 
 def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,15 +92,15 @@ def test_an_image_is_a_path_a_file_s_content_an_array_or_one_of_pillow(folder: P
     detector = Detector(folder / 'model.onnx')
     rgb = np.asarray(Image.open(images[0]))
     for image in (str(images[0]), images[0], images[0].read_bytes(), Image.open(images[0]), rgb):
-        (result,) = detector(image)
+        result = detector(image)
         check(result, images[0])
-    check(detector(rgb[..., ::-1], bgr=True)[0], images[0])
-    assert not np.allclose(detector(rgb[..., ::-1])[0].scores, expected(images[0])[1], atol=1e-3)
+    check(detector(rgb[..., ::-1], bgr=True), images[0])
+    assert not np.allclose(detector(rgb[..., ::-1]).scores, expected(images[0])[1], atol=1e-3)
     mixed = detector((image for image in (images[3], rgb, Image.open(images[2]))), batch_size=2)
     for result, i in zip(mixed, (3, 0, 2)):
         check(result, images[i])
     assert [result.path for result in mixed] == [str(images[3]), None, None]
-    assert detector([]) == []
+    assert detector([]) == [] and [type(x).__name__ for x in detector([images[0]])] == ['Result']
 
 
 def test_metadata_is_there_to_be_read(folder: Path) -> None:
@@ -155,9 +155,9 @@ def test_settings_of_the_file_hold_unless_a_threshold_is_given(images: list[Path
             ('calibration', None, np.interp(scores[:7], calibration['scores'], calibration['precision'])),
             ('calibration', high, np.interp(scores[:3], calibration['scores'], calibration['precision'])),
         ):
-            found = detectors[name](images[0], score_thr=threshold)[0].scores  # type: ignore[arg-type]
+            found = detectors[name](images[0], score_thr=threshold).scores  # type: ignore[arg-type]
             np.testing.assert_allclose(found, chosen, rtol=0, atol=1e-5, err_msg=f'{name} {threshold}')
-        assert 0 < len(detectors['overlap'](images[0])[0]) < MAX_PER_IMG
+        assert 0 < len(detectors['overlap'](images[0])) < MAX_PER_IMG
 
 
 @pytest.mark.parametrize('name', ['model.onnx', 'model.xml'])
@@ -166,7 +166,7 @@ def test_threads_may_share_a_detector(name: str, folder: Path, images: list[Path
 
     def detected(i: int) -> Result:
         barrier.wait(timeout=60)
-        return [detector(images[i])[0] for _ in range(10)][-1]
+        return [detector(images[i]) for _ in range(10)][-1]
 
     with ThreadPoolExecutor(4) as pool:
         for i, result in enumerate(pool.map(detected, range(4))):
@@ -190,7 +190,7 @@ def test_images_are_resized_to_another_size_where_the_file_takes_any(folder: Pat
     scores = np.sort(1 / (1 + np.exp(-raw_outputs(stretched[None]).logits.ravel())))[::-1][:MAX_PER_IMG]
     for one in (detector, pickle.loads(pickle.dumps(detector))):
         assert one.image_size == (96, 160)
-        np.testing.assert_allclose(one(images[2])[0].scores, scores, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(one(images[2]).scores, scores, rtol=0, atol=1e-5)
     assert Detector(folder / 'model.onnx', image_size=[SIDE, SIDE]).image_size == (SIDE, SIDE)
 
 
@@ -217,7 +217,7 @@ def test_sizes_that_a_file_does_not_take_are_refused(name: str, size: Any, messa
 
 
 def in_another_process(detector: Detector, path: Path) -> list[float]:
-    return [float(score) for score in detector(path)[0].scores]
+    return [float(score) for score in detector(path).scores]
 
 
 def test_a_detector_goes_to_other_processes_by_its_path(
@@ -230,7 +230,7 @@ def test_a_detector_goes_to_other_processes_by_its_path(
         assert len(content) < 1000 and str(folder).encode() in content
         monkeypatch.chdir('/')
         again = pickle.loads(content)
-        check(again(images[0])[0], images[0])
+        check(again(images[0]), images[0])
         monkeypatch.chdir(folder)
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         scores = pool.apply(in_another_process, (detector, images[1]))
@@ -242,7 +242,7 @@ def test_bfloat16_is_a_hint_to_openvino(folder: Path, images: list[Path]) -> Non
     assert detector._backend._compiled.get_property('INFERENCE_PRECISION_HINT').to_string() == 'bf16'  # type: ignore[attr-defined]
     plain = Detector(folder / 'model.xml')._backend._compiled.get_property('INFERENCE_PRECISION_HINT')  # type: ignore[attr-defined]
     assert plain.to_string() == 'f32'
-    np.testing.assert_allclose(detector(images[0])[0].scores, expected(images[0])[1], rtol=0, atol=0.02)
+    np.testing.assert_allclose(detector(images[0]).scores, expected(images[0])[1], rtol=0, atol=0.02)
     with pytest.raises(InputError, match='bfloat16 is for OpenVINO files'):
         Detector(folder / 'model.onnx', precision='bfloat16')
     with pytest.raises(InputError, match="precision must be 'bfloat16' or None, got 'half'"):
@@ -393,7 +393,7 @@ def test_every_interpolation_is_one_of_pillow_s(folder: Path, images: list[Path]
         stretched = np.asarray(image.resize((SIDE, SIDE), Image.Resampling[name.upper()]))
         logits, _ = raw_outputs(stretched[None])
         scores = np.sort(1 / (1 + np.exp(-logits.ravel())))[::-1][:MAX_PER_IMG]
-        np.testing.assert_allclose(Detector(path)(images[2])[0].scores, scores, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(Detector(path)(images[2]).scores, scores, rtol=0, atol=1e-5)
 
 
 def test_metadata_of_openvino_are_those_of_onnx(folder: Path) -> None:

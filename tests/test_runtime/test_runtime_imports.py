@@ -31,7 +31,7 @@ iouquery_runtime.Detector
 print(*sorted({name.split('.')[0] for name in sys.modules} - set(sys.stdlib_module_names)))
 for model in sys.argv[3:]:
     try:
-        print(len(iouquery_runtime.Detector(model)(sys.argv[2])[0]))
+        print(len(iouquery_runtime.Detector(model)(sys.argv[2])))
     except iouquery_runtime.InputError as error:
         print(error)
 """

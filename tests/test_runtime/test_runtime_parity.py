@@ -138,6 +138,6 @@ def test_detections_are_the_detectors_behind_its_test_pipeline(
     results = detector(images, batch_size=3)
     equal = {name: share_equal(*pair) for name, pair in zip(IMAGES, zip(results, expected))}
     assert all(len(result) > 3 for result in results) and np.mean([*equal.values()]) >= 0.99, equal
-    swapped = detector(np.asarray(Image.open(images[0])), bgr=True)[0]
+    swapped = detector(np.asarray(Image.open(images[0])), bgr=True)
     assert share_equal(swapped, expected[0]) < 0.5, 'other pixels would not have been noticed'
     assert results[0].names[0] == NAMES[int(expected[0].labels[0])]

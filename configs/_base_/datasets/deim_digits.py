@@ -1,4 +1,4 @@
-"""DEIM's timetable of images on the digits of ``quickstart/rtdetr_r18vd_digits.py``: more boxes up to half-way.
+"""DEIM's timetable of images on the digits of ``_base_/rtdetr_r18vd_digits.py``: more boxes up to half-way.
 
 As in ``deim/``, but that digits are neither flipped nor distorted in colour. These names are a config's to take out
 with ``_base_.pop``, see ``_base_/models/deim.py``.

@@ -162,7 +162,7 @@ def _links(base: Path, count: int, side: int) -> Path:
 def _threshold(model: Path, images: Path) -> float:
     """Above which :data:`DETECTIONS` of an image score."""
     first = sorted(images.iterdir())[0]
-    return round(float(np.sort(Detector(model, threads=1)(str(first), 0.0)[0].scores)[-DETECTIONS]), 6)
+    return round(float(np.sort(Detector(model, threads=1)(str(first), 0.0).scores)[-DETECTIONS]), 6)
 
 
 def _peak_mb(pid: int) -> float:

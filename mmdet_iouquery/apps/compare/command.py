@@ -102,7 +102,7 @@ def _check(args: argparse.Namespace) -> None:
 def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
     """Look at everything that can be wrong, then write the config of every run that isn't finished."""
     paths = [find_config(name) for name in args.configs]
-    data = read_data(args.data, out=work_dir / 'annotations') if args.data else None
+    data = read_data(args.data, out=work_dir / 'annotations', option='--work-dir') if args.data else None
     evaluations = args.evaluations or min(EVALUATIONS, args.iters or EVALUATIONS)
     changes = Changes(args.iters, evaluations, data, read_options(args.cfg_options))
     configs = [changed_config(path, changes) for path in paths]

@@ -20,11 +20,10 @@ _LONGEST_WARM_UP = 0.1  # of the steps
 def set_iters(cfg: Config, iters: int, evaluations: int) -> None:
     """Train ``cfg`` for ``iters`` steps, with ``evaluations`` evaluations at equal distances, the last at the end.
 
-    An epoch-based config becomes an iter-based one. Schedules, and the stages of an ``AugmentationTimetableHook``, are
-    stretched with the length of the training; only what
-    an epoch-based config counts in steps (a warm-up) keeps its steps, or takes a tenth of them if it was longer. A
-    phase that would be left with fewer than two steps is dropped. A checkpoint is written at each evaluation, and the
-    last one kept.
+    An epoch-based config becomes an iter-based one. Schedules, the stages of an ``AugmentationTimetableHook`` and the
+    beginning of a ``MatchingCostHook`` are stretched with the length of the training; only what an epoch-based config
+    counts in steps (a warm-up) keeps its steps, or takes a tenth of them if it was longer. A phase that would be left
+    with fewer than two steps is dropped. A checkpoint is written at each evaluation, and the last one kept.
 
     Raises:
         InputError: a parameter scheduler can't be set to another length.
@@ -46,6 +45,8 @@ def set_iters(cfg: Config, iters: int, evaluations: int) -> None:
     for hook in cfg.get('custom_hooks') or []:
         if hook.get('type') == 'AugmentationTimetableHook':
             hook.update(timetable=_timetable(hook.timetable, before, iters), by_epoch=False)
+        if hook.get('type') == 'MatchingCostHook':
+            hook.update(begin=hook.begin * iters // before, by_epoch=False)
     if by_epoch:
         _leave_epochs(cfg)
 

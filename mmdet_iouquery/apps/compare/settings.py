@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 from ...config_files import config_path
 from ...datasets import CocoSet
 from ...datasets.coco.checks import is_coco_metric
+from ...engine.detector import read_config
 from ...engine.run_settings import differences, record, recorded, settings_of
 from ...errors import InputError
 from ...file_io import write_text
@@ -57,7 +58,7 @@ def changed_config(path: Path, changes: Changes) -> Config:
     Raises:
         InputError: the config can't be compared: it has no COCO box metric, or a change doesn't fit it.
     """
-    cfg = Config.fromfile(path)
+    cfg = read_config(str(path))
     if cfg.get('train_cfg') is None or cfg.get('val_evaluator') is None:
         raise InputError(f'{path}: a config to compare needs train_cfg, val_dataloader and val_evaluator')
     if changes.data is not None:

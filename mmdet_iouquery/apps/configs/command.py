@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from iouquery_runtime.errors import optional
 
-from ...config_files import config_names, config_path, config_root, short_name
+from ...config_files import COSTS, config_names, config_path, config_root, short_name
 from ...errors import InputError
 
 
@@ -23,6 +23,7 @@ class Entry(NamedTuple):
     path: str
     """In the folder of configs."""
     parameters: int | None
+    """As its authors report them, else as ``docs/costs.py`` counted them; likewise FLOPs."""
     flops: int | None
     ap: float | None
     """Of boxes, in percent, on the data of the config's name."""
@@ -67,8 +68,20 @@ def entries(root: Path | None = None) -> list[Entry]:
     """The configs in a folder, with the figures that ``model-index.yml`` beside it leads to; None: the shipped ones."""
     root = config_root() if root is None else root
     names = config_names(root)
-    figures = _figures(root.parent)
-    return [Entry(short_name(name, names), name, *figures.get(f'configs/{name}', [None] * 4)) for name in names]
+    figures, costs = _figures(root.parent), _costs(root)
+    found = []
+    for name in names:
+        parameters, flops, *reported = figures.get(f'configs/{name}', [None] * 4)
+        cost = costs.get(name, {})
+        parameters, flops = parameters or cost.get('parameters'), flops or cost.get('flops')
+        found.append(Entry(short_name(name, names), name, parameters, flops, *reported))
+    return found
+
+
+def _costs(root: Path) -> dict[str, dict[str, Any]]:
+    """What was counted of the configs in a folder, by their paths in it."""
+    path = root / COSTS
+    return dict(json.loads(path.read_text(encoding='utf-8'))) if path.is_file() else {}
 
 
 def _figures(folder: Path) -> dict[str, list[Any]]:
@@ -113,4 +126,4 @@ def table(found: Sequence[Entry]) -> str:
 
 
 def _in(value: int | None, unit: float, name: str) -> str:
-    return '' if value is None else f'{value / unit:g} {name}'
+    return '' if value is None else f'{value / unit:.3g} {name}'

@@ -152,7 +152,7 @@ class ExportedModel(_Model):
     def _run(self, source: Path | Image.Image, size: tuple[int, int] | None) -> Look:
         pixels = np.asarray(source) if isinstance(source, Image.Image) else _decoded(source, size)
         try:
-            (result,) = self._detector(pixels, score_thr=0.0)
+            result = self._detector(pixels, score_thr=0.0)
         except RuntimeInputError as error:
             raise InputError(str(error)) from error
         class_scores = np.zeros((len(result), len(self.classes)))

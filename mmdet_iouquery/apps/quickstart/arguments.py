@@ -14,7 +14,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         '--data', help='your own set, in any form that `iouquery data` reads (default: handwritten digits, made here)'
     )
     parser.add_argument('--work-dir', help='folder for everything that comes out (default: work_dirs/quickstart...)')
-    parser.add_argument('--iters', type=_at_least_two, default=800, help='training steps of 4 images (default: 800)')
+    parser.add_argument('--iters', type=_at_least_two, default=900, help='training steps of 4 images (default: 900)')
     parser.add_argument(
         '--image-size',
         type=_at_least_two,

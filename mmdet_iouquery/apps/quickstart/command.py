@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from mmengine.config import Config
 
 from ...config_files import config_path, tools_root
 from ...datasets import CocoSet, find_coco_set, read_data
-from ...datasets.coco.json_file import read_json
+from ...datasets.coco.json_file import read_coco, read_json
 from ...engine.preflight.config_mistakes import text_of
 from ...engine.run_settings import differences, flattened
 from ...engine.work_dir import check_writable, claimed, set_aside
@@ -27,6 +28,7 @@ from .digits import build_digits
 
 BASE = 'quickstart/rtdetr_r18vd_digits.py'
 NUM_IMAGES_DRAWN, SCORE_THR, NUM_IMAGES_ANALYZED = 8, 0.5, 50
+FEWEST_QUERIES, MOST_QUERIES = 50, 300
 NOTE_NAME = 'quickstart.json'
 _WRITTEN = ('config.py', 'config_resolved.py', NOTE_NAME, 'annotations', 'test', 'pictures', 'pictures.png', 'queries')
 _WAYS_OUT = 'choose another --work-dir (make: WORK_DIR=...), or start anew with --restart (make: ARGS=--restart)'
@@ -64,7 +66,13 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
         progress = Progress(work_dir)
         progress.require_same('settings', _options(args))
         coco = _data(args.data, work_dir)
-        text = config_text(coco, iters=args.iters, image_size=args.image_size, seed=args.seed)
+        text = config_text(
+            coco,
+            iters=args.iters,
+            image_size=args.image_size,
+            seed=args.seed,
+            num_queries=enough_queries(coco),
+        )
         progress.require_same('config', flattened(Config.fromstring(text, '.py').to_dict()))
         progress.require_unchanged([coco.train_ann, coco.val_ann])
         config = progress.write_config(text)
@@ -215,7 +223,7 @@ def _default_work_dir(data: str | None) -> Path:
 
 def _data(data: str | None, work_dir: Path) -> CocoSet:
     if data is not None:
-        return read_data(data, out=work_dir / 'annotations')
+        return read_data(data, out=work_dir / 'annotations', option='--work-dir')
     return find_coco_set(build_digits(Path('data') / 'digits'))
 
 
@@ -230,7 +238,16 @@ def _set_aside(work_dir: Path) -> None:
         print(f'the earlier run is in {target} now')
 
 
-def config_text(coco: CocoSet, *, iters: int, image_size: int, seed: int = 0) -> str:
+def enough_queries(coco: CocoSet) -> int:
+    """At least two for each object of the fullest image, from 50, the shipped config's number, to 300, RT-DETR's."""
+    fullest = 0
+    for path in (coco.train_ann, coco.val_ann):
+        by_image = Counter(annotation['image_id'] for annotation in read_coco(path).annotations)
+        fullest = max([fullest, *by_image.values()])
+    return min(MOST_QUERIES, max(FEWEST_QUERIES, 2 * fullest))
+
+
+def config_text(coco: CocoSet, *, iters: int, image_size: int, seed: int = 0, num_queries: int = FEWEST_QUERIES) -> str:
     """A config that trains the quickstart's model on ``coco``, for people to read and go on from."""
     return f'''"""RT-DETR-R18 on {coco.train_images.name}, written by tools/quickstart.py. Yours to change."""
 _base_ = [{config_path(BASE)!r}]
@@ -239,10 +256,11 @@ classes = {tuple(coco.classes)!r}
 image_scale = ({image_size}, {image_size})
 max_iters = {iters}
 warmup_iters = min(_base_.warmup_iters, max(1, max_iters // 6))  # shorter in a short run
+num_queries = {num_queries}  # at least two for each object of the fullest image
 
 model = dict(
-    bbox_head=dict(num_classes=len(classes)),
-    test_cfg=dict(keep_selected=True),  # for QuerySelectionMetric
+    bbox_head=dict(num_classes=len(classes), query_selector=dict(num_queries=num_queries)),
+    test_cfg=dict(max_per_img=num_queries, keep_selected=True),  # kept for QuerySelectionMetric
 )
 
 resize = dict(type='Resize', scale=image_scale, keep_ratio=False, interpolation='bilinear', backend='pillow')

@@ -167,6 +167,8 @@ def _fit_length(cfg: Config, epochs: int, steps: int | None) -> None:
             node.update({name: _within(node[name] * ratio, length) for name in _EPOCHS if node.get(name) is not None})
         if type_name(node) == 'AugmentationTimetableHook' and node.get('by_epoch', True) == by_epoch:
             node['timetable'] = _stretched(node['timetable'], ratio, length)
+        if type_name(node) == 'MatchingCostHook' and node.get('by_epoch', True) == by_epoch:
+            node['begin'] = min(length - 1, round(node['begin'] * ratio))
 
 
 def _scale_ends(scheduler: ConfigDict, ratio: float, length: int) -> None:

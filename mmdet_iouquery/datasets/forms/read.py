@@ -19,7 +19,7 @@ from .folder import Folder, fingerprint
 from .records import Reading, check_reading
 from .report import describe, report_of
 from .split import parts_of
-from .write import NOTE, check_ours, check_source, is_whole, read_note, texts_of, write_note, write_set
+from .write import NOTE, OUT_OPTION, check_ours, check_source, is_whole, read_note, texts_of, write_note, write_set
 
 _RULES = 2  # raised whenever the same input is read otherwise
 
@@ -33,7 +33,13 @@ class Data:
     remarks: tuple[str, ...] = ()
 
 
-def read_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, seed: int = 0) -> CocoSet:
+def read_data(
+    path: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    option: str = OUT_OPTION,
+    seed: int = 0,
+) -> CocoSet:
     """Find a set, and write it in COCO's form where it is in another one; what was understood is printed.
 
     Forms: COCO in the arrangements of :func:`~mmdet_iouquery.datasets.find_coco_set`, YOLO, Pascal VOC, a CSV of boxes,
@@ -44,6 +50,7 @@ def read_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
         path: a folder; or a zip, data.yaml, a CSV, an export, a COCO JSON.
         out: folder for ``train.json``, ``val.json`` (and ``test.json``); by default ``PATH-coco`` beside ``path``.
             Files there that were not written here are left alone.
+        option: what a person names another ``out`` with, for messages.
         seed: of the draw of validation images, where the set has none. A single COCO JSON is split by its images' ids.
 
     Raises:
@@ -51,10 +58,16 @@ def read_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
             :func:`~mmdet_iouquery.datasets.check_coco`; the folder holds what was made of another set, or cannot be
             written. What was looked for and what was found is in the message.
     """
-    return find_data(path, out=out, seed=seed).coco
+    return find_data(path, out=out, option=option, seed=seed).coco
 
 
-def find_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | None = None, seed: int = 0) -> Data:
+def find_data(
+    path: str | os.PathLike[str],
+    *,
+    out: str | os.PathLike[str] | None = None,
+    option: str = OUT_OPTION,
+    seed: int = 0,
+) -> Data:
     """As :func:`read_data`, with what was understood."""
     given = Path(os.path.abspath(Path(path).expanduser()))
     if not given.exists():
@@ -72,12 +85,12 @@ def find_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
     if note.get('checked') and note.get('request') == request and _unchanged(note, target):
         print(f'{target} holds {given} as COCO already; nothing to do')
         return _from_note(note)
-    check_source(target, note, given)
+    check_source(target, note, given, option)
     folder = Folder(root, without=target)
     form = form_of_file(given, folder) if given.is_file() and not is_zip else form_of_folder(folder)
     if form.read is None:
         if out is None:  # into a folder that somebody has named, a split has always been written over
-            check_ours(target, note)
+            check_ours(target, note, option)
         found = _coco(root if is_zip else given, folder, form, target)
         if isinstance(found, CocoSet):
             if found.train_ann.parent == target:
@@ -87,7 +100,7 @@ def find_data(path: str | os.PathLike[str], *, out: str | os.PathLike[str] | Non
         reading = found
     else:
         reading = form.read()
-    return _converted(reading, folder, target, note, request)
+    return _converted(reading, folder, target, note, request, option)
 
 
 def _base(given: Path, is_zip: bool) -> Path:
@@ -131,14 +144,16 @@ def _remarks(found: CocoSet, folder: Folder, form: Form, out: Path | None) -> tu
     return tuple(remarks)
 
 
-def _converted(reading: Reading, folder: Folder, target: Path, note: dict[str, Any], request: dict[str, Any]) -> Data:
+def _converted(
+    reading: Reading, folder: Folder, target: Path, note: dict[str, Any], request: dict[str, Any], option: str
+) -> Data:
     check_reading(reading)
     parts, drawn = parts_of(reading.images, reading.account, reading.source, request['seed'])
     report = report_of(reading, parts, drawn, request['seed'], target)
-    check_ours(target, note)
+    check_ours(target, note, option)
     texts, folders = texts_of(parts, reading.classes)
     coco = CocoSet(target / 'train.json', folders['train'], target / 'val.json', folders['val'], reading.classes)
-    write_set(target, texts, _content(request, coco, _looked_at(reading, folder.root), target, report), note)
+    write_set(target, texts, _content(request, coco, _looked_at(reading, folder.root), target, report), note, option)
     print(describe(report))
     files = {part: (target / f'{part}.json', images) for part, images in folders.items()}
     checked = check_parts(files, reading.classes)

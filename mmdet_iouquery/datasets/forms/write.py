@@ -18,6 +18,8 @@ from .records import LabelledImage
 from .split import Parts
 
 NOTE = 'iouquery-data.json'
+OUT_OPTION = 'iouquery data --out'
+"""What a person names the folder with, unless a command has an option of its own for it."""
 _DIGITS = 4  # of a px
 
 
@@ -35,26 +37,26 @@ def is_whole(folder: Path, note: Mapping[str, Any]) -> bool:
     return all((folder / name).is_file() and checksum(folder / name) == sum_ for name, sum_ in note['files'].items())
 
 
-def check_ours(folder: Path, note: Mapping[str, Any]) -> None:
+def check_ours(folder: Path, note: Mapping[str, Any], option: str) -> None:
     """Raise InputError where a file that is to be written is there and was not written here, or was changed since."""
     written, replaced = note.get('files', {}), note.get('replaced', {})
     for name in ('train.json', 'val.json', 'test.json'):
         path = folder / name
         if path.exists() and not (path.is_file() and checksum(path) in (written.get(name), replaced.get(name))):
             why = 'was changed since it was written here' if name in written else 'was not written here'
-            raise InputError(f'{path} {why}, and is not written over; move it away, or name another folder with --out')
+            raise InputError(
+                f'{path} {why}, and is not written over; move it away, or name another folder with {option}'
+            )
 
 
-def check_source(folder: Path, note: Mapping[str, Any], source: Path) -> None:
+def check_source(folder: Path, note: Mapping[str, Any], source: Path, option: str) -> None:
     """Raise InputError where the folder holds what was made of another set; a file in a set's folder means that set."""
     before = note.get('request', {}).get('source')
     if before is None:
         return
     one, other = (path.with_suffix('') if path.suffix.lower() == '.zip' else path for path in (source, Path(before)))
     if not one.is_relative_to(other) and not other.is_relative_to(one):
-        raise InputError(
-            f'{folder} holds what was made of another set, {before}; name another folder with --out, or remove this one'
-        )
+        raise InputError(f'{folder} holds what was made of another set, {before}; name another folder with {option}')
 
 
 def texts_of(parts: Parts, classes: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
@@ -67,7 +69,9 @@ def texts_of(parts: Parts, classes: Sequence[str]) -> tuple[dict[str, str], dict
     return texts, folders
 
 
-def write_set(folder: Path, texts: Mapping[str, str], content: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+def write_set(
+    folder: Path, texts: Mapping[str, str], content: Mapping[str, Any], before: Mapping[str, Any], option: str
+) -> None:
     """Write the note, then each part's file; one of an earlier call whose part is gone is removed.
 
     The note comes first and knows the files before and after, so that a stop at any place leaves files that are ours.
@@ -77,6 +81,7 @@ def write_set(folder: Path, texts: Mapping[str, str], content: Mapping[str, Any]
         texts: of each part.
         content: of the note.
         before: the note of the earlier call.
+        option: what a person names another folder with.
 
     Raises:
         InputError: the disk refuses.
@@ -93,7 +98,7 @@ def write_set(folder: Path, texts: Mapping[str, str], content: Mapping[str, Any]
         write_note(folder, {**content, 'files': sums})
     except OSError as error:
         raise InputError(
-            f'cannot write to the folder {folder}: {error.strerror or error}; name another with --out'
+            f'cannot write to the folder {folder}: {error.strerror or error}; name another with {option}'
         ) from error
 
 

@@ -2,6 +2,7 @@
 
 from .augmentation_timetable_hook import AugmentationTimetableHook
 from .cpu_hooks import AccelerateTrainingHook, KeepFreedMemoryHook
+from .matching_cost_hook import MatchingCostHook
 from .missed_validation_hook import MissedValidationHook
 from .non_finite_hook import NonFiniteHook
 from .prepare_hook import PrepareForInferenceHook
@@ -17,6 +18,7 @@ __all__ = [
     'AccelerateTrainingHook',
     'AugmentationTimetableHook',
     'KeepFreedMemoryHook',
+    'MatchingCostHook',
     'MissedValidationHook',
     'NonFiniteHook',
     'PrepareForInferenceHook',

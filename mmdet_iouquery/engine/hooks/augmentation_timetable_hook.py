@@ -12,12 +12,12 @@ from mmengine.runner import Runner
 
 from ...datasets.stages import enter_stage, staged_transforms
 from ...errors import InputError
-from ...models.data_preprocessors.batch_mix_up import STAGE, BatchMixUp
+from ...models.data_preprocessors.batch_blend import STAGE, BatchBlend
 
 
 @HOOKS.register_module()
 class AugmentationTimetableHook(Hook):
-    """Tell transforms and batch augments which stage of the training it is: ``InStages`` and ``BatchMixUp``.
+    """Tell ``InStages``, ``BatchMixUp`` and ``BatchCopyBlend`` which stage of the training it is.
 
     In DEIM: ``timetable=[('plain', 0), ('mosaic', 4), ('strong', 29), ('plain', 50)]``.
 
@@ -102,7 +102,7 @@ def waiting(runner: Runner) -> Iterator[tuple[str, tuple[str, ...]]]:
         yield type(transform).__name__, transform.stages
     model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     for module in model.modules():
-        if isinstance(module, BatchMixUp) and module.stages is not None:
+        if isinstance(module, BatchBlend) and module.stages is not None:
             yield type(module).__name__, module.stages
 
 

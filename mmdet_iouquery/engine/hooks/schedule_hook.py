@@ -10,8 +10,10 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.runner import Runner
 
 from ...errors import InputError
+from ...models.losses.assigners import with_quality_cost
 from ..flat_cosine import FlatCosineParamScheduler
 from .augmentation_timetable_hook import AugmentationTimetableHook, waiting
+from .matching_cost_hook import MatchingCostHook
 
 _WARM_UPS = ('Linear', 'Constant')
 _FOREVER = int(1e9)  # mmengine's default of ``end``
@@ -33,7 +35,8 @@ class ScheduleHook(Hook):
         Raises:
             InputError: a linear or constant schedule from the run's beginning does not end in it. Not for a run that
                 goes on from a checkpoint, whose schedules end where they did. Or: something is for some stages of the
-                training, and there is no ``AugmentationTimetableHook``.
+                training, or an assigner has a ``quality_cost``, and there is no ``AugmentationTimetableHook``, or
+                ``MatchingCostHook``.
         """
         for scheduler in _schedulers(runner):
             total, unit = _length(runner, scheduler)
@@ -46,6 +49,7 @@ class ScheduleHook(Hook):
                     f'{max(1, total // 10)}'
                 )
         _check_stages(runner)
+        _check_quality_cost(runner)
         epochs = len(runner.train_dataloader)
         of_epochs = f', {runner.max_epochs} epochs of {epochs}' if runner.max_epochs > 1 else ''
         runner.logger.info('\n'.join([f'schedule: {runner.max_iters} steps{of_epochs}', *_phases(runner)]))
@@ -62,7 +66,7 @@ def _phases(runner: Runner) -> Iterator[str]:
             yield f'  {kind}: {unit} {scheduler.begin} to {min(scheduler.end, total)}{inner}'
     for hook in runner.hooks:
         name = type(hook).__name__
-        if isinstance(hook, AugmentationTimetableHook):
+        if isinstance(hook, (AugmentationTimetableHook, MatchingCostHook)):
             yield f'  {name}: {hook.unit}, {hook.phases(runner.max_epochs if hook.by_epoch else runner.max_iters)}'
         for key in ('switch_epoch', 'num_last_epochs'):
             value = getattr(hook, key, None)
@@ -83,6 +87,15 @@ def _check_stages(runner: Runner) -> None:
         raise InputError(
             f'{who} waits for stage {stages[0]!r} of the training, but nothing says when that is: add '
             f"dict(type='AugmentationTimetableHook', timetable=[('plain', 0), ({stages[0]!r}, 4), ...]) to custom_hooks"
+        )
+
+
+def _check_quality_cost(runner: Runner) -> None:
+    switched = any(isinstance(hook, MatchingCostHook) for hook in runner.hooks)
+    if not switched and any(with_quality_cost(runner.model)):
+        raise InputError(
+            'the assigner has a quality_cost, but nothing says from when on it counts: add '
+            "dict(type='MatchingCostHook', begin=EPOCH) to custom_hooks, or leave quality_cost out"
         )
 
 

@@ -30,7 +30,7 @@ from ...structures import (
     Targets,
 )
 from ..data_samples import complete_scale_factors, extent_of, keep_selected, targets_of
-from ..losses import PerImageAssigner, SetCriterion
+from ..losses import BatchedHungarianAssigner, PerImageAssigner, SetCriterion
 from ..pipeline import select_and_decode
 
 PART_NAMES = ('query_selector', 'denoising', 'decoder')
@@ -83,7 +83,7 @@ class QueryParts(BaseModule):
         quality: soft target of a quality-aware ``loss_cls``; see
             :class:`~mmdet_iouquery.models.losses.SetCriterion`.
         criterion: ``union_matching``, ``loss_fgl`` and ``loss_ddf`` of the same; None: without. Assigner and other
-            losses are the parent's head's.
+            losses are the parent's head's; its ``train_cfg.assigner`` may be a ``BatchedHungarianAssigner``.
         bbox_head, others: the parent's; none of the dicts is changed.
 
     Raises:
@@ -123,7 +123,8 @@ class QueryParts(BaseModule):
         # the parents write into the configs they are given
         super().__init__(bbox_head=copy.deepcopy(bbox_head), decoder=copy.deepcopy(decoder), **copy.deepcopy(others))
         self._part_names = tuple(built)
-        self.has_parts = bool(built) or quality != 'iou' or bool(criterion)
+        ours = isinstance(getattr(self.bbox_head, 'assigner', None), BatchedHungarianAssigner)
+        self.has_parts = bool(built) or quality != 'iou' or bool(criterion) or ours
         for name, part in built.items():
             setattr(self, name, part)
         for name in PART_NAMES:
@@ -217,7 +218,8 @@ class QueryParts(BaseModule):
 
     def _assigner(self) -> Assigner:
         """The parent's, as the criterion calls one."""
-        return PerImageAssigner(getattr(self.bbox_head, 'assigner', None))
+        assigner = getattr(self.bbox_head, 'assigner', None)
+        return assigner if isinstance(assigner, BatchedHungarianAssigner) else PerImageAssigner(assigner)
 
     def init_weights(self) -> None:
         """The parent's initialisation for the parent's modules; named parts keep their own."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 from mmdet.registry import TASK_UTILS
 from mmengine.structures import InstanceData
+from torch import nn
 
 from ...argument_checks import check_numbers
-from ...core import MatchCosts, box_cxcywh_to_xyxy, hungarian_pairs
+from ...core import MatchCosts, QualityCost, box_cxcywh_to_xyxy, hungarian_pairs
+from ...errors import InputError
 from ...structures import Pairs, Predictions, Targets
 
 
@@ -21,19 +24,37 @@ class BatchedHungarianAssigner:
         class_weight, bbox_weight, giou_weight: weights of the focal class cost, of the L1 distance of normalised
             ``cx, cy, w, h`` and of the negative GIoU.
         alpha, gamma: of the focal class cost.
+        quality_cost: ``dict(iou_power=4)``: less the class' probability times that power of the IoU takes the place of
+            these costs from where ``MatchingCostHook`` says so (DEIMv2); None: they stay.
     """
 
-    def __init__(self, **costs: float) -> None:
+    by_quality = False
+    """Whether ``quality_cost`` is what counts now; set by ``MatchingCostHook``."""
+
+    def __init__(self, *, quality_cost: Mapping[str, float] | None = None, **costs: float) -> None:
         self.costs = MatchCosts(**costs)
         check_numbers(**costs)
         check_numbers(most=1.0, alpha=self.costs.alpha)
+        if quality_cost is not None and not (isinstance(quality_cost, Mapping) and set(quality_cost) <= {'iou_power'}):
+            raise InputError(f'quality_cost must be dict(iou_power=...), or None, got {quality_cost!r}')
+        self.quality_cost = None if quality_cost is None else QualityCost(**quality_cost)
+        check_numbers(**(quality_cost or {}))
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
         """Match ``predictions`` (L, B, Q, ...) with ``targets``: L * sum(min(count, Q)) pairs, sorted by layer."""
-        cost = self.costs(predictions.logits, predictions.boxes, targets.labels, targets.boxes, targets.image)
+        costs = self.quality_cost if self.by_quality and self.quality_cost is not None else self.costs
+        cost = costs(predictions.logits, predictions.boxes, targets.labels, targets.boxes, targets.image)
         layer, query, truth = hungarian_pairs(cost, targets.counts)
         return Pairs(layer, targets.image_on_host[truth], query, truth)
+
+
+def with_quality_cost(model: nn.Module) -> Iterator[BatchedHungarianAssigner]:
+    """The assigners in a model, wrapped or not, that have a ``quality_cost``."""
+    for module in model.modules():
+        assigner = getattr(module, 'assigner', None)
+        if isinstance(assigner, BatchedHungarianAssigner) and assigner.quality_cost is not None:
+            yield assigner
 
 
 class PerImageAssigner:

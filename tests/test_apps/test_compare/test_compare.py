@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from form_sets import yolo_set
 from helpers import build_detector, sample, small_detector
 from mmengine.config import Config
 from torch import nn
@@ -32,7 +33,7 @@ from mmdet_iouquery.apps.compare.records import (
 from mmdet_iouquery.apps.compare.schedule import set_iters
 from mmdet_iouquery.apps.compare.table import comparison_table, mean_and_deviation
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
+from mmdet_iouquery.datasets import find_coco_set, read_data
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.run_settings import flattened
 from mmdet_iouquery.errors import InputError, TrainingStopped
@@ -292,9 +293,13 @@ def test_stages_of_augmentation_are_stretched(
     cfg = Config.fromfile(config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'))
     cfg.train_cfg.max_epochs = 58
     timetable = [('a', 0), ('b', 4), ('c', 29), ('a', 50)]
-    cfg.custom_hooks = [dict(type='AugmentationTimetableHook', timetable=timetable)]
+    late = dict(type='MatchingCostHook', begin=29)
+    cfg.custom_hooks = [dict(type='AugmentationTimetableHook', timetable=timetable), late]
     set_iters(cfg, iters, evaluations=1)
-    assert cfg.custom_hooks == [dict(type='AugmentationTimetableHook', timetable=stages, by_epoch=False)]
+    assert cfg.custom_hooks == [
+        dict(type='AugmentationTimetableHook', timetable=stages, by_epoch=False),
+        dict(type='MatchingCostHook', begin=29 * iters // 58, by_epoch=False),
+    ]
     assert 'counts epochs' not in capsys.readouterr().out
 
 
@@ -531,6 +536,19 @@ def test_bad_input_is_said_before_anything_is_made(
     with pytest.raises(InputError, match=message):
         compare(TOOLS, [*arguments, '--work-dir', 'out'])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('restart', [[], ['--restart']])
+def test_other_data_than_the_folders_is_refused_with_the_commands_own_option(
+    configs: list[Path], tmp_path: Path, restart: list[str]
+) -> None:
+    """Its runs would pass for runs on the new data, as their settings name the same files."""
+    for name in ('one', 'other'):
+        yolo_set(tmp_path / name, {f'{number}.jpg': '0 0.5 0.5 0.5 0.5\n' for number in range(10)})
+    read_data(tmp_path / 'one', out=tmp_path / 'out' / 'annotations')
+    arguments = [str(configs[0]), '--work-dir', str(tmp_path / 'out'), '--data', str(tmp_path / 'other'), *restart]
+    with pytest.raises(InputError, match=r'annotations holds what .* another set, .*one; name another .* --work-dir$'):
+        compare(TOOLS, arguments)
 
 
 def test_a_model_that_can_not_be_built_is_said_before_the_first_training(

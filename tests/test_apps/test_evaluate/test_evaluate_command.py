@@ -83,7 +83,7 @@ def tested(tmp_path_factory: pytest.TempPathFactory) -> Tested:
         cells = random.integers(0, 256, (4, 6, 3))
         Image.fromarray(np.kron(cells, np.ones((60, 60, 1))).astype(np.uint8)).save(path)
         images.append(dict(id=40 - number, file_name=path.name, width=360, height=240))
-        for entry in detector(path)[0].to_coco(40 - number, [*IDS.values()]):
+        for entry in detector(path).to_coco(40 - number, [*IDS.values()]):
             if random.random() < 0.3:
                 continue
             shift = random.uniform(-0.1, 0.1, 4) * (entry['bbox'][2:] * 2)
@@ -129,7 +129,7 @@ def rows_of(tested: Tested) -> list[dict[str, Any]]:
     rows = []
     for image in json.loads(tested.truth.read_text(encoding='utf-8'))['images']:
         path = str(tested.folder / 'images' / image['file_name'])
-        (result,) = detector(path)
+        result = detector(path)
         found = dict(boxes=result.boxes.tolist(), scores=result.scores.tolist(), labels=result.labels.tolist())
         rows.append(dict(id=image['id'], path=path, width=result.width, height=result.height, **found, error=None))
     return rows

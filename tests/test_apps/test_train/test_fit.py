@@ -65,17 +65,20 @@ def test_what_counts_epochs_keeps_its_share_of_the_run() -> None:
     assert multi_scale.stop_epoch == 11
     new = fitted(config(DFINE), Wishes(epochs=10))
     assert new.custom_hooks[-1].switch_epoch == 9 == new.model.data_preprocessor.batch_augments[0].stop_epoch
+    late = config(DEIM)
+    late.custom_hooks.append(dict(type='MatchingCostHook', begin=119))
+    assert [fitted(late, Wishes(epochs=n)).custom_hooks[-1].begin for n in (60, 12, 4)] == [59, 11, 3]
     new = fitted(config(DINO), Wishes(epochs=24))
     assert new.param_scheduler[0].milestones == [22] and new.param_scheduler[0].end == 24
 
 
 def test_runs_that_count_steps() -> None:
-    """400 images in batches of 4 are 100 steps an epoch; of 800 steps as shipped."""
+    """400 images in batches of 4 are 100 steps an epoch; of 900 steps as shipped."""
     new = fitted(config(DIGITS), Wishes(data=SET, images=400, epochs=2, batch=4))
     assert new.train_cfg == dict(type='IterBasedTrainLoop', max_iters=200, val_interval=100)
     assert new.default_hooks.checkpoint.interval == 50
     warm_up, decay = new.param_scheduler
-    assert (warm_up.end, decay.begin, decay.end) == (20, 100, 200)  # 133 of 800 are 33, which is more than a tenth
+    assert (warm_up.end, decay.begin, decay.end) == (20, 100, 200)  # 150 of 900 are 33, which is more than a tenth
     warm_up, decay = fitted(config(DIGITS), Wishes(data=SET, images=8, epochs=1, batch=8)).param_scheduler
     assert (warm_up.begin, warm_up.end, decay.begin, decay.end) == (0, 1, 1, 2)  # of one step, and no phase is empty
     with pytest.raises(InputError, match='counts steps: name the data with --data'):

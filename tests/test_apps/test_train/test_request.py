@@ -71,6 +71,15 @@ def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
     assert 'max_epochs=5' in write(data, tmp_path, epochs=5, restart=True).read_text()
 
 
+def test_a_config_whose_parts_cannot_be_imported(data: Path, tmp_path: Path) -> None:
+    path = tmp_path / 'own.py'
+    path.write_text("custom_imports = dict(imports=['no.such_parts'], allow_failed_imports=False)\n")
+    said = r'^reading .*own\.py fails: ImportError: .*no\.such_parts.*; install what is missing, or take the entry out'
+    with pytest.raises(InputError, match=said):
+        written_config(str(path), TrainRequest(data, work_dir=tmp_path / 'new'))
+    assert not (tmp_path / 'new').exists()
+
+
 def test_a_stop_before_the_name_is_given_leaves_what_was_there(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -369,5 +369,5 @@ def test_a_folder_that_cannot_be_written_is_told(small: Path) -> None:
     write_text(small.with_name('file'), '')
     with pytest.raises(InputError, match=r'is the set itself, which is not written over'):
         read_data(small, out=small)
-    with pytest.raises(InputError, match=r'cannot write to the folder .*; name another with --out'):
+    with pytest.raises(InputError, match=r'cannot write to the folder .*; name another with iouquery data --out'):
         read_data(small, out=small.with_name('file') / 'out')

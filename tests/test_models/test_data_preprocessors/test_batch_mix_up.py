@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.logging import MessageHub
 
 from mmdet_iouquery.errors import InputError
-from mmdet_iouquery.models.data_preprocessors.batch_mix_up import STAGE
+from mmdet_iouquery.models.data_preprocessors.batch_blend import STAGE
 
 
 def at_iteration(iteration: int, stage: str | None = None) -> None:
