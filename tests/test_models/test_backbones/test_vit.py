@@ -1,31 +1,21 @@
-"""Plain ViTs and their adapter: the authors' numbers, any size, what is frozen, what is refused."""
+"""Plain ViTs and their adapter: any size, what is frozen, what is refused; the authors' numbers: test_golden.py."""
 
 from __future__ import annotations
 
 import copy
 from typing import Any
 
-import golden_formula as formula
 import pytest
 import torch
-from helpers import golden, golden_weights
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdet_iouquery.checkpoints import convert, vit
-from mmdet_iouquery.checkpoints.names import PrefixMap
 from mmdet_iouquery.errors import InputError
 
 NARROW = {'embed_dims': 32, 'num_heads': 2, 'feedforward_channels': 48, 'depth': 2}
 ARCHS = ('tiny', 'dinov3-s', 'dinov3-s+', 'ecvit-tiny')
 """One of each form."""
-GOLDENS: dict[str, dict[str, Any]] = {
-    'deimv2_s_320x256': {'arch': 'tiny', 'prior_channels': 16},
-    'deimv2_l_256x320': {'arch': 'dinov3-s', 'out_indices': (5, 8, 11), 'prior_channels': 32, 'out_channels': 224},
-    'ecdet_s_256x320': {'arch': 'ecvit-tiny', 'out_indices': (10, 11), 'tokens': 'mean', 'project': 'coarsest'},
-}
-PREFIXES = {'deimv2_s': 'dinov3._model.', 'deimv2_l': 'dinov3.', 'ecdet_s': 'backbone.'}
 
 
 def build(arch: str = 'tiny', **kwargs: Any) -> Any:
@@ -36,39 +26,6 @@ def build(arch: str = 'tiny', **kwargs: Any) -> Any:
 
 def build_vit(arch: str = 'tiny', **kwargs: Any) -> Any:
     return MODELS.build({'type': 'VisionTransformer', 'arch': arch, 'size_cfg': NARROW, **kwargs})
-
-
-def backbone_weights(name: str) -> dict[str, Tensor]:
-    """Those of the authors, under our names."""
-    theirs = {key[len('backbone.') :]: x for key, x in golden_weights(name).items() if key.startswith('backbone.')}
-    prefix = PREFIXES[name.rsplit('_', 1)[0]]
-    ours = convert({key[len(prefix) :]: x for key, x in theirs.items() if key.startswith(prefix)}, 'vit_backbone')
-    others = PrefixMap([*vit.prior_pairs('', ''), ('projector.', 'projections.')], 'the adapter')
-    beside = {others.to_ours(key): x for key, x in theirs.items() if not key.startswith(prefix)}
-    return {**{f'vit.{key}': x for key, x in ours.items()}, **beside}
-
-
-def excerpt(x: Tensor) -> Tensor:
-    """The golden's selection of a map: every (C // 8)-th channel, first, middle and last row and column."""
-    height, width = x.shape[-2:]
-    channels = x[:, :: x.shape[1] // 8][:, :8]
-    return channels[:, :, [0, height // 2, height - 1]][..., [0, width // 2, width - 1]]
-
-
-@pytest.mark.parametrize('name', GOLDENS)
-def test_maps_are_the_authors(name: str) -> None:
-    model = MODELS.build({'type': 'ViTAdapter', **GOLDENS[name]}).eval()
-    model.load_state_dict(backbone_weights(name), strict=True)
-    height, width = map(int, name.rsplit('_', 1)[1].split('x'))
-    with torch.no_grad():
-        maps = model(torch.from_numpy(formula.image(name, (2, 3, height, width))))
-    assert [tuple(x.shape[2:]) for x in maps] == [(height // s, width // s) for s in (8, 16, 32)]
-    for i, x in enumerate(maps):
-        assert x.is_contiguous(memory_format=torch.channels_last)
-        expected = torch.from_numpy(golden(name)[f'backbone_{i}_slice'])
-        torch.testing.assert_close(excerpt(x), expected, rtol=1e-4, atol=2e-5)
-        mean, std = golden(name)[f'backbone_{i}_mean_std']
-        assert (x.mean().item(), x.std().item()) == pytest.approx((mean, std), rel=1e-4, abs=1e-5)
 
 
 # --- any size ---------------------------------------------------------------------------------------------------------
