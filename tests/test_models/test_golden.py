@@ -141,9 +141,8 @@ def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predicti
         head.denoising.label_embedding(torch.from_numpy(reference['dn_labels']).long()),
         torch.from_numpy(reference['dn_boxes_unact']),
     )
-    denoising = DenoisingQueries(
-        queries, layout.attention_mask(head.query_selector.num_queries), layout.pairs, layout.num_groups
-    )
+    mask = layout.attention_mask(head.query_selector.num_queries)
+    denoising = DenoisingQueries(queries, mask, layout.pairs, layout.num_groups)
     memory = head.memory(model.extract_feat(x))
     decoded = select_and_decode(memory, head.query_selector, head.decoder, lambda *_: denoising, targets)
     losses = head.criterion(decoded, targets)

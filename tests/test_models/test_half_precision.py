@@ -59,17 +59,9 @@ def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
 
 def blow_up(model: nn.Module, factor: float) -> None:
     """Multiply what lies between two norms: the weights of feed-forward layers and the embeddings' projections."""
-    blown = 0
+    blown, linears = 0, ('linear1', 'linear2', 'w12', 'w3', 'out_proj', 'output_proj')
     for name, parameter in model.named_parameters():
-        blown_up = (
-            'linear1.weight',
-            'linear2.weight',
-            'w12.weight',
-            'w3.weight',
-            'out_proj.weight',
-            'output_proj.weight',
-        )
-        if name.endswith(blown_up):
+        if name.endswith(tuple(f'{linear}.weight' for linear in linears)):
             parameter.data.mul_(factor)
             blown += 1
     assert blown >= 3 * 3 + 2
