@@ -20,7 +20,8 @@ _DAB = {'_delete_': True, 'type': 'DABDecoder', 'num_layers': 2, 'num_heads': 2,
 _LEARNED = {'_delete_': True, 'num_queries': 30}
 
 DETECTORS: dict[str, dict[str, Any]] = {
-    **FAMILY,
+    # DEIMv2-N's layers are DEIMv2-Atto's and D-FINE's
+    **{name: changes for name, changes in FAMILY.items() if name != 'DEIMv2-N'},
     'dense DAB decoder': {**_WITHOUT_DECODER, 'bbox_head__decoder': _DAB},
     'deformable DAB decoder': {
         **_WITHOUT_DECODER,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ FAMILY: dict[str, dict[str, Any]] = {
     'D-FINE': {'config': 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', **NARROW_N},
     'DEIM-D-FINE': {'config': 'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', **NARROW_N},
     'DEIM-RT-DETRv2': {'config': 'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', **NARROW},
+    'DEIMv2-Atto': {'config': 'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py'},
+    'DEIMv2-N': {'config': 'deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py', **NARROW_N},
 }
 """Arguments of :func:`small_detector` for a narrow detector of each kind."""
 
@@ -189,7 +192,9 @@ def golden_weights(name: str) -> dict[str, Tensor]:
     """The authors' state dict that the outputs belong to, rebuilt from its keys."""
     keys = json.loads((DATA / f'{name}.keys.json').read_text())
     fill = formula.tensor if name.startswith('dfine') else formula.weight  # the same but for learnable scales
-    weights = {key: torch.from_numpy(np.asarray(fill(key, tuple(shape)))) for key, shape in keys.items()}
+    # where DEIMv2's layers share a box head, all its keys hold what the first one's name gives
+    first = {key: re.sub(r'(dec_bbox_head)\.\d+', r'\1.0', key) if 'atto' in name else key for key in keys}
+    weights = {key: torch.from_numpy(np.asarray(fill(first[key], tuple(shape)))) for key, shape in keys.items()}
     for key in weights:
         for end, constant in (('.up', 0.5), ('.reg_scale', 4.0)):
             if key.endswith(end):

@@ -41,6 +41,45 @@ V2 = {
 """RT-DETRv2's: epochs, the first without strong augmentation, the backbone's rate, whether sizes change in training."""
 
 
+class DEIMv2(NamedTuple):
+    """What the authors' files say, ``configs/deimv2`` of Intellindust-AI-Lab/DEIMv2, with those that they include."""
+
+    epochs: int
+    mosaic_end: int
+    plain: int
+    """First epoch without strong augmentation."""
+    rate: float
+    """Of which the backbone has half."""
+    batch: int
+    size: int
+    smallest: int
+    """Boxes whose sides are no longer than so many px are left out."""
+    short_side: int
+    mosaic: float
+    """How often, in its stage."""
+    queries: int
+    warm_up: int
+    flat: tuple
+    parameters: int
+    """That the authors' own models train, built from their code (0fff8d4)."""
+
+
+DEIMV2 = {
+    'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py': DEIMv2(
+        500, 250, 400, 2e-3, 128, 320, 12, 160, 0.3, 100, 4000, (250, 468, 0.5), 508_983
+    ),
+    'deimv2/deimv2_hgnetv2-femto_8xb16-500e_coco.py': DEIMv2(
+        500, 250, 400, 1.6e-3, 128, 416, 10, 208, 0.5, 150, 4000, (250, 468, 0.5), 983_943
+    ),
+    'deimv2/deimv2_hgnetv2-pico_8xb16-500e_coco.py': DEIMv2(
+        500, 250, 400, 1.6e-3, 128, 640, 8, 320, 0.5, 200, 4000, (250, 468, 0.5), 1_539_537
+    ),
+    'deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py': DEIMv2(
+        160, 78, 148, 8e-4, 32, 640, 1, 320, 0.5, 300, 2000, (None, None, None), 3_600_419
+    ),
+}
+
+
 class DFine(NamedTuple):
     """What the authors' files say, ``configs/dfine`` of Peterande/D-FINE, with those that they include."""
 
@@ -382,7 +421,7 @@ def test_generations_share_the_recipe_for_the_digits(name: str) -> None:
 
 
 def test_metafile_names_every_coco_config() -> None:
-    for name in [*COCO, *V2, *DFINE]:
+    for name in [*COCO, *V2, *DFINE, *DEIMV2]:
         text = (Path(__file__).parents[1] / 'configs' / name.split('/')[0] / 'metafile.yml').read_text()
         assert f'Config: configs/{name}\n' in text
         # whose AP it is, which mim shows and whoever reads the file sees first
@@ -481,3 +520,49 @@ def test_deims_r50_m_has_no_layers_but_those_that_predict() -> None:
         model = MODELS.build(config)
     assert len(model.bbox_head.decoder.layers) == config.test_cfg.num_decoder_layers == 3
     assert sum(parameter.numel() for parameter in model.parameters()) // 10**6 == 33
+
+
+def test_the_recipe_of_every_deimv2_with_an_hgnetv2_is_known() -> None:
+    assert set(DEIMV2) == {name for name in config_names() if name.startswith('deimv2/deimv2_hgnetv2')}
+
+
+@pytest.mark.parametrize('name', DEIMV2)
+def test_deimv2s_recipe_and_parameters(name: str) -> None:
+    """Theirs have two parameters more: the constants of the bins, which are buffers here."""
+    cfg, recipe = shipped_config(name), DEIMV2[name]
+    small = '-n_' not in name
+    assert cfg.train_cfg.max_epochs == recipe.epochs and cfg.auto_scale_lr.base_batch_size == recipe.batch
+    assert cfg.train_dataloader.batch_size * 8 == recipe.batch
+    optimizer = {'type': 'AdamW', 'lr': recipe.rate, 'betas': (0.9, 0.999), 'weight_decay': 1e-4}
+    assert cfg.optim_wrapper.optimizer == optimizer and cfg.optim_wrapper.clip_grad.max_norm == 0.1
+    assert cfg.optim_wrapper.paramwise_cfg.lr_mult == {'backbone': 0.5}
+    check, average, timetable = cfg.custom_hooks[:3]
+    assert check.type == 'NumClassCheckHook' and (average.momentum, average.gamma) == (1e-4, 1000)
+    stages = [('plain', 0), ('mosaic', 4), ('strong', recipe.mosaic_end), ('plain', recipe.plain)]
+    assert (timetable.type, timetable.timetable) == ('AugmentationTimetableHook', stages)
+    (curve,) = cfg.param_scheduler
+    assert (curve.type, curve.warmup_iters) == ('FlatCosineLR', recipe.warm_up)
+    assert (curve.get('flat_end'), curve.get('decay_end'), curve.get('gamma')) == recipe.flat
+
+    mosaic, _, *others = cfg.train_dataloader.dataset.pipeline
+    (choice,) = mosaic.transforms
+    assert mosaic.stages == ['mosaic'] and choice.prob == [recipe.mosaic, 1 - recipe.mosaic]
+    assert choice.transforms[0][0] == {'type': 'QuarterMosaic', 'short_side': recipe.short_side}
+    filters = [step.min_gt_bbox_wh for step in others if step.type == 'FilterAnnotations']
+    assert filters == [(recipe.smallest, recipe.smallest)] * 2
+    resized = [step for step in others if step.type == 'AntialiasedResize']
+    for loader in (cfg.val_dataloader, cfg.test_dataloader):
+        resized += [step for step in loader.dataset.pipeline if step.type == 'Resize']
+    assert [step.scale for step in resized] == [(recipe.size, recipe.size)] * 3
+    augments = [augment.type for augment in cfg.model.data_preprocessor.get('batch_augments', [])]
+    assert augments[:1] == ([] if small else ['BatchMixUp']) and 'BatchMultiScale' not in augments
+
+    criterion, decoder = cfg.model.bbox_head.criterion, cfg.model.bbox_head.decoder
+    assert criterion.loss_cls.type == 'MatchabilityAwareLoss'
+    assert criterion.union_matching != small
+    assert (criterion.loss_fgl is None, criterion.loss_ddf is None) == (small, small)
+    assert (decoder.get('fusion'), decoder.get('share_bbox_head')) == (('add', True) if small else (None, None))
+    assert cfg.model.bbox_head.query_selector.num_queries == recipe.queries
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == recipe.parameters

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
-from . import dab_detr, dfine, hgnetv2, rtdetr, transformers
+from . import dab_detr, deimv2, dfine, hgnetv2, rtdetr, transformers
 from .names import PrefixMap
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
@@ -136,7 +136,7 @@ def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tenso
         dropped[FIXED_SIZE] = [key for key in weights if key.startswith(rtdetr.CONSTANTS)]
         if source != 'rtdetr':
             dropped[POINT_COUNTS] = [key for key in weights if key.endswith(rtdetr.POINT_COUNTS)]
-            dropped[REPEATED] = dfine.repeated(weights)
+            dropped[REPEATED] = (deimv2 if source == 'deimv2' else dfine).repeated(weights)
         ours = _renamed(_names_of(source, weights), weights, without=chain(*dropped.values()))
     elif source == 'rtdetr_backbone':
         ours = _renamed(rtdetr.BACKBONE, weights)
@@ -186,7 +186,7 @@ def convert_back(state_dict: Mapping, target: str) -> dict[str, Tensor]:
     if target == 'transformers':
         return transformers.their_names(weights)
     theirs = {_names_of(target, weights).to_theirs(key): value for key, value in weights.items()}
-    return dfine.with_repeated(theirs)
+    return (deimv2 if target == 'deimv2' else dfine).with_repeated(theirs)
 
 
 def _names_of(project: str, weights: Iterable[str]) -> PrefixMap:
@@ -194,4 +194,6 @@ def _names_of(project: str, weights: Iterable[str]) -> PrefixMap:
     refines = any('lqe_layers' in key or 'quality_heads' in key for key in weights)
     if project == 'dfine' or (project == 'deim' and refines):
         return dfine.DETECTOR
+    if project == 'deimv2':
+        return deimv2.DETECTOR
     return rtdetr.DETECTOR if project == 'rtdetr' else rtdetr.DETECTOR_V2

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config
 
-from ..choices import SOURCES, TARGETS
+from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
 from ..file_io import checksum
 from ..version import __version__
@@ -22,7 +22,7 @@ from .preprocessing import KEY, preprocessing_of
 from .safetensors_file import read_notes
 from .transformers_folder import FILES, to_transformers, write_transformers
 
-_ROOTS = {'mmdet': 'state_dict', **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim'), 'model')}
+_ROOTS = {'mmdet': 'state_dict', **dict.fromkeys(AUTHORS, 'model')}
 
 
 class Summary(NamedTuple):

@@ -11,7 +11,7 @@ from ..errors import InputError
 from . import hgnetv2
 from .names import PrefixMap
 
-_MOST_LEVELS, _MOST_LAYERS = 8, 12
+MOST_LAYERS, _MOST_LEVELS = 12, 8
 
 CONSTANTS = ('up', 'reg_scale')
 """What the bins of distributions are made of: no weights, but numbers that the weights were trained with."""
@@ -25,10 +25,15 @@ def encoder_pairs() -> Iterator[tuple[str, str]]:
         yield f'encoder.{part}', f'neck.{part}'
     for level in range(_MOST_LEVELS):
         for blocks in ('fpn_blocks', 'pan_blocks'):
-            for theirs, ours in enumerate(('conv1', 'stages.0', 'stages.1', 'conv2'), 1):
-                yield f'encoder.{blocks}.{level}.cv{theirs}.', f'neck.{blocks}.{level}.{ours}.'
+            yield from fusion_pairs(f'{blocks}.{level}.')
         for i in range(2):
             yield f'encoder.downsample_convs.{level}.0.cv{i + 1}.', f'neck.downsample_convs.{level}.{i}.'
+
+
+def fusion_pairs(block: str) -> Iterator[tuple[str, str]]:
+    """Those of a fusion block, which has the same name in both."""
+    for theirs, ours in enumerate(('conv1', 'stages.0', 'stages.1', 'conv2'), 1):
+        yield f'encoder.{block}cv{theirs}.', f'neck.{block}{ours}.'
 
 
 def repeated(weights: Mapping[str, Tensor]) -> list[str]:
@@ -50,25 +55,32 @@ def with_repeated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def head_pairs() -> Iterator[tuple[str, str]]:
-    """The prefixes of the selector, the denoising embedding and the decoder, theirs and ours; two are whole keys."""
-    for part in ('proj', 'norm'):
-        yield f'decoder.enc_output.{part}.', f'bbox_head.query_selector.memory_{part}.'
+    """The prefixes of what DEIMv2 has too, in selector, denoising embedding and decoder; two are whole keys."""
     yield 'decoder.input_proj.', 'bbox_head.input_proj.'
     yield 'decoder.enc_score_head.', 'bbox_head.query_selector.cls_head.'
     yield 'decoder.enc_bbox_head.', 'bbox_head.query_selector.bbox_head.'
     yield 'decoder.denoising_class_embed.', 'bbox_head.denoising.label_embedding.'
     yield 'decoder.query_pos_head.', 'bbox_head.decoder.query_pos_head.'
-    yield 'decoder.decoder.layers.', 'bbox_head.decoder.layers.'
     yield 'decoder.dec_score_head.', 'bbox_head.decoder.cls_heads.'
     yield 'decoder.pre_bbox_head.', 'bbox_head.decoder.initial_bbox_head.'
     yield 'decoder.dec_bbox_head.', 'bbox_head.decoder.bbox_heads.'
-    for layer in range(_MOST_LAYERS):
+    for layer in range(MOST_LAYERS):
         theirs = f'decoder.decoder.lqe_layers.{layer}.reg_conf.'
         yield theirs, f'bbox_head.decoder.quality_heads.{layer}.'
     for constant in CONSTANTS:
         yield f'decoder.{constant}', f'bbox_head.decoder.{constant}'
 
 
+def _own_pairs() -> Iterator[tuple[str, str]]:
+    """The prefixes of the selector's projection and the decoder's layers."""
+    for part in ('proj', 'norm'):
+        yield f'decoder.enc_output.{part}.', f'bbox_head.query_selector.memory_{part}.'
+    for layer in range(MOST_LAYERS):
+        for part in ('self_attn', 'norm1', 'cross_attn', 'norm2', 'gateway', 'linear1', 'linear2', 'norm3'):
+            yield f'decoder.decoder.layers.{layer}.{part}.', f'bbox_head.decoder.layers.{layer}.{part}.'
+
+
 DETECTOR = PrefixMap(
-    [*hgnetv2.backbone('backbone.', 'backbone.'), *encoder_pairs(), *head_pairs()], "the authors' D-FINE or DEIM"
+    [*hgnetv2.backbone('backbone.', 'backbone.'), *encoder_pairs(), *head_pairs(), *_own_pairs()],
+    "the authors' D-FINE or DEIM",
 )

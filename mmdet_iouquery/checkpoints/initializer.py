@@ -14,6 +14,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from mmengine.runner import CheckpointLoader
 from torch import Tensor, nn
 
+from ..argument_checks import check_flags
 from ..errors import InputError
 from .convert import convert
 from .files import read_checkpoint, unpickling_message
@@ -31,23 +32,29 @@ class ConvertedPretrained:
         checkpoint: a local file or folder, or any address that mmengine's ``CheckpointLoader`` takes.
         source: whose file it is, one of :data:`~mmdet_iouquery.checkpoints.SOURCES`.
         prefix: of a detector's file, the part to load, e.g. ``backbone.``; None: all.
+        partial: load what the module has too, in the same shape, such as a small backbone's share of a larger one's
+            weights, and log how much that was; False: all of it has to fit.
     """
 
-    def __init__(self, checkpoint: str, source: str, prefix: str | None = None) -> None:
+    def __init__(self, checkpoint: str, source: str, prefix: str | None = None, *, partial: bool = False) -> None:
+        check_flags(partial=partial)
         self.checkpoint = checkpoint
         self.source = source
         self.prefix = prefix
+        self.partial = partial
 
     def __call__(self, module: nn.Module) -> None:
         """Load; afterwards the module's children take no part in ``init_weights``, which would undo it.
 
         Raises:
-            InputError: the file cannot be read or converted, or its keys or shapes are not the module's.
+            InputError: the file cannot be read or converted, or its keys or shapes are not the module's; of a part,
+                none of them are.
         """
         print_log(f'load {self.source} weights from {self.checkpoint}', logger='current')
         weights = convert(load_checkpoint(self.checkpoint), self.source)
         if self.prefix is not None:
             weights = {k[len(self.prefix) :]: v for k, v in weights.items() if k.startswith(self.prefix)}
+        weights = self._shared(module, weights) if self.partial else weights
         self._check(module, weights)
         module.load_state_dict(weights, strict=False)
         for child in module.modules():
@@ -56,10 +63,29 @@ class ConvertedPretrained:
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'{type(self).__name__}: load {self.source} from {self.checkpoint}')
 
+    def _shared(self, module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        own = module.state_dict()
+        shared = {key: x for key, x in weights.items() if key in own and x.shape == own[key].shape}
+        if not shared:
+            raise InputError(
+                f'{self.checkpoint} (source {self.source!r}) has nothing in common with {type(module).__name__}, of '
+                f'{len(weights)} weights such as {_some([*weights], 1)}; name the file of a similar model, or leave '
+                'init_cfg out'
+            )
+        afresh = [key for key in own if key not in shared and not key.endswith('num_batches_tracked')]
+        print_log(
+            f'{len(shared)} of {len(weights)} weights fit {type(module).__name__}; started afresh: '
+            f'{_some(afresh) or "none"}',
+            logger='current',
+        )
+        return shared
+
     def _check(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:
         own = module.state_dict()
         # batch norm's step counter is no weight, and frozen norms are saved without
-        missing = [key for key in own if key not in weights and not key.endswith('num_batches_tracked')]
+        missing = [
+            key for key in own if key not in weights and not key.endswith('num_batches_tracked') and not self.partial
+        ]
         unexpected = [key for key in weights if key not in own]
         shapes = [
             f'{key} {tuple(value.shape)} for {tuple(own[key].shape)}'

@@ -29,8 +29,11 @@ DAB_DETR = {
     'scale': [1333, 800],
     'keep_ratio': True,
 }
-OF_SOURCE = {
+DEIMV2 = {name: value for name, value in RTDETR.items() if name != 'scale'}
+"""Of the sizes with an HGNetv2: each has an input size of its own."""
+OF_SOURCE: dict[str, dict[str, Any]] = {
     **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim', 'transformers'), RTDETR),
+    'deimv2': DEIMV2,
     'dab_detr': DAB_DETR,
 }
 """Of the detectors of :data:`~mmdet_iouquery.checkpoints.SOURCES`: (pixel - mean) / std of pixels 0..255 in

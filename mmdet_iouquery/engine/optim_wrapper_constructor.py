@@ -13,9 +13,9 @@ from mmengine.optim import OptimWrapper
 from torch import nn
 
 from ..argument_checks import check_flags, check_numbers
-from ..models.layers import LearnableAffine
+from ..models.layers import LearnableAffine, RMSNorm
 
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, LearnableAffine)
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, RMSNorm, LearnableAffine)
 """Modules whose parameters scale and shift what passes: decay would only draw it to nothing."""
 
 

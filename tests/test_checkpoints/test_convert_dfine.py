@@ -1,4 +1,4 @@
-"""D-FINE, DEIM and DEIM on RT-DETRv2 of their authors: there and back, and what does not fit."""
+"""D-FINE, DEIM, DEIM on RT-DETRv2 and DEIMv2 of their authors: there and back, and what does not fit."""
 
 from __future__ import annotations
 
@@ -29,10 +29,12 @@ NAMES = {
         'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py',
         {'bbox_head__decoder__query_pos': {'hidden_dims': 256, 'num_layers': 3, 'act_cfg': SILU}},
     ),
+    'deimv2_atto_320x320': ('deimv2', 'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py', {}),
 }
 """Golden name to its source, a config of the same sizes, and what is otherwise there."""
 POINTS = [f'decoder.decoder.layers.{i}.cross_attn.num_points_scale' for i in range(3)]
 TWICE = ['decoder.decoder.up', 'decoder.decoder.reg_scale']
+SHARED = 'decoder.dec_bbox_head.'
 TABLES = {'decoder.anchors': torch.zeros(1, 2, 4), 'decoder.valid_mask': torch.zeros(1, 2, 1)}
 """Which the authors' files hold too, and the goldens' lists leave out."""
 
@@ -61,7 +63,10 @@ def test_every_key_is_accounted_for(case: Case) -> None:
     account = convert_accounted({**theirs, **TABLES}, source)
     expected = {FIXED_SIZE: list(TABLES), POINT_COUNTS: POINTS}
     if 'decoder.up' in theirs:
-        expected[REPEATED] = TWICE
+        expected[REPEATED] = list(TWICE)
+    if source == 'deimv2':  # one box head for three layers
+        expected[REPEATED] += [key for key in theirs if key.startswith((f'{SHARED}1.', f'{SHARED}2.'))]
+        assert len(expected[REPEATED]) == 2 + 2 * 6
     assert account.dropped == expected and account.num_joined == 0
     assert account.num_read == len(theirs) + 2 == len(account.weights) + sum(map(len, expected.values()))
     result = model.load_state_dict(account.weights, strict=True)
@@ -122,6 +127,25 @@ def test_a_file_whose_constants_contradict_each_other_is_damaged(
         convert(theirs, 'dfine')
 
 
+def test_box_heads_of_all_layers_are_one_or_each_its_own() -> None:
+    """DEIMv2-N's have their own; of Atto's, which are one, a copy that differs is damage."""
+    whole = build_detector('deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py')
+    for parameter in whole.parameters():
+        nn.init.normal_(parameter)
+    ours = whole.state_dict()
+    theirs = convert_back(ours, 'deimv2')
+    for key in ('layers.2.swish_ffn.w12.bias', 'layers.0.gateway.norm.scale', 'layers.1.norm3.scale'):
+        assert f'decoder.decoder.{key}' in theirs
+    assert_equal(convert(theirs, 'deimv2'), ours)
+    shared = golden_weights('deimv2_atto_320x320')
+    shared[f'{SHARED}2.layers.1.bias'] = shared[f'{SHARED}2.layers.1.bias'] + 1
+    with pytest.raises(
+        InputError,
+        match=r'^decoder\.dec_bbox_head: of 3 heads 0 and 1 are equal, and others are not, .* damaged; get it again$',
+    ):
+        convert(shared, 'deimv2')
+
+
 OTHER_FAMILIES = [
     # weights, the source they are taken for, the first key that it does not have, whose they are
     ('rtdetr_r18_320x320', 'dfine', r'backbone\.conv1\.conv1_1', 'rtdetr'),
@@ -130,6 +154,9 @@ OTHER_FAMILIES = [
     ('dfine_n_320x320', 'rtdetr', r'backbone\.stem\.stem1', 'dfine or deim'),
     ('dfine_n_320x320', 'rtdetrv2', r'backbone\.stem\.stem1', 'dfine or deim'),
     ('deim_n_320x320', 'transformers', r'backbone\.stem\.stem1', 'dfine or deim'),
+    ('deimv2_atto_320x320', 'deim', r'encoder\.down_sample1', 'deimv2'),
+    ('deimv2_atto_320x320', 'dfine', r'encoder\.down_sample1', 'deimv2'),
+    ('dfine_n_320x320', 'deimv2', r'decoder\.decoder\.layers\.0\.norm1', 'dfine or deim'),
     ('deimrt_r18_320x256', 'dfine', r'backbone\.conv1\.conv1_1', 'rtdetrv2 or deim'),
 ]
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mmdet_iouquery.checkpoints import convert, hgnetv2
 from mmdet_iouquery.checkpoints.convert import CLASSIFIER, convert_accounted
+from mmdet_iouquery.checkpoints.initializer import ConvertedPretrained
 from mmdet_iouquery.checkpoints.names import PrefixMap
 from mmdet_iouquery.errors import InputError
 
@@ -71,6 +72,29 @@ def test_the_backbone_of_a_config_starts_from_a_file(fill: Callable[..., dict[st
     ):
         with pytest.raises(InputError, match=difference):
             build(name, init_cfg=init_cfg).init_weights()
+
+
+@pytest.mark.parametrize('size', ['Atto', 'Femto', 'Pico'])
+def test_a_small_backbone_takes_its_share_of_b0s_weights(
+    size: str, fill: Callable[..., dict[str, Tensor]], tmp_path: Path
+) -> None:
+    """All of Femto and Pico are there; of Atto not the kernels of 5 x 5 and what is twice as wide."""
+    path = tmp_path / 'PPHGNetV2_B0_stage1.pth'
+    torch.save(fill(KEYS['B0:lab']), path)
+    init_cfg = {'type': 'ConvertedPretrained', 'checkpoint': str(path), 'source': 'hgnetv2_backbone', 'partial': True}
+    backbone = build(f'{size}:lab', init_cfg=init_cfg)
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backbone.init_weights()
+    theirs, own = convert(torch.load(path, weights_only=True), 'hgnetv2_backbone'), backbone.state_dict()
+    afresh = {key for key in own if theirs[key].shape != own[key].shape}
+    assert all(torch.equal(own[key], (before if key in afresh else theirs)[key]) for key in own)
+    last = 'stages.2.blocks.0.'
+    kernels = {f'{last}layers.{i}.1.conv.weight' for i in range(3)}
+    parts = ('conv.weight', 'norm.weight', 'norm.bias', 'norm.running_mean', 'norm.running_var')
+    wide = {f'{last}aggregation.{i}.{part}' for i in range(2) for part in parts}
+    assert afresh == (kernels | wide if size == 'Atto' else set())
+    with pytest.raises(InputError, match=r'has nothing in common with Linear, of \d+ weights such as stem'):
+        ConvertedPretrained(str(path), 'hgnetv2_backbone', partial=True)(nn.Linear(2, 2))
 
 
 def disturb(module: nn.Module) -> nn.Module:

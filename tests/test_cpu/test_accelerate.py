@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import D_FINE_NECK, random_batch, small_detector
+from helpers import D_FINE_NECK, FAMILY, random_batch, small_detector
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from runs import small_run
@@ -112,8 +112,8 @@ def test_subclasses_are_left_alone() -> None:
 @pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize(
     'changes',
-    [{}, {'neck__expansion': 1.0}, D_FINE_NECK, D_FINE, DENSE],
-    ids=['R18', 'wide fusions', 'D-FINE neck', 'D-FINE-N', 'dense'],
+    [{}, {'neck__expansion': 1.0}, D_FINE_NECK, D_FINE, DENSE, FAMILY['DEIMv2-Atto']],
+    ids=['R18', 'wide fusions', 'D-FINE neck', 'D-FINE-N', 'dense', 'DEIMv2-Atto'],
 )
 def test_losses_gradients_and_statistics_are_the_same(changes: dict[str, Any]) -> None:
     """In double precision to nine digits, which hides no mistake; boxes and anchors are made in single."""

@@ -89,7 +89,7 @@ class Predictor(nn.Module):
         return predictor(self.model)(images)
 
 
-@pytest.mark.parametrize('name', FAMILY)
+@pytest.mark.parametrize('name', [name for name in FAMILY if name != 'DEIMv2-N'])  # layers as DEIMv2-Atto's
 @torch.no_grad()
 def test_an_export_takes_any_number_of_images(name: str) -> None:
     model, images = Predictor(prepare_for_inference(detector(FAMILY[name]))), torch.rand(3, 3, 64, 96)

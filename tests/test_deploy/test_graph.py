@@ -98,4 +98,4 @@ def test_what_cannot_be_exported_is_refused_by_name() -> None:
 
 
 def test_every_kind_of_detector_is_tried() -> None:
-    assert {'RT-DETR', 'D-FINE', 'DEIM-D-FINE', 'DEIM-RT-DETRv2', 'RT-DETRv2, discrete sampling'} <= set(DETECTORS)
+    assert {'RT-DETR', 'D-FINE', 'DEIM-D-FINE', 'DEIMv2-Atto', 'RT-DETRv2, discrete sampling'} <= set(DETECTORS)

@@ -68,6 +68,8 @@ def by_token(prediction: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor,
         ('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', D_FINE_NECK),
         ('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', {}),
         ('deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', {}),
+        ('deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py', {}),
+        ('deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py', {'neck__elan_tail': False}),  # as from S on
     ],
 )
 def test_logits_and_boxes_are_the_same(config: str, changes: dict[str, object]) -> None:
@@ -128,7 +130,7 @@ def test_an_affine_stays_where_it_cannot_go() -> None:
             torch.testing.assert_close(prepared(images), model(images), **within(torch.float32))
 
 
-@pytest.mark.parametrize('changes', [{}, FAMILY['D-FINE']], ids=['RT-DETR', 'D-FINE'])
+@pytest.mark.parametrize('changes', [{}, FAMILY['D-FINE'], FAMILY['DEIMv2-Atto']], ids=['RT-DETR', 'D-FINE', 'Atto'])
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_half_precision_is_close(dtype: torch.dtype, changes: dict[str, object]) -> None:
     settings = {'bbox_head__query_selector__num_queries': 10**4, 'data_preprocessor__std': [255.0] * 3}

@@ -125,6 +125,27 @@ AUTHORS = {
         [{'pattern': 'norm', 'decay': False, 'lr_mult': 1.0}, {'pattern': 'bias$|affine', 'decay': True}],
         {(0.5, True): (102, 1838124), (1.0, False): (222, 34288), (1.0, True): (164, 8449463)},
     ),
+    # DEIMv2 0fff8d4, deimv2_hgnetv2_*_coco.yml
+    'DEIMv2-Atto': (
+        'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py',
+        [
+            WHOLE_BACKBONE,
+            {'pattern': r'^neck\.(coarser|downsample)\.1\.norm', 'decay': True},
+            {'pattern': 'norm', 'decay': False},
+            BIASES,
+        ],
+        {(0.5, True): (115, 230344), (1.0, False): (69, 2160), (1.0, True): (117, 276479)},
+    ),
+    'DEIMv2-Pico': (
+        'deimv2/deimv2_hgnetv2-pico_8xb16-500e_coco.py',
+        [WHOLE_BACKBONE, {'pattern': r'^neck\.(coarser|downsample)\.1\.norm\.weight', 'decay': True}],
+        {(0.5, True): (149, 749202), (1.0, False): (111, 8823), (1.0, True): (75, 781512)},
+    ),
+    'DEIMv2-N': (
+        'deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py',
+        [WHOLE_BACKBONE],
+        {(0.5, True): (186, 1850396), (1.0, False): (132, 14479), (1.0, True): (87, 1735544)},
+    ),
 }
 
 

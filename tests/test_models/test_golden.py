@@ -64,6 +64,12 @@ CASES = {
     'deimrt_r18_320x256': Golden(
         'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', 'deim', terms={**VFL, 'loss_cls': 'loss_mal'}, num_gradients=97
     ),
+    'deimv2_atto_320x320': Golden(
+        'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py',
+        'deimv2',
+        terms={**VFL, 'loss_cls': 'loss_mal'},
+        num_gradients=63,
+    ),
 }
 Built = tuple[str, nn.Module]
 
@@ -131,7 +137,8 @@ def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predicti
         head.denoising.label_embedding(torch.from_numpy(reference['dn_labels']).long()),
         torch.from_numpy(reference['dn_boxes_unact']),
     )
-    denoising = DenoisingQueries(queries, layout.attention_mask(300), layout.pairs, layout.num_groups)
+    mask = layout.attention_mask(head.query_selector.num_queries)
+    denoising = DenoisingQueries(queries, mask, layout.pairs, layout.num_groups)
     memory = head.memory(model.extract_feat(x))
     decoded = select_and_decode(memory, head.query_selector, head.decoder, lambda *_: denoising, targets)
     losses = head.criterion(decoded, targets)

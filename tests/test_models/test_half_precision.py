@@ -31,7 +31,7 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     'score times IoU': {'bbox_head__query_selector__type': 'ScoreTimesIoUQuerySelector'},
     'learned anchors': {'bbox_head__query_selector': {'_delete_': True, 'type': 'LearnedAnchors', 'num_queries': 30}},
-    **{name: FAMILY[name] for name in ('RT-DETRv2, points per level', 'D-FINE', 'DEIM-D-FINE')},
+    **{name: FAMILY[name] for name in ('RT-DETRv2, points per level', 'D-FINE', 'DEIM-D-FINE', 'DEIMv2-N')},
 }
 every_part = pytest.mark.parametrize('changes', PARTS.values(), ids=PARTS)
 every_half = pytest.mark.parametrize('dtype', HALVES, ids=str)
@@ -59,9 +59,9 @@ def recorded(model: nn.Module) -> Iterator[list[Tensor]]:
 
 def blow_up(model: nn.Module, factor: float) -> None:
     """Multiply what lies between two norms: the weights of feed-forward layers and the embeddings' projections."""
-    blown = 0
+    blown, linears = 0, ('linear1', 'linear2', 'w12', 'w3', 'out_proj', 'output_proj')
     for name, parameter in model.named_parameters():
-        if name.endswith(('linear1.weight', 'linear2.weight', 'out_proj.weight', 'output_proj.weight')):
+        if name.endswith(tuple(f'{linear}.weight' for linear in linears)):
             parameter.data.mul_(factor)
             blown += 1
     assert blown >= 3 * 3 + 2

@@ -16,6 +16,7 @@ CASES = [
     ('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', 'dfine', 'dfine_n'),
     ('deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', 'deim', 'dfine_n'),
     ('deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', 'deim', 'deimrt_r18'),
+    ('deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py', 'deimv2', 'deimv2_atto'),
 ]
 """Config, whose names the table has (a source of the converter), and the table, ``tests/data/*_init.json``."""
 

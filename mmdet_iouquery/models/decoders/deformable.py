@@ -23,8 +23,9 @@ from ...argument_checks import (
     check_points,
 )
 from ...core import as_float, inverse_sigmoid, within_range
+from ...errors import InputError
 from ...structures import Memory, Predictions, Queries
-from ..layers import MLP, BoxPositionMLP, DeformableAttention, SelfAttention
+from ..layers import MLP, NORMS, BoxPositionMLP, DeformableAttention, SelfAttention, SwiGLU
 
 
 def class_head(embed_dims: int, num_classes: int) -> nn.Linear:
@@ -86,13 +87,13 @@ class FusionGate(nn.Module):
     """Takes the place of add-and-norm: weighs what a query was against what it read (D-FINE, "target gating layer").
 
     ``norm(g * content + h * attended)``, the gates g and h being a sigmoid each of both, channel by channel; they start
-    at one half.
+    at one half. ``norm``: as in :class:`DeformableDecoderLayer`.
     """
 
-    def __init__(self, embed_dims: int) -> None:
+    def __init__(self, embed_dims: int, norm: str = 'LN') -> None:
         super().__init__()
         self.gate = nn.Linear(2 * embed_dims, 2 * embed_dims)
-        self.norm = nn.LayerNorm(embed_dims)
+        self.norm = NORMS[norm](embed_dims)
         nn.init.zeros_(self.gate.weight)
         nn.init.zeros_(self.gate.bias)
 
@@ -104,7 +105,7 @@ class FusionGate(nn.Module):
 
 
 class DeformableDecoderLayer(nn.Module):
-    """Self-attention, deformable cross-attention, feed-forward network, each followed by a layer norm.
+    """Self-attention, deformable cross-attention, feed-forward network, each followed by a norm.
 
     Args:
         embed_dims, num_heads, feedforward_channels, dropout: the usual ones.
@@ -114,6 +115,13 @@ class DeformableDecoderLayer(nn.Module):
         act_cfg: activation of the feed-forward network; None: ReLU.
         ffn_init: its weights' first values: 'default' are PyTorch's, 'xavier' uniform (RT-DETRv2, D-FINE).
         project_values: False leaves out the cross-attention's projections of values and output, as D-FINE.
+        norm: 'LN', layer norm, or 'RMS', :class:`~mmdet_iouquery.models.layers.RMSNorm` (DEIMv2), also of the gate.
+        ffn: the feed-forward network: 'mlp', two linear layers, or 'swiglu' (DEIMv2),
+            :class:`~mmdet_iouquery.models.layers.SwiGLU`, whose hidden features are half of ``feedforward_channels``
+            and which has an activation and first values of its own.
+
+    Raises:
+        InputError: a value that cannot be, such as an odd ``feedforward_channels`` with 'swiglu'.
     """
 
     def __init__(
@@ -131,14 +139,23 @@ class DeformableDecoderLayer(nn.Module):
         ffn_init: Literal['default', 'xavier'] = 'default',
         sampling: Literal['bilinear', 'discrete'] = 'bilinear',
         project_values: bool = True,
+        norm: Literal['LN', 'RMS'] = 'LN',
+        ffn: Literal['mlp', 'swiglu'] = 'mlp',
     ) -> None:
         super().__init__()
         check_choice(['add', 'gate'], fusion=fusion)
         check_choice(['default', 'xavier'], ffn_init=ffn_init)
+        check_choice([*NORMS], norm=norm)
+        check_choice(['mlp', 'swiglu'], ffn=ffn)
         check_flags(project_values=project_values)
         check_configs(act_cfg=act_cfg)
+        if ffn == 'swiglu' and feedforward_channels % 2:
+            raise InputError(
+                f"feedforward_channels must be even with ffn='swiglu', which has half as many hidden features, got "
+                f'{feedforward_channels}: name {feedforward_channels + 1}'
+            )
         self.self_attn = SelfAttention(embed_dims, num_heads, dropout)
-        self.norm1 = nn.LayerNorm(embed_dims)
+        self.norm1 = NORMS[norm](embed_dims)
         self.cross_attn = DeformableAttention(
             embed_dims,
             num_heads,
@@ -151,16 +168,20 @@ class DeformableDecoderLayer(nn.Module):
         )
         self.fusion = fusion
         if fusion == 'gate':
-            self.gateway = FusionGate(embed_dims)
+            self.gateway = FusionGate(embed_dims, norm)
         else:
-            self.norm2 = nn.LayerNorm(embed_dims)
-        self.linear1 = nn.Linear(embed_dims, feedforward_channels)
-        self.linear2 = nn.Linear(feedforward_channels, embed_dims)
-        if ffn_init == 'xavier':
-            nn.init.xavier_uniform_(self.linear1.weight)
-            nn.init.xavier_uniform_(self.linear2.weight)
-        self.norm3 = nn.LayerNorm(embed_dims)
-        self.act = build_activation_layer(act_cfg or {'type': 'ReLU'})
+            self.norm2 = NORMS[norm](embed_dims)
+        self.ffn = ffn
+        if ffn == 'swiglu':
+            self.swiglu = SwiGLU(embed_dims, feedforward_channels // 2)
+        else:
+            self.linear1 = nn.Linear(embed_dims, feedforward_channels)
+            self.linear2 = nn.Linear(feedforward_channels, embed_dims)
+            if ffn_init == 'xavier':
+                nn.init.xavier_uniform_(self.linear1.weight)
+                nn.init.xavier_uniform_(self.linear2.weight)
+            self.act = build_activation_layer(act_cfg or {'type': 'ReLU'})
+        self.norm3 = NORMS[norm](embed_dims)
         self.dropout = nn.Dropout(dropout)
 
     def forward(
@@ -174,8 +195,12 @@ class DeformableDecoderLayer(nn.Module):
             content = self.gateway(content, attended)
         else:
             content = self.norm2(within_range(content + attended))
-        hidden = within_range(self.linear2(self.dropout(self.act(within_range(self.linear1(content))))))
-        return self.norm3(within_range(content + self.dropout(hidden)))
+        return self.norm3(within_range(content + self.dropout(self._feed_forward(content))))
+
+    def _feed_forward(self, content: Tensor) -> Tensor:
+        if self.ffn == 'swiglu':
+            return self.swiglu(content)
+        return within_range(self.linear2(self.dropout(self.act(within_range(self.linear1(content))))))
 
 
 @MODELS.register_module()
@@ -196,8 +221,10 @@ class DeformableDecoder(BoxDecoder):
         sampling: of deformable attention: 'bilinear', or 'discrete' (RT-DETRv2).
         act_cfg: activation of the feed-forward networks and box heads; None: ReLU.
         ffn_init: first values of the feed-forward networks: 'default' are PyTorch's, 'xavier' uniform (RT-DETRv2).
+        norm, ffn: of the layers: norms 'LN' or 'RMS', feed-forward networks 'mlp' or 'swiglu', see
+            :class:`DeformableDecoderLayer`.
         query_pos: arguments of :class:`~mmdet_iouquery.models.layers.BoxPositionMLP`, which makes the position codes:
-            ``hidden_dims``, ``num_layers``, ``act_cfg``, ``clamp``; None: as RT-DETR.
+            ``hidden_dims``, ``num_layers``, ``act_cfg``, ``clamp``, ``num_xavier``; None: as RT-DETR.
         attention_backend: of deformable attention: 'triton' or 'mmcv' on CUDA devices, 'embedding_bag', 'gather' or
             'grid_sample' on any; None: the fastest that runs. They differ in speed alone.
         with_cp: recompute the layers for their gradients, which takes less memory and more time.
@@ -217,6 +244,8 @@ class DeformableDecoder(BoxDecoder):
         sampling: Literal['bilinear', 'discrete'] = 'bilinear',
         act_cfg: dict | None = None,
         ffn_init: Literal['default', 'xavier'] = 'default',
+        norm: Literal['LN', 'RMS'] = 'LN',
+        ffn: Literal['mlp', 'swiglu'] = 'mlp',
         query_pos: dict | None = None,
         attention_backend: str | None = None,
         with_cp: bool = False,
@@ -245,6 +274,8 @@ class DeformableDecoder(BoxDecoder):
                 act_cfg=act_cfg,
                 ffn_init=ffn_init,
                 sampling=sampling,
+                norm=norm,
+                ffn=ffn,
             )
             for _ in range(num_layers)
         )

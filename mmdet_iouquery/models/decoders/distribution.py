@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ...argument_checks import (
     check_backend,
+    check_choice,
     check_configs,
     check_counts,
     check_flags,
@@ -81,8 +82,12 @@ class DistributionDecoder(BoxDecoder):
         up: the outermost but one bins are this part of the box away.
         sampling: of deformable attention: 'bilinear' or 'discrete'.
         fusion: how what was read joins the query: by 'gate', or 'add' and norm.
+        norm, ffn: of the layers, as in :class:`DeformableDecoder`.
         act_cfg: activation of feed-forward networks, box, quality and position heads; None: ReLU (SiLU in DEIM).
         query_pos: arguments of :class:`~mmdet_iouquery.models.layers.BoxPositionMLP`, by default with ``clamp=10``.
+        position_code: made of the boxes that each layer starts from ('per_layer'), or 'once', of the first layer's
+            (DEIMv2).
+        share_bbox_head: one head of distributions for all layers (DEIMv2's smallest), in place of one each.
         attention_backend, with_cp: as in :class:`DeformableDecoder`.
 
     Raises:
@@ -107,8 +112,12 @@ class DistributionDecoder(BoxDecoder):
         up: float = 0.5,
         sampling: Literal['bilinear', 'discrete'] = 'bilinear',
         fusion: Literal['gate', 'add'] = 'gate',
+        norm: Literal['LN', 'RMS'] = 'LN',
+        ffn: Literal['mlp', 'swiglu'] = 'mlp',
         act_cfg: dict | None = None,
         query_pos: dict | None = None,
+        position_code: Literal['per_layer', 'once'] = 'per_layer',
+        share_bbox_head: bool = False,
         attention_backend: str | None = None,
         with_cp: bool = False,
         init_cfg: dict | list | None = None,
@@ -120,10 +129,12 @@ class DistributionDecoder(BoxDecoder):
         check_heads(num_heads, embed_dims=embed_dims)
         check_configs(act_cfg=act_cfg, query_pos=query_pos)
         check_numbers(most=1.0, dropout=dropout)
-        check_flags(with_cp=with_cp)
+        check_choice(['per_layer', 'once'], position_code=position_code)
+        check_flags(share_bbox_head=share_bbox_head, with_cp=with_cp)
         check_backend(attention_backend)
         self.num_levels, self.with_cp = num_levels, with_cp
         self.num_classes = num_classes
+        self.position_code = position_code
         self.bins = (reg_max, float(reg_scale), float(up))
         self._tables = TableCache()
         self.layers = nn.ModuleList(
@@ -140,6 +151,8 @@ class DistributionDecoder(BoxDecoder):
                 ffn_init='xavier',
                 sampling=sampling,
                 project_values=False,
+                norm=norm,
+                ffn=ffn,
             )
             for _ in range(num_layers)
         )
@@ -149,7 +162,7 @@ class DistributionDecoder(BoxDecoder):
         self.cls_heads = nn.ModuleList(class_head(embed_dims, num_classes) for _ in range(num_layers))
         self.initial_bbox_head = self._box_head(embed_dims, 4, act_cfg)
         self.bbox_heads = nn.ModuleList(
-            self._box_head(embed_dims, 4 * (reg_max + 1), act_cfg) for _ in range(num_layers)
+            self._box_head(embed_dims, 4 * (reg_max + 1), act_cfg) for _ in range(1 if share_bbox_head else num_layers)
         )
         self.quality_heads = nn.ModuleList(QualityHead(act_cfg=act_cfg) for _ in range(num_layers))
         self.register_buffer('up', torch.tensor([float(up)]))
@@ -175,7 +188,8 @@ class DistributionDecoder(BoxDecoder):
         corners_by_layer: list[Tensor] = []
         added: Tensor | float = 0.0
         for i, layer in enumerate(self.layers[:depth]):
-            query_pos = queries.position_codes(self.query_pos_head(boxes.to(content.dtype)))
+            if i == 0 or self.position_code == 'per_layer':
+                query_pos = queries.position_codes(self.query_pos_head(boxes.to(content.dtype)))
             content = self.run_layer(layer, content, query_pos, boxes, memory, attention_mask)
             corners = self._corners(i, content + added)
             if i == 0:
@@ -200,7 +214,8 @@ class DistributionDecoder(BoxDecoder):
 
     def _corners(self, layer: int, features: Tensor) -> Tensor:
         """What a layer adds to the logits (B, Q, 4, R + 1), of features (B, Q, D)."""
-        return as_float(self.bbox_heads[layer](features)).unflatten(-1, (4, -1))
+        head = self.bbox_heads[min(layer, len(self.bbox_heads) - 1)]
+        return as_float(head(features)).unflatten(-1, (4, -1))
 
     def _bin_values(self, device: torch.device) -> Tensor:
         return self._tables(device, lambda: bin_values(*self.bins, device=device))

@@ -11,11 +11,13 @@ from .attention import (
 from .box_position import BoxPositionMLP
 from .conv import ConvNormAct, LearnableAffine
 from .deformable_attention import DeformableAttention, SampledAttention
-from .mlp import MLP
+from .mlp import MLP, SwiGLU
+from .rms_norm import NORMS, RMSNorm
 from .tokens import as_tokens, keep_layout, layout_of
 
 __all__ = [
     'MLP',
+    'NORMS',
     'BoxPositionMLP',
     'ConcatenatedCrossAttention',
     'ConvNormAct',
@@ -23,9 +25,11 @@ __all__ = [
     'DenseAttention',
     'DotProductAttention',
     'LearnableAffine',
+    'RMSNorm',
     'SampledAttention',
     'SelfAttention',
     'SeparatedSelfAttention',
+    'SwiGLU',
     'as_tokens',
     'keep_layout',
     'layout_of',

@@ -1,7 +1,8 @@
-"""Multi-layer perceptron."""
+"""Multi-layer perceptron, and the gated one."""
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
 from torch import Tensor, nn
 
@@ -38,3 +39,27 @@ class MLP(nn.Module):
         for layer in self.layers[:-1]:
             x = self.act(within_range(layer(x)))
         return within_range(self.layers[-1](x))
+
+
+class SwiGLU(nn.Module):
+    """Feed-forward network with gated hidden features: ``w3(silu(a) * b)``, where a and b are the halves of ``w12(x)``.
+
+    SwiGLU (Shazeer 2020) with biases. Weights start Xavier-uniform, biases at zero (DEIMv2's code).
+
+    Args:
+        embed_dims: width D.
+        hidden_dims: width of a and of b.
+    """
+
+    def __init__(self, embed_dims: int, hidden_dims: int) -> None:
+        super().__init__()
+        self.w12 = nn.Linear(embed_dims, 2 * hidden_dims)
+        self.w3 = nn.Linear(hidden_dims, embed_dims)
+        for linear in (self.w12, self.w3):
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        gate, hidden = within_range(self.w12(x)).chunk(2, dim=-1)
+        return within_range(self.w3(within_range(F.silu(gate) * hidden)))

@@ -1,5 +1,6 @@
 """Necks."""
 
 from .hybrid_encoder import HybridEncoder
+from .lite_encoder import LiteEncoder
 
-__all__ = ['HybridEncoder']
+__all__ = ['HybridEncoder', 'LiteEncoder']

@@ -74,6 +74,23 @@ class CSPBlock(_CSP):
         return self.combine(self.conv1(x), self.conv2(x))
 
 
+class OneConvCSPBlock(nn.Module):
+    """The block over one map whose two 1x1 convolutions are one of both widths (DEIMv2's code, "csp2").
+
+    The first half of its channels is kept, the second is followed by RepVGG blocks; their sum is the result.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, norm_cfg: dict, act_cfg: dict) -> None:
+        super().__init__()
+        self.conv1 = ConvNormAct(in_channels, 2 * out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
+        self.bottlenecks = nn.Sequential(*[RepVGGBlock(out_channels, norm_cfg, act_cfg) for _ in range(num_blocks)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, out_channels, h, w)."""
+        kept, refined = self.conv1(x).chunk(2, dim=1)
+        return within_range(kept + self.bottlenecks(refined))
+
+
 class Fusion(_CSP):
     """The block over two maps: the fusion block of RT-DETR's CCFF.
 
@@ -110,6 +127,10 @@ class ELANFusion(nn.Module):
 
     The chain starts from one half of a 1x1 convolution; both halves and both results make up the output. Its blocks
     are half as wide as those of a :class:`Fusion` of the same ``expansion``, which has the same arguments.
+
+    Args:
+        csp: the CSP blocks have 'two_conv' 1x1 convolutions, or one of both widths ('one_conv', DEIMv2).
+        tail: whether 3x3 convolutions follow the CSP blocks (not in DEIMv2 from S on).
     """
 
     def __init__(
@@ -121,16 +142,22 @@ class ELANFusion(nn.Module):
         norm_cfg: dict,
         act_cfg: dict,
         join: str = 'cat',
+        csp: str = 'two_conv',
+        tail: bool = True,
     ) -> None:
         super().__init__()
         self.join = join
         hidden = int(out_channels * expansion) // 2
 
         def stage(channels: int) -> nn.Sequential:
-            return nn.Sequential(
-                CSPBlock(channels, hidden, hidden, num_blocks, norm_cfg, act_cfg),
-                ConvNormAct(hidden, hidden, 3, norm_cfg=norm_cfg, act_cfg=act_cfg),
+            block: nn.Module = (
+                CSPBlock(channels, hidden, hidden, num_blocks, norm_cfg, act_cfg)
+                if csp == 'two_conv'
+                else OneConvCSPBlock(channels, hidden, num_blocks, norm_cfg, act_cfg)
             )
+            if not tail:
+                return nn.Sequential(block)
+            return nn.Sequential(block, ConvNormAct(hidden, hidden, 3, norm_cfg=norm_cfg, act_cfg=act_cfg))
 
         self.conv1 = ConvNormAct(in_channels, 2 * out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.stages = nn.ModuleList([stage(out_channels), stage(hidden)])
@@ -197,9 +224,10 @@ class EnlargingFusion(nn.Module):
         return self.block.combine(*(conv(other, x) for conv in self.convs))
 
 
-FUSIONS: dict[str, type[Fusion | ELANFusion]] = {'csp': Fusion, 'elan': ELANFusion}
-"""By the names that a config gives them."""
+FUSIONS = ('csp', 'elan')
+"""What a config can say: :class:`Fusion`, :class:`ELANFusion`."""
 JOINS = ('cat', 'sum')
+CSPS = ('two_conv', 'one_conv')
 
 
 def joined(other: Tensor, x: Tensor, join: str) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
@@ -18,9 +19,10 @@ from ...argument_checks import (
     check_sequence,
 )
 from ...core import within_range
+from ...errors import InputError
 from ..layers import ConvNormAct
 from .aifi import AIFI
-from .fusion import FUSIONS, JOINS, ELANFusion, EnlargingFusion, Fusion
+from .fusion import CSPS, FUSIONS, JOINS, ELANFusion, EnlargingFusion, Fusion
 
 
 @MODELS.register_module()
@@ -41,10 +43,15 @@ class HybridEncoder(BaseModule):
         expansion: width of the fusion blocks, as a fraction of ``out_channels`` (0.5 in R18, R34 and R50-m).
         num_fusion_blocks: RepVGG blocks in each fusion, or in each half of an 'elan' fusion.
         fusion: 'csp', RT-DETR's block, or 'elan', D-FINE's.
+        csp: the CSP blocks inside an 'elan' fusion have 'two_conv' 1x1 convolutions, or one of both widths ('one_conv',
+            DEIMv2's).
+        elan_tail: whether a 3x3 convolution follows each of them (not in DEIMv2 from S on).
         join: what a fusion is given: both maps side by side ('cat'), or their sum ('sum', DEIMv2's).
         downsample: on the way down to coarser scales a 3x3 convolution of stride 2 with norm and activation ('conv'),
             or a 1x1 and a depthwise 3x3 convolution with a norm each ('separable', D-FINE's).
         lateral_act: whether the 1x1 convolutions on the way up to finer scales have an activation (not in D-FINE).
+        project: which maps a 1x1 convolution and a norm bring to ``out_channels``: 'all', or those that have another
+            number of channels ('unequal', DEIMv2's).
         temperature: of AIFI's position code.
         position_order: 'column_major' enumerates AIFI's position code as the authors' code does, which their weights
             expect; 'row_major' as the tokens run, which Hugging Face's port does. The same for square inputs; see
@@ -72,9 +79,12 @@ class HybridEncoder(BaseModule):
         expansion: float = 1.0,
         num_fusion_blocks: int = 3,
         fusion: str = 'csp',
+        csp: Literal['two_conv', 'one_conv'] = 'two_conv',
+        elan_tail: bool = True,
         join: str = 'cat',
         downsample: str = 'conv',
         lateral_act: bool = True,
+        project: Literal['all', 'unequal'] = 'all',
         temperature: float = 10000.0,
         position_order: str = 'column_major',
         norm_cfg: dict | None = None,
@@ -91,11 +101,18 @@ class HybridEncoder(BaseModule):
         check_counts(feedforward_channels=feedforward_channels, num_fusion_blocks=num_fusion_blocks)
         check_heads(num_heads, out_channels=out_channels)
         check_numbers(most=1.0, dropout=dropout)
-        check_choice([*FUSIONS], fusion=fusion)
+        check_choice(FUSIONS, fusion=fusion)
+        check_choice(CSPS, csp=csp)
         check_choice(JOINS, join=join)
+        check_choice(('all', 'unequal'), project=project)
         check_choice(('conv', 'separable'), downsample=downsample)
         check_choice(('column_major', 'row_major'), position_order=position_order)
-        check_flags(lateral_act=lateral_act)
+        check_flags(lateral_act=lateral_act, elan_tail=elan_tail)
+        if fusion != 'elan' and (csp, elan_tail) != ('two_conv', True):
+            raise InputError(
+                f"csp={csp!r} and elan_tail={elan_tail} are choices of fusion='elan', and fusion is {fusion!r}: set "
+                "fusion='elan', or leave them out"
+            )
         check_numbers(least=(2 if fusion == 'elan' else 1) / out_channels, expansion=expansion)
         check_numbers(least=1.0, temperature=temperature)
         check_configs(norm_cfg=norm_cfg, act_cfg=act_cfg, encoder_act_cfg=encoder_act_cfg)
@@ -126,10 +143,14 @@ class HybridEncoder(BaseModule):
 
         def fuse() -> nn.Module:
             joined_channels = 2 * out_channels if join == 'cat' else out_channels
-            return FUSIONS[fusion](joined_channels, out_channels, num_fusion_blocks, expansion, norm_cfg, act_cfg, join)
+            blocks = joined_channels, out_channels, num_fusion_blocks, expansion, norm_cfg, act_cfg, join
+            return ELANFusion(*blocks, csp, elan_tail) if fusion == 'elan' else Fusion(*blocks)
 
         self.input_proj = nn.ModuleList(
-            ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg) for channels in self.in_channels[start_level:]
+            nn.Identity()
+            if project == 'unequal' and channels == out_channels
+            else ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg)
+            for channels in self.in_channels[start_level:]
         )
         self.encoder = nn.ModuleList(
             AIFI(

@@ -43,7 +43,7 @@ class EncoderTokenSelector(BaseModule):
     Content comes from the token, the anchor from its box, which is refined from an anchor on the token's place in the
     grid. The chosen tokens' predictions are what the criterion supervises.
 
-    **Trained**: projection, class and box head (and IoU head), and the encoder below, by the encoder's losses.
+    **Trained**: projection, if any, class and box head (and IoU head), and the encoder below, by the encoder's losses.
     **Detached**: content and anchors of the queries: the decoder's losses train the encoder through what the decoder
     reads, not through the choice.
 
@@ -60,6 +60,8 @@ class EncoderTokenSelector(BaseModule):
         rank: what competes: each 'token' by its best class, or each 'token_class' pair, so that a token which may be
             several things can become several equal queries (RT-DETRv2's "one2many"); there are Q pairs then, or all.
         act_cfg: activation of the box head; None: ReLU.
+        project: a linear layer and a layer norm bring tokens into a space of the selector's own; False: heads read the
+            tokens of the memory themselves, which become the content (DEIMv2).
     """
 
     score_target: Literal['iou', 'label']
@@ -76,13 +78,14 @@ class EncoderTokenSelector(BaseModule):
         class_agnostic: bool = False,
         rank: Literal['token', 'token_class'] = 'token',
         act_cfg: dict | None = None,
+        project: bool = True,
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, embed_dims=embed_dims, num_queries=num_queries)
         check_numbers(most=1.0, grid_size=grid_size)
         check_numbers(most=0.5, anchor_eps=anchor_eps)
-        check_flags(learned_content=learned_content, class_agnostic=class_agnostic)
+        check_flags(learned_content=learned_content, class_agnostic=class_agnostic, project=project)
         check_choice(['token', 'token_class'], rank=rank)
         check_configs(act_cfg=act_cfg)
         self.num_classes = num_classes
@@ -91,11 +94,12 @@ class EncoderTokenSelector(BaseModule):
         self.anchor_eps = anchor_eps
         self.class_agnostic = class_agnostic
         self.rank = rank
-        self.memory_proj = nn.Linear(embed_dims, embed_dims)
-        self.memory_norm = nn.LayerNorm(embed_dims)
+        self.memory_proj = nn.Linear(embed_dims, embed_dims) if project else nn.Identity()
+        self.memory_norm = nn.LayerNorm(embed_dims) if project else nn.Identity()
         self.cls_head = nn.Linear(embed_dims, 1 if class_agnostic else num_classes)
         self.bbox_head = MLP(embed_dims, embed_dims, 4, num_layers=3, zero_output=True, act_cfg=act_cfg)
-        nn.init.xavier_uniform_(self.memory_proj.weight)
+        if isinstance(self.memory_proj, nn.Linear):
+            nn.init.xavier_uniform_(self.memory_proj.weight)
         nn.init.constant_(self.cls_head.bias, bias_init_with_prob(0.01))
         self.content = nn.Embedding(num_queries, embed_dims) if learned_content else None
         self._tables = TableCache()
@@ -146,7 +150,7 @@ class EncoderTokenSelector(BaseModule):
         return index if per_token == 1 else torch.div(index, per_token, rounding_mode='trunc')
 
     def _project(self, tokens: Tensor, valid: Tensor) -> Tensor:
-        """Tokens (B, N, D) of the memory, those that are not valid as zeros, in the selector's own space."""
+        """Tokens (B, N, D) of the memory, those that are not valid as zeros, in the space that heads read."""
         return self.memory_norm(within_range(self.memory_proj(tokens * valid)))
 
     def _classify(self, tokens: Tensor) -> Tensor:

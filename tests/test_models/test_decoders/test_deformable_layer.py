@@ -89,9 +89,35 @@ def test_without_projections_the_layer_has_none() -> None:
     assert any(key.startswith('cross_attn') for key in keys)
 
 
+def test_norms_and_feed_forward_network_are_what_is_asked_for() -> None:
+    """A layer of DEIMv2's, read and gated by hand."""
+    layer = layer_of(fusion='gate', norm='RMS', ffn='swiglu', ffn_init='xavier', project_values=False)
+    assert not any(isinstance(module, nn.LayerNorm) for module in layer.modules())
+    scales = (layer.norm1, layer.gateway.norm, layer.norm3)
+    for module in scales:
+        nn.init.uniform_(module.weight, 0.5, 1.5)
+    nn.init.normal_(layer.gateway.gate.weight)
+    content, position, boxes, memory = inputs()
+
+    def rms(x: Tensor, scale: nn.Module) -> Tensor:
+        return x * x.pow(2).mean(-1, keepdim=True).add(1e-6).rsqrt() * scale.weight
+
+    first = rms(content + layer.self_attn(content, position), scales[0])
+    read = layer.cross_attn(first + position, boxes, memory)
+    keep, take = layer.gateway.gate(torch.cat([first, read], -1)).sigmoid().split(DIMS, -1)
+    gated = rms(keep * first + take * read, scales[1])
+    a, b = layer.swiglu.w12(gated).split(8, -1)  # half of 16
+    expected = rms(gated + layer.swiglu.w3(a * a.sigmoid() * b), scales[2])
+    torch.testing.assert_close(layer(content, position, boxes, memory, None), expected)
+    plain = layer_of(norm='RMS', ffn='mlp')
+    assert {key for key in plain.state_dict() if 'norm' in key} == {f'norm{i}.weight' for i in (1, 2, 3)}
+
+
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
+        ({'norm': 'BN'}, r"norm must be one of \['LN', 'RMS'\], got 'BN'"),
+        ({'ffn': 'glu'}, r"ffn must be one of \['mlp', 'swiglu'\], got 'glu'"),
         ({'fusion': 'sum'}, r"fusion must be one of \['add', 'gate'\], got 'sum'"),
         ({'ffn_init': 'zero'}, r"ffn_init must be one of \['default', 'xavier'\], got 'zero'"),
         ({'project_values': 1}, 'project_values must be True or False, got 1'),
@@ -101,6 +127,11 @@ def test_without_projections_the_layer_has_none() -> None:
 def test_bad_layer_settings_are_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         layer_of(**settings)
+
+
+def test_half_of_an_odd_number_of_features_is_refused() -> None:
+    with pytest.raises(InputError, match=r'must be even .* got 15: name 16$'):
+        DeformableDecoderLayer(DIMS, 2, 15, 1, 1, 0.0, ffn='swiglu')
 
 
 def test_position_codes_are_held_where_asked() -> None:
@@ -119,5 +150,7 @@ def test_position_codes_of_three_layers_with_silu() -> None:
     assert [layer.weight.shape for layer in head.layers] == [(64, 4), (64, 64), (64, 64)]
     for layer, bound in ((first, math.sqrt(6 / 68)), (second, math.sqrt(6 / 128)), (third, 1 / 8)):
         assert 0.97 * bound < layer.weight.abs().max() <= bound
+    last = BoxPositionMLP(64, hidden_dims=64, num_layers=3, num_xavier=3).layers[2].weight
+    assert 0.97 * math.sqrt(6 / 128) < last.abs().max() <= math.sqrt(6 / 128)
     boxes, silu = torch.rand(3, 4), nn.functional.silu
     torch.testing.assert_close(head(boxes), third(silu(second(silu(first(boxes))))))

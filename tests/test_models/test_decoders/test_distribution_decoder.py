@@ -128,6 +128,46 @@ def test_learned_anchors_learn_by_the_initial_boxes() -> None:
     assert (gradient.abs() > 0.1 * initial * (1 - initial)).float().mean() > 0.9
 
 
+def test_one_box_head_is_as_equal_heads_of_all_layers() -> None:
+    """In boxes, scores and, summed over the layers, gradients."""
+    shared, apart = refining(share_bbox_head=True), build()
+    state = shared.state_dict()
+    copies = {
+        key.replace('bbox_heads.0', f'bbox_heads.{i}'): value
+        for key, value in state.items()
+        for i in range(LAYERS)
+        if key.startswith('bbox_heads.')
+    }
+    apart.load_state_dict({**state, **copies})
+    given, read = queries(), memory()
+    ours, theirs = shared(given, read), apart(given, read)
+    for found, expected in zip(ours[:2], theirs[:2]):
+        assert torch.equal(found, expected)
+        found.square().sum().backward(retain_graph=True)
+        expected.square().sum().backward(retain_graph=True)
+    summed = sum(head.layers[0].weight.grad for head in apart.bbox_heads)
+    torch.testing.assert_close(shared.bbox_heads[0].layers[0].weight.grad, summed)
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*bbox_heads\.1'):
+        shared.load_state_dict(apart.state_dict())
+
+
+def test_position_codes_of_every_layer_or_of_the_first_boxes_alone() -> None:
+    """As often is the code made; learned codes are added to either."""
+    given, read = queries(), memory()
+    given = given._replace(position=torch.randn_like(given.content))
+    for choice, times in (('per_layer', LAYERS), ('once', 1)):
+        decoder, made, taken = refining(position_code=choice), [], []
+        decoder.query_pos_head.register_forward_hook(lambda _, args, code, made=made: made.append((args[0], code)))
+        for layer in decoder.layers:
+            layer.register_forward_pre_hook(lambda _, args, taken=taken: taken.append(args[1:3]))
+        decoder(given, read)
+        assert len(made) == times and len(taken) == LAYERS
+        torch.testing.assert_close(made[0][0], given.anchors_unact.sigmoid())
+        for i, (position, _) in enumerate(taken):
+            torch.testing.assert_close(position, made[min(i, times - 1)][1] + given.position)
+        assert not torch.equal(taken[0][1], taken[-1][1]), 'the boxes that layers read around go on'
+
+
 @pytest.mark.parametrize('act', [None, 'SiLU'])
 def test_quality_is_the_authors(act: str | None) -> None:
     """What the estimator adds to scores of zero, of their corners."""
@@ -177,6 +217,10 @@ def test_weights_of_another_scale_do_not_load() -> None:
         ({'num_points': [3, 1, 2]}, r'num_points=\[3, 1, 2\] names the points of 3 levels, but num_levels is 2'),
         ({'fusion': 'sum'}, r"fusion must be one of .*got 'sum'"),
         ({'query_pos': {'layers': 3}}, r"query_pos has 'layers'; it knows hidden_dims, num_layers, act_cfg, clamp"),
+        ({'position_code': 'twice'}, r"position_code must be one of \['per_layer', 'once'\], got 'twice'"),
+        ({'share_bbox_head': 1}, r'share_bbox_head must be True or False, got 1'),
+        ({'ffn': 'swiglu', 'feedforward_channels': 9}, r'feedforward_channels must be even .* got 9: name 10'),
+        ({'norm': 'L2'}, r"norm must be one of \['LN', 'RMS'\], got 'L2'"),
     ],
     ids=str,
 )

@@ -50,16 +50,25 @@ def conv(x: Tensor, weights: dict[str, Tensor], name: str, **kwargs: int) -> Ten
 
 def csp(x: Tensor, weights: dict[str, Tensor], name: str, num_blocks: int) -> Tensor:
     y = F.silu(conv(x, weights, f'{name}.conv1'))
+    if f'{name}.conv2.conv.weight' in weights:
+        kept = F.silu(conv(x, weights, f'{name}.conv2'))
+    else:
+        kept, y = y.chunk(2, dim=1)
     for i in range(num_blocks):
         block = f'{name}.bottlenecks.{i}'
         y = F.silu(conv(y, weights, f'{block}.conv1') + conv(y, weights, f'{block}.conv2'))
-    return y + F.silu(conv(x, weights, f'{name}.conv2'))
+    return y + kept
 
 
 def elan(x: Tensor, weights: dict[str, Tensor], name: str, num_blocks: int) -> Tensor:
     u, v = F.silu(conv(x, weights, f'{name}.conv1')).chunk(2, dim=1)
-    p = F.silu(conv(csp(v, weights, f'{name}.stages.0.0', num_blocks), weights, f'{name}.stages.0.1'))
-    q = F.silu(conv(csp(p, weights, f'{name}.stages.1.0', num_blocks), weights, f'{name}.stages.1.1'))
+    results, y = [], v
+    for i in range(2):
+        y = csp(y, weights, f'{name}.stages.{i}.0', num_blocks)
+        if f'{name}.stages.{i}.1.conv.weight' in weights:
+            y = F.silu(conv(y, weights, f'{name}.stages.{i}.1'))
+        results.append(y)
+    p, q = results
     return F.silu(conv(torch.cat([u, v, p, q], dim=1), weights, f'{name}.conv2'))
 
 
@@ -74,6 +83,24 @@ def test_is_what_its_formula_says(sizes: tuple) -> None:
     up = elan(torch.cat([enlarged, fine], dim=1), weights, 'fpn_blocks.0', 2)
     down = conv(conv(up, weights, 'downsample_convs.0.0'), weights, 'downsample_convs.0.1', stride=2, groups=8)
     expected = up, elan(torch.cat([down, coarse], dim=1), weights, 'pan_blocks.0', 2)
+    for actual, by_formula in zip(model(inputs), expected):
+        torch.testing.assert_close(actual, by_formula, **within(torch.float64))
+
+
+@pytest.mark.parametrize('tail', [True, False])
+@pytest.mark.parametrize('sizes', [((8, 12), (4, 6)), ((7, 5), (4, 3))], ids=['even', 'odd'])
+def test_deimv2s_is_what_its_formula_says(sizes: tuple, tail: bool) -> None:
+    """Sums, one convolution in a CSP block, with and without a tail, and no projection of a map of equal width."""
+    model = build(num_fusion_blocks=2, csp='one_conv', elan_tail=tail, join='sum', project='unequal')
+    inputs, weights = maps(*sizes), model.state_dict()
+    assert not any(key.startswith('input_proj.0') for key in weights)
+    assert weights['fpn_blocks.0.stages.1.0.conv1.conv.weight'].shape == (6, 3, 1, 1)
+    assert ('fpn_blocks.0.stages.0.1.conv.weight' in weights) == tail
+    fine, coarse = inputs[0], conv(inputs[1], weights, 'input_proj.1')
+    coarse = conv(coarse, weights, 'lateral_convs.0')
+    up = elan(fine + F.interpolate(coarse, size=fine.shape[2:], mode='nearest'), weights, 'fpn_blocks.0', 2)
+    down = conv(conv(up, weights, 'downsample_convs.0.0'), weights, 'downsample_convs.0.1', stride=2, groups=8)
+    expected = up, elan(down + coarse, weights, 'pan_blocks.0', 2)
     for actual, by_formula in zip(model(inputs), expected):
         torch.testing.assert_close(actual, by_formula, **within(torch.float64))
 
@@ -144,6 +171,14 @@ def test_activation_of_the_attention_layer() -> None:
     ('kwargs', 'message'),
     [
         ({'fusion': 'pan'}, r"fusion must be one of \['csp', 'elan'\], got 'pan'"),
+        ({'csp': 'three_conv'}, r"csp must be one of \['two_conv', 'one_conv'\], got 'three_conv'"),
+        ({'elan_tail': 0}, 'elan_tail must be True or False, got 0'),
+        ({'project': True}, r"project must be one of \['all', 'unequal'\], got True"),
+        (
+            {'fusion': 'csp', 'csp': 'one_conv'},
+            r"^csp='one_conv' and elan_tail=True are choices of fusion='elan', and fusion is 'csp': set fusion='elan', "
+            'or leave them out$',
+        ),
         ({'join': 'mean'}, r"join must be one of \['cat', 'sum'\], got 'mean'"),
         ({'downsample': 'pool'}, r"downsample must be one of \['conv', 'separable'\], got 'pool'"),
         ({'lateral_act': 'SiLU'}, "lateral_act must be True or False, got 'SiLU'"),

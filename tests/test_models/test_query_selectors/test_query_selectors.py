@@ -87,6 +87,24 @@ def test_tokens_whose_anchor_is_beyond_the_margin_count_as_zeros(kind: str) -> N
     torch.testing.assert_close(ours.encoder.logits[0][beyond], of_zeros.expand(2 * 24, -1))
 
 
+@pytest.mark.parametrize('kind', ENCODER_SELECTORS)
+def test_without_a_projection_heads_read_the_tokens_themselves(kind: str) -> None:
+    """Which are the content, detached, those beyond the margin as zeros; equal to the identity for a projection."""
+    selector, given = build(kind, project=False, anchor_eps=0.1, grid_size=0.2), memory()
+    assert not [name for name, _ in selector.named_parameters() if name.startswith('memory_')]
+    selection = selector(given, num_queries=TOKENS)
+    index = selection.token_index
+    inside = torch.zeros(6, 8, dtype=torch.bool)
+    inside[1:-1, 1:-1] = True
+    inside = torch.cat([inside.flatten(), torch.ones(12, dtype=torch.bool)])
+    masked = given.tokens * inside[:, None]
+    assert torch.equal(selection.queries.content, masked.gather(1, index[..., None].expand(-1, -1, DIMS)))
+    assert not selection.queries.content.requires_grad
+    scores = selector.rank_score(selector.cls_head(masked), selector.predict_iou(masked))
+    torch.testing.assert_close(scores.sort(descending=True).values, scores.gather(1, index))
+    assert (scores.sort(descending=True).values.diff() <= 0).all()
+
+
 @pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('kind', ENCODER_SELECTORS)
 def test_gradients_are_those_of_all_tokens_without_keeping_them(kind: str, autocast: bool) -> None:
