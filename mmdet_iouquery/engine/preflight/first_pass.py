@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from ...datasets.stages import enter_stage
 from ...errors import InputError
+from ...models.data_preprocessors.batch_blend import BatchBlend
 from ..hooks import AugmentationTimetableHook
 from .config_mistakes import named_mistakes
 from .model_mistakes import MapShapes, check_matching_costs, missing_meta, missing_truth, predicted
@@ -87,6 +88,9 @@ def _step(runner: Any, twin: Any, loader: DataLoader, cfg: Config) -> list[str]:
         _try_later_pipelines(runner.hooks, loader.dataset)
     if not is_detection(data):
         return ['a training step, as its data set gives something else than an image with boxes']
+    for module in twin.modules():
+        if isinstance(module, BatchBlend):  # also one that waits for a later stage
+            module.check([data['data_samples']])
     maps = MapShapes(twin)
     twin.train()
 

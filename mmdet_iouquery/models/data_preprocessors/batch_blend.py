@@ -67,6 +67,13 @@ class BatchBlend(nn.Module):
     def blend(self, inputs: Tensor, data_samples: SampleList, ratio: float) -> tuple[Tensor, SampleList]:
         """The batch, in which images keep the share ``ratio`` of what is blended."""
 
+    def check(self, data_samples: SampleList) -> None:
+        """Raise :class:`InputError` where samples come with what can't be blended."""
+        if any('masks' in sample.gt_instances or 'gt_sem_seg' in sample for sample in data_samples):
+            raise InputError(
+                f'{type(self).__name__} mixes images with boxes only, but they come with masks; leave it out'
+            )
+
     def forward(self, inputs: Tensor, data_samples: SampleList) -> tuple[Tensor, SampleList]:
         """inputs (B, 3, H, W) to another of that shape, and samples that have all boxes in it."""
         if self.stages is not None and MessageHub.get_current_instance().get_info(STAGE, None) not in self.stages:
@@ -74,10 +81,7 @@ class BatchBlend(nn.Module):
         ratio = self.ratio_at(current_iteration())
         if ratio is None:
             return inputs, data_samples
-        if any('masks' in sample.gt_instances or 'gt_sem_seg' in sample for sample in data_samples):
-            raise InputError(
-                f'{type(self).__name__} mixes images with boxes only, but they come with masks; leave it out'
-            )
+        self.check(data_samples)
         return self.blend(inputs, data_samples, ratio)
 
     def extra_repr(self) -> str:

@@ -95,12 +95,21 @@ class BatchCopyBlend(BatchBlend):
         self.min_area = min_area
         self.surroundings = check_range('surroundings', surroundings, least=0)
 
+    def check(self, data_samples: SampleList) -> None:
+        """Raise :class:`InputError` where samples come with what can't be pasted."""
+        super().check(data_samples)
+        for sample in data_samples:
+            for name, value in sample.gt_instances.items():
+                if name != 'bboxes' and getattr(value, 'ndim', 1) != 1:
+                    raise InputError(
+                        f'{type(self).__name__} pastes objects with their boxes and labels, but they come with {name}, '
+                        'which it cannot move; leave it out'
+                    )
+
     def blend(self, inputs: Tensor, data_samples: SampleList, ratio: float) -> tuple[Tensor, SampleList]:
         """Each sample gets the boxes and labels of what is pasted behind its own."""
         if any(MIXED in sample.metainfo for sample in data_samples):
             return inputs, data_samples
-        for sample in data_samples:
-            _check_fields(sample.gt_instances)
         objects = self._objects(data_samples)
         draw = random.Random(f'{self.draw_name}/{self.seed}/{current_iteration()}/{get_rank()}')
         extents = [sample.img_shape[:2] for sample in data_samples]
@@ -156,15 +165,6 @@ class BatchCopyBlend(BatchBlend):
             )
             pastes.append(Paste(one, left - one.left, top - one.top, margins))
         return pastes
-
-
-def _check_fields(instances: InstanceData) -> None:
-    for name, value in instances.items():
-        if name != 'bboxes' and getattr(value, 'ndim', 1) != 1:
-            raise InputError(
-                f'BatchCopyBlend pastes objects with their boxes and labels, but they come with {name}, which it '
-                'cannot move; leave it out'
-            )
 
 
 def _paste(image: Tensor, source: Tensor, paste: Paste, ratio: float) -> None:

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from hosts import host_config
+from mmcv.transforms import BaseTransform
 from mmdet.datasets import CocoDataset
 from mmdet.registry import DATASETS, METRICS, MODELS
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub, MMLogger
@@ -175,6 +177,26 @@ def test_no_resize_of_another_head_is_refused_with_the_remedy(digits: Path, tmp_
     runner = runner_of(digits, tmp_path / 'mended', options)
     data = runner.val_dataloader.dataset[0]
     assert data['data_samples'].scale_factor == (1.0, 1.0) and data['inputs'].shape[1:] == (96, 96)
+
+
+class AddMasks(BaseTransform):
+    """Empty ones."""
+
+    def transform(self, results: dict) -> dict:
+        height, width = results['img'].shape[:2]
+        masks = np.zeros((len(results['gt_bboxes']), height, width), np.uint8)
+        return {**results, 'gt_masks': BitmapMasks(masks, height, width)}
+
+
+def test_an_augmentation_of_a_later_stage_that_takes_no_masks(digits: Path, tmp_path: Path) -> None:
+    load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
+    options = {
+        'model.data_preprocessor.batch_augments': [dict(type='BatchCopyBlend', stages=['later'])],
+        'train_dataloader.dataset.pipeline': [*load, dict(type=AddMasks), dict(type='PackDetInputs')],
+    }
+    runner = runner_of(digits, tmp_path, options)
+    with pytest.raises(InputError, match='BatchCopyBlend mixes images with boxes only, but they come with masks'):
+        first_pass(runner, runner.model, runner.cfg, 'train')
 
 
 @DATASETS.register_module()
