@@ -4,13 +4,14 @@ _base_ = './deimv2_vit-s_8xb4-132e_coco.py'
 
 max_epochs = 102
 mosaic_from, strong_from, plain_from = 4, 49, 90
+late_matching_from = 80
 multi_scale = [*range(480, 640, 32), *[640] * 6, *range(672, 832, 32)]
 embed_dims = 256
 
 model = dict(
     data_preprocessor=dict(
         batch_augments=[
-            _base_.model.data_preprocessor.batch_augments[0],
+            *_base_.model.data_preprocessor.batch_augments[:2],
             dict(type='BatchMultiScale', sizes=multi_scale, stop_epoch=plain_from),
         ],
     ),
@@ -43,5 +44,5 @@ custom_hooks = [
         type='AugmentationTimetableHook',
         timetable=[('plain', 0), ('mosaic', mosaic_from), ('strong', strong_from), ('plain', plain_from)],
     ),
-    # the late matching cost's place: from epoch 80
+    dict(type='MatchingCostHook', begin=late_matching_from),
 ]

@@ -9,6 +9,7 @@ _base_ = [
 
 max_epochs = 132
 mosaic_from, strong_from, plain_from = 4, 64, 120
+late_matching_from = 100
 multi_scale = [*range(480, 640, 32), *[640] * 20, *range(672, 832, 32)]
 embed_dims = 192
 
@@ -17,9 +18,9 @@ model = dict(
         # of ImageNet, as the ViT is trained
         mean=[123.675, 116.28, 103.53],
         std=[58.395, 57.12, 57.375],
-        # BatchCopyBlend's place is behind BatchMixUp: prob 0.5, in the stages 'mosaic' and 'strong'
         batch_augments=[
             _base_.pop('deim_mix_up'),
+            dict(type='BatchCopyBlend', prob=0.5, stages=['mosaic', 'strong']),
             dict(type='BatchMultiScale', sizes=multi_scale, stop_epoch=plain_from),
         ],
     ),
@@ -46,6 +47,7 @@ model = dict(
         in_channels=[embed_dims] * 3,
         embed_dims=embed_dims,
         decoder=dict(num_layers=4, feedforward_channels=512, query_pos=dict(hidden_dims=embed_dims)),
+        criterion=dict(assigner=dict(quality_cost=dict(iou_power=4))),
     ),
 )
 train_dataloader = dict(
@@ -69,6 +71,6 @@ custom_hooks = [
         type='AugmentationTimetableHook',
         timetable=[('plain', 0), ('mosaic', mosaic_from), ('strong', strong_from), ('plain', plain_from)],
     ),
-    # the late matching cost's place: from epoch 100
+    dict(type='MatchingCostHook', begin=late_matching_from),
 ]
 auto_scale_lr = dict(base_batch_size=32)

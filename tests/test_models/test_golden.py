@@ -73,8 +73,8 @@ CASES = {
         num_gradients=63,
         late=True,
     ),
-    'deimv2_s_320x256': Golden('deimv2/deimv2_vit-s_8xb4-132e_coco.py', num_gradients=103, **DEIMV2),
-    'deimv2_l_256x320': Golden('deimv2/deimv2_vit-l_8xb4-68e_coco.py', num_gradients=103, **DEIMV2),
+    'deimv2_s_320x256': Golden('deimv2/deimv2_vit-s_8xb4-132e_coco.py', num_gradients=103, late=True, **DEIMV2),
+    'deimv2_l_256x320': Golden('deimv2/deimv2_vit-l_8xb4-68e_coco.py', num_gradients=103, late=True, **DEIMV2),
     'ecdet_s_256x320': Golden('ecdet/ecdet_ecvit-s_8xb4-74e_coco.py', num_gradients=112, **{**DEIM, 'source': 'ecdet'}),
 }
 Built = tuple[str, nn.Module]
