@@ -31,6 +31,8 @@ from .openvino_file import write_openvino
 
 FLOAT_PARTS = ('/detector/bbox_head/query_selector', '/detector/bbox_head/decoder', '/postprocess')
 """Prefixes of the nodes that stay in floating point: a query's rank and a box's edge are finer than eight bits."""
+FLOAT_IN_BACKBONES = r'/detector/backbone/(?:.*/)?(?:norm_?\d*|dot_product)/.*'
+"""Of nodes in a ViT that do too: norms, and attention from the product of queries and keys on, softmax and all."""
 
 
 class AccuracyLostError(RunError):
@@ -206,7 +208,9 @@ def write_quantized(
         calibration_dataset=nncf.Dataset(_Samples(samples), inputs),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(samples),
-        ignored_scope=nncf.IgnoredScope(patterns=[f'{prefix}.*' for prefix in FLOAT_PARTS], validate=False),
+        ignored_scope=nncf.IgnoredScope(
+            patterns=[*(f'{prefix}.*' for prefix in FLOAT_PARTS), FLOAT_IN_BACKBONES], validate=False
+        ),
     )
     if path.suffix == '.xml':
         model = openvino_core().read_model(str(source))

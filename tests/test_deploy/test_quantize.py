@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import NARROW, small_detector
+from helpers import FAMILY, NARROW, small_detector
 from PIL import Image
 
 from iouquery_runtime import Detector, Result
@@ -19,7 +20,13 @@ from iouquery_runtime.backends import openvino_core
 from mmdet_iouquery.apps.export.quantize_command import quantize_file
 from mmdet_iouquery.deploy.accuracy import LabelledImages, average_precision, evaluate, progress
 from mmdet_iouquery.deploy.model_files import is_written
-from mmdet_iouquery.deploy.quantize import FLOAT_PARTS, AccuracyLostError, quantize
+from mmdet_iouquery.deploy.quantize import (
+    FLOAT_IN_BACKBONES,
+    FLOAT_PARTS,
+    AccuracyLostError,
+    quantize,
+    write_quantized,
+)
 from mmdet_iouquery.errors import InputError
 
 pytest.importorskip('onnxslim')
@@ -135,6 +142,30 @@ def test_backbone_and_neck_are_quantised_and_what_ranks_and_refines_is_not(
     assert report.samples == 1 and report.bytes_before == exported.stat().st_size
     assert report.bytes_after == sum(file.stat().st_size for file in tmp_path.iterdir())
     assert [file.name for file in tmp_path.iterdir() if file.suffix != '.bin'] == [path.name]
+
+
+def test_norms_and_attention_of_a_vit_stay_in_floating_point(tmp_path: Path) -> None:
+    """Its linear layers and convolutions do not; of what is left no operator is given eight bits."""
+    pytest.importorskip('nncf')
+    import onnx
+
+    from mmdet_iouquery.deploy import ExportSettings, export_onnx
+
+    source, path = tmp_path / 'model.onnx', tmp_path / 'int8.onnx'
+    export_onnx(small_detector(**FAMILY['DEIMv2-X']), source, ExportSettings(size=(64, 64), verify=False, batch=1))
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)
+    write_quantized(source, path, [{'images': pixels, 'sizes': np.array([[64, 64]], np.float32)}], {})
+    nodes = onnx.load(str(path)).graph.node
+    dequantised = {node.output[0] for node in nodes if node.op_type == 'DequantizeLinear'}
+    products = [node for node in nodes if node.op_type in ('Conv', 'MatMul', 'Gemm') and '/vit/' in node.name]
+    eight_bits = {
+        node.name.split('/vit/')[1].rsplit('/', 1)[0] for node in products if dequantised.issuperset(node.input[:2])
+    }
+    layers = ('attn/qkv', 'attn/proj', 'ffn/w12', 'ffn/w3')
+    assert eight_bits == {'patch_embed/proj', *(f'blocks.{i}/{layer}' for i in range(3) for layer in layers)}
+    in_float = [node.op_type for node in nodes if re.fullmatch(FLOAT_IN_BACKBONES, node.name)]
+    # each block has two norms, and one is behind each of three blocks
+    assert [in_float.count(kind) for kind in ('LayerNormalization', 'Softmax', 'MatMul')] == [3 * 2 + 3, 3, 3 * 2]
 
 
 def test_no_file_is_left_that_finds_too_little(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
