@@ -80,6 +80,37 @@ DEIMV2 = {
 }
 
 
+class OnViT(NamedTuple):
+    """What the authors' files say of a detector on a ViT: ``configs/deimv2``, or EdgeCrafter's ``configs/ecdet``."""
+
+    epochs: int
+    mosaic_end: int
+    plain: int
+    """First epoch without strong augmentation."""
+    vit_rate: float
+    decay: float
+    mosaic: float
+    """How often, in its stage; of MixUp the same."""
+    repeats: int
+    """Of 640 among the sizes; 0: no other size."""
+    late: int | None
+    """The first epoch that is matched by the quality cost."""
+    parameters: int | None
+    """Of the authors' own models, built from their code (0fff8d4; 706d037); None: not built."""
+
+
+ON_VIT = {
+    'deimv2/deimv2_vit-s_8xb4-132e_coco.py': OnViT(132, 64, 120, 2.5e-5, 1e-4, 0.5, 20, 100, 9_779_838),
+    'deimv2/deimv2_vit-m_8xb4-102e_coco.py': OnViT(102, 49, 90, 2.5e-5, 1e-4, 0.5, 6, 80, 18_357_750),
+    'deimv2/deimv2_vit-l_8xb4-68e_coco.py': OnViT(68, 34, 60, 1.25e-5, 1.25e-4, 0.5, 3, 50, 32_551_214),
+    'deimv2/deimv2_vit-x_8xb4-58e_coco.py': OnViT(58, 29, 50, 1e-5, 1.25e-4, 0.5, 3, 45, 51_211_736),
+    'ecdet/ecdet_ecvit-s_8xb4-74e_coco.py': OnViT(74, 36, 72, 2.5e-5, 1e-4, 0.75, 0, None, 9_884_102),
+    'ecdet/ecdet_ecvit-m_8xb4-62e_coco.py': OnViT(62, 30, 60, 2.5e-5, 1e-4, 0.75, 0, None, None),
+    'ecdet/ecdet_ecvit-l_8xb4-50e_coco.py': OnViT(50, 24, 48, 5e-6, 1.25e-4, 1.0, 0, None, 32_966_110),
+    'ecdet/ecdet_ecvit-x_8xb4-50e_coco.py': OnViT(50, 24, 48, 2.5e-6, 1.25e-4, 1.0, 0, None, None),
+}
+
+
 class DFine(NamedTuple):
     """What the authors' files say, ``configs/dfine`` of Peterande/D-FINE, with those that they include."""
 
@@ -421,7 +452,7 @@ def test_generations_share_the_recipe_for_the_digits(name: str) -> None:
 
 
 def test_metafile_names_every_coco_config() -> None:
-    for name in [*COCO, *V2, *DFINE, *DEIMV2]:
+    for name in [*COCO, *V2, *DFINE, *DEIMV2, *ON_VIT]:
         text = (Path(__file__).parents[1] / 'configs' / name.split('/')[0] / 'metafile.yml').read_text()
         assert f'Config: configs/{name}\n' in text
         # whose AP it is, which mim shows and whoever reads the file sees first
@@ -566,3 +597,47 @@ def test_deimv2s_recipe_and_parameters(name: str) -> None:
     with torch.device('meta'):
         model = MODELS.build(cfg.model)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == recipe.parameters
+
+
+def test_the_recipe_of_every_config_on_a_vit_is_known() -> None:
+    assert set(ON_VIT) == {name for name in config_names() if name.startswith(('deimv2/deimv2_vit', 'ecdet/'))}
+
+
+@pytest.mark.parametrize('name', ON_VIT)
+def test_the_recipe_and_the_parameters_on_a_vit(name: str) -> None:
+    """Theirs have two parameters more, the constants of the bins, and on DINOv3's ViT a token that is not trained."""
+    cfg, recipe, deimv2 = shipped_config(name), ON_VIT[name], name.startswith('deimv2')
+    assert cfg.train_cfg.max_epochs == recipe.epochs and cfg.auto_scale_lr.base_batch_size == 32
+    assert cfg.train_dataloader.batch_size * 8 == 32
+    optimizer = {'type': 'AdamW', 'lr': 5e-4, 'betas': (0.9, 0.999), 'weight_decay': recipe.decay}
+    assert cfg.optim_wrapper.optimizer == optimizer and cfg.optim_wrapper.clip_grad.max_norm == 0.1
+    (part,), (factor,) = zip(*cfg.optim_wrapper.paramwise_cfg.lr_mult.items())
+    assert part == 'backbone.vit' and factor * 5e-4 == pytest.approx(recipe.vit_rate)
+    check, average, timetable, *late = cfg.custom_hooks
+    assert check.type == 'NumClassCheckHook' and (average.momentum, average.gamma) == (1e-4, 1000)
+    stages = [('mosaic', 4 * deimv2), ('strong', recipe.mosaic_end), ('plain', recipe.plain)]
+    assert timetable.timetable == [('plain', 0), *stages][not deimv2 :]
+    assert [(hook.type, hook.begin) for hook in late] == ([('MatchingCostHook', recipe.late)] if recipe.late else [])
+    assigner = cfg.model.bbox_head.criterion.assigner
+    assert not recipe.late or assigner.quality_cost == {'iou_power': 4}
+    (curve,) = cfg.param_scheduler
+    assert (curve.type, curve.warmup_iters, curve.gamma) == ('FlatCosineLR', 2000, 0.5)
+    assert (curve.flat_end, curve.decay_end) == (recipe.mosaic_end, recipe.plain)
+    (choice,) = cfg.train_dataloader.dataset.pipeline[0].transforms
+    assert choice.prob == [recipe.mosaic, 1 - recipe.mosaic]
+
+    preprocessor = cfg.model.data_preprocessor
+    assert (preprocessor.mean, preprocessor.std) == ([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])
+    mixing, *others = preprocessor.batch_augments
+    assert (mixing.type, mixing.prob, mixing.stages) == ('BatchMixUp', recipe.mosaic, ['mosaic'])
+    assert [augment.type for augment in others] == ['BatchCopyBlend', 'BatchMultiScale'] * deimv2
+    if deimv2:
+        blending, scaling = others
+        assert (blending.prob, blending.stages) == (0.5, ['mosaic', 'strong'])
+        assert scaling.sizes.count(640) == recipe.repeats and scaling.stop_epoch == recipe.plain
+
+    with torch.device('meta'):
+        model = MODELS.build(cfg.model)
+    if recipe.parameters is not None:
+        token = 384 if cfg.model.backbone.arch.startswith('dinov3') else 0
+        assert sum(p.numel() for p in model.parameters()) == recipe.parameters - 2 - token

@@ -18,6 +18,8 @@ TITLES = {
     'rtdetrv2': 'RT-DETRv2',
     'dfine': 'D-FINE',
     'deim': 'DEIM',
+    'deimv2': 'DEIMv2',
+    'ecdet': 'ECDet',
     'quickstart': 'Quickstart',
     'finetune': 'Fine-tuning',
     'ablations': 'Ablations',

@@ -1,4 +1,4 @@
-"""Weights of bare ViTs in the files of DEIMv2, DINOv3, EdgeCrafter and Hugging Face."""
+"""Weights of ViTs in the files of DEIMv2, DINOv3, EdgeCrafter and Hugging Face, bare and in whole detectors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from typing import Any, Callable
 
 import pytest
 import torch
+from helpers import FAMILY, golden_weights, small_detector
 from torch import Tensor, nn
 
-from mmdet_iouquery.checkpoints import convert
-from mmdet_iouquery.checkpoints.convert import KEY_BIAS_MASKS, MASK_TOKEN, convert_accounted
+from mmdet_iouquery.checkpoints import convert, convert_back, sources_of
+from mmdet_iouquery.checkpoints.convert import KEY_BIAS_MASKS, MASK_TOKEN, POINT_COUNTS, REPEATED, convert_accounted
+from mmdet_iouquery.checkpoints.preprocessing import preprocessing_of
 from mmdet_iouquery.checkpoints.vit import BACKBONE, ECVIT, split_gates
 from mmdet_iouquery.errors import InputError
 
@@ -143,3 +145,50 @@ def test_a_gated_networks_layers_come_apart_again() -> None:
     }
     back = split_gates({BACKBONE.to_theirs(key): x for key, x in ours.items()})
     assert all(torch.equal(back[key], x) for key, x in halves.items())
+
+
+# --- whole detectors --------------------------------------------------------------------------------------------------
+
+DETECTORS = {'deimv2_s_320x256': 'deimv2', 'deimv2_l_256x320': 'deimv2', 'ecdet_s_256x320': 'ecdet'}
+
+
+@pytest.mark.parametrize('name', DETECTORS)
+def test_every_key_of_a_detector_is_accounted_for_and_comes_back(name: str) -> None:
+    """But for the number of points; the token of hidden patches, which is not kept, is zero."""
+    theirs, source = golden_weights(name), DETECTORS[name]
+    account = convert_accounted(theirs, source)
+    dropped = {reason: len(keys) for reason, keys in account.dropped.items()}
+    dinov3 = {MASK_TOKEN: 1, KEY_BIAS_MASKS: 12} if '_l_' in name else {}
+    assert dropped == {POINT_COUNTS: 4, REPEATED: 2, **dinov3}
+    assert (account.num_joined, account.num_made) == (0, 0)
+    back = convert_back(account.weights, source)
+    assert back.keys() == {key for key in theirs if not key.endswith('num_points_scale')}
+    for key, x in back.items():
+        assert torch.equal(x, theirs[key]) != key.endswith('mask_token'), key
+    if dinov3:
+        token = back['backbone.dinov3.mask_token']
+        assert token.shape == theirs['backbone.dinov3.mask_token'].shape and not token.any()
+    assert sources_of(theirs) == [source]
+
+
+def test_halves_of_gated_networks_are_apart_in_the_authors_files() -> None:
+    """DEIMv2-X's ViT has them, of which a narrow one does for the names."""
+    ours = small_detector(**FAMILY['DEIMv2-X']).state_dict()
+    theirs = convert_back(ours, 'deimv2')
+    first, second = (theirs[f'backbone.dinov3.blocks.2.mlp.w{i}.weight'] for i in (1, 2))
+    assert torch.equal(torch.cat([first, second]), ours['backbone.vit.blocks.2.ffn.w12.weight'])
+    assert theirs['backbone.dinov3.blocks.0.attn.qkv.bias_mask'].tolist() == [1.0] * 32 + [0.0] * 32 + [1.0] * 32
+    account = convert_accounted(theirs, 'deimv2')
+    assert (account.num_joined, account.num_made) == (3 * 4, 3 * 2)
+    assert account.weights.keys() == ours.keys()
+    assert all(torch.equal(x, ours[key]) for key, x in account.weights.items())
+
+
+def test_images_are_normalised_as_the_authors_do(tmp_path: Path) -> None:
+    """With ImageNet's mean and standard deviation where there is a ViT."""
+    for name, source in (('deimv2_s_320x256', 'deimv2'), ('ecdet_s_256x320', 'ecdet')):
+        keys = [key for key in golden_weights(name) if key.startswith('backbone.')]
+        noted = preprocessing_of(source, {'model': dict.fromkeys(keys, torch.zeros(1))}, tmp_path)
+        assert noted is not None and noted['mean'] == [123.675, 116.28, 103.53] and noted['scale'] == [640, 640]
+    noted = preprocessing_of('deimv2', {'model': {'backbone.stem.stem1.conv.weight': torch.zeros(1)}}, tmp_path)
+    assert noted is not None and noted['mean'] == [0.0] * 3 and 'scale' not in noted

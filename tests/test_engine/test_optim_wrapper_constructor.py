@@ -97,6 +97,7 @@ def test_exceptions_by_name() -> None:
 
 WHOLE_BACKBONE = {'pattern': '^backbone', 'decay': True}
 BIASES = {'pattern': 'bias$', 'decay': True}
+DECAYED_BY_NAME = {'pattern': r'^backbone\.(prior\..*norm\.weight|projections\..*norm)', 'decay': True}
 AUTHORS = {
     # D-FINE 4a1f73a, dfine_hgnetv2_*_coco.yml; DEIM 09d35d5, deim_hgnetv2_*_coco.yml: factor on the rate and whether it
     # decays, to the numbers of parameters and of their elements; L's norms of the backbone are frozen
@@ -146,19 +147,51 @@ AUTHORS = {
         [WHOLE_BACKBONE],
         {(0.5, True): (186, 1850396), (1.0, False): (132, 14479), (1.0, True): (87, 1735544)},
     ),
+    # deimv2_dinov3_*_coco.yml; their bins have two more, and L's ViT a token that is not trained
+    'DEIMv2-S': (
+        'deimv2/deimv2_vit-s_8xb4-132e_coco.py',
+        [DECAYED_BY_NAME],
+        {
+            (0.05, True): (50, 5456064),
+            (0.05, False): (97, 30144),
+            (1.0, True): (138, 4266272),
+            (1.0, False): (194, 27356),
+        },
+    ),
+    'DEIMv2-L': (
+        'deimv2/deimv2_vit-l_8xb4-68e_coco.py',
+        [DECAYED_BY_NAME],
+        {
+            (0.025, True): (75, 21539712),
+            (0.025, False): (99, 61056),
+            (1.0, True): (154, 10902560),
+            (1.0, False): (226, 47500),
+        },
+    ),
+    # EdgeCrafter 706d037, ecdet_s.yml
+    'ECDet-S': (
+        'ecdet/ecdet_ecvit-s_8xb4-74e_coco.py',
+        [],
+        {
+            (0.05, True): (53, 5526984),
+            (0.05, False): (103, 30480),
+            (1.0, True): (122, 4296768),
+            (1.0, False): (204, 29868),
+        },
+    ),
 }
 
 
 @pytest.mark.parametrize('name', AUTHORS)
 def test_the_authors_groups(name: str) -> None:
-    """By rules; without them norms, affine steps and biases never decay, and all of the backbone has its rate."""
+    """By rules; without them norms, affine steps and biases never decay, and a whole backbone or ViT has its rate."""
     config, rules, expected = AUTHORS[name]
     detector, paramwise = build_detector(config), shipped_config(config).optim_wrapper.paramwise_cfg
     assert counts(detector, {**paramwise, 'rules': rules}) == expected
     own = counts(detector, paramwise)
     trained = {n: p for n, p in detector.named_parameters() if p.requires_grad}
     assert sum(number for (factor, _), (number, _) in own.items() if factor < 1) == sum(
-        n.startswith('backbone') for n in trained
+        n.startswith(tuple(paramwise.lr_mult)) for n in trained
     )
     assert sum(size for (_, decays), (_, size) in own.items() if decays) == sum(
         p.numel() for n, p in trained.items() if not re.search(r'norm|affine|bias$', n)

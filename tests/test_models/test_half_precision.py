@@ -31,7 +31,7 @@ PARTS: dict[str, dict[str, Any]] = {
     },
     'score times IoU': {'bbox_head__query_selector__type': 'ScoreTimesIoUQuerySelector'},
     'learned anchors': {'bbox_head__query_selector': {'_delete_': True, 'type': 'LearnedAnchors', 'num_queries': 30}},
-    **{name: FAMILY[name] for name in ('RT-DETRv2, points per level', 'D-FINE', 'DEIM-D-FINE', 'DEIMv2-N')},
+    **{name: FAMILY[name] for name in ('RT-DETRv2, points per level', 'D-FINE', 'DEIM-D-FINE', 'DEIMv2-N', 'DEIMv2-X')},
 }
 every_part = pytest.mark.parametrize('changes', PARTS.values(), ids=PARTS)
 every_half = pytest.mark.parametrize('dtype', HALVES, ids=str)
