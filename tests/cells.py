@@ -110,6 +110,8 @@ FURTHER = [
     Cell('RetinaNet', 'HGNetv2', 'retinanet/retinanet_hgnetv2-b0_8xb2-1x_coco.py', NMS_AT_PREDICTION),
     Cell('RTMDet', 'HGNetv2', 'rtmdet/rtmdet_s_hgnetv2-b0_8xb32-300e_coco.py', NMS_AT_PREDICTION),
     Cell('DINO', 'HGNetv2', 'dino/dino-4scale_hgnetv2-b4_8xb2-12e_coco.py', ''),
+    Cell('RetinaNet', 'ViT adapter', 'retinanet/retinanet_vit-tiny_8xb2-1x_coco.py', NMS_AT_PREDICTION),
+    Cell('DINO', 'ViT adapter', 'dino/dino-4scale_ecvit-tiny_8xb2-12e_coco.py', ''),
     Cell('DINO', 'distribution decoder', 'dino/dino-4scale_r50_distribution-decoder_8xb2-12e_coco.py', ''),
     Cell(
         'Deformable DETR (two-stage)',

@@ -52,6 +52,17 @@ NARROW_N: dict[str, Any] = {
     'bbox_head__decoder__feedforward_channels': 32,
 }
 """The same of D-FINE-N and DEIM-N: the backbone, of 1.9 million parameters, stays."""
+NARROW_VIT: dict[str, Any] = {
+    **NARROW_N,
+    'backbone__size_cfg': {'embed_dims': 32, 'num_heads': 2, 'feedforward_channels': 48, 'depth': 3},
+    'backbone__out_channels': 32,
+    'neck__in_channels': [32] * 3,
+    'neck__num_fusion_blocks': 1,
+    'bbox_head__in_channels': [32] * 3,
+    'bbox_head__decoder__num_layers': 2,
+    'bbox_head__decoder__query_pos__hidden_dims': 32,
+}
+"""The same of the sizes with a ViT, which gets three blocks; ``out_indices`` are to be among them."""
 RTDETRV2: dict[str, dict[str, Any]] = {
     'points per level': {
         'bbox_head__decoder__num_points': [3, 5, 2],
@@ -73,6 +84,17 @@ FAMILY: dict[str, dict[str, Any]] = {
     'DEIM-RT-DETRv2': {'config': 'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', **NARROW},
     'DEIMv2-Atto': {'config': 'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py'},
     'DEIMv2-N': {'config': 'deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py', **NARROW_N},
+    'DEIMv2-X': {
+        'config': 'deimv2/deimv2_vit-x_8xb4-58e_coco.py',
+        **NARROW_VIT,
+        'backbone__out_indices': (0, 1, 2),
+        'backbone__prior_channels': 4,
+    },
+    'ECDet-S': {
+        'config': 'ecdet/ecdet_ecvit-s_8xb4-74e_coco.py',
+        **NARROW_VIT,
+        'backbone__out_indices': (1, 2),
+    },
 }
 """Arguments of :func:`small_detector` for a narrow detector of each kind."""
 
@@ -199,4 +221,8 @@ def golden_weights(name: str) -> dict[str, Tensor]:
         for end, constant in (('.up', 0.5), ('.reg_scale', 4.0)):
             if key.endswith(end):
                 weights[key] = torch.tensor([constant])
+        if key.endswith('.periods'):
+            weights[key] = 100.0 ** (torch.arange(16) / 16)
+        if key.endswith('.bias_mask'):
+            weights[key] = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(len(weights[key]) // 3)
     return weights

@@ -75,10 +75,14 @@ def host_config(
 
 
 def narrow(model: ConfigDict) -> None:
-    """A ResNet with an eighth of its channels, and so what the neck is given."""
+    """A ResNet with an eighth of its channels, a ViT of three narrow blocks, and so what the neck is given."""
     if 'ResNet' in model.backbone.type:
         model.backbone.base_channels = 8
         model.neck.in_channels = [channels // 8 for channels in model.neck.in_channels]
+    if 'ViT' in model.backbone.type:
+        model.backbone.size_cfg = {'embed_dims': 32, 'num_heads': 2, 'feedforward_channels': 64, 'depth': 3}
+        model.backbone.out_indices = (0, 1, 2)
+        model.neck.in_channels = [32] * 3
 
 
 def _mmdet_config(path: str) -> str:

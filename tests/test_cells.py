@@ -241,6 +241,7 @@ SWAPPED = {
     'dfine-neck': {'neck'},
     'rtdetr-head': {'bbox_head', 'test_cfg'},
     'retinanet_hgnetv2': {'backbone', 'neck'},
+    'retinanet_vit': {'backbone', 'neck'},
     'rtmdet_s_hgnetv2': {'backbone', 'neck', 'data_preprocessor'},
 }
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
-from . import dab_detr, deimv2, dfine, hgnetv2, rtdetr, transformers
+from . import dab_detr, deimv2, dfine, ecdet, hgnetv2, rtdetr, transformers, vit
 from .names import PrefixMap
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
@@ -19,6 +19,8 @@ _PREFIXES = ('module.', '_orig_mod.')
 FIXED_SIZE = 'tables for one input size; here they are computed for the size at hand'
 POINT_COUNTS = "one over each level's number of points, which the config gives as num_points"
 REPEATED = 'equal to a key that is kept'
+MASK_TOKEN = 'the token of hidden patches, which only its own training reads'
+KEY_BIAS_MASKS = 'which part of a bias counts, which the config gives as key_bias'
 CLASSIFIER = 'the classifier behind the backbone, which a detector has not'
 
 
@@ -41,7 +43,9 @@ class Conversion(NamedTuple):
     num_read: int
     """Keys that the source's weights had: those dropped, those joined, and as many more as stand alone here."""
     num_joined: int
-    """Keys of q_proj, k_proj and v_proj, three of which make one."""
+    """Keys that make one with others: q_proj, k_proj and v_proj, and two halves of a gated network's first layer."""
+    num_made: int
+    """What those make, and what follows from a file's other weights: numbers that it has no key of."""
     wrapper: str
     """See :class:`Unwrapped`, also for ``left``."""
     left: list[str]
@@ -112,7 +116,7 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         raise InputError(f'unknown source {source!r}; choose one of {", ".join(SOURCES)}')
     weights, wrapper, left = unwrap_accounted(state_dict)
     try:
-        ours, dropped, num_joined = _converted(weights, source)
+        ours, dropped, num_joined, num_made = _converted(weights, source)
     except InputError as error:
         others = [name for name in sources_of(weights) if name != source]
         if not others:
@@ -120,7 +124,7 @@ def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
         raise InputError(
             f'{error} All keys of the file are those of the source {" or ".join(others)}; name that with --source'
         ) from error
-    return Conversion(ours, dropped, len(weights), num_joined, wrapper, left)
+    return Conversion(ours, dropped, len(weights), num_joined, num_made, wrapper, left)
 
 
 def sources_of(weights: Mapping[str, Tensor]) -> list[str]:
@@ -128,33 +132,44 @@ def sources_of(weights: Mapping[str, Tensor]) -> list[str]:
     return [name for name in SOURCES if _has_keys_of(name, dict(weights))]
 
 
-def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, list[str]], int]:
-    """The weights under our names, and ``dropped`` and ``num_joined`` of the account."""
+def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tensor], dict[str, list[str]], int, int]:
+    """The weights under our names, and ``dropped``, ``num_joined`` and ``num_made`` of the account."""
     dropped: dict[str, list[str]] = {}
-    num_joined = 0
+    num_joined = num_made = 0
     if source in AUTHORS:
         dropped[FIXED_SIZE] = [key for key in weights if key.startswith(rtdetr.CONSTANTS)]
         if source != 'rtdetr':
             dropped[POINT_COUNTS] = [key for key in weights if key.endswith(rtdetr.POINT_COUNTS)]
             dropped[REPEATED] = (deimv2 if source == 'deimv2' else dfine).repeated(weights)
-        ours = _renamed(_names_of(source, weights), weights, without=chain(*dropped.values()))
+        named = weights
+        if source == 'deimv2':
+            dropped[MASK_TOKEN], dropped[KEY_BIAS_MASKS] = vit.without_weights(weights)
+            named = vit.join_gates(weights)
+        num_made = len(weights) - len(named)
+        num_joined = 2 * num_made
+        ours = _renamed(_names_of(source, named), named, without=chain(*dropped.values()))
     elif source == 'rtdetr_backbone':
         ours = _renamed(rtdetr.BACKBONE, weights)
     elif source == 'hgnetv2_backbone':
         dropped[CLASSIFIER] = [key for key in weights if key.startswith(hgnetv2.CLASSIFIER)]
         ours = _renamed(hgnetv2.BACKBONE, weights, without=dropped[CLASSIFIER])
+    elif source == 'vit_backbone':
+        named, num_joined, num_made = vit.file_names(weights)
+        dropped[MASK_TOKEN], dropped[KEY_BIAS_MASKS] = vit.without_weights(weights)
+        ours = _renamed(vit.backbone(named), named, without=map(vit.own_name, chain(*dropped.values())))
     elif source == 'transformers':
         named, dropped[REPEATED] = transformers.file_names(weights)
         dropped[POINT_COUNTS] = [key for key in named if key.endswith(transformers.POINT_COUNTS)]
         renamed = _renamed(transformers.detector(named), named, without=dropped[POINT_COUNTS])
         ours = transformers.join_projections(renamed)
         num_joined = (len(renamed) - len(ours)) * 3 // 2
+        num_made = num_joined // 3
     elif source == 'dab_detr':
         named, dropped[REPEATED] = dab_detr.file_names(weights)
         ours = dab_detr.split_anchors(_renamed(dab_detr.DETECTOR, named))
     else:
         ours = weights
-    return ours, {reason: keys for reason, keys in dropped.items() if keys}, num_joined
+    return ours, {reason: keys for reason, keys in dropped.items() if keys}, num_joined, num_made
 
 
 def _has_keys_of(source: str, weights: dict[str, Tensor]) -> bool:
@@ -195,5 +210,7 @@ def _names_of(project: str, weights: Iterable[str]) -> PrefixMap:
     if project == 'dfine' or (project == 'deim' and refines):
         return dfine.DETECTOR
     if project == 'deimv2':
-        return deimv2.DETECTOR
+        return deimv2.detector(weights)
+    if project == 'ecdet':
+        return ecdet.DETECTOR
     return rtdetr.DETECTOR if project == 'rtdetr' else rtdetr.DETECTOR_V2

@@ -42,7 +42,7 @@ class Summary(NamedTuple):
         lines = [f'{self.destination}: {done.num_read} keys read{where}, {self.num_written} written ({self.target})']
         lines += [f'  dropped {len(keys)}: {", ".join(keys)} ({reason})' for reason, keys in done.dropped.items()]
         if done.num_joined:
-            lines.append(f'  joined {done.num_joined} keys of q, k and v projections, three into one')
+            lines.append(f'  joined {done.num_joined} keys of projections that are one here')
         if done.left:
             lines.append(f'  not weights to convert, left behind: {", ".join(done.left)}')
         if self.kept or self.fresh:

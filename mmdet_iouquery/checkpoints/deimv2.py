@@ -1,17 +1,17 @@
-"""Names of the authors' DEIMv2 (Intellindust-AI-Lab/DEIMv2) beside ours: D-FINE's but for layers and small necks."""
+"""Names of the authors' DEIMv2 (Intellindust-AI-Lab/DEIMv2) beside ours: D-FINE's but for layers, small necks, ViTs."""
 
 from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
-from . import dfine, hgnetv2
+from . import dfine, hgnetv2, vit
 from .names import PrefixMap
 
 _BOX_HEAD = re.compile(r'(decoder\.dec_bbox_head)\.(\d+)\.(.*)')
@@ -37,16 +37,24 @@ def _layer_pairs() -> Iterator[tuple[str, str]]:
             yield f'{theirs}{norm}.scale', f'{ours}{norm}.weight'
 
 
-DETECTOR = PrefixMap(
-    [
-        *hgnetv2.backbone('backbone.', 'backbone.'),
-        *dfine.encoder_pairs(),
-        *_lite_encoder_pairs(),
-        *dfine.head_pairs(),
-        *_layer_pairs(),
-    ],
-    "the authors' DEIMv2",
-)
+def _detector(*backbone: tuple[str, str]) -> PrefixMap:
+    behind = (*dfine.encoder_pairs(), *_lite_encoder_pairs(), *dfine.head_pairs(), *_layer_pairs())
+    return PrefixMap([*backbone, *behind], "the authors' DEIMv2")
+
+
+_PRIOR = tuple(vit.prior_pairs('backbone.', 'backbone.'))
+DETECTOR = _detector(*hgnetv2.backbone('backbone.', 'backbone.'))
+DETECTOR_TINY = _detector(*vit.pairs('backbone.dinov3._model.', 'backbone.vit.'), *_PRIOR)
+DETECTOR_DINOV3 = _detector(*vit.pairs('backbone.dinov3.', 'backbone.vit.'), *_PRIOR)
+"""With an HGNetv2; with a ViT-tiny; with DINOv3's, whose halves of gated networks are joined: see :mod:`.vit`."""
+
+
+def detector(weights: Iterable[str]) -> PrefixMap:
+    """Which of the three these keys, theirs or ours, belong to: DINOv3's has further tokens."""
+    keys = set(weights)
+    if any(key.startswith(('backbone.dinov3._model.', 'backbone.vit.')) for key in keys):
+        return DETECTOR_DINOV3 if 'backbone.vit.register_tokens' in keys else DETECTOR_TINY
+    return DETECTOR_DINOV3 if any(key.startswith('backbone.dinov3.') for key in keys) else DETECTOR
 
 
 def repeated(weights: Mapping[str, Tensor]) -> list[str]:
@@ -68,7 +76,7 @@ def repeated(weights: Mapping[str, Tensor]) -> list[str]:
 
 
 def with_repeated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights under their names, with the keys once more that :func:`repeated` finds."""
+    """Weights under their names, with the keys once more that :func:`repeated` finds, and what DINOv3's ViT needs."""
     layers = {int(match[1]) for match in map(_LAYER.match, weights) if match}
     heads = _box_heads(weights)
     copies = {
@@ -77,7 +85,7 @@ def with_repeated(weights: dict[str, Tensor]) -> dict[str, Tensor]:
         for name, value in heads.get(0, {}).items()
         if len(heads) == 1
     }
-    return dfine.with_repeated({**weights, **copies})
+    return dfine.with_repeated(vit.as_dinov3_has_it({**weights, **copies}))
 
 
 def _box_heads(weights: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:

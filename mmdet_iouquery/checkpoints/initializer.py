@@ -32,24 +32,30 @@ class ConvertedPretrained:
         checkpoint: a local file or folder, or any address that mmengine's ``CheckpointLoader`` takes.
         source: whose file it is, one of :data:`~mmdet_iouquery.checkpoints.SOURCES`.
         prefix: of a detector's file, the part to load, e.g. ``backbone.``; None: all.
+        part: the module's part that the file is of, e.g. ``vit`` of a ``ViTAdapter``; the others start as they do
+            without a file. None: the whole module.
         partial: load what the module has too, in the same shape, such as a small backbone's share of a larger one's
             weights, and log how much that was; False: all of it has to fit.
     """
 
-    def __init__(self, checkpoint: str, source: str, prefix: str | None = None, *, partial: bool = False) -> None:
+    def __init__(
+        self, checkpoint: str, source: str, prefix: str | None = None, *, part: str | None = None, partial: bool = False
+    ) -> None:
         check_flags(partial=partial)
         self.checkpoint = checkpoint
         self.source = source
         self.prefix = prefix
+        self.part = part
         self.partial = partial
 
     def __call__(self, module: nn.Module) -> None:
         """Load; afterwards the module's children take no part in ``init_weights``, which would undo it.
 
         Raises:
-            InputError: the file cannot be read or converted, or its keys or shapes are not the module's; of a part,
-                none of them are.
+            InputError: the file cannot be read or converted, its keys or shapes are not the module's, or, with
+                ``partial``, none of them are; there is no such part.
         """
+        whole, module = module, self._part(module)
         print_log(f'load {self.source} weights from {self.checkpoint}', logger='current')
         weights = convert(load_checkpoint(self.checkpoint), self.source)
         if self.prefix is not None:
@@ -58,10 +64,21 @@ class ConvertedPretrained:
         self._check(module, weights)
         module.load_state_dict(weights, strict=False)
         for child in module.modules():
-            if child is not module and isinstance(child, BaseModule):
+            if child is not whole and isinstance(child, BaseModule):
                 child.is_init = True
         if hasattr(module, '_params_init_info'):
             update_init_info(module, init_info=f'{type(self).__name__}: load {self.source} from {self.checkpoint}')
+
+    def _part(self, module: nn.Module) -> nn.Module:
+        if self.part is None:
+            return module
+        parts = dict(module.named_children())
+        if self.part not in parts:
+            raise InputError(
+                f'{type(module).__name__} has no part {self.part!r} for {self.checkpoint}; its parts are '
+                f'{", ".join(parts)}'
+            )
+        return parts[self.part]
 
     def _shared(self, module: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
         own = module.state_dict()

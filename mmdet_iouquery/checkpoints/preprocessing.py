@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config_options import type_name
+from .convert import unwrap
 from .initializer import load_checkpoint
 
 KEY = 'preprocessing'
@@ -31,9 +32,12 @@ DAB_DETR = {
 }
 DEIMV2 = {name: value for name, value in RTDETR.items() if name != 'scale'}
 """Of the sizes with an HGNetv2: each has an input size of its own."""
+VIT = {**RTDETR, 'mean': DAB_DETR['mean'], 'std': DAB_DETR['std']}
+"""Of the sizes with a ViT, and of ECDet."""
 OF_SOURCE: dict[str, dict[str, Any]] = {
     **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim', 'transformers'), RTDETR),
     'deimv2': DEIMV2,
+    'ecdet': VIT,
     'dab_detr': DAB_DETR,
 }
 """Of the detectors of :data:`~mmdet_iouquery.checkpoints.SOURCES`: (pixel - mean) / std of pixels 0..255 in
@@ -50,6 +54,8 @@ def preprocessing_of(source: str, content: Mapping[str, Any], path: Path) -> dic
     noted = _noted(content)
     if noted is None and source == 'transformers':
         noted = _of_processor(path.with_name(PROCESSOR))
+    if noted is None and source == 'deimv2' and any('.dinov3.' in key for key in unwrap(content)):
+        return VIT
     return noted or OF_SOURCE.get(source)
 
 

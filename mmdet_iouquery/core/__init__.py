@@ -35,6 +35,7 @@ from .matching import MatchCosts, QualityCost, hungarian_pairs, union_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
 from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
 from .quality_losses import matchability_aware_loss, varifocal_loss
+from .rotary import Rotary, rotary_periods, rotary_tables, rotate
 from .selection import gather_shared, gather_tokens, top_detections, top_tokens, without_overlaps
 from .table_cache import TableCache
 
@@ -45,6 +46,7 @@ __all__ = [
     'EdgeTargets',
     'MatchCosts',
     'QualityCost',
+    'Rotary',
     'TableCache',
     'as_float',
     'balance',
@@ -72,6 +74,9 @@ __all__ = [
     'matchability_aware_loss',
     'multi_scale_deformable_attention',
     'noisy_truth',
+    'rotary_periods',
+    'rotary_tables',
+    'rotate',
     'sine_anchor_encoding',
     'sine_encoding',
     'sine_position_encoding_2d',

@@ -11,6 +11,7 @@ from torch import nn
 
 from ..cpu import accelerate_prediction, restore
 from ..errors import InputError
+from ..models.backbones.vit import Block
 from ..models.dense_heads import RTDETRHead
 from ..models.layers import ConvNormAct
 from ..models.necks import HybridEncoder
@@ -22,13 +23,13 @@ HALVES = (torch.float16, torch.bfloat16)
 def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) -> nn.Module:
     """A copy of a detector that gives the same predictions faster. The detector itself stays as it is.
 
-    Batch norms and learnable affines are fused into the convolutions before them, RepVGG blocks merged into one
-    convolution each, maps that a hybrid encoder enlarges are convolved before, and weights laid out channels last
-    where that is the faster layout (on CPUs, and in half precision). On CPUs, wide 3x3 convolutions in single
-    precision are computed by fewer multiplications (:mod:`mmdet_iouquery.cpu.winograd`), for which the copy takes
-    five times the memory of their weights; other convolutions, and linear layers, have their weights packed once
-    (:mod:`mmdet_iouquery.cpu.prediction`). Tables of anchors and positions, and fused attention, need no preparing:
-    models of this package have them always.
+    Batch norms, learnable affines and a ViT's LayerScale are fused into the layers before them, RepVGG blocks
+    merged into one convolution each, maps that a hybrid encoder enlarges are convolved before, and weights laid out
+    channels last where that is the faster layout (on CPUs, and in half precision). On CPUs, wide 3x3 convolutions
+    in single precision are computed by fewer multiplications (:mod:`mmdet_iouquery.cpu.winograd`), for which the
+    copy takes five times the memory of their weights; other convolutions, and linear layers, have their weights
+    packed once (:mod:`mmdet_iouquery.cpu.prediction`). Tables of anchors and positions, and fused attention, need
+    no preparing: models of this package have them always.
 
     Predictions equal those of ``model.eval()`` up to rounding: logits and boxes to 1e-4 in single precision. The copy
     is for prediction alone: it cannot be trained, and its weights are no checkpoint of ``model``.
@@ -85,7 +86,7 @@ def _merge(module: nn.Module) -> None:
     if isinstance(module, HybridEncoder):
         module.separate()
     for name, child in module.named_children():
-        if isinstance(child, (ConvNormAct, RepVGGBlock)):
+        if isinstance(child, (Block, ConvNormAct, RepVGGBlock)):
             setattr(module, name, child.merged())
         else:
             _merge(child)

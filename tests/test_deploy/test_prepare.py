@@ -16,6 +16,7 @@ from mmdet_iouquery import prepare_for_inference
 from mmdet_iouquery.core import TableCache
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.backbones import HGNetv2
+from mmdet_iouquery.models.backbones.vit import LayerScale, UnbiasedKeys
 from mmdet_iouquery.models.layers import ConvNormAct, LearnableAffine
 from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
@@ -28,6 +29,10 @@ def with_statistics(model: nn.Module) -> nn.Module:
             nn.init.normal_(module.bias, std=0.2)
             nn.init.normal_(module.running_mean, std=0.2)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
+        elif isinstance(module, LayerScale):
+            nn.init.uniform_(module.gamma, 0.5, 1.5)
+        elif isinstance(module, UnbiasedKeys):
+            nn.init.normal_(module.bias)
     return model.eval()
 
 
@@ -60,6 +65,11 @@ def by_token(prediction: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor,
     )
 
 
+def vit_like(name: str) -> dict[str, object]:
+    """What makes a family's ViT narrow."""
+    return {key: value for key, value in FAMILY[name].items() if key != 'config'}
+
+
 @pytest.mark.parametrize(
     ('config', 'changes'),
     [
@@ -70,6 +80,8 @@ def by_token(prediction: tuple[Tensor, Tensor, Tensor]) -> tuple[Tensor, Tensor,
         ('deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', {}),
         ('deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py', {}),
         ('deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py', {'neck__elan_tail': False}),  # as from S on
+        ('deimv2/deimv2_vit-x_8xb4-58e_coco.py', vit_like('DEIMv2-X')),
+        ('ecdet/ecdet_ecvit-s_8xb4-74e_coco.py', vit_like('ECDet-S')),
     ],
 )
 def test_logits_and_boxes_are_the_same(config: str, changes: dict[str, object]) -> None:
@@ -90,7 +102,8 @@ def test_logits_and_boxes_are_the_same(config: str, changes: dict[str, object]) 
     assert torch.equal(ours[2], expected[2])
     for one, other in zip(ours[:2], expected[:2]):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
-    assert not any(isinstance(module, (nn.BatchNorm2d, RepVGGBlock)) for module in prepared.modules())
+    merged = (nn.BatchNorm2d, RepVGGBlock, LayerScale, UnbiasedKeys)
+    assert not any(isinstance(module, merged) for module in prepared.modules())
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
     # the model itself is as it was
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -47,6 +47,7 @@ VFL = {'loss_cls': 'loss_vfl', 'loss_bbox': 'loss_bbox', 'loss_iou': 'loss_giou'
 EDGES = {'loss_bbox': 'loss_bbox', 'loss_iou': 'loss_giou', 'loss_fgl': 'loss_fgl', 'loss_ddf': 'loss_ddf'}
 DFINE = {'source': 'dfine', 'terms': {'loss_cls': 'loss_vfl', **EDGES}}
 DEIM = {'source': 'deim', 'terms': {'loss_cls': 'loss_mal', **EDGES}}
+DEIMV2 = {**DEIM, 'source': 'deimv2'}
 V1 = {'source': 'rtdetr', 'terms': VFL}
 V2 = {'source': 'rtdetrv2', 'terms': VFL}
 V2_R18 = 'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py'
@@ -72,6 +73,9 @@ CASES = {
         num_gradients=63,
         late=True,
     ),
+    'deimv2_s_320x256': Golden('deimv2/deimv2_vit-s_8xb4-132e_coco.py', num_gradients=103, late=True, **DEIMV2),
+    'deimv2_l_256x320': Golden('deimv2/deimv2_vit-l_8xb4-68e_coco.py', num_gradients=103, late=True, **DEIMV2),
+    'ecdet_s_256x320': Golden('ecdet/ecdet_ecvit-s_8xb4-74e_coco.py', num_gradients=112, **{**DEIM, 'source': 'ecdet'}),
 }
 Built = tuple[str, nn.Module]
 
@@ -123,7 +127,7 @@ def encoder_scores(model: nn.Module, x: Tensor) -> Tensor:
 def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predictions, Targets]:
     """Losses of the golden batch with the authors' denoising draw, and the last layer's matching predictions."""
     reference = golden(name)
-    model.train()
+    model.train().backbone.eval()  # without the change of places that DINOv3's ViT trains with
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()

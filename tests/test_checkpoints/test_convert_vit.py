@@ -1,0 +1,145 @@
+"""Weights of bare ViTs in the files of DEIMv2, DINOv3, EdgeCrafter and Hugging Face."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mmdet_iouquery.checkpoints import convert
+from mmdet_iouquery.checkpoints.convert import KEY_BIAS_MASKS, MASK_TOKEN, convert_accounted
+from mmdet_iouquery.checkpoints.vit import BACKBONE, ECVIT, split_gates
+from mmdet_iouquery.errors import InputError
+
+DATA = Path(__file__).resolve().parents[1] / 'data'
+FILES = {
+    'tiny': ('deimv2_s_320x256', 'backbone.dinov3._model.', BACKBONE),
+    'dinov3-s': ('deimv2_l_256x320', 'backbone.dinov3.', BACKBONE),
+    'ecvit-tiny': ('ecdet_s_256x320', 'backbone.backbone.', ECVIT),
+}
+"""Golden, prefix and names of each; all heads are 64 wide."""
+
+
+def build(arch: str, **kwargs: Any) -> Any:
+    from mmdet.registry import MODELS
+
+    return MODELS.build({'type': 'VisionTransformer', 'arch': arch, **kwargs}).eval()
+
+
+def theirs_of(arch: str, fill: Callable[..., dict[str, Tensor]]) -> dict[str, Tensor]:
+    """A bare file as the authors have it."""
+    golden, prefix, _ = FILES[arch]
+    keys = json.loads((DATA / f'{golden}.keys.json').read_text())
+    theirs = fill({key[len(prefix) :]: shape for key, shape in keys.items() if key.startswith(prefix)})
+    theirs['rope_embed.periods'] = 100.0 ** (torch.arange(16) / 16)
+    for key in theirs:
+        if key.endswith('bias_mask'):
+            theirs[key] = torch.tensor([1.0, 0.0, 1.0]).repeat_interleave(384)
+    return theirs
+
+
+@pytest.mark.parametrize('arch', FILES)
+def test_every_key_has_a_name_here_and_goes_back(arch: str, fill: Callable[..., dict[str, Tensor]]) -> None:
+    theirs = theirs_of(arch, fill)
+    account = convert_accounted(theirs, 'vit_backbone')
+    dropped = {reason: len(keys) for reason, keys in account.dropped.items()}
+    assert dropped == ({MASK_TOKEN: 1, KEY_BIAS_MASKS: 12} if arch == 'dinov3-s' else {})
+    assert (account.num_joined, account.num_made) == (0, 0)
+    with torch.device('meta'):
+        own = build(arch).state_dict()
+    assert {key: x.shape for key, x in account.weights.items()} == {key: x.shape for key, x in own.items()}
+    back = {FILES[arch][2].to_theirs(key): value for key, value in account.weights.items()}
+    kept = {key: x for key, x in theirs.items() if not key.endswith(('mask_token', 'bias_mask'))}
+    assert list(back) == list(kept) and all(back[key] is kept[key] for key in kept)
+
+
+def test_an_adapters_vit_starts_from_a_file_and_the_rest_afresh(
+    fill: Callable[..., dict[str, Tensor]], tmp_path: Path
+) -> None:
+    from mmdet.registry import MODELS
+
+    theirs, path = theirs_of('tiny', fill), tmp_path / 'vitt_distill.pt'
+    torch.save(theirs, path)
+    init_cfg = [
+        {'type': 'ConvertedPretrained', 'checkpoint': str(path), 'source': 'vit_backbone', 'part': 'vit'},
+        {'type': 'Constant', 'layer': 'BatchNorm2d', 'val': 3.0},
+    ]
+    adapter = MODELS.build({'type': 'ViTAdapter', 'arch': 'tiny', 'prior_channels': 4, 'init_cfg': init_cfg})
+    adapter.init_weights()
+    weights = convert(theirs, 'vit_backbone')
+    assert all(torch.equal(x, weights[key]) for key, x in adapter.vit.state_dict().items())
+    assert adapter.prior.convs[0].norm.weight.eq(3).all()
+
+    init_cfg[0]['part'] = 'backbone'
+    adapter = MODELS.build({'type': 'ViTAdapter', 'arch': 'tiny', 'init_cfg': init_cfg})
+    with pytest.raises(InputError, match=r"^ViTAdapter has no part 'backbone' for .*; its parts are vit, projections$"):
+        adapter.init_weights()
+
+
+def test_a_file_that_is_damaged_or_of_another_is_refused(fill: Callable[..., dict[str, Tensor]]) -> None:
+    theirs = theirs_of('dinov3-s', fill)
+    mask = 'blocks.3.attn.qkv.bias_mask'
+    with pytest.raises(InputError, match=f'^{mask} must be 1 for queries .* NaN, .* get another$'):
+        convert({**theirs, mask: torch.full((1152,), torch.nan)}, 'vit_backbone')
+    with pytest.raises(InputError, match=r"^unknown key 'pos_embed'.*DEIMv2's or DINOv3's ViT"):
+        convert({**theirs, 'pos_embed': torch.zeros(1)}, 'vit_backbone')
+    half = {'blocks.0.mlp.w1.weight': torch.zeros(4, 2)}
+    with pytest.raises(InputError, match=r'^blocks\.0\.mlp\.w1\.weight is half of .*\.w2\.weight is missing'):
+        convert({**theirs, **half}, 'vit_backbone')
+    with pytest.raises(InputError, match=r'w2.weight is of shape \(3, 2\) beside \(4, 2\)'):
+        convert({**theirs, **half, 'blocks.0.mlp.w2.weight': torch.zeros(3, 2)}, 'vit_backbone')
+
+
+@pytest.mark.parametrize('gated', [False, True])
+def test_hugging_faces_maps_are_ours(gated: bool, tmp_path: Path) -> None:
+    transformers = pytest.importorskip('transformers')
+    if not hasattr(transformers, 'DINOv3ViTModel'):
+        pytest.skip('this transformers is older than DINOv3')
+    config = transformers.DINOv3ViTConfig(
+        hidden_size=128,
+        num_attention_heads=2,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_register_tokens=4,
+        use_gated_mlp=gated,
+        hidden_act='silu' if gated else 'gelu',
+    )
+    torch.manual_seed(0)
+    theirs = transformers.DINOv3ViTModel(config).eval()
+    for parameter in theirs.parameters():
+        nn.init.normal_(parameter, float(parameter.dim() == 1), 0.2)
+    theirs.save_pretrained(tmp_path)
+    size = {'embed_dims': 128, 'num_heads': 2, 'feedforward_channels': 96, 'depth': 2}
+    ours = build('dinov3-s+' if gated else 'dinov3-s', size_cfg=size)
+    ours.init_cfg = {'type': 'ConvertedPretrained', 'checkpoint': str(tmp_path), 'source': 'vit_backbone'}
+    ours.init_weights()  # from the folder, whose names are older than those in memory
+    account = convert_accounted(theirs.state_dict(), 'vit_backbone')
+    assert account.dropped == {MASK_TOKEN: ['embeddings.mask_token']}
+    # of each layer three weights and two biases; w1 and w2 too
+    assert account.num_joined == 2 * (5 + 4 * gated) and account.num_made == 2 * (2 + 2 * gated) + 1
+    assert all(torch.equal(x, account.weights[key]) for key, x in ours.state_dict().items())
+    images = torch.rand(2, 3, 64, 96)
+    with torch.no_grad():
+        expected = theirs(images).last_hidden_state[:, 5:].transpose(1, 2).unflatten(2, (4, 6))
+        torch.testing.assert_close(ours(images)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_gated_networks_layers_come_apart_again() -> None:
+    torch.manual_seed(0)
+    halves = {
+        f'blocks.0.mlp.w{i}.{kind}': torch.rand(4, *shape)
+        for i in (1, 2)
+        for kind, shape in (('weight', (3,)), ('bias', ()))
+    }
+    ours = convert({**halves, 'blocks.0.mlp.w3.bias': torch.rand(3)}, 'vit_backbone')
+    assert {key: tuple(x.shape) for key, x in ours.items()} == {
+        'blocks.0.ffn.w12.weight': (8, 3),
+        'blocks.0.ffn.w12.bias': (8,),
+        'blocks.0.ffn.w3.bias': (3,),
+    }
+    back = split_gates({BACKBONE.to_theirs(key): x for key, x in ours.items()})
+    assert all(torch.equal(back[key], x) for key, x in halves.items())
