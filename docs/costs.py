@@ -1,7 +1,7 @@
 """Counts parameters and FLOPs of the shipped configs into ``configs/costs.json``, which tables read.
 
-``make costs`` counts those that are not in the file, ``make costs ARGS=--all`` all of them. An image has the size to which the config's test pipeline resizes, its sides in the order long, short where their
-ratio is kept.
+``make costs`` counts those that are not in the file, ``make costs ARGS=--all`` all of them. An image has the size to
+which the config's test pipeline resizes, its sides in the order long, short where their ratio is kept.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdet_iouquery.apps.compare.cost import count_flops, count_parameters
 from mmdet_iouquery.config_files import COSTS, config_names, config_path, config_root
-
 
 COUNTED = {
     torch.ops.aten.convolution.default,

@@ -68,7 +68,6 @@ CASES = {
     'deimv2_atto_320x320': Golden(
         'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py',
         'deimv2',
-        overrides={'criterion__assigner__quality_cost': {'iou_power': 4}},
         terms={**VFL, 'loss_cls': 'loss_mal'},
         num_gradients=63,
         late=True,
