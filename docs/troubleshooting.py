@@ -18,8 +18,8 @@ from message_templates import described, shown
 from messages import Message, has_words, messages
 
 HERE = Path(__file__).parent
-# In the page of the site: an error is pasted, and messages come first of which it has the most words, rare ones above all;
-# those of fewer than five words come last. tests/test_troubleshooting.py ranks in the same way.
+# In the page of the site: an error is pasted, and messages come first of which it has the most words, rare ones above
+# all; those of fewer than five words come last. tests/test_troubleshooting.py ranks in the same way.
 _SEARCH = """<script>
 (() => {
   const words = text => [...new Set(text.toLowerCase().match(/[a-z_]{3,}/g))];
