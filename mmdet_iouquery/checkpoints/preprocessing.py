@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..choices import AUTHORS
 from ..config_options import type_name
 from .initializer import load_checkpoint
 
@@ -30,7 +31,7 @@ DAB_DETR = {
     'keep_ratio': True,
 }
 OF_SOURCE = {
-    **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim', 'transformers'), RTDETR),
+    **dict.fromkeys((*AUTHORS, 'transformers'), RTDETR),
     'dab_detr': DAB_DETR,
 }
 """Of the detectors of :data:`~mmdet_iouquery.checkpoints.SOURCES`: (pixel - mean) / std of pixels 0..255 in

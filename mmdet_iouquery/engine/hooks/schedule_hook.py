@@ -12,6 +12,7 @@ from mmengine.runner import Runner
 from ...errors import InputError
 from ..flat_cosine import FlatCosineParamScheduler
 from .augmentation_timetable_hook import AugmentationTimetableHook, waiting
+from .gradient_share_hook import GradientShareHook
 
 _WARM_UPS = ('Linear', 'Constant')
 _FOREVER = int(1e9)  # mmengine's default of ``end``
@@ -62,7 +63,7 @@ def _phases(runner: Runner) -> Iterator[str]:
             yield f'  {kind}: {unit} {scheduler.begin} to {min(scheduler.end, total)}{inner}'
     for hook in runner.hooks:
         name = type(hook).__name__
-        if isinstance(hook, AugmentationTimetableHook):
+        if isinstance(hook, (AugmentationTimetableHook, GradientShareHook)):
             yield f'  {name}: {hook.unit}, {hook.phases(runner.max_epochs if hook.by_epoch else runner.max_iters)}'
         for key in ('switch_epoch', 'num_last_epochs'):
             value = getattr(hook, key, None)
