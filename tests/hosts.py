@@ -79,6 +79,9 @@ def narrow(model: ConfigDict) -> None:
     if 'ResNet' in model.backbone.type:
         model.backbone.base_channels = 8
         model.neck.in_channels = [channels // 8 for channels in model.neck.in_channels]
+    teacher = model.get('data_preprocessor', {}).get('teacher')
+    if teacher is not None:
+        narrow(teacher.model)
 
 
 def _mmdet_config(path: str) -> str:
