@@ -49,6 +49,22 @@ NARROW_N: dict[str, Any] = {
     'bbox_head__decoder__feedforward_channels': 32,
 }
 """The same of D-FINE-N and DEIM-N: the backbone, of 1.9 million parameters, stays."""
+TINY_TEACHER: dict[str, Any] = {
+    'type': 'TeacherFeatures',
+    'model': {
+        'backbone': {'type': 'ResNetVd', 'depth': 18, 'base_channels': 8, 'out_indices': (3,), 'norm_eval': False},
+        'data_preprocessor': {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]},
+    },
+}
+"""Of random weights: its map has 64 channels and stride 32."""
+DISTILLED: dict[str, Any] = {
+    'data_preprocessor__type': 'DistillingDataPreprocessor',
+    'data_preprocessor__teacher': TINY_TEACHER,
+    'data_preprocessor__teacher_channels': 64,
+    'data_preprocessor__student': 'neck.encoder.0',
+    'data_preprocessor__student_channels': 32,
+}
+"""Overrides that have a detector of :data:`NARROW` learn from it."""
 RTDETRV2: dict[str, dict[str, Any]] = {
     'points per level': {
         'bbox_head__decoder__num_points': [3, 5, 2],
