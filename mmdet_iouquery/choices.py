@@ -8,9 +8,9 @@ AUTHORS = ('rtdetr', 'rtdetrv2', 'dfine', 'deim', 'rtdetrv4')
 """Projects whose checkpoints can be read and written: the authors' of each model."""
 
 SOURCES = (*AUTHORS, 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'mmdet')
-"""The authors' RT-DETR and RT-DETRv2; D-FINE; DEIM, on D-FINE or on RT-DETRv2; RT-DETRv4; Hugging Face's; the authors' DAB-DETR;
-the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's and DEIM's authors or of timm, whose names are the same; our own
-names, as mmdet saves them."""
+"""The authors' RT-DETR and RT-DETRv2; D-FINE; DEIM, on D-FINE or on RT-DETRv2; RT-DETRv4; Hugging Face's; the authors'
+DAB-DETR; the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's and DEIM's authors or of timm, whose names are the
+same; our own names, as mmdet saves them."""
 
 TARGETS = ('mmdet', *AUTHORS, 'transformers')
 """Our own names; the authors'; Hugging Face's."""

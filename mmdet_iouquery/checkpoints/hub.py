@@ -145,7 +145,8 @@ def _config_of(model: object, config: Config | str | Path | None) -> Config:
 
 
 def _weights_of(model: nn.Module | str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """The weights of prediction, and what stands beside them: ``dataset_meta``, and the preprocessing that was noted."""
+    """The weights of prediction, and what stands beside them: ``dataset_meta``, and the preprocessing as noted."""
+    meta: Any
     if isinstance(model, nn.Module):
         weights, meta = model.state_dict(), {'dataset_meta': getattr(model, 'dataset_meta', None)}
     else:

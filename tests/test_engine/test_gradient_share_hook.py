@@ -180,7 +180,7 @@ def test_its_phases() -> None:
 
 def test_what_it_cannot_do_is_refused_before_training() -> None:
     settings = {'rho': 11, 'delta': 1, 'default_weight': 20}
-    with pytest.raises(InputError, match='the model has none; leave it out, or name model.data_preprocessor=dict'):
+    with pytest.raises(InputError, match=r'the model has none; leave it out, or name model\.data_preprocessor=dict'):
         Run(Tiny(distils=False), GradientShareHook(**settings)).begin()
     for module in ('neck.enc', 'neck.encoder.weight', 'neck.conv'):
         with pytest.raises(InputError, match=f"module='{module}' has no parameters that are trained; name a part"):

@@ -51,8 +51,8 @@ class GradientShareHook(Hook):
 
     The share of a step is 100 * L1(gradients of ``module``) / L1(all gradients), that of an epoch its mean over the
     steps. Both are of the gradients that the optimizer is given: added up over batches, without a loss scaler's factor,
-    clipped to a norm; the authors' are so with AMP, and not yet clipped without it. Neither changes the share. Nothing is
-    read from the device but once an epoch. All processes take the mean of their shares, so all have the same weight.
+    clipped to a norm; the authors' are so with AMP, and not yet clipped without it. Neither changes the share. Nothing
+    is read from the device but once an epoch. All processes take the mean of their shares, so all have the same weight.
 
     A run that is resumed, in the middle of an epoch too, goes on with the weight and the steps that it had. The log has
     both as ``distill_weight`` and ``gradient_share``.
@@ -68,8 +68,8 @@ class GradientShareHook(Hook):
         interval: epochs, or steps, between changes.
 
     Raises:
-        InputError: an argument is none of these. Before training: the model has no ``DistillingDataPreprocessor``, no such
-            module, or one without parameters; or the optimizer is not a single one of torch's.
+        InputError: an argument is none of these. Before training: the model has no ``DistillingDataPreprocessor``, no
+            such module, or one without parameters; or the optimizer is not a single one of torch's.
     """
 
     priority = 'LOW'  # after NonFiniteHook, which may leave a step out
@@ -123,8 +123,8 @@ class GradientShareHook(Hook):
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
         if optimizer is None:
             raise InputError(
-                f'{type(self).__name__} reads the gradients of a single optimizer of torch, and the run has another kind; '
-                'leave the hook out'
+                f'{type(self).__name__} reads the gradients of a single optimizer of torch, and the run has another '
+                'kind; leave the hook out'
             )
         own, others = _gradients_of(model, self.module)
         self._handle = optimizer.register_step_pre_hook(lambda *_: self._measure(own, others))
@@ -179,7 +179,8 @@ class GradientShareHook(Hook):
         self._default_at(done)
         weight = self._loss.loss_weight
         runner.logger.info(
-            f'{self.module} had {share:.3g} % of the gradients; weight of the distillation: {before:.4g} -> {weight:.4g}'
+            f'{self.module} had {share:.3g} % of the gradients; '
+            f'weight of the distillation: {before:.4g} -> {weight:.4g}'
         )
         runner.message_hub.update_scalar('train/gradient_share', share)
         runner.message_hub.update_scalar('train/distill_weight', weight)
@@ -202,8 +203,8 @@ def _gradients_of(model: nn.Module, module: str) -> tuple[list[nn.Parameter], li
     own = [name for name in trained if name.startswith(f'{module}.')]
     if not own:
         raise InputError(
-            f'GradientShareHook: module={module!r} has no parameters that are trained; name a part of the model that has, '
-            'such as neck.encoder'
+            f'GradientShareHook: module={module!r} has no parameters that are trained; name a part of the model that '
+            'has, such as neck.encoder'
         )
     return [trained[name] for name in own], [trained[name] for name in trained if name not in own]
 

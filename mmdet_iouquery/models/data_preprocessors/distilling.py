@@ -27,15 +27,15 @@ class DistillingDataPreprocessor(DetDataPreprocessor):
     """mmdet's data preprocessor; in training, one of the detector's maps is compared with a teacher's.
 
     A Linear brings the student's map to the teacher's channels, and ``loss_distill`` is added to the detector's losses.
-    Padding is not compared. In prediction nothing is added; the Linear is in training checkpoints, as a training goes on
-    from it, and nowhere else.
+    Padding is not compared. In prediction nothing is added; the Linear is in training checkpoints, as a training goes
+    on from it, and nowhere else.
 
-    **Why here.** The teacher sees the images of the batch, which neither neck nor head does, and a Linear that is trained
-    must be in the model before optimizer and distributed wrapper are made. Of what mmdet builds from a config, the data
-    preprocessor is in every detector, knows how images were normalised, and is not asked in prediction for more. When it
-    becomes part of a detector it hooks itself into that one's forward pass, before and after, and into the one module that
-    it is to listen to. So neither has to know of it, no class of detector, neck or head is another, and it works in
-    whatever loop trains the detector.
+    **Why here.** The teacher sees the images of the batch, which neither neck nor head does, and a Linear that is
+    trained must be in the model before optimizer and distributed wrapper are made. Of what mmdet builds from a config,
+    the data preprocessor is in every detector, knows how images were normalised, and is not asked in prediction for
+    more. When it becomes part of a detector it hooks itself into that one's forward pass, before and after, and into
+    the one module that it is to listen to. So neither has to know of it, no class of detector, neck or head is another,
+    and it works in whatever loop trains the detector.
 
     Args:
         teacher: a :class:`TeacherFeatures`, by config or built.
@@ -141,9 +141,10 @@ def _hook_into_owner(part: DistillingDataPreprocessor) -> None:
 
     def look(owner: nn.Module, _name: str, module: nn.Module | None) -> None:
         joining = waiting()
-        if joining is None or module is joining:
+        if joining is None:
             handle.remove()
-        if joining is not None and module is joining:
+        elif module is joining:
+            handle.remove()
             joining.join(owner)
 
     handle = register_module_module_registration_hook(look)

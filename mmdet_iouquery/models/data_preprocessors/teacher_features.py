@@ -53,14 +53,15 @@ class Normalisation(NamedTuple):
 class TeacherFeatures:
     """A frozen network, asked for one of its maps: the backbone of any detector, or its backbone and neck.
 
-    It is no ``nn.Module``, so a model that holds it has none of its weights: they are in no checkpoint, no moving average
-    and no exported file, no optimizer sees them, ``train`` does not reach them, and copies of the model share them. The
-    network is built, and its files are read, when it is first asked: who predicts needs neither.
+    It is no ``nn.Module``, so a model that holds it has none of its weights: they are in no checkpoint, no moving
+    average and no exported file, no optimizer sees them, ``train`` does not reach them, and copies of the model share
+    them. The network is built, and its files are read, when it is first asked: who predicts needs neither.
 
     Args:
         model: the teacher's ``model`` as in a config: ``backbone``, where it is to be used ``neck``, and
-            ``data_preprocessor`` for mean, std and order of the channels that the teacher was trained with (without one,
-            those of the student); what else there is is not used. Or the path of a config, or the name of a shipped one.
+            ``data_preprocessor`` for mean, std and order of the channels that the teacher was trained with (without
+            one, those of the student); what else there is is not used. Or the path of a config, or the name of a
+            shipped one.
         checkpoint: of the whole detector, file or address, with the weights of backbone and neck; None: these are as
             their ``init_cfg`` says.
         source: whose file the checkpoint is, a source of ``tools/convert_checkpoint.py``.
@@ -70,8 +71,8 @@ class TeacherFeatures:
             of 16 pixels, has 2, by which its map has the student's stride of 32.
 
     Raises:
-        InputError: an argument is none of these; when it is first asked: a config or a file is missing or does not fit, or
-            ``output`` names no module or one that gives no map.
+        InputError: an argument is none of these; when it is first asked: a config or a file is missing or does not fit,
+            or ``output`` names no module or one that gives no map.
     """
 
     def __init__(
@@ -144,12 +145,13 @@ class TeacherFeatures:
             cfg = copy.deepcopy(settings[name])
             if self.checkpoint is not None:
                 cfg['init_cfg'] = None  # the checkpoint has its weights
-            network[name] = MODELS.build(cfg)
+            part: Any = MODELS.build(cfg)
             if self.checkpoint is not None:
                 weights = dict(checkpoint=self.checkpoint, source=self.source, prefix=f'{name}.')
-                initialize(network[name], dict(type='ConvertedPretrained', **weights))
-            elif hasattr(network[name], 'init_weights'):
-                network[name].init_weights()
+                initialize(part, dict(type='ConvertedPretrained', **weights))
+            elif hasattr(part, 'init_weights'):
+                part.init_weights()
+            network[name] = part
         check_module(network, self.output, 'the teacher: output')
         return network.eval().requires_grad_(False)
 
@@ -161,8 +163,8 @@ def check_module(network: nn.Module, name: str | None, argument: str) -> None:
         outer = max((module for module in known if name.startswith(f'{module}.')), key=len, default='')
         inside = [module for module in known if module.rpartition('.')[0] == outer]
         raise InputError(
-            f'{argument}={name!r} names no module; {outer or "the model"} has {", ".join(inside) or "none inside"}: name '
-            'one of these, or one further inside'
+            f'{argument}={name!r} names no module; {outer or "the model"} has {", ".join(inside) or "none inside"}: '
+            'name one of these, or one further inside'
         )
 
 

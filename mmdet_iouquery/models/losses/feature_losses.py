@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch.nn.functional as F
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -35,7 +37,7 @@ class CosineFeatureLoss(nn.Module):
         return self.loss_weight * mean
 
 
-def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
+def resized(x: Tensor, size: Sequence[int]) -> Tensor:
     """A map (B, C, h, w) at another size: averaged where it is a whole multiple of it, else interpolated.
 
     Halved, the two are the same: RT-DETRv4's code, which interpolates always, has no other case.
@@ -44,4 +46,4 @@ def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
         return x
     if all(given % wanted == 0 for given, wanted in zip(x.shape[-2:], size)):
         return F.adaptive_avg_pool2d(x, size)
-    return F.interpolate(x, size=size, mode='bilinear', align_corners=False)
+    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)

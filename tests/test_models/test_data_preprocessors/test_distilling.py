@@ -135,10 +135,10 @@ def test_a_teacher_is_given_pooled_images_and_gives_the_map_that_is_named(tmp_pa
 
 
 def test_nobody_but_the_data_preprocessor_holds_the_teacher(model: Any, plain: Any) -> None:
-    """Not the state dict, a moving average, a copy for prediction, the graph that is exported; ``train`` is not told."""
+    """Not the state dict, a moving average, the graph that is exported; ``train`` is not told."""
     losses(model, [1, 1])  # it is built
     part = model.data_preprocessor
-    (network,) = (part.teacher.network(torch.device('cpu')),)
+    network = part.teacher.network(torch.device('cpu'))
     frozen = {id(p) for p in network.parameters()}
     assert set(model.state_dict()) - set(plain.state_dict()) == KEYS
     assert not frozen & {id(p) for p in model.parameters()} and not any(p.requires_grad for p in network.parameters())
@@ -187,14 +187,29 @@ def test_checkpoints_fit_with_and_without(model: Any, plain: Any) -> None:
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
-        ({'student': 'neck.encoder.1'}, r"student='neck.encoder.1' names no module; neck.encoder has neck.encoder.0: name"),
-        ({'student': 'nek'}, r"student='nek' names no module; the model has data_preprocessor, backbone, neck, bbox_head"),
+        (
+            {'student': 'neck.encoder.1'},
+            r"student='neck.encoder.1' names no module; neck.encoder has neck.encoder.0: name",
+        ),
+        (
+            {'student': 'nek'},
+            r"student='nek' names no module; the model has data_preprocessor, backbone, neck, bbox_head",
+        ),
         ({'student': 'bbox_head'}, r"student='bbox_head' was not run, where a map .* name a module that gives one"),
         ({'student': 'neck.encoder.0.layers.0'}, r'gives a tensor of 3 dimensions, where a map'),
-        ({'student_channels': 16}, r"student='neck.encoder.0' has 32 channels; set .*student_channels, now 16, to that"),
+        (
+            {'student_channels': 16},
+            r"student='neck.encoder.0' has 32 channels; set .*student_channels, now 16, to that",
+        ),
         ({'teacher_channels': 16}, r"teacher's map has 64 channels; set .*teacher_channels, now 16, to that"),
-        ({'teacher': {**TINY_TEACHER, 'output': 'neck'}}, r"the teacher: output='neck' names no module; the model has back"),
-        ({'teacher': {**TINY_TEACHER, 'output': 'backbone.bn'}}, r"output='backbone.bn' names no module; backbone has "),
+        (
+            {'teacher': {**TINY_TEACHER, 'output': 'neck'}},
+            r"the teacher: output='neck' names no module; the model has back",
+        ),
+        (
+            {'teacher': {**TINY_TEACHER, 'output': 'backbone.bn'}},
+            r"output='backbone.bn' names no module; backbone has ",
+        ),
         ({'teacher': {**TINY_TEACHER, 'checkpoint': 'none.pth'}}, r'there is no file none.pth; correct the path'),
         ({'teacher': {'type': 'TeacherFeatures', 'model': 'none'}}, r"there is no shipped config 'none'"),
         ({'teacher': {'type': 'TeacherFeatures', 'model': {}}}, r'has no backbone; name a config that has one'),
