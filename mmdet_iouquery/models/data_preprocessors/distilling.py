@@ -141,10 +141,10 @@ def _hook_into_owner(part: DistillingDataPreprocessor) -> None:
 
     def look(owner: nn.Module, _name: str, module: nn.Module | None) -> None:
         joining = waiting()
-        if joining is None:
-            handle.remove()
-        elif module is joining:
-            handle.remove()
+        if joining is not None and joining is not module:
+            return
+        handle.remove()
+        if joining is not None:
             joining.join(owner)
 
     handle = register_module_module_registration_hook(look)

@@ -42,8 +42,9 @@ def resized(x: Tensor, size: Sequence[int]) -> Tensor:
 
     Halved, the two are the same: RT-DETRv4's code, which interpolates always, has no other case.
     """
-    if x.shape[-2:] == tuple(size):
+    height, width = size
+    if x.shape[-2:] == (height, width):
         return x
     if all(given % wanted == 0 for given, wanted in zip(x.shape[-2:], size)):
-        return F.adaptive_avg_pool2d(x, size)
-    return F.interpolate(x, size=tuple(size), mode='bilinear', align_corners=False)
+        return F.adaptive_avg_pool2d(x, (height, width))
+    return F.interpolate(x, size=(height, width), mode='bilinear', align_corners=False)
