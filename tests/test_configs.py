@@ -479,7 +479,7 @@ def test_rtdetrv4_is_deim_with_a_teacher(name: str) -> None:
 def test_rtdetrv4s_parameters_are_the_authors(name: str, number: int) -> None:
     """Theirs are two more, as DEIM's; 197,376 of them are the projector's, whose width is the teacher's."""
     with torch.device('meta'):
-        model: Any = MODELS.build(shipped_config(f'rtdetrv4/rtdetrv4_hgnetv2-{name}_coco.py').model)
+        model = MODELS.build(shipped_config(f'rtdetrv4/rtdetrv4_hgnetv2-{name}_coco.py').model)
     assert sum(parameter.numel() for parameter in model.parameters()) == number
     assert sum(parameter.numel() for parameter in model.data_preprocessor.projector.parameters()) == 197376
 
