@@ -18,6 +18,7 @@ TITLES = {
     'rtdetrv2': 'RT-DETRv2',
     'dfine': 'D-FINE',
     'deim': 'DEIM',
+    'rtdetrv4': 'RT-DETRv4',
     'quickstart': 'Quickstart',
     'finetune': 'Fine-tuning',
     'ablations': 'Ablations',
