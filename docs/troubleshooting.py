@@ -7,7 +7,7 @@ beside them, from ``troubleshooting.yml``.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,25 +18,37 @@ from message_templates import described, shown
 from messages import Message, has_words, messages
 
 HERE = Path(__file__).parent
-# in the page of the site: an error is pasted, the messages with most of its words come first
+# In the page of the site: an error is pasted, and messages come first of which it has the most words, rare ones above
+# all; those of fewer than five words come last. tests/test_troubleshooting.py ranks in the same way.
 _SEARCH = """<script>
 (() => {
   const words = text => [...new Set(text.toLowerCase().match(/[a-z_]{3,}/g))];
+  const fixed = code => words(code.textContent.replace(/\\{[^}]*\\}/g, " "));
   const box = document.createElement("div");
   box.innerHTML = '<p><label>Paste an error here:<br><textarea rows="3" style="width:100%;font:inherit;' +
     'color:inherit;background:transparent;border:1px solid"></textarea></label></p><ul aria-live="polite"></ul>';
   document.currentScript.replaceWith(box);
   const list = box.querySelector("ul");
+  const number = new Map();
   let entries;
+  const read = code => {
+    const values = [...code.parentElement.querySelectorAll("li")].filter(li => li.textContent.startsWith("{"));
+    const own = fixed(code);
+    own.forEach(word => number.set(word, (number.get(word) || 0) + 1));
+    return [code.parentElement, own, values.flatMap(li => [...li.querySelectorAll("code")].flatMap(fixed))];
+  };
   box.querySelector("textarea").addEventListener("input", event => {
-    entries ??= [...document.querySelectorAll(":not(li) > ul > li > code:first-child")].map(code => [
-      code.parentElement, words(code.textContent.replace(/\\{[^}]*\\}/g, " "))]);
+    entries ??= [...document.querySelectorAll(":not(li) > ul > li > code:first-child")].map(read);
+    const weight = some => some.reduce((sum, word) => sum + Math.log(entries.length / (number.get(word) || 1)), 0);
     const said = words(event.target.value);
-    const found = entries.map(([entry, own]) => [entry, own.filter(word => said.includes(word)).length, own.length])
-      .filter(([, hits, all]) => hits && hits >= 0.6 * all).map(([entry, hits, all]) => [entry, hits * hits / all])
-      .sort((a, b) => b[1] - a[1]).filter(([, score], _, [best]) => score > best[1] / 2).slice(0, 5);
-    list.replaceChildren(...found.map(([entry]) => entry.cloneNode(true)));
-    if (said.length && !found.length) list.textContent = "No message has these words.";
+    const found = entries.map(([entry, own, values]) => {
+      const hits = [...new Set([...own, ...values])].filter(word => said.includes(word));
+      const share = weight(own.filter(word => said.includes(word))) / (weight(own) || 1);
+      return { entry, few: new Set([...own, ...hits]).size < 5, share, score: share * weight(hits) };
+    }).filter(one => one.share >= 0.6).sort((a, b) => b.score - a.score);
+    const best = found.filter(one => one.score > found[0].score / 2).sort((a, b) => a.few - b.few).slice(0, 5);
+    list.replaceChildren(...best.map(one => one.entry.cloneNode(true)));
+    if (said.length && !best.length) list.textContent = "No message has these words.";
   });
 })();
 </script>"""
@@ -110,8 +122,13 @@ def troubleshooting() -> str:
         parts += [f'## {group["title"]}', group['intro'].strip()]
         for subject in (one for one in subjects() if one.group == group['title']):
             entries = {shown(m.text): entry(m) for m in shown_messages() if subject_of(m.place) is subject}
-            parts += [f'### {subject.title}', '\n'.join(entries[text] for text in sorted(entries, key=_by_words))]
+            parts += [f'### {subject.title}', *_folded(entries[text] for text in sorted(entries, key=_by_words))]
     return '\n\n'.join([*parts, *_others()]) + '\n'
+
+
+def _folded(entries: Iterable[str]) -> list[str]:
+    lines = [*entries]
+    return ['<details markdown="1">', f'<summary>{len(lines)} messages</summary>', '\n'.join(lines), '</details>']
 
 
 def _statuses() -> Iterator[str]:
@@ -134,11 +151,9 @@ def _others() -> Iterator[str]:
     lines = []
     beside = {text: one for one in prose()['others'] for text in one['messages']}
     for text in sorted(beside, key=_by_words):
-        lines += [
-            f'- {code(text)}',
-            *(f'    - {key.capitalize()}: {" ".join(beside[text][key].split())}' for key in ('cause', 'remedy')),
-        ]
-    yield '\n'.join(lines)
+        said = (f'    - {key.capitalize()}: {" ".join(beside[text][key].split())}' for key in ('cause', 'remedy'))
+        lines.append('\n'.join([f'- {code(text)}', *said]))
+    yield from _folded(lines)
 
 
 def code(text: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-AUTHORS = ('rtdetr', 'rtdetrv2', 'dfine', 'deim', 'deimv2', 'ecdet')
+AUTHORS = ('rtdetr', 'rtdetrv2', 'dfine', 'deim', 'rtdetrv4', 'deimv2', 'ecdet')
 """Projects whose checkpoints can be read and written: the authors' of each model."""
 
 SOURCES = (*AUTHORS, 'transformers', 'dab_detr', 'rtdetr_backbone', 'hgnetv2_backbone', 'vit_backbone', 'mmdet')
-"""The authors' RT-DETR and RT-DETRv2; D-FINE; DEIM, on D-FINE or on RT-DETRv2; DEIMv2; EdgeCrafter's ECDet; Hugging
-Face's; the authors' DAB-DETR; the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's and DEIM's authors or of timm,
-whose names are the same; a bare ViT of DEIMv2's, EdgeCrafter's or DINOv3's authors or of Hugging Face's DINOv3; our
-own names, as mmdet saves them."""
+"""The authors' RT-DETR and RT-DETRv2; D-FINE; DEIM, on D-FINE or on RT-DETRv2; RT-DETRv4; DEIMv2; EdgeCrafter's
+ECDet; Hugging Face's; the authors' DAB-DETR; the authors' bare ResNet-vd; a bare HGNetv2 of D-FINE's and DEIM's authors
+or of timm, whose names are the same; a bare ViT of DEIMv2's, EdgeCrafter's or DINOv3's authors or of Hugging Face's
+DINOv3; our own names, as mmdet saves them."""
 
 TARGETS = ('mmdet', *AUTHORS, 'transformers')
 """Our own names; the authors'; Hugging Face's."""

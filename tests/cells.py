@@ -133,6 +133,8 @@ FURTHER = [
     Cell('RTMDet', "D-FINE's neck", 'rtmdet/rtmdet_s_dfine-neck_8xb32-300e_coco.py', NMS_AT_PREDICTION),
     Cell('RT-DETR R18', 'DAB decoder with MAL', 'rtdetr/rtdetr_r18vd_dab-decoder-mal_8xb2-72e_coco.py', ''),
     Cell('RT-DETR R18', 'RMS norm and SwiGLU', 'rtdetr/rtdetr_r18vd_rms-swiglu-decoder_8xb2-72e_coco.py', ''),
+    Cell('RT-DETR R18', 'distillation', 'rtdetr/rtdetr_r18vd_distilled_8xb2-72e_coco.py', ''),
+    Cell('DINO', 'distillation', 'dino/dino-4scale_r50_distilled_8xb2-12e_coco.py', ''),
     Cell('DINO', 'mosaic and mixup', 'dino/dino-4scale_r50_dense-one-to-one_8xb2-12e_coco.py', ''),
     Cell('DINO', 'copy-blend', 'dino/dino-4scale_r50_copy-blend_8xb2-12e_coco.py', ''),
 ]

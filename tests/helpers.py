@@ -63,6 +63,22 @@ NARROW_VIT: dict[str, Any] = {
     'bbox_head__decoder__query_pos__hidden_dims': 32,
 }
 """The same of the sizes with a ViT, which gets three blocks; ``out_indices`` are to be among them."""
+TINY_TEACHER: dict[str, Any] = {
+    'type': 'TeacherFeatures',
+    'model': {
+        'backbone': {'type': 'ResNetVd', 'depth': 18, 'base_channels': 8, 'out_indices': (3,), 'norm_eval': False},
+        'data_preprocessor': {'mean': [123.675, 116.28, 103.53], 'std': [58.395, 57.12, 57.375]},
+    },
+}
+"""Of random weights: its map has 64 channels and stride 32."""
+DISTILLED: dict[str, Any] = {
+    'data_preprocessor__type': 'DistillingDataPreprocessor',
+    'data_preprocessor__teacher': TINY_TEACHER,
+    'data_preprocessor__teacher_channels': 64,
+    'data_preprocessor__student': 'neck.encoder.0',
+    'data_preprocessor__student_channels': 32,
+}
+"""Overrides that have a detector of :data:`NARROW` learn from it."""
 RTDETRV2: dict[str, dict[str, Any]] = {
     'points per level': {
         'bbox_head__decoder__num_points': [3, 5, 2],
@@ -108,6 +124,10 @@ def shipped_config(name: str) -> Config:
     """A shipped config without pretrained weights, which tests can't fetch; each file is read once."""
     cfg = copy.deepcopy(_parsed(config_path(name)))
     cfg.model.init_cfg = cfg.model.backbone.init_cfg = None
+    teacher = cfg.model.get('data_preprocessor', {}).get('teacher')
+    if teacher is not None:
+        teacher.model = shipped_config(teacher.model).model if isinstance(teacher.model, str) else teacher.model
+        teacher.checkpoint = teacher.model.backbone.init_cfg = None
     return cfg
 
 

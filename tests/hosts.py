@@ -83,6 +83,9 @@ def narrow(model: ConfigDict) -> None:
         model.backbone.size_cfg = {'embed_dims': 32, 'num_heads': 2, 'feedforward_channels': 64, 'depth': 3}
         model.backbone.out_indices = (0, 1, 2)
         model.neck.in_channels = [32] * 3
+    teacher = model.get('data_preprocessor', {}).get('teacher')
+    if teacher is not None:
+        narrow(teacher.model)
 
 
 def _mmdet_config(path: str) -> str:

@@ -452,7 +452,8 @@ def test_generations_share_the_recipe_for_the_digits(name: str) -> None:
 
 
 def test_metafile_names_every_coco_config() -> None:
-    for name in [*COCO, *V2, *DFINE, *DEIMV2, *ON_VIT]:
+    v4 = [f'rtdetrv4/rtdetrv4_hgnetv2-{name}_coco.py' for name in RTDETRV4]
+    for name in [*COCO, *V2, *DFINE, *DEIMV2, *ON_VIT, *v4]:
         text = (Path(__file__).parents[1] / 'configs' / name.split('/')[0] / 'metafile.yml').read_text()
         assert f'Config: configs/{name}\n' in text
         # whose AP it is, which mim shows and whoever reads the file sees first
@@ -542,6 +543,51 @@ def test_deims_parameters_are_the_authors(size: str, epochs: str, number: int) -
     """Theirs are two more: the constants of the bins, which are buffers here."""
     model = MODELS.build(shipped_config(f'deim/deim-dfine_hgnetv2-{size}_{epochs}e_coco.py').model)
     assert sum(parameter.numel() for parameter in model.parameters()) == number
+
+
+RTDETRV4 = {
+    # DEIM's config, weight, rho, delta, default weight, from which epoch, channels of the student's map
+    's_8xb4-132e': (5, 11, 1, 20, 121, 256),
+    'm_8xb4-102e': (5, 3.5, 0.25, 15, 91, 256),
+    'l_8xb4-58e': (15, 2, 0.1, 15, 51, 256),
+    'x_8xb4-58e': (20, 2, 0.25, 20, 51, 384),
+}
+
+
+def test_the_distillation_of_every_rtdetrv4_is_known() -> None:
+    assert {f'rtdetrv4/rtdetrv4_hgnetv2-{n}_coco.py' for n in RTDETRV4} == {
+        name for name in config_names() if name.startswith('rtdetrv4/')
+    }
+
+
+@pytest.mark.parametrize('name', RTDETRV4)
+def test_rtdetrv4_is_deim_with_a_teacher(name: str) -> None:
+    """Model and recipe, but for the distillation by the authors' yml files."""
+    weight, rho, delta, default_weight, default_from, channels = RTDETRV4[name]
+    cfg, deim = (
+        shipped_config(f'{family}_hgnetv2-{name}_coco.py') for family in ('rtdetrv4/rtdetrv4', 'deim/deim-dfine')
+    )
+    given, settings = cfg.model.data_preprocessor, deim.model.data_preprocessor
+    assert {**given, **settings, 'type': 'DistillingDataPreprocessor'} == given
+    assert (given.student, given.student_channels, given.teacher_channels) == ('neck.encoder.0', channels, 768)
+    assert given.loss_distill == {'type': 'CosineFeatureLoss', 'loss_weight': weight}
+    assert (given.teacher.model.backbone.arch, given.teacher.shrink) == ('dinov3-b', 2)
+    *others, shares = cfg.custom_hooks
+    assert others == deim.custom_hooks
+    expected = {'rho': rho, 'delta': delta, 'default_weight': default_weight, 'default_from': default_from}
+    assert shares == {'type': 'GradientShareHook', 'module': 'neck.encoder', **expected}
+    cfg.model.data_preprocessor, cfg.custom_hooks = settings, deim.custom_hooks
+    variables = {'dinov3_weights', 'dinov3_vitb16'}
+    assert {key: value for key, value in cfg.to_dict().items() if key not in variables} == deim.to_dict()
+
+
+@pytest.mark.parametrize(('name', 'number'), [('s_8xb4-132e', 10519251), ('m_8xb4-102e', 19787438)])
+def test_rtdetrv4s_parameters_are_the_authors(name: str, number: int) -> None:
+    """Theirs are two more, as DEIM's; 197,376 of them are the projector's, whose width is the teacher's."""
+    with torch.device('meta'):
+        model = MODELS.build(shipped_config(f'rtdetrv4/rtdetrv4_hgnetv2-{name}_coco.py').model)
+    assert sum(parameter.numel() for parameter in model.parameters()) == number
+    assert sum(parameter.numel() for parameter in model.data_preprocessor.projector.parameters()) == 197376
 
 
 def test_deims_r50_m_has_no_layers_but_those_that_predict() -> None:

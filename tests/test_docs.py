@@ -87,6 +87,8 @@ def test_a_link_leads_to_the_page_that_the_site_makes_of_a_file() -> None:
     assert lead('../configs/dfine') == lead('../configs/dfine/README.md') == 'reference/configs/dfine.md'
     assert lead('../configs/_base_/default_runtime.py') == 'reference/configs/_base_.md#default_runtime'
     assert lead(f'{links.REPOSITORY}/blob/main/docs/data.md#x') == 'data.md#x'
+    assert lead('troubleshooting.py') == 'troubleshooting.md'
+    assert lead('troubleshooting.yml') == f'{links.REPOSITORY}/blob/main/docs/troubleshooting.yml'
     assert lead('../setup.py') == f'{links.REPOSITORY}/blob/main/setup.py'
     assert lead('../tests') == f'{links.REPOSITORY}/tree/main/tests'
     assert lead('https://x.org/a#b') == 'https://x.org/a#b'

@@ -27,7 +27,10 @@ from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.main import main
 
 pytest.importorskip('sklearn')
-RUN = ('fine-tune', 'own-images', 'start', 'prediction', 'hub', 'deployment', 'logging', 'commands', 'install', 'parts')
+RUN = (
+    *('fine-tune', 'own-images', 'start', 'prediction', 'hub', 'deployment'),
+    *('logging', 'commands', 'install', 'parts', 'distillation'),
+)
 """The pages whose blocks are run one after another in one folder; Python's page is run in one of its own."""
 
 

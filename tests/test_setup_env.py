@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -96,3 +97,23 @@ def test_a_set_up_that_was_killed_installs_what_is_half_there(
     status, said, asked = environment.set_up()
     assert (status, asked) == (0, asked_again) and f'installing {stop_in.replace("-", "_")}-' in said
     assert environment.set_up() == (0, '', [])
+
+
+def test_an_environment_of_another_checkout_is_left_alone(tmp_path: Path) -> None:
+    environment = Environment(tmp_path)
+    (packages,) = environment.venv.glob('lib/python*/site-packages')
+    (installed := packages / 'mmdet_iouquery-0.2.0.dist-info').mkdir()
+    (installed / 'METADATA').write_text('Metadata-Version: 2.1\nName: mmdet-iouquery\nVersion: 0.2.0\n')
+    (installed / 'RECORD').touch()
+    (other := tmp_path / 'another one').mkdir()
+
+    def set_up_beside(checkout: Path) -> tuple[int, str, list[str]]:
+        origin = {'url': checkout.as_uri(), 'dir_info': {'editable': True}}
+        (installed / 'direct_url.json').write_text(json.dumps(origin))
+        return environment.set_up()
+
+    status, said, asked = set_up_beside(other)
+    assert (status, asked) == (1, []) and f'from another checkout, {other}, which' in said
+    other.rmdir()  # or moved to where it is set up from now
+    assert set_up_beside(other)[::2] == (0, ['torch==2.13.0', PINS, '.[test]'])
+    assert set_up_beside(environment.checkout) == (0, '', [])

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import re
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -129,19 +131,31 @@ def test_statuses_are_those_of_the_errors() -> None:
 
 
 def found_by_words(said: str) -> list[str]:
-    """The entries that the page's own search puts first."""
+    """The entries that the page's own search puts first: by words, rare ones above all; those of few words last."""
 
     def words(text: str) -> set[str]:
         return set(re.findall(r'[a-z_]{3,}', text.lower()))
 
+    @cache
+    def entries() -> list[tuple[str, set[str], set[str]]]:
+        return [
+            (line, words(re.sub(r'\{[^}]*\}', ' ', line)), words(re.sub(r'\{[^}]*\}', ' ', values)))
+            for line, values in re.findall(r'^- (`.*`)\n((?:    - `\{.*\n)*)', page(), flags=re.M)
+        ]
+
+    number = Counter(word for _, own, _ in entries() for word in own)
+
+    def weight(some: set[str]) -> float:
+        return sum(math.log(len(entries()) / number.get(word, 1)) for word in some)
+
     ranked = []
-    for line in re.findall(r'^- (`.*`)$', page(), flags=re.M):
-        own = words(re.sub(r'\{[^}]*\}', ' ', line))
-        hits = len(own & words(said))
-        if hits and hits >= 0.6 * len(own):
-            ranked.append((hits * hits / len(own), line))
-    best = max((score for score, _ in ranked), default=0)
-    return [line for score, line in sorted(ranked, reverse=True) if score > best / 2][:5]
+    for line, own, values in entries():
+        hits = (own | values) & words(said)
+        share = weight(own & hits) / (weight(own) or 1)
+        if share >= 0.6:
+            ranked.append((len(own | hits) < 5, -share * weight(hits), line))
+    best = min((score for _, score, _ in ranked), default=0)
+    return [line for _, score, line in sorted(ranked) if score < best / 2][:5]
 
 
 def _coco(folder: Path, content: Any) -> Path:
@@ -216,6 +230,23 @@ def test_an_error_is_found_by_its_text(entry: str, tmp_path: Path, capsys: pytes
     capsys.readouterr()
 
 
+@pytest.mark.parametrize(
+    ('said', 'first'),
+    [
+        ('error: no annotation file data/mine/val.json; its folder does not exist', 'no annotation file {path}'),
+        ("TypeError: A.__init__() got an unexpected keyword argument 'depth'", 'got an unexpected keyword argument'),
+        ("FileNotFoundError: [Errno 2] No such file or directory: 'data/coco/annotations/a.json'", '[Errno 2] No such'),
+        (
+            "model.neck: A has no argument 'depht'; did you mean 'depth'?; correct or remove it",
+            'has no argument {name}',
+        ),
+        ('iouquery train: error: unrecognized arguments: --epocks 5', 'unrecognized arguments'),
+    ],
+)
+def test_rare_words_decide_and_entries_of_few_words_come_last(said: str, first: str) -> None:
+    assert first in found_by_words(said)[0]
+
+
 def test_another_text_is_not_found() -> None:
     assert not found_by_words('the weather is fine in the north of the country')
     assert not any(re.fullmatch(pattern(m.text), 'all went well') for m in page_maker.shown_messages())
@@ -248,6 +279,10 @@ def _config(folder: Path, text: str) -> Config:
 
 
 OTHERS: dict[str, Callable[[Path], Any]] = {
+    '[Errno 2] No such file': lambda folder: DATASETS.build(
+        dict(type='CocoDataset', ann_file=str(folder / 'gone.json'), data_prefix=dict(img=''), pipeline=[])
+    ),
+    'got an unexpected keyword argument': lambda _: MODELS.build(dict(type='HybridEncoder', in_channels=[8], depht=2)),
     'is not in the {scope}::{registry} registry': lambda _: MODELS.build(ConfigDict(type='NoSuchHead')),
     'is already registered in': lambda _: MODELS.register_module(module=nn.Linear, name='RTDETRHead'),
     'Weights only load failed': lambda folder: torch.load(_written(folder / 'a.pth', b'<html>')),
@@ -279,7 +314,7 @@ OTHERS: dict[str, Callable[[Path], Any]] = {
 @pytest.mark.parametrize('entry', OTHERS)
 def test_messages_of_others_are_as_the_page_has_them(entry: str, tmp_path: Path) -> None:
     (text,) = [text for one in PROSE['others'] for text in one['messages'] if entry in text]
-    kinds = (AssertionError, IndexError, KeyError, NameError, RuntimeError, ValueError, pickle.UnpicklingError)
+    kinds = (AssertionError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError, pickle.PickleError)
     with pytest.raises(kinds) as caught:
         OTHERS[entry](tmp_path)
     said = f'{type(caught.value).__name__}: {caught.value}'.replace('"', '')

@@ -54,6 +54,28 @@ else
 fi
 home=$("$python" -c 'import sys; print(sys.prefix)')
 
+# The checkout that this package is installed from, where that is another one that is still there.
+other_checkout() {
+    "$python" - <<'PY'
+import importlib.metadata
+import json
+import os
+import sys
+import urllib.request
+
+for found in importlib.metadata.distributions(name='mmdet-iouquery', path=sys.path[1:]):  # without this folder
+    origin = json.loads(found.read_text('direct_url.json') or '{}')
+    if origin.get('dir_info', {}).get('editable'):
+        path = urllib.request.url2pathname(origin['url'].partition('file://')[2])
+        if os.path.isdir(path) and not os.path.samefile(path, '.'):
+            print(path)
+PY
+}
+
+other=$(other_checkout)
+[ -z "$other" ] || refuse "$home has this package from another checkout, $other, which would no longer be the one in use;" \
+    "choose another folder with VENV=..., or first: $python -m pip uninstall mmdet-iouquery"
+
 inputs=$(cat setup.py pyproject.toml mmdet_iouquery/version.py tools/setup_env.sh | cksum | tr ' ' '-')
 stamp=$home/.mmdet_iouquery-$FAMILY-$inputs
 

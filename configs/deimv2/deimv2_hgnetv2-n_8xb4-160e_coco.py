@@ -9,12 +9,17 @@ _base_ = [
 
 max_epochs = 160
 mosaic_from, strong_from, plain_from = 4, 78, 148
+late_matching_from = 136
 embed_dims = 128
 num_levels = 2
 
 model = dict(
-    # BatchCopyBlend's place is behind BatchMixUp: prob 0.4, in the stage 'mosaic'
-    data_preprocessor=dict(batch_augments=[_base_.pop('deim_mix_up')]),
+    data_preprocessor=dict(
+        batch_augments=[
+            _base_.pop('deim_mix_up'),
+            dict(type='BatchCopyBlend', prob=0.4, stages=['mosaic']),
+        ],
+    ),
     backbone=dict(
         arch='B0',
         learnable_affine=True,
@@ -38,6 +43,7 @@ model = dict(
             num_points=[6, 6],
             query_pos=dict(hidden_dims=embed_dims),
         ),
+        criterion=dict(assigner=dict(quality_cost=dict(iou_power=4))),
     ),
 )
 train_dataloader = dict(
@@ -57,6 +63,6 @@ custom_hooks = [
         type='AugmentationTimetableHook',
         timetable=[('plain', 0), ('mosaic', mosaic_from), ('strong', strong_from), ('plain', plain_from)],
     ),
-    # the late matching cost's place: from epoch 136
+    dict(type='MatchingCostHook', begin=late_matching_from),
 ]
 auto_scale_lr = dict(base_batch_size=32)

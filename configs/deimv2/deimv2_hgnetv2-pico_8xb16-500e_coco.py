@@ -10,6 +10,7 @@ _base_ = [
 max_epochs = 500
 decay_end = 468
 mosaic_from, strong_from, plain_from = 4, 250, 400
+late_matching_from = 450
 embed_dims = 112
 num_levels = 2
 
@@ -41,7 +42,12 @@ model = dict(
             share_bbox_head=True,
             query_pos=dict(hidden_dims=embed_dims),
         ),
-        criterion=dict(union_matching=False, loss_fgl=None, loss_ddf=None),
+        criterion=dict(
+            assigner=dict(quality_cost=dict(iou_power=4)),
+            union_matching=False,
+            loss_fgl=None,
+            loss_ddf=None,
+        ),
     ),
 )
 
@@ -81,6 +87,6 @@ custom_hooks = [
         type='AugmentationTimetableHook',
         timetable=[('plain', 0), ('mosaic', mosaic_from), ('strong', strong_from), ('plain', plain_from)],
     ),
-    # the late matching cost's place: from epoch 450
+    dict(type='MatchingCostHook', begin=late_matching_from),
 ]
 auto_scale_lr = dict(base_batch_size=128)

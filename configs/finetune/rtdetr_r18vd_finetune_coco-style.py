@@ -1,11 +1,9 @@
-"""Fine-tuning RT-DETR-R18 from COCO weights on 300 to 10,000 images of your own, on one GPU.
+"""Fine-tuning RT-DETR-R18 from COCO weights on 300 to 10,000 images of your own, on one GPU (docs/fine-tune.md).
 
-Change the numbers on top: an override of max_iters alone would leave the schedule as it is. Get the weights, give them
-your classes (rows of classes known by name stay), and name the result:
+    iouquery train rtdetr_r18vd_finetune --data my-set/ --weights rtdetr_r18vd.pth
 
-    python tools/convert_checkpoint.py AUTHORS.pth coco.pth --source rtdetr
-    python tools/convert_checkpoint.py coco.pth mine.pth --source mmdet --source-classes coco --classes cat,dog
-    python tools/train.py configs/finetune/rtdetr_r18vd_finetune_coco-style.py --cfg-options load_from=mine.pth
+Data, classes and weights are those of the command; where it names none, those below. For another length change the
+numbers on top: an override of max_iters alone would leave the schedule as it is.
 
 Model, losses, augmentation, multi-scale, AdamW and clipping are the paper's recipe. Ours, and tuned on nothing: the
 length in iterations, the short warm-up, the cosine decay (the paper keeps its rate), and an EMA with a shorter memory.

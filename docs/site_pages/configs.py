@@ -20,6 +20,7 @@ TITLES = {
     'deim': 'DEIM',
     'deimv2': 'DEIMv2',
     'ecdet': 'ECDet',
+    'rtdetrv4': 'RT-DETRv4',
     'quickstart': 'Quickstart',
     'finetune': 'Fine-tuning',
     'ablations': 'Ablations',

@@ -93,7 +93,9 @@ def on_site(path: str) -> str | None:
         return f'reference/configs/{match[1]}.md'
     if match := re.fullmatch(r'configs/(\w+)/(?:\w+/)?([^/]+)\.py', path):
         return f'reference/configs/{match[1]}.md#{slug(match[2])}'
-    if path.startswith('docs/') and not path.endswith('.py') and (ROOT / path).is_file():
+    if path == 'docs/troubleshooting.py':
+        return 'troubleshooting.md'
+    if path.startswith('docs/') and not path.endswith(('.py', '.yml')) and (ROOT / path).is_file():
         return path[len('docs/') :]
     return None
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
 from . import dab_detr, deimv2, dfine, ecdet, hgnetv2, rtdetr, transformers, vit
-from .names import PrefixMap
+from .names import PrefixMap, is_of_training_alone
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
 _PREFIXES = ('module.', '_orig_mod.')
@@ -22,6 +22,7 @@ REPEATED = 'equal to a key that is kept'
 MASK_TOKEN = 'the token of hidden patches, which only its own training reads'
 KEY_BIAS_MASKS = 'which part of a bias counts, which the config gives as key_bias'
 CLASSIFIER = 'the classifier behind the backbone, which a detector has not'
+TRAINING_ALONE = 'of a distillation, which the names written have no place for'
 
 
 class Unwrapped(NamedTuple):
@@ -175,6 +176,8 @@ def _converted(weights: dict[str, Tensor], source: str) -> tuple[dict[str, Tenso
 def _has_keys_of(source: str, weights: dict[str, Tensor]) -> bool:
     if source == 'mmdet':
         return any(key.startswith('bbox_head.') for key in weights)
+    if source == 'rtdetrv4' and not any(key.startswith(dfine.PROJECTOR) for key in weights):
+        return False  # it is DEIM's
     try:
         _converted(weights, source)
     except InputError:
@@ -198,15 +201,24 @@ def convert_back(state_dict: Mapping, target: str) -> dict[str, Tensor]:
     weights = unwrap(state_dict)
     if target == 'mmdet':
         return weights
+    without = left_out(weights, target)
+    weights = {key: value for key, value in weights.items() if key not in without}
     if target == 'transformers':
         return transformers.their_names(weights)
     theirs = {_names_of(target, weights).to_theirs(key): value for key, value in weights.items()}
     return (deimv2 if target == 'deimv2' else dfine).with_repeated(theirs)
 
 
+def left_out(weights: Iterable[str], target: str) -> list[str]:
+    """The keys of ours that :func:`convert_back` does not write: those of training alone, where only we have them."""
+    return [] if target in ('mmdet', 'rtdetrv4') else [key for key in weights if is_of_training_alone(key)]
+
+
 def _names_of(project: str, weights: Iterable[str]) -> PrefixMap:
     """The authors' names; DEIM's weights, theirs or ours, are told by what they hold."""
     refines = any('lqe_layers' in key or 'quality_heads' in key for key in weights)
+    if project == 'rtdetrv4':
+        return dfine.DETECTOR_V4
     if project == 'dfine' or (project == 'deim' and refines):
         return dfine.DETECTOR
     if project == 'deimv2':

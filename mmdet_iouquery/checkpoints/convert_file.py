@@ -16,7 +16,7 @@ from ..file_io import checksum
 from ..version import __version__
 from .class_head import select_classes
 from .class_names import named_classes
-from .convert import Conversion, convert_accounted, convert_back
+from .convert import TRAINING_ALONE, Conversion, convert_accounted, convert_back, left_out
 from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
 from .preprocessing import KEY, preprocessing_of
 from .safetensors_file import read_notes
@@ -111,6 +111,8 @@ def convert_file(
         write_transformers(path, model, meta, force=force)
         conversion = conversion._replace(dropped={**conversion.dropped, **model.dropped})
         return Summary(source, target, path, conversion, len(model.weights), kept, fresh)
+    if without := left_out(weights, target):
+        conversion = conversion._replace(dropped={**conversion.dropped, TRAINING_ALONE: without})
     weights = convert_back(weights, target)
     preprocessing = preprocessing_of(source, content, checkpoint_file(source_path))
     if preprocessing:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .class_head import has_class_rows
 from .initializer import check_constants
+from .names import is_of_training_alone
 
 
 def build_detector(cfg: Mapping[str, Any]) -> nn.Module:
@@ -37,7 +38,8 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: objec
 
     Raises:
         InputError: shapes differ (as for another number of classes), weights are missing or unknown (as for another
-            architecture), naming the first of them and the remedy; or they were trained with other constants.
+            architecture), naming the first of them and the remedy; or they were trained with other constants. A
+            distillation's weights may be missing, or there for a model without one.
     """
     wanted = model.state_dict()
     differing = [key for key in wanted if key in weights and weights[key].shape != wanted[key].shape]
@@ -49,8 +51,9 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: objec
             f'{needs}; set num_classes to that of the checkpoint, or keep the rows of shared classes with '
             f'tools/convert_checkpoint.py --classes'
         )
-    missing = [key for key in wanted if key not in weights and not key.endswith('num_batches_tracked')]
-    unknown = [key for key in weights if key not in wanted]
+    optional = {key for key in wanted if key.endswith('num_batches_tracked') or is_of_training_alone(key)}
+    missing = [key for key in wanted if key not in weights and key not in optional]
+    unknown = [key for key in weights if key not in wanted and not is_of_training_alone(key)]
     problems = [
         f'{len(keys)} {what} (such as {keys[0]})'
         for keys, what in ((differing, 'of another shape'), (missing, 'missing'), (unknown, 'unknown to the model'))

@@ -84,3 +84,7 @@ DETECTOR = PrefixMap(
     [*hgnetv2.backbone('backbone.', 'backbone.'), *encoder_pairs(), *head_pairs(), *_own_pairs()],
     "the authors' D-FINE or DEIM",
 )
+
+PROJECTOR = 'encoder.feature_projector.'
+"""Of RT-DETRv4 (RT-DETRs/RT-DETRv4), which is DEIM's model; distillation alone reads it."""
+DETECTOR_V4 = PrefixMap([*DETECTOR.pairs, (f'{PROJECTOR}0.', 'data_preprocessor.projector.')], "the authors' RT-DETRv4")

@@ -31,6 +31,7 @@ from .files import checkpoint_file, read_checkpoint
 from .flat_config import flat_config, parse_flat_config, read_flat_config
 from .folders import write_folder
 from .model_card import WEIGHTS, Facts, check_license, model_card
+from .names import is_of_training_alone
 from .preprocessing import KEY, preprocessing_of_config
 from .safetensors_file import read_notes, write_safetensors
 
@@ -144,12 +145,15 @@ def _config_of(model: object, config: Config | str | Path | None) -> Config:
 
 
 def _weights_of(model: nn.Module | str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
-    """The weights, and what stands beside them: ``dataset_meta``, and the preprocessing that was noted."""
+    """The weights of prediction, and what stands beside them: ``dataset_meta``, and the preprocessing as noted."""
+    meta: Any
     if isinstance(model, nn.Module):
-        return model.state_dict(), {'dataset_meta': getattr(model, 'dataset_meta', None)}
-    content = read_checkpoint(model)
-    meta = content.get('meta')
-    return unwrap(content), meta if isinstance(meta, Mapping) else {}
+        weights, meta = model.state_dict(), {'dataset_meta': getattr(model, 'dataset_meta', None)}
+    else:
+        content = read_checkpoint(model)
+        weights, meta = unwrap(content), content.get('meta')
+    weights = {key: value for key, value in weights.items() if not is_of_training_alone(key)}
+    return weights, meta if isinstance(meta, Mapping) else {}
 
 
 def _check_number(classes: Sequence[str], cfg: Config) -> None:

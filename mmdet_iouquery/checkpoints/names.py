@@ -7,6 +7,11 @@ from collections.abc import Iterable
 from ..errors import InputError
 
 
+def is_of_training_alone(key: str) -> bool:
+    """Whether prediction never reads the weight of that name of ours: a data preprocessor's are a distillation's."""
+    return key.startswith('data_preprocessor.')
+
+
 class PrefixMap:
     """Rename keys by their longest known prefix.
 

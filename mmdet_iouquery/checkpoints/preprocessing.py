@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..choices import AUTHORS
 from ..config_options import type_name
 from .convert import unwrap
 from .initializer import load_checkpoint
@@ -35,7 +36,7 @@ DEIMV2 = {name: value for name, value in RTDETR.items() if name != 'scale'}
 VIT = {**RTDETR, 'mean': DAB_DETR['mean'], 'std': DAB_DETR['std']}
 """Of the sizes with a ViT, and of ECDet."""
 OF_SOURCE: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(('rtdetr', 'rtdetrv2', 'dfine', 'deim', 'transformers'), RTDETR),
+    **dict.fromkeys((*AUTHORS, 'transformers'), RTDETR),
     'deimv2': DEIMV2,
     'ecdet': VIT,
     'dab_detr': DAB_DETR,

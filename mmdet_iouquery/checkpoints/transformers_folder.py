@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from .convert import TRAINING_ALONE, left_out
 from .detector import build_detector, check_fit
 from .folders import write_folder
 from .preprocessing import PROCESSOR
@@ -60,6 +61,7 @@ def to_transformers(
         UNUSED_LAYERS: [key for key in complete if (layer := _OF_LAYER.match(key)) and int(layer[1]) >= depth],
         FROZEN_COUNTERS: [key for key in complete if frozen and key.startswith('backbone.') and key.endswith(_COUNTER)],
     }
+    dropped[TRAINING_ALONE] = left_out(complete, 'transformers')
     without = {key for keys in dropped.values() for key in keys}
     theirs = their_names({key: value for key, value in complete.items() if key not in without})
     dropped = {reason: [key for key in keys if key in weights] for reason, keys in dropped.items()}

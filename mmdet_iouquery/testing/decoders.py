@@ -37,8 +37,8 @@ def check_decoder(part: Any, *, num_classes: int = 5, embed_dims: int = 32, num_
     Args:
         part: the config, which is built with ``num_classes``, ``embed_dims`` and ``num_levels`` where it does not say
             them; or a built decoder of these.
-        num_classes: C.
-        embed_dims: D.
+        num_classes: number of classes, C.
+        embed_dims: channels of a token, D.
         num_levels: maps of the memory, 1 to 4.
 
     Raises:

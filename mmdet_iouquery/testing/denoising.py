@@ -30,8 +30,8 @@ def check_denoising(part: Any, *, num_classes: int = 5, embed_dims: int = 32) ->
     Args:
         part: the config, which is built with ``num_classes`` and ``embed_dims`` where it does not say them; or a built
             generator of these.
-        num_classes: C.
-        embed_dims: D.
+        num_classes: number of classes, C.
+        embed_dims: channels of a token, D.
 
     Raises:
         LawError: a law is broken.

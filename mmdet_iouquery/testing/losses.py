@@ -25,7 +25,7 @@ def check_criterion_loss(part: Any, *, num_classes: int = 5) -> None:
 
     Args:
         part: the config, or a built loss.
-        num_classes: C.
+        num_classes: number of classes, C.
 
     Raises:
         LawError: a law is broken.

@@ -26,8 +26,8 @@ def check_query_selector(part: Any, *, num_classes: int = 5, embed_dims: int = 3
     Args:
         part: the config, which is built with ``num_classes`` and ``embed_dims`` where it does not say them; or a built
             selector of these.
-        num_classes: C.
-        embed_dims: D.
+        num_classes: number of classes, C.
+        embed_dims: channels of a token, D.
         detached: False for a selector through whose choice the decoder's losses are to train the encoder.
 
     Raises:

@@ -11,9 +11,9 @@ import torch
 from helpers import build_detector, golden_weights
 from torch import Tensor, nn
 
-from mmdet_iouquery.checkpoints import convert, convert_back
+from mmdet_iouquery.checkpoints import convert, convert_back, sources_of
 from mmdet_iouquery.checkpoints.class_names import parse_class_names
-from mmdet_iouquery.checkpoints.convert import FIXED_SIZE, POINT_COUNTS, REPEATED, convert_accounted
+from mmdet_iouquery.checkpoints.convert import FIXED_SIZE, POINT_COUNTS, REPEATED, TRAINING_ALONE, convert_accounted
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.checkpoints.initializer import ConvertedPretrained
 from mmdet_iouquery.engine.preflight.checkpoint_check import check_checkpoint
@@ -24,6 +24,7 @@ SILU = {'type': 'SiLU'}
 NAMES = {
     'dfine_n_320x320': ('dfine', DFINE_N, {}),
     'deim_n_320x320': ('deim', 'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', {}),
+    'rtv4_s_256x256': ('rtdetrv4', 'rtdetrv4/rtdetrv4_hgnetv2-s_8xb4-132e_coco.py', {}),
     'deimrt_r18_320x256': (
         'deim',
         'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py',
@@ -158,6 +159,7 @@ OTHER_FAMILIES = [
     ('deimv2_atto_320x320', 'dfine', r'encoder\.down_sample1', 'deimv2'),
     ('dfine_n_320x320', 'deimv2', r'decoder\.decoder\.layers\.0\.norm1', 'dfine or deim'),
     ('deimrt_r18_320x256', 'dfine', r'backbone\.conv1\.conv1_1', 'rtdetrv2 or deim'),
+    ('rtv4_s_256x256', 'deim', r'encoder\.feature_projector\.0', 'rtdetrv4'),
 ]
 
 
@@ -167,6 +169,20 @@ def test_another_family_is_refused_and_named(name: str, source: str, key: str, f
         InputError, match=rf"^unknown key '{key}.*are those of the source {fitting}; name that with --source$"
     ):
         convert(golden_weights(name), source)
+
+
+def test_rtdetrv4_without_its_projector_is_deims(tmp_path: Path) -> None:
+    """As a plain config reads it: and what only the distillation reads is left out of DEIM's file, and told."""
+    theirs = golden_weights('rtv4_s_256x256')
+    ours = saved(tmp_path / 'ours.pth', convert(theirs, 'rtdetrv4'), 'state_dict')
+    check_checkpoint(build_detector('deim/deim-dfine_hgnetv2-s_8xb4-132e_coco.py'), ours)
+    summary = convert_file(ours, tmp_path / 'deim.pth', 'mmdet', target='deim')
+    assert summary is not None
+    without = [f'data_preprocessor.projector.{part}' for part in ('weight', 'bias')]
+    assert summary.conversion.dropped == {TRAINING_ALONE: without}
+    back = torch.load(tmp_path / 'deim.pth', weights_only=True)['model']
+    assert set(theirs) - set(back) == {*POINTS, *(f'encoder.feature_projector.0.{part}' for part in ('weight', 'bias'))}
+    assert sources_of(back) == ['dfine', 'deim'] and sources_of(theirs) == ['rtdetrv4']
 
 
 def test_a_file_that_was_converted_before_is_named(dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:

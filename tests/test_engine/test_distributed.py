@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import FAMILY, NARROW, random_batch, small_detector
+from helpers import DISTILLED, FAMILY, NARROW, random_batch, small_detector
 from hosts import host_config
 from started_run import in_processes
 from torch import nn
@@ -115,6 +115,7 @@ WORK: dict[str, Callable[[int], Any]] = {
         train_with_an_empty_rank, build=partial(built, **NARROW, backbone__frozen_stages=2)
     ),
     'an empty rank, D-FINE': partial(train_with_an_empty_rank, build=partial(built, **D_FINE)),
+    'an empty rank, distilled': partial(train_with_an_empty_rank, build=partial(built, **NARROW, **DISTILLED)),
     'an empty rank, IoUQueryDINO': partial(train_with_an_empty_rank, build=dino),
     **{f'plain, {name}': partial(of_one_picture, counts=counts, arguments=PLAIN) for name, counts in COUNTS.items()},
     **{

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import DISTILLED, TINY_TEACHER
+from mmdet.registry import MODELS
 from mmengine.dataset import DefaultSampler, InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
@@ -112,6 +114,21 @@ def staged_options(workers: int, by_epoch: bool, digits: Path) -> dict[str, Any]
     }
 
 
+def distilling_options(folder: Path) -> dict[str, Any]:
+    """A teacher of random weights, and a weight of its loss that a share of the gradients changes every four steps."""
+    backbone = MODELS.build(TINY_TEACHER['model']['backbone'])
+    weights = {f'backbone.{key}': value for key, value in backbone.state_dict().items()}
+    torch.save({'state_dict': weights, 'meta': {}}, folder / 'teacher.pth')
+    given = options(0, by_epoch=False)
+    shares = dict(type='GradientShareHook', rho=90.0, delta=1.0, default_weight=0.5, by_epoch=False, interval=4)
+    return {
+        **given,
+        **{f'model.{key.replace("__", ".")}': value for key, value in DISTILLED.items()},
+        'model.data_preprocessor.teacher': {**TINY_TEACHER, 'checkpoint': str(folder / 'teacher.pth')},
+        'custom_hooks': [given['custom_hooks'][0], shares],
+    }
+
+
 def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume: Path | None = None) -> list[float]:
     """Losses of the steps up to ``stop``, whose checkpoint is in the work folder."""
     if resume is not None:
@@ -133,14 +150,23 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(
     ('by_epoch', 'workers', 'ends'),
-    [(True, 0, [3, 6, 9]), (True, 2, [4, 10]), (False, 0, [5])],
-    ids=['warm-up, strong and weak', 'workers, ends of epochs', 'iterations'],
+    [(True, 0, [3, 6, 9]), (True, 2, [4, 10])],
+    ids=['warm-up, strong and weak', 'workers, ends of epochs'],
 )
 def test_stopped_and_resumed_is_the_same_run(
     by_epoch: bool, workers: int, ends: list[int], digits: Path, tmp_path: Path
 ) -> None:
     """Weights, averaged weights, optimizer and losses of 11 steps."""
     compare_with_a_whole_run(options(workers, by_epoch), ends, digits, tmp_path)
+
+
+def test_iterations_and_a_distillation_are_the_same_after_resuming(digits: Path, tmp_path: Path) -> None:
+    """Its projection, its weight, and the steps that count for the next weight: stopped after the first of them."""
+    compare_with_a_whole_run(distilling_options(tmp_path), [5], digits, tmp_path)
+    parts, whole = (torch.load(tmp_path / run / 'iter_11.pth', weights_only=True) for run in ('part_1', 'whole'))
+    assert parts['gradient_share'] == whole['gradient_share']
+    # tenfold twice, as 90 % is out of reach
+    assert (whole['gradient_share']['weight'], whole['gradient_share']['steps']) == (500.0, 3)
 
 
 @pytest.mark.parametrize(('by_epoch', 'workers', 'ends'), [(True, 2, [3, 6]), (False, 0, [5])], ids=['epochs', 'steps'])

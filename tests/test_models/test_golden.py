@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import golden_formula as formula
@@ -16,6 +18,8 @@ from torch import Tensor, nn
 from mmdet_iouquery import accelerate_training, restore
 from mmdet_iouquery.checkpoints import convert
 from mmdet_iouquery.core import denoising_layout
+from mmdet_iouquery.core.matching import union_pairs
+from mmdet_iouquery.models.losses import set_criterion
 from mmdet_iouquery.models.pipeline import select_and_decode
 from mmdet_iouquery.structures import DenoisingQueries, Pairs, Predictions, Queries, Targets
 
@@ -39,6 +43,8 @@ class Golden:
     """Queries whose scores equal that of the first token not chosen to 1e-6, so that another may be chosen."""
     late: bool = False
     """Whether the file has losses by the quality cost of matching too, which the config's assigner then has."""
+    num_vote_ties: int = 0
+    """Queries for whom two ground truths had as many votes of the union, of which the authors' sort took the later."""
     dtype: torch.dtype = torch.float32
     """Of our predictions."""
 
@@ -48,6 +54,7 @@ EDGES = {'loss_bbox': 'loss_bbox', 'loss_iou': 'loss_giou', 'loss_fgl': 'loss_fg
 DFINE = {'source': 'dfine', 'terms': {'loss_cls': 'loss_vfl', **EDGES}}
 DEIM = {'source': 'deim', 'terms': {'loss_cls': 'loss_mal', **EDGES}}
 DEIMV2 = {**DEIM, 'source': 'deimv2'}
+V4 = {'source': 'rtdetrv4', 'terms': DEIM['terms']}
 V1 = {'source': 'rtdetr', 'terms': VFL}
 V2 = {'source': 'rtdetrv2', 'terms': VFL}
 V2_R18 = 'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py'
@@ -68,7 +75,6 @@ CASES = {
     'deimv2_atto_320x320': Golden(
         'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py',
         'deimv2',
-        overrides={'criterion__assigner__quality_cost': {'iou_power': 4}},
         terms={**VFL, 'loss_cls': 'loss_mal'},
         num_gradients=63,
         late=True,
@@ -76,6 +82,7 @@ CASES = {
     'deimv2_s_320x256': Golden('deimv2/deimv2_vit-s_8xb4-132e_coco.py', num_gradients=103, late=True, **DEIMV2),
     'deimv2_l_256x320': Golden('deimv2/deimv2_vit-l_8xb4-68e_coco.py', num_gradients=103, late=True, **DEIMV2),
     'ecdet_s_256x320': Golden('ecdet/ecdet_ecvit-s_8xb4-74e_coco.py', num_gradients=112, **{**DEIM, 'source': 'ecdet'}),
+    'rtv4_s_256x256': Golden('rtdetrv4/rtdetrv4_hgnetv2-s_8xb4-132e_coco.py', num_gradients=102, num_vote_ties=1, **V4),
 }
 Built = tuple[str, nn.Module]
 
@@ -145,11 +152,49 @@ def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predicti
     )
     mask = layout.attention_mask(head.query_selector.num_queries)
     denoising = DenoisingQueries(queries, mask, layout.pairs, layout.num_groups)
-    memory = head.memory(model.extract_feat(x))
+    student, maps = with_student(model, x)
+    memory = head.memory(maps)
     decoded = select_and_decode(memory, head.query_selector, head.decoder, lambda *_: denoising, targets)
     losses = head.criterion(decoded, targets)
+    if student is not None:
+        losses['loss_distill'] = distillation(model.data_preprocessor, student, teacher_map(x, 32))
     last = decoded.matching_predictions.apply(lambda x: x[-1:].detach())
     return losses, last, targets
+
+
+def with_student(model: nn.Module, x: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
+    """What a distillation compares, where there is one, and the neck's maps."""
+    seen: list[Tensor] = []
+    name = getattr(model.data_preprocessor, 'student', None)
+    handle = model.get_submodule(name or 'neck').register_forward_hook(lambda _, __, out: seen.append(out))
+    maps = model.extract_feat(x)
+    handle.remove()
+    return seen[0] if name else None, maps
+
+
+def teacher_map(x: Tensor, stride: int) -> Tensor:
+    """The features that the authors' student was given as a teacher's."""
+    height, width = (side // stride for side in x.shape[-2:])
+    name = 'input.teacher' if stride == 32 else 'input.teacher_large'
+    return torch.from_numpy(formula.tensor(name, (len(x), 768, height, width)))
+
+
+def distillation(preprocessor: Any, student: Tensor, teacher: Tensor) -> Tensor:
+    """The weighted loss."""
+    return preprocessor.loss_distill(preprocessor.project(student), teacher)
+
+
+def their_union(name: str, image: Tensor, query: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The authors' union of the votes, which is ours but where votes tie."""
+    votes = Counter(zip(image.tolist(), query.tolist(), truth.tolist()))
+    ours = {pair[:2]: pair[2] for pair in zip(*(index.tolist() for index in union_pairs(image, query, truth)))}
+    matches = (golden(name)[f'go_match_{i}'] for i in range(3))
+    theirs = {(i, int(q)): int(t) + start for i, start, match in zip(range(3), (0, 3, 3), matches) for q, t in match.T}
+    differing = [key for key in ours if ours[key] != theirs[key]]
+    assert ours.keys() == theirs.keys() and len(differing) == CASES[name].num_vote_ties
+    assert all(votes[(*key, ours[key])] == votes[(*key, theirs[key])] and ours[key] < theirs[key] for key in differing)
+    pairs = torch.tensor([(*key, theirs[key]) for key in sorted(theirs)])
+    return pairs[:, 0], pairs[:, 1], pairs[:, 2]
 
 
 def their_name(name: str, chosen: Golden, num_layers: int) -> str:
@@ -157,6 +202,8 @@ def their_name(name: str, chosen: Golden, num_layers: int) -> str:
     prefix, _, term = name.rpartition('.')
     layer = prefix if prefix == 'pre' else int(prefix[1:]) if prefix else num_layers - 1
     group, _, kind = term.rpartition('loss_')
+    if name == 'loss_distill':
+        return f'loss/{name}'
     loss = f'loss/{chosen.terms[f"loss_{kind}"]}'
     if group == 'enc_':
         return f'{loss}_{chosen.encoder}'
@@ -170,9 +217,11 @@ def their_name(name: str, chosen: Golden, num_layers: int) -> str:
 @pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
 @pytest.mark.parametrize('case', [name for name in CASES if CASES[name].terms], indirect=True)
-def test_training(case: Built, accelerate: bool) -> None:
+def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     name, model = case
     chosen, reference = CASES[name], golden(name)
+    if chosen.num_vote_ties:
+        monkeypatch.setattr(set_criterion, 'union_pairs', partial(their_union, name))
     restore(model)
     if accelerate:
         accelerate_training(model)
@@ -225,3 +274,28 @@ def assert_matching(pairs: Pairs, reference: Mapping[str, Any], field: str, targ
         ours = dict(zip(pairs.truth[mine].tolist(), pairs.query[mine].tolist()))
         query, truth = reference[f'{field}_{image}']
         assert ours == {int(t) + int(starts[image]): int(q) for q, t in zip(query, truth)}
+
+
+@pytest.mark.usefixtures('filtered_small_maps')
+@pytest.mark.parametrize('case', ['rtv4_s_256x256'], indirect=True)
+def test_distillation(case: Built) -> None:
+    """RT-DETRv4's projected map, its loss alone, also against a teacher of a finer grid, and the loss's gradients."""
+    name, model = case
+    reference, preprocessor = golden(name), model.data_preprocessor
+    restore(model)
+    model.zero_grad()
+    x = torch.from_numpy(formula.image(f'{name}_train', (3, 3, *input_size(name))))
+    student, _ = with_student(model.eval(), x)
+    projected = preprocessor.project(student)
+    torch.testing.assert_close(
+        projected[:, ::96, ::4, ::4].detach(), torch.from_numpy(reference['student_slice']), atol=1e-5, rtol=1e-4
+    )
+    loss, large = (distillation(preprocessor, student, teacher_map(x, stride)) / 5 for stride in (32, 16))
+    assert loss.item() == pytest.approx(float(reference['loss/loss_distill']) / 5, rel=1e-6)
+    assert large.item() == pytest.approx(float(reference['distill_large_teacher_unweighted']), rel=1e-6)
+    loss.backward()
+    theirs = {key.split('/')[1]: reference[key] for key in reference if key.startswith('distill_gradnorm/')}
+    expected = convert({key: torch.tensor(x) for key, x in theirs.items()}, 'rtdetrv4')
+    gradients = {key: model.get_parameter(key).grad.norm().item() for key in expected}
+    assert len(expected) == 4
+    assert gradients == pytest.approx({key: float(x) for key, x in expected.items()}, rel=1e-4)

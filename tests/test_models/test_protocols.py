@@ -94,8 +94,9 @@ NO_PARTS = {
     'MatchabilityAwareLoss',
     'FineGrainedLocalizationLoss',
     'DistributionDistillationLoss',
+    'CosineFeatureLoss',
 }
-"""Losses: called as mmdet calls its own, or by the criterion."""
+"""Losses: called as mmdet calls its own, by the criterion, or by the data preprocessor."""
 
 
 class ReturnsTensors(BaseModule):

@@ -2,6 +2,7 @@
 
 from .augmentation_timetable_hook import AugmentationTimetableHook
 from .cpu_hooks import AccelerateTrainingHook, KeepFreedMemoryHook
+from .gradient_share_hook import GradientShareHook
 from .matching_cost_hook import MatchingCostHook
 from .missed_validation_hook import MissedValidationHook
 from .non_finite_hook import NonFiniteHook
@@ -17,6 +18,7 @@ from .training_log_hook import TrainingLogHook
 __all__ = [
     'AccelerateTrainingHook',
     'AugmentationTimetableHook',
+    'GradientShareHook',
     'KeepFreedMemoryHook',
     'MatchingCostHook',
     'MissedValidationHook',

@@ -62,6 +62,7 @@ class NonFiniteHook(Hook):
         self._calls: list[_Call] = []
         self._buffers: dict[str, Tensor] = {}
         self._handles: list[Any] = []
+        self._tracing = False
 
     def before_train(self, runner: Runner) -> None:
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
@@ -97,7 +98,7 @@ class NonFiniteHook(Hook):
                 self._end(runner, f'{name} is not finite in the weights, so no checkpoint was written')
 
     def _remember(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
-        if not model.training:
+        if not model.training or self._tracing:
             return
         self._calls.append(_Call(args, kwargs, torch.get_rng_state()))
         if self.action == 'skip' and len(self._calls) == 1:
@@ -108,7 +109,9 @@ class NonFiniteHook(Hook):
         if gradients_are_finite(p for group in optimizer.param_groups for p in group['params']):
             self._in_a_row = 0
             return
+        self._tracing = True
         text = f'gradients are not finite. {self._trace(runner, calls)}'
+        self._tracing = False
         self._in_a_row += 1
         if self.action == 'stop':
             self._end(runner, text)
@@ -126,7 +129,7 @@ class NonFiniteHook(Hook):
         model = _bare(runner.model)
         for call in calls:
             with _as_before(model, call), runner.optim_wrapper.optim_context(runner.model):
-                origin = origin_in_forward(model, partial(model.forward, *call.args, **call.kwargs))
+                origin = origin_in_forward(model, partial(model, *call.args, **call.kwargs))
             if not _in_any_process(origin is not None):
                 with _as_before(model, call):
                     origin = origin_in_backward(model, _loss_of(runner, model, call))
@@ -146,7 +149,7 @@ class NonFiniteHook(Hook):
 def _loss_of(runner: Runner, model: nn.Module, call: _Call) -> Callable[[], Tensor]:
     def run() -> Tensor:
         with runner.optim_wrapper.optim_context(runner.model):
-            losses = model.forward(*call.args, **call.kwargs)
+            losses = model(*call.args, **call.kwargs)
         return model.parse_losses(losses)[0]  # type: ignore[operator]
 
     return run

@@ -13,6 +13,7 @@ from ...errors import InputError
 from ...models.losses.assigners import with_quality_cost
 from ..flat_cosine import FlatCosineParamScheduler
 from .augmentation_timetable_hook import AugmentationTimetableHook, waiting
+from .gradient_share_hook import GradientShareHook
 from .matching_cost_hook import MatchingCostHook
 
 _WARM_UPS = ('Linear', 'Constant')
@@ -66,7 +67,7 @@ def _phases(runner: Runner) -> Iterator[str]:
             yield f'  {kind}: {unit} {scheduler.begin} to {min(scheduler.end, total)}{inner}'
     for hook in runner.hooks:
         name = type(hook).__name__
-        if isinstance(hook, (AugmentationTimetableHook, MatchingCostHook)):
+        if isinstance(hook, (AugmentationTimetableHook, GradientShareHook, MatchingCostHook)):
             yield f'  {name}: {hook.unit}, {hook.phases(runner.max_epochs if hook.by_epoch else runner.max_iters)}'
         for key in ('switch_epoch', 'num_last_epochs'):
             value = getattr(hook, key, None)

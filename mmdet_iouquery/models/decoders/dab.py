@@ -91,9 +91,9 @@ class DABDecoder(BoxDecoder):
     Takes any selector's queries; the first layer's anchors come as the selector gives them.
 
     Args:
-        num_classes: C.
+        num_classes: number of classes, C.
         embed_dims: width D, a multiple of 4.
-        num_layers: L.
+        num_layers: number of layers, L.
         num_heads, feedforward_channels, dropout: of the layers.
         act_cfg: activation of the dense layers' feed-forward networks (deformable: ReLU).
         cross_attention: 'dense', over all tokens of one map or several; or 'deformable'.

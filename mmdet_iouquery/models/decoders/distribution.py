@@ -71,9 +71,9 @@ class DistributionDecoder(BoxDecoder):
     The state dict holds ``up`` and ``reg_scale``: weights trained with other values do not load.
 
     Args:
-        num_classes: C.
+        num_classes: number of classes, C.
         embed_dims: width D.
-        num_layers: L.
+        num_layers: number of layers, L.
         num_heads, feedforward_channels, dropout: of the layers.
         num_levels: maps in the memory.
         num_points: sampling points a head and level: one number for all levels, or one for each, finest first.

@@ -24,7 +24,7 @@ class ContrastiveDenoising(BaseModule):
     ``box_noise_scale=0.4`` it is that of DN-DETR, whose queries are all to be restored.
 
     Args:
-        num_classes: C.
+        num_classes: number of classes, C.
         embed_dims: width D of the queries.
         num_denoising: positives to aim at; never more, and at most as many negatives, whatever the number of boxes: an
             image with more gives a random choice of them, which is said once in the log.

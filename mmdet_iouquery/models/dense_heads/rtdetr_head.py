@@ -46,7 +46,7 @@ class RTDETRHead(BaseModule):
     (``img_shape``) is no place for a query and is not read by the decoder. Predicted boxes are cut at the image.
 
     Args:
-        num_classes: C.
+        num_classes: number of classes, C.
         in_channels: channels of the neck's maps, finest first.
         embed_dims: width D of memory and queries.
         query_selector, decoder, criterion: the parts; None: RT-DETR's own.

@@ -34,7 +34,7 @@ class DeformableAttention(nn.Module):
 
     Args:
         embed_dims: width D.
-        num_heads: H.
+        num_heads: number of heads, H.
         num_levels: maps in the memory.
         num_points: points a head and level: one number for all levels, or one for each, finest first.
         sampling: 'bilinear' between pixels; or 'discrete', the one pixel that holds the point, for devices without

@@ -48,7 +48,7 @@ class EncoderTokenSelector(BaseModule):
     reads, not through the choice.
 
     Args:
-        num_classes: C.
+        num_classes: number of classes, C.
         embed_dims: width D of the memory.
         num_queries: Q, when a call does not say.
         grid_size: side of the finest level's anchors, as a fraction of the input; doubled a level.

@@ -118,7 +118,7 @@ class LearnedEmbeddings(_LearnedQueries):
     Args:
         num_classes: not used; every selector is handed it.
         embed_dims: width D.
-        num_queries: Q.
+        num_queries: number of queries, Q.
         learned_content: content is learned as well (as Deformable DETR); otherwise it is zero.
     """
 
