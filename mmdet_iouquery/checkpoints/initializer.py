@@ -75,8 +75,8 @@ class ConvertedPretrained:
         parts = dict(module.named_children())
         if self.part not in parts:
             raise InputError(
-                f'{type(module).__name__} has no part {self.part!r} for {self.checkpoint}; its parts are '
-                f'{", ".join(parts)}'
+                f'{type(module).__name__} has no part {self.part!r} for {self.checkpoint}; name one of '
+                f'{", ".join(parts)}, or leave part out where the file is of the whole'
             )
         return parts[self.part]
 

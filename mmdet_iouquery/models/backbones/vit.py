@@ -402,7 +402,9 @@ def size_of(arch: str, size_cfg: dict | None = None) -> ViTSize:
     check_configs(size_cfg=size_cfg)
     unknown = [name for name in size_cfg or {} if name not in ViTSize._fields]
     if unknown:
-        raise InputError(f'size_cfg has {", ".join(unknown)}; a ViT has {", ".join(ViTSize._fields)}')
+        raise InputError(
+            f'size_cfg has {", ".join(unknown)}, which a ViT has not; name some of {", ".join(ViTSize._fields)}'
+        )
     size = SIZES[arch]._replace(**(size_cfg or {}))
     check_heads(size.num_heads, embed_dims=size.embed_dims)
     check_counts(feedforward_channels=size.feedforward_channels, depth=size.depth, patch_size=size.patch_size)

@@ -72,7 +72,7 @@ class ViTAdapter(BaseModule):
         norm_cfg: of all convolutions; None: ``dict(type='BN')``.
         norm_eval, with_cp: as in :class:`VisionTransformer`.
         init_cfg: as everywhere in mmdet; of a file of the bare ViT with ``part='vit'``, see
-            :class:`~mmdet_iouquery.checkpoints.ConvertedPretrained`.
+            :class:`~mmdet_iouquery.checkpoints.initializer.ConvertedPretrained`.
 
     Raises:
         InputError: numbers or choices that do not fit each other.

@@ -208,7 +208,7 @@ def test_tokens_stay_in_the_range_of_half_precision() -> None:
     ('settings', 'message'),
     [
         ({'arch': 'huge'}, r"^arch must be one of \['tiny', .*'ecvit-s\+'\], got 'huge'$"),
-        ({'size_cfg': {'width': 3}}, '^size_cfg has width; a ViT has embed_dims, num_heads, '),
+        ({'size_cfg': {'width': 3}}, '^size_cfg has width, which a ViT has not; name some of embed_dims, num_heads, '),
         ({'size_cfg': {'num_heads': 5}}, '^embed_dims 192 must be divisible by num_heads 5$'),
         ({'size_cfg': {'embed_dims': 30, 'num_heads': 5}}, r'30 / 5 = 6, which must be divisible by 4'),
         ({'arch': 'ecvit-s', 'size_cfg': {'patch_size': 14}}, "patch_size 14 .*name 16, or patch_embed='conv'$"),
