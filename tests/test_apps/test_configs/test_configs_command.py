@@ -81,10 +81,11 @@ def test_figures_are_those_of_the_page_on_models() -> None:
                     deim = re.search(r'DEIM (\d+) M', parameters) if family == 'deim-rtdetrv2_' else None
                     millions = (deim or re.match(r'([\d.]+) M', parameters))[1]
                     # the authors' are rounded, as on the page; those of the others were counted
-                    assert entry.parameters == pytest.approx(float(millions) * 1e6, abs=1e5 if '.' in millions else 6e5)
+                    digit = 1e5 if '.' in millions else 6e5
+                    assert entry.parameters == pytest.approx(float(millions) * 1e6, abs=digit, rel=0.02)
                     assert entry.flops == pytest.approx(float(flops.split()[0]) * 1e9, rel=0.03)
                     checked += 1
-    assert checked == 33
+    assert checked == 45
     counted = by_name['rtdetr_r18vd_mal']
     assert counted[4:] == (None, None) and counted.parameters == 20_184_464
     assert counted.flops == pytest.approx(60e9, rel=0.03)
@@ -112,7 +113,7 @@ def test_figures_of_the_readme_are_those_of_the_page_on_models() -> None:
     assert aps(readme) == aps((ROOT / 'docs' / 'models.md').read_text(encoding='utf-8'))
 
 
-@pytest.mark.parametrize('family', ['rtdetr', 'rtdetrv2', 'dfine', 'deim', 'deimv2', 'ecdet'])
+@pytest.mark.parametrize('family', ['rtdetr', 'rtdetrv2', 'dfine', 'deim', 'deimv2'])
 def test_figures_are_those_of_the_familys_page(family: str) -> None:
     lines = (ROOT / 'configs' / family / 'README.md').read_text(encoding='utf-8').splitlines()
     by_path = {entry.path: entry for entry in entries()}
@@ -122,7 +123,8 @@ def test_figures_are_those_of_the_familys_page(family: str) -> None:
     assert len(found) >= 4
     for file, ap, parameters, flops in found:
         entry = by_path[f'{family}/{file}']
-        assert (entry.ap, entry.parameters / 10**6, entry.flops / 10**9) == (float(ap), float(parameters), float(flops))
+        figures = float(ap), float(parameters) * 10**6, float(flops) * 10**9
+        assert (entry.ap, entry.parameters, entry.flops) == pytest.approx(figures, rel=1e-9)
 
 
 def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
