@@ -113,7 +113,7 @@ def test_figures_of_the_readme_are_those_of_the_page_on_models() -> None:
     assert aps(readme) == aps((ROOT / 'docs' / 'models.md').read_text(encoding='utf-8'))
 
 
-@pytest.mark.parametrize('family', ['rtdetr', 'rtdetrv2', 'dfine', 'deim', 'deimv2'])
+@pytest.mark.parametrize('family', ['rtdetr', 'rtdetrv2', 'dfine', 'deim', 'deimv2', 'ecdet'])
 def test_figures_are_those_of_the_familys_page(family: str) -> None:
     lines = (ROOT / 'configs' / family / 'README.md').read_text(encoding='utf-8').splitlines()
     by_path = {entry.path: entry for entry in entries()}
