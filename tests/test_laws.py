@@ -35,6 +35,9 @@ from mmdet_iouquery.testing import (
 
 FEW = {'num_layers': 2}
 SMALL = {'out_indices': (1, 2, 3)}
+NARROW_VIT = {'embed_dims': 32, 'num_heads': 2, 'feedforward_channels': 48, 'depth': 3}
+CALLED_WITH = {'VisionTransformer': {'strides': (16,)}}
+"""What checks are told of some parts."""
 KEPT: dict[Callable, dict[str, list[dict[str, Any]]]] = {
     check_query_selector: {
         'IoUAwareQuerySelector': [{}, {'learned_content': True}, {'rank': 'token_class'}, {'class_agnostic': True}],
@@ -63,6 +66,11 @@ KEPT: dict[Callable, dict[str, list[dict[str, Any]]]] = {
     check_backbone: {
         'HGNetv2': [{**SMALL, 'arch': 'B0', 'learnable_affine': True, 'frozen_stages': 0}],
         'ResNetVd': [{**SMALL, 'depth': 18, 'base_channels': 8}],
+        'VisionTransformer': [{'arch': 'dinov3-s+', 'size_cfg': NARROW_VIT}],
+        'ViTAdapter': [
+            {'arch': 'tiny', 'size_cfg': NARROW_VIT, 'out_indices': (0, 1, 2), 'prior_channels': 4, 'frozen_stages': 1},
+            {'arch': 'ecvit-s', 'size_cfg': NARROW_VIT, 'out_indices': (0, 1), 'tokens': 'mean', 'project': 'coarsest'},
+        ],
     },
     check_transform: {
         'CleanBoxes': [{}],
@@ -93,7 +101,7 @@ CASES = [
 
 @pytest.mark.parametrize(('check', 'config'), CASES)
 def test_our_parts_keep_the_laws(check: Callable, config: dict[str, Any]) -> None:
-    check(config)
+    check(config, **CALLED_WITH.get(config['type'], {}))
 
 
 @pytest.mark.parametrize('levels', [1, 4])

@@ -93,7 +93,7 @@ def without_weights(weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]
 
 def key_bias_mask(bias: Tensor) -> Tensor:
     """1 for queries and values and 0 for keys, of a bias's shape, float32."""
-    third = torch.ones(len(bias) // 3)
+    third = torch.ones(bias.numel() // 3)
     return torch.cat([third, torch.zeros_like(third), third])
 
 
