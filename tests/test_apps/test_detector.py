@@ -125,7 +125,7 @@ def test_a_folder_to_share_and_an_exported_file_find_the_same(
     pytest.importorskip('onnxruntime')
     from iouquery_runtime import Detector as Exported
 
-    (found,) = Exported(detector.export(tmp_path / 'model.onnx'), threads=1)(path, 0.0)
+    found = Exported(detector.export(tmp_path / 'model.onnx'), threads=1)(path, 0.0)
     np.testing.assert_allclose(found.scores, detector(path).scores, atol=1e-4)
 
 

@@ -257,7 +257,7 @@ def test_a_file_of_any_size_tells_which_images_are_too_small(
     refused = rf'model.onnx chooses its queries from {min_tokens} tokens .* 32x32 .* has {min_tokens - 1}; name'
     with pytest.raises(RuntimeInputError, match=refused):
         Detector(report.path, image_size=(32, 32))
-    (result,) = Detector(report.path, image_size=(32, 64))(np.zeros((9, 9, 3), np.uint8), score_thr=0)
+    result = Detector(report.path, image_size=(32, 64))(np.zeros((9, 9, 3), np.uint8), score_thr=0)
     assert len(result) == min(300, 5 * num_queries)
 
 

@@ -164,7 +164,7 @@ def test_an_exported_file_shows_what_its_runtime_finds(picture: Path, tmp_path: 
     look = exported.look(picture)
     assert look.trace is None and list(look.stages) == [RESULT] and look.classes == NAMES
     for threshold in (0.0, 0.1):
-        (result,) = Detector(path)(picture, score_thr=max(threshold - 1e-6, 0))
+        result = Detector(path)(picture, score_thr=max(threshold - 1e-6, 0))
         found = detections(look.stages[RESULT], look.image.size, threshold)
         assert len(found) == len(result) > 0
         assert [box.label for box in found] == result.labels.tolist()
