@@ -21,7 +21,7 @@ from mmdet_iouquery.apps.quickstart.command import config_text, enough_queries
 from mmdet_iouquery.config_files import config_names, config_path
 from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.datasets.loading import LoadCheckedImage
-from mmdet_iouquery.models.layers import LearnableAffine
+from mmdet_iouquery.models.layers import LearnableAffine, RMSNorm
 
 FOLDERS = ('rtdetr/', 'rtdetrv2/', 'dfine/', 'quickstart/', 'ablations/', 'finetune/')
 CONFIGS = [name for name in config_names() if name.startswith(FOLDERS)]
@@ -316,7 +316,7 @@ def test_parameter_groups(name: str) -> None:
     norms = {
         f'{prefix}.{leaf}'
         for prefix, module in model.named_modules()
-        if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm, LearnableAffine))
+        if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm, RMSNorm, LearnableAffine))
         for leaf in dict(module.named_parameters(recurse=False))
     }
     rate, backbone_rate, decay = rates_of(name)

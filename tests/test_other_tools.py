@@ -110,7 +110,7 @@ def test_test(folder: Path, predictions: Path, tool: Tool, checkpoint: Path) -> 
     tested = metrics_of(folder / 'tested')
     assert tested['coco/bbox_mAP_50'] == logged[-1]['coco/bbox_mAP_50']
     found = pickle.loads(predictions.read_bytes())
-    assert len(found) == VAL and all(len(one['pred_instances']['scores']) == 100 for one in found)
+    assert len(found) == VAL and all(len(one['pred_instances']['scores']) == 50 for one in found)
     drawn = folder / 'drawn'
     tool('test.py', folder / 'config.py', checkpoint, '--work-dir', drawn, '--show-dir', 'images')
     assert len([*drawn.glob('*/images/*.jpg')]) == VAL
@@ -227,7 +227,7 @@ def test_image_demo(folder: Path, checkpoint: Path, tool: Tool) -> None:
     image = next((folder / 'digits' / 'val').glob('*.jpg'))
     tool(path, image, folder / 'config.py', '--weights', checkpoint, '--device', 'cpu', '--out-dir', folder / 'demo')
     found = json.loads((folder / 'demo' / 'preds' / f'{image.stem}.json').read_text())
-    assert len(found['scores']) == 100 and (folder / 'demo' / 'vis' / image.name).is_file()
+    assert len(found['scores']) == 50 and (folder / 'demo' / 'vis' / image.name).is_file()
 
 
 # --- python -m mmdet_iouquery.run -------------------------------------------------------------------------------------

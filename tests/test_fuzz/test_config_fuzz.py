@@ -154,7 +154,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Config:
     root = build_digits(
         tmp_path_factory.mktemp('data') / 'digits', num_train=4, num_val=2, image_size=96, progress=False
     )
-    cfg = shipped_config('quickstart/rtdetr_r18vd_digits.py')
+    cfg = shipped_config('_base_/rtdetr_r18vd_digits.py')
     options: dict[str, Any] = {
         f'{split}_dataloader.dataset.data_root': f'{root}/' for split in ('train', 'val', 'test')
     }

@@ -48,7 +48,7 @@ def refined(digits: CocoSet, tmp_path_factory: pytest.TempPathFactory) -> list[s
 
 def random_weights(digits: CocoSet, folder: Path, more: str = '') -> list[str]:
     config, checkpoint = folder / 'config.py', folder / 'random.pth'
-    config.write_text(quickstart_config(digits, iters=2, image_size=SIZE) + more)
+    config.write_text(quickstart_config(digits, iters=2, image_size=SIZE, num_queries=100) + more)
     cfg = Config.fromfile(config)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)

@@ -218,7 +218,7 @@ def phases(cfg: Config) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(('iters', 'expected'), [(1200, [(0, 200), (600, 1200)]), (4, [(2, 4)])])
 def test_iters_stretch_the_whole_schedule(iters: int, expected: list[tuple[int, int]]) -> None:
     cfg = quickstart_config()
-    assert phases(cfg) == [(0, 133), (400, 800)]
+    assert phases(cfg) == [(0, 150), (450, 900)]
     set_iters(cfg, iters, evaluations=4)
     assert cfg.train_cfg == {'type': 'IterBasedTrainLoop', 'max_iters': iters, 'val_interval': iters // 4}
     assert phases(cfg) == expected

@@ -76,7 +76,7 @@ def test_the_command_gives_what_the_test_tool_gives(folder: Path) -> None:
         sorted(json.loads(path.read_text()), key=lambda one: (one['image_id'], -one['score'], one['bbox']))
         for path in (folder / 'out' / 'results.json', folder / 'found.bbox.json')
     )
-    assert len(found) == VAL * 100 and found == expected
+    assert len(found) == VAL * 50 and found == expected
     dataset = json.loads((folder / 'out' / 'coco.json').read_text())
     labels = json.loads((folder / 'digits' / 'annotations' / 'val.json').read_text())
     for key in ('id', 'file_name', 'width', 'height'):
@@ -91,7 +91,7 @@ def test_a_threshold_cuts_before_the_calibration(folder: Path) -> None:
     cut = detected(opener(folder, score_thr=threshold), images(folder))
     for all_of_it, kept in zip(everything, cut):
         np.testing.assert_array_equal(kept.scores, all_of_it.scores[all_of_it.scores > np.float32(threshold)])
-    assert 0 < len(cut[0]) < len(everything[0]) == 100
+    assert 0 < len(cut[0]) < len(everything[0]) == 50
     cfg = Config.fromfile(folder / 'config.py')
     cfg.model.test_cfg.calibration = dict(scores=[0.0, 1.0], precision=[0.5, 1.0])
     calibrated = detected(TorchOpener(cfg, folder / 'weights.pth', score_thr=threshold), images(folder))

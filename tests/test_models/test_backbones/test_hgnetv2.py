@@ -167,7 +167,7 @@ def test_what_there_is_not_is_refused_with_what_there_is(settings: dict, message
 
 @pytest.mark.parametrize('name', [name for name in config_names() if 'hgnetv2' in name])
 def test_configs_name_weights_that_fit(name: str) -> None:
-    """The authors' files of B0 to B3 have affines, those of B4 to B6 none."""
+    """The authors' files of B0 to B3 have affines, those of B4 to B6 none; what is smaller takes its share of B0's."""
     cfg = Config.fromfile(config_path(name))
     backbone = cfg.model.backbone
     weights = backbone.get('init_cfg')
@@ -175,5 +175,7 @@ def test_configs_name_weights_that_fit(name: str) -> None:
         assert cfg.load_from is not None or name.startswith(('quickstart/', 'ablations/'))
         return
     assert (weights.type, weights.source) == ('ConvertedPretrained', 'hgnetv2_backbone')
-    assert weights.checkpoint.endswith(f'/PPHGNetV2_{backbone.arch}_stage1.pth')
-    assert backbone.get('learnable_affine', False) == (backbone.arch in ('B0', 'B1', 'B2', 'B3'))
+    small = backbone.arch in ('Atto', 'Femto', 'Pico')
+    assert weights.checkpoint.endswith(f'/PPHGNetV2_{"B0" if small else backbone.arch}_stage1.pth')
+    assert weights.get('partial', False) == small
+    assert backbone.get('learnable_affine', False) == (small or backbone.arch in ('B0', 'B1', 'B2', 'B3'))
