@@ -13,7 +13,7 @@ import torch
 from hosts import host_config
 from mmcv.transforms import BaseTransform
 from mmdet.datasets import CocoDataset
-from mmdet.registry import DATASETS, METRICS, MODELS
+from mmdet.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 from mmdet.structures.mask import BitmapMasks
 from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
@@ -179,6 +179,7 @@ def test_no_resize_of_another_head_is_refused_with_the_remedy(digits: Path, tmp_
     assert data['data_samples'].scale_factor == (1.0, 1.0) and data['inputs'].shape[1:] == (96, 96)
 
 
+@TRANSFORMS.register_module()
 class AddMasks(BaseTransform):
     """Empty ones."""
 
@@ -192,7 +193,7 @@ def test_an_augmentation_of_a_later_stage_that_takes_no_masks(digits: Path, tmp_
     load = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
     options = {
         'model.data_preprocessor.batch_augments': [dict(type='BatchCopyBlend', stages=['later'])],
-        'train_dataloader.dataset.pipeline': [*load, dict(type=AddMasks), dict(type='PackDetInputs')],
+        'train_dataloader.dataset.pipeline': [*load, dict(type='AddMasks'), dict(type='PackDetInputs')],
     }
     runner = runner_of(digits, tmp_path, options)
     with pytest.raises(InputError, match='BatchCopyBlend mixes images with boxes only, but they come with masks'):
