@@ -255,7 +255,7 @@ _base_ = [{config_path(BASE)!r}]
 classes = {tuple(coco.classes)!r}
 image_scale = ({image_size}, {image_size})
 max_iters = {iters}
-warmup_iters = min(_base_.warmup_iters, max(1, max_iters // 6))  # shorter in a short run
+warmup_iters = min(_base_.warmup_iters, max(2, max_iters // 6))  # shorter in a short run
 num_queries = {num_queries}  # at least two for each object of the fullest image
 
 model = dict(

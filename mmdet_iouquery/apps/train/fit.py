@@ -59,6 +59,7 @@ def fitted(cfg: Config, wishes: Wishes) -> Config:
         _fit_length(cfg, wishes.epochs, steps)
     if steps is not None:
         _shorten_warm_up(cfg, steps)
+    _leave_out_short_phases(cfg)
     return cfg
 
 
@@ -115,6 +116,8 @@ def _fit_size(cfg: Config, size: int) -> None:
             node['scale'] = (size, size)
         if 'short_side' in node:
             node['short_side'] = round(node['short_side'] * size / old)
+        if 'min_gt_bbox_wh' in node:
+            node['min_gt_bbox_wh'] = tuple(max(1, round(side * size / old)) for side in node['min_gt_bbox_wh'])
         if type_name(node) == 'BatchMultiScale':
             node['sizes'] = [max(STRIDE, round(side * size / old / STRIDE) * STRIDE) for side in node['sizes']]
 
@@ -188,7 +191,7 @@ def _within(time: float, length: int) -> int:
 def _stretched(timetable: Sequence[Sequence[Any]], ratio: float, length: int) -> list[tuple[str, int]]:
     """Each stage at its share of the run, and at least one epoch or step long."""
     if length < len(timetable):
-        raise InputError(f'its augmentation has {len(timetable)} stages: train for at least {len(timetable)} epochs')
+        raise InputError(f'the augmentation has {len(timetable)} stages: train for at least {len(timetable)} epochs')
     begins: list[int] = []
     for i, (_, begin) in enumerate(timetable):
         earliest = begins[-1] + 1 if begins else 0
@@ -210,6 +213,19 @@ def _shorten_warm_up(cfg: Config, steps: int) -> None:
         is_warm_up = type_name(scheduler) == 'LinearLR' and scheduler.get('begin', 0) == 0
         if is_warm_up and not scheduler.get('by_epoch', True) and scheduler.get('end', 0) > most:
             scheduler['end'] = most
+
+
+def _leave_out_short_phases(cfg: Config) -> None:
+    """Of fewer than two steps, after which mmengine's LinearLR would not leave its first factor."""
+    schedulers = _listed(cfg.get('param_scheduler'))
+    kept = [scheduler for scheduler in schedulers if not _is_short(scheduler)]
+    if len(kept) < len(schedulers):
+        cfg.param_scheduler = kept
+
+
+def _is_short(scheduler: ConfigDict) -> bool:
+    in_steps = type_name(scheduler) == 'LinearLR' and not scheduler.get('by_epoch', True)
+    return in_steps and 'end' in scheduler and scheduler['end'] - scheduler.get('begin', 0) < 2
 
 
 def _listed(node: Any) -> list[ConfigDict]:

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
 
 from mmdet_iouquery.apps.train.child_config import child_text
 from mmdet_iouquery.apps.train.fit import Wishes, fitted, learning_rate
@@ -79,8 +81,7 @@ def test_runs_that_count_steps() -> None:
     assert new.default_hooks.checkpoint.interval == 50
     warm_up, decay = new.param_scheduler
     assert (warm_up.end, decay.begin, decay.end) == (20, 100, 200)  # 150 of 900 are 33, which is more than a tenth
-    warm_up, decay = fitted(config(DIGITS), Wishes(data=SET, images=8, epochs=1, batch=8)).param_scheduler
-    assert (warm_up.begin, warm_up.end, decay.begin, decay.end) == (0, 1, 1, 2)  # of one step, and no phase is empty
+    assert fitted(config(DIGITS), Wishes(data=SET, images=8, epochs=1, batch=8)).param_scheduler == []  # of one step
     with pytest.raises(InputError, match='counts steps: name the data with --data'):
         fitted(config(DIGITS), Wishes(epochs=2))
 
@@ -94,6 +95,28 @@ def test_a_warm_up_takes_at_most_a_tenth_of_a_run(name: str, kind: str, place: s
         assert (scheduler.type, scheduler[place]) == (kind, expected)
     (scheduler,) = fitted(config(name), Wishes(data=SET, images=400, epochs=10, batch=4, devices=2)).param_scheduler
     assert scheduler[place] == 50
+
+
+@pytest.mark.parametrize('steps', [1, 2, 3, 9, 19, 20, 25])
+def test_the_rate_is_reached_however_short_the_run(steps: int) -> None:
+    """mmengine's LinearLR of a single step would leave it at a thousandth for all of the run."""
+    new = fitted(config(RTDETR), Wishes(data=SET, images=8 * steps, epochs=1, batch=8))
+    parameter = torch.nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    rates = []
+    schedulers = [PARAM_SCHEDULERS.build(dict(one, optimizer=optimizer)) for one in new.param_scheduler]
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]['lr'])
+        for scheduler in schedulers:
+            scheduler.step()
+    assert max(rates) == 1.0 and (steps < 20 or rates[0] < 1.0)
+
+
+def test_boxes_that_are_left_out_for_their_size_are_smaller_on_smaller_images() -> None:
+    new = fitted(config('deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py'), Wishes(size=96))
+    assert values(new.train_dataloader.to_dict(), 'min_gt_bbox_wh') == [(4, 4), (4, 4)]  # 12 of 320
+    new = fitted(config(DEIM), Wishes(size=320))
+    assert set(values(new.train_dataloader.to_dict(), 'min_gt_bbox_wh')) == {(1, 1)}
 
 
 def test_sizes_keep_their_ratios() -> None:
@@ -121,7 +144,7 @@ def test_the_rate_goes_with_the_batch() -> None:
         (RTDETR, Wishes(size=32), '--size 32: name a multiple of 32, from 64 on'),
         (DINO, Wishes(size=320), '--size is for configs that resize images to one square'),
         (RTDETR, Wishes(epochs=0), '--epochs 0: name at least 1'),
-        (DEIM, Wishes(epochs=3), 'its augmentation has 4 stages: train for at least 4 epochs'),
+        (DEIM, Wishes(epochs=3), 'the augmentation has 4 stages: train for at least 4 epochs'),
     ],
 )
 def test_what_cannot_be_is_said(name: str, wishes: Wishes, said: str) -> None:
