@@ -31,7 +31,7 @@ COUNTED = {
 
 
 class NotComputed(TorchDispatchMode):
-    """What has multiplications to count gives zeros of the right shape, in a hundredth of the time."""
+    """What has multiplications to count is not computed: it gives zeros of the right shape."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Of every operation, below autograd."""

@@ -117,7 +117,9 @@ def _fit_size(cfg: Config, size: int) -> None:
         if 'short_side' in node:
             node['short_side'] = round(node['short_side'] * size / old)
         if 'min_gt_bbox_wh' in node:
-            node['min_gt_bbox_wh'] = tuple(max(1, round(side * size / old)) for side in node['min_gt_bbox_wh'])
+            # a limit of 1 px leaves out what is no box, on images of any size
+            limits = node['min_gt_bbox_wh']
+            node['min_gt_bbox_wh'] = tuple(max(1, round(px * size / old)) if px > 1 else px for px in limits)
         if type_name(node) == 'BatchMultiScale':
             node['sizes'] = [max(STRIDE, round(side * size / old / STRIDE) * STRIDE) for side in node['sizes']]
 

@@ -115,8 +115,9 @@ def test_the_rate_is_reached_however_short_the_run(steps: int) -> None:
 def test_boxes_that_are_left_out_for_their_size_are_smaller_on_smaller_images() -> None:
     new = fitted(config('deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py'), Wishes(size=96))
     assert values(new.train_dataloader.to_dict(), 'min_gt_bbox_wh') == [(4, 4), (4, 4)]  # 12 of 320
-    new = fitted(config(DEIM), Wishes(size=320))
-    assert set(values(new.train_dataloader.to_dict(), 'min_gt_bbox_wh')) == {(1, 1)}
+    for size in (320, 1280):
+        new = fitted(config(DEIM), Wishes(size=size))
+        assert set(values(new.train_dataloader.to_dict(), 'min_gt_bbox_wh')) == {(1, 1)}
 
 
 def test_sizes_keep_their_ratios() -> None:
