@@ -99,4 +99,5 @@ def _run(log: str, call: Callable[..., Any], arguments: Sequence[Any]) -> None:
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):
         os.dup2(descriptor, stream)
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # a traceback comes last, as it happened
     sys.exit(call(*arguments))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import signal
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from .hooks.stop_hook import received_signal
 from .resume import latest_checkpoint
 
 DISK_FAULTS = (*NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
-_WORKER_DIED = re.compile(r'DataLoader worker \(pid')
+_WORKER_DIED = re.compile(r'DataLoader worker \(pid|received 0 items of ancdata')
 _BY_SIGNAL = re.compile(r'killed by signal: ([\w ]+)')
 
 
@@ -35,12 +36,10 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except OSError as error:
-        if error.errno not in DISK_FAULTS:
-            raise
-        raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
-    except RuntimeError as error:
-        if not _WORKER_DIED.search(str(error)):
+    except (OSError, EOFError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in DISK_FAULTS:
+            raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
+        if not _is_worker_death(error):
             raise
         signum = received_signal(runner)
         if signum:
@@ -49,6 +48,18 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
         raise DataWorkerError(worker_died(error, folder)) from error
     except KeyboardInterrupt as interrupt:
         raise TrainingStopped(signal.SIGINT, f'at once; {_go_on(folder)}') from interrupt
+
+
+def _is_worker_death(error: OSError | EOFError | RuntimeError) -> bool:
+    """Whether a data worker died: torch says so, or a batch of its could not be taken over.
+
+    A tensor's memory is asked for at a socket of the worker that made it. One that is being killed closes its sockets
+    a moment before the system calls it dead, and torch hands on what the socket says.
+    """
+    if isinstance(error, RuntimeError):
+        return _WORKER_DIED.search(str(error)) is not None
+    called = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
+    return isinstance(error, (EOFError, ConnectionError)) and '_try_get_data' in called
 
 
 def worker_died(error: BaseException, folder: Path) -> str:
