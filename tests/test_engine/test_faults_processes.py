@@ -8,6 +8,7 @@ import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -60,6 +61,9 @@ def test_a_data_worker_that_is_killed(tmp_path: Path) -> None:
     assert not list((tmp_path / 'run').glob('*.tmp'))
 
 
+NO_HOOKS = SimpleNamespace(hooks=[])
+
+
 class DyingData(torch.utils.data.Dataset):
     """The second sample kills the worker that loads it, once the first one's batch lies in the queue."""
 
@@ -94,12 +98,12 @@ def next_from_a_dead_worker(marker: Path) -> None:
 
 def test_a_batch_whose_worker_is_just_being_killed(tmp_path: Path) -> None:
     """torch hands on what the worker's socket says; outside of the main thread no signal tells of the death."""
-    with ThreadPoolExecutor(1) as pool, pytest.raises(DataWorkerError, match='has left without a word') as told:
-        with told_endings(None, tmp_path):
-            pool.submit(next_from_a_dead_worker, tmp_path / 'marker').result()
+    refused = pytest.raises(DataWorkerError, match='has left without a word')
+    with ThreadPoolExecutor(1) as pool, refused as told, told_endings(NO_HOOKS, tmp_path):
+        pool.submit(next_from_a_dead_worker, tmp_path / 'marker').result()
     assert isinstance(told.value.__cause__, ConnectionError)
     # the same from elsewhere, such as a store of checkpoints, is not a data worker's
-    with pytest.raises(ConnectionRefusedError), told_endings(None, tmp_path):
+    with pytest.raises(ConnectionRefusedError), told_endings(NO_HOOKS, tmp_path):
         raise ConnectionRefusedError
 
 

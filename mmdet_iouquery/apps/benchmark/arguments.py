@@ -20,6 +20,22 @@ FAMILIES = {
         'DEIM-L': 'deim/deim-dfine_hgnetv2-l_8xb4-58e_coco.py',
         'DEIM-X': 'deim/deim-dfine_hgnetv2-x_8xb4-58e_coco.py',
     },
+    'deimv2': {
+        'DEIMv2-Atto': 'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py',
+        'DEIMv2-Femto': 'deimv2/deimv2_hgnetv2-femto_8xb16-500e_coco.py',
+        'DEIMv2-Pico': 'deimv2/deimv2_hgnetv2-pico_8xb16-500e_coco.py',
+        'DEIMv2-N': 'deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py',
+        'DEIMv2-S': 'deimv2/deimv2_vit-s_8xb4-132e_coco.py',
+        'DEIMv2-M': 'deimv2/deimv2_vit-m_8xb4-102e_coco.py',
+        'DEIMv2-L': 'deimv2/deimv2_vit-l_8xb4-68e_coco.py',
+        'DEIMv2-X': 'deimv2/deimv2_vit-x_8xb4-58e_coco.py',
+    },
+    'ecdet': {
+        'ECDet-S': 'ecdet/ecdet_ecvit-s_8xb4-74e_coco.py',
+        'ECDet-M': 'ecdet/ecdet_ecvit-m_8xb4-62e_coco.py',
+        'ECDet-L': 'ecdet/ecdet_ecvit-l_8xb4-50e_coco.py',
+        'ECDet-X': 'ecdet/ecdet_ecvit-x_8xb4-50e_coco.py',
+    },
 }
 """The shipped configs of each family's models, by the names of our tables."""
 

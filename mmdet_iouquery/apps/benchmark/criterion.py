@@ -89,7 +89,7 @@ def criterion_sides(
     decoded, leaves = random_predictions(case, device, refined=FAMILY_OF[model_name] != 'rtdetr')
     sides: dict[str, Callable[[], Tensor]] = {}
     if reference is not None:
-        their_loss = reference.loss_of(decoded, reference.targets(truth.labels, truth.boxes))
+        their_loss = reference.loss_of(model_name, decoded, reference.targets(truth.labels, truth.boxes))
         sides[NAME] = _with_gradients(leaves, their_loss)
     module = MODELS.build(model_config(model_name).bbox_head.get('criterion') or CRITERION)
     targets = Targets(torch.cat(truth.labels), torch.cat(truth.boxes), tuple(map(len, truth.labels)))

@@ -54,7 +54,7 @@ def leave_one_out(
     }
     if reference is not None:
         model = reference.model(model_name, None).train()
-        loss = partial(reference.loss, model, given.images, reference.targets(given.labels, given.boxes))
+        loss = partial(reference.loss, model_name, model, given.images, reference.targets(given.labels, given.boxes))
         steps[NAME] = training_step(model, loss, half=half)
     timings = time_in_turn(steps, rounds)
     return rows_of(timings, OURS, model=model_name, batch=batch, side_px=side, objects=objects, bfloat16=half)

@@ -10,7 +10,6 @@ import importlib
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,8 +34,8 @@ class Repository(NamedTuple):
     package: str
     zoo: str
     """A folder in it by which it is known."""
-    configs: str
-    """Of a model; ``{}`` is the depth or size."""
+    configs: tuple[str, ...]
+    """Of a model; ``{}`` is the depth or size, and the first that there is counts."""
     outputs: Callable[[Decoded], dict[str, Any]]
     """What its criterion is given for predictions of ours."""
 
@@ -48,7 +47,7 @@ REPOSITORIES = {
         'the folder rtdetr_pytorch of a clone',
         'src',
         'src/zoo/rtdetr',
-        'configs/rtdetr/rtdetr_r{}vd_6x_coco.yml',
+        ('configs/rtdetr/rtdetr_r{}vd_6x_coco.yml',),
         rtdetr_outputs,
     ),
     'dfine': Repository(
@@ -57,7 +56,7 @@ REPOSITORIES = {
         'a clone',
         'src',
         'src/zoo/dfine',
-        'configs/dfine/dfine_hgnetv2_{}_coco.yml',
+        ('configs/dfine/dfine_hgnetv2_{}_coco.yml',),
         dfine_outputs,
     ),
     'deim': Repository(
@@ -66,10 +65,37 @@ REPOSITORIES = {
         'a clone',
         'engine',
         'engine/deim',
-        'configs/deim_dfine/deim_hgnetv2_{}_coco.yml',
+        ('configs/deim_dfine/deim_hgnetv2_{}_coco.yml',),
+        dfine_outputs,
+    ),
+    'deimv2': Repository(
+        'https://github.com/Intellindust-AI-Lab/DEIMv2',
+        '0fff8d4',
+        'a clone',
+        'engine',
+        'engine/deim',
+        ('configs/deimv2/deimv2_dinov3_{}_coco.yml', 'configs/deimv2/deimv2_hgnetv2_{}_coco.yml'),
+        dfine_outputs,
+    ),
+    'ecdet': Repository(
+        'https://github.com/Intellindust-AI-Lab/EdgeCrafter',
+        '706d037',
+        'the folder ecdetseg of a clone',
+        'engine',
+        'engine/edgecrafter',
+        ('configs/ecdet/ecdet_{}.yml',),
         dfine_outputs,
     ),
 }
+
+
+_FROM_SCRATCH = {
+    'PResNet': {'pretrained': False},
+    'HGNetv2': {'pretrained': False},
+    'DINOv3STAs': {'weights_path': None},
+    'ViTAdapter': {'weights_path': None, 'skip_load_backbone': True},
+}
+"""Settings of their backbones, by which nothing is fetched."""
 
 
 class Reference:
@@ -86,6 +112,7 @@ class Reference:
     def __init__(self, folder: str | Path, family: str = 'rtdetr') -> None:
         self.folder, self.family = Path(folder).resolve(), family
         self.repository = REPOSITORIES[family]
+        self._criteria: dict[str, Any] = {}
         address, commit, give, package, zoo = self.repository[:5]
         if not (self.folder / zoo).is_dir():
             raise InputError(f'--reference {folder}: no {zoo} in there; give {give} of {address} at {commit}')
@@ -158,26 +185,29 @@ class Reference:
         sizes = torch.tensor([[images.shape[3], images.shape[2]]] * images.shape[0])
         return {'images': images.numpy(), 'orig_target_sizes': sizes.numpy()}
 
-    @cached_property
-    def criterion(self) -> Any:
-        """Matching and losses, the same for all models of a family."""
-        return self._config('R50' if self.family == 'rtdetr' else 'N').criterion
+    def criterion(self, name: str) -> Any:
+        """Matching and losses of a model, by our name of it."""
+        if name not in self._criteria:
+            self._criteria[name] = self._config(name).criterion
+        return self._criteria[name]
 
     def targets(self, labels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Ground truth in their form: labels (T,) and normalised cx, cy, w, h (T, 4) of each image."""
         return [{'labels': image_labels, 'boxes': some} for image_labels, some in zip(labels, boxes)]
 
-    def loss(self, model: nn.Module, images: Tensor, targets: list[dict[str, Any]]) -> Tensor:
+    def loss(self, name: str, model: nn.Module, images: Tensor, targets: list[dict[str, Any]]) -> Tensor:
         """As their engine: the criterion outside of autocast."""
         outputs = model(images, targets)
         with torch.autocast(images.device.type, enabled=False):
-            return sum(self.criterion(outputs, targets).values())
+            return sum(self.criterion(name)(outputs, targets).values())
 
-    def loss_of(self, decoded: Decoded, targets: list[dict[str, Tensor]]) -> Callable[[], Tensor]:
-        """A call of their criterion with predictions of ours."""
-        fixed = constants(decoded)
-        return lambda: sum(self.criterion({**self.repository.outputs(decoded), **fixed}, targets).values())
+    def loss_of(self, name: str, decoded: Decoded, targets: list[dict[str, Tensor]]) -> Callable[[], Tensor]:
+        """A call of a model's criterion with predictions of ours."""
+        criterion, fixed = self.criterion(name), constants(decoded)
+        return lambda: sum(criterion({**self.repository.outputs(decoded), **fixed}, targets).values())
 
     def _config(self, name: str, **settings: Any) -> Any:
-        path = self.folder / self.repository.configs.format(name.rpartition('-')[2].lstrip('R').lower())
-        return self._config_class(str(path), PResNet={'pretrained': False}, HGNetv2={'pretrained': False}, **settings)
+        size = name.rpartition('-')[2].lstrip('R').lower()
+        paths = [self.folder / pattern.format(size) for pattern in self.repository.configs]
+        path = next((path for path in paths if path.exists()), paths[-1])
+        return self._config_class(str(path), **_FROM_SCRATCH, **settings)

@@ -108,7 +108,7 @@ def _step(
         loss = partial(our_loss, model, given)
     else:
         model = reference.model(model_name, None).train().to(device)
-        loss = partial(reference.loss, model, given.images, reference.targets(given.labels, given.boxes))
+        loss = partial(reference.loss, model_name, model, given.images, reference.targets(given.labels, given.boxes))
     return training_step(model, loss, half=half)
 
 

@@ -48,15 +48,21 @@ def clone(folder: Path, family: str) -> Reference:
         ('R18', 'configs/rtdetr/rtdetr_r18vd_6x_coco.yml'),
         ('D-FINE-N', 'configs/dfine/dfine_hgnetv2_n_coco.yml'),
         ('DEIM-S', 'configs/deim_dfine/deim_hgnetv2_s_coco.yml'),
+        ('DEIMv2-Pico', 'configs/deimv2/deimv2_hgnetv2_pico_coco.yml'),
+        ('DEIMv2-S', 'configs/deimv2/deimv2_dinov3_s_coco.yml'),
+        ('ECDet-S', 'configs/ecdet/ecdet_s.yml'),
     ],
 )
 def test_a_model_is_built_by_the_authors_config_without_downloads(name: str, config: str, tmp_path: Path) -> None:
     reference = clone(tmp_path, FAMILY_OF[name])
+    (tmp_path / config).parent.mkdir(parents=True)
+    (tmp_path / config).touch()
     for side, size in ((None, None), (64, [64, 64])):
         model = reference.model(name, side)
         assert model.path == str(tmp_path / config)
         settings = model.settings
         assert settings['PResNet'] == settings['HGNetv2'] == {'pretrained': False}
+        assert settings['DINOv3STAs']['weights_path'] is settings['ViTAdapter']['weights_path'] is None
         holders = [settings['HybridEncoder'], settings['RTDETRTransformer']] if name == 'R18' else [settings]
         assert all(holder['eval_spatial_size'] == size for holder in holders)
     again = pickle.loads(pickle.dumps(reference))
@@ -69,7 +75,7 @@ def test_the_loss_is_the_sum_of_what_the_authors_criterion_gives(tmp_path: Path)
     boxes = [torch.rand(3, 4), torch.rand(2, 4)]
     targets = reference.targets([torch.zeros(3), torch.zeros(2)], boxes)
     expected = decoded.matching_predictions.boxes[-1].sum() + boxes[0].sum()
-    assert reference.loss_of(decoded, targets)().item() == pytest.approx(expected.item())
+    assert reference.loss_of('D-FINE-N', decoded, targets)().item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize('family', REPOSITORIES)
