@@ -18,7 +18,7 @@ from mmdet.utils import register_all_modules
 from mmengine.config import Config
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mmdet_iouquery.apps.compare.cost import count_flops, count_parameters
+from mmdet_iouquery.apps.cost import count_flops, count_parameters
 from mmdet_iouquery.config_files import COSTS, config_names, config_path, config_root
 
 COUNTED = {

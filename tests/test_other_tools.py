@@ -22,7 +22,7 @@ from mmengine.logging import MessageHub
 from runs import SMALL_MODEL
 
 from mmdet_iouquery import compat, config_path, run
-from mmdet_iouquery.apps.compare.cost import count_flops
+from mmdet_iouquery.apps.cost import count_flops
 from mmdet_iouquery.apps.doctor import command as doctor
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits

@@ -9,7 +9,7 @@ import torch
 from helpers import build_detector
 
 from mmdet_iouquery import prepare_for_inference
-from mmdet_iouquery.apps.compare.cost import count_flops, count_parameters
+from mmdet_iouquery.apps.cost import count_flops, count_parameters
 from mmdet_iouquery.models.necks import HybridEncoder
 
 # Zhao et al. 2024, table 2, and the authors' list of models for the depths that it leaves out

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...core import multi_scale_deformable_attention
 from ...core.deformable_attention import BACKENDS, why_not
-from .timing import rows_of, time_in_turn
+from ..timing import rows_of, time_in_turn
 
 AGAINST = 'grid_sample'
 HEADS, WIDTH, POINTS = 8, 32, 4

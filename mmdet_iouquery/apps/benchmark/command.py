@@ -14,6 +14,7 @@ import torch
 
 from ...errors import InputError
 from ..analyze.chart import save_chart
+from ..timing import rows_of, time_in_turn
 from .arguments import FAMILY_OF, parser
 from .attention import attention
 from .criterion import criterion
@@ -24,7 +25,6 @@ from .inference import inference
 from .leave_one_out import leave_one_out
 from .machine import machine
 from .reference import Reference
-from .timing import rows_of, time_in_turn
 from .training import training
 
 Rows = list[dict[str, Any]]

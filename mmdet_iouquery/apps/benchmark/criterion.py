@@ -22,10 +22,10 @@ from ...structures import (
     Selection,
     Targets,
 )
+from ..timing import counted_operations, rows_of, time_in_turn
 from .arguments import FAMILY_OF
 from .models import Batch, model_config
 from .reference import NAME, Reference
-from .timing import counted_operations, rows_of, time_in_turn
 
 CLASSES, DENOISING = 80, 100
 REG_MAX, REG_SCALE = 32, 4.0

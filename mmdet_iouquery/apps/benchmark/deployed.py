@@ -18,10 +18,10 @@ from ...deploy import prepare_for_inference
 from ...deploy.export import ExportSettings, export_onnx
 from ...deploy.model_files import files_of
 from ...deploy.quantize import write_quantized
+from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
 from .sessions import Feed, session
-from .timing import rows_of, time_in_turn
 
 RUNTIMES = {'onnxruntime': None, 'OpenVINO': 'f32', 'OpenVINO bfloat16': 'bf16'}
 """And the precision that OpenVINO is told to compute in."""

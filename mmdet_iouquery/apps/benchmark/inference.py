@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ...deploy import prepare_for_inference
 from ...errors import InputError
+from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
-from .timing import rows_of, time_in_turn
 
 ANY_SIZE = 'prepared, compiled for any size'
 

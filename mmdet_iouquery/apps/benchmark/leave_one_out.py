@@ -13,9 +13,9 @@ from ...cpu import accelerate_training
 from ...cpu.convolution import WinogradConv2d
 from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateELANFusion, SeparateFusion
 from ...errors import InputError
+from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
-from .timing import rows_of, time_in_turn
 from .training import OURS, our_loss, training_step
 
 PLAIN = f'{OURS}, plain modules'

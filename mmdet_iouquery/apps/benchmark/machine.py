@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from .timing import time_in_turn
+from ..timing import time_in_turn
 
 _SIDE = 2048
 _BYTES = 2**28

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 from ...cpu import accelerate_training, keep_freed_memory
-from ..compare.cost import MB, peak_memory_mb
+from ..cost import MB, peak_memory_mb
+from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
-from .timing import rows_of, time_in_turn
 
 OURS = 'ours'
 AUTOCAST = ', bfloat16 autocast'

@@ -8,6 +8,8 @@ from ...command_line import add_options, complete_configs
 
 EVALUATIONS = 5
 """Of a training of ``--iters``, where no other number is given."""
+ROUNDS = 15
+"""Of ``--times``, likewise."""
 
 
 def parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -31,6 +33,15 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     add_options(parser, 'overrides of every config')
     parser.add_argument(
         '--restart', action='store_true', help='train anew what was run with other settings, which is set aside'
+    )
+    parser.add_argument(
+        '--times',
+        type=int,
+        nargs='?',
+        const=ROUNDS,
+        metavar='N',
+        help='time a training step and a prediction of every config in turn, N times each, once all have trained, and '
+        f'draw AP over both (without a number: {ROUNDS})',
     )
     parser.add_argument('--report-only', action='store_true', help='table and figure from the runs that are finished')
     return parser

@@ -13,6 +13,7 @@ from ...datasets import read_data
 from ...engine.launch import report_dataset
 from ...errors import InputError
 from ...file_io import write_json, write_text
+from ..analyze.chart import save_chart
 from ..analyze.curves import Curve, Line, draw_curves
 from ..child_process import run_child
 from .arguments import EVALUATIONS, parser
@@ -33,6 +34,8 @@ from .settings import (
     write_settings,
 )
 from .table import by_config, comparison_table
+from .times import measured
+from .trade_off import points, trade_off_chart
 
 OUTPUT_NAME = 'output.txt'
 
@@ -55,15 +58,16 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
     _check(args)
     work_dir = Path(args.work_dir).resolve()
     if args.report_only:
-        print(report(work_dir, finished_runs(work_dir, [*map(_stem, args.configs)], args.seeds)))
+        print(report(work_dir, finished_runs(work_dir, [*map(_stem, args.configs)], args.seeds), args.times))
         return
     runs = prepare(args, work_dir)
     results: list[RunResult] = []
     for number, run in enumerate(runs, start=1):
         results.append(finished(tools or tools_root(), run, f'{run.name}, seed {run.seed} ({number} of {len(runs)})'))
-        text = report(work_dir, results)  # after each run, so that a look in between shows what there is
-    print(f'\n{text}')
-    print(f'\nin {work_dir}: table.md, curves.png, results.json; each run in CONFIG/seed_N')
+        report(work_dir, results)  # after each run, so that a look in between shows what there is
+    print(f'\n{report(work_dir, results, args.times)}')
+    trade_off = ', trade-off.png' if args.times else ''
+    print(f'\nin {work_dir}: table.md, curves.png{trade_off}, results.json; each run in CONFIG/seed_N')
 
 
 def _stem(name: str) -> str:
@@ -88,6 +92,8 @@ def _check(args: argparse.Namespace) -> None:
             raise InputError(
                 f'--seeds: {seed} is {"negative" if seed < 0 else "given twice"}; name different seeds, from 0 on'
             )
+    if args.times is not None and args.times < 1:
+        raise InputError(f'--times {args.times}: name how often to time each, at least once')
     if args.iters is not None and args.iters < 1:
         raise InputError(f'--iters {args.iters}: there must be at least one step')
     if args.evaluations is not None:
@@ -162,12 +168,19 @@ def finished_runs(work_dir: Path, stems: list[str], seeds: list[int] | None) -> 
     return [run for stem in stems or runs_by_config for run in sorted(runs_by_config[stem], key=lambda run: run.seed)]
 
 
-def report(work_dir: Path, results: list[RunResult]) -> str:
-    """Write ``results.json``, ``table.md`` and ``curves.png``; returns the table."""
+def report(work_dir: Path, results: list[RunResult], rounds: int | None = None) -> str:
+    """Write ``results.json``, ``table.md`` and ``curves.png``; returns the table.
+
+    With ``rounds``, steps and predictions are timed, see :func:`.times.measured`, and ``trade-off.png`` is drawn.
+    """
     write_json(work_dir / 'results.json', [result.to_json() for result in results])
-    text = comparison_table(results)
+    groups = by_config(results)
+    times = measured(work_dir, results, rounds) if rounds else None
+    text = comparison_table(results, times)
     write_text(work_dir / 'table.md', text)
-    draw_curves([_curve(name, runs) for name, runs in by_config(results).items()], work_dir / 'curves.png')
+    draw_curves([_curve(name, runs) for name, runs in groups.items()], work_dir / 'curves.png')
+    if times:
+        save_chart(trade_off_chart(points(groups, times)), work_dir)
     return text
 
 

@@ -17,7 +17,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
-from .cost import count_flops, count_parameters, device_name, peak_memory_mb
+from ..cost import count_flops, count_parameters, device_name, peak_memory_mb
 from .records import RunResult, evaluation_of, loss_curve, write_result
 
 PARENT_VARIABLE = 'MMDET_IOUQUERY_COMPARE_PID'

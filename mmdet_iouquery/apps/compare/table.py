@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean, stdev
 
 from .records import RunResult
+from .times import Times
 
 _NONE = '-'
 _HEADS = (
@@ -23,12 +24,18 @@ def by_config(results: Iterable[RunResult]) -> dict[str, list[RunResult]]:
     return groups
 
 
-def comparison_table(results: Sequence[RunResult]) -> str:
-    """The whole text: what was trained, a row for each config, and what the columns mean."""
+def comparison_table(results: Sequence[RunResult], times: Mapping[str, Times] | None = None) -> str:
+    """The whole text: what was trained, a row for each config, and what the columns mean.
+
+    Args:
+        times: of each config, measured in turn; None: of a step, what the runs recorded.
+    """
     groups = by_config(results)
-    rows = [_HEADS, (':--', *['--:'] * (len(_HEADS) - 1)), *map(_row, groups.values())]
+    heads = (*_HEADS, 'time an image (ms)') if times else _HEADS
+    rows = [heads, (':--', *['--:'] * (len(heads) - 1))]
+    rows += [_row(runs, times[name] if times else None) for name, runs in groups.items()]
     table = '\n'.join(f'| {" | ".join(row)} |' for row in rows)
-    return f'{_header(groups)}\n\n{table}\n\n{_notes(groups)}\n'
+    return f'{_header(groups)}\n\n{table}\n\n{_notes(groups, in_turn=bool(times))}\n'
 
 
 def mean_and_deviation(values: Iterable[float | None], digits: int) -> str:
@@ -41,7 +48,7 @@ def mean_and_deviation(values: Iterable[float | None], digits: int) -> str:
     return f'{mean(numbers):.{digits}f} ± {stdev(numbers):.{digits}f}'
 
 
-def _row(runs: list[RunResult]) -> tuple[str, ...]:
+def _row(runs: list[RunResult], times: Times | None) -> tuple[str, ...]:
     finals = [run.final for run in runs]
     percent = [[None if value is None else 100 * value for value in column] for column in zip(*finals)]
     aps = dict(zip(finals[0]._fields, percent))
@@ -51,8 +58,9 @@ def _row(runs: list[RunResult]) -> tuple[str, ...]:
         *(mean_and_deviation(aps[field], 1) for field in _AP_FIELDS),
         f'{runs[0].parameters / 1e6:.2f}',
         f'{runs[0].flops / 1e9:.2f}',
-        mean_and_deviation((run.step_seconds for run in runs), 3),
+        f'{times.step:.3f}' if times else mean_and_deviation((run.step_seconds for run in runs), 3),
         mean_and_deviation((run.memory_mb for run in runs), 0),
+        *([f'{1000 * times.image:.1f}'] if times else []),
     )
 
 
@@ -80,7 +88,7 @@ def _header(groups: dict[str, list[RunResult]]) -> str:
     return '\n'.join(f'- {name}: {value}' for name, value in facts)
 
 
-def _notes(groups: dict[str, list[RunResult]]) -> str:
+def _notes(groups: dict[str, list[RunResult]], *, in_turn: bool) -> str:
     orders: dict[int, set[str]] = {}
     for run in (run for group in groups.values() for run in group):
         orders.setdefault(run.seed, set()).add(run.data_order)
@@ -88,12 +96,13 @@ def _notes(groups: dict[str, list[RunResult]]) -> str:
     order = 'For each seed, all configs got the same images in the same order.'
     if different:
         order = f'The configs did not get the same images in the same order (seeds {", ".join(map(str, different))}).'
+    where = ', of all configs in turn; an image: to its detections, the model prepared for inference' if in_turn else ''
     return '\n'.join(
         (
             f"AP is COCO's, in %, after the last step; a dash: no object of that size. {order}",
             'Several seeds: mean ± sample standard deviation.',
             'FLOPs: one forward pass on the first validation image, multiplication and addition counted as two;',
             'convolutions and matrix products (attention included) count, sampling and element-wise work do not.',
-            'Time: median, without data loading. Peak memory: tensors on a GPU; on a CPU the whole process.',
+            f'Time: median, without data loading{where}. Peak memory: tensors on a GPU; on a CPU the whole process.',
         )
     )

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch._inductor import config as inductor
 
-from mmdet_iouquery.apps.benchmark import command, criterion, timing
+from mmdet_iouquery.apps import timing
+from mmdet_iouquery.apps.benchmark import command, criterion
 from mmdet_iouquery.apps.benchmark.criterion import Case, criterion_sides
 from mmdet_iouquery.apps.benchmark.figures import growth_chart
 from mmdet_iouquery.apps.benchmark.training import peak_of_tensors

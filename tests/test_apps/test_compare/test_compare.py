@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
@@ -21,7 +22,6 @@ from torch import nn
 
 from mmdet_iouquery import config_path
 from mmdet_iouquery.apps.compare import command, compare, recorder, settings
-from mmdet_iouquery.apps.compare.cost import count_flops, count_parameters, peak_memory_mb
 from mmdet_iouquery.apps.compare.records import (
     Evaluation,
     RunResult,
@@ -32,6 +32,9 @@ from mmdet_iouquery.apps.compare.records import (
 )
 from mmdet_iouquery.apps.compare.schedule import set_iters
 from mmdet_iouquery.apps.compare.table import comparison_table, mean_and_deviation
+from mmdet_iouquery.apps.compare.times import Times
+from mmdet_iouquery.apps.compare.trade_off import Point, front, points
+from mmdet_iouquery.apps.cost import count_flops, count_parameters, peak_memory_mb
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.datasets import find_coco_set, read_data
 from mmdet_iouquery.engine import launch
@@ -441,6 +444,29 @@ def test_other_settings_are_refused(arguments: list[str], changed: list[str], me
         compare(TOOLS, [*arguments, *changed])
 
 
+def test_times_are_measured_in_turn_and_drawn(
+    interrupted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    work_dir = shutil.copytree(interrupted, tmp_path / 'out')
+    for folder in work_dir.glob('*/seed_7'):  # whichever test came first
+        shutil.rmtree(folder)
+    before = (work_dir / 'many' / 'seed_0' / 'result.json').read_bytes()
+    compare(TOOLS, ['--report-only', '--times', '2', '--work-dir', str(work_dir)])
+    heads, _, few, many = [
+        row.strip('| ').split(' | ') for row in capsys.readouterr().out.splitlines() if row[:1] == '|'
+    ]
+    with open(work_dir / 'trade-off.csv', newline='') as file:
+        drawn = {row['name']: row for row in csv.DictReader(file)}
+    assert list(drawn) == ['few', 'many'] and (work_dir / 'trade-off.png').is_file()
+    for row in (few, many):
+        said, point = dict(zip(heads, row)), drawn[row[0]]
+        step, image = float(said['time a step (s)']), float(said['time an image (ms)'])
+        assert step > 0 and image > 0
+        assert float(point['training_minutes']) == pytest.approx(4 * step / 60, abs=4 * 5.1e-4 / 60)
+        assert float(point['image_ms']) == pytest.approx(image, abs=0.051)
+    assert (work_dir / 'many' / 'seed_0' / 'result.json').read_bytes() == before
+
+
 def test_restart_sets_runs_of_other_settings_aside(
     interrupted: Path, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -508,6 +534,28 @@ def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch:
     assert len(made) == 1
 
 
+def test_points_of_a_trade_off_by_hand() -> None:
+    runs = [with_ap(RESULT, 0.4), with_ap(RESULT, 0.5)]
+    (point,) = points({'plain': runs}, {'plain': Times(step=0.2, image=0.03)})
+    assert point == Point(
+        'plain', pytest.approx(2.0), pytest.approx(30), pytest.approx(45), pytest.approx(7.071, abs=1e-3)
+    )
+    assert points({'plain': runs[:1]}, {'plain': Times(0.2, 0.03)})[0].ap_deviation is None
+
+
+@pytest.mark.parametrize(
+    ('costs', 'aps', 'expected'),
+    [
+        ([3, 1, 2], [30, 10, 20], [1, 2, 0]),
+        ([1, 2, 3], [30, 20, 30], [0]),  # the last is as good, and costs more
+        ([1, 1, 2], [10, 20, 15], [1]),
+        ([], [], []),
+    ],
+)
+def test_the_pareto_front(costs: list[float], aps: list[float], expected: list[int]) -> None:
+    assert front(costs, aps) == expected
+
+
 # --- what can be wrong ------------------------------------------------------------------------------------------------
 
 
@@ -517,6 +565,7 @@ def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch:
         ([], 'no config to compare'),
         (['quickstart/nothing.py'], "no shipped config 'quickstart/nothing.py'.*close to it|`iouquery configs` lists"),
         ([QUICKSTART, f'elsewhere/{Path(QUICKSTART).name}'], '2 configs are called rtdetr_r18vd_digits'),
+        ([QUICKSTART, '--times', '0'], '--times 0: name how often to time each, at least once'),
         ([QUICKSTART, '--seeds', '1', '2', '1'], '--seeds: 1 is given twice'),
         ([QUICKSTART, '--seeds', '-1'], '--seeds: -1 is negative'),
         ([QUICKSTART, '--iters', '-5'], '--iters -5: there must be at least one step'),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from ...compat import dispatch_mode
+from ..compat import dispatch_mode
 
 Sides = Mapping[str, Callable[[], object]]
 
