@@ -1,4 +1,4 @@
-"""DEIMv2-S from scratch: a ViT with a spatial prior beside it, the layers of DEIMv2-N, and DEIM's class loss and rate."""
+"""DEIMv2-S from scratch: a ViT with a spatial prior beside it, DEIMv2-N's layers, and DEIM's class loss and rate."""
 
 _base_ = ['./dfine_hgnetv2-s_128_digits.py', '../../_base_/models/deim.py']
 

@@ -21,6 +21,7 @@ from mmengine.runner import Runner
 from ...cpu import accelerate_training
 from ...deploy import prepare_for_inference
 from ...engine.detector import read_config
+from ...engine.launch import report_dataset
 from ..timing import time_in_turn
 from .records import RunResult
 from .settings import CONFIG_NAME
@@ -39,11 +40,14 @@ def measured(work_dir: Path, results: Sequence[RunResult], rounds: int) -> dict[
     """Time the models of finished runs by config, each ``rounds`` times, with weights at random.
 
     Raises:
-        ValueError: fewer than one round.
+        InputError: a config's data are not where they were.
     """
     configs = {
         run.config: read_config(str(work_dir / run.config / f'seed_{run.seed}' / CONFIG_NAME)) for run in results
     }
+    for cfg in configs.values():
+        report_dataset(cfg, splits=('train', 'val'))
+    print(f'== timing {len(configs)} configs, {rounds} steps and images of each', flush=True)
     medians = []
     for side in (_training_step, _prediction):
         timings = time_in_turn({name: side(cfg) for name, cfg in configs.items()}, rounds)

@@ -465,6 +465,10 @@ def test_times_are_measured_in_turn_and_drawn(
         assert float(point['training_minutes']) == pytest.approx(4 * step / 60, abs=4 * 5.1e-4 / 60)
         assert float(point['image_ms']) == pytest.approx(image, abs=0.051)
     assert (work_dir / 'many' / 'seed_0' / 'result.json').read_bytes() == before
+    config = work_dir / 'few' / 'seed_0' / 'config.py'
+    config.write_text(config.read_text().replace('train.json', 'gone.json'))
+    with pytest.raises(InputError, match=r'gone.json'):
+        compare(TOOLS, ['--report-only', '--times', '2', '--work-dir', str(work_dir)])
 
 
 def test_restart_sets_runs_of_other_settings_aside(
