@@ -6,31 +6,17 @@ NumPy on the arrays that the check has read; pandas would be one more requiremen
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ...datasets.coco.report import CheckedSet
+from ...datasets.coco.small_boxes import Resizing
 
 TINY = 4
 """Px of a shorter side at the network's input, half of what one token of the finest map covers."""
 _COVERING = 0.98  # of both sides of the image
 _SMALL, _MEDIUM = 32**2, 96**2  # COCO's
-
-
-class Resizing(NamedTuple):
-    """A pipeline's last ``Resize``: width and height in px, and whether the image's proportions are kept."""
-
-    width: int
-    height: int
-    keep_ratio: bool
-
-    def factors(self, sizes: np.ndarray) -> np.ndarray:
-        """Scale of width and height for images of ``sizes`` (N, 2), (N, 2)."""
-        if not self.keep_ratio:
-            return np.asarray((self.width, self.height) / sizes)
-        sides = np.sort([self.width, self.height]) / np.sort(sizes, axis=1)
-        return np.repeat(sides.min(axis=1, keepdims=True), 2, axis=1)
 
 
 def usable(checked: CheckedSet) -> np.ndarray:

@@ -243,7 +243,7 @@ def _odd_boxes(inspected: InspectedSet) -> Iterator[DataFinding]:
     yield from _boxes(inspected, boxes.covering(checked), 'note', '{} over the whole image', effect)
     size = 'as stored' if inspected.resizing is None else f'at {inspected.resizing.width} x {inspected.resizing.height}'
     text = f'{{}} with a side under {boxes.TINY} px {size}'
-    effect = 'kept, but hardly seen: the finest map has a stride of 8 px; enlarge the input, or crop'
+    effect = 'hardly seen: the finest map has a stride of 8 px; enlarge the input, or crop'
     yield from _boxes(inspected, boxes.tiny(checked, inspected.resizing), 'note', text, effect)
 
 

@@ -18,9 +18,9 @@ import numpy as np
 from ...config_options import type_name
 from ...datasets.coco.checks import ConfigSet, ReadSets
 from ...datasets.coco.report import CheckedSet
+from ...datasets.coco.small_boxes import Resizing
 from ...errors import InputError
 from ...registry import SCOPE
-from .box_statistics import Resizing
 from .image_probe import ImageFacts, probe
 
 _CHUNK = 16  # images that a process is handed at a time
@@ -146,9 +146,4 @@ def is_checked_loader(step: Mapping[str, Any]) -> bool:
 
 def resizing(pipeline: Sequence[Mapping[str, Any]]) -> Resizing | None:
     """The last ``Resize`` of a pipeline, where its size is fixed."""
-    for step in reversed(pipeline):
-        scale = step.get('scale')
-        if type_name(step) in ('Resize', 'AntialiasedResize') and scale is not None:
-            width, height = (scale, scale) if isinstance(scale, int) else scale
-            return Resizing(int(width), int(height), bool(step.get('keep_ratio', False)))
-    return None
+    return next(filter(None, map(Resizing.of, reversed(pipeline))), None)

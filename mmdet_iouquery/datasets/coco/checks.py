@@ -7,6 +7,7 @@ every set, ``num_classes`` of the model, the evaluators' files.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,13 @@ from ...errors import InputError
 from .class_list import check_class_list
 from .evaluation_rules import GroundTruth, check_evaluable, read_ground_truth, unseen_warning
 from .report import CheckedSet, CocoReport, check_coco, read_checked
+from .small_boxes import small_boxes_warning
 
 __all__ = ['CocoReport', 'Unchecked', 'check_class_list', 'check_coco', 'check_config', 'checked_sets']
 
 _PARTS = ('train', 'val', 'test')
+Steps = tuple[tuple[str, Mapping[str, Any]], ...]
+"""Of a pipeline, each with its dotted key in the config."""
 # Below these keys num_classes counts something else: ImageNet's classes, foreground or not, stuff.
 _OTHER_CLASSES = frozenset({'backbone', 'rpn_head', 'semantic_head', 'data_preprocessor'})
 
@@ -28,18 +32,23 @@ _OTHER_CLASSES = frozenset({'backbone', 'rpn_head', 'semantic_head', 'data_prepr
 class ConfigSet:
     """One CocoDataset of a config, or one of a derived class, as mmdet builds it; its annotations are not read yet.
 
-    Sets of the same ``key`` hold the same.
+    ``steps`` are those of its pipeline, then of what wraps it. Sets of the same ``key`` hold the same.
     """
 
     where: str
     part: str
     kind: str
-    pipeline: tuple[Mapping[str, Any], ...]
+    steps: Steps
     dataset: Any
     classes: tuple[str, ...]
     classes_from: str
     need_boxes: bool
     key: Hashable
+
+    @property
+    def pipeline(self) -> list[Mapping[str, Any]]:
+        """All steps that an image goes through."""
+        return [step for _, step in self.steps]
 
     @property
     def image_dir(self) -> str | None:
@@ -107,8 +116,8 @@ def checked_sets(cfg: Mapping[str, Any]) -> list[tuple[ConfigSet, CheckedSet]]:
 def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
     """As :func:`check_config`, with what was read of each distinct set and what was not."""
     nodes = [(part, *leaf) for part in _PARTS for leaf in _leaves(cfg, part)]
-    reasons = {where: _unreadable(node, where) for _, where, node in nodes}
-    unchecked = [Unchecked(where, type_name(node), why) for _, where, node in nodes if (why := reasons[where])]
+    reasons = {where: _unreadable(node, where) for _, where, node, _ in nodes}
+    unchecked = [Unchecked(where, type_name(node), why) for _, where, node, _ in nodes if (why := reasons[where])]
     sets = [_config_set(cfg, *leaf) for leaf in nodes if reasons[leaf[1]] is None]
     _check_same_classes(sets)
     if sets:
@@ -136,22 +145,24 @@ def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
     return ReadSets(tuple(checked_by_key.values()), (*unchecked, *_remote_evaluators(cfg)))
 
 
-def _leaves(cfg: Mapping[str, Any], part: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _leaves(cfg: Mapping[str, Any], part: str) -> Iterator[tuple[str, Mapping[str, Any], Steps]]:
     loader = cfg.get(f'{part}_dataloader') or {}
     return _datasets(loader.get('dataset'), f'{part}_dataloader.dataset')
 
 
-def _datasets(node: Any, where: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """The data sets below a ``dataset`` entry that wrap no other, each with its place in the config."""
+def _datasets(node: Any, where: str, behind: Steps = ()) -> Iterator[tuple[str, Mapping[str, Any], Steps]]:
+    """The data sets below a ``dataset`` entry that wrap no other, each with its place in the config and all steps."""
     if not isinstance(node, Mapping):
         return
+    key, own = re.sub(r'\[(\d+)\]', r'.\1', where), enumerate(node.get('pipeline') or ())
+    steps = (*((f'{key}.pipeline.{i}', step) for i, step in own if isinstance(step, Mapping)), *behind)
     if isinstance(node.get('datasets'), (list, tuple)):
         for index, child in enumerate(node['datasets']):
-            yield from _datasets(child, f'{where}.datasets[{index}]')
+            yield from _datasets(child, f'{where}.datasets[{index}]', steps)
     elif node.get('dataset') is not None:
-        yield from _datasets(node['dataset'], f'{where}.dataset')
+        yield from _datasets(node['dataset'], f'{where}.dataset', steps)
     else:
-        yield where, node
+        yield where, node, steps
 
 
 def _unreadable(node: Mapping[str, Any], where: str) -> str | None:
@@ -176,7 +187,7 @@ def _unreadable(node: Mapping[str, Any], where: str) -> str | None:
     return f'its annotations are not on this machine ({remote or backend})'
 
 
-def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str, Any]) -> ConfigSet:
+def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str, Any], steps: Steps) -> ConfigSet:
     from mmdet.registry import DATASETS
 
     metainfo = node.get('metainfo') or {}
@@ -205,7 +216,7 @@ def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str
         where=where,
         part=part,
         kind=type_name(node),
-        pipeline=tuple(_as_list(node.get('pipeline'))),
+        steps=steps,
         dataset=dataset,
         classes=classes,
         classes_from=entry if 'classes' in metainfo else f"{type_name(node)}'s own list, as {entry} is not set",
@@ -320,9 +331,11 @@ def _checked(config_set: ConfigSet) -> CheckedSet | None:
         of_list = 'classes asked for' in str(error) or str(error).startswith('the class list')
         listed = f' (the class list is {config_set.classes_from})' if of_list else ''
         raise InputError(f'{config_set.where}: {error}{listed}') from error
-    if checked is None or config_set.image_dir is not None:
-        return checked
-    return checked.warned('not checked: whether the image files exist, as their folder is not on this machine')
+    if checked is not None and config_set.image_dir is None:
+        checked = checked.warned('not checked: whether the image files exist, as their folder is not on this machine')
+    if checked is not None and config_set.part == 'train':
+        checked = checked.warned(*filter(None, [small_boxes_warning(checked, config_set.steps)]))
+    return checked
 
 
 def _check_evaluation(

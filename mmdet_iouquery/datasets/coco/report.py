@@ -86,7 +86,8 @@ class CheckedSet:
         wanted: (A,) bool, annotations of the class list's categories.
         file_names: of the images, as the JSON has them.
         image_dir: the folder that they are relative to; None where it is remote.
-        image_ids: of the images that are used.
+        image_rows: of the images that are used, as places in ``file_names``.
+        image_ids: theirs.
         truth: the file as an evaluator reads it.
     """
 
@@ -97,6 +98,7 @@ class CheckedSet:
     wanted: np.ndarray
     file_names: tuple[str, ...]
     image_dir: Path | None
+    image_rows: np.ndarray
     image_ids: tuple[object, ...]
     truth: GroundTruth
 
@@ -183,6 +185,7 @@ def read_checked(
         wanted=wanted,
         file_names=tuple(image['file_name'] for image in coco.images),
         image_dir=folder,
+        image_rows=loaded.image_rows,
         image_ids=tuple(coco.images[row]['id'] for row in loaded.image_rows.tolist()),
         truth=ground_truth(coco, arrays),
     )
@@ -194,7 +197,7 @@ def _check_content(names: tuple[str, ...], image_dir: Path | None, coco: CocoFil
         check_files_exist(coco.path, [image['file_name'] for image in coco.images], image_dir)
 
 
-def _targets(arrays: CocoArrays, wanted: np.ndarray) -> np.ndarray:
+def targets(arrays: CocoArrays, wanted: np.ndarray) -> np.ndarray:
     """(A,) bool: what CocoDataset hands on to be learnt."""
     return np.asarray(wanted & ~arrays.degenerate() & ~arrays.ignored & ~arrays.crowd)
 
@@ -223,7 +226,7 @@ def _check_boxes(coco: CocoFile, arrays: CocoArrays, wanted: np.ndarray) -> None
     for reason, which in arrays.degenerate_by_reason().items():
         if most(which):
             refuse(which, f'have {reason}, so that CocoDataset drops them; {_REMEDIES[reason]}')
-    if not _targets(arrays, wanted).any():
+    if not targets(arrays, wanted).any():
         raise InputError(
             f'{coco.path}: none of its {len(wanted)} annotations is a target ({_lost(arrays, wanted)}); correct them, '
             'or the class list: such a set can neither train nor test a model'
@@ -245,7 +248,7 @@ def _lost(arrays: CocoArrays, wanted: np.ndarray) -> str:
 def _mismatch(loaded: LoadedSet, wanted: np.ndarray, kind: str) -> Iterator[str]:
     """Targets of the data set class against those of the file; InputError where CocoDataset's own rules make others."""
     coco, arrays = loaded.coco, loaded.arrays
-    rows = arrays.image_rows[_targets(arrays, wanted)]
+    rows = arrays.image_rows[targets(arrays, wanted)]
     expected = np.bincount(rows, minlength=len(coco.images))[loaded.image_rows]
     differing = np.flatnonzero(expected != loaded.counts)
     if not len(differing):
