@@ -19,6 +19,7 @@ from ...config_files import config_path
 from ...errors import InputError
 
 _PARTS = ('backbone', 'neck')
+_PLACE = 'model.data_preprocessor.teacher'
 
 
 class Normalisation(NamedTuple):
@@ -131,7 +132,10 @@ class TeacherFeatures:
     def _settings(self) -> Mapping[str, Any]:
         settings: Any = self.model
         if isinstance(settings, str):
-            path = settings if Path(settings).is_file() else config_path(settings)
+            try:
+                path = settings if Path(settings).is_file() else config_path(settings)
+            except InputError as error:
+                raise InputError(f'{_PLACE}.model: {error}') from error
             settings = Config.fromfile(path).get('model') or {}
         if not isinstance(settings.get('backbone'), Mapping):
             raise InputError(f'the model of the teacher, {self.model!r}, has no backbone; name a config that has one')
@@ -147,13 +151,24 @@ class TeacherFeatures:
                 cfg['init_cfg'] = None  # the checkpoint has its weights
             part: Any = MODELS.build(cfg)
             if self.checkpoint is not None:
-                weights = dict(checkpoint=self.checkpoint, source=self.source, prefix=f'{name}.')
-                initialize(part, dict(type='ConvertedPretrained', **weights))
+                self._load(part, name)
             elif hasattr(part, 'init_weights'):
                 part.init_weights()
             network[name] = part
         check_module(network, self.output, 'the teacher: output')
         return network.eval().requires_grad_(False)
+
+    def _load(self, part: nn.Module, name: str) -> None:
+        weights = dict(checkpoint=self.checkpoint, source=self.source, prefix=f'{name}.')
+        try:
+            initialize(part, dict(type='ConvertedPretrained', **weights))
+        except InputError as error:
+            what, _, _ = str(error).partition('; ')  # the remedy behind it is that of an init_cfg
+            training = f' (iouquery train {self.model})' if isinstance(self.model, str) else ''
+            raise InputError(
+                f'{_PLACE}.checkpoint: {what}; train the teacher first{training}, or give the file of one that is '
+                f'trained, of the network in {_PLACE}.model and of the kind in {_PLACE}.source'
+            ) from error
 
 
 def check_module(network: nn.Module, name: str | None, argument: str) -> None:

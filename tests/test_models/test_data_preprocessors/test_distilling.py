@@ -210,8 +210,25 @@ def test_checkpoints_fit_with_and_without(model: Any, plain: Any) -> None:
             {'teacher': {**TINY_TEACHER, 'output': 'backbone.bn'}},
             r"output='backbone.bn' names no module; backbone has ",
         ),
-        ({'teacher': {**TINY_TEACHER, 'checkpoint': 'none.pth'}}, r'there is no file none.pth; correct the path'),
-        ({'teacher': {'type': 'TeacherFeatures', 'model': 'none'}}, r"there is no shipped config 'none'"),
+        (
+            {'teacher': {**TINY_TEACHER, 'checkpoint': 'none.pth'}},
+            r'^model\.data_preprocessor\.teacher\.checkpoint: there is no file none\.pth; train the teacher first, or',
+        ),
+        (
+            {
+                'teacher': {
+                    'type': 'TeacherFeatures',
+                    'model': 'rtdetr_r18vd',
+                    'checkpoint': 'http://127.0.0.1:9/no.pth',
+                }
+            },
+            r'^model\.data_preprocessor\.teacher\.checkpoint: cannot fetch http\S+no\.pth \([^;]*\); train the '
+            r'teacher first \(iouquery train rtdetr_r18vd\), or give the file of one .* of the kind in .*\.source$',
+        ),
+        (
+            {'teacher': {'type': 'TeacherFeatures', 'model': 'none'}},
+            r"teacher\.model: there is no shipped config 'none'",
+        ),
         ({'teacher': {'type': 'TeacherFeatures', 'model': {}}}, r'has no backbone; name a config that has one'),
     ],
 )
@@ -220,6 +237,14 @@ def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], message: st
     broken = small_detector(**{**NARROW, **DISTILLED, **overrides}).train()
     with pytest.raises(InputError, match=message):
         losses(broken, [1, 1])
+
+
+def test_a_checkpoint_of_another_network_names_the_teachers_entries(tmp_path: Path) -> None:
+    torch.save({'state_dict': {'backbone.conv.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
+    teacher = TeacherFeatures(model=TINY_TEACHER['model'], checkpoint=str(tmp_path / 'other.pth'))
+    with pytest.raises(InputError, match=r'teacher.checkpoint: .*other.pth .* does not fit ResNetVd: missing') as said:
+        teacher.network(torch.device('cpu'))
+    assert 'init_cfg' not in str(said.value) and 'give prefix' not in str(said.value)
 
 
 @pytest.mark.parametrize(
