@@ -88,7 +88,7 @@ def _fit_data(cfg: Config, data: CocoSet) -> None:
         for evaluator in _listed(cfg.get(f'{split}_evaluator')):
             if is_coco_metric(evaluator):
                 evaluator.ann_file = str(ann_file)
-    for node in _nodes(cfg.model):
+    for node in nodes(cfg.model):
         if 'num_classes' in node:
             node['num_classes'] = len(data.classes)
 
@@ -111,7 +111,7 @@ def _fit_size(cfg: Config, size: int) -> None:
     check_size(size)
     old = _square(cfg)
     places = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
-    for node in _nodes([*places, cfg.model.get('data_preprocessor'), cfg.get('custom_hooks')]):
+    for node in nodes([*places, cfg.model.get('data_preprocessor'), cfg.get('custom_hooks')]):
         if _is_square(node.get('scale'), old):
             node['scale'] = (size, size)
         if 'short_side' in node:
@@ -126,7 +126,7 @@ def _fit_size(cfg: Config, size: int) -> None:
 
 def _square(cfg: Config) -> int:
     """The side that images are resized to for testing."""
-    scales = [node['scale'] for node in _nodes(_leaf(cfg, 'test').get('pipeline')) if 'scale' in node]
+    scales = [node['scale'] for node in nodes(_leaf(cfg, 'test').get('pipeline')) if 'scale' in node]
     if len(scales) != 1 or not isinstance(scales[0], (list, tuple)) or not _is_square(scales[0], scales[0][0]):
         raise InputError(
             f'--size is for configs that resize images to one square, and {cfg.filename} has the scales {scales}; '
@@ -167,7 +167,7 @@ def _fit_length(cfg: Config, epochs: int, steps: int | None) -> None:
     for scheduler in _listed(cfg.get('param_scheduler')):
         if scheduler.get('by_epoch', True) == by_epoch:
             _scale_ends(scheduler, ratio, length)
-    for node in _nodes([cfg.model, cfg.get('custom_hooks')]):
+    for node in nodes([cfg.model, cfg.get('custom_hooks')]):
         if by_epoch:
             node.update({name: _within(node[name] * ratio, length) for name in _EPOCHS if node.get(name) is not None})
         if type_name(node) == 'AugmentationTimetableHook' and node.get('by_epoch', True) == by_epoch:
@@ -234,11 +234,11 @@ def _listed(node: Any) -> list[ConfigDict]:
     return [node] if isinstance(node, Mapping) else [*(node or [])]
 
 
-def _nodes(node: Any) -> Iterator[Any]:
+def nodes(node: Any) -> Iterator[Any]:
     """Every mapping in nested containers."""
     if isinstance(node, Mapping):
         yield node
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for child in node:
-            yield from _nodes(child)
+            yield from nodes(child)

@@ -22,7 +22,7 @@ from ...errors import InputError
 from ...file_io import write_text
 from .arguments import NONE
 from .child_config import child_text
-from .fit import Wishes, fitted, learning_rate
+from .fit import Wishes, fitted, learning_rate, nodes
 from .weights import fitted_weights
 
 NAME = 'config.py'
@@ -75,6 +75,7 @@ def written_config(config: str, request: TrainRequest) -> Path:
         batch = BATCH if request.batch is None and data is not None else request.batch
         cfg = read_config(str(base), dict(request.options))
         cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices))
+        _make_paths_absolute(cfg)
         cfg.work_dir = str(folder)  # so that the config's name alone goes on with its run
         notes = _begin_with(cfg, request.weights, data, folder)
         text = child_text(base, cfg, _title(base, request))
@@ -103,6 +104,15 @@ def default_folder(base: str | Path, data: Path | None) -> Path:
     stem = model_name(base) if Path(base).is_file() else Path(base).stem
     name = stem if data is None else f'{re.split("_[0-9]+xb", stem)[0]}_{data.expanduser().resolve().stem}'
     return Path('work_dirs') / name
+
+
+def _make_paths_absolute(cfg: Config) -> None:
+    """Those of files that a model names, as a teacher does, so that the config can be trained from another folder."""
+    exist = {'checkpoint': Path.exists, 'model': Path.is_file}  # a teacher's model may also be a shipped config's name
+    for node in nodes(cfg.model):
+        for name, exists in exist.items():
+            if isinstance(node.get(name), str) and exists(path := Path(node[name]).expanduser()):
+                node[name] = str(path.absolute())
 
 
 def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: Path) -> list[str]:

@@ -106,6 +106,25 @@ def test_weights_are_fitted_or_none(data: Path, tmp_path: Path, capsys: pytest.C
     assert cfg.load_from is None and cfg.model.backbone.init_cfg is None
 
 
+def test_a_teachers_files_are_found_from_another_folder(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is no file here stays as it is: a shipped config's name, an address."""
+    monkeypatch.chdir(tmp_path)
+    for name in ('teacher.py', 'teacher.pth'):
+        Path(name).touch()
+    Path('rtdetr_r50vd').mkdir()
+    place = 'model.data_preprocessor.teacher'
+    for model, checkpoint, expected in (
+        ('teacher.py', 'teacher.pth', (str(tmp_path / 'teacher.py'), str(tmp_path / 'teacher.pth'))),
+        ('rtdetr_r50vd', 'http://host/a.pth', ('rtdetr_r50vd', 'http://host/a.pth')),
+    ):
+        options = {f'{place}.model': model, f'{place}.checkpoint': checkpoint}
+        request = TrainRequest(data, epochs=3, options=options, work_dir=tmp_path / 'run')
+        teacher = Config.fromfile(written_config('rtdetr_r18vd_distilled', request)).model.data_preprocessor.teacher
+        assert (teacher.model, teacher.checkpoint) == expected
+
+
 def test_what_cannot_be_fetched_is_told_with_the_options_that_do_without(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
