@@ -23,7 +23,7 @@ from ...file_io import write_text
 from .arguments import NONE
 from .child_config import child_text
 from .fit import Wishes, fitted, learning_rate, nodes
-from .weights import fitted_weights
+from .weights import check_weights, fitted_weights
 
 NAME = 'config.py'
 BATCH = 8
@@ -124,6 +124,7 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
     if weights == NONE:
         cfg.load_from = None
         return ["weights  random, the backbone's too"]
+    check_weights(cfg, weights, any_classes=data is not None)
     if data is None:
         cfg.load_from = str(Path(weights).expanduser().absolute())
         return []

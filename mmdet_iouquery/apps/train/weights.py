@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mmengine.config import Config
 from torch import Tensor
 
 from ...checkpoints import sources_of, unwrap
@@ -12,8 +14,11 @@ from ...checkpoints.class_head import num_classes_of
 from ...checkpoints.class_names import parse_class_names, plain_meta
 from ...checkpoints.convert import convert
 from ...checkpoints.convert_file import convert_file
+from ...checkpoints.detector import build_detector, check_fit
 from ...checkpoints.files import checkpoint_file, read_checkpoint
+from ...engine.preflight.config_mistakes import named_mistakes
 from ...errors import InputError
+from .fit import nodes
 
 NAME = 'weights.pth'
 _PUBLISHED = {80: 'coco', 365: 'objects365', 366: 'objects365-by-id'}
@@ -49,6 +54,29 @@ def fitted_weights(path: str | Path, classes: Sequence[str], folder: Path) -> tu
         path, folder / NAME, source, source_classes=[*trained], target_classes=[*classes], force=True
     )
     return folder / NAME, str(summary)
+
+
+def check_weights(cfg: Config, path: str | Path, *, any_classes: bool) -> None:
+    """Whether a checkpoint is of the config's model, before anything is written.
+
+    Args:
+        cfg: that is to be trained.
+        path: the checkpoint.
+        any_classes: it may be of any source that is known, and of other classes, for :func:`fitted_weights`.
+
+    Raises:
+        InputError: it is not, or the model cannot be built.
+    """
+    weights = unwrap(read_checkpoint(path))
+    model = copy.deepcopy(cfg.model)
+    if any_classes:
+        weights = convert(weights, _source(path, weights))
+        for node in nodes(model):
+            if 'num_classes' in node:
+                node['num_classes'] = num_classes_of(weights)
+    with named_mistakes(dict(model=model), 'building the model'):
+        detector = build_detector(dict(cfg, model=model))
+    check_fit(detector, weights, path)
 
 
 def _source(path: str | Path, weights: Mapping[str, Tensor]) -> str:

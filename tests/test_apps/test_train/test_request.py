@@ -106,6 +106,22 @@ def test_weights_are_fitted_or_none(data: Path, tmp_path: Path, capsys: pytest.C
     assert cfg.load_from is None and cfg.model.backbone.init_cfg is None
 
 
+def test_weights_of_another_model_leave_nothing(data: Path, tmp_path: Path) -> None:
+    """Nor do they touch a folder that was there."""
+    other = small_detector(bbox_head__num_classes=80, neck__num_fusion_blocks=2)
+    torch.save(dict(state_dict=other.state_dict()), tmp_path / 'other.pth')
+    kept = tmp_path / 'kept'
+    kept.mkdir()
+    (kept / 'weights.pth').write_bytes(b'those of a run')
+    for named in (data, None):
+        for folder in (tmp_path / 'new' / 'run', kept):
+            request = TrainRequest(named, str(tmp_path / 'other.pth'), epochs=3, work_dir=folder)
+            with pytest.raises(InputError, match=r'other\.pth does not fit the model: weights \d+ missing'):
+                written_config('rtdetr_r18vd', request)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['kept', 'other.pth']
+    assert [(path.name, path.read_bytes()) for path in kept.iterdir()] == [('weights.pth', b'those of a run')]
+
+
 def test_a_teachers_files_are_found_from_another_folder(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
