@@ -21,6 +21,8 @@ from .arguments import STRIDE, check_size
 WARM_UP = 10
 """A warm-up takes at most one in so many steps of a run."""
 _EPOCHS = ('switch_epoch', 'stop_epoch')
+_BEGINS = {'MatchingCostHook': 'begin', 'GradientShareHook': 'default_from'}
+"""Of hooks that count epochs or steps, as they are told."""
 _ENDS = ('begin', 'end', 'T_max', 'flat_end', 'decay_end')
 """Of a parameter scheduler."""
 
@@ -39,8 +41,13 @@ class Wishes(NamedTuple):
     devices: int = 1
 
 
-def fitted(cfg: Config, wishes: Wishes) -> Config:
+def fitted(cfg: Config, wishes: Wishes, options: Mapping[str, Any] | None = None) -> Config:
     """A copy of ``cfg`` that trains as wished.
+
+    Args:
+        cfg: that already has the overrides.
+        wishes: what it is fitted to.
+        options: the overrides by their dotted keys, which hold as they are given.
 
     Raises:
         InputError: the config has not what a wish is about, such as a square size; a wish is out of range.
@@ -59,6 +66,7 @@ def fitted(cfg: Config, wishes: Wishes) -> Config:
         _fit_length(cfg, wishes.epochs, steps)
     if steps is not None:
         _shorten_warm_up(cfg, steps)
+    cfg.merge_from_dict(dict(options or {}))
     _leave_out_short_phases(cfg)
     return cfg
 
@@ -156,8 +164,8 @@ def _fit_length(cfg: Config, epochs: int, steps: int | None) -> None:
     if not by_epoch and steps is None:
         raise InputError(f'{cfg.filename} counts steps: name the data with --data, or set train_cfg.max_iters')
     unit, length = ('max_epochs', epochs) if by_epoch else ('max_iters', epochs * (steps or 1))
-    ratio = length / loop[unit]
-    loop[unit] = length
+    before, loop[unit] = loop[unit], length
+    ratio = length / before
     intervals = [(loop, 'val_interval')]
     checkpoint = (cfg.get('default_hooks') or {}).get('checkpoint') or {}
     intervals += [(checkpoint, 'interval')] if checkpoint.get('by_epoch', True) == by_epoch else []
@@ -166,38 +174,44 @@ def _fit_length(cfg: Config, epochs: int, steps: int | None) -> None:
             node[name] = min(length, max(1, node[name] if by_epoch else round(node[name] * ratio)))
     for scheduler in _listed(cfg.get('param_scheduler')):
         if scheduler.get('by_epoch', True) == by_epoch:
-            _scale_ends(scheduler, ratio, length)
+            _scale_ends(scheduler, before, length)
     for node in nodes([cfg.model, cfg.get('custom_hooks')]):
-        if by_epoch:
-            node.update({name: _within(node[name] * ratio, length) for name in _EPOCHS if node.get(name) is not None})
-        if type_name(node) == 'AugmentationTimetableHook' and node.get('by_epoch', True) == by_epoch:
-            node['timetable'] = _stretched(node['timetable'], ratio, length)
-        if type_name(node) == 'MatchingCostHook' and node.get('by_epoch', True) == by_epoch:
-            node['begin'] = min(length - 1, round(node['begin'] * ratio))
+        if node.get('by_epoch', True) != by_epoch:
+            continue
+        if type_name(node) == 'AugmentationTimetableHook':
+            node['timetable'] = _stretched(node['timetable'], before, length)
+        begin = _BEGINS.get(type_name(node))
+        for name in [begin] if begin else _EPOCHS if by_epoch else ():
+            if node.get(name) is not None:
+                node[name] = _moved(node[name], before, length, least=int(not begin))
 
 
-def _scale_ends(scheduler: ConfigDict, ratio: float, length: int) -> None:
+def _scale_ends(scheduler: ConfigDict, before: int, length: int) -> None:
+    ratio = length / before
     for name in _ENDS:
         if isinstance(scheduler.get(name), int) and scheduler[name] > 0:
             scheduler[name] = max(1, min(length, round(scheduler[name] * ratio)))
     if 'begin' in scheduler and 'end' in scheduler:
         scheduler['end'] = max(scheduler['begin'] + 1, scheduler['end'])  # of a run of a step or two
     if 'milestones' in scheduler:
-        scheduler['milestones'] = [_within(milestone * ratio, length) for milestone in scheduler['milestones']]
+        scheduler['milestones'] = [_moved(time, before, length, least=1) for time in scheduler['milestones']]
 
 
-def _within(time: float, length: int) -> int:
-    return max(1, min(length - 1, round(time)))
+def _moved(time: int, before: int, length: int, least: int = 0) -> int:
+    """A time of a run of ``before`` epochs (or steps) in one of ``length``: beyond its end, where it was so before."""
+    share = round(time * length / before)
+    return max(least, min(length - 1, share)) if time < before else share
 
 
-def _stretched(timetable: Sequence[Sequence[Any]], ratio: float, length: int) -> list[tuple[str, int]]:
+def _stretched(timetable: Sequence[Sequence[Any]], before: int, length: int) -> list[tuple[str, int]]:
     """Each stage at its share of the run, and at least one epoch or step long."""
     if length < len(timetable):
         raise InputError(f'the augmentation has {len(timetable)} stages: train for at least {len(timetable)} epochs')
     begins: list[int] = []
     for i, (_, begin) in enumerate(timetable):
         earliest = begins[-1] + 1 if begins else 0
-        begins.append(min(max(earliest, round(begin * ratio)), length - (len(timetable) - i)))
+        share = max(earliest, _moved(begin, before, length))
+        begins.append(share if begin >= before else min(share, length - (len(timetable) - i)))
     return [(name, begin) for (name, _), begin in zip(timetable, begins)]
 
 

@@ -28,6 +28,7 @@ from .weights import check_weights, fitted_weights
 NAME = 'config.py'
 BATCH = 8
 """Images a device and step, where data is named and no batch."""
+_BATCH_SIZE = 'train_dataloader.batch_size'
 
 
 class TrainRequest(NamedTuple):
@@ -43,7 +44,7 @@ class TrainRequest(NamedTuple):
     """Images a device and step."""
     devices: int = 1
     options: Mapping[str, Any] = {}
-    """Overrides of the config."""
+    """Overrides of the config, which hold as they are given, whatever it is fitted to."""
     work_dir: Path | None = None
     restart: bool = False
 
@@ -72,9 +73,9 @@ def written_config(config: str, request: TrainRequest) -> Path:
     with _made(folder):
         data = None if request.data is None else read_data(request.data)
         images = None if data is None else len(read_coco(data.train_ann).images)
-        batch = BATCH if request.batch is None and data is not None else request.batch
+        batch = request.batch or request.options.get(_BATCH_SIZE) or (None if data is None else BATCH)
         cfg = read_config(str(base), dict(request.options))
-        cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices))
+        cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices), request.options)
         _make_paths_absolute(cfg)
         cfg.work_dir = str(folder)  # so that the config's name alone goes on with its run
         notes = _begin_with(cfg, request.weights, data, folder)

@@ -74,6 +74,31 @@ def test_what_counts_epochs_keeps_its_share_of_the_run() -> None:
     assert new.param_scheduler[0].milestones == [22] and new.param_scheduler[0].end == 24
 
 
+@pytest.mark.parametrize(('begin', 'epochs', 'expected'), [(120, 12, 12), (200, 12, 20), (120, 240, 240), (119, 4, 3)])
+def test_what_begins_after_the_end_still_does(begin: int, epochs: int, expected: int) -> None:
+    """It is for the run to refuse it, as that of the config itself is; of 120 epochs."""
+    cfg = config(DEIM)
+    timetable = next(hook for hook in cfg.custom_hooks if hook.type == 'AugmentationTimetableHook')
+    timetable.timetable[-1] = ('plain', begin)
+    cfg.model.data_preprocessor.batch_augments[1].stop_epoch = begin
+    cfg.custom_hooks += [dict(type='MatchingCostHook', begin=begin), dict(type='GradientShareHook', default_from=begin)]
+    new = fitted(cfg, Wishes(epochs=epochs))
+    assert [new.custom_hooks[-2].begin, new.custom_hooks[-1].default_from] == [expected] * 2
+    assert new.model.data_preprocessor.batch_augments[1].stop_epoch == expected
+    assert values(new.to_dict(), 'timetable')[0][-1] == ('plain', expected)
+
+
+def test_an_override_holds_as_it_is_given() -> None:
+    """It counts the epochs of the run that is asked for."""
+    cfg = config(DEIM)
+    cfg.custom_hooks.append(dict(type='MatchingCostHook', begin=119))
+    options = {f'custom_hooks.{len(cfg.custom_hooks) - 1}.begin': 9, 'param_scheduler.0.warmup_iters': 400}
+    cfg.merge_from_dict(options)
+    new = fitted(cfg, Wishes(data=SET, images=400, epochs=12, batch=4), options)
+    assert new.custom_hooks[-1].begin == 9 and new.param_scheduler[0].warmup_iters == 400
+    assert fitted(cfg, Wishes(epochs=12)).custom_hooks[-1].begin == 1
+
+
 def test_runs_that_count_steps() -> None:
     """400 images in batches of 4 are 100 steps an epoch; of 900 steps as shipped."""
     new = fitted(config(DIGITS), Wishes(data=SET, images=400, epochs=2, batch=4))

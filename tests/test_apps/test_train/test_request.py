@@ -52,6 +52,14 @@ def test_what_is_written_and_said(
     assert path.read_text().startswith('"""rtdetr_r18vd_8xb2-72e_coco with --data ')
 
 
+def test_overrides_are_the_last_word(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A batch of theirs is as that of ``--batch``: the rate goes with it."""
+    options = {'train_dataloader.batch_size': 4, 'default_hooks.checkpoint.interval': 2}
+    cfg = Config.fromfile(write(data, tmp_path, epochs=3, options=options))
+    assert cfg.train_dataloader.batch_size == 4 and cfg.default_hooks.checkpoint.interval == 2
+    assert 'rate     2.5e-05 at 4 images a step\n' in capsys.readouterr().out
+
+
 def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
     """Without a checkpoint there is nothing to lose."""
     text = write(data, tmp_path, epochs=3).read_text()
