@@ -134,6 +134,20 @@ def test_a_resumed_run_is_in_the_stage_of_its_epoch(epoch: int) -> None:
     assert 'augmentation_stage' not in given.message_hub.state_dict()['runtime_info']
 
 
+def test_a_checkpoint_resumes_without_a_warning_about_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    monkeypatch.setattr('mmengine.logging.message_hub.print_log', lambda text, **_: said.append(text))
+    given = runner(numbers())
+    given.message_hub = MessageHub('saved')
+    hook = AugmentationTimetableHook(DEIM)
+    hook.before_train(given)
+    hook.before_train_epoch(given)
+    given.message_hub.update_info('epoch', 1)
+    resumed = MessageHub('resumed')
+    resumed.load_state_dict(given.message_hub.state_dict())
+    assert (resumed.get_info('epoch'), resumed.get_info(STAGE), said) == (1, None, [])
+
+
 def test_a_timetable_of_steps_without_workers() -> None:
     """As mmengine's loop by iterations calls the hook: a batch is loaded before its step begins."""
     dataset = numbers()

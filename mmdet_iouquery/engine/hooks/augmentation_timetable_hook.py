@@ -87,7 +87,8 @@ class AugmentationTimetableHook(Hook):
         if stage != self._told:
             time = runner.epoch if self.by_epoch else runner.iter
             runner.logger.info(f'stage of augmentation: {stage}, after {time} {self.unit}')
-            runner.message_hub.update_info(STAGE, stage, resumed=False)
+            # not by update_info: a checkpoint lists its keys without their values, and warns of them when it is resumed
+            runner.message_hub.runtime_info[STAGE] = stage
             self._told = stage
 
     def phases(self, total: int) -> str:
