@@ -41,9 +41,16 @@ def execute(args: argparse.Namespace) -> int:
         print(shown(args.show))
         return 0
     wanted = args.filter.lower().removesuffix('.py')
-    found = sorted(  # models whose AP is known first, and of these the ones that are called so
-        (entry for entry in entries() if wanted in entry.path),
-        key=lambda entry: (entry.ap is None, not entry.name.startswith(wanted)),
+    found = (
+        sorted(  # models whose AP is known first, of these the ones that are called so, a family from small to large
+            (entry for entry in entries() if wanted in entry.path),
+            key=lambda entry: (
+                entry.ap is None,
+                not entry.name.startswith(wanted),
+                entry.path.partition('_')[0],
+                entry.parameters or 0,
+            ),
+        )
     )
     if not found:
         close = difflib.get_close_matches(args.filter, [entry.name for entry in entries()], n=3)

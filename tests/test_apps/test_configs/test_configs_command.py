@@ -157,9 +157,22 @@ def test_models_with_figures_come_first(capsys: pytest.CaptureFixture[str]) -> N
     assert main(['configs', 'rtdetr', '--json']) == 0
     found = json.loads(capsys.readouterr().out)
     names = [entry['name'] for entry in found]
-    assert names[0].startswith('rtdetr_') and 0 < names.index('rtdetr_r18vd') < names.index('deim-rtdetrv2_r18vd')
+    assert names[0] == 'rtdetr_r18vd' and 4 < names.index('rtdetrv2_r18vd') < names.index('deim-rtdetrv2_r18vd')
     known = [entry['ap'] is not None for entry in found]
     assert known == sorted(known, reverse=True) and any(known) and not all(known)
+
+
+def test_a_family_is_listed_from_small_to_large(capsys: pytest.CaptureFixture[str]) -> None:
+    """By parameters, not by letters, in which l comes before s and 101 before 18."""
+    assert main(['configs', 'deim', '--json']) == 0
+    names = [entry['name'] for entry in json.loads(capsys.readouterr().out)][:18]
+    assert [name.partition('_')[2] for name in names] == [
+        *(f'hgnetv2-{size}' for size in 'nsmlx'),
+        *('r18vd', 'r34vd', 'r50vd_m', 'r50vd', 'r101vd'),
+        *('hgnetv2-atto', 'hgnetv2-femto', 'hgnetv2-pico', 'hgnetv2-n'),
+        *(f'vit-{size}' for size in 'smlx'),
+    ]
+    assert [name.partition('_')[0] for name in names] == ['deim-dfine'] * 5 + ['deim-rtdetrv2'] * 5 + ['deimv2'] * 8
 
 
 def test_a_filter_that_nothing_fits_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
