@@ -55,7 +55,7 @@ class OnnxBackend(Backend):
         except Exception as error:  # its own exceptions have no base but this
             raise InputError(
                 f'{path} is not an ONNX file that onnxruntime {onnxruntime.__version__} can run: '
-                f'{reason(error).rpartition("failed:")[2]}; export it again with tools/export.py'
+                f'{reason(error).rpartition("failed:")[2]}; export it again with `iouquery export`'
             ) from error
         self.metadata = Metadata.read(self._session.get_modelmeta().custom_metadata_map, str(path))
         inputs = {tensor.name: tensor.shape for tensor in self._session.get_inputs()}
@@ -93,7 +93,7 @@ class OpenVinoBackend(Backend):
         except Exception as error:
             raise InputError(
                 f'{path} is not a model that OpenVINO {openvino.__version__.split("-")[0]} can read: {reason(error)}; '
-                'export it again with tools/export.py'
+                'export it again with `iouquery export`'
             ) from error
         self.metadata = Metadata.read(_rt_info(model), str(path))
         inputs = {port.get_any_name(): port.get_partial_shape() for port in model.inputs}
@@ -137,9 +137,9 @@ def open_file(path: Path, threads: int | None, providers: Sequence[Any] | None, 
     """
     kind = path.suffix.lower()
     if kind not in ('.onnx', '.xml'):
-        raise InputError(f'{path} is neither .onnx nor .xml (OpenVINO); export a checkpoint with tools/export.py')
+        raise InputError(f'{path} is neither .onnx nor .xml (OpenVINO); export a checkpoint with `iouquery export`')
     if not path.is_file():
-        raise InputError(f'there is no file {path}; name an .onnx or .xml file that tools/export.py wrote')
+        raise InputError(f'there is no file {path}; name an .onnx or .xml file that `iouquery export` wrote')
     if precision not in (None, 'bfloat16'):
         raise InputError(f"precision must be 'bfloat16' or None, got {precision!r}")
     if kind == '.xml':
@@ -195,5 +195,5 @@ def _check_graph(path: Path, metadata: Metadata, inputs: Mapping[str, Any], outp
     if (set(inputs), set(outputs)) != expected:
         raise InputError(
             f'{path} has inputs {sorted(inputs)} and outputs {sorted(outputs)}, but for its metadata they would be '
-            f'{sorted(expected[0])} and {sorted(expected[1])}; export it again with tools/export.py'
+            f'{sorted(expected[0])} and {sorted(expected[1])}; export it again with `iouquery export`'
         )

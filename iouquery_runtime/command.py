@@ -123,7 +123,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Where nobody reads its lines any more, as after ``| head``, it ends as by SIGPIPE, without a word.
     """
-    of_file = 'an .onnx file that tools/export.py has written, or an .xml file of OpenVINO'
+    of_file = 'an .onnx file that `iouquery export` has written, or an .xml file of OpenVINO'
     return run(parser('python -m iouquery_runtime', of_file).parse_args(argv))
 
 

@@ -21,7 +21,7 @@ ON_ERROR = ('raise', 'skip')
 
 
 class Detector:
-    """Runs a file that ``tools/export.py`` of mmdet-iouquery has written.
+    """Runs a file that ``iouquery export`` of mmdet-iouquery has written.
 
     ::
 

@@ -1,6 +1,6 @@
 """What an exported file says of itself: strings by name, JSON where there is more to say than a word.
 
-The format's version 1; ``tools/export.py`` of mmdet-iouquery writes it.
+The format's version 1; ``iouquery export`` of mmdet-iouquery writes it.
 """
 
 from __future__ import annotations
@@ -130,10 +130,10 @@ def _check_format(values: Mapping[str, str], file: str) -> None:
     if text is None:
         raise InputError(
             f'{file} does not say how it is to be used (it has no iouquery.format), so it was written by another '
-            'program; export the detector with tools/export.py of mmdet-iouquery'
+            'program; export the detector with `iouquery export` of mmdet-iouquery'
         )
     if not text.isdigit() or not int(text):
-        raise InputError(f'{file} has the unknown iouquery.format {text!r}; export it again with tools/export.py')
+        raise InputError(f'{file} has the unknown iouquery.format {text!r}; export it again with `iouquery export`')
     if int(text) > FORMAT:
         raise InputError(
             f'{file} is of format {text}, and this iouquery_runtime reads formats up to {FORMAT}: '
@@ -152,7 +152,7 @@ class _Parser:
             value = f'{self.values[name][:200]!r} for' if name in self.values else 'no'
             raise InputError(
                 f'{self.file} has {value} {name!r} in its metadata, which iouquery_runtime does not know how to use; '
-                'export it again with tools/export.py, or pip install --upgrade mmdet-iouquery'
+                'export it again with `iouquery export`, or pip install --upgrade mmdet-iouquery'
             )
 
     def json(self, name: str, kind: type) -> Any:

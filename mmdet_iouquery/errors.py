@@ -9,7 +9,7 @@ import sys
 class InputError(ValueError):
     """Bad input: the message names what is wrong, where, and the remedy.
 
-    The command lines in ``tools/`` print the message alone and leave with status 2; used as a library it is an ordinary
+    The command ``iouquery`` prints the message alone and leaves with status 2; used as a library it is an ordinary
     ``ValueError``.
     """
 

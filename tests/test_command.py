@@ -59,6 +59,7 @@ def test_help_and_mistakes_import_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == 'imported:', done.stderr
     assert statuses.pop('trian') == statuses.pop('train --amp x') == '2'
     assert set(statuses.values()) == {'0'} and len(statuses) == 3 + len(COMMANDS), statuses
+    assert not re.search(r'(?<!_)tools/\w+\.py', done.stdout), 'who installed the package has the command'
     flat = ' '.join(done.stdout.split())
     for name, command in COMMANDS.items():
         if command.parser:

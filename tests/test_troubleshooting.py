@@ -75,6 +75,10 @@ def test_every_raise_is_told_and_each_message_belongs_to_one_subject() -> None:
         assert page_maker.code(shown(message.text)) in page(), message
 
 
+def test_messages_name_the_command_and_no_script_of_a_checkout() -> None:
+    assert not [shown(m.text) for m in page_maker.shown_messages() if re.search(r'tools/\w+\.py', shown(m.text))]
+
+
 @pytest.mark.parametrize('name', ['internal', 'passed_on', 'told_by', 'subjects'])
 def test_no_place_is_stale(name: str) -> None:
     if name == 'subjects':

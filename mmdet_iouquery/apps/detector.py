@@ -226,7 +226,7 @@ class Detector:
         return Path(self._trained('go on with'))
 
     def test(self, data: str | os.PathLike[str] | None = None, *, out: str | None = None) -> dict[str, float]:
-        """COCO's numbers by the config's metrics, as of ``tools/test.py``.
+        """COCO's numbers by the config's metrics, as of ``iouquery test``.
 
         Args:
             data: a folder or file of images and boxes, of which those for validation count; None: the config's own.
@@ -244,7 +244,7 @@ class Detector:
             return launch.test([str(folder / BASE), weights, '--work-dir', name, *_arguments(dict(out=out))])
 
     def export(self, path: str | os.PathLike[str], **settings: Any) -> Path:
-        """Write one self-describing file for other runtimes, as ``tools/export.py`` does.
+        """Write one self-describing file for other runtimes, as ``iouquery export`` does.
 
         Args:
             path: ``.onnx``, or ``.xml`` for OpenVINO.
@@ -261,7 +261,7 @@ class Detector:
         return Path(path)
 
     def analyze(self, out: str | os.PathLike[str], **settings: Any) -> Path:
-        """Write a page about the queries, as ``tools/analyze_queries.py`` does.
+        """Write a page about the queries, as ``iouquery analyze`` does.
 
         Args:
             out: its folder.

@@ -49,7 +49,7 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: objec
         raise InputError(
             f'{checkpoint} was trained for another number of classes: {classes[0]} has {has} rows, the model needs '
             f'{needs}; set num_classes to that of the checkpoint, or keep the rows of shared classes with '
-            f'tools/convert_checkpoint.py --classes'
+            f'`iouquery convert --classes`'
         )
     optional = {key for key in wanted if key.endswith('num_batches_tracked') or is_of_training_alone(key)}
     missing = [key for key in wanted if key not in weights and key not in optional]
@@ -62,6 +62,6 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: objec
     if problems:
         raise InputError(
             f'{checkpoint} does not fit the model: weights {", ".join(problems)}; use the config it was trained with, '
-            f'or convert it with tools/convert_checkpoint.py if it comes from another project'
+            f'or convert it with `iouquery convert` if it comes from another project'
         )
     check_constants(model, weights, checkpoint)

@@ -62,7 +62,7 @@ def save_pretrained(
         config: of the detector; None: the model's own ``cfg``.
         metrics: numbers of an evaluation, for the README.
         command: what they were measured by.
-        onnx: the model that ``tools/export.py`` wrote of the same checkpoint and config, to lie beside.
+        onnx: the model that ``iouquery export`` wrote of the same checkpoint and config, to lie beside.
         force: replace files of another model.
 
     Returns:
@@ -113,12 +113,12 @@ def _check_onnx(path: Path, cfg: Config, checkpoint: str | Path | None) -> None:
     except RuntimeInputError as error:
         raise InputError(str(error)) from error
     if path.suffix != '.onnx':
-        raise InputError(f'{path} is not an ONNX file; name the .onnx that tools/export.py wrote')
+        raise InputError(f'{path} is not an ONNX file; name the .onnx that `iouquery export` wrote')
     if checkpoint is not None and values.get('checkpoint_sha256') != sha256(checkpoint_file(checkpoint)):
         of = values.get('checkpoint_sha256', '')[:16] or 'none that it names'
         raise InputError(
             f'{path} is not of {checkpoint}, but of another checkpoint (SHA-256 {of}); export this one with '
-            'tools/export.py'
+            '`iouquery export`'
         )
     config = values.get('config')
     if cfg.filename and config and config != Path(cfg.filename).name:
@@ -185,7 +185,7 @@ def from_pretrained(
         if not (folder / name).is_file():
             raise InputError(
                 f'{folder} has no {name}: it was not written by save_pretrained; convert weights of other projects '
-                'with tools/convert_checkpoint.py'
+                'with `iouquery convert`'
             )
     notes = _own_notes(folder)
     cfg = read_flat_config(folder / CONFIG)

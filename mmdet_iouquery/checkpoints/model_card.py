@@ -61,7 +61,7 @@ def check_license(identifier: object) -> str:
 
 
 def read_metrics(path: str | Path) -> dict[str, float]:
-    """The numbers that ``tools/test.py --out PREFIX`` leaves in ``PREFIX.metrics.json``.
+    """The numbers that ``iouquery test --out PREFIX`` leaves in ``PREFIX.metrics.json``.
 
     Raises:
         InputError: there is no such file, or it holds something else.
@@ -70,14 +70,14 @@ def read_metrics(path: str | Path) -> dict[str, float]:
         content = json.loads(Path(path).read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise InputError(
-            f'cannot read metrics from {path}: {error}; name a file that tools/test.py --out PREFIX wrote'
+            f'cannot read metrics from {path}: {error}; name a file that `iouquery test --out PREFIX` wrote'
         ) from error
     numbers = isinstance(content, dict) and all(
         isinstance(value, (int, float)) and not isinstance(value, bool) for value in content.values()
     )
     if not numbers or not content:
         raise InputError(
-            f'{path} must hold names and numbers, as tools/test.py --out PREFIX writes PREFIX.metrics.json'
+            f'{path} must hold names and numbers, as `iouquery test --out PREFIX` writes PREFIX.metrics.json'
         )
     return content
 

@@ -106,7 +106,7 @@ def quantize(
         raise InputError(f'{path} would be written over itself; name another file with -o')
     detector = Detector(model, threads=threads)
     if detector.path.suffix.lower() != '.onnx':
-        raise InputError(f'{model} is not an ONNX file; quantise the .onnx that tools/export.py wrote')
+        raise InputError(f'{model} is not an ONNX file; quantise the .onnx that `iouquery export` wrote')
     if detector.metadata.values.get('precision') != 'float32':
         raise InputError(f'{model} is in {detector.metadata.values.get("precision")}; quantise the float32 file')
     labelled.category_ids(detector.names)

@@ -37,7 +37,7 @@ def write_repository(
     fixed number, each request has to bring that many.
 
     Args:
-        model_path: a file that ``tools/export.py`` has written.
+        model_path: a file that ``iouquery export`` has written.
         folder: the model repository; other models in it stay as they are.
         name: of the model in it; None: that of the file.
         max_batch_size: images at most that are run at once.
@@ -129,17 +129,17 @@ def _read(model_path: Path) -> tuple[Any, Mapping[str, str]]:
     except ImportError as error:
         raise InputError("reading an ONNX file needs onnx: pip install 'mmdet-iouquery[export]'") from error
     if not model_path.is_file():
-        raise InputError(f'there is no file {model_path}; name an .onnx file that tools/export.py wrote')
+        raise InputError(f'there is no file {model_path}; name an .onnx file that `iouquery export` wrote')
     try:
         model = onnx.load(model_path, load_external_data=False)
     except Exception as error:  # protobuf's own, which has no public base
         raise InputError(
-            f'{model_path} is not an ONNX file: {error}; name an .onnx file that tools/export.py wrote'
+            f'{model_path} is not an ONNX file: {error}; name an .onnx file that `iouquery export` wrote'
         ) from error
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if 'iouquery.format' not in metadata:
         raise InputError(
-            f'{model_path} was not written by tools/export.py (it has no iouquery.format); export the detector with it'
+            f'{model_path} was not written by `iouquery export` (no iouquery.format in it); export the detector with it'
         )
     if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in model.graph.initializer):
         raise InputError(f'{model_path} has its weights in other files; export it again as one file')

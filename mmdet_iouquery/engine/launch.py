@@ -1,4 +1,4 @@
-"""Training and testing from a config file: what ``tools/train.py`` and ``tools/test.py`` do."""
+"""Training and testing from a config file: what ``iouquery train`` and ``iouquery test`` do."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``tools/train.py --log``: curves, selection quality and sample detections in TensorBoard, MLflow, W&B or tables."""
+"""``iouquery train --log``: curves, selection quality and sample detections in TensorBoard, MLflow, W&B or tables."""
 
 from __future__ import annotations
 

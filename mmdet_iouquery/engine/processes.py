@@ -25,6 +25,7 @@ from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..compat import dumped_as, forget_visualizers
+from ..config_files import tools_root
 from ..config_options import type_name
 from ..errors import InputError
 
@@ -35,8 +36,8 @@ _VARIABLES = {
     'mpi': ('OMPI_COMM_WORLD_RANK', 'OMPI_COMM_WORLD_LOCAL_RANK', 'OMPI_COMM_WORLD_SIZE'),
 }
 _STARTED_BY = {
-    'pytorch': 'torchrun (tools/dist_train.sh, tools/dist_test.sh)',
-    'slurm': 'srun (tools/slurm_train.sh, tools/slurm_test.sh)',
+    'pytorch': f'torchrun (dist_train.sh, dist_test.sh in {tools_root()})',
+    'slurm': f'srun (slurm_train.sh, slurm_test.sh in {tools_root()})',
     'mpi': "Open MPI's mpirun",
 }
 # 'full' would also copy to the CPU what is there, at which torch 2.13 crashes (a segmentation fault)
@@ -126,7 +127,9 @@ def _check_strategy(cfg: Config) -> None:
     if not _is_flexible(cfg):
         raise InputError(f"strategy={name} needs runner_type='FlexibleRunner' beside it; mmengine's Runner knows none")
     if name in _SHARDING and cfg.launcher == 'none':
-        raise InputError(f'{name} needs processes that a launcher starts, one at least: use tools/dist_train.sh')
+        raise InputError(
+            f'{name} needs processes that a launcher starts, one at least: use {tools_root() / "dist_train.sh"}'
+        )
     package = _SHARDING.get(name)
     if package and importlib.util.find_spec(package) is None:
         raise InputError(f'{name} needs the package {package}, which is not installed: python -m pip install {package}')
@@ -147,7 +150,7 @@ def _check_sharding(cfg: Config) -> None:
     if cfg.strategy.state_dict_cfg == 'local':
         raise InputError(
             "FSDPStrategy with state_dict_cfg='local' writes a folder of shards for each checkpoint, which neither "
-            '--resume nor tools/test.py reads; leave state_dict_cfg out for whole ones'
+            '--resume nor `iouquery test` reads; leave state_dict_cfg out for whole ones'
         )
     if any(type_name(hook) == 'EMAHook' for hook in cfg.get('custom_hooks') or ()):
         raise InputError(

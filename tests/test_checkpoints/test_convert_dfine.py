@@ -242,7 +242,7 @@ def test_another_size_is_refused_before_a_run(
     )
     with pytest.raises(InputError, match=of_another_size):
         check_checkpoint(dfine_n[1], converted['s'])
-    not_converted = r'n\.pth does not fit the model: .*such as backbone\.stem\.conv1.*tools/convert_checkpoint\.py'
+    not_converted = r'n\.pth does not fit the model: .*such as backbone\.stem\.conv1.*`iouquery convert`'
     with pytest.raises(InputError, match=not_converted):
         check_checkpoint(dfine_n[1], files['n'])
 

@@ -141,7 +141,7 @@ def test_bad_input_is_a_sentence_and_nothing_is_left(tmp_path: Path, monkeypatch
     for name, message in {
         'none.onnx': 'there is no file .*none.onnx',
         'page.onnx': 'page.onnx is not an ONNX file: ',
-        'other.onnx': r'other.onnx was not written by tools/export.py \(it has no iouquery.format\); export',
+        'other.onnx': r'other.onnx was not written by `iouquery export` \(no iouquery.format in it\); export',
         'parts.onnx': 'parts.onnx has its weights in other files; export it again as one file',
     }.items():
         with pytest.raises(InputError, match=message):

@@ -307,7 +307,7 @@ def test_files_that_are_none_of_ours_are_refused(folder: Path, tmp_path: Path) -
     del plain.metadata_props[:]
     onnx.save(plain, tmp_path / 'other.onnx')
     with pytest.raises(
-        InputError, match=r'other.onnx does not say how .* another program; export the detector with tools'
+        InputError, match=r'other.onnx does not say how .* another program; export the detector with `iouquery export`'
     ):
         Detector(tmp_path / 'other.onnx')
     for name, message in {

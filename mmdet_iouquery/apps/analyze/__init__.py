@@ -1,4 +1,4 @@
-"""Looking at queries: what ``tools/analyze_queries.py`` does."""
+"""Looking at queries: what ``iouquery analyze`` does."""
 
 from typing import TYPE_CHECKING, Any
 

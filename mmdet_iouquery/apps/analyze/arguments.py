@@ -1,4 +1,4 @@
-"""The command line of ``tools/analyze_queries.py``."""
+"""The command line of ``iouquery analyze``."""
 
 from __future__ import annotations
 

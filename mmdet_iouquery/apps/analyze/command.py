@@ -1,4 +1,4 @@
-"""What ``tools/analyze_queries.py`` runs."""
+"""What ``iouquery analyze`` runs."""
 
 from __future__ import annotations
 

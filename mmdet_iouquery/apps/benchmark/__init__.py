@@ -1,1 +1,1 @@
-"""What ``tools/benchmark.py`` measures: one file a subject."""
+"""What ``iouquery benchmark`` measures: one file a subject."""

@@ -1,4 +1,4 @@
-"""What ``tools/benchmark.py`` runs."""
+"""What ``iouquery benchmark`` runs."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Scores that say how often a detection is right: what ``tools/calibrate.py`` does."""
+"""Scores that say how often a detection is right: what ``iouquery calibrate`` does."""

@@ -1,4 +1,4 @@
-"""The command line of ``tools/calibrate.py``."""
+"""The command line of ``iouquery calibrate``."""
 
 from __future__ import annotations
 

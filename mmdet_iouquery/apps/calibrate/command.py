@@ -1,4 +1,4 @@
-"""What ``tools/calibrate.py`` runs."""
+"""What ``iouquery calibrate`` runs."""
 
 from __future__ import annotations
 
@@ -237,7 +237,7 @@ def config_text(found: Fitted, base: str, checkpoint: str, iou: float) -> str:
     )
     scores, precision = (', '.join(map(repr, values)) for values in found.calibration)
     common = found.overall.threshold if found.overall else WITHOUT_CUT
-    return f'''"""Thresholds of best F1 and a calibration of the scores, written by tools/calibrate.py. Yours to change.
+    return f'''"""Thresholds of best F1 and a calibration of the scores, written by iouquery calibrate. Yours to change.
 
 AP needs all detections: measure it without score_thr.
 """

@@ -1,7 +1,7 @@
 """Several configs trained on the same data with the same seeds, and one table and figure of them.
 
 :mod:`.settings` makes each run's config, :mod:`.recorder` measures inside the run, :mod:`.records` holds what it found,
-:mod:`.table` makes the table, and :mod:`.command` is what ``tools/compare.py`` runs.
+:mod:`.table` makes the table, and :mod:`.command` is what ``iouquery compare`` runs.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""The command line of ``tools/compare.py``."""
+"""The command line of ``iouquery compare``."""
 
 from __future__ import annotations
 

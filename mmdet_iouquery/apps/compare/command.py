@@ -1,4 +1,4 @@
-"""What ``tools/compare.py`` runs."""
+"""What ``iouquery compare`` runs."""
 
 from __future__ import annotations
 

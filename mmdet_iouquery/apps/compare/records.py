@@ -151,4 +151,4 @@ def read_result(folder: Path) -> RunResult | None:
     try:
         return RunResult.from_json(json.loads(path.read_text(encoding='utf-8')))
     except (ValueError, TypeError, KeyError) as error:
-        raise InputError(f'{path} is not a result of tools/compare.py ({error}); remove it to run again') from error
+        raise InputError(f'{path} is not a result of `iouquery compare` ({error}); remove it to run again') from error

@@ -1,4 +1,4 @@
-"""The arguments of ``tools/demo.py``."""
+"""The arguments of ``iouquery demo``."""
 
 from __future__ import annotations
 

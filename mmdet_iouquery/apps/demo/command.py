@@ -1,4 +1,4 @@
-"""What ``tools/demo.py`` does."""
+"""What ``iouquery demo`` does."""
 
 from __future__ import annotations
 

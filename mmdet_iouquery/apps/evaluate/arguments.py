@@ -1,4 +1,4 @@
-"""The command line of ``tools/eval_coco.py``."""
+"""The command line of ``iouquery evaluate``."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     """The arguments."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="COCO's twelve numbers and each class's AP of detections, by the evaluator of tools/test.py.",
+        description="COCO's twelve numbers and each class's AP of detections, by the evaluator of `iouquery test`.",
     )
-    parser.add_argument('found', metavar='OUT', help='the folder of a job of tools/predict.py, or a COCO results file')
+    parser.add_argument(
+        'found', metavar='OUT', help='the folder of a job of `iouquery predict`, or a COCO results file'
+    )
     parser.add_argument('annotations', help='the annotation file')
     parser.add_argument(
         '--json', action='store_true', help='print the numbers as JSON, and all else to the standard error'

@@ -1,4 +1,4 @@
-"""What ``tools/eval_coco.py`` runs."""
+"""What ``iouquery evaluate`` runs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def execute(args: argparse.Namespace) -> dict[str, float]:
     """Print COCO's twelve numbers of detections, and each class's AP.
 
     Returns:
-        The numbers by the names that ``tools/test.py`` gives them, ``coco/`` in front.
+        The numbers by the names that ``iouquery test`` gives them, ``coco/`` in front.
 
     Raises:
         InputError: a file is missing or of another form; images or classes are not those of the annotation file; a job
@@ -135,7 +135,7 @@ def _of_job(out: Path, truth: CocoFile) -> Iterator[Found]:
     parquet = optional('pyarrow.parquet', f'reading {out}', 'pyarrow')
     parts = sorted((out / 'parts').glob('*.parquet'))
     if not parts:
-        raise InputError(f'{out} holds no parts; name the folder that tools/predict.py wrote to')
+        raise InputError(f'{out} holds no parts; name the folder that `iouquery predict` wrote to')
     names = json.loads(parquet.read_schema(parts[0]).metadata[b'names'])
     category_ids = _category_ids(out, names, truth)
     ids: list[int] = []
@@ -180,10 +180,10 @@ def _is_result(entry: Any) -> bool:
 def _check_finished(out: Path) -> None:
     note = out / 'job.json'
     if not note.is_file():
-        raise InputError(f'{out} holds no job.json; name a folder that tools/predict.py wrote to, or a results file')
+        raise InputError(f'{out} holds no job.json; name a folder that `iouquery predict` wrote to, or a results file')
     job = read_json(note)
     if not isinstance(job, dict) or job.get('state') != 'finished':
-        raise InputError(f'the job in {out} is not finished; call tools/predict.py again with --resume')
+        raise InputError(f'the job in {out} is not finished; call `iouquery predict` again with --resume')
 
 
 def _category_ids(out: Path, names: Sequence[str], truth: CocoFile) -> list[int]:

@@ -1,4 +1,4 @@
-"""The command lines of ``tools/export.py`` and ``tools/quantize.py``."""
+"""The command lines of ``iouquery export`` and ``iouquery quantize``."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def quantize_parser(prog: str | None = None) -> argparse.ArgumentParser:
         description='Write an exported ONNX file with backbone and neck in eight bits; measure its AP before and '
         'after.',
     )
-    parser.add_argument('model', help='the .onnx file that tools/export.py wrote')
+    parser.add_argument('model', help='the .onnx file that `iouquery export` wrote')
     parser.add_argument('--data', required=True, metavar='FILE.json', help='COCO annotations that AP is measured on')
     parser.add_argument('--images', required=True, metavar='DIR', help="the folder that their file_name's begin in")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""What ``tools/export.py`` runs."""
+"""What ``iouquery export`` runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``tools/quantize.py`` runs."""
+"""What ``iouquery quantize`` runs."""
 
 from __future__ import annotations
 

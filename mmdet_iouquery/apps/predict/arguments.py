@@ -1,4 +1,4 @@
-"""The command line of ``tools/predict.py``."""
+"""The command line of ``iouquery predict``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``tools/predict.py`` runs."""
+"""What ``iouquery predict`` runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command lines of ``tools/quickstart.py`` and ``tools/make_digits.py``."""
+"""The command lines of ``iouquery quickstart`` and ``iouquery digits``."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ class Progress:
         if there not in (text, *self.texts):
             raise InputError(
                 f'{path} was edited ({_changed(self.texts[0] if self.texts else text, there)}); train it with '
-                f'tools/train.py {path} --work-dir OTHER_FOLDER, or move it away to have it written again'
+                f'`iouquery train {path} --work-dir OTHER_FOLDER`, or move it away to have it written again'
             )
         self.texts = [text, *self.texts[:1]]
         self.write()  # first: a stop before the config is there leaves settings that are known
@@ -249,7 +249,7 @@ def enough_queries(coco: CocoSet) -> int:
 
 def config_text(coco: CocoSet, *, iters: int, image_size: int, seed: int = 0, num_queries: int = FEWEST_QUERIES) -> str:
     """A config that trains the quickstart's model on ``coco``, for people to read and go on from."""
-    return f'''"""RT-DETR-R18 on {coco.train_images.name}, written by tools/quickstart.py. Yours to change."""
+    return f'''"""RT-DETR-R18 on {coco.train_images.name}, written by iouquery quickstart. Yours to change."""
 _base_ = [{config_path(BASE)!r}]
 
 classes = {tuple(coco.classes)!r}

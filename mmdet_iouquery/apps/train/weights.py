@@ -84,7 +84,7 @@ def _source(path: str | Path, weights: Mapping[str, Tensor]) -> str:
     if not found:
         raise InputError(
             f'{path} holds no detector of this package, of the authors of RT-DETR, D-FINE or DEIM, or of transformers, '
-            f'but weights such as {next(iter(weights))}; name one of the kinds that tools/convert_checkpoint.py --help '
+            f'but weights such as {next(iter(weights))}; name one of the kinds that `iouquery convert --help` '
             'lists'
         )
     return found[0]
@@ -97,6 +97,6 @@ def _unnamed_classes(path: str | Path, weights: Mapping[str, Tensor], classes: S
     if count not in _PUBLISHED:
         raise InputError(
             f'{path} has {count} classes and no names for them, and the data has {len(classes)}; give the names by '
-            f'tools/convert_checkpoint.py --source-classes A,B,... --classes {",".join(classes)}'
+            f'`iouquery convert --source-classes A,B,... --classes {",".join(classes)}`'
         )
     return parse_class_names(_PUBLISHED[count])

@@ -1,1 +1,1 @@
-"""Checkpoints from and for other projects; detectors to share: ``tools/convert_checkpoint.py``, ``tools/hub.py``."""
+"""Checkpoints from and for other projects; detectors to share: ``iouquery convert``, ``iouquery hub``."""

@@ -1,4 +1,4 @@
-"""The command lines of ``tools/convert_checkpoint.py`` and ``tools/hub.py``."""
+"""The command lines of ``iouquery convert`` and ``iouquery hub``."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def _save(actions: Any) -> None:
         required=True,
         help='of the weights, an identifier of the Hub: apache-2.0, mit, cc-by-4.0, agpl-3.0, other, ...',
     )
-    save.add_argument('--metrics', metavar='FILE', help='PREFIX.metrics.json of tools/test.py --out PREFIX')
+    save.add_argument('--metrics', metavar='FILE', help='PREFIX.metrics.json of `iouquery test --out PREFIX`')
     save.add_argument('--command', help='what the metrics were measured by, as it was typed')
     save.add_argument(
-        '--onnx', metavar='FILE', help='the model that tools/export.py wrote of CHECKPOINT, to lie beside'
+        '--onnx', metavar='FILE', help='the model that `iouquery export` wrote of CHECKPOINT, to lie beside'
     )
     save.add_argument('--force', action='store_true', help='replace files of another model')

@@ -1,4 +1,4 @@
-"""What ``tools/convert_checkpoint.py`` and ``tools/hub.py`` run."""
+"""What ``iouquery convert`` and ``iouquery hub`` run."""
 
 from __future__ import annotations
 

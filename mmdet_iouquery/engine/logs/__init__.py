@@ -1,4 +1,4 @@
-"""Where ``tools/train.py --log`` writes: back ends of mmengine's visualizer that go on where a training goes on."""
+"""Where ``iouquery train --log`` writes: back ends of mmengine's visualizer that go on where a training goes on."""
 
 from .csv_log import CsvLog
 from .mlflow_log import MlflowLog

@@ -65,7 +65,7 @@ class TeacherFeatures:
             shipped one.
         checkpoint: of the whole detector, file or address, with the weights of backbone and neck; None: these are as
             their ``init_cfg`` says.
-        source: whose file the checkpoint is, a source of ``tools/convert_checkpoint.py``.
+        source: whose file the checkpoint is, a source of ``iouquery convert``.
         output: the module whose output is the map, such as ``neck.encoder.0``; of several maps the last is taken.
             None: what comes last, the neck or the backbone.
         shrink: pooling of the images by so many pixels before the teacher sees them. RT-DETRv4's teacher, with patches

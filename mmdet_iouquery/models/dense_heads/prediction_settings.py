@@ -24,7 +24,7 @@ class PredictionSettings:
     """Of detections that overlap by more than this IoU, whatever their classes, only the best is kept; None: all are. A
     trained RT-DETR needs no such thing."""
     calibration: Mapping[str, Sequence[float]] | None = None
-    """``dict(scores=[...], precision=[...])``, as ``tools/calibrate.py`` writes it: each score becomes the precision
+    """``dict(scores=[...], precision=[...])``, as ``iouquery calibrate`` writes it: each score becomes the precision
     that belongs to it, by straight lines between the points given, in double precision. Both rise strictly, ``scores``
     from 0 to 1, so the ranking is the same. ``score_thr`` is of scores before this. None: they stay as they are."""
     num_queries: int | None = None

@@ -181,7 +181,7 @@ def test_result_comes_back_from_its_file(tmp_path: Path) -> None:
     write_result(tmp_path, RESULT)
     assert read_result(tmp_path) == RESULT and [path.name for path in tmp_path.iterdir()] == ['result.json']
     (tmp_path / 'result.json').write_text('{"config": "plain"}')
-    with pytest.raises(InputError, match=r'result.json is not a result of tools/compare.py .*remove it'):
+    with pytest.raises(InputError, match=r'result.json is not a result of `iouquery compare` .*remove it'):
         read_result(tmp_path)
 
 

@@ -176,7 +176,7 @@ def test_images_that_could_not_be_read_count_as_images_without_detections(
 def test_what_does_not_fit_is_told(tested: Tested, tmp_path: Path) -> None:
     rows, truth = rows_of(tested), str(tested.truth)
     for name, changed, options, message in (
-        ('unfinished', rows, dict(finished=False), r'is not finished; call tools/predict.py again with --resume$'),
+        ('unfinished', rows, dict(finished=False), r'is not finished; call `iouquery predict` again with --resume$'),
         ('ids', [*rows, {**rows[0], 'id': 7}], {}, r'out has 1 image ids that .*labels.json lacks, such as 7; name'),
         ('fewer', rows[1:], {}, r'has no rows for 1 of the 6 images of .*, such as id 40; run the job on this file'),
         (
@@ -242,7 +242,7 @@ def test_the_tool_leaves_with_status_2_for_bad_input(
     for arguments, message in (
         (
             [tmp_path, tested.truth],
-            'holds no job.json; name a folder that tools/predict.py wrote to, or a results file',
+            'holds no job.json; name a folder that `iouquery predict` wrote to, or a results file',
         ),
         ([tmp_path / 'none', tested.truth], f'there is no folder or file {tmp_path / "none"}; correct the path'),
         ([tested.results, tmp_path / 'none.json'], f'none.json; {tmp_path} has no JSON file'),
