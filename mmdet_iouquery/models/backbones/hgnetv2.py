@@ -11,14 +11,13 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...argument_checks import check_choice, check_configs, check_counts, check_flags, check_sequence
 from ...core import within_range
 from ...errors import InputError
 from ..layers import ConvNormAct
+from .frozen_stages import FrozenStages
 
 
 class StageSize(NamedTuple):
@@ -160,7 +159,7 @@ class Stage(nn.Module):
 
 
 @MODELS.register_module()
-class HGNetv2(BaseModule):
+class HGNetv2(FrozenStages):
     """Maps of strides 4, 8, 16 and 32, of images of any size.
 
     As in mmdet's ``ResNet``, all stages are built, so that published weights fit; those behind the last of
@@ -225,16 +224,6 @@ class HGNetv2(BaseModule):
             x = stage(x)
             maps.append(x)
         return tuple(maps[i] for i in self.out_indices)
-
-    def train(self, mode: bool = True) -> HGNetv2:
-        """As everywhere in torch, but for what is frozen."""
-        super().train(mode)
-        for module in self._frozen():
-            module.eval()
-        for module in self.modules():
-            if self.norm_eval and isinstance(module, _BatchNorm):
-                module.eval()
-        return self
 
     def _frozen(self) -> list[nn.Module]:
         return [self.stem, *self.stages[: self.frozen_stages]] if self.frozen_stages >= 0 else []

@@ -16,9 +16,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from ...argument_checks import (
@@ -33,6 +31,7 @@ from ...argument_checks import (
 from ...core import Rotary, TableCache, rotary_periods, rotary_tables, rotate, within_range
 from ...errors import InputError
 from ..layers import MLP, ConvNormAct, DotProductAttention, SwiGLU, as_tokens
+from .frozen_stages import FrozenStages
 
 
 class ViTSize(NamedTuple):
@@ -225,7 +224,7 @@ class Block(nn.Module):
 
 
 @MODELS.register_module()
-class VisionTransformer(BaseModule):
+class VisionTransformer(FrozenStages):
     """The patches' tokens after chosen blocks, as maps of one stride, of images of any size.
 
     A patch that an image ends in is continued by zeros. All blocks are built, so that published weights fit; those
@@ -352,16 +351,6 @@ class VisionTransformer(BaseModule):
         # torch 2.13 cannot compile a convolution of this view, of several images of any size (pytorch #188323)
         layout = torch.contiguous_format if torch.compiler.is_compiling() else torch.channels_last
         return tokens.transpose(1, 2).reshape(patches.shape).contiguous(memory_format=layout)
-
-    def train(self, mode: bool = True) -> VisionTransformer:
-        """As everywhere in torch, but for what is frozen."""
-        super().train(mode)
-        for module in self._frozen():
-            module.eval()
-        for module in self.modules():
-            if self.norm_eval and isinstance(module, _BatchNorm):
-                module.eval()
-        return self
 
     def _frozen(self) -> list[nn.Module]:
         return [self.patch_embed, *self.blocks[: self.frozen_stages]] if self.frozen_stages >= 0 else []

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from mmdet.registry import MODELS
-from mmengine.model import BaseModule
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from ...argument_checks import check_choice, check_configs, check_counts, check_sequence
 from ...core import within_range
 from ...errors import InputError
 from ..layers import ConvNormAct
+from .frozen_stages import FrozenStages
 from .vit import VisionTransformer
 
 STRIDES = (4, 8, 16, 32)
@@ -51,7 +50,7 @@ class SpatialPrior(nn.Module):
 
 
 @MODELS.register_module()
-class ViTAdapter(BaseModule):
+class ViTAdapter(FrozenStages):
     """Maps of several strides from the tokens of a plain ViT, of images of any size.
 
     Tokens after chosen blocks are enlarged or reduced to each stride, put beside a map of the spatial prior where there
@@ -141,14 +140,6 @@ class ViTAdapter(BaseModule):
             maps = [torch.cat([_resized(block, fine.shape[-2:]), fine], 1) for fine, block in zip(prior, blocks)]
         first = len(maps) - len(self.projections)
         return (*maps[:first], *(project(x) for project, x in zip(self.projections, maps[first:])))
-
-    def train(self, mode: bool = True) -> ViTAdapter:
-        """As everywhere in torch, but for what is frozen."""
-        super().train(mode)
-        for module in self.modules():
-            if self.norm_eval and isinstance(module, _BatchNorm):
-                module.eval()
-        return self
 
 
 def _resized(x: Tensor, size: Sequence[int]) -> Tensor:

@@ -1,0 +1,30 @@
+"""What backbones have in common of which stages, or norms' statistics, can be kept as they are."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from mmengine.model import BaseModule
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+Backbone = TypeVar('Backbone', bound='FrozenStages')
+
+
+class FrozenStages(BaseModule):
+    """A backbone whose frozen parts stay in evaluation mode while it trains."""
+
+    norm_eval = False
+    """Whether all batch norms keep their statistics."""
+
+    def _frozen(self) -> list[nn.Module]:
+        """The parts that do not learn."""
+        return []
+
+    def train(self: Backbone, mode: bool = True) -> Backbone:
+        """As everywhere in torch, but for what is frozen."""
+        super().train(mode)
+        norms = [module for module in self.modules() if self.norm_eval and isinstance(module, _BatchNorm)]
+        for module in [*self._frozen(), *norms]:
+            module.eval()
+        return self
