@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 from mmdet.registry import MODELS
@@ -93,84 +94,36 @@ class HybridEncoder(BaseModule):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_sequence(in_channels=in_channels)
-        check_counts(least=None, start_level=start_level, num_outs=0 if num_outs is None else num_outs)
-        check_counts(least=0, num_encoder_layers=num_encoder_layers)
-        if not isinstance(encoder_levels, Sequence) or len(encoder_levels):  # an empty list is one too
-            check_sequence(least=None, encoder_levels=encoder_levels)
-        check_counts(feedforward_channels=feedforward_channels, num_fusion_blocks=num_fusion_blocks)
+        check_configs(norm_cfg=norm_cfg, act_cfg=act_cfg, encoder_act_cfg=encoder_act_cfg)
+        _check_levels(in_channels, start_level, num_outs, encoder_levels)
         check_heads(num_heads, out_channels=out_channels)
-        check_numbers(most=1.0, dropout=dropout)
-        check_choice(FUSIONS, fusion=fusion)
-        check_choice(CSPS, csp=csp)
-        check_choice(JOINS, join=join)
+        _check_aifi(feedforward_channels, num_encoder_layers, dropout, temperature, position_order)
         check_choice(('all', 'unequal'), project=project)
         check_choice(('conv', 'separable'), downsample=downsample)
-        check_choice(('column_major', 'row_major'), position_order=position_order)
-        check_flags(lateral_act=lateral_act, elan_tail=elan_tail)
-        if fusion != 'elan' and (csp, elan_tail) != ('two_conv', True):
-            raise InputError(
-                f"csp={csp!r} and elan_tail={elan_tail} are choices of fusion='elan', and fusion is {fusion!r}: set "
-                "fusion='elan', or leave them out"
-            )
-        check_numbers(least=(2 if fusion == 'elan' else 1) / out_channels, expansion=expansion)
-        check_numbers(least=1.0, temperature=temperature)
-        check_configs(norm_cfg=norm_cfg, act_cfg=act_cfg, encoder_act_cfg=encoder_act_cfg)
-        levels = len(in_channels) - start_level
-        num_outs = levels if num_outs is None else num_outs
-        _check_levels(len(in_channels), start_level, num_outs, encoder_levels)
+        check_flags(lateral_act=lateral_act)
+        _check_fusion(out_channels, num_fusion_blocks, expansion, join, fusion, csp, elan_tail)
         norm_cfg, act_cfg = norm_cfg or {'type': 'BN'}, act_cfg or {'type': 'SiLU', 'inplace': True}
-        encoder_act_cfg = encoder_act_cfg or {'type': 'GELU'}
+        levels = len(in_channels) - start_level
         self.in_channels, self.out_channels = tuple(in_channels), out_channels
-        self.start_level, self.num_outs = start_level, num_outs
+        self.start_level, self.num_outs = start_level, levels if num_outs is None else num_outs
         self.encoder_levels = tuple(level % levels for level in encoder_levels) if num_encoder_layers else ()
 
-        def conv(kernel_size: int, *, stride: int = 1, groups: int = 1, act: bool = True) -> ConvNormAct:
-            return ConvNormAct(
-                out_channels,
-                out_channels,
-                kernel_size,
-                stride=stride,
-                groups=groups,
-                norm_cfg=norm_cfg,
-                act_cfg=act_cfg if act else None,
-            )
+        self.input_proj = _projections(self.in_channels[start_level:], out_channels, project, norm_cfg)
+        layers = out_channels, num_heads, feedforward_channels, num_encoder_layers, dropout
+        aifi = partial(AIFI, *layers, temperature, position_order, encoder_act_cfg or {'type': 'GELU'})
+        self.encoder = nn.ModuleList(aifi() for _ in self.encoder_levels)
 
-        def down() -> nn.Module:
-            if downsample == 'conv':
-                return conv(3, stride=2)
-            return nn.Sequential(conv(1, act=False), conv(3, act=False, stride=2, groups=out_channels))
-
-        def fuse() -> nn.Module:
-            joined_channels = 2 * out_channels if join == 'cat' else out_channels
-            blocks = joined_channels, out_channels, num_fusion_blocks, expansion, norm_cfg, act_cfg, join
-            return ELANFusion(*blocks, csp, elan_tail) if fusion == 'elan' else Fusion(*blocks)
-
-        self.input_proj = nn.ModuleList(
-            nn.Identity()
-            if project == 'unequal' and channels == out_channels
-            else ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg)
-            for channels in self.in_channels[start_level:]
-        )
-        self.encoder = nn.ModuleList(
-            AIFI(
-                out_channels,
-                num_heads,
-                feedforward_channels,
-                num_encoder_layers,
-                dropout,
-                temperature,
-                position_order,
-                encoder_act_cfg,
-            )
-            for _ in self.encoder_levels
-        )
-        # top-down: from the coarsest level on; bottom-up: from the finest
-        self.lateral_convs = nn.ModuleList(conv(1, act=lateral_act) for _ in range(levels - 1))
-        self.fpn_blocks = nn.ModuleList(fuse() for _ in range(levels - 1))
-        self.downsample_convs = nn.ModuleList(down() for _ in range(levels - 1))
-        self.pan_blocks = nn.ModuleList(fuse() for _ in range(levels - 1))
-        self.extra_convs = nn.ModuleList(conv(3, stride=2) for _ in range(num_outs - levels))
+        # CCFF, top-down: from the coarsest level on; bottom-up: from the finest
+        conv = partial(ConvNormAct, out_channels, out_channels, norm_cfg=norm_cfg)
+        joined_channels = 2 * out_channels if join == 'cat' else out_channels
+        blocks = joined_channels, out_channels, num_fusion_blocks, expansion, norm_cfg, act_cfg, join
+        elan, steps = fusion == 'elan', range(levels - 1)
+        fuse = partial(ELANFusion, *blocks, csp, elan_tail) if elan else partial(Fusion, *blocks)
+        self.lateral_convs = nn.ModuleList(conv(1, act_cfg=act_cfg if lateral_act else None) for _ in steps)
+        self.fpn_blocks = nn.ModuleList(fuse() for _ in steps)
+        self.downsample_convs = nn.ModuleList(_downsampling(downsample, out_channels, norm_cfg, act_cfg) for _ in steps)
+        self.pan_blocks = nn.ModuleList(fuse() for _ in steps)
+        self.extra_convs = nn.ModuleList(conv(3, stride=2, act_cfg=act_cfg) for _ in range(self.num_outs - levels))
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps (B, in_channels[i], h, w), finest first, to ``num_outs`` maps (B, out_channels, h, w).
@@ -214,7 +167,30 @@ class HybridEncoder(BaseModule):
                 self.fpn_blocks[i] = EnlargingFusion(block)
 
 
-def _check_levels(num_inputs: int, start_level: int, num_outs: int, encoder_levels: Sequence[int]) -> None:
+def _projections(in_channels: Sequence[int], out_channels: int, project: str, norm_cfg: dict) -> nn.ModuleList:
+    return nn.ModuleList(
+        nn.Identity()
+        if project == 'unequal' and channels == out_channels
+        else ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg)
+        for channels in in_channels
+    )
+
+
+def _downsampling(kind: str, channels: int, norm_cfg: dict, act_cfg: dict) -> nn.Module:
+    conv = partial(ConvNormAct, channels, channels, norm_cfg=norm_cfg)
+    if kind == 'conv':
+        return conv(3, stride=2, act_cfg=act_cfg)
+    return nn.Sequential(conv(1), conv(3, stride=2, groups=channels))
+
+
+def _check_levels(
+    in_channels: Sequence[int], start_level: int, num_outs: int | None, encoder_levels: Sequence[int]
+) -> None:
+    check_sequence(in_channels=in_channels)
+    num_inputs = len(in_channels)
+    check_counts(least=None, start_level=start_level, num_outs=0 if num_outs is None else num_outs)
+    if not isinstance(encoder_levels, Sequence) or len(encoder_levels):  # an empty list is one too
+        check_sequence(least=None, encoder_levels=encoder_levels)
     if not 0 <= start_level < num_inputs:
         raise ValueError(f'start_level must be one of the {num_inputs} maps of in_channels, got {start_level}')
     levels = num_inputs - start_level
@@ -224,9 +200,35 @@ def _check_levels(num_inputs: int, start_level: int, num_outs: int, encoder_leve
             f'({num_inputs} in in_channels, start_level {start_level}); give the backbone more out_indices, or leave '
             'it out: a DETR on one map has an encoder of its own'
         )
-    if num_outs < levels:
+    if num_outs is not None and num_outs < levels:
         raise ValueError(f'num_outs must be at least the number of maps used, {levels}, got {num_outs}')
     if any(not -levels <= level < levels for level in encoder_levels):
         raise ValueError(
             f'encoder_levels {tuple(encoder_levels)} names a level that {levels} maps do not have; number them from 0'
         )
+
+
+def _check_aifi(
+    feedforward_channels: int, num_encoder_layers: int, dropout: float, temperature: float, position_order: str
+) -> None:
+    check_counts(feedforward_channels=feedforward_channels)
+    check_counts(least=0, num_encoder_layers=num_encoder_layers)
+    check_numbers(most=1.0, dropout=dropout)
+    check_numbers(least=1.0, temperature=temperature)
+    check_choice(('column_major', 'row_major'), position_order=position_order)
+
+
+def _check_fusion(
+    out_channels: int, num_fusion_blocks: int, expansion: float, join: str, fusion: str, csp: str, elan_tail: bool
+) -> None:
+    check_counts(num_fusion_blocks=num_fusion_blocks)
+    check_choice(JOINS, join=join)
+    check_choice(FUSIONS, fusion=fusion)
+    check_choice(CSPS, csp=csp)
+    check_flags(elan_tail=elan_tail)
+    if fusion != 'elan' and (csp, elan_tail) != ('two_conv', True):
+        raise InputError(
+            f"csp={csp!r} and elan_tail={elan_tail} are choices of fusion='elan', and fusion is {fusion!r}: set "
+            "fusion='elan', or leave them out"
+        )
+    check_numbers(least=(2 if fusion == 'elan' else 1) / out_channels, expansion=expansion)
