@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,9 +79,10 @@ def written_config(config: str, request: TrainRequest) -> Path:
         cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices), request.options)
         _make_paths_absolute(cfg)
         cfg.work_dir = str(folder)  # so that the config's name alone goes on with its run
-        notes = _begin_with(cfg, request.weights, data, folder)
+        begin = _begin_with(cfg, request.weights, data, folder)
         text = child_text(base, cfg, _title(base, request))
         _check_there(path, text, restart=request.restart)
+        notes = begin()  # not before: the folder's own run may begin with other weights
         write_text(path, text)
     _say(path, cfg, data, images, request.devices, notes)
     return path
@@ -116,22 +118,22 @@ def _make_paths_absolute(cfg: Config) -> None:
                 node[name] = str(path.absolute())
 
 
-def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: Path) -> list[str]:
-    """Name the weights in a config, and what was done to them."""
+def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: Path) -> Callable[[], list[str]]:
+    """Name the weights in a config; what is returned writes them, if need be, and says what was done to them."""
     if weights is None:
-        return _own_weights(cfg)
+        return partial(_own_weights, cfg)
     if 'backbone' in cfg.model:
         cfg.model.backbone.init_cfg = None  # whose weights a checkpoint has, too
     if weights == NONE:
         cfg.load_from = None
-        return ["weights  random, the backbone's too"]
+        return lambda: ["weights  random, the backbone's too"]
     check_weights(cfg, weights, any_classes=data is not None)
     if data is None:
         cfg.load_from = str(Path(weights).expanduser().absolute())
-        return []
-    file, done = fitted_weights(weights, data.classes, folder)
+        return list
+    file, written = fitted_weights(weights, data.classes, folder)
     cfg.load_from = str(file.absolute())
-    return [f'weights  {done}']
+    return lambda: [f'weights  {written()}']
 
 
 def _own_weights(cfg: Config) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mmengine.config import Config
@@ -25,11 +25,11 @@ _PUBLISHED = {80: 'coco', 365: 'objects365', 366: 'objects365-by-id'}
 """Sets that weights are published for, by the number of classes."""
 
 
-def fitted_weights(path: str | Path, classes: Sequence[str], folder: Path) -> tuple[Path, str]:
+def fitted_weights(path: str | Path, classes: Sequence[str], folder: Path) -> tuple[Path, Callable[[], str]]:
     """A checkpoint with this package's names and a row for each class.
 
-    A file that has both already is taken as it is. Any other is converted, :data:`NAME` in ``folder``: a class that the
-    file names keeps its row, others start afresh.
+    A file that has both already is taken as it is. Any other is to be converted, to :data:`NAME` in ``folder``: a class
+    that the file names keeps its row, others start afresh.
 
     Args:
         path: the checkpoint, of any source that is known.
@@ -37,7 +37,7 @@ def fitted_weights(path: str | Path, classes: Sequence[str], folder: Path) -> tu
         folder: where a converted file is written.
 
     Returns:
-        The file, and what was done.
+        The file, and a call that writes it, if need be, and says what was done.
 
     Raises:
         InputError: the file cannot be read, or its keys are of no source; it does not tell its classes.
@@ -49,11 +49,15 @@ def fitted_weights(path: str | Path, classes: Sequence[str], folder: Path) -> tu
     named = plain_meta(noted.get('dataset_meta') or {}) if isinstance(noted, Mapping) else {}
     trained = named.get('classes') or _unnamed_classes(path, convert(weights, source), classes)
     if source == 'mmdet' and tuple(trained) == tuple(classes):
-        return checkpoint_file(path), f'{path}: of the same classes, taken as it is'
-    summary = convert_file(
-        path, folder / NAME, source, source_classes=[*trained], target_classes=[*classes], force=True
-    )
-    return folder / NAME, str(summary)
+        return checkpoint_file(path), lambda: f'{path}: of the same classes, taken as it is'
+
+    def written() -> str:
+        summary = convert_file(
+            path, folder / NAME, source, source_classes=[*trained], target_classes=[*classes], force=True
+        )
+        return str(summary)
+
+    return folder / NAME, written
 
 
 def check_weights(cfg: Config, path: str | Path, *, any_classes: bool) -> None:

@@ -114,6 +114,20 @@ def test_weights_are_fitted_or_none(data: Path, tmp_path: Path, capsys: pytest.C
     assert cfg.load_from is None and cfg.model.backbone.init_cfg is None
 
 
+def test_a_run_of_another_config_keeps_its_weights(data: Path, tmp_path: Path) -> None:
+    model = small_detector(bbox_head__num_classes=80)
+    torch.save(dict(state_dict=model.state_dict()), tmp_path / 'coco.pth')
+    path = write(data, tmp_path / 'run', weights=str(tmp_path / 'coco.pth'))
+    (path.parent / 'iter_1.pth').touch()
+    before = (path.parent / 'weights.pth').read_bytes()
+    torch.save(dict(state_dict=small_detector(bbox_head__num_classes=80).state_dict()), tmp_path / 'new.pth')
+    with pytest.raises(InputError, match='holds a run of another config'):
+        write(data, tmp_path / 'run', weights=str(tmp_path / 'new.pth'), epochs=9)
+    assert (path.parent / 'weights.pth').read_bytes() == before
+    write(data, tmp_path / 'run', weights=str(tmp_path / 'new.pth'), epochs=9, restart=True)
+    assert (path.parent / 'weights.pth').read_bytes() != before
+
+
 def test_weights_of_another_model_leave_nothing(data: Path, tmp_path: Path) -> None:
     """Nor do they touch a folder that was there."""
     other = small_detector(bbox_head__num_classes=80, neck__num_fusion_blocks=2)

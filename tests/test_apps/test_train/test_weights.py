@@ -32,8 +32,8 @@ def test_the_same_classes_are_taken_as_they_are(weights: dict[str, Tensor], tmp_
     coco = parse_class_names('coco')
     for meta in (dict(dataset_meta=dict(classes=tuple(coco))), {}):  # as many classes, whose names nobody says
         torch.save(dict(state_dict=weights, meta=meta), tmp_path / 'own.pth')
-        file, said = fitted_weights(tmp_path / 'own.pth', coco, tmp_path / 'out')
-        assert file == tmp_path / 'own.pth' and 'taken as it is' in said
+        file, written = fitted_weights(tmp_path / 'own.pth', coco, tmp_path / 'out')
+        assert file == tmp_path / 'own.pth' and 'taken as it is' in written()
 
 
 @pytest.mark.parametrize('source', ['mmdet', 'rtdetr'])
@@ -42,7 +42,8 @@ def test_a_class_that_is_known_keeps_its_row(source: str, weights: dict[str, Ten
     content = dict(state_dict=weights) if source == 'mmdet' else dict(model=convert_back(weights, source))
     torch.save(content, tmp_path / 'coco.pth')
     for _ in range(2):
-        file, said = fitted_weights(tmp_path / 'coco.pth', ('dog', 'lynx'), tmp_path / 'out')
+        file, written = fitted_weights(tmp_path / 'coco.pth', ('dog', 'lynx'), tmp_path / 'out')
+        said = written()
     assert file == tmp_path / 'out' / 'weights.pth'
     assert 'classes kept: dog' in said and 'classes started afresh: lynx' in said
     new = loaded(file)
@@ -56,7 +57,8 @@ def test_names_in_the_file_come_first(weights: dict[str, Tensor], tmp_path: Path
     """Eighty of another set are no COCO's."""
     names = [f'part {i}' for i in range(80)]
     torch.save(dict(state_dict=weights, meta=dict(dataset_meta=dict(classes=names))), tmp_path / 'parts.pth')
-    file, _ = fitted_weights(tmp_path / 'parts.pth', ('dog', 'part 7'), tmp_path / 'out')
+    file, written = fitted_weights(tmp_path / 'parts.pth', ('dog', 'part 7'), tmp_path / 'out')
+    written()
     assert torch.equal(loaded(file)[HEAD][1], weights[HEAD][7])
     assert not (weights[HEAD] == loaded(file)[HEAD][0]).all(dim=1).any()
 
