@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
-from helpers import FAMILY, NARROW, small_detector
+from helpers import DISTILLED, FAMILY, NARROW, small_detector
 from mmdet.structures import DetDataSample
 from torch import Tensor, nn
 
@@ -38,6 +38,7 @@ DETECTORS: dict[str, dict[str, Any]] = {
         'bbox_head__query_selector__rank': 'token_class',
     },
     'learned content': {**NARROW, 'bbox_head__query_selector__learned_content': True},
+    'distilled': {**NARROW, **DISTILLED},  # as RT-DETRv4's students
     'four levels': {**NARROW, 'neck__num_outs': 4, 'bbox_head__in_channels': [32] * 4},
 }
 

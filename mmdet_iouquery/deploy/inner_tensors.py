@@ -19,6 +19,9 @@ class InnerTensors:
     Args:
         proto: stays as it is.
         names: of tensors, outputs or not.
+
+    Raises:
+        ParityError: it is no graph that can be run.
     """
 
     def __init__(self, proto: ModelProto, names: Sequence[str]) -> None:
@@ -29,9 +32,15 @@ class InnerTensors:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4
-        self.session = onnxruntime.InferenceSession(
-            watched.SerializeToString(), options, providers=['CPUExecutionProvider']
-        )
+        try:
+            self.session = onnxruntime.InferenceSession(
+                watched.SerializeToString(), options, providers=['CPUExecutionProvider']
+            )
+        except Exception as error:  # onnxruntime's own, which have no other class in common
+            raise ParityError(
+                f'onnxruntime does not open what the exporter wrote: {error}; try the other --exporter, or another '
+                '--opset'
+            ) from error
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """By name.
@@ -41,7 +50,7 @@ class InnerTensors:
         """
         try:
             given = self.session.run(None, dict(inputs))
-        except Exception as error:  # onnxruntime's own, which have no other class in common
+        except Exception as error:
             shapes = ', '.join(f'{name} {list(value.shape)}' for name, value in inputs.items())
             raise ParityError(
                 f'the exported file does not run on {shapes}: {error}; try the other --exporter, another --opset or '

@@ -99,8 +99,8 @@ def verify(model: nn.Module, path: str | Path) -> tuple[Parity, ...]:
         parity = _compare(eager, file, batch, size)
         if not parity.holds:
             raise ParityError(
-                f'the exported file does not compute what the model computes: {parity}; try the other --exporter, or '
-                'another --opset'
+                f'the exported file does not compute what the model computes: {parity}; try the other --exporter, '
+                'another --opset or, of a file in float16, float32'
             )
         parities.append(parity)
     return tuple(parities)

@@ -94,7 +94,7 @@ class DeformableAttention(nn.Module):
 
     def forward(self, query: Tensor, boxes: Tensor, memory: Memory) -> Tensor:
         """query (B, Q, D) and boxes (B, Q, 4), in the frame of ``memory.extent``, to (B, Q, D)."""
-        value = within_range(self.value_proj(memory.tokens))
+        value = _projected(self.value_proj, memory.tokens)
         if memory.padding is not None:
             value = value.masked_fill(memory.padding.unsqueeze(-1), 0.0)
         # no unflatten: of what it gives, torch's older exporter takes the number of images for a constant
@@ -109,7 +109,7 @@ class DeformableAttention(nn.Module):
             sampling=self.sampling_mode,
             backend=self.backend,
         )
-        return within_range(self.output_proj(attended))
+        return _projected(self.output_proj, attended)
 
     def sampling(self, query: Tensor, boxes: Tensor, memory: Memory) -> SampledAttention:
         """The points that are read, and with what weight; arguments as for a call."""
@@ -131,3 +131,8 @@ class DeformableAttention(nn.Module):
 
     def extra_repr(self) -> str:
         return f'num_heads={self.num_heads}, num_points={self.num_points}, sampling={self.sampling_mode!r}'
+
+
+def _projected(projection: nn.Module, x: Tensor) -> Tensor:
+    """``x`` itself where nothing projects it; what was read of it is a mean of it, and as far within the range."""
+    return x if isinstance(projection, nn.Identity) else within_range(projection(x))
