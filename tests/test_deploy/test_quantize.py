@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FAMILY, NARROW, small_detector
+from helpers import FAMILY, small_detector
 from PIL import Image
 
 from iouquery_runtime import Detector, Result
@@ -63,12 +63,13 @@ def write_labels(path: Path, images: list[Path], results: list[Result]) -> Path:
 
 
 @pytest.fixture(scope='module')
-def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow detector, all of whose detections are kept."""
+def exported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A narrow detector, an RT-DETR unless a test names another, all of whose detections are kept."""
     from mmdet_iouquery.deploy import ExportSettings, ModelSource, export_onnx
 
     torch.manual_seed(0)
-    model = small_detector(bbox_head__query_selector__num_queries=6, test_cfg__max_per_img=8, **NARROW)
+    changes = FAMILY[getattr(request, 'param', 'RT-DETR')]
+    model = small_detector(bbox_head__query_selector__num_queries=6, test_cfg__max_per_img=8, **changes)
     path = tmp_path_factory.mktemp('exported') / 'model.onnx'
     export_onnx(model, path, ExportSettings(size=(64, 64), verify=False), ModelSource(names=NAMES))
     return path
@@ -122,7 +123,7 @@ def kinds(path: Path) -> dict[str, str]:
     return {node.name: node.op_type for node in onnx.load(str(path)).graph.node}
 
 
-@pytest.mark.parametrize('suffix', ['.xml', '.onnx'])
+@pytest.mark.parametrize(('exported', 'suffix'), [('RT-DETR', '.xml'), ('DEIMv2-Atto', '.onnx')], indirect=['exported'])
 def test_backbone_and_neck_are_quantised_and_what_ranks_and_refines_is_not(
     exported: Path, labelled: LabelledImages, tmp_path: Path, suffix: str
 ) -> None:
@@ -144,28 +145,41 @@ def test_backbone_and_neck_are_quantised_and_what_ranks_and_refines_is_not(
     assert [file.name for file in tmp_path.iterdir() if file.suffix != '.bin'] == [path.name]
 
 
-def test_norms_and_attention_of_a_vit_stay_in_floating_point(tmp_path: Path) -> None:
-    """Its linear layers and convolutions do not; of what is left no operator is given eight bits."""
+@pytest.mark.parametrize(
+    ('name', 'patch_embed', 'ffn', 'final_norms'),
+    [
+        ('DEIMv2-X', ['proj'], ['w12', 'w3'], 3),
+        ('ECDet-S', ['proj', *(f'convs/convs.{i}/conv' for i in range(3))], ['layers.0', 'layers.1'], 0),
+    ],
+)
+def test_norms_and_attention_of_a_vit_stay_in_floating_point(
+    name: str, patch_embed: list[str], ffn: list[str], final_norms: int, tmp_path: Path
+) -> None:
+    """Of patch embedding and blocks the linear layers and convolutions are given eight bits, and no other operator."""
     pytest.importorskip('nncf')
     import onnx
 
     from mmdet_iouquery.deploy import ExportSettings, export_onnx
 
     source, path = tmp_path / 'model.onnx', tmp_path / 'int8.onnx'
-    export_onnx(small_detector(**FAMILY['DEIMv2-X']), source, ExportSettings(size=(64, 64), verify=False, batch=1))
+    export_onnx(small_detector(**FAMILY[name]), source, ExportSettings(size=(64, 64), verify=False, batch=1))
     pixels = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)
     write_quantized(source, path, [{'images': pixels, 'sizes': np.array([[64, 64]], np.float32)}], {})
     nodes = onnx.load(str(path)).graph.node
     dequantised = {node.output[0] for node in nodes if node.op_type == 'DequantizeLinear'}
-    products = [node for node in nodes if node.op_type in ('Conv', 'MatMul', 'Gemm') and '/vit/' in node.name]
-    eight_bits = {
-        node.name.split('/vit/')[1].rsplit('/', 1)[0] for node in products if dequantised.issuperset(node.input[:2])
-    }
-    layers = ('attn/qkv', 'attn/proj', 'ffn/w12', 'ffn/w3')
-    assert eight_bits == {'patch_embed/proj', *(f'blocks.{i}/{layer}' for i in range(3) for layer in layers)}
+    eight_bits = [node for node in nodes if re.search('/vit/(patch|block)', node.name) and dequantised & {*node.input}]
+    assert all(dequantised.issuperset(node.input[:2]) for node in eight_bits)  # of their weights as well
+    layers = ['attn/qkv', 'attn/proj', *(f'ffn/{layer}' for layer in ffn)]
+    expected = {f'patch_embed/{layer}' for layer in patch_embed}
+    expected |= {f'blocks.{i}/{layer}' for i in range(3) for layer in layers}
+    assert {node.name.split('/vit/')[1].rsplit('/', 1)[0] for node in eight_bits} == expected
     in_float = [node.op_type for node in nodes if re.fullmatch(FLOAT_IN_BACKBONES, node.name)]
-    # each block has two norms, and one is behind each of three blocks
-    assert [in_float.count(kind) for kind in ('LayerNormalization', 'Softmax', 'MatMul')] == [3 * 2 + 3, 3, 3 * 2]
+    # each block has two norms; DEIMv2-X's has one more behind each of three blocks
+    assert [in_float.count(kind) for kind in ('LayerNormalization', 'Softmax', 'MatMul')] == [
+        3 * 2 + final_norms,
+        3,
+        3 * 2,
+    ]
 
 
 def test_no_file_is_left_that_finds_too_little(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
