@@ -131,22 +131,39 @@ def shipped_config(name: str) -> Config:
     return cfg
 
 
-def build_detector(name: str, **overrides: object) -> nn.Module:
-    """The detector of a shipped config; ``overrides`` are dotted keys of ``model``, dots written as two underscores."""
+def model_config(name: str, **overrides: object) -> Any:
+    """``model`` of a shipped config; ``overrides`` are dotted keys of it, dots written as two underscores."""
     cfg = shipped_config(name)
     cfg.merge_from_dict({f'model.{key.replace("__", ".")}': value for key, value in overrides.items()})
-    return MODELS.build(cfg.model)
+    return cfg.model
 
 
-def small_detector(config: str = RTDETR, **overrides: object) -> nn.Module:
-    """A detector, by default an RT-DETR-R18, with 5 classes, 30 queries and few denoising ones: quick to run."""
+def build_detector(name: str, **overrides: object) -> nn.Module:
+    """What :func:`model_config` describes."""
+    return MODELS.build(model_config(name, **overrides))
+
+
+def small_config(config: str = RTDETR, **overrides: object) -> Any:
+    """``model`` of a detector, by default an RT-DETR-R18, with 5 classes, 30 queries and few denoising ones: quick to
+    run."""
     settings = {
         'bbox_head__num_classes': 5,
         'bbox_head__query_selector__num_queries': 30,
         'bbox_head__denoising__num_denoising': 6,
         'data_preprocessor__batch_augments': None,
     }
-    return build_detector(config, **{**settings, **overrides})
+    return model_config(config, **{**settings, **overrides})
+
+
+def small_detector(config: str = RTDETR, **overrides: object) -> nn.Module:
+    """What :func:`small_config` describes."""
+    return MODELS.build(small_config(config, **overrides))
+
+
+def take_family(cfg: Config, name: str, **overrides: object) -> None:
+    """Make the model of a config for the digits a narrow one of :data:`FAMILY`."""
+    few = {'bbox_head__num_classes': 10, 'test_cfg': cfg.model.test_cfg}
+    cfg.model = small_config(**{**FAMILY[name], **few, **overrides})
 
 
 def loss_names(head: Any) -> set[str]:

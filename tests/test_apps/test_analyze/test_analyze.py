@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import take_family
 from hosts import HOSTS, host_config
 from matplotlib.figure import Figure
 from mmdet.registry import DATASETS, MODELS
@@ -55,6 +56,12 @@ class Trained:
         model.bbox_head.num_classes = 10
         model.type = name
         cfg.model = model
+        return self.save(cfg, self.folder / f'{name}.py', 0)
+
+    def family(self, name: str) -> list[str]:
+        """A narrow detector of :data:`helpers.FAMILY`."""
+        cfg = Config.fromfile(self._file(self.base))
+        take_family(cfg, name, bbox_head__query_selector__num_queries=QUERIES)
         return self.save(cfg, self.folder / f'{name}.py', 0)
 
     def save(self, cfg: Config, path: Path, seed: int) -> list[str]:
@@ -194,20 +201,22 @@ def test_mmdets_own_detectors(name: str, trained: Trained, tmp_path: Path) -> No
 
 @pytest.mark.usefixtures('drawn_once')
 def test_edges_of_the_models_that_tell_of_them(trained: Trained, tmp_path: Path) -> None:
-    decoder = {'_delete_': True, 'type': 'DistributionDecoder', 'num_layers': 2, 'num_points': [3, 5, 2]}
     few = ['--pictures', '1', '--images', '2', '--temperatures', '20']
-    models = [*trained('plain'), *trained('refined', model__bbox_head__decoder=decoder)]
+    names = {'DEIMv2-Atto': 3, 'ECDet-S': 2}
+    models = [*trained('plain'), *(word for name in names for word in trained.family(name))]
     out = tmp_path / 'out'
     analyze([*models, '--out', str(out), *few])
     page = (out / 'index.html').read_text()
-    assert page.count('Edges as distributions, layer by layer: refined') == 2  # a heading and what it shows
     assert 'plain: its decoder gives boxes, and no distributions of their edges' in page
-    bins = [row for row in rows_of(out / 'edges-refined-1.csv') if row['kind'] == 'bin']
-    by_edge: dict[tuple[str, ...], float] = {}
-    for row in bins:
-        key = tuple(row[name] for name in ('query', 'edge', 'layer'))
-        by_edge[key] = by_edge.get(key, 0.0) + float(row['probability'])
-    assert len(by_edge) % (4 * 2) == 0 and np.allclose([*by_edge.values()], 1)
+    for name, num_layers in names.items():
+        # a heading and what it shows
+        assert page.count(f'Edges as distributions, layer by layer: {name}') == 2
+        bins = [row for row in rows_of(out / f'edges-{name.lower()}-1.csv') if row['kind'] == 'bin']
+        by_edge: dict[tuple[str, ...], float] = {}
+        for row in bins:
+            key = tuple(row[name] for name in ('query', 'edge', 'layer'))
+            by_edge[key] = by_edge.get(key, 0.0) + float(row['probability'])
+        assert len(by_edge) % (4 * num_layers) == 0 and np.allclose([*by_edge.values()], 1)
 
 
 def test_an_adapter_stands_for_its_parent() -> None:

@@ -12,7 +12,7 @@ import torch
 from torch._inductor import config as inductor
 
 from mmdet_iouquery.apps import timing
-from mmdet_iouquery.apps.benchmark import command, criterion
+from mmdet_iouquery.apps.benchmark import command, criterion, inference
 from mmdet_iouquery.apps.benchmark.criterion import Case, criterion_sides
 from mmdet_iouquery.apps.benchmark.figures import growth_chart
 from mmdet_iouquery.apps.benchmark.training import peak_of_tensors
@@ -101,6 +101,14 @@ def test_what_is_measured_is_printed_and_written(
         assert (out.parent / f'criterion-growth.{kind}').is_file()
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:3] == ['varied', 'images', 'objects'] and len(printed) == 1 + 5 + 2
+
+
+def test_a_row_for_each_model_and_way_of_prediction() -> None:
+    settings = dict(model_names=['DEIMv2-Atto', 'ECDet-S'], batches=[2], side=64, rounds=1, compiled=False)
+    rows = inference.inference(None, **settings)
+    ways = ['as built', 'prepared', 'prepared, bfloat16']
+    assert [(row['model'], row['side']) for row in rows] == [(m, way) for m in settings['model_names'] for way in ways]
+    assert all(row['median_s'] > 0 and row['batch'] == 2 for row in rows)
 
 
 def test_the_growth_chart_draws_what_was_measured() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import take_family
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
@@ -31,29 +32,24 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> CocoSet:
     return find_coco_set(build_digits(root, num_train=2, num_val=PICTURES, image_size=96, progress=False))
 
 
-REFINED = "dict(_delete_=True, type='DistributionDecoder', num_layers=2, num_points=[3, 5, 2])"
-
-
 @pytest.fixture(scope='module')
 def trained(digits: CocoSet, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A config and a checkpoint of random weights, whose scores reach from about 0.1 to 0.9."""
     return random_weights(digits, tmp_path_factory.mktemp('trained'))
 
 
-@pytest.fixture(scope='module')
-def refined(digits: CocoSet, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """The same with D-FINE's decoder."""
-    return random_weights(digits, tmp_path_factory.mktemp('refined'), f"model['bbox_head']['decoder'] = {REFINED}\n")
-
-
-def random_weights(digits: CocoSet, folder: Path, more: str = '') -> list[str]:
+def random_weights(digits: CocoSet, folder: Path, family: str | None = None) -> list[str]:
+    """Of the quickstart's model, or a narrow one of a family."""
     config, checkpoint = folder / 'config.py', folder / 'random.pth'
-    config.write_text(quickstart_config(digits, iters=2, image_size=SIZE, num_queries=100) + more)
+    config.write_text(quickstart_config(digits, iters=2, image_size=SIZE, num_queries=100))
     cfg = Config.fromfile(config)
+    if family is not None:
+        take_family(cfg, family)
+        cfg.dump(config)
     torch.manual_seed(0)
     model = MODELS.build(cfg.model)
     for head in model.bbox_head.decoder.cls_heads:
-        torch.nn.init.normal_(head.weight, std=0.1)
+        torch.nn.init.normal_(head.weight, std=1.6 / head.in_features**0.5)
         torch.nn.init.zeros_(head.bias)
     torch.save({'state_dict': model.state_dict()}, checkpoint)
     return [str(config), str(checkpoint)]
@@ -73,11 +69,11 @@ def detections(config: str, checkpoint: str) -> list[dict[str, np.ndarray]]:
     return found
 
 
-@pytest.mark.parametrize('model', ['trained', 'refined'])
+@pytest.mark.parametrize('family', [None, 'DEIMv2-X', 'ECDet-S'])
 def test_what_is_written_is_what_the_model_then_does(
-    model: str, request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFixture
+    family: str | None, trained: list[str], digits: CocoSet, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    trained: list[str] = request.getfixturevalue(model)
+    trained = trained if family is None else random_weights(digits, tmp_path, family)
     prefix = tmp_path / 'new folder' / 'fit'
     calibrate([*trained, '--out', str(prefix), '--iou', '0.2', '--device', 'cpu'])
     printed = capsys.readouterr().out

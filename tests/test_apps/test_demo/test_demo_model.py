@@ -10,13 +10,17 @@ import pytest
 import torch
 from demo_cases import checkpoint
 from exported_files import NAMES, write_model
+from helpers import take_family
 from mmdet.apis import DetInferencer
+from mmdet.registry import MODELS
+from mmengine.config import Config
 from PIL import Image
 from torch import nn
 
 from iouquery_runtime import Detector
 from mmdet_iouquery.apps.analyze.trace import trace
 from mmdet_iouquery.apps.demo import model as demo_model
+from mmdet_iouquery.apps.demo.animation import layer_animation
 from mmdet_iouquery.apps.demo.catalogue import Found, found_models
 from mmdet_iouquery.apps.demo.model import DemoModel, ExportedModel
 from mmdet_iouquery.apps.demo.overlay import RESULT, detections, names_of, stages
@@ -35,6 +39,26 @@ def model(run: Found) -> DemoModel:
 
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 0.6])
 def test_it_shows_what_the_model_finds(run: Found, model: DemoModel, picture: Path, threshold: float) -> None:
+    check_detections(run, model, picture, threshold)
+
+
+@pytest.mark.parametrize('name', ['DEIMv2-Atto', 'ECDet-S'])
+def test_detectors_that_refine_distributions_are_shown_layer_by_layer(
+    name: str, run: Found, picture: Path, tmp_path: Path
+) -> None:
+    cfg = Config.fromfile(run.config)
+    take_family(cfg, name)
+    cfg.dump(tmp_path / 'config.py')
+    torch.save({'state_dict': MODELS.build(cfg.model).state_dict()}, tmp_path / 'iter_1.pth')
+    found = run._replace(config=tmp_path / 'config.py', checkpoint=tmp_path / 'iter_1.pth')
+    model = DemoModel(found.config, found.checkpoint)
+    layers = [f'layer {i}' for i in range(1, cfg.model.bbox_head.decoder.num_layers)]
+    assert [*model.look(picture).stages] == ['encoder', *layers, RESULT]
+    assert layer_animation(model.look(picture), 0.0).startswith('<svg')
+    check_detections(found, model, picture, 0.0)
+
+
+def check_detections(run: Found, model: DemoModel, picture: Path, threshold: float) -> None:
     """Each query's best of the detections that mmdet's own inferencer gives."""
     inferencer = DetInferencer(str(run.config), str(run.checkpoint), device='cpu', show_progress=False)
     (result,) = inferencer(str(picture), no_save_vis=True)['predictions']

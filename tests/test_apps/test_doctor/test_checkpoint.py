@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import FAMILY, small_detector
 from mmengine.logging import MessageHub
 
 from mmdet_iouquery.apps.doctor import command as doctor
@@ -120,6 +121,18 @@ def test_a_training_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path.write_bytes(path.read_bytes()[:-40])
     assert doctor.main(['checkpoint', str(tmp_path)]) == 2
     assert f'the folder {tmp_path} has no whole checkpoint; name a file' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('name', ['DEIMv2-X', 'ECDet-S'])
+def test_a_detector_on_a_vit(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Buffers count: the rotary periods among them."""
+    weights = small_detector(**FAMILY[name]).state_dict()
+    torch.save({'state_dict': weights}, tmp_path / 'vit.pth')
+    facts = inspect_checkpoint(tmp_path / 'vit.pth')
+    assert 'backbone.vit.rotary_periods' in weights and facts.tensors == len(weights) and not facts.not_finite
+    assert facts.numbers == sum(value.numel() for value in weights.values())
+    assert doctor.main(['checkpoint', str(tmp_path / 'vit.pth')]) == 0
+    assert 'none to go on from: weights alone' in capsys.readouterr().out
 
 
 def test_weights_alone(tmp_path: Path) -> None:

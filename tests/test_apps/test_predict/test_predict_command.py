@@ -12,11 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import take_family
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from runs import SMALL_MODEL
 
 from iouquery_runtime import InputError as RuntimeInputError
+from iouquery_runtime.jobs.worker import ExportedOpener, Opener
+from mmdet_iouquery.apps.export.command import export
 from mmdet_iouquery.apps.predict import command
 from mmdet_iouquery.apps.predict.torch_detector import TorchOpener
 from mmdet_iouquery.apps.quickstart.command import config_text
@@ -39,23 +42,26 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     data = build_digits(folder / 'digits', num_train=2, num_val=VAL, image_size=96, progress=False)
     text = config_text(find_coco_set(data), iters=1, image_size=64)
     (folder / 'config.py').write_text(text + SMALL_MODEL)
-    cfg = Config.fromfile(folder / 'config.py')
-    torch.manual_seed(0)
-    model = MODELS.build(cfg.model)
-    model.init_weights()
-    meta = dict(dataset_meta=dict(classes=tuple('0123456789')))
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / 'weights.pth')
+    save_weights(Config.fromfile(folder / 'config.py'), folder / 'weights.pth')
     given = [str(folder / name) for name in ('config.py', 'weights.pth')]
     more = ['--out', str(folder / 'found'), '--work-dir', str(folder / 'tested'), '--no-check']
     run_test([*given, *more, '--cfg-options', 'test_dataloader.batch_size=4'])
     return folder
 
 
+def save_weights(cfg: Config, path: Path) -> None:
+    torch.manual_seed(0)
+    model = MODELS.build(cfg.model)
+    model.init_weights()
+    meta = dict(dataset_meta=dict(classes=tuple('0123456789')))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), path)
+
+
 def opener(folder: Path, **settings: object) -> TorchOpener:
     return TorchOpener(Config.fromfile(folder / 'config.py'), folder / 'weights.pth', **settings)  # type: ignore[arg-type]
 
 
-def detected(opener: TorchOpener, paths: list[Path]) -> list:
+def detected(opener: Opener, paths: list[Path]) -> list:
     detect = opener.open()
     return detect([opener.prepare(path.read_bytes(), str(path)) for path in paths])
 
@@ -104,6 +110,21 @@ def test_it_travels_to_workers_and_prepared_finds_the_same(folder: Path) -> None
         for one, found in zip(expected, detected(other, images(folder))):
             np.testing.assert_allclose(found.scores, one.scores, atol=1e-5)
             assert (found.width, found.height) == (96, 96)
+
+
+@pytest.mark.parametrize('name', ['DEIMv2-Atto', 'ECDet-S'])
+def test_a_checkpoint_and_its_exported_file_find_the_same(name: str, folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip('onnxslim')
+    cfg = Config.fromfile(folder / 'config.py')
+    take_family(cfg, name)
+    cfg.dump(tmp_path / 'config.py')
+    save_weights(cfg, tmp_path / 'weights.pth')
+    given = [str(tmp_path / file) for file in ('config.py', 'weights.pth', 'model.onnx')]
+    export([*given[:2], '-o', given[2], '--no-verify'])
+    exported = ExportedOpener(given[2])
+    for one, found in zip(detected(opener(tmp_path), images(folder)), detected(exported, images(folder))):
+        assert one.width == found.width == 96 and len(one.scores) == len(found.scores) == 50
+        np.testing.assert_allclose(found.scores, one.scores, atol=1e-5)
 
 
 def test_settings_say_what_detections_depend_on(folder: Path) -> None:
