@@ -27,6 +27,7 @@ from .operators import install_ops_stand_in, ops_state, without_import_notes
 from .runner import (
     STATISTICS,
     allow_own_checkpoints,
+    batches_counted_from,
     boxes_evaluated_by,
     dumped_as,
     forget_visualizers,
@@ -56,6 +57,7 @@ __all__ = [
     'allow_own_checkpoints',
     'batch_norm',
     'batch_norm_gradients',
+    'batches_counted_from',
     'boxes_evaluated_by',
     'check_environment',
     'compiled_ops_line',

@@ -37,6 +37,25 @@ def allow_own_checkpoints() -> None:
     torch.serialization.add_safe_globals(_safe_objects())
 
 
+@contextmanager
+def batches_counted_from(loop: Any, first: int) -> Iterator[None]:
+    """Have mmengine's epoch-based loop number its batches from ``first`` on; an earlier process has had those before.
+
+    It counts what its data loader gives, so that hooks, the log among them, would take the rest of an epoch that is
+    entered in its middle for a whole one, whose last batch never comes.
+    """
+    run_iter = loop.run_iter
+
+    def counted(idx: int, data_batch: Any) -> None:
+        run_iter(first + idx, data_batch)
+
+    loop.run_iter = counted
+    try:
+        yield
+    finally:
+        del loop.run_iter
+
+
 def forget_visualizers() -> None:
     """Have the next run make a visualizer of its own.
 

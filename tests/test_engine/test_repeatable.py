@@ -42,9 +42,11 @@ class Stop(Hook):
     def __init__(self, step: int) -> None:
         self.step = step
         self.losses: list[float] = []
+        self.numbers: list[int] = []
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self.losses.append(float(outputs['loss']))
+        self.numbers.append(batch_idx)
         if runner.iter + 1 == self.step:
             meta = dict(epoch=runner.epoch, iter=runner.iter + 1)
             runner.save_checkpoint(runner.work_dir, f'iter_{self.step}.pth', by_epoch=False, meta=meta)
@@ -129,8 +131,8 @@ def distilling_options(folder: Path) -> dict[str, Any]:
     }
 
 
-def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume: Path | None = None) -> list[float]:
-    """Losses of the steps up to ``stop``, whose checkpoint is in the work folder."""
+def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume: Path | None = None) -> list:
+    """Number in the epoch and loss of the steps up to ``stop``, whose checkpoint is in the work folder."""
     if resume is not None:
         given = {**given, 'resume': True, 'load_from': str(resume)}
     runner, hook = small_run(digits, work_dir, given, SMALL_MODEL, image_size=SIZE), Stop(stop)
@@ -139,7 +141,7 @@ def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume
         runner.train()
     if runner.train_dataloader._iterator is not None:  # its queues close first where it is left to the collector, and
         runner.train_dataloader._iterator._shutdown_workers()  # each worker then waits five seconds for a last word
-    return hook.losses
+    return [*zip(hook.numbers, hook.losses)]
 
 
 @pytest.fixture(scope='module')
@@ -156,7 +158,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopped_and_resumed_is_the_same_run(
     by_epoch: bool, workers: int, ends: list[int], digits: Path, tmp_path: Path
 ) -> None:
-    """Weights, averaged weights, optimizer and losses of 11 steps."""
+    """Weights, averaged weights, optimizer, losses of 11 steps, and their numbers in the epoch, for the log."""
     compare_with_a_whole_run(options(workers, by_epoch), ends, digits, tmp_path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from mmdet.registry import HOOKS
 from mmengine.hooks import Hook
 from mmengine.runner import EpochBasedTrainLoop, Runner
 
+from ...compat import batches_counted_from
 from ...datasets.seeded_batches import SeededBatchSampler, seed_of
 
 
@@ -26,6 +28,9 @@ class RepeatableHook(Hook):
 
     priority = 'VERY_HIGH'
 
+    def __init__(self) -> None:
+        self._epoch = ExitStack()
+
     def before_train(self, runner: Runner) -> None:
         """A resumed run has the seed of its checkpoint; its sampler was built before, maybe with another."""
         sampler: Any = getattr(_batches(runner), 'sampler', None)
@@ -41,11 +46,15 @@ class RepeatableHook(Hook):
         done = runner.iter - runner.epoch * len(runner.train_dataloader)
         if isinstance(batches, SeededBatchSampler):
             batches.skip_batches(done)
+            self._epoch.enter_context(batches_counted_from(runner.train_loop, done))
         elif done:
             runner.logger.warning(
                 f'resumed in the middle of epoch {runner.epoch + 1}, which begins again: only with '
                 "train_dataloader.batch_sampler=dict(type='SeededBatchSampler') can it be entered there"
             )
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        self._epoch.close()
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         torch.manual_seed(seed_of(runner.seed, runner.rank, runner.iter))
