@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...config_files import tools_root
+from ...config_files import model_name, tools_root
 from ...config_options import read_options
 from ...datasets import read_data
 from ...engine.launch import report_dataset
@@ -34,7 +34,7 @@ from .settings import (
     write_settings,
 )
 from .table import by_config, comparison_table
-from .times import measured
+from .times import kept, measured
 from .trade_off import points, trade_off_chart
 
 OUTPUT_NAME = 'output.txt'
@@ -58,7 +58,7 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
     _check(args)
     work_dir = Path(args.work_dir).resolve()
     if args.report_only:
-        print(report(work_dir, finished_runs(work_dir, [*map(_stem, args.configs)], args.seeds), args.times))
+        print(report(work_dir, finished_runs(work_dir, [*map(_name, args.configs)], args.seeds), args.times))
         return
     runs = prepare(args, work_dir)
     results: list[RunResult] = []
@@ -66,26 +66,25 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
         results.append(finished(tools or tools_root(), run, f'{run.name}, seed {run.seed} ({number} of {len(runs)})'))
         report(work_dir, results)  # after each run, so that a look in between shows what there is
     print(f'\n{report(work_dir, results, args.times)}')
-    trade_off = ', trade-off.png' if args.times else ''
-    print(f'\nin {work_dir}: table.md, curves.png{trade_off}, results.json; each run in CONFIG/seed_N')
+    print(f'\nin {work_dir}: table.md, curves.png, results.json; each run in CONFIG/seed_N')
 
 
-def _stem(name: str) -> str:
-    """What a config's runs are called: its file's name, which a short name of a shipped config leads to."""
+def _name(config: str) -> str:
+    """What a config's runs are called: as its model, which a short name of a shipped config leads to."""
     try:
-        return find_config(name).stem
+        return model_name(find_config(config))
     except InputError:  # for --report-only the runs are enough
-        return Path(name).stem
+        return model_name(config)
 
 
 def _check(args: argparse.Namespace) -> None:
     """Raise InputError for arguments that can't be meant, before anything is read."""
     if not args.configs and not args.report_only:
         raise InputError('no config to compare; name one or more files, or shipped configs such as rtdetr/...py')
-    stems = [*map(_stem, args.configs)]
-    for stem in stems:
-        if stems.count(stem) > 1:
-            raise InputError(f'{stems.count(stem)} configs are called {stem}, the name of their folder; rename one')
+    names = [*map(_name, args.configs)]
+    for name in names:
+        if names.count(name) > 1:
+            raise InputError(f'{names.count(name)} configs are called {name}, the name of their folder; rename one')
     seeds = args.seeds or []
     for seed in seeds:
         if seed < 0 or seeds.count(seed) > 1:
@@ -171,11 +170,12 @@ def finished_runs(work_dir: Path, stems: list[str], seeds: list[int] | None) -> 
 def report(work_dir: Path, results: list[RunResult], rounds: int | None = None) -> str:
     """Write ``results.json``, ``table.md`` and ``curves.png``; returns the table.
 
-    With ``rounds``, steps and predictions are timed, see :func:`.times.measured`, and ``trade-off.png`` is drawn.
+    With ``rounds``, steps and predictions are timed, see :func:`.times.measured`; without, the times of an earlier call
+    count, if it had the same configs. With times, ``trade-off.png`` is drawn.
     """
     write_json(work_dir / 'results.json', [result.to_json() for result in results])
     groups = by_config(results)
-    times = measured(work_dir, results, rounds) if rounds else None
+    times = measured(work_dir, results, rounds) if rounds else kept(work_dir, groups)
     text = comparison_table(results, times)
     write_text(work_dir / 'table.md', text)
     draw_curves([_curve(name, runs) for name, runs in groups.items()], work_dir / 'curves.png')

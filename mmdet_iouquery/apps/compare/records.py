@@ -44,7 +44,7 @@ class RunResult:
     """One finished run.
 
     Attributes:
-        config: stem of the config's name.
+        config: what its model is called, see :func:`.config_files.model_name`.
         seed: seed of weights, order of the images and noise.
         steps: training steps.
         batch_size: images in a step.

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from ...config_files import config_path
+from ...config_files import config_path, model_name
 from ...datasets import CocoSet
 from ...datasets.coco.checks import is_coco_metric
 from ...engine.detector import read_config
@@ -39,7 +39,7 @@ class Changes(NamedTuple):
 
 
 class Run(NamedTuple):
-    """One training: the stem of the config's name, the seed, the run's folder and its whole config."""
+    """One training: what the config's model is called, the seed, the run's folder and its whole config."""
 
     name: str
     seed: int
@@ -73,16 +73,16 @@ def changed_config(path: Path, changes: Changes) -> Config:
 
 def runs_of(path: Path, cfg: Config, seeds: list[int], work_dir: Path) -> list[Run]:
     """The runs of one config, one for each seed, in ``work_dir``/STEM/seed_N."""
-    runs = []
+    runs, name = [], model_name(path)
     for seed in seeds:
         own = Config(cfg.to_dict())
         own.randomness = ConfigDict(cfg.get('randomness') or {}, seed=seed)
-        recorder = ConfigDict(type='RunRecorder', name=path.stem, seed=seed, priority=55)
+        recorder = ConfigDict(type='RunRecorder', name=name, seed=seed, priority=55)
         own.custom_hooks = [*_with_progress(cfg.get('custom_hooks') or []), recorder]
         imports = cfg.get('custom_imports') or ConfigDict(imports=[], allow_failed_imports=False)
         own.custom_imports = ConfigDict(imports, imports=[*imports.imports, 'mmdet_iouquery.apps.compare.recorder'])
-        own.experiment_name = f'{path.stem}_seed_{seed}'
-        runs.append(Run(path.stem, seed, work_dir / path.stem / f'seed_{seed}', own))
+        own.experiment_name = f'{name}_seed_{seed}'
+        runs.append(Run(name, seed, work_dir / name / f'seed_{seed}', own))
     return runs
 
 

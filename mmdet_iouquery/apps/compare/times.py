@@ -6,7 +6,8 @@ The times that runs record are of whatever the machine did beside them, and of r
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +23,8 @@ from ...cpu import accelerate_training
 from ...deploy import prepare_for_inference
 from ...engine.detector import read_config
 from ...engine.launch import report_dataset
+from ...errors import InputError
+from ...file_io import write_json
 from ..timing import time_in_turn
 from .records import RunResult
 from .settings import CONFIG_NAME
@@ -36,8 +39,28 @@ class Times(NamedTuple):
     """From one validation image to its detections, the model prepared for inference."""
 
 
+NAME = 'times.json'
+
+
+def kept(work_dir: Path, names: Iterable[str]) -> dict[str, Times] | None:
+    """Those of the last call that measured, by config; None: there are none, or not of all that are named.
+
+    Raises:
+        InputError: the file is not one of :func:`measured`.
+    """
+    path = work_dir / NAME
+    if not path.is_file():
+        return None
+    try:
+        times = {name: Times(**seconds) for name, seconds in json.loads(path.read_text(encoding='utf-8')).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(f'{path} holds no times of `iouquery compare` ({error}); remove it') from error
+    wanted = [*names]
+    return {name: times[name] for name in wanted} if times.keys() >= set(wanted) else None
+
+
 def measured(work_dir: Path, results: Sequence[RunResult], rounds: int) -> dict[str, Times]:
-    """Time the models of finished runs by config, each ``rounds`` times, with weights at random.
+    """Time the models of finished runs by config, each ``rounds`` times, with weights at random, and write it down.
 
     Raises:
         InputError: a config's data are not where they were.
@@ -53,7 +76,9 @@ def measured(work_dir: Path, results: Sequence[RunResult], rounds: int) -> dict[
         timings = time_in_turn({name: side(cfg) for name, cfg in configs.items()}, rounds)
         medians.append({name: timing.median for name, timing in timings.items()})
     steps, images = medians
-    return {name: Times(steps[name], images[name]) for name in configs}
+    times = {name: Times(steps[name], images[name]) for name in configs}
+    write_json(work_dir / NAME, {name: seconds._asdict() for name, seconds in times.items()})
+    return times
 
 
 def _training_step(cfg: Config) -> Callable[[], object]:

@@ -122,10 +122,13 @@ def build_digits(
             _say_checksums(target)
         return target
     source = _load_source()
-    target.parent.mkdir(parents=True, exist_ok=True)
     prefix = f'.{target.name}.partial-'
-    _remove_leftovers(target.parent, prefix)
-    partial = Path(tempfile.mkdtemp(prefix=f'{prefix}{os.getpid()}-', dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _remove_leftovers(target.parent, prefix)
+        partial = Path(tempfile.mkdtemp(prefix=f'{prefix}{os.getpid()}-', dir=target.parent))
+    except OSError as error:
+        raise InputError(f'cannot write to {target.parent}: {error.strerror or error}; name another folder') from error
     try:
         _write_set(partial, recipe, source, progress)
         if target.exists():  # _is_built saw that it is empty, or a set of this recipe that has lost files

@@ -206,7 +206,10 @@ def _moved(time: int, before: int, length: int, least: int = 0) -> int:
 def _stretched(timetable: Sequence[Sequence[Any]], before: int, length: int) -> list[tuple[str, int]]:
     """Each stage at its share of the run, and at least one epoch or step long."""
     if length < len(timetable):
-        raise InputError(f'the augmentation has {len(timetable)} stages: train for at least {len(timetable)} epochs')
+        raise InputError(
+            f'--epochs: the augmentation of this config has {len(timetable)} stages; train for at least '
+            f'{len(timetable)} epochs'
+        )
     begins: list[int] = []
     for i, (_, begin) in enumerate(timetable):
         earliest = begins[-1] + 1 if begins else 0

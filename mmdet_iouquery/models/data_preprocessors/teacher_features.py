@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -164,11 +165,21 @@ class TeacherFeatures:
             initialize(part, dict(type='ConvertedPretrained', **weights))
         except InputError as error:
             what, _, _ = str(error).partition('; ')  # the remedy behind it is that of an init_cfg
-            training = f' (iouquery train {self.model})' if isinstance(self.model, str) else ''
-            raise InputError(
-                f'{_PLACE}.checkpoint: {what}; train the teacher first{training}, or give the file of one that is '
-                f'trained, of the network in {_PLACE}.model and of the kind in {_PLACE}.source'
-            ) from error
+            fetching = what.startswith('cannot fetch')
+            remedy = 'download it by hand, and name the local file' if fetching else self._remedy()
+            raise InputError(f'{_PLACE}.checkpoint: {what}; {remedy}') from error
+
+    def _remedy(self) -> str:
+        if '://' in str(self.checkpoint) or Path(str(self.checkpoint)).expanduser().exists():
+            return (
+                f'it must be of the network in {_PLACE}.model, and of the kind in {_PLACE}.source, which is '
+                f"{self.source!r}: 'mmdet' is what a training here leaves"
+            )
+        training = ''
+        if isinstance(self.model, str):
+            config = str(Path(self.model).resolve()) if Path(self.model).is_file() else self.model
+            training = f' (iouquery train {shlex.quote(config)})'
+        return f'train the teacher first{training}, or give the file of one that is trained'
 
 
 def check_module(network: nn.Module, name: str | None, argument: str) -> None:

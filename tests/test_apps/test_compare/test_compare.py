@@ -22,6 +22,7 @@ from torch import nn
 
 from mmdet_iouquery import config_path
 from mmdet_iouquery.apps.compare import command, compare, recorder, settings
+from mmdet_iouquery.apps.compare.arguments import parser
 from mmdet_iouquery.apps.compare.records import (
     Evaluation,
     RunResult,
@@ -32,7 +33,7 @@ from mmdet_iouquery.apps.compare.records import (
 )
 from mmdet_iouquery.apps.compare.schedule import set_iters
 from mmdet_iouquery.apps.compare.table import comparison_table, mean_and_deviation
-from mmdet_iouquery.apps.compare.times import Times
+from mmdet_iouquery.apps.compare.times import Times, kept
 from mmdet_iouquery.apps.compare.trade_off import Point, front, points
 from mmdet_iouquery.apps.cost import count_flops, count_parameters, peak_memory_mb
 from mmdet_iouquery.apps.quickstart.digits import build_digits
@@ -465,6 +466,9 @@ def test_times_are_measured_in_turn_and_drawn(
         assert float(point['training_minutes']) == pytest.approx(4 * step / 60, abs=4 * 5.1e-4 / 60)
         assert float(point['image_ms']) == pytest.approx(image, abs=0.051)
     assert (work_dir / 'many' / 'seed_0' / 'result.json').read_bytes() == before
+    timed = (work_dir / 'table.md').read_bytes()
+    compare(TOOLS, ['--report-only', '--work-dir', str(work_dir)])  # the times that are there count
+    assert (work_dir / 'table.md').read_bytes() == timed
     config = work_dir / 'few' / 'seed_0' / 'config.py'
     config.write_text(config.read_text().replace('train.json', 'gone.json'))
     with pytest.raises(InputError, match=r'gone.json'):
@@ -536,6 +540,27 @@ def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch:
     made[0].mkdir(parents=True)
     settings.build_missing_digits(quickstart_config())
     assert len(made) == 1
+
+
+def test_a_work_folders_config_is_called_as_the_folder(digits: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / name / 'config.py' for name in ('first', 'second')]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_text(f'_base_ = [{config_path(QUICKSTART)!r}]\n')
+    given = parser().parse_args([*map(str, paths), '--work-dir', str(tmp_path / 'out'), '--data', str(digits)])
+    runs = command.prepare(given, tmp_path / 'out')
+    assert [(run.name, run.folder) for run in runs] == [
+        (name, tmp_path / 'out' / name / 'seed_0') for name in ('first', 'second')
+    ]
+
+
+def test_times_that_are_none_are_refused(tmp_path: Path) -> None:
+    assert kept(tmp_path, ['plain']) is None
+    (tmp_path / 'times.json').write_text('{"plain": {"step": 0.2, "image": 0.03}}')
+    assert kept(tmp_path, ['plain']) == {'plain': Times(0.2, 0.03)} and kept(tmp_path, ['plain', 'other']) is None
+    (tmp_path / 'times.json').write_text('[1]')
+    with pytest.raises(InputError, match=r'times.json holds no times of `iouquery compare` \(.*\); remove it'):
+        kept(tmp_path, ['plain'])
 
 
 def test_points_of_a_trade_off_by_hand() -> None:

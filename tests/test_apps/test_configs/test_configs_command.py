@@ -49,7 +49,17 @@ def test_a_short_name_of_several_is_refused_with_all_of_them() -> None:
         config_path('rtdetr_r18vd_128_digits')
 
 
-@pytest.mark.parametrize('name', ['rtdetr', 'rtdetr_r18', 'rtdetr_r18vd_', 'r18vd', '.*', '', '/'])
+def test_a_path_is_told_as_a_path(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=f'^{tmp_path} is a folder; name a config file in it'):
+        config_path(str(tmp_path))
+    (tmp_path / 'config.py').touch()
+    with pytest.raises(InputError, match=f'is a folder; name {tmp_path}/config.py'):
+        config_path(str(tmp_path))
+    with pytest.raises(InputError, match=f'^there is no config {tmp_path}/gone/config.py, nor its folder; correct the'):
+        config_path(str(tmp_path / 'gone' / 'config.py'))
+
+
+@pytest.mark.parametrize('name', ['rtdetr', 'rtdetr_r18', 'rtdetr_r18vd_', 'r18vd', '.*', ''])
 def test_what_is_no_short_name(name: str) -> None:
     with pytest.raises(InputError, match='no shipped config'):
         config_path(name)

@@ -170,7 +170,7 @@ def test_the_rate_goes_with_the_batch() -> None:
         (RTDETR, Wishes(size=32), '--size 32: name a multiple of 32, from 64 on'),
         (DINO, Wishes(size=320), '--size is for configs that resize images to one square'),
         (RTDETR, Wishes(epochs=0), '--epochs 0: name at least 1'),
-        (DEIM, Wishes(epochs=3), 'the augmentation has 4 stages: train for at least 4 epochs'),
+        (DEIM, Wishes(epochs=3), '--epochs: the augmentation of this config has 4 stages; train for at least 4 epochs'),
     ],
 )
 def test_what_cannot_be_is_said(name: str, wishes: Wishes, said: str) -> None:

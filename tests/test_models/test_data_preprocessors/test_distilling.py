@@ -164,6 +164,15 @@ def test_a_copy_learns_by_itself(model: Any) -> None:
     assert losses(model, [1, 1])['loss_distill'].item() == before
 
 
+def test_a_teachers_file_of_another_source_is_told_by_the_source(tmp_path: Path) -> None:
+    torch.save(dict(state_dict={'backbone.stem.0.weight': torch.zeros(1)}), tmp_path / 'trained.pth')
+    teacher = TeacherFeatures(
+        model=TINY_TEACHER['model'], checkpoint=str(tmp_path / 'trained.pth'), source='rtdetr', output='backbone'
+    )
+    with pytest.raises(InputError, match=r"of the kind in .*teacher\.source, which is 'rtdetr': 'mmdet' is what a t"):
+        teacher.network(torch.device('cpu'))
+
+
 def test_prediction_is_the_plain_detectors(model: Any, plain: Any) -> None:
     plain.load_state_dict({key: value for key, value in model.state_dict().items() if key not in KEYS})
     images, samples = random_batch([0, 0], 64, 96)
@@ -222,8 +231,12 @@ def test_checkpoints_fit_with_and_without(model: Any, plain: Any) -> None:
                     'checkpoint': 'http://127.0.0.1:9/no.pth',
                 }
             },
-            r'^model\.data_preprocessor\.teacher\.checkpoint: cannot fetch http\S+no\.pth \([^;]*\); train the '
-            r'teacher first \(iouquery train rtdetr_r18vd\), or give the file of one .* of the kind in .*\.source$',
+            r'^model\.data_preprocessor\.teacher\.checkpoint: cannot fetch http\S+no\.pth \([^;]*\); download it by '
+            r'hand, and name the local file$',
+        ),
+        (
+            {'teacher': {'type': 'TeacherFeatures', 'model': 'rtdetr_r18vd', 'checkpoint': 'none.pth'}},
+            r'no file none\.pth; train the teacher first \(iouquery train rtdetr_r18vd\), or give the file of one that',
         ),
         (
             {'teacher': {'type': 'TeacherFeatures', 'model': 'none'}},
