@@ -64,7 +64,7 @@ def config_path(name: str, root: Path | None = None) -> str:
     if name and Path(name).is_dir():
         inside = Path(name) / 'config.py'
         raise InputError(f'{name} is a folder; name {inside if inside.is_file() else "a config file in it"}')
-    if name.endswith('.py') and not Path(name).parent.is_dir() and not path.parent.is_dir():
+    if names and name.endswith('.py') and not (Path(name).parent.is_dir() or path.parent.is_dir()):
         raise InputError(f'there is no config {name}, nor its folder; correct the path, or name a shipped one')
     raise InputError(f'there is no shipped config {name!r} in {root}; {_hint(name, names)}')
 
