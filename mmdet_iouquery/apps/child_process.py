@@ -17,6 +17,7 @@ from typing import IO, Any
 from ..errors import TrainingStopped, same_command
 
 _SIGNALS = tuple(signal.Signals[name] for name in ('SIGINT', 'SIGTERM') if name in signal.Signals.__members__)
+_PATIENCE_S = 2.0
 
 
 def run_child(
@@ -24,7 +25,8 @@ def run_child(
 ) -> int:
     """Run a Python program with this interpreter, and let it end in its own time when a signal asks for a stop.
 
-    Ctrl-C, which a terminal sends to the program too, only makes this process wait for it; SIGTERM is passed on.
+    SIGTERM is passed on. Ctrl-C is not, as a terminal sends it to the program too; one that still runs two seconds later
+    may not have been told, as where a supervisor signals this process alone, and gets SIGTERM.
 
     Args:
         program: to run.
@@ -43,20 +45,28 @@ def run_child(
 
     def remember(signum: int, _frame: object) -> None:
         received.append(signum)
-        if signum != signal.SIGINT:
-            for child in children:
-                child.terminate()
+        for child in children:
+            _pass_on(signum, child)
 
     with _handlers(remember):
         children.append(
             subprocess.Popen([sys.executable, str(program), *map(str, arguments)], stdout=stdout, env=environment)
         )
-        if signal.SIGTERM in received:  # before there was a process to pass it on to
-            children[0].terminate()
+        for signum in received[:1]:  # before there was a process to pass it on to
+            _pass_on(signum, children[0])
         status = children[0].wait()
     if received:
         raise TrainingStopped(received[0], f'in {program.name}; {same_command()} goes on where it was')
     return status
+
+
+def _pass_on(signum: int, child: subprocess.Popen) -> None:
+    if signum != signal.SIGINT:
+        child.terminate()
+        return
+    later = threading.Timer(_PATIENCE_S, child.terminate)  # which does nothing to one that has ended
+    later.daemon = True
+    later.start()
 
 
 @contextmanager

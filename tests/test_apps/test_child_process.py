@@ -47,6 +47,17 @@ def test_the_child_saves_before_it_ends(tmp_path: Path, signum: signal.Signals) 
     assert f'stopped by {signum.name} in child.py; the same command goes on where it was' in parent.said()
 
 
+@pytest.mark.skipif(os.name == 'nt', reason='no signals to a group of processes')
+def test_a_child_that_was_not_told_is(tmp_path: Path) -> None:
+    """Ctrl-C as a supervisor or a notebook sends it: to this process alone."""
+    (tmp_path / 'child.py').write_text(CHILD)
+    parent = Started(tmp_path / 'log', hand_on, tmp_path / 'child.py', tmp_path / 'saved')
+    parent.wait_for(lambda: 'ready\n' in parent.said())
+    os.kill(parent.process.pid, signal.SIGINT)
+    assert parent.status(seconds=30) == 128 + signal.SIGINT
+    assert (tmp_path / 'saved').read_text() == 'SIGTERM'
+
+
 def test_its_status_is_handed_on_and_the_handlers_are_as_before(tmp_path: Path) -> None:
     program = tmp_path / 'program.py'
     program.write_text('import os, sys; print(os.environ["WORD"]); raise SystemExit(int(sys.argv[1]))')

@@ -125,7 +125,7 @@ class StopOnSignalHook(Hook):
             self._replaced[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             # not print: that could be what was interrupted
             os.write(2, f'\n{signal.Signals(signum).name}: stopping after this iteration\n'.encode())
-        self.received = signum
+            self.received = signum
 
     def _agreed(self) -> int:
         """The signal that this or another process has received; 0: none has."""

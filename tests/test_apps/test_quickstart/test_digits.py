@@ -219,7 +219,7 @@ def test_other_content_is_never_overwritten(root: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'notes\.txt is a file'):
         build_digits(tmp_path / 'notes.txt', **SMALL)
     assert [path.name for path in tmp_path.iterdir()] == ['notes.txt']
-    with pytest.raises(InputError, match='cannot write to /proc: .*; name another folder'):
+    with pytest.raises(InputError, match=r'cannot write to /proc: .*; name another folder'):
         build_digits('/proc/x', progress=False)
 
 
