@@ -25,8 +25,8 @@ def run_child(
 ) -> int:
     """Run a Python program with this interpreter, and let it end in its own time when a signal asks for a stop.
 
-    SIGTERM is passed on. Ctrl-C is not, as a terminal sends it to the program too; one that still runs two seconds later
-    may not have been told, as where a supervisor signals this process alone, and gets SIGTERM.
+    SIGTERM is passed on. Ctrl-C is not, as a terminal sends it to the program too; one that still runs two seconds
+    later may not have been told, as where a supervisor signals this process alone, and gets SIGTERM.
 
     Args:
         program: to run.
