@@ -137,6 +137,8 @@ class Reference:
                 'RTDETRTransformer': size,
                 'RTDETR': {'multi_scale': None},
             }
+        elif self.family == 'ecdet' and side is None:
+            settings = {}  # its configs cannot do without one, of which training makes no use
         else:
             settings = size
         return self._config(name, **settings).model
