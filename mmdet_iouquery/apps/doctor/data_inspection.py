@@ -108,14 +108,18 @@ def _probed(paths: list[str], sizes: list[tuple[float, float]], workers: int) ->
     if workers < 1:
         yield from map(probe, paths, sizes)
         return
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # here: in a forked process it waits for ever for threads that were left behind
     try:
-        with ProcessPoolExecutor(workers, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        with ProcessPoolExecutor(workers) as pool:
             yield from pool.map(probe, paths, sizes, chunksize=_CHUNK)
     except BrokenProcessPool as error:
         raise InputError(
             'a process that decodes images died: the memory was full, or a decoder crashed; try --workers 1, which '
             "needs less memory, or --workers 0, which shows the decoder's own message"
         ) from error
+    finally:
+        cv2.setNumThreads(threads)
 
 
 def _with_bar(facts: Iterator[ImageFacts], total: int, name: str, progress: bool) -> Iterable[ImageFacts]:

@@ -387,7 +387,12 @@ def test_processes_see_what_one_sees(parts: tuple[Part, Part], tmp_path: Path) -
     for one in parts:
         one.write()
     cfg = config(tmp_path)
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(4)
+    cv2.GaussianBlur(np.zeros((2000, 2000, 3), np.uint8), (31, 31), 3)  # its threads are there, and are not forked
     alone, pooled = (inspect(read_sets(cfg), workers=workers, progress=False)[0] for workers in (0, 2))
+    assert cv2.getNumThreads() == 4
+    cv2.setNumThreads(before)
     assert alone.images == pooled.images and sum(bool(one.fault) for one in alone.images) == 20
 
 
