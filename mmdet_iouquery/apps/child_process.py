@@ -17,15 +17,18 @@ from typing import IO, Any
 from ..errors import TrainingStopped, same_command
 
 _SIGNALS = tuple(signal.Signals[name] for name in ('SIGINT', 'SIGTERM') if name in signal.Signals.__members__)
-_PATIENCE_S = 2.0
 
 
 def run_child(
-    program: Path, *arguments: object, stdout: IO | None = None, environment: dict[str, str] | None = None
+    program: Path,
+    *arguments: object,
+    stdout: IO | None = None,
+    environment: dict[str, str] | None = None,
+    patience: float | None = 2.0,
 ) -> int:
     """Run a Python program with this interpreter, and let it end in its own time when a signal asks for a stop.
 
-    SIGTERM is passed on. Ctrl-C is not, as a terminal sends it to the program too; one that still runs two seconds
+    SIGTERM is passed on. Ctrl-C is not, as a terminal sends it to the program too; one that still runs some seconds
     later may not have been told, as where a supervisor signals this process alone, and gets SIGTERM.
 
     Args:
@@ -33,6 +36,7 @@ def run_child(
         arguments: of its command line.
         stdout: file that takes what it prints; None: where this process prints.
         environment: its environment variables; None: those of this process.
+        patience: those seconds; None: it gets no SIGTERM after Ctrl-C, as where it is ending processes of its own.
 
     Returns:
         its exit status, negative where a signal ended it.
@@ -46,27 +50,27 @@ def run_child(
     def remember(signum: int, _frame: object) -> None:
         received.append(signum)
         for child in children:
-            _pass_on(signum, child)
+            _pass_on(signum, child, patience)
 
     with _handlers(remember):
         children.append(
             subprocess.Popen([sys.executable, str(program), *map(str, arguments)], stdout=stdout, env=environment)
         )
         for signum in received[:1]:  # before there was a process to pass it on to
-            _pass_on(signum, children[0])
+            _pass_on(signum, children[0], patience)
         status = children[0].wait()
     if received:
         raise TrainingStopped(received[0], f'in {program.name}; {same_command()} goes on where it was')
     return status
 
 
-def _pass_on(signum: int, child: subprocess.Popen) -> None:
+def _pass_on(signum: int, child: subprocess.Popen, patience: float | None) -> None:
     if signum != signal.SIGINT:
         child.terminate()
-        return
-    later = threading.Timer(_PATIENCE_S, child.terminate)  # which does nothing to one that has ended
-    later.daemon = True
-    later.start()
+    elif patience is not None:
+        later = threading.Timer(patience, child.terminate)  # which does nothing to one that has ended
+        later.daemon = True
+        later.start()
 
 
 @contextmanager

@@ -72,7 +72,7 @@ def changed_config(path: Path, changes: Changes) -> Config:
 
 
 def runs_of(path: Path, cfg: Config, seeds: list[int], work_dir: Path) -> list[Run]:
-    """The runs of one config, one for each seed, in ``work_dir``/STEM/seed_N."""
+    """The runs of one config, one for each seed, in ``work_dir``/NAME/seed_N."""
     runs, name = [], model_name(path)
     for seed in seeds:
         own = Config(cfg.to_dict())

@@ -26,7 +26,7 @@ from ...engine.launch import report_dataset
 from ...errors import InputError
 from ...file_io import write_json
 from ..timing import time_in_turn
-from .records import RunResult
+from .records import RESULT_NAME, RunResult
 from .settings import CONFIG_NAME
 
 
@@ -43,7 +43,7 @@ NAME = 'times.json'
 
 
 def kept(work_dir: Path, names: Iterable[str]) -> dict[str, Times] | None:
-    """Those of the last call that measured, by config; None: there are none, or not of all that are named.
+    """Those of the last call that measured, by config; None: not of all that are named, or some have trained since.
 
     Raises:
         InputError: the file is not one of :func:`measured`.
@@ -56,7 +56,10 @@ def kept(work_dir: Path, names: Iterable[str]) -> dict[str, Times] | None:
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(f'{path} holds no times of `iouquery compare` ({error}); remove it') from error
     wanted = [*names]
-    return {name: times[name] for name in wanted} if times.keys() >= set(wanted) else None
+    trained = [result.stat().st_mtime for name in wanted for result in work_dir.glob(f'{name}/seed_*/{RESULT_NAME}')]
+    if not times.keys() >= set(wanted) or max(trained, default=0.0) > path.stat().st_mtime:
+        return None
+    return {name: times[name] for name in wanted}
 
 
 def measured(work_dir: Path, results: Sequence[RunResult], rounds: int) -> dict[str, Times]:

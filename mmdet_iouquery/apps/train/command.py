@@ -49,7 +49,7 @@ def execute(args: argparse.Namespace) -> None:
     else:
         from torch.distributed import run
 
-        status = run_child(Path(run.__file__), *_launch_line(args, devices))
+        status = run_child(Path(run.__file__), *_launch_line(args, devices), patience=None)
         if status:
             raise SystemExit(status if status > 0 else 128 - status)
     if args.launcher == 'none' and args.dry_run is None and args.work_dir:

@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -558,6 +559,11 @@ def test_times_that_are_none_are_refused(tmp_path: Path) -> None:
     assert kept(tmp_path, ['plain']) is None
     (tmp_path / 'times.json').write_text('{"plain": {"step": 0.2, "image": 0.03}}')
     assert kept(tmp_path, ['plain']) == {'plain': Times(0.2, 0.03)} and kept(tmp_path, ['plain', 'other']) is None
+    result = tmp_path / 'plain' / 'seed_0' / 'result.json'
+    result.parent.mkdir(parents=True)
+    result.touch()
+    os.utime(result, (time.time() + 60,) * 2)  # trained since
+    assert kept(tmp_path, ['plain']) is None
     (tmp_path / 'times.json').write_text('[1]')
     with pytest.raises(InputError, match=r'times.json holds no times of `iouquery compare` \(.*\); remove it'):
         kept(tmp_path, ['plain'])
