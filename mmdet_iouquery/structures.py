@@ -30,6 +30,8 @@ class Memory(NamedTuple):
     the image covers of a padded input, where boxes are normalised by the image; None: boxes refer to the whole maps."""
     position: Tensor | None = None
     """(B, N, D), position codes of the tokens; None: a decoder that needs some makes its own."""
+    maps: tuple[Tensor, ...] | None = None
+    """(B, D, h, w) each, the tokens as the levels that they came from, kept where a graph is made; None: not kept."""
 
 
 class Queries(NamedTuple):

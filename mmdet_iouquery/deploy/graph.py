@@ -25,6 +25,7 @@ from ..models.dense_heads.prediction_settings import PredictionSettings
 from ..models.hosts import IoUQueryDABDETR, IoUQueryDDQDETR
 from ..models.hosts.query_parts import QueryParts
 from ..models.layers import DeformableAttention
+from .map_attention import MapAttention
 from .prepare import cast, merged
 
 STRIDE = 32
@@ -173,7 +174,7 @@ class Deployed(nn.Module):
         attention: 'grid_sample' or 'gather', the back end of deformable attention that an exporter writes.
         precision: 'float32', or 'float16': weights, convolutions and products are in float16, and what has to be in
             single precision stays so, as in :func:`.prepare_for_inference`; inputs and results too.
-        merge: fuse norms into convolutions, as in :func:`.prepare_for_inference`.
+        merge: fuse norms into convolutions, as in :func:`.prepare_for_inference`, and have attention read maps.
 
     Raises:
         InputError: a detector that cannot be exported so; the message says why.
@@ -196,6 +197,8 @@ class Deployed(nn.Module):
         for module in copied.modules():
             if isinstance(module, DeformableAttention):
                 module.backend = attention
+            if merge and attention == 'grid_sample' and type(module) is DeformableAttention:
+                module.__class__ = MapAttention
         head = copied.bbox_head
         self.num_classes: int = head.num_classes
         softmax = False

@@ -204,21 +204,27 @@ def write_quantized(
     import nncf
 
     nncf.set_log_level(logging.ERROR)
-    settings: dict[str, Any] = dict(
+    model: Any
+    if path.suffix == '.xml':
+        model = openvino_core().read_model(str(source))
+        # what makes an output is called as the output there, not by its part
+        last = [output.get_node().input_value(0).get_node().get_friendly_name() for output in model.outputs]
+    else:
+        import onnx
+
+        model, last = onnx.load(str(source)), []
+    quantised: Any = nncf.quantize(
+        model,
         calibration_dataset=nncf.Dataset(_Samples(samples), inputs),
         model_type=nncf.ModelType.TRANSFORMER,
         subset_size=len(samples),
         ignored_scope=nncf.IgnoredScope(
-            patterns=[*(f'{prefix}.*' for prefix in FLOAT_PARTS), FLOAT_IN_BACKBONES], validate=False
+            names=last, patterns=[*(f'{prefix}.*' for prefix in FLOAT_PARTS), FLOAT_IN_BACKBONES], validate=False
         ),
     )
     if path.suffix == '.xml':
-        model = openvino_core().read_model(str(source))
-        write_openvino(nncf.quantize(model, **settings), path, metadata)
+        write_openvino(quantised, path, metadata)
         return
-    import onnx
-
-    quantised = nncf.quantize(onnx.load(str(source)), **settings)
     del quantised.metadata_props[:]
     onnx.helper.set_model_props(quantised, dict(metadata))
     path.write_bytes(quantised.SerializeToString())

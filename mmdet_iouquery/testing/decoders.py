@@ -66,8 +66,16 @@ def _queries(number: int, embed_dims: int) -> Queries:
 
 
 def _call(memory: Memory) -> Call:
-    def call(part: Any, content: Tensor, anchors_unact: Tensor, tokens: Tensor, *padding_and_extent: Tensor) -> Outputs:
-        return _last(part(Queries(content, anchors_unact), Memory(tokens, memory.spatial_shapes, *padding_and_extent)))
+    def call(
+        part: Any,
+        content: Tensor,
+        anchors_unact: Tensor,
+        tokens: Tensor,
+        padding: Tensor | None = None,
+        extent: Tensor | None = None,
+    ) -> Outputs:
+        queries = Queries(content, anchors_unact)
+        return _last(part(queries, Memory(tokens, memory.spatial_shapes, padding, extent)))
 
     return call
 

@@ -169,6 +169,16 @@ def test_no_shape_is_computed_and_norms_are_whole(path: Path) -> None:
     assert found['GridSample'] == 9
 
 
+def test_values_of_attention_are_read_as_they_are_projected(path: Path) -> None:
+    """Between the convolution of a map and what samples it, nothing is copied but by a new shape."""
+    nodes = onnx.load(str(path)).graph.node
+    makers = {name: node for node in nodes for name in node.output}
+    for node in nodes:
+        if node.op_type == 'GridSample':
+            reshape = makers[node.input[0]]
+            assert (reshape.op_type, makers[reshape.input[0]].op_type) == ('Reshape', 'Conv')
+
+
 def numbers(proto: onnx.ModelProto) -> np.ndarray:
     arrays = [numpy_helper.to_array(tensor) for tensor in proto.graph.initializer]
     return np.concatenate([x.ravel() for x in arrays if x.dtype.kind == 'f'])

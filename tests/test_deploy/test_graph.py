@@ -13,7 +13,10 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from mmdet_iouquery.deploy.graph import Deployed, example
+from mmdet_iouquery.deploy.map_attention import MapAttention
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.models.layers import DeformableAttention, as_tokens
+from mmdet_iouquery.structures import Memory
 
 SIZES = torch.tensor([[120.0, 50.0], [96.0, 64.0]])
 
@@ -99,3 +102,21 @@ def test_what_cannot_be_exported_is_refused_by_name() -> None:
 
 def test_every_kind_of_detector_is_tried() -> None:
     assert {'RT-DETR', 'D-FINE', 'DEIM-D-FINE', 'DEIMv2-Atto', 'RT-DETRv2, discrete sampling'} <= set(DETECTORS)
+
+
+@pytest.mark.parametrize('sampling', ['bilinear', 'discrete'])
+@pytest.mark.parametrize('projected', [True, False])
+def test_attention_over_maps_reads_what_attention_over_tokens_reads(sampling: Any, projected: bool) -> None:
+    torch.manual_seed(0)
+    attention = DeformableAttention(16, 4, 2, (3, 2), sampling=sampling, value_proj=projected).double()
+    nn.init.normal_(attention.sampling_offsets.weight)
+    nn.init.normal_(attention.attention_weights.weight)
+    maps = tuple(torch.randn(2, 16, *shape, dtype=torch.float64) for shape in ((6, 8), (3, 4)))
+    memory = Memory(torch.cat([as_tokens(level) for level in maps], dim=1), ((6, 8), (3, 4)))
+    query, boxes = torch.randn(2, 5, 16, dtype=torch.float64), torch.rand(2, 5, 4, dtype=torch.float64)
+    expected = attention(query, boxes, memory)
+    attention.__class__ = MapAttention
+    # tokens that hold nothing show that the maps are read
+    of_maps = attention(query, boxes, memory._replace(tokens=torch.full_like(memory.tokens, torch.nan), maps=maps))
+    torch.testing.assert_close(of_maps, expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(attention(query, boxes, memory), expected, rtol=0, atol=1e-12)

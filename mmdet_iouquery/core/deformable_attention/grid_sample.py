@@ -18,18 +18,23 @@ def attend(
     sampling: str,
 ) -> Tensor:
     """Back end of :func:`.multi_scale_deformable_attention`, one call of ``grid_sample`` a level."""
-    heads = value.shape[2]
+    maps = value.to(locations.dtype).permute(0, 2, 3, 1).split([h * w for h, w in spatial_shapes], dim=3)
+    levels = [level.flatten(1, 2).unflatten(2, shape) for level, shape in zip(maps, spatial_shapes)]
+    return attend_maps(levels, num_points, locations, weights, sampling).to(value.dtype)
+
+
+def attend_maps(
+    maps: Sequence[Tensor], num_points: Sequence[int], locations: Tensor, weights: Tensor, sampling: str
+) -> Tensor:
+    """The same, (B, Q, D), of values as maps (B, D, h, w), finest first, of the locations' type."""
+    heads = locations.shape[2]
     # grid_sample wants (B * H, channels, h, w) and coordinates in [-1, 1]; the number of images is written nowhere, as
     # an exporter would keep it
-    maps = value.to(locations.dtype).permute(0, 2, 3, 1).flatten(0, 1).split([h * w for h, w in spatial_shapes], dim=2)
     grids = locations.transpose(1, 2).flatten(0, 1).split(list(num_points), dim=2)
-    sampled = [
-        _read(level_map.unflatten(2, shape), grid, sampling)
-        for level_map, shape, grid in zip(maps, spatial_shapes, grids)
-    ]
+    sampled = [_read(level.unflatten(1, (heads, -1)).flatten(0, 1), grid, sampling) for level, grid in zip(maps, grids)]
     shares = weights.transpose(1, 2).flatten(0, 1).unsqueeze(1)
     attended = (torch.cat(sampled, dim=-1) * shares).sum(-1)
-    return attended.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2).to(value.dtype)
+    return attended.unflatten(0, (-1, heads)).flatten(1, 2).transpose(1, 2)
 
 
 def _read(level_map: Tensor, locations: Tensor, sampling: str) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ...argument_checks import check_choice, check_configs, check_counts, check_sequence
 from ...core import top_detections, without_overlaps
 from ...core.calibration import piecewise_linear
+from ...core.graph_capture import is_captured
 from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
 from ..data_samples import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..decoders.deformable import resolve_depth
@@ -148,7 +149,7 @@ class RTDETRHead(BaseModule):
         shapes = tuple((level.shape[-2], level.shape[-1]) for level in maps)
         tokens = torch.cat([as_tokens(level) for level in maps], dim=1)
         padding = None if batch_data_samples is None else padding_of(batch_data_samples, shapes, tokens.device)
-        return Memory(tokens, shapes, padding)
+        return Memory(tokens, shapes, padding, maps=tuple(maps) if is_captured() else None)
 
     def targets(self, batch_data_samples: SampleList) -> Targets:
         """Ground truth in the head's frame; see :func:`.targets_of` for what is raised."""

@@ -94,22 +94,23 @@ class DeformableAttention(nn.Module):
 
     def forward(self, query: Tensor, boxes: Tensor, memory: Memory) -> Tensor:
         """query (B, Q, D) and boxes (B, Q, 4), in the frame of ``memory.extent``, to (B, Q, D)."""
+        return _projected(self.output_proj, self.read(memory, self.sampling(query, boxes, memory)))
+
+    def read(self, memory: Memory, points: SampledAttention) -> Tensor:
+        """The weighted sum of what lies at the points, (B, Q, D)."""
         value = _projected(self.value_proj, memory.tokens)
         if memory.padding is not None:
             value = value.masked_fill(memory.padding.unsqueeze(-1), 0.0)
-        # no unflatten: of what it gives, torch's older exporter takes the number of images for a constant
-        value = value.view(*value.shape[:2], self.num_heads, -1)
-        locations, weights, num_points = self.sampling(query, boxes, memory)
-        attended = multi_scale_deformable_attention(
-            value,
+        return multi_scale_deformable_attention(
+            # no unflatten: of what it gives, torch's older exporter takes the number of images for a constant
+            value.view(*value.shape[:2], self.num_heads, -1),
             memory.spatial_shapes,
-            locations,
-            weights,
-            num_points=num_points,
+            points.locations,
+            points.weights,
+            num_points=points.num_points,
             sampling=self.sampling_mode,
             backend=self.backend,
         )
-        return _projected(self.output_proj, attended)
 
     def sampling(self, query: Tensor, boxes: Tensor, memory: Memory) -> SampledAttention:
         """The points that are read, and with what weight; arguments as for a call."""
