@@ -88,7 +88,7 @@ def _table(known: list[Entry]) -> str:
     tables = []
     if reported:
         rows = [[_named(entry), *_figures(entry)] for entry in reported]
-        tables.append(_rows(['config', 'parameters', 'FLOPs', 'AP', 'whose'], rows))
+        tables.append(_rows(['config', 'parameters', 'FLOPs', 'COCO AP', 'whose'], rows))
     if others:
         tables.append(_rows(['config', 'what it is'], [[_named(one), _docstring(one.path)] for one in others]))
     return '\n'.join(tables)

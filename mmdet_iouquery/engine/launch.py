@@ -213,14 +213,18 @@ def _test_exported(cfg: Config, args: argparse.Namespace) -> None:
     args.dtype = 'float32'
 
 
-def report_dataset(cfg: Config, splits: Sequence[str]) -> None:
-    """Check the data sets of ``splits`` ('train', 'val', 'test'), on the first process, and print what they warn of."""
+def report_dataset(cfg: Config, splits: Sequence[str], of: str = '') -> None:
+    """Check the data sets of ``splits`` ('train', 'val', 'test'), on the first process, and print what they warn of.
+
+    Args:
+        of: what the config is called, where there are several.
+    """
     if process_rank(cfg.get('launcher', 'none')) != 0:
         return
     others = tuple(f'{split}_' for split in {'train', 'val', 'test'} - set(splits))
     for report in check_config(Config(ConfigDict({k: v for k, v in cfg.items() if not k.startswith(others)}))):
         for warning in report.warnings:
-            print(f'note: {warning}')
+            print(f'note: {of}: {warning}' if of else f'note: {warning}')
 
 
 def try_out(runner: Any, model: nn.Module, cfg: Config, part: str) -> None:

@@ -16,6 +16,8 @@ from ...file_io import write_json, write_text
 from ..analyze.chart import save_chart
 from ..analyze.curves import Curve, Line, draw_curves
 from ..child_process import run_child
+from ..train.arguments import check_size
+from ..train.fit import Wishes
 from .arguments import EVALUATIONS, parser
 from .recorder import PARENT_VARIABLE
 from .records import RunResult, read_result
@@ -95,6 +97,9 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError(f'--times {args.times}: name how often to time each, at least once')
     if args.iters is not None and args.iters < 1:
         raise InputError(f'--iters {args.iters}: there must be at least one step')
+    if args.batch is not None and args.batch < 1:
+        raise InputError(f'--batch {args.batch}: name at least 1')
+    check_size(args.size)
     if args.evaluations is not None:
         if args.iters is None:
             raise InputError('--evaluations needs --iters; without it, each config evaluates when it says')
@@ -109,7 +114,8 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
     paths = [find_config(name) for name in args.configs]
     data = read_data(args.data, out=work_dir / 'annotations', option='--work-dir') if args.data else None
     evaluations = args.evaluations or min(EVALUATIONS, args.iters or EVALUATIONS)
-    changes = Changes(args.iters, evaluations, data, read_options(args.cfg_options))
+    wishes = Wishes(data=data, size=args.size, batch=args.batch)
+    changes = Changes(wishes, args.iters, evaluations, read_options(args.cfg_options))
     configs = [changed_config(path, changes) for path in paths]
     require_same_data(paths, configs)
     runs = [run for path, cfg in zip(paths, configs) for run in runs_of(path, cfg, args.seeds or [0], work_dir)]
@@ -118,7 +124,7 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
             require_same_settings(run)
     for path, cfg in zip(paths, configs):
         build_missing_digits(cfg)
-        report_dataset(cfg, splits=('train', 'val'))
+        report_dataset(cfg, splits=('train', 'val'), of=model_name(path) if len(paths) > 1 else '')
         require_buildable(path, cfg)
     for run in runs:
         if args.restart:
@@ -150,7 +156,7 @@ def finished(tools: Path, run: Run, title: str) -> RunResult:
     return result
 
 
-def finished_runs(work_dir: Path, stems: list[str], seeds: list[int] | None) -> list[RunResult]:
+def finished_runs(work_dir: Path, names: list[str], seeds: list[int] | None) -> list[RunResult]:
     """The results in a folder, of all configs or of those named, in that order, and by seed.
 
     Raises:
@@ -161,10 +167,10 @@ def finished_runs(work_dir: Path, stems: list[str], seeds: list[int] | None) -> 
         result = read_result(folder)
         if result is not None and (seeds is None or result.seed in seeds):
             runs_by_config.setdefault(folder.parent.name, []).append(result)
-    for stem in stems or ['*'][: not runs_by_config]:
-        if stem not in runs_by_config:
-            raise InputError(f'{work_dir}/{stem} has no finished run of these seeds; leave --report-only out to train')
-    return [run for stem in stems or runs_by_config for run in sorted(runs_by_config[stem], key=lambda run: run.seed)]
+    for name in names or ['*'][: not runs_by_config]:
+        if name not in runs_by_config:
+            raise InputError(f'{work_dir}/{name} has no finished run of these seeds; leave --report-only out to train')
+    return [run for name in names or runs_by_config for run in sorted(runs_by_config[name], key=lambda run: run.seed)]
 
 
 def report(work_dir: Path, results: list[RunResult], rounds: int | None = None) -> str:

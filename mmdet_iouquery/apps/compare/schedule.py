@@ -20,10 +20,11 @@ _LONGEST_WARM_UP = 0.1  # of the steps
 def set_iters(cfg: Config, iters: int, evaluations: int) -> None:
     """Train ``cfg`` for ``iters`` steps, with ``evaluations`` evaluations at equal distances, the last at the end.
 
-    An epoch-based config becomes an iter-based one. Schedules, the stages of an ``AugmentationTimetableHook`` and the
-    beginning of a ``MatchingCostHook`` are stretched with the length of the training; only what an epoch-based config
-    counts in steps (a warm-up) keeps its steps, or takes a tenth of them if it was longer. A phase that would be left
-    with fewer than two steps is dropped. A checkpoint is written at each evaluation, and the last one kept.
+    An epoch-based config becomes an iter-based one. Schedules, the stages of an ``AugmentationTimetableHook``, the
+    beginning of a ``MatchingCostHook`` and the times of a ``GradientShareHook`` are stretched with the length of the
+    training; only what an epoch-based config counts in steps (a warm-up) keeps its steps, or takes a tenth of them if
+    it was longer. A phase that would be left with fewer than two steps is dropped. A checkpoint is written at each
+    evaluation, and the last one kept.
 
     Raises:
         InputError: a parameter scheduler can't be set to another length.
@@ -47,6 +48,10 @@ def set_iters(cfg: Config, iters: int, evaluations: int) -> None:
             hook.update(timetable=_timetable(hook.timetable, before, iters), by_epoch=False)
         if hook.get('type') == 'MatchingCostHook':
             hook.update(begin=hook.begin * iters // before, by_epoch=False)
+        if hook.get('type') == 'GradientShareHook':
+            hook.update(interval=max(1, hook.get('interval', 1) * iters // before), by_epoch=False)
+            if hook.get('default_from') is not None:
+                hook.default_from = hook.default_from * iters // before
     if by_epoch:
         _leave_epochs(cfg)
 

@@ -13,28 +13,27 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from ...config_files import config_path, model_name
-from ...datasets import CocoSet
 from ...datasets.coco.checks import is_coco_metric
 from ...engine.detector import read_config
 from ...engine.run_settings import differences, record, recorded, settings_of
 from ...errors import InputError
 from ...file_io import write_text
 from ..quickstart.digits import build_digits
+from ..train.fit import Wishes, fitted
 from .records import RESULT_NAME
 from .schedule import set_iters
 
 DIGITS = Path('data') / 'digits'
 CONFIG_NAME = 'config.py'
-# Below these keys num_classes counts something else: ImageNet's classes, foreground or not, stuff.
-_OTHER_CLASSES = frozenset({'backbone', 'rpn_head', 'semantic_head', 'data_preprocessor'})
 
 
 class Changes(NamedTuple):
     """What the command line changes in every config."""
 
+    fit: Wishes = Wishes()
+    """Data, size and batch."""
     iters: int | None = None
     evaluations: int = 5
-    data: CocoSet | None = None
     options: Mapping[str, Any] | None = None
 
 
@@ -61,8 +60,7 @@ def changed_config(path: Path, changes: Changes) -> Config:
     cfg = read_config(str(path))
     if cfg.get('train_cfg') is None or cfg.get('val_evaluator') is None:
         raise InputError(f'{path}: a config to compare needs train_cfg, val_dataloader and val_evaluator')
-    if changes.data is not None:
-        set_data(cfg, changes.data)
+    cfg = fitted(cfg, changes.fit)
     if changes.iters is not None:
         set_iters(cfg, changes.iters, changes.evaluations)
     if changes.options:
@@ -146,32 +144,6 @@ def require_buildable(path: Path, cfg: Config) -> None:
         raise InputError(f'{path}: the model cannot be built: {error}; correct the config') from error
 
 
-def set_data(cfg: Config, coco: CocoSet) -> None:
-    """Point every data set, class list, ``num_classes`` and evaluator of ``cfg`` at ``coco``.
-
-    Raises:
-        InputError: a loader has none or several CocoDatasets, so that it is unclear what to replace.
-    """
-    for part in ('train', 'val', 'test'):
-        loader = cfg.get(f'{part}_dataloader')
-        if loader is None:
-            continue
-        nodes = list(coco_datasets(loader.dataset))
-        if len(nodes) != 1:
-            raise InputError(
-                f'{cfg.filename}: {part}_dataloader.dataset has {len(nodes)} CocoDatasets, and --data replaces exactly '
-                'one; write the data into the config and leave --data out'
-            )
-        ann, images = (coco.train_ann, coco.train_images) if part == 'train' else (coco.val_ann, coco.val_images)
-        nodes[0].update(data_root='', ann_file=str(ann), data_prefix=dict(img=str(images)))
-        nodes[0].metainfo = dict(classes=coco.classes)
-        evaluators = cfg.get(f'{part}_evaluator') or []
-        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
-            if 'ann_file' in evaluator:
-                evaluator.ann_file = str(ann)
-    _set_num_classes(cfg.model, len(coco.classes))
-
-
 def build_missing_digits(cfg: Config) -> None:
     """Make the digits set where a config trains on it and it isn't there."""
     for node in coco_datasets(cfg.train_dataloader.dataset):
@@ -187,18 +159,6 @@ def coco_datasets(node: Any) -> Iterator[ConfigDict]:
         yield node
     for child in node.get('datasets') or [node.get('dataset')]:
         yield from coco_datasets(child)
-
-
-def _set_num_classes(node: Any, number: int) -> None:
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            _set_num_classes(child, number)
-    elif isinstance(node, Mapping):
-        for key in list(node):
-            if key == 'num_classes' and isinstance(node[key], int):
-                node[key] = number  # type: ignore[index]
-            elif key not in _OTHER_CLASSES:
-                _set_num_classes(node[key], number)
 
 
 def _require_box_metric(path: Path, cfg: Config) -> None:

@@ -83,6 +83,7 @@ def _draw(axes: Axes, given: Sequence[Point], costs: Sequence[float]) -> None:
             capsize=3,
             linestyle='none',
             label=point.name,
+            clip_on=False,  # a mark at the edge is drawn whole
         )
     axes.margins(0.08)
     axes.set_xlim(left=0)

@@ -111,12 +111,14 @@ def _read(yaml: Any, path: Path) -> Any:
 
 
 def _box_ap(model: dict[str, Any]) -> float | None:
-    return next((result['Metrics'].get('box AP') for result in model.get('Results', ())), None)
+    """On COCO; None: there is none."""
+    results = (result for result in model.get('Results', ()) if result['Dataset'] == 'COCO')
+    return next((result['Metrics'].get('box AP') for result in results), None)
 
 
 def table(found: Sequence[Entry]) -> str:
     """The entries, for a person to read."""
-    rows = [('name', 'parameters', 'FLOPs', 'AP', 'whose', 'file')]
+    rows = [('name', 'parameters', 'FLOPs', 'COCO AP', 'whose', 'file')]
     rows += [
         (
             entry.name,

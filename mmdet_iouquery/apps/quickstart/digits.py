@@ -72,11 +72,12 @@ class DigitsRecipe:
         """
         for name, low, high in (('num_train', 1, 10**6), ('num_val', 1, 10**6), ('image_size', 96, 2048)):
             if not low <= getattr(self, name) <= high:
-                raise InputError(f'build_digits: {name}={getattr(self, name)} must lie in [{low}, {high}]')
+                option = name.replace('_', '-')
+                raise InputError(f'{name} (--{option}) must lie in [{low}, {high}], got {getattr(self, name)}')
         if self.seed < 0:
-            raise InputError(f'build_digits: seed={self.seed} is negative; use 0 or more')
+            raise InputError(f'seed (--seed) must be 0 or more, got {self.seed}')
         if not 0 <= self.max_overlap < 1:
-            raise InputError(f'build_digits: max_overlap={self.max_overlap} must lie in [0, 1)')
+            raise InputError(f'max_overlap (--max-overlap) must lie in [0, 1), got {self.max_overlap}')
 
 
 @dataclass(frozen=True)

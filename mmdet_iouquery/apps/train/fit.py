@@ -14,7 +14,7 @@ from mmengine.config import Config, ConfigDict
 
 from ...config_options import type_name
 from ...datasets import CocoSet
-from ...datasets.coco.checks import is_coco_metric
+from ...datasets.coco.checks import class_counts, is_coco_metric
 from ...errors import InputError
 from .arguments import STRIDE, check_size
 
@@ -96,9 +96,8 @@ def _fit_data(cfg: Config, data: CocoSet) -> None:
         for evaluator in _listed(cfg.get(f'{split}_evaluator')):
             if is_coco_metric(evaluator):
                 evaluator.ann_file = str(ann_file)
-    for node in nodes(cfg.model):
-        if 'num_classes' in node:
-            node['num_classes'] = len(data.classes)
+    for _, part in class_counts(cfg.model):
+        part['num_classes'] = len(data.classes)
 
 
 def _leaf(cfg: Config, split: str) -> ConfigDict:

@@ -19,7 +19,7 @@ from .evaluation_rules import GroundTruth, check_evaluable, read_ground_truth, u
 from .report import CheckedSet, CocoReport, check_coco, read_checked
 from .small_boxes import small_boxes_warning
 
-__all__ = ['CocoReport', 'Unchecked', 'check_class_list', 'check_coco', 'check_config', 'checked_sets']
+__all__ = ['CocoReport', 'Unchecked', 'check_class_list', 'check_coco', 'check_config', 'checked_sets', 'class_counts']
 
 _PARTS = ('train', 'val', 'test')
 Steps = tuple[tuple[str, Mapping[str, Any]], ...]
@@ -253,26 +253,27 @@ def _check_same_classes(sets: list[ConfigSet]) -> None:
 
 
 def _check_num_classes(model: Mapping[str, Any], first: ConfigSet) -> None:
-    for place, value in _num_classes(model, 'model'):
+    for where, part in class_counts(model):
+        value = part['num_classes']
         if value != len(first.classes):
             raise InputError(
-                f'{place}={value}, but there are {len(first.classes)} classes ({first.classes_from}: '
+                f'{where}.num_classes={value}, but there are {len(first.classes)} classes ({first.classes_from}: '
                 f'{", ".join(first.classes[:5])}{", ..." if len(first.classes) > 5 else ""}); '
-                f'set {place}={len(first.classes)} (there is no background class) or correct the class list'
+                f'set {where}.num_classes={len(first.classes)} (there is no background class) or correct the class list'
             )
 
 
-def _num_classes(node: Any, where: str) -> Iterator[tuple[str, int]]:
-    """Every ``num_classes`` below a part of the config that counts the classes to detect."""
+def class_counts(node: Any, where: str = 'model') -> Iterator[tuple[str, Any]]:
+    """Every part of a model's config whose ``num_classes`` counts the classes to detect, with its dotted key."""
     if isinstance(node, Mapping):
+        if isinstance(node.get('num_classes'), int):
+            yield where, node
         for key, value in node.items():
-            if key == 'num_classes' and isinstance(value, int):
-                yield f'{where}.num_classes', value
-            elif key not in _OTHER_CLASSES:
-                yield from _num_classes(value, f'{where}.{key}')
+            if key not in _OTHER_CLASSES:
+                yield from class_counts(value, f'{where}.{key}')
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
-            yield from _num_classes(value, f'{where}[{index}]')
+            yield from class_counts(value, f'{where}[{index}]')
 
 
 def _coco_evaluators(cfg: Mapping[str, Any], part: str) -> list[Mapping[str, Any]] | None:

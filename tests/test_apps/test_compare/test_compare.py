@@ -38,6 +38,7 @@ from mmdet_iouquery.apps.compare.times import Times, kept
 from mmdet_iouquery.apps.compare.trade_off import Point, front, points
 from mmdet_iouquery.apps.cost import count_flops, count_parameters, peak_memory_mb
 from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.apps.train.fit import Wishes
 from mmdet_iouquery.datasets import find_coco_set, read_data
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.run_settings import flattened
@@ -299,11 +300,14 @@ def test_stages_of_augmentation_are_stretched(
     cfg.train_cfg.max_epochs = 58
     timetable = [('a', 0), ('b', 4), ('c', 29), ('a', 50)]
     late = dict(type='MatchingCostHook', begin=29)
-    cfg.custom_hooks = [dict(type='AugmentationTimetableHook', timetable=timetable), late]
+    share = dict(type='GradientShareHook', rho=11, delta=1, default_weight=20, default_from=50)
+    cfg.custom_hooks = [dict(type='AugmentationTimetableHook', timetable=timetable), late, share]
     set_iters(cfg, iters, evaluations=1)
+    shared = dict(share, by_epoch=False, default_from=50 * iters // 58, interval=max(1, iters // 58))
     assert cfg.custom_hooks == [
         dict(type='AugmentationTimetableHook', timetable=stages, by_epoch=False),
         dict(type='MatchingCostHook', begin=29 * iters // 58, by_epoch=False),
+        shared,
     ]
     assert 'counts epochs' not in capsys.readouterr().out
 
@@ -519,9 +523,12 @@ def test_a_run_ends_with_the_comparison_that_started_it(monkeypatch: pytest.Monk
 def test_data_replaces_sets_evaluators_and_class_counts(digits: Path) -> None:
     coco = find_coco_set(digits)
     cfg = settings.changed_config(
-        Path(config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py')), settings.Changes(data=coco)
+        Path(config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py')),
+        settings.Changes(Wishes(data=coco, size=320, batch=8), options={'model.backbone.num_classes': 1000}),
     )
     assert cfg.model.bbox_head.num_classes == 10
+    assert cfg.train_dataloader.batch_size == 8 and cfg.auto_scale_lr.enable
+    assert [step.scale for step in cfg.val_dataloader.dataset.pipeline if 'scale' in step] == [(320, 320)]
     for part, folder in (('train', 'train'), ('val', 'val'), ('test', 'val')):
         dataset = cfg[f'{part}_dataloader'].dataset
         assert dataset.ann_file == str(digits / 'annotations' / f'{folder}.json') and dataset.data_root == ''

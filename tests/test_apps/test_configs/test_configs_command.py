@@ -140,7 +140,7 @@ def test_figures_are_those_of_the_familys_page(family: str) -> None:
 def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', 'rtdetr_r18vd_8xb2']) == 0
     heads, row = capsys.readouterr().out.splitlines()
-    assert heads.split() == ['name', 'parameters', 'FLOPs', 'AP', 'whose', 'file']
+    assert heads.split() == ['name', 'parameters', 'FLOPs', 'COCO', 'AP', 'whose', 'file']
     assert row.split() == [
         'rtdetr_r18vd',
         '20',

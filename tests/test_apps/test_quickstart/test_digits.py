@@ -258,7 +258,8 @@ def test_an_empty_folder_is_filled(tmp_path: Path) -> None:
     ('name', 'value'), [('num_train', 0), ('num_val', 0), ('image_size', 32), ('seed', -1), ('max_overlap', 1.0)]
 )
 def test_parameters_out_of_range(tmp_path: Path, name: str, value: float) -> None:
-    with pytest.raises(InputError, match=rf'{name}={value}'):
+    option = name.replace('_', '-')
+    with pytest.raises(InputError, match=rf'^{name} \(--{option}\) must .*, got {value}$'):
         build_digits(tmp_path / 'set', **{**SMALL, name: value})
     assert not (tmp_path / 'set').exists()
 
