@@ -129,20 +129,28 @@ def openvino_core() -> Any:
     return core
 
 
+def check_file(path: Path) -> None:
+    """Whether there is a file of a kind that can be opened.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.suffix.lower() not in ('.onnx', '.xml'):
+        raise InputError(f'{path} is neither .onnx nor .xml (OpenVINO); export a checkpoint with `iouquery export`')
+    if not path.is_file():
+        raise InputError(f'there is no file {path}; name an .onnx or .xml file that `iouquery export` wrote')
+
+
 def open_file(path: Path, threads: int | None, providers: Sequence[Any] | None, precision: str | None) -> Backend:
     """The back end for a file, by its suffix.
 
     Raises:
         InputError: no such file, or another suffix; a precision that it cannot have; and what the back ends raise.
     """
-    kind = path.suffix.lower()
-    if kind not in ('.onnx', '.xml'):
-        raise InputError(f'{path} is neither .onnx nor .xml (OpenVINO); export a checkpoint with `iouquery export`')
-    if not path.is_file():
-        raise InputError(f'there is no file {path}; name an .onnx or .xml file that `iouquery export` wrote')
+    check_file(path)
     if precision not in (None, 'bfloat16'):
         raise InputError(f"precision must be 'bfloat16' or None, got {precision!r}")
-    if kind == '.xml':
+    if path.suffix.lower() == '.xml':
         return OpenVinoBackend(path, threads, providers, precision)
     if precision is not None:
         raise InputError(

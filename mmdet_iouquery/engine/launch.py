@@ -24,6 +24,7 @@ from mmengine.hooks import Hook
 from torch import nn
 
 from iouquery_runtime import InputError as RuntimeInputError
+from iouquery_runtime.backends import check_file
 
 from ..checkpoints.model_card import DATA_OPTIONS, WEIGHTS
 from ..checkpoints.preprocessing import preprocessing_notes
@@ -199,6 +200,7 @@ def _require_data(cfg: Config, args: argparse.Namespace) -> None:
 
 def _test_exported(cfg: Config, args: argparse.Namespace) -> None:
     """Put an exported file in the place of the config's model."""
+    check_file(Path(args.checkpoint))
     if args.prepare or args.dtype == 'float16':
         raise InputError(
             f'{args.checkpoint} is an exported file, whose graph is as it is: leave out --prepare and --dtype '

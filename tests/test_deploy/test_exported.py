@@ -12,6 +12,7 @@ from mmdet.structures import DetDataSample
 from PIL import Image
 
 from iouquery_runtime import Detector
+from iouquery_runtime import InputError as RuntimeInputError
 from mmdet_iouquery.choices import is_exported
 from mmdet_iouquery.deploy.exported import ExportedDetector
 from mmdet_iouquery.engine.launch import test as run_test
@@ -101,8 +102,9 @@ def test_what_an_exported_file_cannot_do_is_refused(config: Path, tmp_path: Path
             run(config, file, tmp_path, *more)
     with pytest.raises(InputError, match='bfloat16 is for OpenVINO files'):
         run(config, file, tmp_path, '--dtype', 'bfloat16')
-    with pytest.raises(InputError, match='there is no file'):
-        run(config, tmp_path / 'none.onnx', tmp_path)
+    with pytest.raises(RuntimeInputError, match=r'there is no file .*none\.onnx'):
+        run(config, tmp_path / 'none.onnx', tmp_path / 'runs')
+    assert not (tmp_path / 'runs').exists()  # it is said before work starts
     renamed = tmp_path / 'config.py'
     renamed.write_text(config.read_text().replace("'person', 'dog'", "'dog', 'person'"), encoding='utf-8')
     with pytest.raises(InputError, match=r'model\.onnx has the classes person, dog, .* and the data set dog, person'):

@@ -215,6 +215,10 @@ def _remedies(error: BaseException) -> Iterator[str]:
         kinds = [frame.f_locals.get('obj_cls') for frame in _frames(error) if _built_from(frame) is not None]
         known = list(inspect.signature(kinds[-1]).parameters) if kinds and callable(kinds[-1]) else []
         yield from alike(unexpected[1], known)
+    if isinstance(error, TypeError) and str(error).endswith('() takes no arguments'):
+        given = [cfg for cfg in map(_built_from, _frames(error)) if cfg is not None][-1:]
+        names = [key for cfg in given for key in cfg if key != 'type' and not key.startswith('_')]
+        yield f'it has no settings: take {", ".join(names)} out of the entry'
     if isinstance(error, ImportError):
         yield 'install what is missing, or take the entry out of the config'
 

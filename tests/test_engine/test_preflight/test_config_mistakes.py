@@ -90,6 +90,10 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "param_scheduler = [dict(type='LinearLR', end='abc')]": ("param_scheduler[0].end='abc' must be a whole number",),
     "log_level = 'INF'": ("log_level='INF' must be one of CRITICAL, ERROR, WARNING, INFO, DEBUG, NOTSET",),
     "randomness = dict(seed='abc')": ("randomness.seed='abc' must be a whole number from 0 on",),
+    "custom_hooks = [dict(type='NumClassCheckHook', begin=3)]": (
+        'custom_hooks[0]',
+        'NumClassCheckHook() takes no arguments; it has no settings: take begin out of the entry',
+    ),
     'randomness = dict(sead=1)': ("randomness: set_randomness has no argument 'sead'; did you mean seed?",),
     "optim_wrapper = dict(optimizer=dict(lr='fast'))": (
         "optim_wrapper.optimizer.lr='fast' must be a number from 0 on",
