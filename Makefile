@@ -131,8 +131,9 @@ docs docs-serve: EXTRAS := docs
 docs docs-serve: export NO_MKDOCS_2_WARNING := 1
 docs: ## build the documentation's site into site/; a dead link or an undocumented public name is an error
 	$(SETUP)
-	@"$(RUN)" -m mkdocs build --strict --quiet
-	@echo site/index.html
+	@rm -rf build/site && "$(RUN)" -m mkdocs build --strict --quiet --site-dir build/site
+	@rm -rf site && mv build/site site # what was there stays until the new one is whole
+	@echo 'site/index.html; its search works under make docs-serve'
 
 costs: ## count parameters and FLOPs of configs that are new (ARGS=--all: of all) into configs/costs.json
 	$(SETUP)
@@ -140,6 +141,7 @@ costs: ## count parameters and FLOPs of configs that are new (ARGS=--all: of all
 
 docs-serve: ## serve it at http://127.0.0.1:8000, built anew when a page changes
 	$(SETUP)
+	@echo 'http://127.0.0.1:8000, once it is built; Ctrl-C ends it'
 	@exec "$(RUN)" -m mkdocs serve --quiet $(ARGS)
 
 doctor: EXTRAS := quickstart,convert

@@ -53,13 +53,13 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, page: Any, **_: Any) -> str:
-    """See to it that lists are lists: GitHub is content with less than Python-Markdown."""
+    """Tell short code apart, and see to it that lists are lists: GitHub is content with less than Python-Markdown."""
     if lost := re.search(r'<p>(?:(?!</p>).)*?\n((?:- |\d+\. )[^\n]*)', html, re.DOTALL):
         raise PluginError(
             f'{page.file.src_uri}: {lost[1]!r} became text; a list needs an empty line before it, and what goes on '
             'with an entry four blanks'
         )
-    return html
+    return re.sub(r'<code>(?=[^<>]{1,28}</code>)', '<code class="short">', html)
 
 
 def on_post_build(config: Any) -> None:

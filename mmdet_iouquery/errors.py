@@ -64,6 +64,11 @@ class TrainingStopped(SystemExit):
         return self.message
 
 
+def goes_on() -> str:
+    """How a run goes on from its newest checkpoint."""
+    return f"{same_command()} goes on from it (mmdet's own tools: with --resume)"
+
+
 def same_command() -> str:
     """What is to be called again to go on: this command, but for the option that starts anew."""
     return 'the same command without --restart' if '--restart' in sys.argv else 'the same command'

@@ -108,6 +108,16 @@ def test_a_page_links_to_what_it_names() -> None:
     assert prose.prose(text.replace('NAME', config), 'docs/data.md', 'data.md') == expected
 
 
+def test_a_link_that_is_called_by_its_file_is_called_by_its_title_on_the_site() -> None:
+    text = 'See [scale.md](scale.md), [docs/hub.md](../docs/hub.md#x) and [the hub](hub.md).'
+    titles = [
+        (links.ROOT / 'docs' / name).read_text(encoding='utf-8').partition('\n')[0][2:]
+        for name in ('scale.md', 'hub.md')
+    ]
+    expected = f'See [{titles[0]}](scale.md), [{titles[1]}](../docs/hub.md#x) and [the hub](hub.md).'
+    assert prose.with_titles(text, 'docs/data.md') == expected
+
+
 def test_what_is_a_list_on_github_is_one_on_the_site() -> None:
     given = 'A:\n- a\n  b\n- c\n\n1. d\n\n   ```\n   - e\n     f\n   ```\n2. g\n3. h\n\n```\ni:\n- j\n```\nk\n- l\n'
     expected = (

@@ -13,13 +13,13 @@ from cells import CELLS, FURTHER, OWN, PARTS, WHOLE_HEAD, Cell  # noqa: E402
 
 TEXT = """# Which part runs in which detector
 
-Each word links to the config that makes the swap; `tests/test_cells.py` builds every one of them, trains it for three
-steps, predicts, saves and loads. None was trained to an AP figure for this table. *own*: the part is the host's own.
-*swapped*: the part in place of the host's own. *whole head*: `RTDETRHead` in place of the host's head; selector,
-decoder, loss and denoising are its parts, each named under `model.bbox_head`, such as
+Words link to the config that makes the swap, where there is one; `tests/test_cells.py` builds every one of them, trains
+it for three steps, predicts, saves and loads. None was trained to an AP figure for this table. *own*: the part is the
+host's own. *swapped*: the part in place of the host's own. *whole head*: `RTDETRHead` in place of the host's head;
+selector, decoder, loss and denoising are its parts, each named under `model.bbox_head`, such as
 `model.bbox_head.decoder=dict(type='DABDecoder')`. -: the pair makes no sense.
 
-Made from `tests/cells.py` by `python tools/make_swap_table.py`: change it there.
+<!-- made from tests/cells.py by tools/make_swap_table.py: change it there -->
 
 """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import posixpath
 import re
 from collections import Counter
 from functools import cache
@@ -31,7 +32,9 @@ def prose(text: str, page: str, site_page: str) -> str:
     Raises:
         DeadLinkError: a link leads to nothing.
     """
-    text = links.replace_targets(with_lists(text), lambda target: links.lead(target, page, site_page))
+    text = links.replace_targets(
+        with_titles(with_lists(text), page), lambda target: links.lead(target, page, site_page)
+    )
 
     def with_link(span: str) -> str:
         name = span.strip('`')
@@ -41,6 +44,18 @@ def prose(text: str, page: str, site_page: str) -> str:
         return f'[{span}]({links.lead(links.file_link(path), page, site_page)})' if path else span
 
     return links.replace_code_spans(text, with_link)
+
+
+def with_titles(text: str, page: str) -> str:
+    """The text with a page's title where a link calls it by its file, as ``[scale.md](scale.md)``."""
+
+    def titled(match: re.Match[str]) -> str:
+        path = links.ROOT / posixpath.dirname(page) / match['target']
+        title = re.search(r'^# (.+)$', path.read_text(encoding='utf-8'), re.MULTILINE) if path.is_file() else None
+        return f'[{title[1]}]({match["target"]}{match["anchor"] or ""})' if title else match[0]
+
+    link = r'\[(?:[\w-]+/)*(?P<name>[\w-]+\.md)\]\((?P<target>(?:[\w.-]+/)*(?P=name))(?P<anchor>#[\w-]+)?\)'
+    return re.sub(link, titled, text)
 
 
 def with_lists(text: str) -> str:

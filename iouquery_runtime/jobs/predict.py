@@ -217,7 +217,8 @@ def _write_formats(
 def _summary(job: Job) -> int:
     errors = job.record['errors']
     written = [path for path in (job.folder / 'coco.json', job.folder / 'results.json') if path.exists()]
-    print(f'{job.record["images"]} images, of which {errors} could not be read')
+    number = job.record['images']
+    print(f'{number} image{"s" if number != 1 else ""}, of which {errors} could not be read')
     print(f'rows: {job.parts}' + ''.join(f'   {path.stem}: {path}' for path in written))
     return 2 if errors else 0
 

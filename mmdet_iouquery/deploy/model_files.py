@@ -11,7 +11,17 @@ from iouquery_runtime.backends import open_file
 from ..choices import EXPORTED
 from ..errors import InputError
 
-"""ONNX files, and those of OpenVINO."""
+_WRITTEN = {
+    'config': 'of another config',
+    'checkpoint_sha256': 'of another checkpoint',
+    'config_options': 'with other --cfg-options',
+    'package_version': 'by another version of this package',
+    'settings': 'with other settings',
+    'precision': 'in another precision',
+    'quantised_from': 'of another file',
+    'quantised_on': 'by ranges of other images',
+}
+"""How a file was made otherwise, by the name of what differs in its metadata."""
 
 
 def check_destination(path: Path, suffixes: Sequence[str] = EXPORTED) -> None:
@@ -47,6 +57,6 @@ def is_written(path: Path, origin: Mapping[str, str], force: bool) -> bool:
         values = {}
     differing = [key for key in origin if values.get(key) != origin[key]]
     if differing:
-        what = f'was written from or with something else ({differing[0]})' if values else 'is another file'
+        what = f'was written {_WRITTEN[differing[0]]}' if values else 'is another file'
         raise InputError(f'{path} exists already and {what}; choose another name, or --force to replace it')
     return True

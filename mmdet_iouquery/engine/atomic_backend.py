@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmengine.fileio import LocalBackend, register_backend
 
-from ..errors import CheckpointWriteError
+from ..errors import CheckpointWriteError, goes_on
 from .resume import OUTDATED, latest_checkpoint
 
 TEMPORARY = '.tmp'
@@ -99,8 +99,8 @@ def cannot_write(path: Path, error: OSError, folder: Path) -> str:
         remedy = 'check that disk'
     newest = latest_checkpoint(folder)
     there_is = f'the newest whole checkpoint is {newest}' if newest else f'there is no whole checkpoint in {folder} yet'
-    go_on = 'go on from it with --resume' if newest else 'start again'
-    return f'cannot write {path}: {error.strerror or error}; {there_is}; {remedy}, and {go_on}'
+    go_on = goes_on() if newest else 'start again'
+    return f'cannot write {path}: {error.strerror or error}; {there_is}; {remedy}, then {go_on}'
 
 
 def _restore_outdated(folder: Path) -> None:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointWriteError, DataWorkerError, TrainingStopped
+from ..errors import CheckpointWriteError, DataWorkerError, TrainingStopped, goes_on
 from .atomic_backend import NO_ROOM, cannot_write
 from .hooks.stop_hook import received_signal
 from .resume import latest_checkpoint
@@ -80,4 +80,4 @@ def _go_on(folder: Path) -> str:
     newest = latest_checkpoint(folder)
     if newest is None:
         return f'there is no checkpoint in {folder} yet, so start again'
-    return f'the newest whole checkpoint is {newest}, go on from it with --resume'
+    return f'the newest whole checkpoint is {newest}; {goes_on()}'

@@ -56,7 +56,7 @@ def test_a_disk_that_gets_full_in_training(config: Path, small_disk: Path, tmp_p
     (told,) = errors(said)
     assert told == (
         f'error: cannot write {second}: No space left on device; the newest whole checkpoint is {first}; make room '
-        'there, and go on from it with --resume'
+        "there, then the same command goes on from it (mmdet's own tools: with --resume)"
     )
     assert [path.name for path in work_dir.glob('*.pth*')] == ['iter_1.pth'] and damage(first) is None
     assert re.search(r'note: 2 checkpoints of about \d MB are kept and one more.* are not enough for 3 more', said)

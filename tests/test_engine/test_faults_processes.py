@@ -56,7 +56,7 @@ def test_a_data_worker_that_is_killed(tmp_path: Path) -> None:
     assert re.match("error: a process that loads data (was ended by the signal 'Killed'|has left without a word)", told)
     saved = sorted((tmp_path / 'run').glob('iter_*.pth'))
     assert saved and all(damage(path) is None for path in saved)
-    for words in ('ran out of memory', 'num_workers', '/dev/shm', f'is {saved[-1]}, go on from it with --resume'):
+    for words in ('ran out of memory', 'num_workers', '/dev/shm', f'is {saved[-1]}; the same command goes on from it'):
         assert words in told
     assert not list((tmp_path / 'run').glob('*.tmp'))
 

@@ -71,7 +71,10 @@ def _leave_epochs(cfg: Config) -> None:
     for hook in cfg.get('custom_hooks') or []:
         keys = [key for key, value in hook.items() if 'epoch' in key and value is not False]
         if keys:
-            print(f'note: {cfg.filename}: {hook.type} counts epochs ({", ".join(keys)}); with --iters there is but one')
+            print(
+                f'note: {cfg.filename}: {hook.type} counts epochs ({", ".join(keys)}), of which there is but one '
+                'with --iters: what it does in a later one is left out'
+            )
 
 
 def _stretched(cfg: Config, by_epoch: bool, before: int, iters: int) -> list[ConfigDict]:

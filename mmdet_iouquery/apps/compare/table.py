@@ -99,7 +99,7 @@ def _notes(groups: dict[str, list[RunResult]], *, in_turn: bool) -> str:
     where = ', of all configs in turn; an image: to its detections, the model prepared for inference' if in_turn else ''
     return '\n'.join(
         (
-            f"AP is COCO's, in %, after the last step; a dash: no object of that size. {order}",
+            f"AP is COCO's, in %, after the last step; a dash: no object of that size, or no step to time. {order}",
             'Several seeds: mean ± sample standard deviation.',
             'FLOPs: one forward pass on the first validation image, multiplication and addition counted as two;',
             'convolutions and matrix products (attention included) count, sampling and element-wise work do not.',

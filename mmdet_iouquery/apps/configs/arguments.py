@@ -14,7 +14,8 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         description='List the configs that came with the package, by names that every command takes.',
     )
     parser.add_argument('filter', nargs='?', default='', metavar='FILTER', help='only names with this in them')
-    parser.add_argument('--json', action='store_true', help='print them as JSON')
+    parser.add_argument('--all', action='store_true', help='also those of which nobody has reported an AP')
+    parser.add_argument('--json', action='store_true', help='print all of them as JSON')
     complete_configs(
         parser.add_argument('--show', metavar='NAME', help='print a whole config instead, with what its bases bring')
     )

@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     """As its authors report them, else as ``docs/costs.py`` counted them; likewise FLOPs."""
     flops: int | None
     ap: float | None
-    """Of boxes, in percent, on the data of the config's name."""
+    """Of boxes, in percent, on COCO val2017."""
     reported_by: str | None
     """Whose the figures are."""
 
@@ -56,7 +56,14 @@ def execute(args: argparse.Namespace) -> int:
         close = difflib.get_close_matches(args.filter, [entry.name for entry in entries()], n=3)
         hint = f'close to it: {", ".join(close)}; ' if close else ''
         raise InputError(f'no shipped config has {args.filter!r} in its name; {hint}`iouquery configs` lists all')
-    print(json.dumps([entry._asdict() for entry in found], indent=1) if args.json else table(found))
+    if args.json:
+        print(json.dumps([entry._asdict() for entry in found], indent=1))
+        return 0
+    known = [entry for entry in found if entry.ap is not None]
+    listed = found if args.all or not known else known
+    print(table(listed))
+    if others := len(found) - len(listed):
+        print(f'and {others} of which nobody has reported an AP (swaps, ablations, the quickstart): --all')
     return 0
 
 

@@ -52,7 +52,10 @@ def check(args: argparse.Namespace) -> None:
     for name in ('data', 'weights'):
         value = getattr(args, name)
         if value not in (None, NONE) and not Path(value).expanduser().exists():
-            raise InputError(f'--{name}: there is no file or folder {value}; correct the path')
+            others = ', convert published ones (`iouquery convert`), or give none to begin without'
+            raise InputError(
+                f'--{name}: there is no file or folder {value}; correct the path{others if name == "weights" else ""}'
+            )
 
 
 def check_size(size: int | None) -> None:

@@ -174,8 +174,9 @@ def _check_there(path: Path, text: str, restart: bool) -> None:
         differing = f'there: {titles[0]}; asked for now: {titles[1]}'
     if differing:
         raise InputError(
-            f'{path.parent} holds a run of another config ({differing}); go on with that one by naming {path}, start '
-            'anew with --restart, or name another --work-dir'
+            f'{path.parent} holds a run of another config ({differing}); go on with that one by naming {path}, '
+            'for longer with --resume --cfg-options train_cfg.max_epochs=N, start anew with --restart, or name another '
+            '--work-dir'
         )
 
 

@@ -178,7 +178,7 @@ def test_numbers_pictures_and_page(trained: Trained, tmp_path: Path, capsys: pyt
     assert (
         'note: no learning curve of ' in said
         and "holds no log of mmengine's" in said
-        and 'none of aware, vanilla has attention by position' in said
+        and 'attention by position' not in said  # of these decoders there is none
     )
     assert 'both score and IoU above 0.5 in 0 of 48 selected queries' in said
 

@@ -137,6 +137,19 @@ def test_figures_are_those_of_the_familys_page(family: str) -> None:
         assert (entry.ap, entry.parameters, entry.flops) == pytest.approx(figures, rel=1e-9)
 
 
+def test_models_of_a_known_ap_stand_alone_unless_all_are_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    ap_of = {entry.path: entry.ap for entry in entries() if 'rtdetr' in entry.path}
+    known = [path for path, ap in ap_of.items() if ap is not None]
+    for more, paths in (([], known), (['--all'], [*ap_of])):
+        assert main(['configs', 'rtdetr', *more]) == 0
+        _, *rows = capsys.readouterr().out.splitlines()
+        others = [] if more else [rows.pop()]
+        assert sorted(row.split()[-1] for row in rows) == sorted(paths)
+        assert all(line.startswith(f'and {len(ap_of) - len(known)} of which') for line in others)
+    assert main(['configs', 'retinanet']) == 0  # where none is known, all
+    assert 'retinanet/' in capsys.readouterr().out
+
+
 def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', 'rtdetr_r18vd_8xb2']) == 0
     heads, row = capsys.readouterr().out.splitlines()

@@ -67,7 +67,7 @@ def test_a_checkpoint_becomes_one_file(
     before = path.read_bytes()
     assert export([*given, '-o', str(path)]) is None and path.read_bytes() == before  # called again
     assert 'is written already, from this checkpoint and with these settings' in capsys.readouterr().out
-    with pytest.raises(InputError, match=r'exists already and was written from or with something else \(settings\)'):
+    with pytest.raises(InputError, match=r'exists already and was written with other settings'):
         export([*given, '-o', str(path), '--raw'])
     path.write_bytes(before[:1000])
     with pytest.raises(InputError, match=r'exists already and is another file; .* --force'):
