@@ -71,7 +71,7 @@ def pack_linear(weight: Any, rows: int) -> Any:
 
 
 def run_packed_linear(rows: Any, packed: Any, bias: Any) -> Any:
-    """A linear layer on rows (N, C), by packed weights."""
+    """A linear layer on rows (N, C), by weights (D, C), packed or not."""
     import torch
 
     return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, 'none', [], '')

@@ -17,8 +17,8 @@ from ..compat import (
 from ..core import TableCache
 from ..core.graph_capture import is_recorded
 from ..models.layers import DotProductAttention
-from .attention import ProductAttention
 from .convolution import can_filter, is_plain
+from .products import ProductAttention
 from .winograd import winograd_conv2d, winograd_weight
 
 _ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: 'relu', nn.SiLU: 'silu', nn.Hardtanh: 'hardtanh'}

@@ -21,7 +21,7 @@ from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.cpu import training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
 from mmdet_iouquery.engine.hooks import AccelerateTrainingHook
-from mmdet_iouquery.models.necks.fusion import ELANFusion, Fusion, RepVGGBlock
+from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
 SIZE = (64, 96)
 D_FINE = {'config': 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py'}
@@ -165,33 +165,6 @@ def test_copied_and_pickled_it_is_accelerated_still() -> None:
         assert classes(other) == before != classes(model)
 
 
-@pytest.mark.parametrize('kind', [Fusion, ELANFusion])
-@pytest.mark.parametrize('sizes', [((3, 4), (6, 8)), ((3, 4), (5, 7)), ((4, 6), (4, 6))])
-@pytest.mark.parametrize('join', ['cat', 'sum'])
-def test_a_fusion_takes_maps_apart_in_training_and_joins_them_elsewhere(kind: type, sizes: tuple, join: str) -> None:
-    """To the same output and gradients, and the same statistics of its norms; the sum of maps is not taken apart."""
-    width = 8 if join == 'cat' else 4
-    joins = kind(width, 6, 1, 0.5, {'type': 'BN'}, {'type': 'SiLU', 'inplace': True}, join).double()
-    ours = copy.deepcopy(joins)
-    accelerate_training(ours)
-    computed = []
-    for block in (ours, joins):
-        torch.manual_seed(0)
-        maps = [torch.randn(2, 4, *size, dtype=torch.double, requires_grad=True) for size in sizes]
-        widths: list[int] = []
-        handle = block.conv1[0].register_forward_hook(lambda _, args, __, w=widths: w.append(args[0].shape[1]))
-        y = block(*maps)
-        y.square().sum().backward()
-        assert widths == ([] if block is ours and join == 'cat' else [width])
-        computed.append([y, *(x.grad for x in maps), *(p.grad for p in block.parameters()), *block.buffers()])
-        block.eval()
-        computed[-1].append(block(*maps))
-        assert widths[-1] == width
-        handle.remove()
-    for one, other in zip(*computed):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
-
-
 @pytest.mark.parametrize('changes', [{}, D_FINE_NECK, D_FINE], ids=['R18', 'D-FINE neck', 'D-FINE-N'])
 def test_gradients_lie_as_the_maps_do(changes: dict[str, Any]) -> None:
     """Batch norms are given gradients that are channels last, as their inputs are, wherever maps are joined."""
@@ -252,7 +225,7 @@ def test_a_training_is_accelerated_and_leaves_a_plain_model_and_checkpoint(tmp_p
     look, before = Look(), classes(runner.model)
     runner.register_hook(look)
     runner.train()
-    faster = set(training._FASTER.values()) - {training.SeparateELANFusion}  # D-FINE's
+    faster = set(training._FASTER.values())
     assert faster <= look.of_model and not faster & look.of_average
     assert classes(runner.model) == before
     saved = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=True)['state_dict']

@@ -1,0 +1,134 @@
+"""Linear layers and attention by oneDNN's products: what torch's give, values and gradients."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from mmdet_iouquery.compat import packs_weights
+from mmdet_iouquery.cpu import accelerate_training, products, restore
+from mmdet_iouquery.cpu.products import ProductAttention, ProductLinear
+
+with_onednn = pytest.mark.skipif(not packs_weights(torch.float32), reason='torch has no such products here')
+
+
+def close(one: Tensor, exact: Tensor) -> bool:
+    """To single precision's rounding of sums of some hundred numbers."""
+    return bool((one.double() - exact).abs().max() <= 3e-6 * exact.abs().max())
+
+
+class Calls:
+    """Counts those of a function of autograd."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        self.number, forward = 0, getattr(products, name).forward
+
+        def counted(*arguments: Any) -> Tensor:
+            self.number += 1
+            return forward(*arguments)
+
+        monkeypatch.setattr(getattr(products, name), 'forward', staticmethod(counted))
+
+
+@with_onednn
+@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize('frozen', ['none', 'input', 'weight'])
+def test_a_linear_layer_is_trained_as_torchs(bias: bool, frozen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer = nn.Sequential(nn.Linear(96, 160, bias=bias))
+    accelerate_training(layer)
+    (linear,) = layer
+    assert type(linear) is ProductLinear
+    x, grad = torch.randn(2, 400, 96, requires_grad=frozen != 'input'), torch.randn(2, 400, 160)
+    linear.weight.requires_grad_(frozen != 'weight')
+    calls = Calls(monkeypatch, '_Linear')
+    y = layer(x)
+    y.backward(grad)
+    exact = [p.detach().double().requires_grad_() for p in (x, *linear.parameters())]
+    z = F.linear(*exact)
+    z.backward(grad.double())
+    assert calls.number == 1 and close(y, z)
+    for one, other in zip((x, *linear.parameters()), exact):
+        assert (one.grad is None) != one.requires_grad
+        assert one.grad is None or close(one.grad, other.grad)
+    restore(layer)
+    assert type(layer[0]) is nn.Linear
+
+
+@with_onednn
+def test_a_linear_layer_is_torchs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, calls = ProductLinear(96, 160), Calls(monkeypatch, '_Linear')
+    many = torch.randn(800, 96)
+    layer(many[:10])
+    layer.double()(many.double())
+    layer.float()
+    with torch.autocast('cpu', torch.bfloat16):
+        layer(many)
+    with torch.no_grad():
+        layer(many)
+    torch.jit.trace(layer, many)
+    layer.eval()(many)
+    assert calls.number == 0
+    layer.train()(many)
+    assert calls.number == 1
+
+
+@with_onednn
+@pytest.mark.parametrize('queries', [600, 70])
+@pytest.mark.parametrize('channels', [(16, 16), (32, 16)])
+def test_attention_of_many_tokens_is_torchs(
+    queries: int, channels: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    of_key, of_value = channels
+    # as a projection gives them: tokens before heads
+    shapes = [(2, n, 3, d) for n, d in ((queries, of_key), (600, of_key), (600, of_value))]
+    tokens = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    grad = torch.randn(2, 3, queries, of_value)
+    calls = Calls(monkeypatch, '_Attention')
+    y = ProductAttention()(*(x.transpose(1, 2) for x in tokens))
+    exact = [x.detach().double().requires_grad_() for x in tokens]
+    z = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in exact))
+    assert calls.number == 1 and close(y, z)
+    for one, other in zip(torch.autograd.grad(y, tokens, grad), torch.autograd.grad(z, exact, grad.double())):
+        assert one.shape == other.shape and close(one, other)
+
+
+@with_onednn
+def test_attention_is_torchs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls, x = Calls(monkeypatch, '_Attention'), torch.randn(1, 2, 600, 8)
+    attention = ProductAttention()
+    attention(x[:, :, :500], x[:, :, :500], x[:, :, :500])
+    attention(x, x, x, torch.ones(600, 600, dtype=torch.bool))
+    attention(x.double(), x.double(), x.double())
+    ProductAttention(0.5)(x, x, x)
+    assert calls.number == 0
+    ProductAttention(0.5).eval()(x, x, x)
+    assert calls.number == 1
+
+
+@pytest.mark.parametrize('mask', ['none', 'between queries', 'padding'])
+def test_attention_of_halves_is_that_of_single_precision(mask: str) -> None:
+    """To bfloat16's rounding; what may not be read has no part."""
+    queries, keys = 12, 12 if mask == 'between queries' else 9
+    inputs = [torch.randn(2, 4, n, 8).bfloat16() for n in (queries, keys, keys)]
+    allowed = None
+    if mask == 'between queries':
+        allowed = torch.ones(queries, queries, dtype=torch.bool)
+        allowed[5:, :5] = False
+    elif mask == 'padding':
+        allowed = torch.ones(2, 1, 1, keys, dtype=torch.bool)
+        allowed[1, ..., 6:] = False
+    y = ProductAttention()(*inputs, allowed)
+    expected = F.scaled_dot_product_attention(*(x.double() for x in inputs), attn_mask=allowed)
+    assert y.dtype == torch.bfloat16
+    # numbers of about 1, their sums rounded to 8 binary digits a few times
+    assert (y.double() - expected).abs().max() < 0.05
+    if mask == 'padding':
+        others = inputs[2].clone()
+        others[1, :, 6:] = 100.0
+        assert torch.equal(ProductAttention()(*inputs[:2], others, allowed), y)
