@@ -11,7 +11,8 @@ from torch import nn
 
 from ...cpu import accelerate_training
 from ...cpu.convolution import WinogradConv2d
-from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateELANFusion, SeparateFusion
+from ...cpu.products import ProductAttention, ProductLinear
+from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock
 from ...errors import InputError
 from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
@@ -21,8 +22,8 @@ from .training import OURS, our_loss, training_step
 PLAIN = f'{OURS}, plain modules'
 WAYS: dict[str, tuple[type[nn.Module], ...]] = {
     'minimal filtering': (WinogradConv2d,),
-    'norms with their SiLU': (FusedConvNormAct, FusedRepVGGBlock, SeparateFusion, SeparateELANFusion),
-    'maps convolved apart': (SeparateFusion, SeparateELANFusion),
+    'norms with their SiLU': (FusedConvNormAct, FusedRepVGGBlock),
+    "oneDNN's products": (ProductLinear, ProductAttention),
 }
 """Of :func:`~mmdet_iouquery.cpu.accelerate_training`, the classes that make each."""
 

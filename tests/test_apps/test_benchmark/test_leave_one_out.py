@@ -13,10 +13,11 @@ from mmdet_iouquery.apps.benchmark.leave_one_out import PLAIN, WAYS, leave_one_o
 from mmdet_iouquery.apps.benchmark.training import OURS
 from mmdet_iouquery.cpu import accelerate_training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
-from mmdet_iouquery.cpu.training import FusedConvNormAct, FusedRepVGGBlock, SeparateFusion
-from mmdet_iouquery.models.necks.fusion import Fusion
+from mmdet_iouquery.cpu.products import ProductAttention, ProductLinear
+from mmdet_iouquery.cpu.training import FusedConvNormAct, FusedRepVGGBlock
+from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
-KINDS = (WinogradConv2d, FusedConvNormAct, FusedRepVGGBlock, SeparateFusion)
+KINDS = (WinogradConv2d, FusedConvNormAct, FusedRepVGGBlock, ProductLinear, ProductAttention)
 SETTINGS = dict(model_name='R18', batch=1, side=64, objects=2, rounds=1)
 
 
@@ -32,8 +33,8 @@ def test_a_side_lacks_one_way_and_has_all_others(way: str) -> None:
 
 
 def test_what_is_left_out_is_a_plain_module() -> None:
-    model = subject._model('R18', SeparateFusion)
-    assert sum(type(module) is Fusion for module in model.modules()) == 4  # two ways down, two up
+    model = subject._model('R18', FusedRepVGGBlock)
+    assert sum(type(module) is RepVGGBlock for module in model.modules()) == 12  # three in each of four fusions
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='measures ways of computing for CPUs')
