@@ -45,3 +45,10 @@ def checksum(path: Path) -> str:
 def identity(path: Path) -> str:
     """A file by its name and the beginning of its checksum: what a message about another file can show."""
     return f'{path.name}, SHA-256 {checksum(path)[:16]}'
+
+
+def umask() -> int:
+    """What new files of this process are denied; it can only be read by setting it."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..errors import InputError
+from ..file_io import umask
 
 SAFETENSORS_LINE = 'python -m pip install safetensors'
 NOTES = 'mmdet_iouquery'
@@ -64,16 +64,9 @@ def write_safetensors(path: Path, weights: Mapping[str, Tensor], notes: Mapping[
     try:
         save_file(tensors, path, {'format': 'pt', NOTES: json.dumps(notes, sort_keys=True)})
         _sort_texts(path)
-        path.chmod(0o666 & ~_umask())  # safetensors leaves it to its owner alone
+        path.chmod(0o666 & ~umask())  # safetensors leaves it to its owner alone
     except SafetensorError as error:
         raise OSError(f'{path.name}: {error}') from error
-
-
-def _umask() -> int:
-    """What new files of this process are denied; it can only be read by setting it."""
-    umask = os.umask(0)
-    os.umask(umask)
-    return umask
 
 
 def _sort_texts(path: Path) -> None:

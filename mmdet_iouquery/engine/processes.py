@@ -109,8 +109,8 @@ def build_runner(cfg: Config) -> Any:
         _join_on_cpu(cfg)
     cfg = _beside_its_file(cfg)
     forget_visualizers()
-    # of more workers than cores torch warns for each loader, those too that are built to try a step
-    warnings.filterwarnings('once', 'This DataLoader will create', UserWarning)
+    # more workers than cores: torch warns for each loader, those too that try a step; the doctor says it once
+    warnings.filterwarnings('ignore', 'This DataLoader will create', UserWarning)
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
 
 

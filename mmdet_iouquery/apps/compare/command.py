@@ -68,7 +68,8 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
         results.append(finished(tools or tools_root(), run, f'{run.name}, seed {run.seed} ({number} of {len(runs)})'))
         report(work_dir, results)  # after each run, so that a look in between shows what there is
     print(f'\n{report(work_dir, results, args.times)}')
-    print(f'\nin {work_dir}: table.md, curves.png, results.json; each run in CONFIG/seed_N')
+    figures = 'curves.png and trade-off.png' if (work_dir / 'trade-off.png').is_file() else 'curves.png'
+    print(f'\nin {work_dir}: table.md, {figures}, results.json; each run in CONFIG/seed_N')
 
 
 def _name(config: str) -> str:

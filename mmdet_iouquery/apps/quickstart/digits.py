@@ -30,6 +30,7 @@ import numpy as np
 from PIL import Image
 
 from ...errors import InputError
+from ...file_io import umask
 from .digit_image import Digit, compose_image
 
 CLASSES = tuple('0123456789')
@@ -128,6 +129,7 @@ def build_digits(
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_leftovers(target.parent, prefix)
         partial = Path(tempfile.mkdtemp(prefix=f'{prefix}{os.getpid()}-', dir=target.parent))
+        partial.chmod(0o777 & ~umask())  # others may be to read the set
     except OSError as error:
         raise InputError(f'cannot write to {target.parent}: {error.strerror or error}; name another folder') from error
     try:

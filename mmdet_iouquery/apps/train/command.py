@@ -38,6 +38,7 @@ def execute(args: argparse.Namespace) -> None:
         options=read_options(args.cfg_options) or {},
         work_dir=None if args.work_dir is None else Path(args.work_dir),
         restart=args.restart,
+        log=args.log,
     )
     if not request.is_plain:
         if args.launcher != 'none':

@@ -48,6 +48,8 @@ class TrainRequest(NamedTuple):
     """Overrides of the config, which hold as they are given, whatever it is fitted to."""
     work_dir: Path | None = None
     restart: bool = False
+    log: str | None = None
+    """Loggers, as the command line names them."""
 
     @property
     def is_plain(self) -> bool:
@@ -84,7 +86,7 @@ def written_config(config: str, request: TrainRequest) -> Path:
         _check_there(path, text, restart=request.restart)
         notes = begin()  # not before: the folder's own run may begin with other weights
         write_text(path, text)
-    _say(path, cfg, data, images, request.devices, notes)
+    _say(path, cfg, data, images, request, notes)
     return path
 
 
@@ -180,13 +182,16 @@ def _check_there(path: Path, text: str, restart: bool) -> None:
         )
 
 
-def _say(path: Path, cfg: Config, data: CocoSet | None, images: int | None, devices: int, notes: list[str]) -> None:
+def _say(
+    path: Path, cfg: Config, data: CocoSet | None, images: int | None, request: TrainRequest, notes: list[str]
+) -> None:
     print(f'config   {path}')
     if data is not None:
         shown = ', '.join(data.classes[:10]) + (f' and {len(data.classes) - 10} more' if len(data.classes) > 10 else '')
         print(f'data     {images} images for training, {len(read_coco(data.val_ann).images)} for validation: {shown}')
-    rate, batch = learning_rate(cfg, devices), cfg.train_dataloader.batch_size * devices
+    rate, batch = learning_rate(cfg, request.devices), cfg.train_dataloader.batch_size * request.devices
     print(f'rate     {rate:.3g} at {batch} images a step' if rate is not None else f'batch    {batch} images a step')
     for note in notes:
         print(note)
-    print(f'again    iouquery train {shlex.quote(str(path))}   (goes on where it stopped)', flush=True)
+    again = f'iouquery train {shlex.quote(str(path))}' + (f' --log {shlex.quote(request.log)}' if request.log else '')
+    print(f'again    {again}   (goes on where it stopped)', flush=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import hashlib
 import json
+import os
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -276,3 +278,16 @@ def test_missing_scikit_learn_names_the_install_line(tmp_path: Path, monkeypatch
     with pytest.raises(InputError, match='pip install scikit-learn'):
         build_digits(tmp_path / 'set', **SMALL)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_others_may_read_the_set_as_the_umask_has_it(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        root = build_digits(tmp_path / 'set', **SMALL)
+    finally:
+        os.umask(before)
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (root, root / 'train', root / 'digits.json')] == [
+        0o750,
+        0o750,
+        0o640,
+    ]

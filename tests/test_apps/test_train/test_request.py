@@ -39,9 +39,10 @@ def write(data: Path, folder: Path, **asked: Any) -> Path:
 def test_what_is_written_and_said(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fetched: list[str]
 ) -> None:
-    path = write(data, tmp_path, epochs=3, size=320)
+    path = write(data, tmp_path, epochs=3, size=320, log='csv')
     said = capsys.readouterr().out
     assert path == tmp_path / 'config.py'
+    assert f'again    iouquery train {path} --log csv   (goes on' in said
     assert f'config   {path}\n' in said and f'iouquery train {path}' in said
     assert len(fetched) == 1 and f"weights  the config's backbone: {fetched[0]}\n" in said
     assert '12 images for training, 6 for validation: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n' in said
