@@ -37,10 +37,34 @@ class ProductLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., D)."""
-        trained = self.training and torch.is_grad_enabled() and (x.requires_grad or self.weight.requires_grad)
-        if trained and can_multiply(x) and x.numel() * self.out_features >= _FEWEST:
+        if _is_trained(self, x):
             return _Linear.apply(x, self.weight, self.bias)  # type: ignore[no-untyped-call]
         return super().forward(x)
+
+
+class ProductConv2d(nn.Conv2d):
+    """A convolution of single pixels as it is trained, see :func:`is_pointwise`, of maps that are channels last.
+
+    On one thread torch computes it by other products than oneDNN's.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, D, h, w)."""
+        if _is_trained(self, x) and x.is_contiguous(memory_format=torch.channels_last):
+            y = _Linear.apply(x.permute(0, 2, 3, 1), self.weight.flatten(1), self.bias)  # type: ignore[no-untyped-call]
+            return y.permute(0, 3, 1, 2)
+        return super().forward(x)
+
+
+def is_pointwise(conv: nn.Conv2d) -> bool:
+    """Whether each pixel of the output is a product with one of the input."""
+    layout = conv.kernel_size, conv.stride, conv.padding, conv.groups
+    return layout == ((1, 1), (1, 1), (0, 0), 1)
+
+
+def _is_trained(layer: nn.Linear | nn.Conv2d, x: Tensor) -> bool:
+    trained = layer.training and torch.is_grad_enabled() and (x.requires_grad or layer.weight.requires_grad)
+    return trained and can_multiply(x) and x.numel() * layer.weight.shape[0] >= _FEWEST
 
 
 class _Linear(torch.autograd.Function):

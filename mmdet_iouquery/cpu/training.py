@@ -9,7 +9,7 @@ from ..models.layers import ConvNormAct, DotProductAttention, LearnableAffine, k
 from ..models.necks.fusion import RepVGGBlock
 from .convolution import WinogradConv2d, can_filter
 from .norms import can_fuse, norm_relu_affine, norm_silu
-from .products import ProductAttention, ProductLinear
+from .products import ProductAttention, ProductConv2d, ProductLinear, is_pointwise
 
 
 def accelerate_training(model: nn.Module) -> None:
@@ -23,8 +23,11 @@ def accelerate_training(model: nn.Module) -> None:
     that are computed together with what follows them are not called in training.
     """
     for module in model.modules():
-        if not isinstance(module, nn.Conv2d) or can_filter(module):
-            module.__class__ = _FASTER.get(type(module), type(module))
+        kind = type(module)
+        if isinstance(module, nn.Conv2d) and kind is nn.Conv2d:
+            module.__class__ = WinogradConv2d if can_filter(module) else ProductConv2d if is_pointwise(module) else kind
+        else:
+            module.__class__ = _FASTER.get(kind, kind)
 
 
 def restore(model: nn.Module) -> None:
@@ -62,10 +65,13 @@ class FusedRepVGGBlock(RepVGGBlock):
 
 
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {
-    nn.Conv2d: WinogradConv2d,
     ConvNormAct: FusedConvNormAct,
     RepVGGBlock: FusedRepVGGBlock,
     nn.Linear: ProductLinear,
     DotProductAttention: ProductAttention,
 }
-_PLAIN = {faster: plain for plain, faster in _FASTER.items()}
+_PLAIN = {
+    **{faster: plain for plain, faster in _FASTER.items()},
+    WinogradConv2d: nn.Conv2d,
+    ProductConv2d: nn.Conv2d,
+}

@@ -20,6 +20,7 @@ from mmdet_iouquery import accelerate_training, restore
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.cpu import training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
+from mmdet_iouquery.cpu.products import ProductConv2d
 from mmdet_iouquery.engine.hooks import AccelerateTrainingHook
 from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
@@ -55,9 +56,10 @@ def test_every_kind_of_module_is_replaced_where_there_is_a_faster_one() -> None:
         for name, kind in after.items():
             assert kind is before[name] or kind.__base__ is before[name]
             assert kind is before[name] or kind.__module__.startswith('mmdet_iouquery')
-    assert replaced == set(training._FASTER)
-    # wide 3x3 convolutions of stride 1 alone
+    assert replaced == {nn.Conv2d, *training._FASTER}
+    # of convolutions wide 3x3 ones of stride 1, and those of single pixels
     assert after['backbone.layer1.0.conv1'] is WinogradConv2d and after['backbone.layer2.0.conv1'] is nn.Conv2d
+    assert after['bbox_head.input_proj.0.conv'] is ProductConv2d
     assert after['backbone.stem.3'] is nn.Conv2d
 
 
@@ -225,7 +227,7 @@ def test_a_training_is_accelerated_and_leaves_a_plain_model_and_checkpoint(tmp_p
     look, before = Look(), classes(runner.model)
     runner.register_hook(look)
     runner.train()
-    faster = set(training._FASTER.values())
+    faster = {WinogradConv2d, ProductConv2d, *training._FASTER.values()}
     assert faster <= look.of_model and not faster & look.of_average
     assert classes(runner.model) == before
     saved = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=True)['state_dict']

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mmdet_iouquery.compat import packs_weights
 from mmdet_iouquery.cpu import accelerate_training, products, restore
-from mmdet_iouquery.cpu.products import ProductAttention, ProductLinear
+from mmdet_iouquery.cpu.products import ProductAttention, ProductConv2d, ProductLinear
 
 with_onednn = pytest.mark.skipif(not packs_weights(torch.float32), reason='torch has no such products here')
 
@@ -57,6 +57,34 @@ def test_a_linear_layer_is_trained_as_torchs(bias: bool, frozen: str, monkeypatc
         assert one.grad is None or close(one.grad, other.grad)
     restore(layer)
     assert type(layer[0]) is nn.Linear
+
+
+@with_onednn
+@pytest.mark.parametrize('bias', [True, False])
+def test_a_convolution_of_single_pixels_is_trained_as_torchs(bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    convs = nn.Sequential(
+        nn.Conv2d(32, 64, 1, bias=bias), nn.Conv2d(64, 64, 1, stride=2), nn.Conv2d(64, 64, 1, groups=2)
+    )
+    accelerate_training(convs)
+    assert [type(conv) for conv in convs] == [ProductConv2d, nn.Conv2d, nn.Conv2d]
+    conv, calls = convs[0], Calls(monkeypatch, '_Linear')
+    x = torch.randn(2, 32, 60, 70).contiguous(memory_format=torch.channels_last).requires_grad_()
+    grad = torch.randn(2, 64, 60, 70)
+    y = conv(x)
+    y.backward(grad)
+    exact = [p.detach().double().requires_grad_() for p in (x, *conv.parameters())]
+    z = F.conv2d(*exact)
+    z.backward(grad.double())
+    assert calls.number == 1 and close(y, z) and y.is_contiguous(memory_format=torch.channels_last)
+    for one, other in zip((x, *conv.parameters()), exact):
+        assert one.grad.shape == other.shape and close(one.grad, other.grad)
+    assert x.grad.is_contiguous(memory_format=torch.channels_last)
+    conv(x.detach().contiguous())  # laid out otherwise
+    conv.eval()(x)
+    assert calls.number == 1
+    restore(convs)
+    assert {type(conv) for conv in convs} == {nn.Conv2d}
 
 
 @with_onednn

@@ -11,7 +11,7 @@ from torch import nn
 
 from ...cpu import accelerate_training
 from ...cpu.convolution import WinogradConv2d
-from ...cpu.products import ProductAttention, ProductLinear
+from ...cpu.products import ProductAttention, ProductConv2d, ProductLinear
 from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock
 from ...errors import InputError
 from ..timing import rows_of, time_in_turn
@@ -23,7 +23,7 @@ PLAIN = f'{OURS}, plain modules'
 WAYS: dict[str, tuple[type[nn.Module], ...]] = {
     'minimal filtering': (WinogradConv2d,),
     'norms with their SiLU': (FusedConvNormAct, FusedRepVGGBlock),
-    "oneDNN's products": (ProductLinear, ProductAttention),
+    "oneDNN's products": (ProductLinear, ProductConv2d, ProductAttention),
 }
 """Of :func:`~mmdet_iouquery.cpu.accelerate_training`, the classes that make each."""
 
