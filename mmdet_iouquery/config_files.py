@@ -66,7 +66,7 @@ def config_path(name: str, root: Path | None = None) -> str:
         raise InputError(f'{name} is a folder; name {inside if inside.is_file() else "a config file in it"}')
     if names and name.endswith('.py') and not (Path(name).parent.is_dir() or path.parent.is_dir()):
         raise InputError(f'there is no config {name}, nor its folder; correct the path, or name a shipped one')
-    if len(Path(name).parts) > 1 and Path(name).parent.is_dir():
+    if len(Path(name).parts) > 1 and Path(name).parent.is_dir() and not Path(name).exists():
         raise InputError(f'there is no file or folder {name}; correct the path, or name a shipped config')
     raise InputError(f'there is no shipped config {name!r} in {root}; {_hint(name, names)}')
 

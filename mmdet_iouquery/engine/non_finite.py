@@ -62,7 +62,7 @@ def origin_in_forward(model: nn.Module, run: Callable[[], Any]) -> str | None:
 
 
 def _describe(name: str, module: nn.Module, inputs: Any, output: Any) -> str:
-    title = f'{name} ({type(module).__name__})'
+    title = f'{name} ({_kind(module)})'
     broken = [key for key, parameter in module.named_parameters(recurse=False) if not is_finite(parameter)]
     if broken:
         return f'{title}: its {broken[0]} is not finite'
@@ -110,8 +110,11 @@ def origin_in_backward(model: nn.Module, run: Callable[[], Tensor]) -> str | Non
     model.zero_grad(set_to_none=True)
     loss.backward()
     if origins:
-        return (
-            f'{names[origins[0]]} ({type(origins[0]).__name__}): it hands on a gradient that is not, given a finite one'
-        )
+        return f'{names[origins[0]]} ({_kind(origins[0])}): it hands on a gradient that is not, given a finite one'
     broken = [key for key, parameter in model.named_parameters() if not is_finite(parameter.grad)]
     return f'the gradient of {broken[0]}' if broken else None
+
+
+def _kind(module: nn.Module) -> str:
+    """The class that a config, or torch, has: on a CPU its place may be taken by one that trains faster."""
+    return next(kind.__name__ for kind in type(module).__mro__ if '.cpu.' not in kind.__module__)

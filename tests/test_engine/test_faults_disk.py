@@ -75,7 +75,7 @@ def test_a_limit_of_file_sizes(config: Path, tmp_path: Path) -> None:
     (told,) = errors(said)
     assert told == (
         f'error: cannot write {tmp_path / "run" / "iter_1.pth"}: File too large; there is no whole checkpoint in '
-        f'{tmp_path / "run"} yet; raise the limit of the size of a file (ulimit -f, or the file system), and start '
+        f'{tmp_path / "run"} yet; raise the limit of the size of a file (ulimit -f, or the file system), then start '
         'again'
     )
     assert not list((tmp_path / 'run').glob('*.pth*'))
