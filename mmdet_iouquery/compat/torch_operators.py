@@ -29,10 +29,14 @@ def packs_weights(dtype: Any) -> bool:
         bounded = run_packed_convolution(x, packed, None, *layout, 'hardtanh', (-math.inf, 96.0))
         rows, matrix, bias = (torch.ones(shape, dtype=dtype) for shape in ((5, 16), (32, 16), 32))
         rows = run_packed_linear(rows, pack_linear(matrix, len(rows)), bias)
+        # weights that are not packed, and both transposed; whole numbers, which every type holds
+        turned, other = (torch.arange(16 * n).remainder(3).view(16, n).to(dtype) for n in (5, 32))
+        product = run_packed_linear(turned.t(), other.t(), None)
     except (AttributeError, RuntimeError, TypeError, NotImplementedError):
         return False
     convolves = y.shape == (1, 32, 5, 5) and bool((y[..., 1:4, 1:4] == 16 * 9).all() and (bounded <= 96).all())
-    return convolves and rows.shape == (5, 32) and bool((rows == 17).all())
+    multiplies = rows.shape == (5, 32) and bool((rows == 17).all()) and torch.equal(product, turned.t() @ other)
+    return convolves and multiplies
 
 
 def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, groups: int, input_shape: Any) -> Any:
