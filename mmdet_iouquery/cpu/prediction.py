@@ -29,7 +29,7 @@ def accelerate_prediction(module: nn.Module) -> None:
 
     Wide 3x3 convolutions in single precision are computed by minimal filtering; other convolutions, with a ReLU, a SiLU
     or a Hardtanh that follows in a ``Sequential``, and linear layers by oneDNN with weights packed once, where torch
-    offers that.
+    offers that; attention by its products, see :class:`.products.ProductAttention`.
     Subclasses are left alone: they may compute something else.
     """
     last: PackedConv2d | None = None  # the convolution that an activation follows at once

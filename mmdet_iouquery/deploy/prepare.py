@@ -28,8 +28,9 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     channels last where that is the faster layout (on CPUs, and in half precision). On CPUs, wide 3x3 convolutions
     in single precision are computed by fewer multiplications (:mod:`mmdet_iouquery.cpu.winograd`), for which the
     copy takes five times the memory of their weights; other convolutions, and linear layers, have their weights
-    packed once (:mod:`mmdet_iouquery.cpu.prediction`). Tables of anchors and positions, and fused attention, need
-    no preparing: models of this package have them always.
+    packed once (:mod:`mmdet_iouquery.cpu.prediction`), and attention of many tokens is computed otherwise than by
+    torch's fused form (:mod:`mmdet_iouquery.cpu.products`). Tables of anchors and positions need no preparing: models
+    of this package have them always.
 
     Predictions equal those of ``model.eval()`` up to rounding: logits and boxes to 1e-4 in single precision. The copy
     is for prediction alone: it cannot be trained, and its weights are no checkpoint of ``model``.

@@ -137,10 +137,9 @@ def _attention(groups: Groups, temperatures: Sequence[float]) -> Iterator[Any]:
         queries, classes = interesting_queries(trace, _QUERIES), groups[name][0].classes
         yield _chart(attention_chart, trace, image, queries, f'attention-{label}', classes, model=name)
     first = {name: runs[0].traces[0] for name, runs in groups.items() if runs[0].traces}
-    first = {name: trace for name, trace in first.items() if any(attention.dense for attention in trace.attention)}
     queries_of = {name: interesting_queries(trace, _QUERIES) for name, trace in first.items()}
     images = {name: image_of(trace) for name, trace in first.items()}
-    if first:
+    if any(attention.dense for trace in first.values() for attention in trace.attention):
         yield _chart(positional_attention_chart, first, queries_of, images, 'positional-attention')
     yield _chart(temperature_chart, 'temperature', temperatures=temperatures)
 

@@ -52,7 +52,7 @@ def check(args: argparse.Namespace) -> None:
     for name in ('data', 'weights'):
         value = getattr(args, name)
         if value not in (None, NONE) and not Path(value).expanduser().exists():
-            others = ', convert published ones (`iouquery convert`), or give none to begin without'
+            others = ', convert published ones (`iouquery convert`), or say --weights none to begin without'
             raise InputError(
                 f'--{name}: there is no file or folder {value}; correct the path{others if name == "weights" else ""}'
             )

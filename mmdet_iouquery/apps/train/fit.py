@@ -86,6 +86,8 @@ def _fit_data(cfg: Config, data: CocoSet) -> None:
         ('val', data.val_ann, data.val_images),
         ('test', data.val_ann, data.val_images),
     ):
+        if cfg.get(f'{split}_dataloader') is None:
+            continue
         _leaf(cfg, split).update(
             type='CocoDataset',
             data_root='',

@@ -147,7 +147,7 @@ def read_json(path: Path) -> Any:
 def _neighbours(path: Path) -> str:
     if not path.parent.is_dir():
         root = path.parent.parent
-        made = f', or make the set with `iouquery digits {root}`' if root.name == 'digits' else ''
+        made = f', or make the set with `iouquery digits {root}`' if root == Path('data', 'digits') else ''
         return f'; its folder {path.parent} does not exist, correct the path{made}'
     names = sorted(child.name for child in path.parent.glob('*.json'))
     more = ', ...' if len(names) > 8 else ''

@@ -537,6 +537,14 @@ def test_data_replaces_sets_evaluators_and_class_counts(digits: Path) -> None:
     assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == str(digits / 'annotations' / 'val.json')
 
 
+def test_data_of_a_config_that_tests_nothing(digits: Path, tmp_path: Path) -> None:
+    path = tmp_path / 'own.py'
+    none = '\n'.join(f'test_{part} = None' for part in ('dataloader', 'evaluator', 'cfg'))
+    path.write_text(f'_base_ = {config_path(QUICKSTART)!r}\n{none}\n')
+    cfg = settings.changed_config(path, settings.Changes(Wishes(data=find_coco_set(digits))))
+    assert cfg.train_dataloader.dataset.ann_file == str(digits / 'annotations' / 'train.json')
+
+
 def test_the_digits_are_made_where_they_are_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[Path] = []
     monkeypatch.setattr(settings, 'build_digits', made.append)
