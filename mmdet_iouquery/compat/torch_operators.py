@@ -39,6 +39,21 @@ def packs_weights(dtype: Any) -> bool:
     return convolves and multiplies
 
 
+@cache
+def computes_fast(dtype: Any) -> bool:
+    """Whether layers of a type of numbers run on this CPU by instructions of its own.
+
+    Without them torch computes half precision number by number. Where torch does not tell, this is True.
+    """
+    import torch
+
+    names = {torch.bfloat16: '_is_mkldnn_bf16_supported', torch.float16: '_is_mkldnn_fp16_supported'}
+    if dtype not in names or not torch.backends.mkldnn.is_available():
+        return True
+    tell = getattr(torch.ops.mkldnn, names[dtype], None)
+    return tell is None or bool(tell())
+
+
 def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, groups: int, input_shape: Any) -> Any:
     """A convolution's weights as oneDNN wants them for inputs of a shape: a tensor that only it can read."""
     import torch

@@ -9,6 +9,7 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
+from ..core.precision import warn_if_slow
 from ..cpu import accelerate_prediction, restore
 from ..errors import InputError
 from ..models.backbones.vit import Block
@@ -49,6 +50,7 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     if dtype is not None:
         cast(prepared, dtype)
     parameter = next(prepared.parameters())
+    warn_if_slow(parameter.dtype, parameter.device, 'predict in float32, or on a GPU')
     if parameter.device.type == 'cpu' or parameter.dtype in HALVES:
         prepared.to(memory_format=torch.channels_last)
     if parameter.device.type == 'cpu':

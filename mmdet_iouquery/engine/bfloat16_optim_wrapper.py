@@ -10,6 +10,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from ..core.precision import warn_if_slow
+
 
 @OPTIM_WRAPPERS.register_module()
 class BFloat16OptimWrapper(OptimWrapper):
@@ -22,6 +24,7 @@ class BFloat16OptimWrapper(OptimWrapper):
     @contextmanager
     def optim_context(self, model: nn.Module) -> Iterator[None]:
         """Autocast, and what the parent does about gradient accumulation."""
-        device = next(model.parameters()).device.type
-        with super().optim_context(model), torch.autocast(device_type=device, dtype=torch.bfloat16):
+        device = next(model.parameters()).device
+        warn_if_slow(torch.bfloat16, device, 'train in float32 (no --amp), or on a GPU')
+        with super().optim_context(model), torch.autocast(device_type=device.type, dtype=torch.bfloat16):
             yield

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import copy
+import os
+import platform
+import subprocess
+import sys
+import warnings
 
 import pytest
 import torch
@@ -13,7 +18,7 @@ from tolerances import within
 from torch import Tensor, nn
 
 from mmdet_iouquery import prepare_for_inference
-from mmdet_iouquery.core import TableCache
+from mmdet_iouquery.core import TableCache, precision
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.backbones import HGNetv2
 from mmdet_iouquery.models.backbones.vit import LayerScale, UnbiasedKeys
@@ -158,6 +163,26 @@ def test_half_precision_is_close(dtype: torch.dtype, changes: dict[str, object])
     bound = {torch.bfloat16: 0.1, torch.float16: 0.02}[dtype]
     assert (ours[0].sigmoid() - expected[0].sigmoid()).abs().max() < bound
     assert (ours[1] - expected[1]).abs().max() < bound
+
+
+def test_half_precision_without_instructions_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = small_detector()
+    monkeypatch.setattr(precision, 'computes_fast', lambda dtype: dtype == torch.float32)
+    with pytest.warns(UserWarning, match=r'bfloat16 will take .* predict in float32, or on a GPU'):
+        prepare_for_inference(model, torch.bfloat16)
+    monkeypatch.setattr(precision, 'computes_fast', lambda _: True)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        prepare_for_inference(model, torch.bfloat16)
+
+
+def test_whether_this_processor_has_such_instructions() -> None:
+    tells = 'import torch\nfrom mmdet_iouquery.compat import computes_fast\n'
+    tells += 'print(*(computes_fast(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)))'
+    environment = {**os.environ, 'ONEDNN_MAX_CPU_ISA': 'AVX2'}  # oneDNN then takes an x86 processor for one of AVX2
+    told = subprocess.run([sys.executable, '-c', tells], env=environment, capture_output=True, text=True, check=True)
+    slow = platform.machine() in ('x86_64', 'AMD64') and torch.backends.mkldnn.is_available()
+    assert told.stdout.split() == ['True', str(not slow), str(not slow)]
 
 
 def test_detections_are_the_same_through_mmdets_own_call() -> None:

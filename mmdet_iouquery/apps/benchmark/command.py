@@ -47,6 +47,9 @@ def execute(args: argparse.Namespace) -> None:
     args.models = args.models or [f'R{depth}' for depth in args.depths]
     reference = _reference(args.reference, args.models) if args.reference else None
     rows = _SUBJECTS[args.subject](args, reference)
+    print(table(rows))
+    if not args.out:
+        return
     report = {
         'subject': args.subject,
         'date': datetime.date.today().isoformat(),
@@ -54,15 +57,13 @@ def execute(args: argparse.Namespace) -> None:
         'rounds': args.rounds,
         'rows': rows,
     }
-    print(table(rows))
-    if args.out:
-        path = Path(args.out)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
-        print(f'written: {path}')
-        if any(row.get('varied', 'standard') != 'standard' for row in rows):
-            written = save_chart(growth_chart(f'{path.stem}-growth', rows), path.parent)
-            print(f'drawn: {written[0]}')
+    path = Path(args.out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+    print(f'written: {path}')
+    if any(row.get('varied', 'standard') != 'standard' for row in rows):
+        written = save_chart(growth_chart(f'{path.stem}-growth', rows), path.parent)
+        print(f'drawn: {written[0]}')
 
 
 def _reference(folder: str, models: Sequence[str]) -> Reference:

@@ -40,6 +40,7 @@ class Torch:
     cuda_available: bool = False
     device: str = ''
     threads: int = 1
+    slow_bfloat16: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,9 @@ def _probe_torch() -> Torch | None:
 
         available = torch.cuda.is_available()
         device = torch.cuda.get_device_name(0) if available else ''
-        return Torch(torch.version.cuda, available, device, torch.get_num_threads())
+        return Torch(
+            torch.version.cuda, available, device, torch.get_num_threads(), not compat.computes_fast(torch.bfloat16)
+        )
     except Exception:  # a driver that does not answer must not end the doctor; the table then shows no device
         return None
 
@@ -342,6 +345,8 @@ def _slow(facts: Facts) -> list[str]:
     if facts.torch is not None and not facts.torch.cuda_available:
         why = 'the driver offers no device to it' if facts.torch.cuda_build else 'this torch is a CPU build'
         lines.append(f'no CUDA ({why}): training runs on {_count(facts.torch.threads, "CPU thread")}')
+        if facts.torch.slow_bfloat16:
+            lines.append('bfloat16: this CPU has no instructions for it, float32 is several times as fast')
     if facts.ops in ('stand-in', 'missing'):
         family = compat.family_of(facts.installed) or 'onedl'
         lines.append(

@@ -170,6 +170,7 @@ def test_what_will_be_slow_on_a_small_machine() -> None:
         'mmcv has no compiled operators',
         '2 CPU cores for loading and augmenting images',
     ]
+    assert 'bfloat16: this CPU has no instr' in doctor.examine(replace(GOOD, torch=Torch(slow_bfloat16=True))).slow[1]
     driver = doctor.examine(replace(GOOD, torch=Torch(cuda_build='13.0', threads=2))).slow[0]
     assert 'the driver offers no device' in driver
 
