@@ -84,6 +84,8 @@ def detect(args: argparse.Namespace, opened: Callable[[argparse.Namespace], Dete
     Raises:
         InputError: before anything is done, for what is missing or in the way.
     """
+    if args.score_thr is not None and not 0 <= args.score_thr < 1:
+        raise InputError(f'--score-thr {args.score_thr}: name a number in [0, 1)')
     images = _image_files(args.images, None if args.out is None else Path(args.out))
     figures = _figures(images, Path(args.out)) if args.out else {}
     lines_to = sys.stderr if args.json in STDOUT else sys.stdout

@@ -1,6 +1,7 @@
 """Linear layers and attention by oneDNN's matrix products, forward and backward.
 
-On some CPUs, AMD's above all, these take half the time of the products that torch itself calls.
+With AVX-512, on AMD's processors above all, these take half the time of the products that torch itself calls; with AVX2
+they take as long, and are not used.
 """
 
 from __future__ import annotations
@@ -24,7 +25,12 @@ _ROWS = 192  # queries of which attention is computed at a time: their weights s
 def can_multiply(x: Tensor) -> bool:
     """Whether oneDNN computes products of a tensor here: single precision, on a CPU, in no graph but autograd's."""
     plain = x.device.type == 'cpu' and x.dtype == torch.float32 and autocast_dtype() is None and not is_captured()
-    return plain and packs_weights(torch.float32)
+    return plain and is_offered()
+
+
+def is_offered() -> bool:
+    """Whether torch has these products, and this processor the instructions with which they are the faster ones."""
+    return torch.backends.cpu.get_cpu_capability() == 'AVX512' and packs_weights(torch.float32)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ def _matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Of the first product that takes 20 ms, as bfloat16 without instructions for it is hundreds of times as slow."""
     for side in _SIDES:
         a, b = (torch.rand(side, side, device=device).to(dtype) for _ in range(2))
-        seconds = time_in_turn({'product': lambda a=a, b=b: a @ b}, 5)['product'].median
+        seconds = time_in_turn({'product': partial(torch.matmul, a, b)}, 5)['product'].median
         if seconds > _LONG_ENOUGH:
             break
     return round(2 * side**3 / seconds / 1e9, 1)

@@ -25,6 +25,12 @@ OPTIONAL = {
     'tqdm': 'progress bars',
     'matplotlib': 'plots',
     'faster-coco-eval': 'faster COCO evaluation, by FastCocoMetric',
+    'onnx': 'writing .onnx files',
+    'onnxruntime': 'running .onnx files',
+    'openvino': 'writing and running .xml files',
+    'nncf': 'eight bits: iouquery quantize',
+    'huggingface-hub': 'weights and models on the Hugging Face Hub',
+    'ray': 'iouquery predict on many CPUs, GPUs or machines',
 }
 REQUIRED = {'numpy': 'numpy', 'cv2': 'opencv-python', 'pycocotools': 'pycocotools', 'scipy': 'scipy'}
 OPENCV = ('opencv-python', 'opencv-python-headless', 'opencv-contrib-python', 'opencv-contrib-python-headless')
