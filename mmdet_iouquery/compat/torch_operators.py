@@ -117,7 +117,7 @@ def silu_gradient(grad: Any, x: Any) -> Any:
 
 
 def relu_gradient(grad: Any, y: Any) -> Any:
-    """The gradient (...) of a ReLU that gave ``y``, in one pass."""
+    """The gradient (...) of a ReLU that gave ``y``, or was given it, in one pass."""
     import torch
 
     return torch.ops.aten.threshold_backward(grad, y, 0)

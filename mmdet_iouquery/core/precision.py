@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-
-from ..compat import computes_fast
 
 FLOAT16_MAX = 65504.0
 """The largest finite number of float16."""
@@ -31,22 +28,6 @@ def within_range(x: Tensor) -> Tensor:
     very large number, which the next norm brings back.
     """
     return x.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX) if x.dtype == torch.float16 else x
-
-
-def warn_if_slow(dtype: torch.dtype, device: torch.device, remedy: str) -> None:
-    """Warn where half precision takes several times as long as single precision: on a CPU without instructions for it.
-
-    Args:
-        dtype: that a model is to compute in.
-        device: on which.
-        remedy: what to do instead.
-    """
-    if device.type == 'cpu' and not computes_fast(dtype):
-        name = str(dtype).removeprefix('torch.')
-        warnings.warn(
-            f'{name} will take several times as long as float32: this CPU has no instructions for it; {remedy}',
-            stacklevel=3,
-        )
 
 
 @contextmanager

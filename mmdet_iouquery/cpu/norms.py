@@ -69,7 +69,7 @@ class _NormSiLU(torch.autograd.Function):
 def norm_relu_affine(x: Tensor, norm: Any, affine: Any) -> Tensor:
     """A map (B, C, h, w) through a norm, see :func:`can_fuse`, a ReLU and a learnable affine.
 
-    Kept for the backward pass is the map alone; what the ReLU gave, which the affine's gradients need, is made again.
+    Kept for the backward pass is the map alone; what the ReLU was given is made again.
     """
     parameters = norm.weight, norm.bias, affine.scale, affine.bias
     return _NormReLUAffine.apply(norm, x, *parameters)  # type: ignore[no-untyped-call]
@@ -87,11 +87,13 @@ class _NormReLUAffine(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, scale, _, mean, invstd = ctx.saved_tensors
-        rectified = _normalise_again(ctx.norm, x, weight, bias, mean, invstd).relu_()
-        of_normed = relu_gradient(grad, rectified).mul_(scale.to(grad.dtype))
-        of_affine = (total.sum().to(scale.dtype).view(1) for total in (rectified.mul_(grad), grad))
-        return None, *_norm_backward(ctx.norm, of_normed, x, weight, mean, invstd), *of_affine
+        x, weight, bias, scale, shift, mean, invstd = ctx.saved_tensors
+        passed = relu_gradient(grad, _normalise_again(ctx.norm, x, weight, bias, mean, invstd))  # still to be scaled
+        of_map, of_weight, of_bias = _norm_backward(ctx.norm, passed, x, weight * scale, mean, invstd)
+        # what passed, times what the ReLU gave: with the norm's own two sums that is no pass over the map
+        of_scale = (torch.dot(of_weight, weight) + torch.dot(of_bias, bias)).view(1)
+        of_shift = grad.sum().to(shift.dtype).view(1)
+        return None, of_map, of_weight * scale, of_bias * scale, of_scale, of_shift
 
 
 def _normalise(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:

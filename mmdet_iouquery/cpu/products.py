@@ -89,9 +89,14 @@ class _Linear(torch.autograd.Function):
         grad = grad.reshape(-1, grad.shape[-1]).contiguous()
         return (
             product(grad, weight.t().contiguous()).view(ctx.shape) if of_input else None,
-            product(grad.t(), rows.t()) if of_weight else None,
+            _product_over_rows(grad, rows) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
+
+
+def _product_over_rows(a: Tensor, b: Tensor) -> Tensor:
+    """``a.T @ b`` (M, N), of (R, M) and (R, N): what stands first is copied in the other order, so the narrower one."""
+    return product(a.t(), b.t()) if a.shape[1] <= b.shape[1] else product(b.t(), a.t()).t()
 
 
 class ProductAttention(DotProductAttention):

@@ -9,8 +9,7 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
-from ..core.precision import warn_if_slow
-from ..cpu import accelerate_prediction, restore
+from ..cpu import accelerate_prediction, restore, warn_if_slow
 from ..errors import InputError
 from ..models.backbones.vit import Block
 from ..models.dense_heads import RTDETRHead

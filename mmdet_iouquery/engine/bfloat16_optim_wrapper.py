@@ -10,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from ..core.precision import warn_if_slow
+from ..cpu import warn_if_slow
 
 
 @OPTIM_WRAPPERS.register_module()
