@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -19,6 +20,7 @@ from .convolution import autocast_dtype
 
 _FEWEST = 10**7  # multiplications of a linear layer: of fewer, a call in Python costs as much as it saves
 _MANY = 512  # keys: of fewer, torch's fused attention is as fast
+_LANES = 16  # channels of a head that the fused form computes at a time
 _ROWS = 192  # queries of which attention is computed at a time: their weights stay in the cache
 
 
@@ -100,10 +102,11 @@ def _product_over_rows(a: Tensor, b: Tensor) -> Tensor:
 
 
 class ProductAttention(DotProductAttention):
-    """Attention in bfloat16, for which the fused form takes over twice the time, and of many tokens.
+    """Attention in bfloat16, for which the fused form takes over twice the time, of many tokens, and of narrow heads.
 
     Of 1600 tokens of a ViT, oneDNN's products take two thirds of the fused form's time. In bfloat16 scores are rounded
-    to bfloat16, as autocast rounds them in any attention that is not fused.
+    to bfloat16, as autocast rounds them in any attention that is not fused. The fused form computes with 16 numbers at a
+    time, and takes heads of fewer channels a quarter less time filled up with zeros.
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:
@@ -114,6 +117,11 @@ class ProductAttention(DotProductAttention):
             return _of_halves(query, key, value, allowed)
         if allowed is None and can_multiply(query) and key.shape[2] >= _MANY:
             return _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
+        narrow, wide = query.shape[-1], value.shape[-1]
+        here = query.device.type == 'cpu' and query.dtype == torch.float32 and not is_captured()
+        if max(narrow, wide) < _LANES and here:
+            query, key, value = (F.pad(x, (0, _LANES - x.shape[-1])) for x in (query, key, value))
+            return super().forward(query * (_LANES / narrow) ** 0.5, key, value, allowed)[..., :wide]
         return super().forward(query, key, value, allowed)
 
 

@@ -14,7 +14,13 @@ from torch import nn
 from mmdet_iouquery import compat, prepare_for_inference
 from mmdet_iouquery.compat import torch_operators
 from mmdet_iouquery.cpu.convolution import is_plain
-from mmdet_iouquery.cpu.prediction import FilteredConv2d, PackedConv2d, PackedLinear
+from mmdet_iouquery.cpu.prediction import (
+    FilteredConv2d,
+    NeighboursMaxPool2d,
+    PackedConv2d,
+    PackedLinear,
+    accelerate_prediction,
+)
 
 
 @pytest.mark.parametrize('bias', [True, False])
@@ -115,6 +121,19 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
     ]
     assert prepared[0].activation == 'silu' and prepared[3].activation is None
     assert (prepared[8].activation, prepared[8].bounds) == ('hardtanh', (-0.125, 0.25))
+
+
+@pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize('layout', [torch.contiguous_format, torch.channels_last])
+def test_max_pools_of_neighbours(dtype: torch.dtype, layout: torch.memory_format) -> None:
+    pools = nn.Sequential(nn.MaxPool2d(2, stride=1), nn.MaxPool2d(2), nn.MaxPool2d(2, stride=1, padding=1))
+    faster = copy.deepcopy(pools)
+    accelerate_prediction(faster)
+    assert [type(pool) for pool in faster] == [NeighboursMaxPool2d, nn.MaxPool2d, nn.MaxPool2d]
+    x = torch.randn(2, 6, 9, 12).to(dtype).contiguous(memory_format=layout)
+    x[0, 0, 3, 4], x[0, 1, 8, 11] = math.nan, -math.inf
+    torch.testing.assert_close(faster[0](x), pools[0](x), rtol=0, atol=0, equal_nan=True)
+    assert faster[0](x).is_contiguous(memory_format=layout)
 
 
 def test_without_packed_weights_torchs_own_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,6 +125,21 @@ def test_attention_of_many_tokens_is_torchs(
         assert one.shape == other.shape and close(one, other)
 
 
+@pytest.mark.parametrize('masked', [True, False])
+@pytest.mark.parametrize('channels', [(8, 8), (14, 14), (6, 12), (8, 32)])
+def test_attention_of_narrow_heads_is_torchs(channels: tuple[int, int], masked: bool) -> None:
+    torch.manual_seed(0)
+    of_key, of_value = channels
+    inputs = [torch.randn(2, 3, n, d, requires_grad=True) for n, d in ((7, of_key), (9, of_key), (9, of_value))]
+    allowed = torch.rand(7, 9) > 0.3 if masked else None
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    y, z = ProductAttention()(*inputs, allowed), F.scaled_dot_product_attention(*exact, attn_mask=allowed)
+    assert y.shape == z.shape and close(y, z)
+    grad = torch.randn(z.shape)
+    for one, other in zip(torch.autograd.grad(y, inputs, grad), torch.autograd.grad(z, exact, grad.double())):
+        assert one.shape == other.shape and close(one, other)
+
+
 @with_onednn
 def test_attention_is_torchs_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     calls, x = Calls(monkeypatch, '_Attention'), torch.randn(1, 2, 600, 8)
