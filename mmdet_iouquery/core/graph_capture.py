@@ -8,8 +8,11 @@ from torch.jit import is_tracing  # type: ignore[attr-defined]  # documented, bu
 
 
 def is_captured() -> bool:
-    """Whether a graph is made of what is done: compiled, exported or traced (``torch.jit.trace``)."""
-    return torch.compiler.is_compiling() or torch.onnx.is_in_onnx_export() or is_tracing()
+    """Whether a graph is made of what is done: compiled, exported or traced (``torch.jit.trace``).
+
+    The exports to ONNX do one or the other; asking ``torch.onnx`` would take ten times as long as both.
+    """
+    return torch.compiler.is_compiling() or is_tracing()
 
 
 def is_recorded(*tensors: Tensor) -> bool:

@@ -105,8 +105,8 @@ class ProductAttention(DotProductAttention):
     """Attention in bfloat16, for which the fused form takes over twice the time, of many tokens, and of narrow heads.
 
     Of 1600 tokens of a ViT, oneDNN's products take two thirds of the fused form's time. In bfloat16 scores are rounded
-    to bfloat16, as autocast rounds them in any attention that is not fused. The fused form computes with 16 numbers at a
-    time, and takes heads of fewer channels a quarter less time filled up with zeros.
+    to bfloat16, as autocast rounds them in any attention that is not fused. The fused form takes a quarter less time
+    for heads of fewer than 16 channels if they are filled up with zeros.
     """
 
     def forward(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor | None = None) -> Tensor:

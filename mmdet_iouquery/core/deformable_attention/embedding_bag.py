@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ...compat import row_products
+from ..table_cache import TableCache
 
 
 def attend(
@@ -31,15 +32,15 @@ def attend(
     Points and shares are computed in the locations' type, and summed up in the value's.
     """
     tokens, heads = value.shape[1:3]
-    grid = _Grid.of(spatial_shapes, num_points, heads, locations)
-    image, head = (torch.arange(count, dtype=torch.int32, device=value.device) for count in (value.shape[0], heads))
-    first_row = image.view(-1, 1, 1, 1) * (tokens * heads) + head.view(-1, 1) + grid.start
+    layout = tuple(spatial_shapes), tuple(num_points), value.shape[0], tokens, heads
+    like = locations.dtype, locations.device
+    grid = _grids((layout, like), lambda: _Grid.of(*layout, *like))
     if sampling == 'bilinear':
-        index, shares = _Corners.apply(locations, weights, grid, first_row)  # type: ignore[no-untyped-call]
+        index, shares = _Corners.apply(locations, weights, grid)  # type: ignore[no-untyped-call]
     else:
         pixel = (locations.detach().movedim(-1, 0) * grid.size + 0.5).int()
         x, y = torch.minimum(pixel.clamp(min=0), grid.size.int() - 1)
-        index, shares = x * grid.step[0] + y * grid.step[1] + first_row, weights
+        index, shares = x * grid.step[0] + y * grid.step[1] + grid.first_row, weights
     # one bag for each image, query and head
     index, shares = index.flatten(0, 2).flatten(1), shares.flatten(0, 2).flatten(1)
     rows = value.reshape(-1, value.shape[-1])
@@ -52,21 +53,43 @@ class _Grid(NamedTuple):
 
     size: Tensor
     """(2, 1, 1, 1, S), width and height in pixels, in the locations' type."""
+    several: Tensor
+    """The same, 1 or 0: a map of one pixel has no second one on that axis."""
+    last: Tensor
+    """The same, the last pixel that has a next one, if there are several."""
     step: Tensor
     """(2, S) int32, rows from a pixel to the next one on its right, and below."""
-    start: Tensor
-    """(S,) int32, the map's first row."""
+    corners: Tensor
+    """(2, 2, S) int32, rows from a pixel to itself and the three next ones, y before x."""
+    first_row: Tensor
+    """(B, 1, H, S) int32, the map's first row."""
 
     @classmethod
     def of(
-        cls, spatial_shapes: Sequence[tuple[int, int]], num_points: Sequence[int], heads: int, like: Tensor
+        cls,
+        spatial_shapes: Sequence[tuple[int, int]],
+        num_points: Sequence[int],
+        batch: int,
+        tokens: int,
+        heads: int,
+        dtype: torch.dtype,
+        device: torch.device,
     ) -> _Grid:
         columns, start = [], 0
         for (height, width), points in zip(spatial_shapes, num_points):
             columns += [(width, height, heads, heads * width, start)] * points
             start += height * width * heads
-        table = torch.tensor(columns, dtype=torch.int32, device=like.device).T
-        return cls(table[:2].to(like.dtype).view(2, 1, 1, 1, -1), table[2:4], table[4])
+        table = torch.tensor(columns, dtype=torch.int32, device=device).T
+        image, head = (torch.arange(count, dtype=torch.int32, device=device) for count in (batch, heads))
+        first_row = image.view(-1, 1, 1, 1) * (tokens * heads) + head.view(-1, 1) + table[4]
+        size, step = table[:2].to(dtype).view(2, 1, 1, 1, -1), table[2:4]
+        several = (size > 1).to(dtype)
+        x, y = step * several.view(2, -1).int()
+        corners = torch.stack([torch.zeros_like(x), x, y, x + y]).unflatten(0, (2, 2))
+        return cls(size, several, size - 1 - several, step, corners, first_row)
+
+
+_grids = TableCache(size=32)
 
 
 class _Corners(torch.autograd.Function):
@@ -77,20 +100,16 @@ class _Corners(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, locations: Tensor, weights: Tensor, grid: _Grid, first_row: Tensor) -> tuple[Tensor, Tensor]:
-        place = locations.movedim(-1, 0).contiguous() * grid.size - 0.5
-        several = (grid.size > 1).to(place.dtype)  # a map of one pixel has no second one on that axis
+    def forward(ctx: Any, locations: Tensor, weights: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
+        place = (locations.movedim(-1, 0).contiguous() * grid.size).sub_(0.5)
         # fmin and fmax let no NaN into an index
-        low = torch.fmin(torch.fmax(place.floor(), torch.zeros_like(place)), grid.size - 1 - several)
-        distance = place - low
-        shares = _hat(distance), _hat(distance - 1) * several
+        low = torch.fmin(torch.fmax(place.floor(), place.new_zeros(())), grid.last)
+        distance = place.sub_(low)
+        of_x, of_y = torch.stack([_hat(distance), _hat(distance - 1).mul_(grid.several)], dim=-2)
         x, y = low.int()
-        step_x, step_y = grid.step * several.view(2, -1).int()
-        corners = torch.stack([torch.zeros_like(step_x), step_x, step_y, step_x + step_y]).unflatten(0, (2, 2))
-        pixel = torch.addcmul(first_row, y, grid.step[1]).addcmul(x, grid.step[0])
-        index = pixel[..., None, None, :] + corners
-        of_x, of_y = (torch.stack([near[axis] for near in shares], dim=-2) for axis in (0, 1))
-        ctx.save_for_backward(of_x, of_y, distance, several, weights, grid.size)
+        pixel = torch.addcmul(grid.first_row, y, grid.step[1]).addcmul_(x, grid.step[0])
+        index = pixel[..., None, None, :] + grid.corners
+        ctx.save_for_backward(of_x, of_y, distance, grid.several, weights, grid.size)
         ctx.mark_non_differentiable(index)
         return index, (of_y * weights.unsqueeze(-2)).unsqueeze(-2) * of_x.unsqueeze(-3)
 
@@ -101,7 +120,7 @@ class _Corners(torch.autograd.Function):
         by_y = _over_pair(grad, of_x.unsqueeze(-3), -2)  # (B, Q, H, 2, S)
         grad_weights = _over_pair(by_y, of_y, -2)
         if not ctx.needs_input_grad[0]:
-            return None, grad_weights, None, None
+            return None, grad_weights, None
         by_x = _over_pair(grad, of_y.unsqueeze(-2), -3)
         # slope of a share: one up before the pixel, one down after it
         at = distance.floor()
@@ -115,7 +134,7 @@ class _Corners(torch.autograd.Function):
             for axis, by in enumerate((by_x, by_y))
         ]
         grad_locations = torch.stack(along) * weights * size
-        return grad_locations.movedim(0, -1), grad_weights, None, None
+        return grad_locations.movedim(0, -1), grad_weights, None
 
 
 def _over_pair(a: Tensor, b: Tensor, dim: int) -> Tensor:
@@ -157,4 +176,4 @@ def _dot_products(a: Tensor, a_index: Tensor, b: Tensor, b_index: Tensor) -> Ten
 
 
 def _hat(distance: Tensor) -> Tensor:
-    return (1 - distance.abs()).clamp(min=0)
+    return distance.abs().neg_().add_(1).clamp_(min=0)
