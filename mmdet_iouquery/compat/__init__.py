@@ -6,7 +6,7 @@ Which packages are installed and whether they fit (:mod:`.environment`), mmcv wi
 these packages.
 """
 
-from .c_library import keep_freed_memory
+from .c_library import keep_freed_memory, take_maps_from_heap
 from .environment import (
     MODULES,
     Finding,
@@ -88,6 +88,7 @@ __all__ = [
     'run_packed_convolution',
     'run_packed_linear',
     'silu_gradient',
+    'take_maps_from_heap',
     'torch_findings',
     'without_import_notes',
 ]

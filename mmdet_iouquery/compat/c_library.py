@@ -6,6 +6,7 @@ import ctypes
 import platform
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # options of mallopt, in glibc's malloc.h
+_LARGEST_OF_HEAP = 33_000_000  # bytes, of 2^25
 
 
 def keep_freed_memory() -> bool:
@@ -22,3 +23,15 @@ def keep_freed_memory() -> bool:
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return all([mallopt(_TRIM_THRESHOLD, -1), mallopt(_MMAP_MAX, 0)])
+
+
+def take_maps_from_heap() -> None:
+    """Have glibc take blocks of up to 32 MB from its heap, and give the end of that back only where it has 64 MB free.
+
+    It does so by itself once a block of that size was freed: both limits begin at 128 KB and follow the largest block
+    seen, see M_MMAP_THRESHOLD in mallopt(3). A small model frees none so large, and its maps come from the system
+    anew for every image, page by page.
+    """
+    import torch
+
+    torch.empty(_LARGEST_OF_HEAP, dtype=torch.uint8)
