@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ...compat import take_maps_from_heap
 from ...deploy import prepare_for_inference
 from ...errors import InputError
 from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
 
-ANY_SIZE = 'prepared, compiled for any size'
+AUTOCAST, FROM_HEAP = ', bfloat16 autocast', ', maps from the heap'
+BUILT, PREPARED, HALF, COMPILED = 'as built', 'prepared', 'prepared, bfloat16', ', compiled'
+ANY_SIZE = f'{PREPARED}{COMPILED} for any size'
 
 
 def inference(
@@ -28,45 +35,93 @@ def inference(
 ) -> list[dict[str, Any]]:
     """Time ours as built, prepared, prepared in bfloat16, and ``compiled``; and the authors' in deploy mode.
 
-    Random weights: every query is decoded whatever its score, so that time depends on no weight.
+    Random weights: every query is decoded whatever its score, so that time depends on no weight. The authors', ours as
+    built and ours prepared have a process each. On a CPU the latter takes its maps from the heap
+    (:func:`~mmdet_iouquery.compat.take_maps_from_heap`); the authors' are timed in a process that does so as well.
 
     Raises:
         InputError: ``compiled``, but torch's compiler does not run here.
     """
-    device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     if compiled:
-        _check_compiler(device)
+        _check_compiler(_device())
     rows = []
     for model_name in model_names:
-        models = _models(model_name, side, reference, device, compiled=compiled)
         for size in batches:
-            images = Batch(size, side, 0, device).images
-            if compiled:  # for an oblong first: sides of a square would be taken for equal ones
-                _call(models[ANY_SIZE], images.new_zeros(size, 3, side, side + 32))()
-            sides = {name: _call(model, images) for name, model in models.items()}
-            rows += rows_of(time_in_turn(sides, rounds), NAME, model=model_name, batch=size, side_px=side)
+            settings = dict(model_name=model_name, batch=size, side=side, compiled=compiled)
+            with ExitStack() as stack:
+                sides: dict[str, Callable[[], None]] = {}
+                for names in _processes(with_reference=reference is not None, compiled=compiled):
+                    process = stack.enter_context(_process(names, reference, settings))
+                    sides |= {name: partial(_ask, process, name) for name in names}
+                rows += rows_of(time_in_turn(sides, rounds), NAME, model=model_name, batch=size, side_px=side)
     return rows
 
 
-def _models(
-    model_name: str, side: int, reference: Reference | None, device: torch.device, *, compiled: bool
-) -> dict[str, Callable[[Tensor], object]]:
-    ours = detector(model_name).eval().to(device)
-    prepared, half = prepare_for_inference(ours), prepare_for_inference(ours, torch.bfloat16)
-    models: dict[str, Callable[[Tensor], object]] = {}
+def _processes(*, with_reference: bool, compiled: bool) -> list[list[str]]:
+    """The sides of each process."""
+    theirs = [[NAME, NAME + AUTOCAST], *[[NAME + FROM_HEAP, NAME + FROM_HEAP + AUTOCAST]] * (_device().type == 'cpu')]
+    return [
+        *theirs * with_reference,
+        [BUILT],
+        [PREPARED, HALF, *[PREPARED + COMPILED, HALF + COMPILED, ANY_SIZE] * compiled],
+    ]
+
+
+def _process(names: Sequence[str], reference: Reference | None, settings: dict[str, Any]) -> ProcessPoolExecutor:
+    spawn = multiprocessing.get_context('spawn')
+    # a process of ours has none of the authors' code in it
+    given = torch.get_num_threads(), names, reference if names[0].startswith(NAME) else None, settings
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=given)
+
+
+def _ask(process: ProcessPoolExecutor, name: str) -> None:
+    process.submit(_predict, name).result()
+
+
+_there: dict[str, Callable[[], object]] = {}
+"""The calls of a process's sides."""
+
+
+def _begin(threads: int, names: Sequence[str], reference: Reference | None, settings: dict[str, Any]) -> None:
+    torch.set_num_threads(threads)
+    if names[0].startswith(NAME + FROM_HEAP):
+        take_maps_from_heap()
+    _there.update(_calls(names, reference, **settings))
+
+
+def _predict(name: str) -> None:
+    _there[name]()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _calls(
+    names: Sequence[str], reference: Reference | None, *, model_name: str, batch: int, side: int, compiled: bool
+) -> dict[str, Callable[[], object]]:
+    device = _device()
+    images = Batch(batch, side, 0, device).images
+    models: list[Callable[[Tensor], object]]
     if reference is not None:
-        models[NAME] = reference.deployed(model_name, side, device)
-        models[f'{NAME}, bfloat16 autocast'] = _autocast(models[NAME], device)
-    models |= {'as built': _raw(ours), 'prepared': _raw(prepared), 'prepared, bfloat16': _raw(half)}
-    if compiled:
-        torch.compiler.reset()  # there are at most eight graphs of a function
-        models['prepared, compiled'] = torch.compile(models['prepared'], fullgraph=True, dynamic=False)
-        models['prepared, bfloat16, compiled'] = torch.compile(
-            models['prepared, bfloat16'], fullgraph=True, dynamic=False
-        )
-        # of the same function it would take the graph for one size, where that fits
-        models[ANY_SIZE] = torch.compile(lambda images: _raw(prepared)(images), fullgraph=True, dynamic=True)
-    return models
+        model = reference.deployed(model_name, side, device)
+        models = [model, _autocast(model, device)]
+    else:
+        ours = detector(model_name).eval().to(device)
+        if BUILT in names:
+            models = [_raw(ours)]
+        else:
+            prepared, half = prepare_for_inference(ours), prepare_for_inference(ours, torch.bfloat16)
+            models = [_raw(prepared), _raw(half)]
+        if compiled and PREPARED in names:
+            models += [torch.compile(model, fullgraph=True, dynamic=False) for model in models]
+            # of the same function it would take the graph for one size, where that fits
+            models.append(torch.compile(lambda images: _raw(prepared)(images), fullgraph=True, dynamic=True))
+            # for an oblong first: sides of a square would be taken for equal ones
+            _call(models[-1], images.new_zeros(batch, 3, side, side + 32))()
+    return {name: _call(model, images) for name, model in zip(names, models)}
+
+
+def _device() -> torch.device:
+    return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
 
 
 def _check_compiler(device: torch.device) -> None:
