@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import resource
 import subprocess
@@ -15,18 +16,15 @@ from mmdet.registry import HOOKS
 from mmdet_iouquery.compat import c_library
 from mmdet_iouquery.engine.hooks import cpu_hooks
 
-COUNT, STEPS = 6, 5
+TENSOR_MB, COUNT, STEPS = 40, 6, 5
 # a step makes tensors one after the other and frees them in the other order, as a training step does its activations
 COUNT_FAULTS = f"""
 import resource, sys, torch
-from mmdet_iouquery.compat import keep_freed_memory, take_maps_from_heap
-how, megabytes = sys.argv[1], int(sys.argv[2])
-if how == 'keep':
+from mmdet_iouquery.cpu import keep_freed_memory
+if sys.argv[1] == 'keep':
     assert keep_freed_memory()
-if how == 'from the heap':
-    take_maps_from_heap()
 def step():
-    held = [torch.ones(megabytes * 2**18) for _ in range({COUNT})]
+    held = [torch.ones({TENSOR_MB} * 2**18) for _ in range({COUNT})]
     while held:
         held.pop()
 for _ in range(3):
@@ -40,17 +38,39 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the setting is of glibc')
 def test_pages_are_asked_for_once() -> None:
-    def faults(how: str, megabytes: int) -> float:
-        """Of the pages that tensors of so many megabytes take."""
-        call = [sys.executable, '-c', COUNT_FAULTS, how, str(megabytes)]
-        found = subprocess.run(call, capture_output=True, text=True, check=True)
-        return int(found.stdout.split()[-1]) / (STEPS * COUNT * megabytes * 2**20 / resource.getpagesize())
+    def faults(how: str) -> int:
+        found = subprocess.run([sys.executable, '-c', COUNT_FAULTS, how], capture_output=True, text=True, check=True)
+        return int(found.stdout.split()[-1])
 
-    assert faults('give back', 40) > 0.9
-    assert faults('keep', 40) < 0.1
-    assert faults('from the heap', 40) > 0.9, 'that is for smaller ones'
-    assert faults('give back', 3) > 0.5
-    assert faults('from the heap', 3) < 0.1
+    pages = STEPS * COUNT * TENSOR_MB * 2**20 // resource.getpagesize()
+    assert faults('give back') > 0.9 * pages
+    assert faults('keep') < 0.1 * pages
+
+
+COUNT_MAPPED = """
+import ctypes, torch
+from mmdet_iouquery.compat import take_maps_from_heap
+class Mallinfo(ctypes.Structure):
+    names = 'arena', 'ordblks', 'smblks', 'hblks', 'hblkhd', 'usmblks', 'fsmblks', 'uordblks', 'fordblks', 'keepcost'
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Mallinfo
+def mapped(megabytes):
+    before = mallinfo().hblkhd
+    block = torch.empty(megabytes * 10**6, dtype=torch.uint8)
+    return mallinfo().hblkhd - before
+take_maps_from_heap()
+print(mapped(3), mapped(30), mapped(40))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the setting is of glibc')
+def test_blocks_of_up_to_32_megabytes_come_from_the_heap() -> None:
+    if not hasattr(ctypes.CDLL(None), 'mallinfo2'):
+        pytest.skip('this glibc is older than 2.33, and does not tell')
+    found = subprocess.run([sys.executable, '-c', COUNT_MAPPED], capture_output=True, text=True, check=True)
+    small, medium, large = map(int, found.stdout.split())
+    assert small == medium == 0 and large > 40 * 10**6
 
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:

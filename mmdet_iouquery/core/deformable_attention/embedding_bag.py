@@ -32,7 +32,8 @@ def attend(
     Points and shares are computed in the locations' type, and summed up in the value's.
     """
     tokens, heads = value.shape[1:3]
-    layout = tuple(spatial_shapes), tuple(num_points), value.shape[0], tokens, heads
+    shapes = tuple((height, width) for height, width in spatial_shapes)  # lists are no keys
+    layout = shapes, tuple(num_points), value.shape[0], tokens, heads
     like = locations.dtype, locations.device
     grid = _grids((layout, like), lambda: _Grid.of(*layout, *like))
     if sampling == 'bilinear':
