@@ -117,11 +117,11 @@ class ProductAttention(DotProductAttention):
             return _of_halves(query, key, value, allowed)
         if allowed is None and can_multiply(query) and key.shape[2] >= _MANY:
             return _Attention.apply(query, key, value)  # type: ignore[no-untyped-call]
-        narrow, wide = query.shape[-1], value.shape[-1]
+        of_key, of_value = key.shape[-1], value.shape[-1]
         here = query.device.type == 'cpu' and query.dtype == torch.float32 and not is_captured()
-        if max(narrow, wide) < _LANES and here:
+        if max(of_key, of_value) < _LANES and here:
             query, key, value = (F.pad(x, (0, _LANES - x.shape[-1])) for x in (query, key, value))
-            return super().forward(query * (_LANES / narrow) ** 0.5, key, value, allowed)[..., :wide]
+            return super().forward(query * (_LANES / of_key) ** 0.5, key, value, allowed)[..., :of_value]
         return super().forward(query, key, value, allowed)
 
 
