@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,9 @@ from .openvino_file import write_openvino
 
 FLOAT_PARTS = ('/detector/bbox_head/query_selector', '/detector/bbox_head/decoder', '/postprocess')
 """Prefixes of the nodes that stay in floating point: a query's rank and a box's edge are finer than eight bits."""
-FLOAT_IN_BACKBONES = r'/detector/backbone/(?:.*/)?(?:norm_?\d*|dot_product)/.*'
-"""Of nodes in a ViT that do too: norms, and attention from the product of queries and keys on, softmax and all."""
+FLOAT_IN_BACKBONES = r'(/detector/backbone/(?:.*/)?(?:norm_?\d*|dot_product))/.*'
+"""Of nodes in a ViT that do too, behind their layer: norms, and attention from the product of queries and keys on,
+softmax and all."""
 
 
 class AccuracyLostError(RunError):
@@ -122,7 +124,6 @@ def quantize(
         **detector.metadata.values,
         **origin,
         'precision': 'int8',
-        'float32_layers': json.dumps(FLOAT_PARTS),
     }
     temporary = path.with_name(f'.{path.stem}.quantised{path.suffix}')
     try:
@@ -198,7 +199,7 @@ def write_quantized(
         source: an exported ``.onnx`` file.
         path: ends in ``.xml`` or ``.onnx``.
         samples: what ranges are measured on.
-        metadata: what the file says of itself.
+        metadata: what the file says of itself, beside the layers that stay in floating point.
         inputs: gives the graph's inputs by name of one sample.
     """
     import nncf
@@ -209,10 +210,14 @@ def write_quantized(
         model = openvino_core().read_model(str(source))
         # what makes an output is called as the output there, not by its part
         last = [output.get_node().input_value(0).get_node().get_friendly_name() for output in model.outputs]
+        names = [node.get_friendly_name() for node in model.get_ops()]
     else:
         import onnx
 
         model, last = onnx.load(str(source)), []
+        names = [node.name for node in model.graph.node]
+    in_backbones = {match[1] for match in map(re.compile(FLOAT_IN_BACKBONES).fullmatch, names) if match}
+    metadata = {**metadata, 'float32_layers': json.dumps([*FLOAT_PARTS, *sorted(in_backbones)])}
     quantised: Any = nncf.quantize(
         model,
         calibration_dataset=nncf.Dataset(_Samples(samples), inputs),
@@ -226,7 +231,7 @@ def write_quantized(
         write_openvino(quantised, path, metadata)
         return
     del quantised.metadata_props[:]
-    onnx.helper.set_model_props(quantised, dict(metadata))
+    onnx.helper.set_model_props(quantised, metadata)
     path.write_bytes(quantised.SerializeToString())
 
 

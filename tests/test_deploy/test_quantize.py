@@ -165,7 +165,8 @@ def test_norms_and_attention_of_a_vit_stay_in_floating_point(
     export_onnx(small_detector(**FAMILY[name]), source, ExportSettings(size=(64, 64), verify=False, batch=1))
     pixels = np.random.default_rng(0).uniform(0, 255, (1, 3, 64, 64)).astype(np.float32)
     write_quantized(source, path, [{'images': pixels, 'sizes': np.array([[64, 64]], np.float32)}], {})
-    nodes = onnx.load(str(path)).graph.node
+    written = onnx.load(str(path))
+    nodes = written.graph.node
     dequantised = {node.output[0] for node in nodes if node.op_type == 'DequantizeLinear'}
     eight_bits = [node for node in nodes if re.search('/vit/(patch|block)', node.name) and dequantised & {*node.input}]
     assert all(dequantised.issuperset(node.input[:2]) for node in eight_bits)  # of their weights as well
@@ -180,6 +181,10 @@ def test_norms_and_attention_of_a_vit_stay_in_floating_point(
         3,
         3 * 2,
     ]
+    told = json.loads(next(entry.value for entry in written.metadata_props if entry.key == 'float32_layers'))
+    assert told[:3] == [*FLOAT_PARTS] and len(told) == 3 + 3 * 2 + final_norms + 3
+    assert all(f'/detector/backbone/vit/blocks.{i}/norm{n}' in told for i in range(3) for n in (1, 2))
+    assert sum(layer.endswith('/attn/dot_product') for layer in told) == 3
 
 
 def test_no_file_is_left_that_finds_too_little(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
