@@ -29,6 +29,7 @@ model = dict(
         embed_dims=embed_dims,
         query_selector=dict(project=False, act_cfg=_base_.silu),
         decoder=dict(
+            num_layers=4,
             norm='RMS',
             ffn='swiglu',
             feedforward_channels=512,

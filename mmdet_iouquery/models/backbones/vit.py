@@ -230,9 +230,9 @@ class VisionTransformer(FrozenStages):
     A patch that an image ends in is continued by zeros. All blocks are built, so that published weights fit; those
     behind the last of ``out_indices`` are neither run nor trained.
 
-    Weights of linear layers and tokens start from a normal distribution of 0.02, cut at two of them from each side,
-    biases from zero, convolutions as PyTorch's. The state dict holds ``rotary_periods``: weights trained with others,
-    or with heads of another width, do not load.
+    Weights of linear layers and tokens start from a normal distribution of deviation 0.02, biases from zero,
+    convolutions as PyTorch's, all as in the authors' code of DEIMv2-S and ECDet. The state dict holds
+    ``rotary_periods``: weights trained with others, or with heads of another width, do not load.
 
     Args:
         arch: one of :data:`SIZES`.
@@ -291,10 +291,10 @@ class VisionTransformer(FrozenStages):
     def _draw_weights(self) -> None:
         for module in self.modules():
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+                nn.init.normal_(module.weight, std=0.02)
                 nn.init.zeros_(module.bias)
         for tokens in self._prefix():
-            nn.init.trunc_normal_(tokens, std=0.02, a=-0.04, b=0.04)
+            nn.init.normal_(tokens, std=0.02)
 
     def _prefix(self) -> list[nn.Parameter]:
         return [tokens for tokens in (self.class_token, self.register_tokens) if tokens is not None]

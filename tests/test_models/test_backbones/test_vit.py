@@ -95,14 +95,15 @@ def test_from_scratch_all_is_finite_and_all_learns(arch: str) -> None:
     assert all(torch.isfinite(x).all() and x.std() > 0.1 for x in maps)
 
 
-def test_initial_weights_are_a_cut_normal_distribution() -> None:
+def test_initial_weights_are_normal() -> None:
+    """The authors' are cut at -2 and 2, a hundred deviations away, which cuts nothing."""
     torch.manual_seed(0)
     model = build_vit('dinov3-s+', size_cfg={'depth': 1}).train()
     linears = [module for module in model.modules() if isinstance(module, nn.Linear)]
     for x in (*(linear.weight for linear in linears), model.class_token, model.register_tokens):
-        assert x.abs().max() <= 0.04
-        # of a normal distribution cut at two standard deviations 0.88 are left
-        assert x.std().item() == pytest.approx(0.0176, rel=0.02 if x.numel() > 9999 else 0.1)
+        assert x.std().item() == pytest.approx(0.02, rel=0.02 if x.numel() > 9999 else 0.1)
+        if x.numel() > 9999:  # beyond two deviations lie 4.55 % of a normal distribution
+            assert (x.abs() > 0.04).float().mean().item() == pytest.approx(0.0455, rel=0.1)
     assert not any(linear.bias.any() for linear in linears)
     assert {x.item() for scale in (model.blocks[0].scale1, model.blocks[0].scale2) for x in scale.gamma} == {
         torch.tensor(1e-5).item()
