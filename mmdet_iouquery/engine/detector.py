@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import nn
 
@@ -49,13 +49,19 @@ def load_detector(cfg: Config, checkpoint: str | Path) -> nn.Module:
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     model_cfg = copy.deepcopy(cfg.model)
     model_cfg.type = adapter_of(model_cfg.type)
-    if 'backbone' in model_cfg:
-        model_cfg.backbone.init_cfg = None  # the checkpoint has its weights
+    without_initial_weights(model_cfg)  # the checkpoint has them
     with named_mistakes(cfg, 'building the model'):
         detector = MODELS.build(model_cfg)
     check_checkpoint(detector, checkpoint)
     detector.load_state_dict(load_weights(checkpoint), strict=False)  # all that may be missing are batch counters
     return detector.eval()
+
+
+def without_initial_weights(model_cfg: ConfigDict) -> None:
+    """Take out of a model's config, in place, the weights that it and its backbone begin with."""
+    for part in (model_cfg, model_cfg.get('backbone')):
+        if part is not None and 'init_cfg' in part:
+            part.init_cfg = None
 
 
 def default_device() -> str:

@@ -16,7 +16,7 @@ from ...checkpoints.initializer import load_checkpoint
 from ...config_files import config_path, model_name
 from ...datasets import CocoSet, read_data
 from ...datasets.coco.json_file import read_coco
-from ...engine.detector import read_config
+from ...engine.detector import read_config, without_initial_weights
 from ...engine.run_settings import differences, flattened
 from ...engine.work_dir import check_writable
 from ...errors import InputError
@@ -124,8 +124,7 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
     """Name the weights in a config; what is returned writes them, if need be, and says what was done to them."""
     if weights is None:
         return partial(_own_weights, cfg)
-    if 'backbone' in cfg.model:
-        cfg.model.backbone.init_cfg = None  # whose weights a checkpoint has, too
+    without_initial_weights(cfg.model)  # of which a checkpoint has its own
     if weights == NONE:
         cfg.load_from = None
         return lambda: ["weights  random, the backbone's too"]
@@ -140,8 +139,11 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
 
 def _own_weights(cfg: Config) -> list[str]:
     """Fetch the weights that the config begins with, if any, and say what they are."""
-    init_cfg = (cfg.model.get('backbone') or {}).get('init_cfg')
-    begin = cfg.get('load_from') or (init_cfg.get('checkpoint') if isinstance(init_cfg, Mapping) else None)
+    begins = [("config's", cfg.get('load_from'))]
+    for whose, part in (("config's", cfg.model), ("config's backbone", cfg.model.get('backbone') or {})):
+        init_cfg = part.get('init_cfg')
+        begins.append((whose, init_cfg.get('checkpoint') if isinstance(init_cfg, Mapping) else None))
+    whose, begin = next((entry for entry in begins if entry[1]), ('', None))
     if begin is None:
         return []
     try:
@@ -149,8 +151,7 @@ def _own_weights(cfg: Config) -> list[str]:
             load_checkpoint(str(begin))
     except InputError as error:
         raise InputError(f'{error}. Or begin with --weights FILE, a detector, or --weights none, at random') from error
-    whose = "the config's" if cfg.get('load_from') else "the config's backbone"
-    return [f'weights  {whose}: {begin}']
+    return [f'weights  the {whose}: {begin}']
 
 
 def _title(base: Path, request: TrainRequest) -> str:

@@ -36,7 +36,7 @@ from .small_batch import can_shrink, check_batches, is_detection, own_pipelines,
 
 SIDES = (64, 256, None)
 """px of the square image that is tried; None: as its pipeline gives it. A larger one where a smaller one does not go
-through: a selection may want more queries than that has tokens."""
+through, as a selection may want more queries than that has tokens; none that is larger than the pipeline's."""
 _DRAWS = 4  # images read in a stage whose transforms are drawn
 _ESCAPE = 'should the run be right after all, --no-check starts it untried'
 
@@ -110,7 +110,7 @@ def _step(runner: Any, twin: Any, loader: DataLoader, cfg: Config) -> list[str]:
         facts=lambda error: [
             *missing_meta(error, data['data_samples'].metainfo, 'train_dataloader'),
             *missing_truth(data['data_samples'].gt_instances),
-            *(list(maps.misfits(cfg.model)) or maps.failed_in(error)),
+            *maps.facts(error, cfg.model),
             _ESCAPE,
         ],
     ):
@@ -178,7 +178,7 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, which: str) -> lis
         sections=('model',),
         facts=lambda error: [
             *missing_meta(error, meta, section),
-            *(list(maps.misfits(cfg.model)) or maps.failed_in(error)),
+            *maps.facts(error, cfg.model),
             _ESCAPE,
         ],
     ):
@@ -203,6 +203,8 @@ def _at_some_size(run: Callable[[int | None], Any], data: Mapping[str, Any]) -> 
     """Run on the smallest image on which it goes through; raises what the last one does."""
     *small, last = SIDES if can_shrink(data['data_samples']) else SIDES[-1:]
     for side in small:
+        if side > min(data['inputs'].shape[-2:]):
+            break
         try:
             return run(side)
         except InputError:

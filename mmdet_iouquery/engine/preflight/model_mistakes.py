@@ -40,6 +40,25 @@ class MapShapes:
             if isinstance(module, nn.Module):
                 module.register_forward_hook(lambda _, __, maps, name=name: self._note(name, maps))
 
+    def facts(self, error: Exception, cfg: Mapping[str, Any]) -> list[str]:
+        """What of the shapes an exception comes from, or the module that it comes from.
+
+        Args:
+            error: out of the model.
+            cfg: of the model.
+        """
+        return [*self.misfits(cfg), *self.too_few_tokens(error, cfg)] or [*self.failed_in(error)]
+
+    def too_few_tokens(self, error: Exception, cfg: Mapping[str, Any]) -> Iterator[str]:
+        """Where mmdet's detectors select more queries than an image has tokens."""
+        queries, maps = cfg.get('num_queries'), self.given.get('neck', [])
+        tokens = sum(height * width for *_, height, width in maps)
+        if 'index k out of range' in str(error) and queries and tokens < queries:
+            yield (
+                f'an image of this size has {tokens} tokens on all maps together, of which model.num_queries={queries} '
+                f'cannot be selected: set it to {tokens} or fewer, or take larger images'
+            )
+
     def misfits(self, cfg: Mapping[str, Any]) -> Iterator[str]:
         """The first part that is built for other maps than it is given.
 

@@ -32,8 +32,8 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def write(data: Path, folder: Path, **asked: Any) -> Path:
-    return written_config('rtdetr_r18vd', TrainRequest(data, work_dir=folder, **asked))
+def write(data: Path, folder: Path, config: str = 'rtdetr_r18vd', **asked: Any) -> Path:
+    return written_config(config, TrainRequest(data, work_dir=folder, **asked))
 
 
 def test_what_is_written_and_said(
@@ -113,6 +113,15 @@ def test_weights_are_fitted_or_none(data: Path, tmp_path: Path, capsys: pytest.C
     assert 'classes started afresh: 0, 1, 2' in capsys.readouterr().out
     cfg = Config.fromfile(write(data, tmp_path / 'other', weights='none'))
     assert cfg.load_from is None and cfg.model.backbone.init_cfg is None
+
+
+def test_a_detector_that_its_config_begins_with(data: Path, tmp_path: Path, fetched: list[str]) -> None:
+    """Is fetched where no weights are named, and not where some or none are."""
+    name = 'rtdetrv2_r18vd_dsp'
+    cfg = Config.fromfile(write(data, tmp_path / 'own', config=name))
+    assert fetched == [cfg.model.init_cfg.checkpoint] and 'rtdetrv2_r18vd' in fetched[0]
+    cfg = Config.fromfile(write(data, tmp_path / 'none', config=name, weights='none'))
+    assert cfg.model.init_cfg is None and cfg.model.backbone.init_cfg is None and len(fetched) == 1
 
 
 def test_a_run_of_another_config_keeps_its_weights(data: Path, tmp_path: Path) -> None:

@@ -47,17 +47,18 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_digits(root, num_train=4, num_val=3, image_size=96, progress=False)
 
 
-def runner_of(digits: Path, folder: Path, options: dict[str, Any] | None = None) -> Runner:
+def runner_of(digits: Path, folder: Path, options: dict[str, Any] | None = None, image_size: int = 64) -> Runner:
     """A small run with its validation."""
-    cfg = written(digits, folder)
+    cfg = written(digits, folder, image_size=image_size)
     evaluation = {name: cfg[name] for name in EVALUATION}
-    return small_run(digits, folder / 'run', {**evaluation, **(options or {})}, SMALL_MODEL)
+    options = {**evaluation, **(options or {})}
+    return small_run(digits, folder / 'run', options, SMALL_MODEL, image_size=image_size)
 
 
-def written(digits: Path, folder: Path, more: str = '') -> Config:
+def written(digits: Path, folder: Path, more: str = '', image_size: int = 64) -> Config:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / 'config.py'
-    path.write_text(config_text(find_coco_set(digits), iters=4, image_size=64) + SMALL_MODEL + more)
+    path.write_text(config_text(find_coco_set(digits), iters=4, image_size=image_size) + SMALL_MODEL + more)
     return Config.fromfile(path)
 
 
@@ -118,11 +119,12 @@ def test_a_dry_run_tries_as_well(digits: Path, tmp_path: Path) -> None:
         launch.train([str(tmp_path / 'config.py'), '--work-dir', str(tmp_path / 'run'), '--dry-run'])
 
 
+@pytest.mark.parametrize('side', [64, 256])
 def test_more_queries_than_a_small_image_has_tokens(
-    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    side: int, digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """mmdet's detectors cannot select 300 of 85 tokens; of 1,360 they can. No reason to refuse."""
-    runner = runner_of(digits, tmp_path)
+    """mmdet's detectors cannot select 300 of 85 tokens; of 1,360 they can: no reason to refuse a run of such images."""
+    runner = runner_of(digits, tmp_path, image_size=side)
     cfg = host_config('DeformableDETR', num_queries=300)
     cfg.bbox_head.num_classes = 10
     runner.val_loop.evaluator.metrics.pop()  # of queries, which mmdet's do not tell of
@@ -130,8 +132,15 @@ def test_more_queries_than_a_small_image_has_tokens(
     batch = module.small_batch
     monkeypatch.setattr(module, 'small_batch', lambda *given, **how: (sides.append(given[2]), batch(*given, **how))[1])
     settings = Config({**runner.cfg, 'model': cfg})
-    assert first_pass(runner, MODELS.build(copy.deepcopy(cfg)), settings, 'train') == []
-    assert sides == [64, 256, 64, 256]
+    model = MODELS.build(copy.deepcopy(cfg))
+    if side == 64:
+        few = r'85 tokens on all maps together, of which model\.num_queries=300 cannot be selected: set it to 85 or fewer'
+        with pytest.raises(InputError, match=few):
+            first_pass(runner, model, settings, 'train')
+        assert sides == [64, None]
+    else:
+        assert first_pass(runner, model, settings, 'train') == []
+        assert sides == [64, 256, 64, 256]
 
 
 def test_weights_that_are_not_initialised_yet_are_no_mistake(digits: Path, tmp_path: Path) -> None:
