@@ -30,7 +30,9 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument(
         '--data', metavar='PATH', help="a set in any form that `iouquery data` reads, in place of the configs' own"
     )
-    parser.add_argument('--size', type=int, metavar='PX', help='side of the square that images are resized to')
+    parser.add_argument(
+        '--size', type=int, metavar='PX', help='side of the square that images are resized to, or their longer side'
+    )
     parser.add_argument('--batch', type=int, metavar='N', help='images a step; the rate goes with it')
     add_options(parser, 'overrides of every config')
     parser.add_argument(

@@ -31,7 +31,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         'file fetched',
     )
     add('--epochs', type=int, metavar='N', help='schedule and augmentation keep their shares of the run')
-    add('--size', type=int, metavar='PX', help='side of the square that images are resized to')
+    add('--size', type=int, metavar='PX', help='side of the square that images are resized to, or their longer side')
     add('--batch', type=int, metavar='N', help='images a device and step (with --data: 8); the rate goes with it')
     parser.add_argument('--devices', type=int, metavar='N', help='train on so many GPUs of this machine')
     return parser

@@ -26,6 +26,11 @@ _BEGINS = {'MatchingCostHook': 'begin', 'GradientShareHook': 'default_from'}
 _ENDS = ('begin', 'end', 'T_max', 'flat_end', 'decay_end')
 """Of a parameter scheduler."""
 
+_PX = {'scale', 'scales', 'img_scale', 'crop_size', 'size', 'border', 'short_side'}
+"""Of transforms and a data preprocessor: px of resized images; shares of them where they are not whole numbers."""
+_PX_OF_BATCHES = {'sizes', 'random_size_range'}
+"""The same, to be multiples of the coarsest stride."""
+
 
 class Wishes(NamedTuple):
     """What a config is fitted to; None: as it is."""
@@ -35,7 +40,7 @@ class Wishes(NamedTuple):
     """Of training, where ``data`` is given."""
     epochs: int | None = None
     size: int | None = None
-    """Side of the square that images are resized to, in px."""
+    """Side of the square that images are resized to, in px; where they keep their ratio, their longer side at most."""
     batch: int | None = None
     """Images a device and step."""
     devices: int = 1
@@ -50,7 +55,7 @@ def fitted(cfg: Config, wishes: Wishes, options: Mapping[str, Any] | None = None
         options: the overrides by their dotted keys, which hold as they are given.
 
     Raises:
-        InputError: the config has not what a wish is about, such as a square size; a wish is out of range.
+        InputError: the config has not what a wish is about, such as one size; a wish is out of range.
     """
     cfg = copy.deepcopy(cfg)
     if wishes.data is not None:
@@ -117,35 +122,37 @@ def _leaf(cfg: Config, split: str) -> ConfigDict:
 
 
 def _fit_size(cfg: Config, size: int) -> None:
+    """Multiply whatever counts px of resized images by one ratio."""
     check_size(size)
-    old = _square(cfg)
+    ratio = size / _longer_side(cfg)
     places = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
     for node in nodes([*places, cfg.model.get('data_preprocessor'), cfg.get('custom_hooks')]):
-        if _is_square(node.get('scale'), old):
-            node['scale'] = (size, size)
-        if 'short_side' in node:
-            node['short_side'] = round(node['short_side'] * size / old)
+        for name in _PX & set(node):
+            node[name] = _scaled(node[name], ratio)
+        for name in _PX_OF_BATCHES & set(node):
+            node[name] = type(node[name])(max(STRIDE, round(side * ratio / STRIDE) * STRIDE) for side in node[name])
         if 'min_gt_bbox_wh' in node:
             # a limit of 1 px leaves out what is no box, on images of any size
-            limits = node['min_gt_bbox_wh']
-            node['min_gt_bbox_wh'] = tuple(max(1, round(px * size / old)) if px > 1 else px for px in limits)
-        if type_name(node) == 'BatchMultiScale':
-            node['sizes'] = [max(STRIDE, round(side * size / old / STRIDE) * STRIDE) for side in node['sizes']]
+            node['min_gt_bbox_wh'] = tuple(max(1, round(px * ratio)) if px > 1 else px for px in node['min_gt_bbox_wh'])
 
 
-def _square(cfg: Config) -> int:
-    """The side that images are resized to for testing."""
+def _longer_side(cfg: Config) -> int:
+    """The longer side, in px, that images are resized to for testing."""
     scales = [node['scale'] for node in nodes(_leaf(cfg, 'test').get('pipeline')) if 'scale' in node]
-    if len(scales) != 1 or not isinstance(scales[0], (list, tuple)) or not _is_square(scales[0], scales[0][0]):
+    sides = max(scales[0]) if len(scales) == 1 and isinstance(scales[0], (list, tuple)) else None
+    if not isinstance(sides, int):
         raise InputError(
-            f'--size is for configs that resize images to one square, and {cfg.filename} has the scales {scales}; '
-            'change them by --cfg-options'
+            f'--size is for configs whose test pipeline resizes images to one scale, and {cfg.filename} has the scales '
+            f'{scales}; write another scale into the resize steps of its pipelines'
         )
-    return int(scales[0][0])
+    return sides
 
 
-def _is_square(scale: object, side: int) -> bool:
-    return isinstance(scale, (list, tuple)) and [*scale] == [side, side]
+def _scaled(px: Any, ratio: float) -> Any:
+    """Whole numbers, also in lists of lists, times a ratio; others are shares."""
+    if isinstance(px, (list, tuple)):
+        return type(px)(_scaled(item, ratio) for item in px)
+    return round(px * ratio) if isinstance(px, int) and not isinstance(px, bool) else px
 
 
 def _steps_an_epoch(cfg: Config, wishes: Wishes) -> int:

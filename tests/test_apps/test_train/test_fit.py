@@ -22,6 +22,7 @@ DFINE = 'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py'
 DEIM = 'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py'
 DINO = 'dino/dino-4scale_r50_iou-aware-selector_8xb2-12e_coco.py'
 DIGITS = 'quickstart/rtdetr_r18vd_digits.py'
+TWO_SCALES = 'of its test pipeline'
 
 
 def config(name: str) -> Config:
@@ -155,6 +156,25 @@ def test_sizes_keep_their_ratios() -> None:
     assert multi_scale.sizes == [256, 256, 256, 288, 320, 320, 320, 320, 320, 352, 384, 384, 384]
 
 
+def test_sizes_of_mmdets_own_pipelines() -> None:
+    """DINO's images keep their ratio, at the longer side asked for; mosaics, crops and padding go with it."""
+    new = fitted(config(DINO), Wishes(size=320))
+    train, test = new.train_dataloader.to_dict(), new.test_dataloader.to_dict()
+    several, before_crop, after_crop = values(train, 'scales')
+    assert several[0] == (115, 320) and several[-1] == (192, 320)  # of 480, 800 and 1333
+    assert test['dataset']['pipeline'][1]['scale'] == (320, 192)
+    assert after_crop == several and before_crop == [(96, 1008), (120, 1008), (144, 1008)]  # of 400, 500, 600 and 4200
+    assert values(train, 'crop_size') == [(92, 144)] and values(train, 'keep_ratio') == [True] * 3  # of 384 and 600
+    rtmdet = fitted(config('rtmdet/rtmdet_s_hybrid-encoder_8xb32-300e_coco.py'), Wishes(size=320)).to_dict()
+    loader, hooks = rtmdet['train_dataloader'], rtmdet['custom_hooks']
+    assert values(loader, 'scale') == [(640, 640)] and values(hooks, 'scale') == [(320, 320)]  # the former of 1280
+    for name in ('img_scale', 'crop_size', 'size'):
+        assert set(values([loader, hooks], name)) == {(320, 320)}
+    yolox = fitted(config('yolox/yolox_s_hybrid-encoder_8xb8-300e_coco.py'), Wishes(size=320)).to_dict()
+    assert values(yolox['train_dataloader'], 'border') == [(-160, -160)]
+    assert values(yolox['model'], 'random_size_range') == [(256, 384)]  # of 480 and 800, to whole strides
+
+
 def test_the_rate_goes_with_the_batch() -> None:
     cfg = config(RTDETR)
     assert learning_rate(cfg) == 1e-4
@@ -168,11 +188,14 @@ def test_the_rate_goes_with_the_batch() -> None:
     [
         (RTDETR, Wishes(size=100), '--size 100: name a multiple of 32, from 64 on'),
         (RTDETR, Wishes(size=32), '--size 32: name a multiple of 32, from 64 on'),
-        (DINO, Wishes(size=320), '--size is for configs that resize images to one square'),
+        (TWO_SCALES, Wishes(size=320), r'resizes images to one scale, and .* has the scales \[320, \(64, 64\)\]'),
         (RTDETR, Wishes(epochs=0), '--epochs 0: name at least 1'),
         (DEIM, Wishes(epochs=3), '--epochs: the augmentation of this config has 4 stages; train for at least 4 epochs'),
     ],
 )
 def test_what_cannot_be_is_said(name: str, wishes: Wishes, said: str) -> None:
+    cfg = config(RTDETR if name is TWO_SCALES else name)
+    if name is TWO_SCALES:
+        cfg.test_dataloader.dataset.pipeline = [dict(type='Resize', scale=320), dict(type='Resize', scale=(64, 64))]
     with pytest.raises(InputError, match=said):
-        fitted(config(name), wishes)
+        fitted(cfg, wishes)

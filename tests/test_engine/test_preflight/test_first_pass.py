@@ -134,7 +134,7 @@ def test_more_queries_than_a_small_image_has_tokens(
     settings = Config({**runner.cfg, 'model': cfg})
     model = MODELS.build(copy.deepcopy(cfg))
     if side == 64:
-        few = r'85 tokens on all maps together, of which model\.num_queries=300 cannot be selected: set it to 85 or fewer'
+        few = r'85 tokens on all maps together, of which model\.num_queries=300 cannot be selected: set it to 85'
         with pytest.raises(InputError, match=few):
             first_pass(runner, model, settings, 'train')
         assert sides == [64, None]
