@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -18,8 +16,9 @@ from ...errors import InputError
 from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
+from .sides import AUTOCAST, ask, process, run
 
-AUTOCAST, FROM_HEAP = ', bfloat16 autocast', ', maps from the heap'
+FROM_HEAP = ', maps from the heap'
 BUILT, PREPARED, HALF, COMPILED = 'as built', 'prepared', 'prepared, bfloat16', ', compiled'
 ANY_SIZE = f'{PREPARED}{COMPILED} for any size'
 
@@ -47,12 +46,12 @@ def inference(
     rows = []
     for model_name in model_names:
         for size in batches:
-            settings = dict(model_name=model_name, batch=size, side=side, compiled=compiled)
+            settings: dict[str, Any] = dict(model_name=model_name, batch=size, side=side, compiled=compiled)
             with ExitStack() as stack:
                 sides: dict[str, Callable[[], None]] = {}
                 for names in _processes(with_reference=reference is not None, compiled=compiled):
-                    process = stack.enter_context(_process(names, reference, settings))
-                    sides |= {name: partial(_ask, process, name) for name in names}
+                    own = stack.enter_context(process(names[0], reference, partial(_begin, names, **settings)))
+                    sides |= {name: partial(ask, own, run, name) for name in names}
                 rows += rows_of(time_in_turn(sides, rounds), NAME, model=model_name, batch=size, side_px=side)
     return rows
 
@@ -67,37 +66,12 @@ def _processes(*, with_reference: bool, compiled: bool) -> list[list[str]]:
     ]
 
 
-def _process(names: Sequence[str], reference: Reference | None, settings: dict[str, Any]) -> ProcessPoolExecutor:
-    spawn = multiprocessing.get_context('spawn')
-    # a process of ours has none of the authors' code in it
-    given = torch.get_num_threads(), names, reference if names[0].startswith(NAME) else None, settings
-    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=given)
-
-
-def _ask(process: ProcessPoolExecutor, name: str) -> None:
-    process.submit(_predict, name).result()
-
-
-_there: dict[str, Callable[[], object]] = {}
-"""The calls of a process's sides."""
-
-
-def _begin(threads: int, names: Sequence[str], reference: Reference | None, settings: dict[str, Any]) -> None:
-    torch.set_num_threads(threads)
-    if names[0].startswith(NAME + FROM_HEAP):
-        take_maps_from_heap()
-    _there.update(_calls(names, reference, **settings))
-
-
-def _predict(name: str) -> None:
-    _there[name]()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def _calls(
+def _begin(
     names: Sequence[str], reference: Reference | None, *, model_name: str, batch: int, side: int, compiled: bool
 ) -> dict[str, Callable[[], object]]:
+    """The calls of a process's sides."""
+    if names[0].startswith(NAME + FROM_HEAP):
+        take_maps_from_heap()
     device = _device()
     images = Batch(batch, side, 0, device).images
     models: list[Callable[[Tensor], object]]

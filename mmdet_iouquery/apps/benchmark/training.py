@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from itertools import accumulate
@@ -20,9 +18,9 @@ from ..cost import MB, peak_memory_mb
 from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
+from .sides import AUTOCAST, ask, held, process, run
 
 OURS = 'ours'
-AUTOCAST = ', bfloat16 autocast'
 KEPT, GIVEN_BACK = ', freed memory kept', ', freed memory given back'
 
 
@@ -36,16 +34,16 @@ def training(
     ``tensors_mb`` is the peak of what tensors held. ``grown_mb`` is by how much the process's own peak grew in these
     steps, and ``process_mb`` that peak, with its libraries; they differ by some 5 % from run to run.
     """
-    settings = dict(model_name=model_name, batch=batch, side=side, objects=objects)
+    settings: dict[str, Any] = dict(model_name=model_name, batch=batch, side=side, objects=objects)
     with ExitStack() as stack:
         trainers = {
-            name: stack.enter_context(_trainer(name, reference, settings))
+            name: stack.enter_context(process(name, reference, partial(_begin, name, **settings)))
             for name in _names(with_reference=reference is not None)
         }
-        timings = time_in_turn({name: partial(_ask, trainer, _train) for name, trainer in trainers.items()}, rounds)
+        timings = time_in_turn({name: partial(ask, trainer, run, 'step') for name, trainer in trainers.items()}, rounds)
         rows = rows_of(timings, NAME, model=model_name, batch=batch, side_px=side, objects=objects)
         for row in rows:
-            row |= _ask(trainers[row['side']], _memory)
+            row |= ask(trainers[row['side']], _memory)
     return rows
 
 
@@ -55,33 +53,11 @@ def _names(*, with_reference: bool) -> list[str]:
     return [*theirs * with_reference, OURS, *[OURS + GIVEN_BACK] * on_cpu, OURS + AUTOCAST]
 
 
-def _trainer(name: str, reference: Reference | None, settings: dict[str, Any]) -> ProcessPoolExecutor:
-    """A process that has the model and the batch of a side."""
-    spawn = multiprocessing.get_context('spawn')
-    # a process of ours has none of the authors' code in it
-    given = torch.get_num_threads(), name, None if name.startswith(OURS) else reference, settings
-    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_begin, initargs=given)
-
-
-def _ask(trainer: ProcessPoolExecutor, what: Callable[[], Any]) -> Any:
-    return trainer.submit(what).result()
-
-
-_there: dict[str, Any] = {}
-"""What a trainer's process holds: its step, and its memory before the first, in 10^6 bytes."""
-
-
-def _begin(threads: int, name: str, reference: Reference | None, settings: dict[str, Any]) -> None:
-    torch.set_num_threads(threads)
+def _begin(name: str, reference: Reference | None, **settings: Any) -> dict[str, Any]:
+    """The step of a side, and the process's memory before the first, in 10^6 bytes."""
     if name.endswith(KEPT) or (name.startswith(OURS) and not name.endswith(GIVEN_BACK)):
         keep_freed_memory()
-    _there.update(step=_step(name, reference, **settings), start=peak_memory_mb())
-
-
-def _train() -> None:
-    _there['step']()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    return dict(step=_step(name, reference, **settings), start=peak_memory_mb())
 
 
 def _memory() -> dict[str, float]:
@@ -89,10 +65,10 @@ def _memory() -> dict[str, float]:
     peak = peak_memory_mb()
     if torch.cuda.is_available():  # where tensors are all that is counted
         return {'tensors_mb': peak}
-    model = _there['step']()
+    model = held['step']()
     of_model = sum(x.numel() * x.element_size() for x in (*model.parameters(), *model.buffers()))
-    tensors = (of_model + peak_of_tensors(_there['step'])) / MB
-    return {'tensors_mb': tensors, 'grown_mb': peak - _there['start'], 'process_mb': peak}
+    tensors = (of_model + peak_of_tensors(held['step'])) / MB
+    return {'tensors_mb': tensors, 'grown_mb': peak - held['start'], 'process_mb': peak}
 
 
 def _step(
