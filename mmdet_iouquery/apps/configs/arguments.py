@@ -15,7 +15,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument('filter', nargs='?', default='', metavar='FILTER', help='only names with this in them')
     parser.add_argument('--all', action='store_true', help='also those of which nobody has reported an AP')
-    parser.add_argument('--json', action='store_true', help='print all of them as JSON')
+    parser.add_argument('--json', action='store_true', help='print them as JSON, also those without an AP')
     complete_configs(
         parser.add_argument('--show', metavar='NAME', help='print a whole config instead, with what its bases bring')
     )
