@@ -1,8 +1,8 @@
 """What makes training and prediction on CPUs faster, in other ways to compute the same."""
 
 from ..compat import keep_freed_memory
-from .half_precision import warn_if_slow
+from .half_precision import note_if_slow
 from .prediction import accelerate_prediction
 from .training import accelerate_training, restore
 
-__all__ = ['accelerate_prediction', 'accelerate_training', 'keep_freed_memory', 'restore', 'warn_if_slow']
+__all__ = ['accelerate_prediction', 'accelerate_training', 'keep_freed_memory', 'note_if_slow', 'restore']

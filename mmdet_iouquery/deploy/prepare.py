@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
 from ..compat import take_maps_from_heap
-from ..cpu import accelerate_prediction, restore, warn_if_slow
+from ..cpu import accelerate_prediction, note_if_slow, restore
 from ..errors import InputError
 from ..models.backbones.vit import Block
 from ..models.dense_heads import RTDETRHead
@@ -51,7 +52,8 @@ def prepare_for_inference(model: nn.Module, dtype: torch.dtype | None = None) ->
     if dtype is not None:
         cast(prepared, dtype)
     parameter = next(prepared.parameters())
-    warn_if_slow(parameter.dtype, parameter.device, 'predict in float32, or on a GPU')
+    if slow := note_if_slow(parameter.dtype, parameter.device):
+        warnings.warn(f'{slow}; predict in float32, or on a GPU', stacklevel=2)
     if parameter.device.type == 'cpu' or parameter.dtype in HALVES:
         prepared.to(memory_format=torch.channels_last)
     if parameter.device.type == 'cpu':

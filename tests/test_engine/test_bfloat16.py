@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from runs import small_run
 from torch import nn
 
 from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.cpu import half_precision
 from mmdet_iouquery.engine import BFloat16OptimWrapper
 from mmdet_iouquery.engine.launch import _enable_amp
 from mmdet_iouquery.errors import InputError
@@ -30,6 +33,19 @@ def test_forward_in_bfloat16_step_in_single_precision() -> None:
     wrapper.update_params(y.float().sum())
     assert layer.weight.dtype == torch.float32
     assert layer.weight.item() == 0.75  # the gradient is x, rounded to 1
+
+
+def test_the_log_says_once_that_this_processor_is_slow_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer, logged = nn.Linear(1, 1), []
+    monkeypatch.setattr(MMLogger.get_current_instance(), 'log', lambda level, text: logged.append((level, text)))
+    for is_fast in (True, False):
+        monkeypatch.setattr(half_precision, 'computes_fast', lambda _, is_fast=is_fast: is_fast)
+        wrapper = BFloat16OptimWrapper(torch.optim.SGD(layer.parameters(), lr=0.25))
+        for _ in range(2):
+            with wrapper.optim_context(layer):
+                layer(torch.ones(1, 1))
+    text = 'bfloat16 will take several times as long as float32: this CPU has no instructions for it; '
+    assert logged == [(logging.WARNING, f'{text}train in float32 (no --amp), or on a GPU')]
 
 
 def test_options() -> None:
