@@ -49,7 +49,7 @@ from .processes import build_runner, leaving_together, process_rank, refuse_nccl
 from .run_settings import record, settings_of
 from .stop_reasons import told_endings
 from .trained_files import model_files
-from .work_dir import check_room, check_writable, checkpoint_folder, claimed
+from .work_dir import check_room, check_writable, checkpoint_folder, claimed, made, unchanged_by_errors
 
 _PARTIAL = '.partial'  # between prefix and ending of files that an evaluation has not finished
 
@@ -87,18 +87,27 @@ def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = ()) -> None:
         _enable_auto_scale(cfg)
     if args.restart and args.resume:
         raise InputError('--restart starts anew and --resume goes on: give one of them')
-    _check_work_dir(cfg)
-    with _claimed_by_first(cfg) if args.dry_run is None else nullcontext():
-        _train(cfg, args, hooks)
+    is_first = process_rank(cfg.launcher) == 0
+    claims = is_first and args.dry_run is None  # for all processes of this training
+    with made(cfg.work_dir) if is_first else nullcontext(), claimed(cfg.work_dir) if claims else nullcontext():
+        with unchanged_by_errors(cfg.work_dir) if claims else nullcontext():
+            runner = _ready(cfg, args)
+        if runner is None:
+            return
+        for hook in hooks:
+            runner.register_hook(hook)
+        starting = named_mistakes(cfg, 'starting the training', only=while_starting)
+        with told_endings(runner, checkpoint_folder(cfg)), starting:
+            runner.train()
 
 
-def _train(cfg: Config, args: argparse.Namespace, hooks: Sequence[Hook]) -> None:
-    """What comes after the command line has been read."""
+def _ready(cfg: Config, args: argparse.Namespace) -> Any:
+    """A runner that can train, after everything has been looked at; None: there is nothing to train."""
     settings = settings_of(cfg)
     if args.log is not None:  # how a run is watched is no setting of it
         add_loggers(cfg, args.log.split(','))
     if args.dry_run is None and not begin(cfg, settings, resume=args.resume, restart=args.restart):
-        return
+        return None
     if not args.no_check:
         report_dataset(cfg, splits=('train', 'val'))
     with named_mistakes(cfg, 'building the run'):
@@ -112,15 +121,11 @@ def _train(cfg: Config, args: argparse.Namespace, hooks: Sequence[Hook]) -> None
         try_out(runner, model, cfg, 'train')
     if args.dry_run is not None:
         print(dry_run(runner, args.dry_run))
-        return
+        return None
     if runner.rank == 0:
         check_room(cfg, model)
         record(Path(cfg.work_dir), settings)
-    for hook in hooks:
-        runner.register_hook(hook)
-    starting = named_mistakes(cfg, 'starting the training', only=while_starting)
-    with told_endings(runner, checkpoint_folder(cfg)), starting:
-        runner.train()
+    return runner
 
 
 def test(arguments: Sequence[str] | None = None) -> dict[str, float]:  # noqa: PT028  no test of pytest
@@ -158,7 +163,8 @@ def _test(args: argparse.Namespace) -> dict[str, float]:
     if args.out:
         _coco_metric(cfg).outfile_prefix = f'{args.out}{_PARTIAL}'
     _require_data(cfg, args)
-    _check_work_dir(cfg)
+    if process_rank(cfg.launcher) == 0:
+        check_writable(cfg.work_dir)
     if not args.no_check:
         report_dataset(cfg, splits=('test',))
     with named_mistakes(cfg, 'building the run'):
@@ -334,21 +340,6 @@ def _enable_auto_scale(cfg: Config) -> None:
     if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
         raise InputError(f'--auto-scale-lr needs auto_scale_lr.base_batch_size, which {cfg.filename} does not have')
     cfg.auto_scale_lr.enable = True
-
-
-def _check_work_dir(cfg: Config) -> None:
-    if process_rank(cfg.launcher) == 0:
-        check_writable(cfg.work_dir)
-
-
-@contextmanager
-def _claimed_by_first(cfg: Config) -> Iterator[None]:
-    """Keep other trainings out of the work folder; the first process does it for all."""
-    if process_rank(cfg.launcher) != 0:
-        yield
-        return
-    with claimed(cfg.work_dir):
-        yield
 
 
 def _bare(model: nn.Module | dict) -> nn.Module:

@@ -9,9 +9,9 @@ import shutil
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 if sys.platform != 'win32':
     import fcntl
@@ -28,6 +28,7 @@ from .atomic_backend import remove_leftovers
 _OF_A_TRAINING = re.compile(
     r'.*\.pth(\.outdated|\.tmp)?|\d{8}_\d{6}|last_checkpoint|last_validation|settings\.json|csv|tensorboard|mlflow|wandb'
 )
+_LOGS = f'{"[0-9]" * 8}_{"[0-9]" * 6}'  # mmengine's folder of a start
 # tensors as large as the parameters that an optimiser keeps: two of the Adam family, one of SGD with momentum
 _OPTIMIZER_COPIES = {'SGD': 1, 'Adagrad': 1, 'Lion': 1}
 
@@ -51,14 +52,48 @@ def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
 
 
 @contextmanager
+def made(folder: str | Path) -> Iterator[None]:
+    """Make a folder that can be written to (:func:`check_writable`); with an InputError a new, empty one goes again."""
+    folder = Path(folder)
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    check_writable(folder)
+    try:
+        yield
+    except InputError:
+        with suppress(OSError):  # of one that is not empty
+            for path in new:
+                path.rmdir()
+        raise
+
+
+@contextmanager
+def unchanged_by_errors(folder: str | Path) -> Iterator[None]:
+    """With an InputError, what a runner has written as it was built goes from a claimed folder: logs and its config."""
+    logs, configs = ({*Path(folder).glob(pattern)} for pattern in (_LOGS, '*.py'))
+    texts = {path: path.read_bytes() for path in configs}
+    try:
+        yield
+    except InputError:
+        for path in {*Path(folder).glob(_LOGS)} - logs:
+            shutil.rmtree(path, ignore_errors=True)
+        for path in Path(folder).glob('*.py'):
+            if path not in texts:
+                path.unlink()
+            elif path.read_bytes() != texts[path]:
+                path.write_bytes(texts[path])
+        raise
+
+
+@contextmanager
 def claimed(folder: str | Path, name: str = '.lock') -> Iterator[None]:
     """Keep other processes out of a folder as long as this one is inside; the claim ends with the process, however.
 
-    Where the system or the file system knows no locks, nobody is kept out.
+    The file that is locked goes at the end; that of a process that was killed stays, and keeps nobody out. Nor is
+    anybody kept out where the system or the file system knows no locks.
 
     Args:
         folder: that exists.
-        name: of the file that is locked; those who name different ones do not mind each other.
+        name: of that file; those who name different ones do not mind each other.
 
     Raises:
         InputError: another process is inside.
@@ -66,22 +101,40 @@ def claimed(folder: str | Path, name: str = '.lock') -> Iterator[None]:
     if sys.platform == 'win32':
         yield
         return
-    with open(Path(folder) / name, 'a+', encoding='utf-8') as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in (errno.EACCES, errno.EAGAIN):
-                file.seek(0)
-                pid = file.read().strip()
-                who, how = (f'process {pid}', f'end it (kill {pid})') if pid else ('another process', 'end it')
-                raise InputError(
-                    f'{who} writes to {folder} at this moment; wait until it has ended, {how} or name another '
-                    '--work-dir'
-                ) from error
-        file.truncate(0)
-        file.write(f'{os.getpid()}\n')
-        file.flush()
-        yield
+    path = Path(folder) / name
+    while True:
+        with open(path, 'a+', encoding='utf-8') as file:
+            _lock(file, folder)
+            if not _is_at(file, path):  # the one before has removed it since it was opened
+                continue
+            file.truncate(0)
+            file.write(f'{os.getpid()}\n')
+            file.flush()
+            try:
+                yield
+            finally:
+                path.unlink(missing_ok=True)
+            return
+
+
+def _lock(file: IO[str], folder: str | Path) -> None:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EACCES, errno.EAGAIN):
+            file.seek(0)
+            pid = file.read().strip()
+            who, how = (f'process {pid}', f'end it (kill {pid})') if pid else ('another process', 'end it')
+            raise InputError(
+                f'{who} writes to {folder} at this moment; wait until it has ended, {how} or name another --work-dir'
+            ) from error
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def set_aside(folder: str | Path, also: Collection[str] = ()) -> Path | None:

@@ -23,7 +23,7 @@ from mmdet_iouquery.apps.calibrate import command as calibrate
 from mmdet_iouquery.apps.quickstart import command as quickstart
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.checkpoints.convert_file import convert_file
-from mmdet_iouquery.engine import launch
+from mmdet_iouquery.engine import launch, work_dir
 from mmdet_iouquery.engine.work_dir import claimed
 from mmdet_iouquery.errors import InputError
 
@@ -331,6 +331,43 @@ def test_two_trainings_do_not_write_to_one_folder(config: Path, tmp_path: Path) 
     other.status()
     with claimed(work_dir):
         pass
+
+
+@pytest.mark.parametrize(
+    ('more', 'said'),
+    [
+        ("train_dataloader['batch_size'] = 0\n", 'batch_size'),  # before the run is built
+        ('load_from = {config!r}\n', 'given.py'),  # after that, when logs have begun and the config is written down
+    ],
+)
+def test_a_training_that_is_refused_leaves_the_folder_as_it_was(more: str, said: str, tmp_path: Path) -> None:
+    config, work_dir = tmp_path / 'given.py', tmp_path / 'a' / 'run'
+    small_config(tmp_path, more.format(config=str(config))).rename(config)
+    for there in ({}, {'notes.txt': 'mine', 'given.py': 'of the start before', '20260101_000000/a.log': 'its log'}):
+        for name, text in there.items():
+            (work_dir / name).parent.mkdir(parents=True, exist_ok=True)
+            (work_dir / name).write_text(text)
+        status, text = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir)
+        (error,) = errors(text)
+        assert status == 2 and said in error
+        files = {path.relative_to(work_dir).as_posix(): path.read_text() for path in work_dir.rglob('*.*')}
+        assert files == there and (tmp_path / 'a').exists() is bool(there)
+
+
+def test_a_claim_is_of_the_file_that_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One who opened the file before another removed it has locked nothing."""
+    lock, locked = work_dir._lock, []
+
+    def removed_meanwhile(file: Any, folder: Any) -> None:
+        lock(file, folder)
+        locked.append(file.name)
+        if len(locked) == 1:
+            (tmp_path / '.lock').unlink()
+
+    monkeypatch.setattr(work_dir, '_lock', removed_meanwhile)
+    with claimed(tmp_path):
+        assert len(locked) == 2 and (tmp_path / '.lock').read_text() == f'{os.getpid()}\n'
+    assert not any(tmp_path.iterdir())
 
 
 def test_an_evaluation_leaves_the_results_of_the_one_before_until_it_is_done(

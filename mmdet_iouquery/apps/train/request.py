@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,7 +17,7 @@ from ...datasets import CocoSet, read_data
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import read_config, without_initial_weights
 from ...engine.run_settings import differences, flattened
-from ...engine.work_dir import check_writable
+from ...engine.work_dir import made
 from ...errors import InputError
 from ...file_io import write_text
 from .arguments import NONE
@@ -73,7 +72,7 @@ def written_config(config: str, request: TrainRequest) -> Path:
     path = folder / NAME
     if path == base:
         raise InputError(f'{base} would be written over itself; name another folder with --work-dir')
-    with _made(folder):
+    with made(folder):
         data = None if request.data is None else read_data(request.data)
         images = None if data is None else len(read_coco(data.train_ann).images)
         batch = request.batch or request.options.get(_BATCH_SIZE) or (None if data is None else BATCH)
@@ -88,20 +87,6 @@ def written_config(config: str, request: TrainRequest) -> Path:
         write_text(path, text)
     _say(path, cfg, data, images, request, notes)
     return path
-
-
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make a folder that can be written to; one that was not there is gone again where something is unfit."""
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
-    check_writable(folder)
-    try:
-        yield
-    except InputError:
-        with suppress(OSError):  # of one that is not empty
-            for path in new:
-                path.rmdir()
-        raise
 
 
 def default_folder(base: str | Path, data: Path | None) -> Path:
