@@ -73,10 +73,12 @@ def written_config(config: str, request: TrainRequest) -> Path:
     if path == base:
         raise InputError(f'{base} would be written over itself; name another folder with --work-dir')
     with made(folder):
+        cfg = read_config(str(base), dict(request.options))
+        if request.weights not in (None, NONE):  # before data are converted, which may take long
+            check_weights(cfg, request.weights, any_classes=request.data is not None)
         data = None if request.data is None else read_data(request.data)
         images = None if data is None else len(read_coco(data.train_ann).images)
         batch = request.batch or request.options.get(_BATCH_SIZE) or (None if data is None else BATCH)
-        cfg = read_config(str(base), dict(request.options))
         cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices), request.options)
         _make_paths_absolute(cfg)
         cfg.work_dir = str(folder)  # so that the config's name alone goes on with its run
@@ -113,7 +115,6 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
     if weights == NONE:
         cfg.load_from = None
         return lambda: ["weights  random, the backbone's too"]
-    check_weights(cfg, weights, any_classes=data is not None)
     if data is None:
         cfg.load_from = str(Path(weights).expanduser().absolute())
         return list

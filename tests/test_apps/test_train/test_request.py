@@ -154,6 +154,16 @@ def test_weights_of_another_model_leave_nothing(data: Path, tmp_path: Path) -> N
     assert [(path.name, path.read_bytes()) for path in kept.iterdir()] == [('weights.pth', b'those of a run')]
 
 
+def test_weights_are_read_before_data(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which may be converted first."""
+    monkeypatch.setattr(subject, 'read_data', _interrupted)
+    (tmp_path / 'damaged.pth').write_bytes(b'no checkpoint')
+    with pytest.raises(InputError, match=r'damaged\.pth'):
+        write(data, tmp_path / 'run', weights=str(tmp_path / 'damaged.pth'))
+    with pytest.raises(KeyboardInterrupt):
+        write(data, tmp_path / 'run', weights='none')
+
+
 def test_a_teachers_files_are_found_from_another_folder(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
