@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from .source import resize_of
 
 
 def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
-    """Where a config says something else of images and detections than a file does, and which of them holds.
+    """Where a config says something else than a file does of images, detections and its own name, and which one holds.
 
     Args:
         detector: the file, in whose place the config's model is.
@@ -41,6 +42,9 @@ def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
         if own != theirs and not (name == 'max_per_img' and own is None):  # each detector has its own number
             other = _shown(own) if _shown(own) != _shown(theirs) else 'another'
             found.append(f'{name} is {_shown(theirs)}, as the file says, and not {other}, as the config does')
+    exported_with, name = metadata.values.get('config'), Path(getattr(cfg, 'filename', None) or '').name
+    if exported_with and name and exported_with != name:
+        found.append(f'the model is that of {exported_with}, as the file says, and not that of {name}')
     return '; '.join(found)
 
 
@@ -113,7 +117,8 @@ class ExportedDetector(BaseModel):
             raise InputError(
                 f'{self.detector.path} has the classes {", ".join(self.detector.names[:5])} ... '
                 f'({len(self.detector.names)}) and the data set {", ".join([*classes][:5])} ... ({len(classes)}); '
-                'name the config that the file was exported with, or one with its classes in the same order'
+                f'name the config that the file was exported with{self._config()}, or one with its classes in the same '
+                'order'
             )
 
     def _check_sizes(self, images: Sequence[np.ndarray]) -> None:
@@ -124,5 +129,10 @@ class ExportedDetector(BaseModel):
             takes = f'{wanted[0]}x{wanted[1]}' if wanted else 'one size a batch'
             raise InputError(
                 f'the test pipeline gives images of {given} (height x width) and {self.detector.path} takes {takes}: '
-                "name the config that it was exported with, or set the Resize step's scale"
+                f"name the config that it was exported with{self._config()}, or set the Resize step's scale"
             )
+
+    def _config(self) -> str:
+        """What the file says of it, in brackets."""
+        config = self.detector.metadata.values.get('config')
+        return f' ({config})' if config else ''

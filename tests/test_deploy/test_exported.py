@@ -107,8 +107,11 @@ def test_what_an_exported_file_cannot_do_is_refused(config: Path, tmp_path: Path
     assert not (tmp_path / 'runs').exists()  # it is said before work starts
     renamed = tmp_path / 'config.py'
     renamed.write_text(config.read_text().replace("'person', 'dog'", "'dog', 'person'"), encoding='utf-8')
-    with pytest.raises(InputError, match=r'model\.onnx has the classes person, dog, .* and the data set dog, person'):
-        run(renamed, file, tmp_path, '--no-check')
+    named = write_model(tmp_path / 'named.onnx', format_changes={'config': 'other_coco.py'})
+    said = r'\.onnx has the classes person, dog, .* and the data set dog, person.* the file was exported with'
+    for one, its in ((file, ', or'), (named, r' \(other_coco\.py\), or')):
+        with pytest.raises(InputError, match=said + its):
+            run(renamed, one, tmp_path, '--no-check')
     renamed.write_text(config.read_text().replace('scale=(64, 64)', 'scale=(96, 64)'), encoding='utf-8')
     with pytest.raises(InputError, match=r'gives images of 64x96 \(height x width\) and .*model\.onnx takes 64x64'):
         run(renamed, file, tmp_path)
@@ -119,7 +122,7 @@ def test_what_the_config_says_otherwise_than_the_file_is_noted(
 ) -> None:
     """Once, with both values and the one that holds; nothing where they agree."""
     table = {'scores': [0.0, 1.0], 'precision': [0.0, 0.5]}
-    told = {'test_cfg': {'score_thr': 0.25, 'overlap_thr': None, 'calibration': table}}
+    told = {'config': 'given.py', 'test_cfg': {'score_thr': 0.25, 'overlap_thr': None, 'calibration': table}}
     write_model(tmp_path / 'other.onnx', size=None, format_changes=told)
     run(config, config.parent / 'model.onnx', tmp_path)
     assert 'differ' not in capsys.readouterr().out
@@ -133,7 +136,8 @@ def test_what_the_config_says_otherwise_than_the_file_is_noted(
         f'note: {changed} and {tmp_path}/other.onnx differ: images are resized to 64x96 bilinear, as the config says, '
         'and not to 64x64 bilinear (antialiased), as the file does; score_thr is 0.25, as the file says, and not 0.5, '
         'as the config does; calibration is a table of 2 points, as the file says, and not None, as the config does; '
-        'max_per_img is 10, as the file says, and not 20, as the config does'
+        'max_per_img is 10, as the file says, and not 20, as the config does; the model is that of given.py, as the '
+        'file says, and not that of config.py'
     )
 
 
