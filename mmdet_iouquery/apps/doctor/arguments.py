@@ -60,5 +60,8 @@ def _data(doctors: Any) -> None:
 def _checkpoint(doctors: Any) -> None:
     text = 'Say whether a checkpoint file is whole and free of code, and what it holds. Nothing in it is run.'
     parser = doctors.add_parser('checkpoint', description=text, help='look at a checkpoint file')
-    parser.add_argument('file', help='a .pth, .pt, .bin or .safetensors file; a Hugging Face folder; or a work folder')
+    parser.add_argument(
+        'file',
+        help='a .pth, .pt, .bin or .safetensors file; a Hugging Face folder; a work folder; an exported .onnx or .xml',
+    )
     parser.add_argument('--json', action='store_true', help='print everything as JSON')

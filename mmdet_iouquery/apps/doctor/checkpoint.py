@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +11,6 @@ import torch
 
 from ...checkpoints.convert import unwrap_accounted
 from ...checkpoints.files import has_checksums, read_checkpoint
-from ...errors import InputError
 
 _NOTES = ('experiment_name', 'time', 'seed', 'source', 'preprocessing', 'mmengine_version', 'mmdet_version')
 _TRAINING = ('optimizer', 'message_hub')  # what a run of mmengine goes on from, beside its weights
@@ -70,8 +66,8 @@ def inspect_checkpoint(path: str | Path) -> CheckpointFacts:
         average=_average(content, place),
         training=_training(content, meta),
         classes=_classes(meta),
-        notes={name: _printable(meta[name]) for name in _NOTES if name in meta},
-        beside=tuple(map(_printable, beside)),
+        notes={name: printable(meta[name]) for name in _NOTES if name in meta},
+        beside=tuple(map(printable, beside)),
     )
 
 
@@ -89,10 +85,10 @@ def _training(content: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, 
 def _classes(meta: Mapping[str, Any]) -> tuple[str, ...] | None:
     of_data = meta.get('dataset_meta')
     classes = of_data.get('classes') if isinstance(of_data, Mapping) else meta.get('CLASSES')  # the latter of mmdet 2
-    return tuple(map(_printable, classes)) if isinstance(classes, (list, tuple)) else None
+    return tuple(map(printable, classes)) if isinstance(classes, (list, tuple)) else None
 
 
-def _printable(value: object) -> str:
+def printable(value: object) -> str:
     """Text from a file of unknown origin, without what a terminal would obey."""
     return ''.join(letter if letter.isprintable() else '?' for letter in str(value))
 
@@ -112,27 +108,22 @@ def render(facts: CheckpointFacts) -> str:
         'training': f'goes on with --resume from epoch {steps["epoch"]}, iteration {steps["iter"]}'
         if steps
         else 'none to go on from: weights alone',
-        'classes': 'not noted' if facts.classes is None else f'{len(facts.classes)}: {_some(facts.classes)}',
+        'classes': 'not noted' if facts.classes is None else f'{len(facts.classes)}: {some(facts.classes)}',
         **facts.notes,
-        'beside the weights': _some(facts.beside) or 'nothing',
+        'beside the weights': some(facts.beside) or 'nothing',
     }
     if facts.not_finite:
-        rows['not finite'] = f'{len(facts.not_finite)} tensors hold NaN or infinity: {_some(facts.not_finite)}'
+        rows['not finite'] = f'{len(facts.not_finite)} tensors hold NaN or infinity: {some(facts.not_finite)}'
+    return table(facts.path, rows)
+
+
+def table(title: str, rows: Mapping[str, object]) -> str:
+    """Names and what is said of them, in lines below a title."""
     width = max(map(len, rows))
-    return '\n'.join([facts.path, *(f'  {name:<{width}}  {text}' for name, text in rows.items())])
+    return '\n'.join([title, *(f'  {name:<{width}}  {text}' for name, text in rows.items())])
 
 
-def _some(names: Sequence[str]) -> str:
+def some(names: Sequence[str]) -> str:
+    """The first of some names, and how many more there are."""
     more = [f'{len(names) - _MOST} more'] if len(names) > _MOST else []
     return ', '.join([*names[:_MOST], *more])
-
-
-def look_at_checkpoint(args: argparse.Namespace) -> int:
-    """Look, print, and return the exit status: 0 safe to read and whole, 2 where it is not, with a sentence."""
-    try:
-        facts = inspect_checkpoint(args.file)
-    except InputError as error:
-        print(f'error: {error}', file=sys.stderr)
-        return error.status
-    print(json.dumps(facts._asdict(), indent=2) if args.json else render(facts))
-    return 0

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from ... import compat
+from ...choices import is_exported
 from ...errors import InputError
 from .arguments import parser
 from .environment import examine, gather, render, to_json
@@ -52,20 +54,31 @@ def _data(args: argparse.Namespace) -> int:
 
 
 def _checkpoint(args: argparse.Namespace) -> int:
-    """The doctor of a checkpoint, which needs torch alone, but for a work folder."""
+    """The doctor of a checkpoint, which needs torch alone, but for a work folder, and of an exported file.
+
+    The status is 0, or 2 where the file is not safe to read, or not whole, which is said in a sentence.
+    """
     try:
         compat.allow_own_checkpoints()
-        from .checkpoint import look_at_checkpoint
+        if is_exported(args.file):
+            from . import exported
 
+            found = exported.inspect_exported(args.file)
+            print(json.dumps(found, indent=2) if args.json else exported.render(found))
+            return 0
         if any(Path(args.file).glob('*.pth')):
             compat.install_ops_stand_in()
             from ...engine.trained_files import checkpoint_of
 
             args.file = checkpoint_of(args.file)
+        from . import checkpoint
+
+        facts = checkpoint.inspect_checkpoint(args.file)
+        print(json.dumps(facts._asdict(), indent=2) if args.json else checkpoint.render(facts))
     except ImportError as error:
         print(f'error: {error}; `python -m mmdet_iouquery.doctor` says what is missing', file=sys.stderr)
         return 2
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return error.status
-    return look_at_checkpoint(args)
+    return 0
