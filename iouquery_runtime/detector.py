@@ -209,7 +209,7 @@ class Detector:
         if fixed is not None and batch_size > fixed:
             raise InputError(
                 f'{self.path} takes batches of {fixed}, so batch_size can be {fixed} at most, got {batch_size}; '
-                'export it with a dynamic batch for others'
+                'export it without --batch for others'
             )
 
     def _checked_score_thr(self, score_thr: float | Sequence[float]) -> float | Sequence[float]:

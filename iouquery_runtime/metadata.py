@@ -101,7 +101,7 @@ class Metadata:
             if self.image_size != (height, width):
                 raise InputError(
                     f'{file} takes images of {_times(self.image_size)} (height x width) alone, got {_times(size)}; '
-                    'leave image_size out, or export the detector with --dynamic-size'
+                    'leave image_size out, or export the detector by `iouquery export --dynamic-size`'
                 )
         elif height % STRIDE or width % STRIDE:
             nearest = [max(STRIDE, round(side / STRIDE) * STRIDE) for side in size]

@@ -127,9 +127,10 @@ class ExportedDetector(BaseModel):
         if len(sizes) > 1 or (wanted and sizes != {wanted}):
             given = ' and '.join(f'{height}x{width}' for height, width in sorted(sizes))
             takes = f'{wanted[0]}x{wanted[1]}' if wanted else 'one size a batch'
+            other = ', or export by `iouquery export --dynamic-size`' if wanted else ''
             raise InputError(
                 f'the test pipeline gives images of {given} (height x width) and {self.detector.path} takes {takes}: '
-                f"name the config that it was exported with{self._config()}, or set the Resize step's scale"
+                f"name the config that it was exported with{self._config()}, or set the Resize step's scale{other}"
             )
 
     def _config(self) -> str:
