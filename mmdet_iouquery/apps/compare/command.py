@@ -161,7 +161,7 @@ def finished_runs(work_dir: Path, names: list[str], seeds: list[int] | None) -> 
     """The results in a folder, of all configs or of those named, in that order, and by seed.
 
     Raises:
-        InputError: there is none, or none of a config that was named.
+        InputError: there is none, or none of a config that was named; seeds of a config were trained otherwise.
     """
     runs_by_config: dict[str, list[RunResult]] = {}
     for folder in sorted(work_dir.glob('*/seed_*')):
@@ -171,7 +171,24 @@ def finished_runs(work_dir: Path, names: list[str], seeds: list[int] | None) -> 
     for name in names or ['*'][: not runs_by_config]:
         if name not in runs_by_config:
             raise InputError(f'{work_dir}/{name} has no finished run of these seeds; leave --report-only out to train')
-    return [run for name in names or runs_by_config for run in sorted(runs_by_config[name], key=lambda run: run.seed)]
+    found = {name: sorted(runs_by_config[name], key=lambda run: run.seed) for name in names or runs_by_config}
+    for name, runs in found.items():
+        _require_alike(work_dir / name, runs)
+    return [run for runs in found.values() for run in runs]
+
+
+def _require_alike(folder: Path, runs: Sequence[RunResult]) -> None:
+    """Raise InputError where runs of one config, of which a mean is taken, were not asked for the same."""
+    asked: dict[str, list[str]] = {}
+    for run in runs:
+        size = 'x'.join(map(str, run.image_size))
+        asked.setdefault(f'{run.steps} steps of {run.batch_size} images of {size} px', []).append(str(run.seed))
+    if len(asked) > 1:
+        found = ', '.join(f'seed {" and ".join(seeds)}: {what}' for what, seeds in asked.items())
+        raise InputError(
+            f'{folder} has runs that no mean can be taken of ({found}); name those of one kind with --seeds, or train '
+            'each kind in a --work-dir of its own'
+        )
 
 
 def report(work_dir: Path, results: list[RunResult], rounds: int | None = None) -> str:

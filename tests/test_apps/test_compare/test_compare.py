@@ -208,6 +208,17 @@ def test_report_from_finished_runs(tmp_path: Path, capsys: pytest.CaptureFixture
         reported('plain.py', 'third.py')
     with pytest.raises(InputError, match='no finished run'):
         reported('--seeds', '4')
+    for change, other in (
+        (dict(image_size=(96, 96)), '600 steps of 4 images of 96x96 px'),
+        (dict(steps=900), '900 steps of 4 images of 160x192 px'),
+        (dict(batch_size=8), '600 steps of 8 images of 160x192 px'),
+    ):
+        write_result(tmp_path / 'plain' / 'seed_3', replace(RESULT, seed=3, **change))
+        said = f'plain has runs .* .seed 2 and 10: 600 steps of 4 images of 160x192 px, seed 3: {other}.; name'
+        with pytest.raises(InputError, match=said):
+            reported()
+        assert reported('--seeds', '2', '10') == [('other', 2), ('plain', 2), ('plain', 10)]
+        assert reported('other.py') == [('other', 2)]
 
 
 # --- the configs ------------------------------------------------------------------------------------------------------
