@@ -1,12 +1,20 @@
 """Serves a detector: python serve.py model.onnx, then POST {"image": "<base64>"} to http://127.0.0.1:8000/predict."""
 
 import base64
+import multiprocessing
 import signal
 import sys
 
 import litserve
 
 from iouquery_runtime import Detector
+
+
+def stop(*_):  # without a traceback of each process
+    raise SystemExit if multiprocessing.parent_process() else KeyboardInterrupt
+
+
+signal.signal(signal.SIGINT, stop)
 
 
 class DetectionAPI(litserve.LitAPI):
@@ -25,6 +33,6 @@ class DetectionAPI(litserve.LitAPI):
 
 if __name__ == '__main__':
     sys.argv[1:] or sys.exit(__doc__)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, or workers stay
+    signal.signal(signal.SIGTERM, stop)  # as Ctrl-C, or workers stay
     server = litserve.LitServer(DetectionAPI(max_batch_size=8, batch_timeout=0.01), accelerator='cpu')
     server.run(host='127.0.0.1', port=int((sys.argv[2:] or [8000])[0]), generate_client_file=False)

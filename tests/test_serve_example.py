@@ -96,7 +96,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 def test_the_example_is_short() -> None:
-    assert len(EXAMPLE.read_text(encoding='utf-8').splitlines()) <= 30
+    assert len(EXAMPLE.read_text(encoding='utf-8').splitlines()) <= 40
 
 
 def test_requests_are_answered_in_batches(server: Server) -> None:
@@ -149,6 +149,7 @@ def test_sigterm_ends_all_of_its_processes(server: Server) -> None:
         assert time.monotonic() < deadline, left
         time.sleep(0.1)
     assert not server.is_up()
+    assert 'Traceback' not in (server.folder / 'log.txt').read_text()
 
 
 def test_without_a_file_it_says_how_it_is_called(tmp_path: Path) -> None:
