@@ -34,11 +34,15 @@ class Section(NamedTuple):
 
 
 STYLE = """
-:root { color-scheme: light; }
-body { margin: 0 auto; max-width: 1060px; padding: 0 16px 48px; color: #222; background: #fff;
+:root { color-scheme: light dark; --text: #222; --page: #fff; --line: #ccc; --quiet: #555; --note: #f3f3f3; }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #ddd; --page: #16181b; --line: #444; --quiet: #aaa; --note: #24272b; }
+  .wide img { filter: brightness(.85); border-radius: 4px; }
+}
+body { margin: 0 auto; max-width: 1060px; padding: 0 16px 48px; color: var(--text); background: var(--page);
   font: 16px/1.5 system-ui, -apple-system, "Segoe UI", "DejaVu Sans", sans-serif; }
 h1 { font-size: 1.6em; line-height: 1.25; margin: 1.2em 0 .3em; }
-h2 { font-size: 1.3em; margin: 2em 0 .4em; border-top: 1px solid #ccc; padding-top: .8em; }
+h2 { font-size: 1.3em; margin: 2em 0 .4em; border-top: 1px solid var(--line); padding-top: .8em; }
 h3 { font-size: 1.05em; margin: 1.6em 0 .3em; }
 nav ul { padding-left: 1.2em; }
 p, li { overflow-wrap: anywhere; }
@@ -46,11 +50,11 @@ figure { margin: .4em 0 0; }
 .wide { overflow-x: auto; }
 .wide img { display: block; width: 100%; min-width: 640px; max-width: 1000px; height: auto; }
 table { border-collapse: collapse; font-size: .9em; }
-th, td { padding: .3em .7em; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+th, td { padding: .3em .7em; border-bottom: 1px solid var(--line); text-align: right; white-space: nowrap; }
 th { white-space: normal; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 9em; }
-.files { font-size: .85em; color: #555; }
-.note { background: #f3f3f3; padding: .6em .8em; border-left: 4px solid #999; }
+.files { font-size: .85em; color: var(--quiet); }
+.note { background: var(--note); padding: .6em .8em; border-left: 4px solid var(--quiet); }
 """
 
 
