@@ -5,6 +5,7 @@ Around mmengine's config and runner, and the functions of the command lines: not
 
 from __future__ import annotations
 
+import copy
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -80,7 +81,7 @@ class Detector:
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.weights = None if weights in (None, NONE) else Path(weights)
         if isinstance(model, Config):
-            self.config = model.copy()
+            self.config = copy.deepcopy(model)
             self.config.merge_from_dict(dict(cfg_options or {}))
         elif Path(model).is_dir():
             config, checkpoint = model_files([str(model)])

@@ -135,6 +135,7 @@ def test_a_config_that_was_changed_is_what_is_used(trained: dict[str, Any], data
     assert len(changed(next((data / 'val').iterdir()))) == 7
     changed.test(out=str(tmp_path / 'found'))
     assert len(json.loads((tmp_path / 'found.bbox.json').read_text())) == 7 * VAL
+    assert trained['detector'].config.model.test_cfg.max_per_img == 30  # which is another's
     assert isinstance(changed.config, Config) and isinstance(changed.model, torch.nn.Module)
 
 
