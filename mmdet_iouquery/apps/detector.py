@@ -29,6 +29,7 @@ from ..checkpoints import hub
 from ..checkpoints.class_names import named_classes, trained_class_names
 from ..datasets import read_data
 from ..datasets.image_files import ImageError, decode
+from ..deploy import prepare_for_inference
 from ..engine import launch
 from ..engine.detector import load_detector, read_config
 from ..engine.resume import latest_checkpoint
@@ -65,6 +66,7 @@ class Detector:
             ones, the backbone's too.
         device: that it detects on; None: CUDA where there is one, otherwise the CPU.
         cfg_options: overrides of the config, as of ``--cfg-options``.
+        prepare: detect with what :func:`~mmdet_iouquery.prepare_for_inference` makes of the model, in less time.
 
     Raises:
         InputError: there is no such config, folder or checkpoint, or they do not fit each other.
@@ -77,6 +79,7 @@ class Detector:
         *,
         device: str | torch.device | None = None,
         cfg_options: Mapping[str, Any] | None = None,
+        prepare: bool = False,
     ) -> None:
         self.device = torch.device(device or ('cuda' if torch.cuda.is_available() else 'cpu'))
         self.weights = None if weights in (None, NONE) else Path(weights)
@@ -91,10 +94,11 @@ class Detector:
             self.config = read_config(str(model), dict(cfg_options or {}))
         self._begin_with = self.config, weights if weights == NONE else self.weights
         self._model: nn.Module | None = None
+        self._prepare = prepare
 
     @property
     def model(self) -> nn.Module:
-        """mmdet's model with the weights, in evaluation mode.
+        """mmdet's model with the weights, in evaluation mode; with ``prepare`` what detects, which cannot be trained.
 
         Raises:
             InputError: there are no weights yet; they do not fit.
@@ -104,7 +108,8 @@ class Detector:
                 raise InputError(
                     f'{self!r} has no weights, so what it detected would be noise; give weights=FILE, or call train()'
                 )
-            self._model = load_detector(self.config, self.weights).to(self.device)
+            model = load_detector(self.config, self.weights).to(self.device)
+            self._model = prepare_for_inference(model) if self._prepare else model
         return self._model
 
     @property

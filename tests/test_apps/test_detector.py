@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from PIL import Image
+from torch import nn
 
 from iouquery_runtime import Result
 from mmdet_iouquery import Detector
@@ -137,6 +138,25 @@ def test_a_config_that_was_changed_is_what_is_used(trained: dict[str, Any], data
     assert len(json.loads((tmp_path / 'found.bbox.json').read_text())) == 7 * VAL
     assert trained['detector'].config.model.test_cfg.max_per_img == 30  # which is another's
     assert isinstance(changed.config, Config) and isinstance(changed.model, torch.nn.Module)
+
+
+def test_a_prepared_model_detects_the_same_and_is_trained_on(
+    trained: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    plain, images = trained['detector'], sorted((data / 'val').iterdir())
+    prepared = Detector(plain.config, plain.weights, device='cpu', prepare=True)
+    norms = [sum(isinstance(one, nn.BatchNorm2d) for one in d.model.modules()) for d in (plain, prepared)]
+    assert norms[0] > 40 and norms[1] == 0
+    for ours, expected in zip(prepared(images), plain(images)):
+        # a sum in another order may change two of equal rank
+        ours, expected = ours.to_coco(0), expected.to_coco(0)
+        np.testing.assert_allclose([one['score'] for one in ours], [one['score'] for one in expected], atol=1e-4)
+        for one in expected:
+            assert min(np.abs(np.subtract(other['bbox'], one['bbox'])).max() for other in ours) < 0.05
+    before = prepared.model
+    prepared.train(data, epochs=1, size=64, batch=4, work_dir=tmp_path / 'run')
+    assert prepared.model is not before and len(prepared(images[0])) == 30
+    assert not any(isinstance(one, nn.BatchNorm2d) for one in prepared.model.modules())
 
 
 def test_the_page_about_the_queries(trained: dict[str, Any], tmp_path: Path) -> None:
