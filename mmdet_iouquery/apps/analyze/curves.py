@@ -65,7 +65,7 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
     ap.set_ylabel('AP on validation (%)')
     loss.set_ylabel('training loss')
     loss.set_xlabel('training steps')
-    ap.set_ylim(bottom=0)
+    ap.set_ylim(0, max(1, ap.get_ylim()[1]))  # of no AP at all, the usual limits are fractions of one
     loss.set_xlim(left=0)
     if any(len(curve.ap) > 1 for curve in curves):
         loss.set_title('thick: mean over seeds, thin: each seed', loc='right', fontsize='small', color='0.35')
@@ -94,7 +94,7 @@ def _draw(axes: Axes, index: int, name: str, lines: Sequence[Line], points: bool
         for line in lines:
             axes.plot(line.steps, line.values, color=colour, linestyle=style, linewidth=0.8, alpha=0.45)
     middle = mean_line(lines)
-    marker = MARKERS[index % len(MARKERS)] if points else None
+    marker = MARKERS[index % len(MARKERS)] if points or len(middle.steps) == 1 else None
     axes.plot(
         middle.steps,
         middle.values,

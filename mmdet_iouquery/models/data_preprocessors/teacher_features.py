@@ -154,10 +154,19 @@ class TeacherFeatures:
             if self.checkpoint is not None:
                 self._load(part, name)
             elif hasattr(part, 'init_weights'):
-                part.init_weights()
+                self._initialize(part, name)
             network[name] = part
         check_module(network, self.output, 'the teacher: output')
         return network.eval().requires_grad_(False)
+
+    def _initialize(self, part: Any, name: str) -> None:
+        try:
+            part.init_weights()
+        except InputError as error:
+            raise InputError(
+                f'{_PLACE}.model.{name}.init_cfg: {error}; or name another teacher, such as a larger detector trained '
+                f'here, in {_PLACE}.model and .checkpoint (docs/distillation.md)'
+            ) from error
 
     def _load(self, part: nn.Module, name: str) -> None:
         weights = dict(checkpoint=self.checkpoint, source=self.source, prefix=f'{name}.')

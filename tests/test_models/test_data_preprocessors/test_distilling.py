@@ -193,6 +193,9 @@ def test_checkpoints_fit_with_and_without(model: Any, plain: Any) -> None:
     assert set(convert(theirs, 'rtdetr')) == set(ours.state_dict()) - KEYS
 
 
+MISSING = {'type': 'ConvertedPretrained', 'source': 'rtdetr', 'checkpoint': 'none.pth'}
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [
@@ -241,6 +244,16 @@ def test_checkpoints_fit_with_and_without(model: Any, plain: Any) -> None:
         (
             {'teacher': {'type': 'TeacherFeatures', 'model': 'none'}},
             r"teacher\.model: there is no shipped config 'none'",
+        ),
+        (
+            {
+                'teacher': {
+                    'type': 'TeacherFeatures',
+                    'model': {'backbone': {**TINY_TEACHER['model']['backbone'], 'init_cfg': MISSING}},
+                }
+            },
+            r'^model\.data_preprocessor\.teacher\.model\.backbone\.init_cfg: there is no file none\.pth; correct the path; '
+            r'or name another teacher',
         ),
         ({'teacher': {'type': 'TeacherFeatures', 'model': {}}}, r'has no backbone; name a config that has one'),
     ],
