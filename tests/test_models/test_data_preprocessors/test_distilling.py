@@ -252,8 +252,8 @@ MISSING = {'type': 'ConvertedPretrained', 'source': 'rtdetr', 'checkpoint': 'non
                     'model': {'backbone': {**TINY_TEACHER['model']['backbone'], 'init_cfg': MISSING}},
                 }
             },
-            r'^model\.data_preprocessor\.teacher\.model\.backbone\.init_cfg: there is no file none\.pth; correct the path; '
-            r'or name another teacher',
+            r'^model\.data_preprocessor\.teacher\.model\.backbone\.init_cfg: there is no file none\.pth; correct the '
+            r'path; or name another teacher',
         ),
         ({'teacher': {'type': 'TeacherFeatures', 'model': {}}}, r'has no backbone; name a config that has one'),
     ],
