@@ -8,7 +8,8 @@ from typing import Any, Callable
 
 import pytest
 import torch
-from helpers import FAMILY, golden_weights, small_detector
+from helpers import FAMILY, golden_weights, shipped_config, small_detector
+from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from mmdet_iouquery.checkpoints import convert, convert_back, sources_of
@@ -27,8 +28,6 @@ FILES = {
 
 
 def build(arch: str, **kwargs: Any) -> Any:
-    from mmdet.registry import MODELS
-
     return MODELS.build({'type': 'VisionTransformer', 'arch': arch, **kwargs}).eval()
 
 
@@ -62,8 +61,6 @@ def test_every_key_has_a_name_here_and_goes_back(arch: str, fill: Callable[..., 
 def test_an_adapters_vit_starts_from_a_file_and_the_rest_afresh(
     fill: Callable[..., dict[str, Tensor]], tmp_path: Path
 ) -> None:
-    from mmdet.registry import MODELS
-
     theirs, path = theirs_of('tiny', fill), tmp_path / 'vitt_distill.pt'
     torch.save(theirs, path)
     init_cfg = [
@@ -171,6 +168,40 @@ def test_every_key_of_a_detector_is_accounted_for_and_comes_back(name: str) -> N
         token = back['backbone.dinov3.mask_token']
         assert token.shape == theirs['backbone.dinov3.mask_token'].shape and not token.any()
     assert sources_of(theirs) == [source]
+
+
+PROJECTION = {  # of one scale, as EdgeCrafter's code (706d037) makes it for L and X, from 384 channels to 256
+    'conv.weight': (256, 384, 1, 1),
+    'norm.weight': (256,),
+    'norm.bias': (256,),
+    'norm.running_mean': (256,),
+    'norm.running_var': (256,),
+    'norm.num_batches_tracked': (),
+}
+
+
+@pytest.mark.parametrize('size', ['l', 'x'])
+def test_ecdets_projections_of_each_scale(size: str) -> None:
+    """From the finest on; S and M, of which there is a golden file, have one."""
+    theirs = {f'backbone.projector.{i}.{key}': torch.rand(shape) for i in range(3) for key, shape in PROJECTION.items()}
+    ours = convert(theirs, 'ecdet')
+    with torch.device('meta'):
+        adapter = MODELS.build(shipped_config(f'ecdet/ecdet_ecvit-{size}_8xb4-50e_coco.py').model.backbone)
+    shapes = {f'backbone.{key}': x.shape for key, x in adapter.state_dict().items() if not key.startswith('vit.')}
+    assert {key: x.shape for key, x in ours.items()} == shapes and len(shapes) == 18
+    back = convert_back(ours, 'ecdet')
+    assert back.keys() == theirs.keys() and all(torch.equal(x, theirs[key]) for key, x in back.items())
+
+
+def test_an_adapters_first_projection_is_of_the_finest_scale() -> None:
+    """Each gives its number."""
+    vit = {'embed_dims': 32, 'num_heads': 2, 'feedforward_channels': 48, 'depth': 2}
+    adapter = MODELS.build(dict(type='ViTAdapter', arch='ecvit-s', size_cfg=vit, out_indices=(0, 1), tokens='mean'))
+    for i, projection in enumerate(adapter.eval().projections):
+        nn.init.zeros_(projection.conv.weight)
+        nn.init.constant_(projection.norm.bias, i)
+    maps = adapter(torch.rand(1, 3, 64, 96))
+    assert [(x.shape[-2:], x.unique().tolist()) for x in maps] == [((8, 12), [0]), ((4, 6), [1]), ((2, 3), [2])]
 
 
 def test_halves_of_gated_networks_are_apart_in_the_authors_files() -> None:
