@@ -68,6 +68,8 @@ class Run:
             optim_wrapper=SimpleNamespace(optimizer=self.optimizer),
             epoch=at[0],
             iter=at[1],
+            max_epochs=132,
+            max_iters=1320,
             logger=SimpleNamespace(info=self.lines.append),
             message_hub=SimpleNamespace(update_scalar=self.scalars.__setitem__),
         )
@@ -174,6 +176,7 @@ def test_a_resumed_run_has_the_weight_and_the_steps_so_far(tmp_path: Path) -> No
 def test_its_phases() -> None:
     hook = GradientShareHook(rho=3.5, delta=0.25, default_weight=15, default_from=91)
     assert hook.phases(102) == '3.5 +- 0.25 % of the gradients for neck.encoder to 91, weight 15 to 102'
+    hook.default_from = None
     assert hook.phases(50) == '3.5 +- 0.25 % of the gradients for neck.encoder to 50'
     assert (hook.unit, GradientShareHook(rho=1, delta=1, default_weight=1, by_epoch=False).unit) == ('epochs', 'steps')
 
@@ -189,6 +192,18 @@ def test_what_it_cannot_do_is_refused_before_training() -> None:
     without.runner.optim_wrapper = SimpleNamespace()
     with pytest.raises(InputError, match='a single optimizer of torch, and the run has another kind; leave the hook'):
         without.begin()
+
+
+@pytest.mark.parametrize(('by_epoch', 'total', 'unit'), [(True, 132, 'epochs'), (False, 1320, 'steps')])
+def test_times_outside_the_run_are_refused_before_training(by_epoch: bool, total: int, unit: str) -> None:
+    settings = {'rho': 11, 'delta': 1, 'default_weight': 20, 'by_epoch': by_epoch}
+    Run(Tiny(), GradientShareHook(**settings, default_from=total - 1, interval=total)).begin()
+    message = f'GradientShareHook: default_from is {total} of {total} {unit}; let it be in the run, or leave it out'
+    with pytest.raises(InputError, match=f'^{message}$'):
+        Run(Tiny(), GradientShareHook(**settings, default_from=total)).begin()
+    message = f'interval is {total + 1}, and the run has {total} {unit}, in which the weight would never change; set it'
+    with pytest.raises(InputError, match=message):
+        Run(Tiny(), GradientShareHook(**settings, interval=total + 1)).begin()
 
 
 @pytest.mark.parametrize(

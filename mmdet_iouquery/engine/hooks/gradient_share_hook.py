@@ -68,8 +68,9 @@ class GradientShareHook(Hook):
         interval: epochs, or steps, between changes.
 
     Raises:
-        InputError: an argument is none of these. Before training: the model has no ``DistillingDataPreprocessor``, no
-            such module, or one without parameters; or the optimizer is not a single one of torch's.
+        InputError: an argument is none of these. Before training: ``default_from`` or ``interval`` is outside the run;
+            the model has no ``DistillingDataPreprocessor``, no such module, or one without parameters; or the optimizer
+            is not a single one of torch's.
     """
 
     priority = 'LOW'  # after NonFiniteHook, which may leave a step out
@@ -110,7 +111,7 @@ class GradientShareHook(Hook):
 
     def phases(self, total: int) -> str:
         """What the weight goes by, for a log."""
-        rule, end = self.rule, total if self.default_from is None else min(total, self.default_from)
+        rule, end = self.rule, total if self.default_from is None else self.default_from
         share = f'{rule.rho:g} +- {rule.delta:g} % of the gradients for {self.module} to {end}'
         return share if end == total else f'{share}, weight {rule.default_weight:g} to {total}'
 
@@ -118,6 +119,7 @@ class GradientShareHook(Hook):
         self._resumed = checkpoint.get(_KEY, {})
 
     def before_train(self, runner: Runner) -> None:
+        self._check_times(runner.max_epochs if self.by_epoch else runner.max_iters)
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._loss = self._loss_of(model)
         optimizer = getattr(runner.optim_wrapper, 'optimizer', None)
@@ -153,6 +155,19 @@ class GradientShareHook(Hook):
         if self._loss is not None:
             weight = float(self._loss.loss_weight)
             checkpoint[_KEY] = {'weight': weight, 'sum': float(self._sum), 'steps': float(self._steps)}
+
+    def _check_times(self, total: int) -> None:
+        """Raise :class:`InputError` unless both are in a run of ``total`` epochs or steps."""
+        if self.default_from is not None and self.default_from >= total:
+            raise InputError(
+                f'{type(self).__name__}: default_from is {self.default_from} of {total} {self.unit}; let it be in the '
+                'run, or leave it out'
+            )
+        if self.interval > total:
+            raise InputError(
+                f'{type(self).__name__}: interval is {self.interval}, and the run has {total} {self.unit}, in which '
+                'the weight would never change; set it to less, or leave the hook out'
+            )
 
     def _loss_of(self, model: nn.Module) -> Any:
         preprocessor = getattr(model, 'data_preprocessor', None)
