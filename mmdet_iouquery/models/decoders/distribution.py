@@ -251,8 +251,8 @@ def _check_bins(reg_max: int, reg_scale: float, up: float) -> None:
     check_counts(least=4, reg_max=reg_max)
     if reg_max % 2:
         raise InputError(
-            f'reg_max must be even, so that one of its bins is a distance of 0, got {reg_max}: name {reg_max + 1}, or '
-            '32, as D-FINE has it'
+            f'reg_max must be even, so that one of its bins is a distance of 0, got {reg_max}: name {reg_max - 1} or '
+            f'{reg_max + 1}; D-FINE has 32'
         )
     check_numbers(reg_scale=reg_scale, up=up)
     if not reg_scale or not up:

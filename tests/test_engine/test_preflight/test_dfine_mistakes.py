@@ -34,7 +34,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         'model.bbox_head.decoder: num_points=[3, 6, 3] names the points of 3 levels, but num_levels is 2',
         'give one number for all levels, or one for each',
     ),
-    "head['decoder']['reg_max'] = 33": ('model.bbox_head.decoder: reg_max must be even', 'got 33: name 34, or 32'),
+    "head['decoder']['reg_max'] = 33": ('model.bbox_head.decoder: reg_max must be even', 'got 33: name 32 or 34;'),
     "head['decoder'] = dict(num_layers=1)": (
         'model.bbox_head.criterion: loss_fgl and loss_ddf are of the distributions of a DistributionDecoder',
         'the decoder is DeformableDecoder',

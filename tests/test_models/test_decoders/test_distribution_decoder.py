@@ -209,7 +209,7 @@ def test_weights_of_another_scale_do_not_load() -> None:
 @pytest.mark.parametrize(
     ('settings', 'message'),
     [
-        ({'reg_max': 31}, r'reg_max must be even.* got 31'),
+        ({'reg_max': 31}, r'reg_max must be even.* got 31: name 30 or 32; D-FINE has 32$'),
         ({'reg_max': 2}, r'reg_max must be .*4.*2'),
         ({'reg_scale': 0.0}, r'reg_scale and up must be above 0'),
         ({'reg_scale': '4'}, r"reg_scale must be a number of at least 0, got '4'"),
