@@ -154,6 +154,33 @@ def test_nobody_but_the_data_preprocessor_holds_the_teacher(model: Any, plain: A
     assert not [key for key in graph.state_dict() if 'projector' in key or 'teacher' in key]
 
 
+VIT = {'embed_dims': 64, 'num_heads': 2, 'feedforward_channels': 48, 'depth': 2}
+TEACHERS = {
+    'ResNet of mmdet': {'backbone': {'type': 'ResNet', 'depth': 18, 'base_channels': 8, 'norm_eval': False}},
+    'ViT': {'backbone': {'type': 'VisionTransformer', 'arch': 'dinov3-b', 'size_cfg': VIT}, 'shrink': 2},
+}
+"""Of random weights, 64 channels and stride 32, as RT-DETRv4's is a ViT that is given images of half the size."""
+
+
+@pytest.mark.parametrize('name', TEACHERS)
+def test_teachers_of_other_kinds(name: str) -> None:
+    """They teach, and neither learn nor become part of the student."""
+    given = copy.deepcopy(TEACHERS[name])
+    teacher = dict(type='TeacherFeatures', shrink=given.pop('shrink', 1), model={**TINY_TEACHER['model'], **given})
+    student = small_detector(**{**NARROW, **DISTILLED, 'data_preprocessor__teacher': teacher}).train()
+    loss = losses(student, [1, 2])['loss_distill']
+    loss.backward()
+    assert loss.isfinite() and 0 < loss.item() < 10
+    learn = {key.split('.')[0] for key, p in student.named_parameters() if p.grad is not None and p.grad.any()}
+    assert learn == {'backbone', 'neck', 'data_preprocessor'}
+    network = student.data_preprocessor.teacher.network(torch.device('cpu'))
+    assert type(network['backbone']).__name__ == given['backbone']['type']
+    assert not any(module.training for module in network.modules())
+    assert not any(p.requires_grad or p.grad is not None for p in network.parameters())
+    assert {key for key in student.state_dict() if key.startswith('data_preprocessor')} == KEYS
+    assert not {id(p) for p in network.parameters()} & {id(p) for p in student.parameters()}
+
+
 def test_a_copy_learns_by_itself(model: Any) -> None:
     """What hooks itself into a detector's forward pass goes with the copy: preflight's, a moving average's."""
     before = losses(model, [1, 1])['loss_distill'].item()
