@@ -228,6 +228,18 @@ def decoded(
     return Decoded(Memory(torch.zeros(images, 0, 1), ()), selection, denoising, predictions)
 
 
+def transfers(monkeypatch: Any) -> list[torch.Size]:
+    """The shapes of what is brought to the host from now on."""
+    shapes: list[torch.Size] = []
+
+    def cpu(x: Tensor, *args: Any, original: Any = Tensor.cpu) -> Tensor:
+        shapes.append(x.shape)
+        return original(x, *args)
+
+    monkeypatch.setattr(Tensor, 'cpu', cpu)
+    return shapes
+
+
 def difference_as_sets(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], num_ties: int = 0) -> float:
     """Largest difference between two models' logits (B, Q, C) and boxes (B, Q, 4): equal scores may swap queries.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import decoded
+from helpers import decoded, transfers
 from mmdet.registry import MODELS
 from torch import Tensor
 
@@ -193,6 +193,17 @@ def test_distillation_of_denoising_weighs_as_that_of_the_matching_queries() -> N
     distilled = criterion.loss_ddf(refinement.corners[0][:, :NOISY], refinement.corners[-1][:, :NOISY], weight)
     shares = balance(4 * len(UNION), 4 * (IMAGES * MATCHING - len(UNION)), IMAGES)
     torch.testing.assert_close(losses['d0.dn_loss_ddf'], balanced_mean(distilled[None], matched[None], *shares)[0])
+
+
+@pytest.mark.parametrize('late', [False, True])
+def test_the_host_waits_for_the_device_once(late: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the costs of all matchings, the initial prediction's and the encoder's too, late in the training as well."""
+    criterion = build(assigner={**CRITERION['assigner'], 'quality_cost': {'iou_power': 4}})
+    criterion.assigner.by_quality = late
+    waits = transfers(monkeypatch)
+    losses, *_ = losses_of(criterion)
+    assert {'d0.loss_fgl', 'd0.loss_ddf', 'd0.dn_loss_ddf'} < losses.keys()
+    assert waits == [(LAYERS + 2, 3, MATCHING)]
 
 
 def test_only_the_students_learn_by_distillation() -> None:

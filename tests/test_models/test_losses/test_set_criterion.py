@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import decoded
+from helpers import decoded, transfers
 from mmdet.registry import MODELS
 from torch import Tensor
 
@@ -170,13 +170,7 @@ def test_a_class_agnostic_encoder_is_matched_by_objects() -> None:
 @pytest.mark.parametrize('class_agnostic', [False, True])
 def test_the_host_waits_for_the_device_once(class_agnostic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the costs of all matchings, the encoder's too."""
-    waits: list[torch.Size] = []
-
-    def cpu(x: Tensor, *args: Any, original: Any = Tensor.cpu) -> Tensor:
-        waits.append(x.shape)
-        return original(x, *args)
-
-    monkeypatch.setattr(Tensor, 'cpu', cpu)
+    waits = transfers(monkeypatch)
     given, targets = predictions(), truth(2, 1)
     num_layers, _, num_queries, _ = given.logits.shape
     build(union_matching=True)(decoded(given, selection(predictions(layers=1), class_agnostic=class_agnostic)), targets)
