@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 from helpers import build_detector, shipped_config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
@@ -98,6 +99,8 @@ def test_exceptions_by_name() -> None:
 WHOLE_BACKBONE = {'pattern': '^backbone', 'decay': True}
 BIASES = {'pattern': 'bias$', 'decay': True}
 DECAYED_BY_NAME = {'pattern': r'^backbone\.(prior\..*norm\.weight|projections\..*norm)', 'decay': True}
+NORMS_ALONE = [{'pattern': 'norm', 'decay': False, 'lr_mult': 1.0}, {'pattern': 'bias$|affine', 'decay': True}]
+NORMS_BEHIND_THE_BACKBONE = [WHOLE_BACKBONE, {'pattern': 'norm', 'decay': False}, BIASES]
 AUTHORS = {
     # D-FINE 4a1f73a, dfine_hgnetv2_*_coco.yml; DEIM 09d35d5, deim_hgnetv2_*_coco.yml: factor on the rate and whether it
     # decays, to the numbers of parameters and of their elements; L's norms of the backbone are frozen
@@ -118,12 +121,12 @@ AUTHORS = {
     ),
     'D-FINE-L': (
         'dfine/dfine_hgnetv2-l_8xb4-80e_coco.py',
-        [WHOLE_BACKBONE, {'pattern': 'norm', 'decay': False}, BIASES],
+        NORMS_BEHIND_THE_BACKBONE,
         {(0.05, True): (75, 13482752), (1.0, False): (220, 39936), (1.0, True): (274, 17696534)},
     ),
     'DEIM-S': (
         'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py',
-        [{'pattern': 'norm', 'decay': False, 'lr_mult': 1.0}, {'pattern': 'bias$|affine', 'decay': True}],
+        NORMS_ALONE,
         {(0.5, True): (102, 1838124), (1.0, False): (222, 34288), (1.0, True): (164, 8449463)},
     ),
     # DEIMv2 0fff8d4, deimv2_hgnetv2_*_coco.yml
@@ -136,6 +139,15 @@ AUTHORS = {
             BIASES,
         ],
         {(0.5, True): (115, 230344), (1.0, False): (69, 2160), (1.0, True): (117, 276479)},
+    ),
+    'DEIMv2-Femto': (
+        'deimv2/deimv2_hgnetv2-femto_8xb16-500e_coco.py',
+        [WHOLE_BACKBONE, {'pattern': r'^neck\.(coarser|downsample)\.1\.norm\.weight', 'decay': True}],
+        {
+            (0.5, True): (115, 389832),
+            (1.0, False): (111, 7647),
+            (1.0, True): (75, 586464),
+        },
     ),
     'DEIMv2-Pico': (
         'deimv2/deimv2_hgnetv2-pico_8xb16-500e_coco.py',
@@ -158,6 +170,16 @@ AUTHORS = {
             (1.0, False): (194, 27356),
         },
     ),
+    'DEIMv2-M': (
+        'deimv2/deimv2_vit-m_8xb4-102e_coco.py',
+        [DECAYED_BY_NAME],
+        {
+            (0.05, True): (50, 9634048),
+            (0.05, False): (97, 40192),
+            (1.0, True): (154, 8641944),
+            (1.0, False): (226, 41564),
+        },
+    ),
     'DEIMv2-L': (
         'deimv2/deimv2_vit-l_8xb4-68e_coco.py',
         [DECAYED_BY_NAME],
@@ -168,7 +190,17 @@ AUTHORS = {
             (1.0, False): (226, 47500),
         },
     ),
-    # EdgeCrafter 706d037, ecdet_s.yml
+    'DEIMv2-X': (
+        'deimv2/deimv2_vit-x_8xb4-58e_coco.py',
+        [DECAYED_BY_NAME],
+        {
+            (0.02, True): (75, 28617600),
+            (0.02, False): (99, 79488),
+            (1.0, True): (196, 22439424),
+            (1.0, False): (290, 74838),
+        },
+    ),
+    # EdgeCrafter 706d037, ecdet_*.yml
     'ECDet-S': (
         'ecdet/ecdet_ecvit-s_8xb4-74e_coco.py',
         [],
@@ -179,6 +211,73 @@ AUTHORS = {
             (1.0, False): (204, 29868),
         },
     ),
+    'ECDet-M': (
+        'ecdet/ecdet_ecvit-m_8xb4-62e_coco.py',
+        [],
+        {
+            (0.05, True): (53, 9825376),
+            (0.05, False): (103, 40640),
+            (1.0, True): (122, 9520128),
+            (1.0, False): (204, 45356),
+        },
+    ),
+    'ECDet-L': (
+        'ecdet/ecdet_ecvit-l_8xb4-50e_coco.py',
+        [],
+        {
+            (0.01, True): (53, 22106256),
+            (0.01, False): (103, 60960),
+            (1.0, True): (140, 10748928),
+            (1.0, False): (240, 49964),
+        },
+    ),
+    'ECDet-X': (
+        'ecdet/ecdet_ecvit-x_8xb4-50e_coco.py',
+        [],
+        {
+            (0.005, True): (53, 29184144),
+            (0.005, False): (103, 70176),
+            (1.0, True): (140, 20620288),
+            (1.0, False): (240, 67372),
+        },
+    ),
+    # RT-DETRv4 df44122, rtv4_hgnetv2_*_coco.yml
+    'RT-DETRv4-S': (
+        'rtdetrv4/rtdetrv4_hgnetv2-s_8xb4-132e_coco.py',
+        NORMS_ALONE,
+        {
+            (0.5, True): (102, 1838124),
+            (1.0, False): (222, 34288),
+            (1.0, True): (166, 8646839),
+        },
+    ),
+    'RT-DETRv4-M': (
+        'rtdetrv4/rtdetrv4_hgnetv2-m_8xb4-102e_coco.py',
+        NORMS_ALONE,
+        {
+            (0.1, True): (142, 5999930),
+            (1.0, False): (296, 59464),
+            (1.0, True): (208, 13728044),
+        },
+    ),
+    'RT-DETRv4-L': (
+        'rtdetrv4/rtdetrv4_hgnetv2-l_8xb4-58e_coco.py',
+        NORMS_BEHIND_THE_BACKBONE,
+        {
+            (0.05, True): (240, 13553376),
+            (1.0, False): (220, 39936),
+            (1.0, True): (276, 17893910),
+        },
+    ),
+    'RT-DETRv4-X': (
+        'rtdetrv4/rtdetrv4_hgnetv2-x_8xb4-58e_coco.py',
+        NORMS_BEHIND_THE_BACKBONE,
+        {
+            (0.01, True): (390, 33325760),
+            (1.0, False): (226, 56576),
+            (1.0, True): (279, 29628822),
+        },
+    ),
 }
 
 
@@ -186,7 +285,9 @@ AUTHORS = {
 def test_the_authors_groups(name: str) -> None:
     """By rules; without them norms, affine steps and biases never decay, and a whole backbone or ViT has its rate."""
     config, rules, expected = AUTHORS[name]
-    detector, paramwise = build_detector(config), shipped_config(config).optim_wrapper.paramwise_cfg
+    paramwise = shipped_config(config).optim_wrapper.paramwise_cfg
+    with torch.device('meta'):
+        detector = build_detector(config)
     assert counts(detector, {**paramwise, 'rules': rules}) == expected
     own = counts(detector, paramwise)
     trained = {n: p for n, p in detector.named_parameters() if p.requires_grad}
