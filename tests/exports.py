@@ -45,7 +45,7 @@ DETECTORS: dict[str, dict[str, Any]] = {
 
 def detector(name: str = 'RT-DETR', **changes: object) -> nn.Module:
     """In evaluation mode; boxes are not just their anchors, as they are before training."""
-    model = small_detector(**{**DETECTORS[name], **changes}).eval()
+    model = small_detector(**{**(DETECTORS.get(name) or FAMILY[name]), **changes}).eval()
     for parameter in model.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)

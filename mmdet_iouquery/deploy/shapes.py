@@ -20,10 +20,13 @@ Inputs = dict[str, np.ndarray]
 
 _RESHAPING = {'Reshape': 1, 'Expand': 1, 'Resize': 3}
 """Operators that are given the shape of their result, by the input that it is."""
+_COMPARING = ('Greater', 'GreaterOrEqual', 'Less', 'LessOrEqual')
 
 
 def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
     """Put constants in the place of what is computed from shapes and is the same in all runs.
+
+    Not of what follows from a comparison of numbers that differ between the runs: of other shapes it may end otherwise.
 
     Args:
         proto: changed.
@@ -38,7 +41,8 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
     inner = InnerTensors(proto, [*(node.input[place] for node, place in taken), *around])
     by_run = [inner(inputs) for inputs in runs]
     measured = {name: [values[name] for values in by_run] for name in inner.names}
-    constants = [_constant(node, place, measured) for node, place in taken]
+    undecided = _undecided(proto, measured)
+    constants = [_constant(node, place, measured, undecided) for node, place in taken]
     # by what they hold: a weight that is used twice stands in the file once
     names = {_content(numpy_helper.to_array(tensor)): tensor.name for tensor in proto.graph.initializer}
     for (node, place), constant in zip(taken, constants):
@@ -70,6 +74,21 @@ def _computed_from_shapes(proto: ModelProto) -> set[str]:
     return of_shapes
 
 
+def _undecided(proto: ModelProto, measured: dict[str, list[np.ndarray]]) -> set[str]:
+    """What is computed from the outcome of comparing numbers that differ between the runs."""
+    undecided: set[str] = set()
+    for node in proto.graph.node:
+        differs = (not _same(measured[name]) for name in node.input if name in measured)
+        compares = node.op_type in _COMPARING and any(differs)
+        if compares or (node.op_type != 'Shape' and undecided.intersection(node.input)):
+            undecided.update(node.output)
+    return undecided
+
+
+def _same(values: list[np.ndarray]) -> bool:
+    return all(np.array_equal(value, values[0]) for value in values)
+
+
 def _drop_unused(proto: ModelProto) -> None:
     used, kept = {value.name for value in proto.graph.output}, []
     for node in reversed(proto.graph.node):
@@ -83,10 +102,12 @@ def _drop_unused(proto: ModelProto) -> None:
     proto.graph.initializer.extend(initializers)
 
 
-def _constant(node: NodeProto, place: int, measured: dict[str, list[np.ndarray]]) -> np.ndarray | None:
+def _constant(
+    node: NodeProto, place: int, measured: dict[str, list[np.ndarray]], undecided: set[str]
+) -> np.ndarray | None:
     """What can be written for an input of a node, of ``Resize`` scales for sizes; None: it has to be computed."""
     values = measured[node.input[place]]
-    same = all(np.array_equal(value, values[0]) for value in values)
+    same = _same(values) and node.input[place] not in undecided
     if same and (node.op_type, place) != ('Resize', _RESHAPING['Resize']):  # which is given scales
         return values[0]
     if place != _RESHAPING.get(node.op_type):
