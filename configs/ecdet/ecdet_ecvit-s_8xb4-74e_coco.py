@@ -47,7 +47,12 @@ model = dict(
         in_channels=[embed_dims] * 3,
         embed_dims=embed_dims,
         decoder=dict(
-            num_layers=4, feedforward_channels=512, norm='LN', ffn='mlp', query_pos=dict(hidden_dims=embed_dims)
+            num_layers=4,
+            feedforward_channels=512,
+            norm='LN',
+            ffn='mlp',
+            ffn_init='default',
+            query_pos=dict(hidden_dims=embed_dims),
         ),
     ),
 )

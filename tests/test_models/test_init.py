@@ -18,6 +18,8 @@ CASES = [
     ('deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', 'deim', 'deimrt_r18'),
     ('deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py', 'deimv2', 'deimv2_atto'),
     ('deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py', 'deimv2', 'deimv2_n'),
+    ('deimv2/deimv2_vit-s_8xb4-132e_coco.py', 'deimv2', 'deimv2_s'),
+    ('ecdet/ecdet_ecvit-s_8xb4-74e_coco.py', 'ecdet', 'ecdet_s'),
 ]
 """Config, whose names the table has (a source of the converter), and the table, ``tests/data/*_init.json``."""
 

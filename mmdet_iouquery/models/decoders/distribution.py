@@ -83,6 +83,7 @@ class DistributionDecoder(BoxDecoder):
         sampling: of deformable attention: 'bilinear' or 'discrete'.
         fusion: how what was read joins the query: by 'gate', or 'add' and norm.
         norm, ffn: of the layers, as in :class:`DeformableDecoder`.
+        ffn_init: first values of a feed-forward network 'mlp': 'xavier' uniform, or 'default', PyTorch's (ECDet).
         act_cfg: activation of feed-forward networks, box, quality and position heads; None: ReLU (SiLU in DEIM).
         query_pos: arguments of :class:`~mmdet_iouquery.models.layers.BoxPositionMLP`, by default with ``clamp=10``.
         position_code: made of the boxes that each layer starts from ('per_layer'), or 'once', of the first layer's
@@ -114,6 +115,7 @@ class DistributionDecoder(BoxDecoder):
         fusion: Literal['gate', 'add'] = 'gate',
         norm: Literal['LN', 'RMS'] = 'LN',
         ffn: Literal['mlp', 'swiglu'] = 'mlp',
+        ffn_init: Literal['default', 'xavier'] = 'xavier',
         act_cfg: dict | None = None,
         query_pos: dict | None = None,
         position_code: Literal['per_layer', 'once'] = 'per_layer',
@@ -148,7 +150,7 @@ class DistributionDecoder(BoxDecoder):
                 attention_backend,
                 fusion=fusion,
                 act_cfg=act_cfg,
-                ffn_init='xavier',
+                ffn_init=ffn_init,
                 sampling=sampling,
                 project_values=False,
                 norm=norm,
