@@ -212,4 +212,11 @@ class Reference:
         size = name.rpartition('-')[2].lstrip('R').lower()
         paths = [self.folder / pattern.format(size) for pattern in self.repository.configs]
         path = next((path for path in paths if path.exists()), paths[-1])
+        self._forget_configs()
         return self._config_class(str(path), **_FROM_SCRATCH, **settings)
+
+    def _forget_configs(self) -> None:
+        """Their ``load_config`` merges into a default that it keeps: a second config would be given the first's."""
+        load = getattr(sys.modules.get(f'{self.repository.package}.core.yaml_utils'), 'load_config', None)
+        if load is not None and load.__defaults__ is not None:
+            load.__defaults__ = tuple({} if isinstance(value, dict) else value for value in load.__defaults__)

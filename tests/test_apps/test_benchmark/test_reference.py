@@ -18,9 +18,13 @@ from mmdet_iouquery.errors import InputError
 
 STAND_IN = """
 import torch
+def load_config(path, cfg=dict()):
+    cfg[path] = None
+    return cfg
 class YAMLConfig:
     def __init__(self, path, **settings):
         self.model = torch.nn.Identity()
+        self.model.read = [*load_config(path)]
         self.model.path, self.model.settings = path, settings
         self.criterion = lambda outputs, targets: {'a': outputs['pred_boxes'].sum(), 'b': targets[0]['boxes'].sum()}
 """
@@ -30,7 +34,7 @@ CASE, CPU = Case(images=2, objects=3, queries=4, layers=3), torch.device('cpu')
 @pytest.fixture(autouse=True)
 def _modules_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, 'path', [*sys.path])
-    for name in ('src', 'src.core', 'engine', 'engine.core'):
+    for name in [f'{name}{inner}' for name in ('src', 'engine') for inner in ('', '.core', '.core.yaml_utils')]:
         monkeypatch.delitem(sys.modules, name, raising=False)
 
 
@@ -38,7 +42,9 @@ def clone(folder: Path, family: str) -> Reference:
     repository = REPOSITORIES[family]
     (folder / repository.zoo).mkdir(parents=True)
     (folder / repository.package / '__init__.py').touch()
-    (folder / repository.package / 'core.py').write_text(STAND_IN)
+    (folder / repository.package / 'core').mkdir()
+    (folder / repository.package / 'core' / '__init__.py').write_text('from .yaml_utils import YAMLConfig')
+    (folder / repository.package / 'core' / 'yaml_utils.py').write_text(STAND_IN)
     return Reference(folder, family)
 
 
@@ -67,6 +73,14 @@ def test_a_model_is_built_by_the_authors_config_without_downloads(name: str, con
         assert all(holder.get('eval_spatial_size') == size for holder in holders)
     again = pickle.loads(pickle.dumps(reference))
     assert (again.folder, again.family) == (tmp_path, FAMILY_OF[name])
+
+
+def test_a_second_size_does_not_inherit_the_first(tmp_path: Path) -> None:
+    """The authors' loader keeps what it has read in a default argument."""
+    reference = clone(tmp_path, 'dfine')
+    for name in 'lnl':
+        read = reference.model(f'D-FINE-{name.upper()}', None).read
+        assert read == [str(tmp_path / f'configs/dfine/dfine_hgnetv2_{name}_coco.yml')]
 
 
 def test_the_loss_is_the_sum_of_what_the_authors_criterion_gives(tmp_path: Path) -> None:
