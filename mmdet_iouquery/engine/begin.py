@@ -65,8 +65,11 @@ def begin(cfg: Config, settings: Mapping[str, Any], *, resume: str | None, resta
 def _set_aside(cfg: Config, work_dir: Path, folder: Path) -> None:
     if process_rank(cfg.launcher) != 0:
         return
+    given = Path(cfg.filename).resolve()
+    dumps = {given.with_stem(f'{given.stem}_resolved').name, given.name}  # mmengine's, of the config
     for used_folder in {work_dir, folder}:
-        target = set_aside(used_folder) if used_folder.is_dir() else None
+        own = {given.name} if given.parent == used_folder.resolve() else set()
+        target = set_aside(used_folder, dumps - own) if used_folder.is_dir() else None
         if target is not None:
             print(f'the earlier run is in {target} now')
 

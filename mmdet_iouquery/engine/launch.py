@@ -90,7 +90,7 @@ def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = ()) -> None:
     is_first = process_rank(cfg.launcher) == 0
     claims = is_first and args.dry_run is None  # for all processes of this training
     with made(cfg.work_dir) if is_first else nullcontext(), claimed(cfg.work_dir) if claims else nullcontext():
-        with unchanged_by_errors(cfg.work_dir) if claims else nullcontext():
+        with unchanged_by_errors(cfg.work_dir, checkpoint_folder(cfg)) if claims else nullcontext():
             runner = _ready(cfg, args)
         if runner is None:
             return

@@ -9,7 +9,7 @@ import shutil
 import sys
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,6 +28,10 @@ from .atomic_backend import remove_leftovers
 _OF_A_TRAINING = re.compile(
     r'.*\.pth(\.outdated|\.tmp)?|\d{8}_\d{6}|last_checkpoint|last_validation|settings\.json|csv|tensorboard|mlflow|wandb'
 )
+CONFIG = 'config.py'
+REPLACED = '.config.replaced.py'
+"""The config of an earlier run: so it is called from when another one is written until that run is set aside."""
+_ASIDE = 'before-*'
 _LOGS = f'{"[0-9]" * 8}_{"[0-9]" * 6}'  # mmengine's folder of a start
 # tensors as large as the parameters that an optimiser keeps: two of the Adam family, one of SGD with momentum
 _OPTIMIZER_COPIES = {'SGD': 1, 'Adagrad': 1, 'Lion': 1}
@@ -67,20 +71,35 @@ def made(folder: str | Path) -> Iterator[None]:
 
 
 @contextmanager
-def unchanged_by_errors(folder: str | Path) -> Iterator[None]:
-    """With an InputError, what a runner has written as it was built goes from a claimed folder: logs and its config."""
-    logs, configs = ({*Path(folder).glob(pattern)} for pattern in (_LOGS, '*.py'))
+def unchanged_by_errors(*folders: str | Path) -> Iterator[None]:
+    """With an InputError, claimed folders get back what was set aside, and lose what a runner wrote as it was built."""
+    with ExitStack() as stack:
+        for folder in {*map(Path, folders)}:
+            stack.enter_context(_unchanged_by_errors(folder))
+        yield
+
+
+@contextmanager
+def _unchanged_by_errors(folder: Path) -> Iterator[None]:
+    logs, aside, configs = ({*folder.glob(pattern)} for pattern in (_LOGS, _ASIDE, '*.py'))
     texts = {path: path.read_bytes() for path in configs}
     try:
         yield
     except InputError:
-        for path in {*Path(folder).glob(_LOGS)} - logs:
+        for path in {*folder.glob(_LOGS)} - logs:
             shutil.rmtree(path, ignore_errors=True)
-        for path in Path(folder).glob('*.py'):
+        for path in folder.glob('*.py'):
             if path not in texts:
                 path.unlink()
             elif path.read_bytes() != texts[path]:
                 path.write_bytes(texts[path])
+        for earlier in {*folder.glob(_ASIDE)} - aside:
+            for path in earlier.iterdir():
+                path.replace(folder / path.name)
+            earlier.rmdir()
+        replaced = folder / REPLACED
+        if replaced.is_file():
+            replaced.replace(folder / CONFIG)
         raise
 
 
@@ -140,16 +159,17 @@ def _is_at(file: IO[str], path: Path) -> bool:
 def set_aside(folder: str | Path, also: Collection[str] = ()) -> Path | None:
     """Move what an earlier training wrote into a folder of its own, ``before-DATE-TIME``; None: there was nothing.
 
-    Moved are checkpoints, logs, notes of them, and files and folders of the names in ``also``; all else stays.
+    Moved are checkpoints, logs, notes of them, a config that another has replaced, and what is named in ``also``; all
+    else stays.
     """
-    folder = Path(folder)
+    folder, also = Path(folder), {REPLACED, *also}
     of_a_run = [path for path in sorted(folder.iterdir()) if path.name in also or _OF_A_TRAINING.fullmatch(path.name)]
     if not of_a_run:
         return None
     target = folder / time.strftime('before-%Y%m%d-%H%M%S')
     target.mkdir()
     for path in of_a_run:
-        path.rename(target / path.name)
+        path.rename(target / (CONFIG if path.name == REPLACED else path.name))
     return target
 
 

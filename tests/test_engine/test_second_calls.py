@@ -334,20 +334,26 @@ def test_two_trainings_do_not_write_to_one_folder(config: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ('more', 'said'),
+    ('mistake', 'said'),
     [
         ("train_dataloader['batch_size'] = 0\n", 'batch_size'),  # before the run is built
         ('load_from = {config!r}\n', 'given.py'),  # after that, when logs have begun and the config is written down
     ],
 )
-def test_a_training_that_is_refused_leaves_the_folder_as_it_was(more: str, said: str, tmp_path: Path) -> None:
+def test_a_training_that_is_refused_leaves_the_folder_as_it_was(mistake: str, said: str, tmp_path: Path) -> None:
     config, work_dir = tmp_path / 'given.py', tmp_path / 'a' / 'run'
-    small_config(tmp_path, more.format(config=str(config))).rename(config)
-    for there in ({}, {'notes.txt': 'mine', 'given.py': 'of the start before', '20260101_000000/a.log': 'its log'}):
+    small_config(tmp_path, mistake.format(config=str(config))).rename(config)
+    run = {
+        'given.py': 'of the start before',
+        '20260101_000000/a.log': 'its log',
+        'iter_2.pth': 'weights',
+        'my.py': 'own',
+    }
+    for there, more in (({}, ()), (run, ('--restart',))):
         for name, text in there.items():
             (work_dir / name).parent.mkdir(parents=True, exist_ok=True)
             (work_dir / name).write_text(text)
-        status, text = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir)
+        status, text = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, *more)
         (error,) = errors(text)
         assert status == 2 and said in error
         files = {path.relative_to(work_dir).as_posix(): path.read_text() for path in work_dir.rglob('*.*')}

@@ -17,7 +17,7 @@ from ...datasets import CocoSet, read_data
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import read_config, without_initial_weights
 from ...engine.run_settings import differences, flattened
-from ...engine.work_dir import made
+from ...engine.work_dir import REPLACED, made
 from ...errors import InputError
 from ...file_io import write_text
 from .arguments import NONE
@@ -86,6 +86,8 @@ def written_config(config: str, request: TrainRequest) -> Path:
         text = child_text(base, cfg, _title(base, request))
         _check_there(path, text, restart=request.restart)
         notes = begin()  # not before: the folder's own run may begin with other weights
+        if request.restart and path.is_file() and not path.with_name(REPLACED).exists():
+            path.replace(path.with_name(REPLACED))
         write_text(path, text)
     _say(path, cfg, data, images, request, notes)
     return path

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mmengine.config import Config
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.apps.train import request as subject
 from mmdet_iouquery.apps.train.request import TrainRequest, default_folder, written_config
+from mmdet_iouquery.engine.work_dir import set_aside, unchanged_by_errors
 from mmdet_iouquery.errors import InputError
 
 pytest.importorskip('sklearn')
@@ -228,3 +230,23 @@ def test_folders_and_bases(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     assert cfg.train_cfg.max_epochs == 4 and cfg.model.bbox_head.num_classes == 10
     assert TrainRequest(work_dir=tmp_path).is_plain and not TrainRequest(epochs=1).is_plain
     assert subject.BATCH == 8
+
+
+def test_a_restart_keeps_the_config_of_the_run_before(data: Path, tmp_path: Path) -> None:
+    """It goes with what is set aside, and is back where the call is refused before or after that."""
+    path = write(data, tmp_path, weights='none', epochs=2)
+    mine = f'{path.read_text()}\nmine = 1\n'
+    path.write_text(mine)
+    (tmp_path / 'epoch_2.pth').touch()
+    for refused_late in (False, True):
+        write(data, tmp_path, weights='none', epochs=3, restart=True)
+        assert path.read_text() != mine
+        with suppress(InputError), unchanged_by_errors(tmp_path):
+            if refused_late:
+                set_aside(tmp_path)
+            raise InputError('the refusal')
+        assert path.read_text() == mine and (tmp_path / 'epoch_2.pth').is_file() and not [*tmp_path.glob('before-*')]
+    write(data, tmp_path, weights='none', epochs=3, restart=True)
+    aside = set_aside(tmp_path)
+    assert aside is not None and {file.name for file in aside.iterdir()} == {'config.py', 'epoch_2.pth'}
+    assert (aside / 'config.py').read_text() == mine and 'max_epochs=3' in path.read_text()
