@@ -20,7 +20,7 @@ _SAID: dict[str, tuple[Collection[str], str, tuple[int, ...]]] = {
     'warning': (('logger',), '', (0,)),
     'error': (('parser', 'self', 'logger'), '', (0,)),
     'leave_out': (('account',), 'left out, ', (0, 1)),
-    'change': (('account',), 'taken otherwise: ', (0,)),
+    'change': (('account',), 'changed: ', (0,)),
     'Finding': ((), '', (1, 2)),
     'DataFinding': ((), '', (2, 3)),
 }

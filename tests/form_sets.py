@@ -63,7 +63,7 @@ def left_out(reading: Reading) -> dict[tuple[str, str], int]:
 
 
 def changed(reading: Reading) -> dict[str, int]:
-    """How many were taken otherwise than written, by what was done."""
+    """How many were changed, by what was done."""
     return {what: tally.count for what, tally in reading.account.changed.items()}
 
 

@@ -8,7 +8,7 @@ from torch.jit import is_tracing  # type: ignore[attr-defined]  # documented, bu
 
 
 def is_captured() -> bool:
-    """Whether a graph is made of what is done: compiled, exported or traced (``torch.jit.trace``).
+    """Whether the code is being compiled, exported or traced (``torch.jit.trace``).
 
     The exports to ONNX do one or the other; asking ``torch.onnx`` would take ten times as long as both.
     """

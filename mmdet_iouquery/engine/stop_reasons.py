@@ -1,4 +1,4 @@
-"""How a run can end that is neither done nor a bug, told in a sentence with the way to go on."""
+"""How a run can end that is neither success nor a bug, reported in one sentence that says how to continue."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def worker_died(error: BaseException, folder: Path) -> str:
     """What to tell a person about a data worker's death: what, the likely reasons, the remedy."""
     causes = [str(cause) for cause in (error, error.__cause__, error.__context__) if cause is not None]
     killed = next((found[1].strip() for found in map(_BY_SIGNAL.search, causes) if found), None)
-    how = f'was ended by the signal {killed!r}' if killed else 'has left without a word'
+    how = f'was ended by the signal {killed!r}' if killed else 'exited without an error message'
     return (
         f'a process that loads data {how}. Killed: the machine ran out of memory, see dmesg; take a smaller '
         'train_dataloader.num_workers or batch_size. Bus error: /dev/shm is full, as in a container with its 64 MB '

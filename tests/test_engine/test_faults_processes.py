@@ -53,7 +53,8 @@ def test_a_data_worker_that_is_killed(tmp_path: Path) -> None:
     assert status == 5, said[-3000:]
     (told,) = errors(said)
     # not known where the main process was at its socket just then, as below
-    assert re.match("error: a process that loads data (was ended by the signal 'Killed'|has left without a word)", told)
+    how = "was ended by the signal 'Killed'|exited without an error message"
+    assert re.match(f'error: a process that loads data ({how})', told)
     saved = sorted((tmp_path / 'run').glob('iter_*.pth'))
     assert saved and all(damage(path) is None for path in saved)
     for words in ('ran out of memory', 'num_workers', '/dev/shm', f'is {saved[-1]}; the same command goes on from it'):
@@ -98,7 +99,7 @@ def next_from_a_dead_worker(marker: Path) -> None:
 
 def test_a_batch_whose_worker_is_just_being_killed(tmp_path: Path) -> None:
     """torch hands on what the worker's socket says; outside of the main thread no signal tells of the death."""
-    refused = pytest.raises(DataWorkerError, match='has left without a word')
+    refused = pytest.raises(DataWorkerError, match='exited without an error message')
     with ThreadPoolExecutor(1) as pool, refused as told, told_endings(NO_HOOKS, tmp_path):
         pool.submit(next_from_a_dead_worker, tmp_path / 'marker').result()
     assert isinstance(told.value.__cause__, ConnectionError)

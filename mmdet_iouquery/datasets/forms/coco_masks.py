@@ -98,7 +98,7 @@ def _box(annotation: Record, size: tuple[int, int], where: str, account: Account
     else:
         values = [number(value) for polygon in mask for value in polygon]
         x, y, w, h = polygon_box(values[::2], values[1::2])
-    account.change('masks made boxes', where)
+    account.change('masks converted to boxes', where)
     return x, y, w, h
 
 

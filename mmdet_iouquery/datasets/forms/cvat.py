@@ -99,14 +99,14 @@ def _box(shape: Element, name: str, account: Account) -> Box:
     if not shape.get('label'):
         raise ValueError('an object without a label')
     if shape.tag != 'box':
-        account.change(f'{shape.tag}s made boxes', name)
+        account.change(f'{shape.tag}s converted to boxes', name)
     try:
         box, centre = _SHAPES[shape.tag](shape)
         degrees = number(shape.get('rotation', 0))
     except (TypeError, ValueError):  # an attribute is missing, or no number
         raise ValueError(f'a {shape.tag} whose place is not made of numbers') from None
     if degrees:
-        account.change('turned shapes made upright boxes around them', name)
+        account.change('rotated shapes converted to the upright boxes around them', name)
     return turned_box(box, degrees, centre)
 
 

@@ -105,7 +105,7 @@ def _results(task: Task, name: str, account: Account) -> Sequence[Mapping[str, A
     if not done:
         return None
     if len(done) > 1:
-        account.change('tasks annotated several times: the ground truth, else the newest taken', name)
+        account.change('tasks annotated several times: the ground truth, else the newest one, is used', name)
     best = max(done, key=lambda one: (bool(one.get('ground_truth')), str(one.get('updated_at') or '')))
     return [result for result in best.get('result') or [] if isinstance(result, dict)]
 
@@ -144,7 +144,7 @@ def _boxes(results: Sequence[Mapping[str, Any]], size: Size, name: str, account:
             account.leave_out('boxes', f'{what}, which is no labelled rectangle, polygon, ellipse or mask', name)
             continue
         if len(value[kind]) > 1:
-            account.change('objects of several labels: the first taken', name)
+            account.change('objects of several labels: the first one is used', name)
         try:
             yield LabelledBox(str(value[kind][0]).strip(), _box(kind, value, size, name, account))
         except (KeyError, TypeError, ValueError):
@@ -154,7 +154,7 @@ def _boxes(results: Sequence[Mapping[str, Any]], size: Size, name: str, account:
 def _box(kind: str, value: Mapping[str, Any], size: Size, name: str, account: Account) -> Box:
     """The box of a shape in px; a rectangle is turned about its first corner, an ellipse about its centre."""
     if kind != 'rectanglelabels':
-        account.change(f'{_MADE_BOXES[kind]} made boxes', name)
+        account.change(f'{_MADE_BOXES[kind]} converted to boxes', name)
     if kind == 'brushlabels':
         return brush_box(value['rle'], size)
     across, down = size[0] / 100, size[1] / 100
@@ -169,7 +169,7 @@ def _box(kind: str, value: Mapping[str, Any], size: Size, name: str, account: Ac
         box = (x, y, number(value['width']) * across, number(value['height']) * down)
     degrees = number(value.get('rotation') or 0)
     if degrees:
-        account.change('turned shapes made upright boxes around them', name)
+        account.change('rotated shapes converted to the upright boxes around them', name)
     return turned_box(box, degrees, (x, y))
 
 

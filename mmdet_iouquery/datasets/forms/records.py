@@ -66,11 +66,11 @@ class Tally:
 
 @dataclass
 class Account:
-    """What a reader did not take as it is.
+    """What a reader left out or changed.
 
     Attributes:
         left_out: by what (``images``, ``boxes``) and why.
-        changed: what was taken otherwise than written, by what was done.
+        changed: what was read otherwise than written, by what was done.
         remarks: sentences on the set as a whole.
     """
 
@@ -83,7 +83,7 @@ class Account:
         self.left_out.setdefault((what, reason), Tally(fault)).add(name)
 
     def change(self, what: str, name: str) -> None:
-        """Count something that was taken otherwise than written."""
+        """Count something that was read otherwise than written."""
         self.changed.setdefault(what, Tally()).add(name)
 
 

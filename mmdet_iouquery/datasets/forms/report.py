@@ -48,7 +48,7 @@ def describe(report: Mapping[str, Any]) -> str:
             f'{report["drawn_with_seed"]}'
         )
     lines += [f'  {remark}' for remark in report['remarks']]
-    lines += [f'  taken otherwise: {one["reason"]}: {_shown(one)}' for one in report['changed']]
+    lines += [f'  changed: {one["reason"]}: {_shown(one)}' for one in report['changed']]
     lines += [f'  left out, {one["what"]}: {one["reason"]}: {_shown(one)}' for one in report['left_out']]
     return '\n'.join(lines)
 

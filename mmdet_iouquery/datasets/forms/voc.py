@@ -76,7 +76,7 @@ def read_voc(folder: Folder, documents: Sequence[Path]) -> Reading:
         boxes = [LabelledBox(one.label, voc_box(one.corners, first), one.difficult) for one in image.objects]
         name = folder.name(image.xml)
         for _ in filter(lambda one: one.difficult, image.objects):
-            account.change('objects marked difficult made crowds: neither trained on nor counted as missed', name)
+            account.change('objects marked difficult read as crowds: neither trained on nor counted as missed', name)
         images.append(LabelledImage(image.path, image.size, sound_boxes(account, boxes, name), parts[image.xml]))
     stems = {xml.stem for xml in documents} | missing
     for path in folder.images.unmeant():
@@ -185,7 +185,7 @@ def _object(element: Element, name: str, account: Account) -> VocObject | None:
         account.leave_out('boxes', 'an object without a box of four numbers', name)
         return None
     if corners[2] < corners[0] or corners[3] < corners[1]:
-        account.change('corners in the other order', name)
+        account.change('corners put in order', name)
         corners = min(corners[::2]), min(corners[1::2]), max(corners[::2]), max(corners[1::2])
     return VocObject(label, corners, text_of(element, 'difficult').lower() in ('1', 'true'))
 
@@ -200,7 +200,7 @@ def _corners(element: Element, name: str, account: Account) -> Box:
     if len(points) < 6 or len(points) % 2:
         raise ValueError('no polygon')
     x, y, w, h = polygon_box(points[::2], points[1::2])
-    account.change('polygons made boxes', name)
+    account.change('polygons converted to boxes', name)
     return x, y, x + w, y + h
 
 

@@ -109,7 +109,7 @@ class _Reader:
             self.account.leave_out('images', str(error), name)
             return None
         if label is None:  # by the form's own rule nothing is to be seen on such an image
-            self.account.change('images without a label file taken for images without objects', name)
+            self.account.change('images without a label file read as images without objects', name)
             return LabelledImage(path, size, (), role)
         boxes = [
             LabelledBox(self.said.names[key], (x * size[0], y * size[1], w * size[0], h * size[1]))
@@ -140,11 +140,11 @@ class _Reader:
         if key not in self.said.names:  # a whole number may be written as a float
             raise ValueError(f'class {values[0]}, which has no name')
         if len(numbers) == 4 + self.said.keypoint_values and self.said.keypoint_values:
-            self.account.change('keypoints left out, their boxes taken', where)
+            self.account.change('keypoints left out, their boxes kept', where)
         elif len(numbers) == 5:
             self.account.change('a sixth number (a confidence, or a track) left out', where)
         elif len(numbers) >= 6 and len(numbers) % 2 == 0:
-            self.account.change('polygons made boxes', where)
+            self.account.change('polygons converted to boxes', where)
             return int(key), polygon_box(numbers[::2], numbers[1::2])
         elif len(numbers) != 4:
             raise ValueError(f'a line of {len(values)} numbers, neither a box (5) nor a polygon (7, 9, ...)')

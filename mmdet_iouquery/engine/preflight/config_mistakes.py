@@ -1,4 +1,4 @@
-"""Mistakes in a config that surface as exceptions of other packages: told in a sentence that names the entry."""
+"""Mistakes in a config that surface as exceptions of other packages: reported in a sentence that names the entry."""
 
 from __future__ import annotations
 
@@ -218,7 +218,7 @@ def _remedies(error: BaseException) -> Iterator[str]:
     if isinstance(error, TypeError) and str(error).endswith('() takes no arguments'):
         given = [cfg for cfg in map(_built_from, _frames(error)) if cfg is not None][-1:]
         names = [key for cfg in given for key in cfg if key != 'type' and not key.startswith('_')]
-        yield f'it has no settings: take {", ".join(names)} out of the entry'
+        yield f'remove {", ".join(names)} from the entry'
     if isinstance(error, ImportError):
         yield 'install what is missing, or take the entry out of the config'
 

@@ -1,4 +1,4 @@
-"""What backbones have in common of which stages, or norms' statistics, can be kept as they are."""
+"""Frozen stages and frozen norm statistics, shared by the backbones."""
 
 from __future__ import annotations
 

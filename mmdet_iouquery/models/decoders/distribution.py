@@ -38,7 +38,7 @@ NUM_PEAKS = 4
 
 
 class QualityHead(MLP):
-    """What a class score gains where the edges of its box are told for certain (D-FINE's code, after GFLv2).
+    """What a class score gains where the edges of its box are predicted with certainty (D-FINE's code, after GFLv2).
 
     Each edge is judged by its four largest probabilities and their mean. Starts at zero.
     """

@@ -63,10 +63,10 @@ def test_cvat_shapes(tmp_path: Path) -> None:
     }
     assert [image.part for image in reading.images] == ['', 'val'] and reading.classes == ('dog', 'cat')
     assert changed(reading) == {
-        'turned shapes made upright boxes around them': 1,
-        'polygons made boxes': 1,
-        'masks made boxes': 1,
-        'ellipses made boxes': 1,
+        'rotated shapes converted to the upright boxes around them': 1,
+        'polygons converted to boxes': 1,
+        'masks converted to boxes': 1,
+        'ellipses converted to boxes': 1,
     }
     assert left_out(reading) == {
         ('boxes', 'a polyline, which is no box, polygon, mask or ellipse'): 1,
@@ -154,7 +154,7 @@ def test_label_studio_tasks_done_several_times_or_not_at_all(tmp_path: Path) -> 
     ]
     reading = label_studio(tmp_path, tasks)
     assert boxes_of(reading) == {'a.jpg': [('cat', (2, 20, 40, 20))], 'b.jpg': [('cat', (1, 20, 40, 20))], 'd.jpg': []}
-    assert changed(reading) == {'tasks annotated several times: the ground truth, else the newest taken': 2}
+    assert changed(reading) == {'tasks annotated several times: the ground truth, else the newest one, is used': 2}
     assert left_out(reading) == {
         ('images', 'tasks that are not annotated'): 1,
         ('images', 'not in the export'): 1,
@@ -228,7 +228,7 @@ def test_coco_masks_become_boxes(tmp_path: Path) -> None:
     box = (10, 20, 40, 20)
     expected = [('class 1', box), ('class 2', box), ('class 3', box), ('class 1', (1, 2, 3, 4))]
     assert boxes_of(reading) == {'a.jpg': expected}
-    assert changed(reading) == {'masks made boxes': 3}
+    assert changed(reading) == {'masks converted to boxes': 3}
     assert left_out(reading) == {('boxes', 'neither a box nor a mask that can be read'): 1}
     content['annotations'] = annotations[3:4]
     assert not lacks_boxes(write_text(path, json.dumps(content)))

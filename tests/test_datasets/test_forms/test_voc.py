@@ -57,7 +57,7 @@ def test_difficult_objects_are_crowds_and_truncated_ones_are_not(tmp_path: Path)
     )
     reading = read(one_image(tmp_path, difficult))
     assert {image.path.name: image.boxes[0].crowd for image in reading.images} == {'a.jpg': True, 'b.jpg': False}
-    assert changed(reading) == {'objects marked difficult made crowds: neither trained on nor counted as missed': 1}
+    assert changed(reading) == {'objects marked difficult read as crowds: neither trained on nor counted as missed': 1}
 
 
 @pytest.mark.parametrize('stated', [None, (0, 0)])
@@ -87,7 +87,7 @@ def test_what_cannot_be_read_is_left_out_and_told(tmp_path: Path) -> None:
     write_image(tmp_path / 'JPEGImages' / 'alone.jpg')
     reading = read(tmp_path)
     assert boxes_of(reading) == {'none.jpg': [], 'objects.jpg': [('dog', (3, 4, 2, 5)), ('cat', (3, 3, 6, 6))]}
-    assert changed(reading) == {'corners in the other order': 2}
+    assert changed(reading) == {'corners put in order': 2}
     assert left_out(reading) == {
         ('images', 'no image of that name'): 1,
         ('images', 'the size in the labels is not that of the image'): 1,
@@ -104,7 +104,7 @@ def test_polygons_without_boxes_become_boxes(tmp_path: Path) -> None:
     points = '<polygon><x1>11</x1><y1>6</y1><x2>30</x2><y2>6</y2><x3>20</x3><y3>25</y3></polygon>'
     reading = read(one_image(tmp_path, f'<annotation><object><name>cat</name>{points}</object></annotation>'))
     assert boxes_of(reading) == {'a.jpg': [('cat', (10, 5, 20, 20))]}
-    assert changed(reading) == {'polygons made boxes': 1}
+    assert changed(reading) == {'polygons converted to boxes': 1}
 
 
 @pytest.mark.parametrize('encoding', ['utf-8-sig', 'utf-16'])

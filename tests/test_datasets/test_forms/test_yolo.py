@@ -45,12 +45,12 @@ def test_polygons_oriented_boxes_and_keypoints_become_boxes(tmp_path: Path) -> N
     polygon, oriented = '0 0.1 0.2 0.5 0.2 0.3 0.8\n', '1 0.2 0.1 0.4 0.3 0.3 0.5 0.1 0.3\n'
     reading = read(yolo_set(tmp_path / 'a', {'a.jpg': polygon + oriented}))
     assert boxes_of(reading) == {'a.jpg': [('cat', (10.0, 10.0, 40.0, 30.0)), ('dog', (10.0, 5.0, 30.0, 20.0))]}
-    assert changed(reading) == {'polygons made boxes': 2}
+    assert changed(reading) == {'polygons converted to boxes': 2}
 
     pose = BOX.strip() + ' 0.5 0.5 2 0.6 0.6 1\n'  # 11 numbers: of another length, these would be a polygon's
     reading = read(yolo_set(tmp_path / 'b', {'a.jpg': pose}, 'kpt_shape: [2, 3]\nnames: [cat, dog]'))
     assert boxes_of(reading) == {'a.jpg': [IN_PX]}
-    assert changed(reading) == {'keypoints left out, their boxes taken': 1}
+    assert changed(reading) == {'keypoints left out, their boxes kept': 1}
 
 
 def test_a_confidence_is_not_used(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_images_and_labels_without_each_other(tmp_path: Path) -> None:
         ('images', 'labels without an image'): 1,
         ('images', 'no image that can be read'): 1,
     }
-    assert changed(reading) == {'images without a label file taken for images without objects': 1}
+    assert changed(reading) == {'images without a label file read as images without objects': 1}
 
 
 def test_capital_endings_blanks_and_letters_of_the_world(tmp_path: Path) -> None:

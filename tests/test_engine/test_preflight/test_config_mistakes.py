@@ -92,7 +92,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "randomness = dict(seed='abc')": ("randomness.seed='abc' must be a whole number from 0 on",),
     "custom_hooks = [dict(type='NumClassCheckHook', begin=3)]": (
         'custom_hooks[0]',
-        'NumClassCheckHook() takes no arguments; it has no settings: take begin out of the entry',
+        'NumClassCheckHook() takes no arguments; remove begin from the entry',
     ),
     'randomness = dict(sead=1)': ("randomness: set_randomness has no argument 'sead'; did you mean seed?",),
     "optim_wrapper = dict(optimizer=dict(lr='fast'))": (
