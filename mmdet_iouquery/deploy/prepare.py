@@ -13,11 +13,8 @@ from torch import nn
 from ..compat import take_maps_from_heap
 from ..cpu import accelerate_prediction, note_if_slow, restore
 from ..errors import InputError
-from ..models.backbones.vit import Block
 from ..models.dense_heads import RTDETRHead
-from ..models.layers import ConvNormAct
-from ..models.necks import HybridEncoder
-from ..models.necks.fusion import RepVGGBlock
+from .merge import merge_parts
 
 HALVES = (torch.float16, torch.bfloat16)
 
@@ -67,8 +64,7 @@ def merged(model: nn.Module) -> Any:
     copied = copy.deepcopy(model).eval()
     restore(copied)
     copied = fuse_conv_bn(copied).requires_grad_(False)
-    _merge(copied)
-    return copied
+    return merge_parts(copied)
 
 
 def _check_dtype(model: nn.Module, dtype: torch.dtype) -> None:
@@ -87,13 +83,3 @@ def cast(model: nn.Module, dtype: torch.dtype) -> None:
     for name, child in model.named_children():
         if name != 'data_preprocessor':
             child.to(dtype)
-
-
-def _merge(module: nn.Module) -> None:
-    if isinstance(module, HybridEncoder):
-        module.separate()
-    for name, child in module.named_children():
-        if isinstance(child, (Block, ConvNormAct, RepVGGBlock)):
-            setattr(module, name, child.merged())
-        else:
-            _merge(child)

@@ -8,7 +8,6 @@ Letters beside the package's: P tokens that stand for no patch (prefix), d chann
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
@@ -138,18 +137,13 @@ class UnbiasedKeys(nn.Linear):
     def __init__(self, embed_dims: int) -> None:
         super().__init__(embed_dims, 3 * embed_dims)
 
-    def _bias(self) -> Tensor:
+    def used_bias(self) -> Tensor:
+        """(3D,), 0 for the keys."""
         query, key, value = self.bias.chunk(3)
         return torch.cat([query, torch.zeros_like(key), value])
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.weight, self._bias())
-
-    def merged(self) -> nn.Linear:
-        """The same as a plain layer, for prediction."""
-        linear = nn.Linear(self.in_features, self.out_features, device='meta')
-        linear.weight, linear.bias = self.weight, nn.Parameter(self._bias().detach(), requires_grad=False)
-        return linear
+        return F.linear(x, self.weight, self.used_bias())
 
 
 class Attention(nn.Module):
@@ -180,13 +174,6 @@ class LayerScale(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * self.gamma
 
-    def move_before(self, linear: nn.Linear) -> nn.Identity:
-        """Move into the linear layer before; what then takes its place."""
-        with torch.no_grad():
-            linear.weight.mul_(self.gamma[:, None])
-            linear.bias.mul_(self.gamma)
-        return nn.Identity()
-
 
 class Block(nn.Module):
     """Attention, then a feed-forward network, each of what a layer norm gives, and added."""
@@ -210,17 +197,6 @@ class Block(nn.Module):
         """(B, N, D) to (B, N, D)."""
         tokens = within_range(tokens + self.scale1(self.attn(self.norm1(tokens), rotary)))
         return within_range(tokens + self.scale2(self.ffn(self.norm2(tokens))))
-
-    def merged(self) -> Block:
-        """The same with factors of channels in the layers before them, for prediction."""
-        block = copy.deepcopy(self)
-        last = block.ffn.w3 if isinstance(block.ffn, SwiGLU) else cast(MLP, block.ffn).layers[-1]
-        if isinstance(block.scale1, LayerScale) and isinstance(block.scale2, LayerScale):
-            block.scale1 = block.scale1.move_before(block.attn.proj)
-            block.scale2 = block.scale2.move_before(cast(nn.Linear, last))
-        if isinstance(block.attn.qkv, UnbiasedKeys):
-            block.attn.qkv = block.attn.qkv.merged()
-        return block
 
 
 @MODELS.register_module()

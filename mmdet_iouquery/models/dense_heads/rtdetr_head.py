@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.model import BaseModule
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...argument_checks import check_choice, check_configs, check_counts, check_sequence
 from ...core import top_detections, without_overlaps
@@ -19,7 +19,7 @@ from ...core.graph_capture import is_captured
 from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
 from ..data_samples import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..decoders.deformable import resolve_depth
-from ..layers import ConvNormAct, as_tokens
+from ..layers import as_tokens, input_projections
 from ..losses import SetCriterion
 from ..pipeline import select_and_decode
 from .prediction_settings import PredictionSettings
@@ -89,12 +89,7 @@ class RTDETRHead(BaseModule):
         )
         self.num_classes = num_classes
         self.prediction_settings = PredictionSettings.from_cfg(test_cfg, num_classes)
-        self.input_proj = nn.ModuleList(
-            nn.Identity()
-            if project == 'unequal' and channels == embed_dims
-            else ConvNormAct(channels, embed_dims, 1, norm_cfg=norm_cfg or {'type': 'BN'})
-            for channels in in_channels
-        )
+        self.input_proj = input_projections(in_channels, embed_dims, project, norm_cfg or {'type': 'BN'})
         shared = {'num_classes': num_classes, 'embed_dims': embed_dims}
         self.query_selector: QuerySelector = _build(query_selector or {'type': 'IoUAwareQuerySelector'}, **shared)
         self.denoising: DenoisingGenerator | None = _build(denoising, **shared) if denoising else None

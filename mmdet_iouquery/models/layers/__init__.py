@@ -9,7 +9,7 @@ from .attention import (
     SeparatedSelfAttention,
 )
 from .box_position import BoxPositionMLP
-from .conv import ConvNormAct, LearnableAffine
+from .conv import ConvNormAct, LearnableAffine, input_projections
 from .deformable_attention import DeformableAttention, SampledAttention
 from .mlp import MLP, SwiGLU
 from .rms_norm import NORMS, RMSNorm
@@ -31,6 +31,7 @@ __all__ = [
     'SeparatedSelfAttention',
     'SwiGLU',
     'as_tokens',
+    'input_projections',
     'keep_layout',
     'layout_of',
 ]

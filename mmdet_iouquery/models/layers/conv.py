@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import copy
-import math
 from collections import OrderedDict
-from typing import cast
+from collections.abc import Sequence
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
@@ -55,16 +53,6 @@ class ConvNormAct(nn.Sequential):
             x = within_range(layer(x))
         return x
 
-    def merged(self) -> ConvNormAct:
-        """The same without the affine of a ReLU, once the norm is folded into the convolution; else this module."""
-        layers = dict(self.named_children())
-        if type(layers.get('act')) is not nn.ReLU or 'affine' not in layers or layers['conv'].bias is None:
-            return self
-        merged = copy.deepcopy(self)
-        merged.act = cast(LearnableAffine, merged.affine).move_before_relu(cast(nn.Conv2d, merged.conv))
-        del merged.affine
-        return merged
-
 
 class LearnableAffine(nn.Module):
     """One scale and one bias for a whole map, 1 and 0 at first (PP-HGNetV2's learnable affine block)."""
@@ -78,13 +66,17 @@ class LearnableAffine(nn.Module):
         """Any shape, kept; the type of numbers too, under autocast as well."""
         return torch.addcmul(self.bias.to(x.dtype), self.scale.to(x.dtype), x)
 
-    def move_before_relu(self, conv: nn.Conv2d) -> nn.Hardtanh:
-        """Move into a convolution with bias that a ReLU and this module follow; what then takes the place of both.
 
-        scale * relu(x) + bias is scale * x + bias, bounded by bias: from below, or from above for a negative scale.
-        """
-        scale, bias = self.scale.item(), self.bias.item()
-        with torch.no_grad():
-            conv.weight.mul_(scale)
-            cast(Tensor, conv.bias).mul_(scale).add_(bias)
-        return nn.Hardtanh(bias, math.inf) if scale >= 0 else nn.Hardtanh(-math.inf, bias)
+def input_projections(in_channels: Sequence[int], out_channels: int, project: str, norm_cfg: dict) -> nn.ModuleList:
+    """A 1x1 convolution and a norm for each of several maps, which bring them to the same number of channels.
+
+    Args:
+        in_channels: of each map.
+        project: 'all' maps, or those that have another number of channels ('unequal'); the others stay as they are.
+    """
+    return nn.ModuleList(
+        nn.Identity()
+        if project == 'unequal' and channels == out_channels
+        else ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg)
+        for channels in in_channels
+    )

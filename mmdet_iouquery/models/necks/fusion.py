@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
@@ -26,25 +23,6 @@ class RepVGGBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, D, h, w) to (B, D, h, w)."""
         return self.act(within_range(self.conv1(x) + self.conv2(x)))
-
-    def merged(self) -> nn.Module:
-        """One 3x3 convolution and the activation, which give the same once norms are folded into the convolutions."""
-        three, pointwise = (cast(nn.Conv2d, part.conv) for part in (self.conv1, self.conv2))
-        if three.bias is None or pointwise.bias is None:
-            raise ValueError('fold the norms into the convolutions first')
-        conv = copy.deepcopy(three)
-        with torch.no_grad():
-            conv.weight += F.pad(pointwise.weight, [1, 1, 1, 1])
-            cast(Tensor, conv.bias).add_(pointwise.bias)
-        return MergedRepVGGBlock(conv, self.act)
-
-
-class MergedRepVGGBlock(nn.Sequential):
-    """What a :class:`RepVGGBlock` becomes for prediction."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        conv, act = self
-        return act(within_range(conv(x)))
 
 
 class _CSP(nn.Module):
@@ -174,54 +152,6 @@ class ELANFusion(nn.Module):
             x = stage(x)
             maps.append(x)
         return self.conv2(torch.cat(maps, dim=1))
-
-
-class EnlargingConv(nn.Module):
-    """What a 1x1 convolution of two maps side by side, the first of them enlarged, gives with fewer multiplications.
-
-    Each map is convolved by its share of the weights, and the smaller one is enlarged thereafter.
-
-    Args:
-        conv: its norm is folded into the convolution; half of its input channels are the first map's.
-    """
-
-    def __init__(self, conv: ConvNormAct) -> None:
-        super().__init__()
-        joint = cast(nn.Conv2d, conv.conv)
-        if joint.bias is None:
-            raise ValueError('fold the norms into the convolutions first')
-        self.other = nn.Conv2d(joint.in_channels // 2, joint.out_channels, 1, bias=False)
-        self.own = nn.Conv2d(joint.in_channels // 2, joint.out_channels, 1)
-        with torch.no_grad():
-            self.other.weight.copy_(joint.weight[:, : self.other.in_channels])
-            self.own.weight.copy_(joint.weight[:, self.other.in_channels :])
-        self.own.bias = joint.bias
-        self.rest = nn.Sequential(*list(conv)[1:])
-        self.to(joint.weight).requires_grad_(joint.weight.requires_grad)
-
-    def forward(self, other: Tensor, x: Tensor) -> Tensor:
-        """Maps (B, C, h', w') and (B, C, h, w) to (B, D, h, w)."""
-        return self.rest(within_range(self.own(x) + enlarged(self.other(other), x)))
-
-
-class EnlargingFusion(nn.Module):
-    """What a fusion of two maps side by side becomes for prediction, where the first is the smaller one.
-
-    Args:
-        block: gives its parts away.
-    """
-
-    def __init__(self, block: Fusion | ELANFusion) -> None:
-        super().__init__()
-        names = ['conv1', 'conv2'] if isinstance(block, Fusion) else ['conv1']
-        self.convs = nn.ModuleList(EnlargingConv(getattr(block, name)) for name in names)
-        for name in names:
-            setattr(block, name, nn.Identity())
-        self.block = block
-
-    def forward(self, other: Tensor, x: Tensor) -> Tensor:
-        """As the block's."""
-        return self.block.combine(*(conv(other, x) for conv in self.convs))
 
 
 FUSIONS = ('csp', 'elan')

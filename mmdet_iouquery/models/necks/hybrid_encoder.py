@@ -21,9 +21,9 @@ from ...argument_checks import (
 )
 from ...core import within_range
 from ...errors import InputError
-from ..layers import ConvNormAct
+from ..layers import ConvNormAct, input_projections
 from .aifi import AIFI
-from .fusion import CSPS, FUSIONS, JOINS, ELANFusion, EnlargingFusion, Fusion
+from .fusion import CSPS, FUSIONS, JOINS, ELANFusion, Fusion
 
 
 @MODELS.register_module()
@@ -108,7 +108,7 @@ class HybridEncoder(BaseModule):
         self.start_level, self.num_outs = start_level, levels if num_outs is None else num_outs
         self.encoder_levels = tuple(level % levels for level in encoder_levels) if num_encoder_layers else ()
 
-        self.input_proj = _projections(self.in_channels[start_level:], out_channels, project, norm_cfg)
+        self.input_proj = input_projections(self.in_channels[start_level:], out_channels, project, norm_cfg)
         layers = out_channels, num_heads, feedforward_channels, num_encoder_layers, dropout
         aifi = partial(AIFI, *layers, temperature, position_order, encoder_act_cfg or {'type': 'GELU'})
         self.encoder = nn.ModuleList(aifi() for _ in self.encoder_levels)
@@ -159,21 +159,6 @@ class HybridEncoder(BaseModule):
         for downsample, block, coarser in zip(self.downsample_convs, self.pan_blocks, maps[1:]):
             outputs.append(block(downsample(outputs[-1]), coarser))
         return outputs
-
-    def separate(self) -> None:
-        """Have the top-down blocks convolve either map before they are joined, for prediction; norms are folded."""
-        for i, block in enumerate(self.fpn_blocks):
-            if isinstance(block, (Fusion, ELANFusion)) and block.join == 'cat':
-                self.fpn_blocks[i] = EnlargingFusion(block)
-
-
-def _projections(in_channels: Sequence[int], out_channels: int, project: str, norm_cfg: dict) -> nn.ModuleList:
-    return nn.ModuleList(
-        nn.Identity()
-        if project == 'unequal' and channels == out_channels
-        else ConvNormAct(channels, out_channels, 1, norm_cfg=norm_cfg)
-        for channels in in_channels
-    )
 
 
 def _downsampling(kind: str, channels: int, norm_cfg: dict, act_cfg: dict) -> nn.Module:
