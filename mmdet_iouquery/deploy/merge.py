@@ -1,4 +1,4 @@
-"""Parts of a detector as prediction computes them: with fewer layers, once norms are folded into convolutions."""
+"""Parts of a detector as prediction computes them, with fewer operations: batch norms are folded before."""
 
 from __future__ import annotations
 
@@ -46,14 +46,12 @@ class EnlargingConv(nn.Module):
     Each map is convolved by its share of the weights, and the smaller one is enlarged thereafter.
 
     Args:
-        conv: its norm is folded into the convolution; half of its input channels are the first map's.
+        conv: half of its input channels are the first map's.
     """
 
     def __init__(self, conv: ConvNormAct) -> None:
         super().__init__()
         joint = cast(nn.Conv2d, conv.conv)
-        if joint.bias is None:
-            raise ValueError('fold the norms into the convolutions first')
         self.other = nn.Conv2d(joint.in_channels // 2, joint.out_channels, 1, bias=False)
         self.own = nn.Conv2d(joint.in_channels // 2, joint.out_channels, 1)
         with torch.no_grad():
@@ -89,7 +87,7 @@ class EnlargingFusion(nn.Module):
 
 
 def _conv_norm_act(layers: ConvNormAct) -> ConvNormAct:
-    """Move the affine behind a ReLU into the convolution, where the norm is already.
+    """Move the affine behind a ReLU into the convolution, where the norm is folded into it.
 
     scale * relu(x) + bias is scale * x + bias, bounded by bias: from below, or from above for a negative scale.
     """
@@ -106,10 +104,10 @@ def _conv_norm_act(layers: ConvNormAct) -> ConvNormAct:
 
 
 def _repvgg_block(block: RepVGGBlock) -> nn.Module:
-    """Both convolutions in one."""
+    """Both convolutions in one, where each holds its norm."""
     three, pointwise = (cast(nn.Conv2d, part.conv) for part in (block.conv1, block.conv2))
     if three.bias is None or pointwise.bias is None:
-        raise ValueError('fold the norms into the convolutions first')
+        return block
     conv = copy.deepcopy(three)
     with torch.no_grad():
         conv.weight += F.pad(pointwise.weight, [1, 1, 1, 1])
@@ -152,4 +150,4 @@ MERGED: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     UnbiasedKeys: _unbiased_keys,
     Block: _vit_block,
 }
-"""What makes of a part, whose norms are folded, the one for prediction."""
+"""What makes of a part the one for prediction. Norms that are not folded, as group norms, are kept."""

@@ -24,6 +24,7 @@ from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.backbones import HGNetv2
 from mmdet_iouquery.models.backbones.vit import LayerScale, UnbiasedKeys
 from mmdet_iouquery.models.layers import ConvNormAct, LearnableAffine
+from mmdet_iouquery.models.necks import HybridEncoder
 from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
 
@@ -147,6 +148,22 @@ def test_an_affine_stays_where_it_cannot_go() -> None:
         assert any(isinstance(module, LearnableAffine) for module in prepared.modules())
         with torch.no_grad():
             torch.testing.assert_close(prepared(images), model(images), **within(torch.float32))
+
+
+@pytest.mark.parametrize('fusion', ['csp', 'elan'])
+def test_norms_that_are_no_batch_norms_stay(fusion: str) -> None:
+    cfg = {'norm_cfg': {'type': 'GN', 'num_groups': 2}, 'num_heads': 2, 'feedforward_channels': 16, 'fusion': fusion}
+    neck = HybridEncoder((8, 16, 32), 16, **cfg).eval()
+    norms = [module for module in neck.modules() if isinstance(module, nn.GroupNorm)]
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)
+        nn.init.normal_(norm.bias, std=0.2)
+    maps = [torch.rand(2, channels, side, side + 1) for channels, side in ((8, 13), (16, 7), (32, 4))]
+    prepared = prepare_for_inference(neck)
+    with torch.no_grad():
+        for ours, expected in zip(prepared(maps), neck(maps)):
+            torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+    assert sum(isinstance(module, nn.GroupNorm) for module in prepared.modules()) == len(norms)
 
 
 @pytest.mark.parametrize('changes', [{}, FAMILY['D-FINE'], FAMILY['DEIMv2-Atto']], ids=['RT-DETR', 'D-FINE', 'Atto'])
