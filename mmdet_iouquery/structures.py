@@ -244,7 +244,12 @@ class Decoded(NamedTuple):
 
 
 class QuerySelector(Protocol):
-    """Chooses or holds the queries that the decoder starts from."""
+    """Chooses or holds the queries that the decoder starts from.
+
+    One that chooses among the tokens says so by ``selects_tokens = True`` on its class, gives ``token_index``, best
+    token first, and has the attribute ``num_queries``, the number as built. DDQ's NMS, ``train --log`` and files of any
+    size go by it.
+    """
 
     def __call__(self, memory: Memory, num_queries: int | None = None) -> Selection:
         """Q queries for each image of the memory.

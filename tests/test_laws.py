@@ -219,6 +219,21 @@ class NotDetached(IoUAwareQuerySelector):
         return chosen
 
 
+class SaysNothing(IoUAwareQuerySelector):
+    selects_tokens = False
+
+
+class HidesItsNumber(BaseModule):
+    selects_tokens = True
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.selector = IoUAwareQuerySelector(**settings)
+
+    def forward(self, memory: Memory, num_queries: int | None = None) -> Selection:
+        return self.selector(memory, num_queries)
+
+
 def square(select: Callable, part: nn.Module, memory: Memory, number: int | None) -> Selection:
     side = math.isqrt(memory.spatial_shapes[0][0] * memory.spatial_shapes[0][1])
     memory.tokens[:, : side * side].view(memory.tokens.shape[0], side, side, -1)
@@ -282,6 +297,15 @@ SELECTORS: dict[str, tuple[Any, str]] = {
         selector(lambda f, p, m, n: (s := f(m, n))._replace(queries=s.queries._replace(num_denoising=1))),
         'queries.num_denoising is 0, got 1',
     ),
+    'does not say that queries are tokens': (
+        {'type': SaysNothing},
+        'there is a token_index just where selects_tokens is True, got selects_tokens=False',
+    ),
+    'says that queries are tokens': (
+        selector(lambda f, p, m, n: f(m, n)._replace(token_index=None)),
+        'there is a token_index just where selects_tokens is True, got selects_tokens=True',
+    ),
+    'hides its number': ({'type': HidesItsNumber}, 'num_queries says for how many it was built, got None'),
     'gives short indices': (
         selector(lambda f, p, m, n: (s := f(m, n))._replace(token_index=s.token_index.int())),
         'token_index is of torch.int64, got torch.int32',

@@ -23,6 +23,10 @@ from test_cells import build_twice, check_cell, narrow, shrink, small_config
 from torch import nn
 
 from mmdet_iouquery.deploy import ExportSettings, export_onnx
+from mmdet_iouquery.deploy.graph import Deployed
+from mmdet_iouquery.deploy.metadata import tokens_needed
+from mmdet_iouquery.engine.loggers import add_loggers
+from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.structures import Memory, Targets
 from mmdet_iouquery.testing import (
     check_backbone,
@@ -216,6 +220,21 @@ def test_selector_and_decoder_are_exported(tmp_path: Path) -> None:
             nn.init.normal_(parameter, std=0.02)
     report = export_onnx(model, tmp_path / 'model.onnx', ExportSettings(size=SIZE))
     assert len(report.parity) > 1 and {parity.batch for parity in report.parity} > {1}
+
+
+def test_a_file_of_any_size_knows_of_the_selectors_tokens() -> None:
+    selector = {'_delete_': True, 'type': 'LevelBalancedSelector', 'num_queries': 30}
+    deployed = Deployed(small_detector(**NARROW, bbox_head__query_selector=selector).eval())
+    assert tokens_needed(deployed, 30, SIZE) == {'strides': [8, 16, 32], 'min_tokens': 30}
+    with pytest.raises(InputError, match=r'an image of 32x32 .* has 21 tokens, too few to choose 30 queries from'):
+        tokens_needed(deployed, 21, (32, 32))
+
+
+def test_a_training_logs_the_selectors_quality(capsys: pytest.CaptureFixture[str]) -> None:
+    config = Config.fromfile(EXAMPLES / 'own_parts' / 'configs' / 'rtdetr_r18vd_own-parts_8xb2-72e_coco.py')
+    add_loggers(config, ['csv'])
+    assert config.val_evaluator[-1].type == 'QuerySelectionMetric' and config.model.test_cfg.keep_selected is True
+    assert capsys.readouterr().out == ''
 
 
 # --- the page ---------------------------------------------------------------------------------------------------------

@@ -23,6 +23,8 @@ class LevelBalancedSelector(BaseModule):
         balance: scores are divided by the level's best to this power; 0: levels are not told apart, as in RT-DETR.
     """
 
+    selects_tokens = True
+
     def __init__(
         self, *, num_classes: int, embed_dims: int = 256, num_queries: int = 300, balance: float = 1.0
     ) -> None:

@@ -12,7 +12,6 @@ import torch
 from iouquery_runtime.metadata import num_tokens
 
 from ..errors import InputError
-from ..models.query_selectors.iou_aware import EncoderTokenSelector
 from ..version import __version__
 from .graph import STRIDE, Deployed
 
@@ -112,7 +111,7 @@ def tokens_needed(deployed: Deployed, num_queries: int, size: Sequence[int]) -> 
     """
     detector: Any = deployed.detector
     selector = detector.bbox_head.query_selector
-    if not isinstance(selector, EncoderTokenSelector):  # learned
+    if not getattr(selector, 'selects_tokens', False):
         return {'strides': [], 'min_tokens': 0}
     strides = detector.strides()
     asked = deployed.prediction_settings.num_queries or selector.num_queries
@@ -121,7 +120,7 @@ def tokens_needed(deployed: Deployed, num_queries: int, size: Sequence[int]) -> 
             f'an image of {size[0]}x{size[1]} (height x width) has {num_tokens(size, strides)} tokens, too few to '
             f'choose {asked} queries from, as many as a file of any size has to have; name a larger size'
         )
-    per_token = selector.cls_head.out_features if selector.rank == 'token_class' else 1
+    per_token = selector.cls_head.out_features if getattr(selector, 'rank', 'token') == 'token_class' else 1
     return {'strides': strides, 'min_tokens': -(-num_queries // per_token)}
 
 

@@ -15,7 +15,6 @@ from ..errors import InputError
 from ..evaluation import QuerySelectionMetric
 from ..models.dense_heads import RTDETRHead
 from ..models.hosts.query_parts import QueryParts
-from ..models.query_selectors.iou_aware import EncoderTokenSelector
 from .hooks.training_log_hook import TrainingLogHook
 from .logs import CsvLog, MlflowLog, TensorboardLog, TrainingLog, WandbLog, mlflow_log
 from .preflight.config_mistakes import alike
@@ -128,10 +127,16 @@ def _no_selection_quality(cfg: Mapping[str, Any]) -> str:
         selector = head.get('query_selector') or dict(type='IoUAwareQuerySelector')
     else:
         selector = (model.get('query_selector') or {}) if _is(model, QueryParts) else {}
-    return '' if _is(selector, EncoderTokenSelector) else 'the model does not select queries among encoder tokens'
+    selects_tokens = getattr(_class(selector), 'selects_tokens', False)
+    return '' if selects_tokens else 'the model does not select queries among encoder tokens'
 
 
 def _is(entry: Mapping[str, Any], kind: type) -> bool:
     """Whether a config entry asks for a class, or one derived from it."""
-    built = MODELS.get(type_name(entry)) if entry.get('type') else None
+    built = _class(entry)
     return isinstance(built, type) and issubclass(built, kind)
+
+
+def _class(entry: Mapping[str, Any]) -> Any:
+    """What is registered by the name that a config entry asks for; None: nothing is, or it names none."""
+    return MODELS.get(type_name(entry)) if entry.get('type') else None

@@ -19,9 +19,9 @@ def check_query_selector(part: Any, *, num_classes: int = 5, embed_dims: int = 3
     """Hold a query selector to the laws of :class:`~mmdet_iouquery.structures.QuerySelector`.
 
     The records have the forms that their docstrings say, for one map and for several, wide and high; there are as many
-    queries as are asked for; token indices are tokens, and none is padding, whose content does not count; every
-    parameter learns; encoder predictions train the memory and, where ``detached``, queries that are tokens do not. And
-    the laws of all that predict: see :meth:`.Subject.check_calls`.
+    queries as are asked for; token indices are given just where the class says ``selects_tokens``, are tokens, and none
+    is padding, whose content does not count; every parameter learns; encoder predictions train the memory and, where
+    ``detached``, queries that are tokens do not. And the laws of all that predict: see :meth:`.Subject.check_calls`.
 
     Args:
         part: the config, which is built with ``num_classes`` and ``embed_dims`` where it does not say them; or a built
@@ -93,7 +93,12 @@ def _check_record(subject: Subject, selection: Any, memory: Memory, num_classes:
     if queries.position is not None:
         subject.tensor('queries.position', queries.position, (batch, number, dims))
     subject.hold(queries.num_denoising == 0, 'queries.num_denoising is 0', queries.num_denoising)
+    selects = getattr(subject.part, 'selects_tokens', False)
+    law = 'there is a token_index just where selects_tokens is True'
+    subject.hold((index is not None) == selects, law, f'selects_tokens={selects}')
     if index is not None:
+        built_for = getattr(subject.part, 'num_queries', None)
+        subject.hold(isinstance(built_for, int), 'num_queries says for how many it was built', built_for)
         subject.tensor('token_index', index, (batch, number), torch.int64)
         subject.hold(((index >= 0) & (index < tokens)).all(), f'token_index is in 0..{tokens - 1}', index.tolist())
     subject.hold(target.score in ('iou', 'label', None), "encoder_target.score is 'iou', 'label' or None", target.score)

@@ -15,7 +15,6 @@ from torch import Tensor
 from ...core import box_cxcywh_to_xyxy, gather_tokens, inverse_sigmoid
 from ...structures import Assigner, DenoisingQueries, Memory, Pairs, Predictions, Queries, Selection, Targets
 from ..losses.set_criterion import takes_quality
-from ..query_selectors.iou_aware import EncoderTokenSelector
 from .deformable import DINOQueryParts, parents_denoising
 from .query_parts import Step, Unused
 
@@ -84,7 +83,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
     def _select(self, step: Step, memory: Memory, num_queries: int | None = None) -> Selection:
         if self.query_selector is None:
             return self._parents_selection(step, memory)
-        if isinstance(self.query_selector, EncoderTokenSelector):
+        if getattr(self.query_selector, 'selects_tokens', False):
             selection = self._distinct(self.query_selector(memory, num_queries=memory.tokens.shape[1]))
         else:  # learned queries have no ranking
             selection = self.query_selector(memory)
@@ -131,26 +130,23 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
 
     def _distinct(self, selection: Selection) -> Selection:
         """The best queries of a ranking of all tokens that NMS leaves, equally many for each image."""
-        assert selection.encoder is not None
-        score = selection.encoder.logits[0].detach().amax(-1).sigmoid()
-        boxes_xyxy = box_cxcywh_to_xyxy(selection.encoder.boxes[0].detach())
+        content, anchors_unact = selection.queries[:2]
         kept = []
-        for image_score, image_boxes in zip(score, boxes_xyxy):
-            rank = torch.arange(image_score.shape[0], 0, -1, device=score.device, dtype=score.dtype)
+        for image_boxes in box_cxcywh_to_xyxy(anchors_unact.detach().sigmoid()):
+            rank = torch.arange(image_boxes.shape[0], 0, -1, device=image_boxes.device, dtype=image_boxes.dtype)
             _, distinct = batched_nms(image_boxes, rank, torch.ones_like(rank), self.dqs_cfg)
-            others = torch.ones_like(image_score, dtype=torch.bool)
+            others = torch.ones_like(rank, dtype=torch.bool)
             others[distinct] = False
             # where NMS leaves too few, the best of the others fill up
             kept.append(torch.cat([distinct, others.nonzero().squeeze(1)])[: self.num_queries])
         index = torch.stack(kept)
-        content, anchors_unact = selection.queries[:2]
-        logits, boxes = (gather_tokens(x[0], index)[None] for x in selection.encoder[:2])
+        encoder = selection.encoder and selection.encoder.apply(lambda x: gather_tokens(x[0], index)[None])
         target = selection.encoder_target
         if target.iou_logits is not None:
             target = target._replace(iou_logits=target.iou_logits[0].gather(1, index)[None])
         return selection._replace(
             queries=Queries(gather_tokens(content, index), gather_tokens(anchors_unact, index)),
-            encoder=Predictions(logits, boxes),
+            encoder=encoder,
             token_index=None if selection.token_index is None else selection.token_index.gather(1, index),
             encoder_target=target,
         )

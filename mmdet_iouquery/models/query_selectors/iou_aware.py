@@ -64,6 +64,7 @@ class EncoderTokenSelector(BaseModule):
             tokens of the memory themselves, which become the content (DEIMv2).
     """
 
+    selects_tokens = True
     score_target: Literal['iou', 'label']
 
     def __init__(

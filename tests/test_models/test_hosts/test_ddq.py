@@ -15,7 +15,7 @@ from torch import nn
 from mmdet_iouquery.core import box_cxcywh_to_xyxy, box_iou_elementwise
 from mmdet_iouquery.models.hosts.ddq import DistinctAssigner
 from mmdet_iouquery.models.losses import BatchedHungarianAssigner
-from mmdet_iouquery.structures import Predictions, Targets
+from mmdet_iouquery.structures import EncoderTarget, Memory, Predictions, Selection, Targets
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -49,14 +49,39 @@ def test_ddq_hands_a_quality_loss_the_iou(loss: str) -> None:
     assert any(name.startswith('0_aux_') for name in losses) and any(name.startswith('aux_enc_') for name in losses)
 
 
-def test_a_selectors_queries_are_distinct_and_ranked_by_its_score() -> None:
+class OwnSelector(nn.Module):
+    """One that shares no class with those of the package, and tells how its selection was ranked."""
+
+    selects_tokens = True
+
+    def __init__(self, selector: nn.Module, supervised: bool) -> None:
+        super().__init__()
+        self.selector, self.supervised = selector, supervised
+
+    def forward(self, memory: Memory, num_queries: int | None = None) -> Selection:
+        selection = self.selector(memory, num_queries)
+        self.ranked = selection
+        return selection if self.supervised else selection._replace(encoder=None, encoder_target=EncoderTarget())
+
+
+@pytest.mark.parametrize('supervised', [True, False], ids=['supervised', 'without encoder predictions'])
+def test_a_selectors_queries_are_distinct_and_ranked_by_its_score(supervised: bool) -> None:
     detector = build(
         query_selector=ConfigDict(type='IoUAwareQuerySelector'), dqs_cfg=dict(type='nms', iou_threshold=0.3)
     )
     images, samples = random_batch([1, 1], 64, 96, num_classes=80)
+    detector.eval()
     with torch.no_grad():
-        selection = detector.eval().run_parts(detector.extract_feat(images), samples).selection
-    score = selection.encoder.logits[0].amax(-1)
+        expected = detector.run_parts(detector.extract_feat(images), samples).selection
+        detector.query_selector = OwnSelector(detector.query_selector, supervised)
+        selection = detector.run_parts(detector.extract_feat(images), samples).selection
+    assert torch.equal(selection.token_index, expected.token_index)
+    assert supervised is (selection.encoder is not None)
+    encoder = detector.query_selector.ranked.encoder
+    assert encoder.logits.shape[2] > selection.queries.num_queries
+    # the same boxes, whether read of the queries or of the encoder's predictions
+    assert torch.equal(detector.query_selector.ranked.queries.anchors_unact.sigmoid(), encoder.boxes[0])
+    score = expected.encoder.logits[0].amax(-1)
     boxes_xyxy = box_cxcywh_to_xyxy(selection.queries.anchors_unact.sigmoid())
     for image_score, image_boxes in zip(score, boxes_xyxy):
         kept = len(greedy_nms(image_boxes, torch.arange(len(image_boxes), 0, -1.0), 0.3))
