@@ -248,7 +248,7 @@ class QuerySelector(Protocol):
 
     One that chooses among the tokens says so by ``selects_tokens = True`` on its class, gives ``token_index``, best
     token first, and has the attribute ``num_queries``, the number as built. DDQ's NMS, ``train --log`` and files of any
-    size go by it.
+    size go by it. One whose anchors say nothing of where objects are has ``has_anchors = False``.
     """
 
     def __call__(self, memory: Memory, num_queries: int | None = None) -> Selection:
@@ -306,7 +306,11 @@ class Assigner(Protocol):
 
 
 class Criterion(Protocol):
-    """Matches, and computes the losses of decoder, encoder and denoising."""
+    """Matches, and computes the losses of decoder, encoder and denoising.
+
+    A method ``check_decoder(decoder)``, where there is one, is called when the detector is built, and raises
+    :class:`InputError` for a decoder whose predictions it cannot compare.
+    """
 
     def __call__(self, decoded: Decoded, targets: Targets) -> dict[str, Tensor]:
         """Scalars to be added up, under mmdet's names, which do not depend on the ground truth."""

@@ -20,7 +20,6 @@ from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memor
 from ..data_samples import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
 from ..decoders.deformable import resolve_depth
 from ..layers import as_tokens, input_projections
-from ..losses import SetCriterion
 from ..pipeline import select_and_decode
 from .prediction_settings import PredictionSettings
 
@@ -98,8 +97,9 @@ class RTDETRHead(BaseModule):
             resolve_depth(self.prediction_settings.num_decoder_layers, built.num_layers)
         self.decoder: Decoder = built
         self.criterion: Criterion = MODELS.build(criterion or CRITERION)
-        if isinstance(self.criterion, SetCriterion):
-            self.criterion.check_decoder(self.decoder)
+        check_decoder = getattr(self.criterion, 'check_decoder', None)
+        if check_decoder is not None:
+            check_decoder(self.decoder)
 
     def forward(self, x: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
         """Logits (B, Q, C) and normalised ``cx, cy, w, h`` boxes (B, Q, 4) of the last decoder layer run."""

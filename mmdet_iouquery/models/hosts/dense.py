@@ -13,7 +13,6 @@ from ...config_options import type_name
 from ...core import sine_anchor_encoding
 from ...structures import Memory, Predictions, Queries, Selection
 from ..layers import MLP
-from ..query_selectors import LearnedEmbeddings
 from .query_parts import QueryParts, Step, Unused
 
 _SEPARATE = {
@@ -50,7 +49,7 @@ class DenseQueryParts(QueryParts):
 
     def _has_anchors(self) -> bool:
         """Whether the matching queries are boxes, not embeddings."""
-        return self.query_selector is not None and not isinstance(self.query_selector, LearnedEmbeddings)
+        return self.query_selector is not None and getattr(self.query_selector, 'has_anchors', True)
 
     def _leave_out_unused(self) -> None:
         if self.query_selector is not None:

@@ -15,7 +15,6 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from ...argument_checks import check_configs
-from ...config_options import type_name
 from ...errors import InputError
 from ...structures import (
     Assigner,
@@ -30,7 +29,7 @@ from ...structures import (
     Targets,
 )
 from ..data_samples import complete_scale_factors, extent_of, keep_selected, targets_of
-from ..losses import BatchedHungarianAssigner, PerImageAssigner, SetCriterion
+from ..losses import PerImageAssigner, SetCriterion
 from ..pipeline import select_and_decode
 
 PART_NAMES = ('query_selector', 'denoising', 'decoder')
@@ -117,14 +116,15 @@ class QueryParts(BaseModule):
         self._check_parts(parts, others)
         shared = {'num_classes': bbox_head['num_classes'], 'embed_dims': bbox_head.get('embed_dims', 256)}
         built = {name: self._build(name, cfg, shared, others) for name, cfg in parts.items()}
+        self._check_anchors(built)
         if 'decoder' in built:
             decoder = {'num_layers': built['decoder'].num_layers, 'layer_cfg': self._placeholder_layer}
             decoder.update(self._placeholder_decoder)
         # the parents write into the configs they are given
         super().__init__(bbox_head=copy.deepcopy(bbox_head), decoder=copy.deepcopy(decoder), **copy.deepcopy(others))
         self._part_names = tuple(built)
-        ours = isinstance(getattr(self.bbox_head, 'assigner', None), BatchedHungarianAssigner)
-        self.has_parts = bool(built) or quality != 'iou' or bool(criterion) or ours
+        own_assigner = callable(getattr(self.bbox_head, 'assigner', None))
+        self.has_parts = bool(built) or quality != 'iou' or bool(criterion) or own_assigner
         for name, part in built.items():
             setattr(self, name, part)
         for name in PART_NAMES:
@@ -180,11 +180,13 @@ class QueryParts(BaseModule):
         for name, reason in self._refused.items():
             if name in parts:
                 raise ValueError(f'{type(self).__name__} takes no {name}: {reason}')
-        selector = type_name(parts.get('query_selector', {}))
-        if self._needs_boxes and 'decoder' not in parts and selector == 'LearnedEmbeddings':
+
+    def _check_anchors(self, built: dict[str, nn.Module]) -> None:
+        selector = built.get('query_selector')
+        if self._needs_boxes and 'decoder' not in built and not getattr(selector, 'has_anchors', True):
             raise ValueError(
-                f"LearnedEmbeddings are no boxes, and mmdet's decoder in {type(self).__name__} knows queries by their "
-                'boxes; name LearnedAnchors, or a decoder of this package, which takes both'
+                f"{type(selector).__name__} are no boxes, and mmdet's decoder in {type(self).__name__} knows queries "
+                'by their boxes; name LearnedAnchors, or a decoder of this package, which takes both'
             )
 
     def _build(self, name: str, cfg: dict, shared: dict, others: dict) -> nn.Module:
@@ -218,8 +220,7 @@ class QueryParts(BaseModule):
 
     def _assigner(self) -> Assigner:
         """The parent's, as the criterion calls one."""
-        assigner = getattr(self.bbox_head, 'assigner', None)
-        return assigner if isinstance(assigner, BatchedHungarianAssigner) else PerImageAssigner(assigner)
+        return PerImageAssigner.of(getattr(self.bbox_head, 'assigner', None))
 
     def init_weights(self) -> None:
         """The parent's initialisation for the parent's modules; named parts keep their own."""

@@ -13,7 +13,7 @@ from torch import nn
 from ...argument_checks import check_numbers
 from ...core import MatchCosts, QualityCost, box_cxcywh_to_xyxy, hungarian_pairs
 from ...errors import InputError
-from ...structures import Pairs, Predictions, Targets
+from ...structures import Assigner, Pairs, Predictions, Targets
 
 
 @TASK_UTILS.register_module()
@@ -67,6 +67,11 @@ class PerImageAssigner:
 
     def __init__(self, assigner: Any) -> None:
         self.assigner = assigner
+
+    @classmethod
+    def of(cls, assigner: Any) -> Assigner:
+        """An :class:`~mmdet_iouquery.structures.Assigner`, which can be called, as it is; one of mmdet's so wrapped."""
+        return assigner if callable(assigner) else cls(assigner)
 
     @torch.no_grad()
     def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:

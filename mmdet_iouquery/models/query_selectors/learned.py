@@ -122,6 +122,8 @@ class LearnedEmbeddings(_LearnedQueries):
         learned_content: content is learned as well (as Deformable DETR); otherwise it is zero.
     """
 
+    has_anchors = False
+
     def __init__(
         self,
         *,

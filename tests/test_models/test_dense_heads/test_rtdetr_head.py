@@ -12,6 +12,8 @@ from tolerances import within
 from torch import nn
 
 from mmdet_iouquery.core import box_cxcywh_to_xyxy
+from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.models.dense_heads import RTDETRHead
 from mmdet_iouquery.models.dense_heads.prediction_settings import PredictionSettings
 from mmdet_iouquery.models.pipeline import select_and_decode
 from mmdet_iouquery.structures import Predictions
@@ -43,6 +45,19 @@ def test_rtdetrv2s_selections_learn_with_all_else(changes: dict) -> None:
         optimizer.step()
     assert sum(seen[3].values()) < sum(seen[0].values()) and seen[3]['enc_loss_bbox'] < seen[0]['enc_loss_bbox']
     assert (model.bbox_head.query_selector.cls_head.weight - scores).abs().mean() > 1e-3
+
+
+class PickyCriterion(nn.Module):
+    """Of a user's, that takes no decoder."""
+
+    def check_decoder(self, decoder: nn.Module) -> None:
+        raise InputError(f'no {type(decoder).__name__}')
+
+
+def test_a_criterion_of_ones_own_is_asked_for_the_decoder() -> None:
+    with pytest.raises(InputError, match='no DeformableDecoder'):
+        RTDETRHead(num_classes=3, criterion={'type': PickyCriterion})
+    assert type(RTDETRHead(num_classes=3, criterion={'type': nn.Identity}).criterion) is nn.Identity
 
 
 def test_without_denoising(detector: nn.Module) -> None:

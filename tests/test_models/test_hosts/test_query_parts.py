@@ -16,6 +16,10 @@ from mmengine.config import ConfigDict
 from tolerances import within
 from torch import nn
 
+from mmdet_iouquery.models.losses import BatchedHungarianAssigner
+from mmdet_iouquery.models.query_selectors import LearnedEmbeddings
+from mmdet_iouquery.structures import Pairs, Predictions, Targets
+
 SIZE = (64, 96)
 SELECTORS: dict[str, dict | None] = {
     'parent': None,
@@ -187,11 +191,36 @@ def test_soft_targets_of_another_overlap() -> None:
     assert torch.equal(ours['loss_bbox'], theirs['loss_bbox'])
 
 
+class OwnEmbeddings(LearnedEmbeddings):
+    pass
+
+
+class OwnAssigner:
+    """That keeps the package's protocol, and is of no class of its."""
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> Pairs:
+        return BatchedHungarianAssigner()(predictions, targets)
+
+
+def test_an_assigner_of_ones_own_is_called_as_it_is() -> None:
+    """Named for a host, it brings the criterion with it, as a part does; the losses are those of its pairs."""
+    losses = []
+    for assigner in (OwnAssigner, BatchedHungarianAssigner):
+        torch.manual_seed(0)
+        cfg = host_config('DABDETR', sigmoid=True)
+        cfg.type, cfg.train_cfg = 'IoUQueryDABDETR', ConfigDict(assigner={'type': assigner})
+        model = MODELS.build(cfg).train()
+        assert type(model.criterion.assigner) is assigner
+        losses.append(model.loss(*random_batch([2, 3], *SIZE, num_classes=80)))
+    assert losses[0] == losses[1]
+
+
 REFUSALS = {
     'dino has its own denoising': ('DINO', {'denoising': DENOISING}, 'takes no denoising: it has contrastive'),
     'softmax': ('DETR', {'query_selector': SELECTORS['iou-aware']}, 'CrossEntropyLoss with a softmax; name a sigmoid'),
     'one map': ('DETR', {'neck': {'type': 'HybridEncoder', 'in_channels': [2048]}}, 'takes no HybridEncoder as neck'),
     'dab without boxes': ('DABDETR', {'query_selector': SELECTORS['embeddings']}, 'LearnedEmbeddings are no boxes'),
+    'dab with embeddings of a user': ('DABDETR', {'query_selector': {'type': OwnEmbeddings}}, 'OwnEmbeddings are no'),
     'dino without boxes': ('DINO', {'query_selector': SELECTORS['embeddings']}, 'LearnedEmbeddings are no boxes'),
     'one stage': (
         'DeformableDETR',
