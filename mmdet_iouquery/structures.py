@@ -223,14 +223,27 @@ class Decoded(NamedTuple):
         return 0 if self.denoising is None else self.denoising.queries.num_queries
 
     @property
+    def num_matching(self) -> int:
+        """Q."""
+        return self.predictions.logits.shape[2] - self.num_denoising
+
+    def split(self, predictions: Predictions | None = None) -> tuple[Predictions, Predictions]:
+        """(L, B, P, ...) of the denoising queries and (L, B, Q, ...) of the matching ones.
+
+        Args:
+            predictions: (L, B, P + Q, ...), others of the same queries; None: those that were decoded.
+        """
+        return (predictions or self.predictions).split(self.num_denoising)
+
+    @property
     def denoising_predictions(self) -> Predictions:
         """(L, B, P, ...)."""
-        return self.predictions.split(self.num_denoising)[0]
+        return self.split()[0]
 
     @property
     def matching_predictions(self) -> Predictions:
         """(L, B, Q, ...)."""
-        return self.predictions.split(self.num_denoising)[1]
+        return self.split()[1]
 
     @property
     def matching_index(self) -> Tensor:

@@ -62,7 +62,10 @@ def test_each_parts_answer_is_the_next_ones_question() -> None:
     given = Parts()
     decoded = select_and_decode(MEMORY, given.select, given.decode, given.denoise, TARGETS)
     assert given.calls == [('select', None), ('denoise', 3), ('decode', ((7, 7), None))]
-    assert decoded.memory is MEMORY and decoded.num_denoising == 4
+    assert decoded.memory is MEMORY and (decoded.num_denoising, decoded.num_matching) == (4, 3)
+    noisy, matching = decoded.split(decoded.predictions.apply(lambda x: x + 100))
+    assert noisy.boxes[0, 0, :, 0].tolist() == [120, 121, 122, 123]
+    assert matching.logits[0, 0, :, 0].tolist() == [110, 111, 112]
     assert decoded.denoising_predictions.logits[0, 0, :, 0].tolist() == [20, 21, 22, 23]
     assert decoded.matching_predictions.boxes[0, 0, :, 0].tolist() == [10, 11, 12]
     assert decoded.matching_index.tolist() == [4, 5, 6]
@@ -74,7 +77,8 @@ def test_without_a_generator_or_targets_there_is_no_denoising(lacking: str) -> N
     denoise, targets = (None, TARGETS) if lacking == 'generator' else (given.denoise, None)
     decoded = select_and_decode(MEMORY, given.select, given.decode, denoise, targets, num_queries=3, num_layers=-1)
     assert given.calls == [('select', 3), ('decode', (None, -1))]
-    assert decoded.denoising is None and decoded.num_denoising == 0 and decoded.matching_index.tolist() == [0, 1, 2]
+    assert decoded.denoising is None and (decoded.num_denoising, decoded.num_matching) == (0, 3)
+    assert decoded.matching_index.tolist() == [0, 1, 2]
     assert torch.equal(decoded.matching_predictions.logits, decoded.predictions.logits)
     assert decoded.denoising_predictions.logits.shape == (1, 1, 0, 2)
 

@@ -19,13 +19,12 @@ def constants(decoded: Decoded) -> dict[str, Any]:
     denoising, refinement = decoded.denoising, decoded.predictions.refinement
     assert denoising is not None
     image, query, _ = denoising.pairs
-    images, total = decoded.predictions.logits.shape[1:3]
-    first = decoded.num_denoising
+    images = decoded.predictions.logits.shape[1]
     found: dict[str, Any] = {
         'dn_meta': {
             'dn_positive_idx': [query[image == i] for i in range(images)],
             'dn_num_group': denoising.num_groups,
-            'dn_num_split': [first, total - first],
+            'dn_num_split': [decoded.num_denoising, decoded.num_matching],
         }
     }
     if refinement is not None:
@@ -36,14 +35,14 @@ def constants(decoded: Decoded) -> dict[str, Any]:
 
 def rtdetr_outputs(decoded: Decoded) -> dict[str, Any]:
     """As RT-DETR's decoder gives them in training; the encoder's count among the auxiliary ones."""
-    noisy, matching = decoded.predictions.split(decoded.num_denoising)
+    noisy, matching = decoded.split()
     *earlier, last = _layers(matching.logits, matching.boxes)
     return {**last, 'aux_outputs': earlier + _encoder(decoded), 'dn_aux_outputs': _layers(noisy.logits, noisy.boxes)}
 
 
 def dfine_outputs(decoded: Decoded) -> dict[str, Any]:
     """As D-FINE's decoder gives them in training, and DEIM's."""
-    noisy, matching = decoded.predictions.split(decoded.num_denoising)
+    noisy, matching = decoded.split()
     *earlier, last = _refined_layers(matching)
     return {
         **{key: value for key, value in last.items() if not key.startswith('teacher')},

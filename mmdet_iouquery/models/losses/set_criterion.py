@@ -131,7 +131,7 @@ class SetCriterion(nn.Module):
         predictions, selection = decoded.predictions.apply(as_float), decoded.selection
         encoder = None if selection.encoder is None else selection.encoder.apply(as_float)
         heads = _with_initial(predictions)
-        matching = heads.split(decoded.num_denoising)[1].apply(Tensor.detach)
+        matching = decoded.split(heads)[1].apply(Tensor.detach)
         matches = self._match(matching, encoder, selection.encoder_target, targets)
         divisors = _divisors(heads.logits, targets, matches.union)
 
@@ -288,10 +288,10 @@ def _blocks(decoded: Decoded, matches: Matches, divisors: Divisors, num_layers: 
     Args:
         num_layers: with the initial prediction, or without.
     """
-    logits, first = decoded.predictions.logits, decoded.num_denoising
+    logits = decoded.predictions.logits
     prefixes = [*(f'd{i}.' for i in range(logits.shape[0] - 1)), '', 'pre.'][:num_layers]
     pairs = Pairs(*(index[matches.own.layer < num_layers] for index in matches.own)).to(logits.device)
-    own = shared = [Block(prefixes, logits.shape[2] - first, pairs, divisors.boxes)]
+    own = shared = [Block(prefixes, decoded.num_matching, pairs, divisors.boxes)]
     if matches.union is not None:
         pairs = _every_layer(matches.union.to(logits.device)[1:], num_layers)
         shared = [own[0]._replace(pairs=pairs, divisor=divisors.union)]
@@ -299,7 +299,7 @@ def _blocks(decoded: Decoded, matches: Matches, divisors: Divisors, num_layers: 
         return own, shared
     noisy_prefixes = [f'{prefix}dn_' for prefix in prefixes]
     noisy_pairs = _every_layer(decoded.denoising.pairs, num_layers)
-    noisy = Block(noisy_prefixes, first, noisy_pairs, divisors.boxes * decoded.denoising.num_groups)
+    noisy = Block(noisy_prefixes, decoded.num_denoising, noisy_pairs, divisors.boxes * decoded.denoising.num_groups)
     both = [noisy, *own]
     return both, both if shared is own else [noisy, *shared]
 
