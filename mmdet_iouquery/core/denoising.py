@@ -75,6 +75,14 @@ def _slots(counts: Sequence[int], limit: int) -> tuple[Tensor, Tensor]:
     return truth, padded
 
 
+def check_groups(num_denoising: int, num_groups: int | None) -> None:
+    """Raise ValueError where ``num_denoising`` is below 1, or ``num_groups`` outside [1, num_denoising]."""
+    if num_denoising < 1:
+        raise ValueError(f'num_denoising must be at least 1, got {num_denoising}; set denoising=None to do without')
+    if num_groups is not None and not 1 <= num_groups <= num_denoising:
+        raise ValueError(f'num_groups must lie in [1, num_denoising={num_denoising}], got {num_groups}')
+
+
 def denoising_layout(
     counts: Sequence[int],
     num_denoising: int,
@@ -97,10 +105,7 @@ def denoising_layout(
     Raises:
         ValueError: ``num_denoising`` is below 1, or ``num_groups`` outside [1, num_denoising].
     """
-    if num_denoising < 1:
-        raise ValueError(f'num_denoising must be at least 1, got {num_denoising}; leave the denoising part out instead')
-    if num_groups is not None and not 1 <= num_groups <= num_denoising:
-        raise ValueError(f'num_groups must lie in [1, num_denoising={num_denoising}], got {num_groups}')
+    check_groups(num_denoising, num_groups)
     truth, padded = _slots(counts, num_denoising // (num_groups or 1))
     width = truth.shape[1]
     groups = (num_groups or max(1, num_denoising // width)) if any(counts) else 1

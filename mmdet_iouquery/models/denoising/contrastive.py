@@ -11,6 +11,7 @@ from torch import nn
 
 from ...argument_checks import check_counts, check_flags, check_numbers
 from ...core import denoising_layout, noisy_truth
+from ...core.denoising import check_groups
 from ...structures import DenoisingQueries, Queries, Targets
 
 BOX_NOISES = ('corners', 'centre_size')
@@ -57,10 +58,7 @@ class ContrastiveDenoising(BaseModule):
         check_numbers(most=1.0, label_noise_ratio=label_noise_ratio)
         check_numbers(box_noise_scale=box_noise_scale)
         check_flags(contrastive=contrastive)
-        if num_denoising < 1:
-            raise ValueError(f'num_denoising must be at least 1, got {num_denoising}; set denoising=None to do without')
-        if num_groups is not None and not 1 <= num_groups <= num_denoising:
-            raise ValueError(f'num_groups must lie in [1, num_denoising={num_denoising}], got {num_groups}')
+        check_groups(num_denoising, num_groups)
         if box_noise not in BOX_NOISES or (contrastive and box_noise != 'corners'):
             raise ValueError(
                 f"box_noise must be one of {BOX_NOISES}, and 'corners' with contrastive=True, got {box_noise!r}"
