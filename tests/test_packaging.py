@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import mmdet_iouquery
+from mmdet_iouquery.compat import without_garbage_collection
 from mmdet_iouquery.config_files import config_names, config_path, config_root
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.version import FAMILIES, REPOSITORY, __version__
@@ -233,7 +234,7 @@ def test_importing_leaves_garbage_collection_as_it_was(collects: bool) -> None:
     before = gc.isenabled()
     try:
         (gc.enable if collects else gc.disable)()
-        with pytest.raises(ImportError), mmdet_iouquery._not_collecting_garbage():  # noqa: PT012  the block is what fails
+        with pytest.raises(ImportError), without_garbage_collection():  # noqa: PT012  the block is what fails
             assert not gc.isenabled()
             raise ImportError
         assert gc.isenabled() is collects

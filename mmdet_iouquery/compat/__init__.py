@@ -2,11 +2,11 @@
 
 Which packages are installed and whether they fit (:mod:`.environment`), mmcv without compiled operators
 (:mod:`.operators`), what a run fixes (:mod:`.runner`), operators of torch that are no public interface
-(:mod:`.torch_operators`), and what the C library does with memory (:mod:`.c_library`). Importing it imports none of
-these packages.
+(:mod:`.torch_operators`), and what the C library and the garbage collector do with memory (:mod:`.c_library`).
+Importing it imports none of these packages.
 """
 
-from .c_library import keep_freed_memory, take_maps_from_heap
+from .c_library import keep_freed_memory, take_maps_from_heap, without_garbage_collection
 from .environment import (
     MODULES,
     Finding,
@@ -90,5 +90,6 @@ __all__ = [
     'silu_gradient',
     'take_maps_from_heap',
     'torch_findings',
+    'without_garbage_collection',
     'without_import_notes',
 ]

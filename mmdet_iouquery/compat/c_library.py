@@ -1,9 +1,12 @@
-"""What the C library does with memory that tensors have freed."""
+"""What the C library, and Python's own collector, do with memory that is free."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4  # options of mallopt, in glibc's malloc.h
 _LARGEST_OF_HEAP = 33_000_000  # bytes, of 2^25
@@ -35,3 +38,15 @@ def take_maps_from_heap() -> None:
     import torch
 
     torch.empty(_LARGEST_OF_HEAP, dtype=torch.uint8)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """Python does not look for cycles of objects that are free, where nearly all that is made stays."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()

@@ -5,16 +5,16 @@ from __future__ import annotations
 import codecs
 import contextlib
 import copy
-import gc
 import io
 import locale
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ...compat import without_garbage_collection
 from ...errors import InputError
 from .arrays import CocoArrays, coco_arrays
 from .json_file import CocoFile, coco_file, read_coco
@@ -76,7 +76,8 @@ def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[C
     dataset.COCOAPI = checked_api
     try:
         check_encoding(path)
-        with contextlib.redirect_stdout(io.StringIO()), _no_collection():
+        # with the collector looking for garbage among millions of new records, reading takes twice the time
+        with contextlib.redirect_stdout(io.StringIO()), without_garbage_collection():
             dataset.full_init()
             return _loaded(dataset, *read[0]) if read else None
     except InputError:
@@ -96,18 +97,6 @@ def check_encoding(path: Path) -> None:
             f'{path} has letters beyond ASCII, and mmdet would read it as {encoding}, by the locale, instead of UTF-8: '
             'set PYTHONUTF8=1 in the environment, or write the JSON with ensure_ascii=True'
         )
-
-
-@contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without the collector looking for waste among millions of new records, reading takes half the time."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 def _loaded(dataset: Any, coco: CocoFile, arrays: CocoArrays) -> LoadedSet:
