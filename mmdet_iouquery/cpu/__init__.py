@@ -1,8 +1,7 @@
 """What makes training and prediction on CPUs faster, in other ways to compute the same."""
 
 from ..compat import keep_freed_memory
-from .half_precision import note_if_slow
-from .prediction import accelerate_prediction
+from .prediction import accelerate_prediction, note_if_slow
 from .training import accelerate_training, restore
 
 __all__ = ['accelerate_prediction', 'accelerate_training', 'keep_freed_memory', 'note_if_slow', 'restore']

@@ -1,4 +1,4 @@
-"""Layers whose weights are transformed once, for prediction."""
+"""Prediction on CPUs: layers whose weights are transformed once, and a note where half precision is slow."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..compat import (
     PACKED_ACTIVATIONS,
+    computes_fast,
     pack_convolution,
     pack_linear,
     packs_weights,
@@ -46,6 +47,22 @@ def accelerate_prediction(module: nn.Module) -> None:
             setattr(module, name, faster)
             if faster is child:
                 accelerate_prediction(child)
+
+
+def note_if_slow(dtype: torch.dtype, device: torch.device) -> str:
+    """A note where half precision is several times as slow as single: on a CPU without instructions for it.
+
+    Args:
+        dtype: that a model is to compute in.
+        device: on which.
+
+    Returns:
+        The note, for a remedy to follow; empty: there is none.
+    """
+    if device.type != 'cpu' or computes_fast(dtype):
+        return ''
+    name = str(dtype).removeprefix('torch.')
+    return f'{name} will take several times as long as float32: this CPU has no instructions for it'
 
 
 def _faster(layer: nn.Module) -> nn.Module:
@@ -107,18 +124,17 @@ class PackedConv2d(nn.Module):
 
     A plain convolution lays its weights out anew in every call. Here it is done once for each of the last four shapes
     of the input.
-
-    Args:
-        conv: the convolution.
-        activation: after it, 'relu', 'silu' or 'hardtanh'; None: none.
-        bounds: least and largest value that 'hardtanh' gives.
     """
 
-    def __init__(self, conv: nn.Conv2d, activation: str | None = None, bounds: tuple[float, ...] = ()) -> None:
+    activation: str | None = None
+    """After it: 'relu', 'silu' or 'hardtanh'; None: none."""
+    bounds: tuple[float, ...] = ()
+    """Least and largest value that 'hardtanh' gives."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.weight, self.bias = conv.weight, conv.bias
         self.layout = conv.padding, conv.stride, conv.dilation, conv.groups
-        self.activation, self.bounds = activation, bounds
         self._packed = TableCache(size=4)  # each holds as much as the weights
 
     def forward(self, x: Tensor) -> Tensor:

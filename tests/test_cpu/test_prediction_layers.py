@@ -52,7 +52,8 @@ def test_packed_equals_convolution_and_activation(
     if not compat.packs_weights(dtype):
         pytest.skip(f'this torch has no packed convolutions in {dtype}')
     conv = nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=2).to(dtype)
-    packed = PackedConv2d(conv, activation, bounds)
+    packed = PackedConv2d(conv)
+    packed.activation, packed.bounds = activation, bounds
     with torch.no_grad():
         for size in ((9, 9), (12, 7), (9, 9)):  # packed for each size
             x = torch.randn(2, 8, *size).to(dtype)
