@@ -25,6 +25,13 @@ def type_name(node: Mapping[str, Any], key: str = 'type', default: str = '') -> 
     return str(getattr(kind, '__name__', kind)).rpartition('.')[2]
 
 
+def as_list(value: Any) -> list[Any]:
+    """What a config gives as one entry or as several; None: there are none."""
+    if isinstance(value, (list, tuple)):
+        return list(value)
+    return [] if value is None else [value]
+
+
 def read_options(texts: Mapping[str, str] | None) -> dict[str, Any] | None:
     """The values of overrides as a command line has them, by mmengine's own rules; None: there are none.
 

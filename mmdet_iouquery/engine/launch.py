@@ -31,7 +31,7 @@ from ..checkpoints.preprocessing import preprocessing_notes
 from ..choices import is_exported
 from ..command_line import evaluation_parser, named_files, training_parser
 from ..config_files import config_path
-from ..config_options import merge_options, read_options
+from ..config_options import as_list, merge_options, read_options
 from ..datasets import check_config
 from ..datasets.coco.checks import is_coco_metric
 from ..deploy import prepare_for_inference
@@ -313,8 +313,7 @@ def _name_results(prefix: Path) -> None:
 
 
 def _coco_metric(cfg: Config) -> ConfigDict:
-    evaluators = cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]
-    for evaluator in evaluators:
+    for evaluator in as_list(cfg.test_evaluator):
         if is_coco_metric(evaluator):
             return evaluator
     raise InputError(

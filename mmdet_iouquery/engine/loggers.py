@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 
 from ..compat import find_module
-from ..config_options import type_name
+from ..config_options import as_list, type_name
 from ..errors import InputError
 from ..evaluation import QuerySelectionMetric
 from ..models.dense_heads import RTDETRHead
@@ -65,7 +65,7 @@ def add_loggers(cfg: Config, names: Sequence[str]) -> None:
         reason = _no_selection_quality(cfg) if ground_truth else 'val_dataloader has no LoadAnnotations after Resize'
         if not reason:
             cfg.model.test_cfg = {**(cfg.model.get('test_cfg') or {}), 'keep_selected': True}
-            cfg.val_evaluator = [*_metrics(cfg), ConfigDict(type=QuerySelectionMetric.__name__)]
+            cfg.val_evaluator = [*as_list(cfg.val_evaluator), ConfigDict(type=QuerySelectionMetric.__name__)]
         elif process_rank(cfg.get('launcher', 'none')) == 0:
             print(f'note: --log has no selection quality to log: {reason}')
 
@@ -97,7 +97,7 @@ def _add_back_ends(cfg: Config, names: Sequence[str]) -> None:
     visualizer = cfg.get('visualizer') or ConfigDict(type='DetLocalVisualizer', name='visualizer')
     there = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
     ours = {logger.back_end.__name__ for logger in LOGGERS.values()}
-    others = [one for one in (there if isinstance(there, (list, tuple)) else [there]) if type_name(one) not in ours]
+    others = [one for one in as_list(there) if type_name(one) not in ours]
     added = [dict(type=LOGGERS[name].back_end.__name__, name=name) for name in names]
     cfg.visualizer = {**visualizer, 'vis_backends': [*others, *added]}
     hooks = dict(cfg.get('default_hooks') or {})
@@ -108,18 +108,13 @@ def _add_back_ends(cfg: Config, names: Sequence[str]) -> None:
     cfg.default_hooks = hooks
 
 
-def _metrics(cfg: Mapping[str, Any]) -> list[Any]:
-    evaluator = cfg.get('val_evaluator') or []
-    return list(evaluator) if isinstance(evaluator, (list, tuple)) else [evaluator]
-
-
 def _has_selection_quality(cfg: Mapping[str, Any]) -> bool:
-    return any(type_name(metric) == QuerySelectionMetric.__name__ for metric in _metrics(cfg))
+    return any(type_name(metric) == QuerySelectionMetric.__name__ for metric in as_list(cfg.get('val_evaluator')))
 
 
 def _no_selection_quality(cfg: Mapping[str, Any]) -> str:
     """Why a config's model has no selected queries to compare with ground truth; empty: it has."""
-    if any('metrics' in metric for metric in _metrics(cfg)):
+    if any('metrics' in metric for metric in as_list(cfg.get('val_evaluator'))):
         return "val_evaluator names an evaluator; add dict(type='QuerySelectionMetric') to its metrics"
     model = cfg.get('model') or {}
     head = model.get('bbox_head')

@@ -8,6 +8,7 @@ from typing import Any
 
 from mmengine.config import Config, ConfigDict
 
+from ...config_options import as_list
 from ...errors import InputError
 
 # What a parameter scheduler counts in steps or epochs, and what in steps even if all else is in epochs.
@@ -79,7 +80,7 @@ def _leave_epochs(cfg: Config) -> None:
 
 def _stretched(cfg: Config, by_epoch: bool, before: int, iters: int) -> list[ConfigDict]:
     """The parameter schedulers of a training of ``iters`` steps that was one of ``before`` epochs or steps."""
-    schedulers = cfg.param_scheduler if isinstance(cfg.param_scheduler, (list, tuple)) else [cfg.param_scheduler]
+    schedulers = as_list(cfg.param_scheduler)
     factor = step_factor = iters / before
     if by_epoch:
         ends = [scheduler.get('end', _FOREVER) for scheduler in schedulers if not scheduler.get('by_epoch', True)]

@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from ...config_files import config_path, model_name
+from ...config_options import as_list
 from ...datasets.coco.checks import is_coco_metric
 from ...engine.detector import read_config
 from ...engine.run_settings import differences, record, recorded, settings_of
@@ -162,9 +163,7 @@ def coco_datasets(node: Any) -> Iterator[ConfigDict]:
 
 
 def _require_box_metric(path: Path, cfg: Config) -> None:
-    evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
-    for evaluator in evaluators:
-        metrics = evaluator.get('metric', 'bbox')
-        if is_coco_metric(evaluator) and 'bbox' in ([metrics] if isinstance(metrics, str) else metrics):
+    for evaluator in as_list(cfg.val_evaluator):
+        if is_coco_metric(evaluator) and 'bbox' in as_list(evaluator.get('metric', 'bbox')):
             return
     raise InputError(f"{path}: a comparison reads COCO's AP; give val_evaluator=dict(type='CocoMetric', metric='bbox')")

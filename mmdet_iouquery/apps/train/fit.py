@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from mmengine.config import Config, ConfigDict
 
-from ...config_options import type_name
+from ...config_options import as_list, type_name
 from ...datasets import CocoSet
 from ...datasets.coco.checks import class_counts, is_coco_metric
 from ...errors import InputError
@@ -100,7 +100,7 @@ def _fit_data(cfg: Config, data: CocoSet) -> None:
             data_prefix=dict(img=str(images)),
             metainfo=dict(classes=tuple(data.classes)),
         )
-        for evaluator in _listed(cfg.get(f'{split}_evaluator')):
+        for evaluator in as_list(cfg.get(f'{split}_evaluator')):
             if is_coco_metric(evaluator):
                 evaluator.ann_file = str(ann_file)
     for _, part in class_counts(cfg.model):
@@ -180,7 +180,7 @@ def _fit_length(cfg: Config, epochs: int, steps: int | None) -> None:
     for node, name in intervals:
         if name in node:
             node[name] = min(length, max(1, node[name] if by_epoch else round(node[name] * ratio)))
-    for scheduler in _listed(cfg.get('param_scheduler')):
+    for scheduler in as_list(cfg.get('param_scheduler')):
         if scheduler.get('by_epoch', True) == by_epoch:
             _scale_ends(scheduler, before, length)
     for node in nodes([cfg.model, cfg.get('custom_hooks')]):
@@ -234,7 +234,7 @@ def _shorten_warm_up(cfg: Config, steps: int) -> None:
     """
     loop = cfg.train_cfg
     most = max(1, (loop.max_epochs * steps if 'max_epochs' in loop else loop.max_iters) // WARM_UP)
-    for scheduler in _listed(cfg.get('param_scheduler')):
+    for scheduler in as_list(cfg.get('param_scheduler')):
         if scheduler.get('warmup_iters', 0) > most:
             scheduler['warmup_iters'] = most
         is_warm_up = type_name(scheduler) == 'LinearLR' and scheduler.get('begin', 0) == 0
@@ -244,7 +244,7 @@ def _shorten_warm_up(cfg: Config, steps: int) -> None:
 
 def _leave_out_short_phases(cfg: Config) -> None:
     """Of fewer than two steps, after which mmengine's LinearLR would not leave its first factor."""
-    schedulers = _listed(cfg.get('param_scheduler'))
+    schedulers = as_list(cfg.get('param_scheduler'))
     kept = [scheduler for scheduler in schedulers if not _is_short(scheduler)]
     if len(kept) < len(schedulers):
         cfg.param_scheduler = kept
@@ -253,10 +253,6 @@ def _leave_out_short_phases(cfg: Config) -> None:
 def _is_short(scheduler: ConfigDict) -> bool:
     in_steps = type_name(scheduler) == 'LinearLR' and not scheduler.get('by_epoch', True)
     return in_steps and 'end' in scheduler and scheduler['end'] - scheduler.get('begin', 0) < 2
-
-
-def _listed(node: Any) -> list[ConfigDict]:
-    return [node] if isinstance(node, Mapping) else [*(node or [])]
 
 
 def nodes(node: Any) -> Iterator[Any]:

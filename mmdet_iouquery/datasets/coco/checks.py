@@ -12,7 +12,7 @@ from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ...config_options import type_name
+from ...config_options import as_list, type_name
 from ...errors import InputError
 from .class_list import check_class_list
 from .evaluation_rules import GroundTruth, check_evaluable, read_ground_truth, unseen_warning
@@ -210,7 +210,7 @@ def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str
         classes = check_class_list(dataset.metainfo.get('classes'))
     except InputError as error:
         raise InputError(f'{entry}: {error}') from error
-    evaluators = _as_list(cfg.get(f'{part}_evaluator'))
+    evaluators = _mappings(cfg.get(f'{part}_evaluator'))
     submits = bool(evaluators) and all(evaluator.get('format_only', False) for evaluator in evaluators)
     return ConfigSet(
         where=where,
@@ -230,9 +230,8 @@ def is_coco_metric(node: Mapping[str, Any]) -> bool:
     return type_name(node) in ('CocoMetric', 'FastCocoMetric')
 
 
-def _as_list(value: Any) -> list[Mapping[str, Any]]:
-    items = value if isinstance(value, (list, tuple)) else [value]
-    return [item for item in items if isinstance(item, Mapping)]
+def _mappings(value: Any) -> list[Mapping[str, Any]]:
+    return [item for item in as_list(value) if isinstance(item, Mapping)]
 
 
 def _is_remote(path: str) -> bool:
@@ -282,7 +281,7 @@ def _coco_evaluators(cfg: Mapping[str, Any], part: str) -> list[Mapping[str, Any
     Raises:
         InputError: a file is missing.
     """
-    evaluators = _as_list(cfg.get(f'{part}_evaluator'))
+    evaluators = _mappings(cfg.get(f'{part}_evaluator'))
     found = []
     for evaluator in evaluators:
         path = evaluator.get('ann_file')
@@ -299,7 +298,7 @@ def _coco_evaluators(cfg: Mapping[str, Any], part: str) -> list[Mapping[str, Any
 
 def _remote_evaluators(cfg: Mapping[str, Any]) -> Iterator[Unchecked]:
     for part in _PARTS[1:]:
-        for evaluator in _as_list(cfg.get(f'{part}_evaluator')):
+        for evaluator in _mappings(cfg.get(f'{part}_evaluator')):
             path = str(evaluator.get('ann_file') or '')
             if is_coco_metric(evaluator) and _is_remote(path):
                 why = f'its annotations are not on this machine ({path})'
@@ -310,7 +309,7 @@ def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
     """QuerySelectionMetric needs a model that tells of its queries."""
     for part in _PARTS[1:]:
         named = any(
-            type_name(evaluator) == 'QuerySelectionMetric' for evaluator in _as_list(cfg.get(f'{part}_evaluator'))
+            type_name(evaluator) == 'QuerySelectionMetric' for evaluator in _mappings(cfg.get(f'{part}_evaluator'))
         )
         if named and not ((cfg.get('model') or {}).get('test_cfg') or {}).get('keep_selected'):
             raise InputError(

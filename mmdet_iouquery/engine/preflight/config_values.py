@@ -12,7 +12,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
-from ...config_options import likely_misspelt, type_name
+from ...config_options import as_list, likely_misspelt, type_name
 from ...errors import InputError
 from .config_mistakes import SECTIONS, alike, entries
 
@@ -43,7 +43,7 @@ def check_sections(cfg: Mapping[str, Any], part: str) -> None:
         if cfg.get(name) is not None and not isinstance(cfg[name], Mapping):
             raise InputError(f"{_file(cfg)}: {name} must be a dict, such as dict(type='...'), got {cfg[name]!r}")
     for name in _LISTS:
-        if not all(isinstance(entry, Mapping) for entry in _listed(cfg.get(name))):
+        if not all(isinstance(entry, Mapping) for entry in as_list(cfg.get(name))):
             raise InputError(f"{_file(cfg)}: {name} must be dicts, such as [dict(type='...')], got {cfg[name]!r}")
     needed = ['model', 'env_cfg', *(['train_dataloader', 'train_cfg', 'optim_wrapper'] if part == 'train' else [])]
     evaluations = [[f'{which}_{name}' for name in ('dataloader', 'evaluator', 'cfg')] for which in ('val', 'test')]
@@ -118,7 +118,7 @@ def _ranges(cfg: Mapping[str, Any]) -> Iterator[_Range]:
         yield from number('optim_wrapper.optimizer', wrapper['optimizer'], 'lr', 'weight_decay', 'momentum', 'eps')
     if isinstance(wrapper.get('clip_grad'), Mapping):
         yield from number('optim_wrapper.clip_grad', wrapper['clip_grad'], 'max_norm', 'clip_value')
-    for index, schedule in enumerate(_listed(cfg.get('param_scheduler'))):
+    for index, schedule in enumerate(as_list(cfg.get('param_scheduler'))):
         yield from whole(f'param_scheduler[{index}]', schedule, 'begin', least=0)
         yield from whole(f'param_scheduler[{index}]', schedule, 'end')
         yield from whole(f'param_scheduler[{index}]', schedule, 'T_max', all=None)
@@ -151,10 +151,6 @@ def _is_number(value: Any) -> bool:
 
 def _is_whole(value: Any, least: int) -> bool:
     return type(value) is int and value >= least
-
-
-def _listed(entry: Any) -> list | tuple:
-    return entry if isinstance(entry, (list, tuple)) else [] if entry is None else [entry]
 
 
 def _file(cfg: Mapping[str, Any]) -> str:

@@ -13,6 +13,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 
+from ...config_options import as_list
 from ...errors import InputError
 from .config_mistakes import entries
 
@@ -54,8 +55,7 @@ def check_save_best(cfg: Config, names: set[str]) -> None:
         names: of the values that are.
     """
     for place, entry in entries(cfg.get('default_hooks') or {}, 'default_hooks'):
-        wanted = entry.get('save_best')
-        for name in wanted if isinstance(wanted, (list, tuple)) else [wanted]:
+        for name in as_list(entry.get('save_best')):
             if name in (None, 'auto') or name in names or str(name).startswith(_MAY_BE_ABSENT):
                 continue
             raise InputError(
