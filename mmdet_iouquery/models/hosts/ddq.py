@@ -41,8 +41,8 @@ class DistinctAssigner:
         pairs = self.assigner(
             predictions._replace(boxes=predictions.boxes.masked_fill(aside.unsqueeze(-1), FAR)), targets
         )
-        there = ~aside.cpu()[pairs.predicted]
-        return Pairs(*(index[there] for index in pairs))
+        is_kept = ~aside.cpu()[pairs.predicted]
+        return Pairs(*(index[is_kept] for index in pairs))
 
 
 @MODELS.register_module()
@@ -101,11 +101,11 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         content, anchors_unact, mask, meta = self.dn_query_generator(step.samples)
         first, number = content.shape[1], num_queries - self.cache_dict['num_dense_queries']
         # dense queries see each other, and nobody sees them
-        whole = mask.new_ones(first + num_queries, first + num_queries)
-        whole[: first + number, : first + number] = mask[: first + number, : first + number]
-        whole[first + number :, first + number :] = False
+        mask_with_dense = mask.new_ones(first + num_queries, first + num_queries)
+        mask_with_dense[: first + number, : first + number] = mask[: first + number, : first + number]
+        mask_with_dense[first + number :, first + number :] = False
         self.cache_dict['dis_query_info'] = [first, number]
-        return parents_denoising(Queries(content, anchors_unact), whole, meta, step.samples)
+        return parents_denoising(Queries(content, anchors_unact), mask_with_dense, meta, step.samples)
 
     def _chosen(self, logits: Tensor, queries: Queries) -> None:
         """The parent's tokens went through NMS, and with the dense queries among them they are not looked for."""

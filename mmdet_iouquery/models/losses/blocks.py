@@ -61,7 +61,7 @@ class MatchedBoxes(NamedTuple):
 def query_sums(blocks: Sequence[Block], loss: Tensor) -> dict[str, Tensor]:
     """Of each query's loss (L, B, Q, ...), the sum of each block and layer over the block's divisor, by prefix."""
     by_block = loss.split([block.num_queries for block in blocks], dim=2)
-    sums = torch.cat([some.sum(tuple(range(1, some.dim()))) for some in by_block])
+    sums = torch.cat([block_loss.sum(tuple(range(1, block_loss.dim()))) for block_loss in by_block])
     prefixes = [prefix for block in blocks for prefix in block.prefixes]
     return dict(zip(prefixes, (sums / _divisors(blocks)).unbind()))
 

@@ -228,8 +228,8 @@ class SetCriterion(nn.Module):
         if matches.union is not None and matches.encoder_shares:
             shared = [Block(['enc_'], num_queries, matches.union.to(device), divisors.union)]
         loss_cls = self.soft_encoder_loss_cls if target.score == 'iou' else self.encoder_loss_cls
-        told, by_label = target.targets(targets), target.score == 'label'
-        losses = named(self._three_losses(encoder, own, shared, told, loss_cls, by_label=by_label))
+        encoder_targets, by_label = target.targets(targets), target.score == 'label'
+        losses = named(self._three_losses(encoder, own, shared, encoder_targets, loss_cls, by_label=by_label))
         if target.iou_logits is not None:
             matched = MatchedBoxes.of(own, encoder.boxes, targets.boxes)
             logits = as_float(target.iou_logits)[matched.pairs.predicted]
