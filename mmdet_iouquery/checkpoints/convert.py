@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
 from . import dab_detr, deimv2, dfine, ecdet, hgnetv2, rtdetr, transformers, vit
+from .decoder_buffers import decoder_buffers
 from .names import PrefixMap, is_of_training_alone
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
@@ -190,8 +191,20 @@ def _renamed(names: PrefixMap, weights: Mapping[str, Tensor], without: Iterable[
     return {names.to_ours(key): value for key, value in weights.items() if key not in passed_over}
 
 
-def convert_back(state_dict: Mapping, target: str) -> dict[str, Tensor]:
-    """Our weights under the names of ``target``, one of :data:`TARGETS`.
+def convert_back(
+    state_dict: Mapping,
+    target: str,
+    *,
+    num_points: Sequence[int] | int | None = None,
+    input_size: tuple[int, int] | None = None,
+) -> dict[str, Tensor]:
+    """Our weights under the names of ``target``, one of :data:`TARGETS`; whole, for a strict load.
+
+    Args:
+        state_dict: see :func:`unwrap`.
+        num_points: sampling points a head of each level, finest first, or one number for all.
+        input_size: height and width in px. Files of the authors' projects note it and ``num_points``; None: as the
+            authors' configs for COCO have them.
 
     Raises:
         InputError: an unknown target, no weights, or a key that the target has no name for.
@@ -206,7 +219,8 @@ def convert_back(state_dict: Mapping, target: str) -> dict[str, Tensor]:
     if target == 'transformers':
         return transformers.their_names(weights)
     theirs = {_names_of(target, weights).to_theirs(key): value for key, value in weights.items()}
-    return (deimv2 if target == 'deimv2' else dfine).with_repeated(theirs)
+    theirs = (deimv2 if target == 'deimv2' else dfine).with_repeated(theirs)
+    return {**theirs, **decoder_buffers(theirs, target, num_points, input_size)}
 
 
 def left_out(weights: Iterable[str], target: str) -> list[str]:

@@ -18,7 +18,8 @@ from .class_head import select_classes
 from .class_names import named_classes
 from .convert import TRAINING_ALONE, Conversion, convert_accounted, convert_back, left_out
 from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
-from .preprocessing import KEY, preprocessing_of
+from .flat_config import parse_flat_config
+from .preprocessing import KEY, preprocessing_of, preprocessing_of_config
 from .safetensors_file import read_notes
 from .transformers_folder import FILES, to_transformers, write_transformers
 
@@ -113,12 +114,31 @@ def convert_file(
         return Summary(source, target, path, conversion, len(model.weights), kept, fresh)
     if without := left_out(weights, target):
         conversion = conversion._replace(dropped={**conversion.dropped, TRAINING_ALONE: without})
-    weights = convert_back(weights, target)
     preprocessing = preprocessing_of(source, content, checkpoint_file(source_path))
+    num_points, input_size = _trained_with(content, preprocessing)
+    weights = convert_back(weights, target, num_points=num_points, input_size=input_size)
     if preprocessing:
         meta[KEY] = preprocessing
     write_checkpoint(path, weights, meta, force=force, root=_ROOTS[target])
     return Summary(source, target, path, conversion, len(weights), kept, fresh)
+
+
+def _trained_with(
+    content: Mapping[str, Any], preprocessing: Mapping[str, Any] | None
+) -> tuple[Sequence[int] | int | None, tuple[int, int] | None]:
+    """Sampling points and input size (height, width), as the config that a run has noted, or a conversion, says."""
+    meta = content.get('meta')
+    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+    try:
+        cfg = parse_flat_config(text, Path('meta.cfg')) if isinstance(text, str) else Config()
+    except InputError:
+        cfg = Config()
+    head = dict(cfg.get('model') or {}).get('bbox_head')
+    decoder = head.get('decoder') if isinstance(head, Mapping) else None
+    num_points = decoder.get('num_points', 4) if isinstance(decoder, Mapping) else None
+    images = {**(preprocessing or {}), **preprocessing_of_config(cfg)}
+    fixed = 'scale' in images and not images.get('keep_ratio')
+    return num_points, (*images['scale'][::-1],) if fixed else None
 
 
 def _check_request(

@@ -76,10 +76,11 @@ def test_every_key_is_accounted_for(case: Case) -> None:
 
 
 def test_their_weights_come_back(case: Case) -> None:
-    """But for what the number of points decides; ``up`` and ``reg_scale`` stand in both places again."""
+    """And what a strict load needs beside them; ``up`` and ``reg_scale`` stand in both places again."""
     source, theirs, _ = case
     back = convert_back(convert(theirs, source), source)
-    assert_equal(back, {key: value for key, value in theirs.items() if key not in POINTS})
+    assert back.keys() == {*theirs, *TABLES}
+    assert all(torch.equal(back[key], value) for key, value in theirs.items() if key not in POINTS)
     assert (TWICE[0] in back) == ('decoder.up' in theirs)
 
 
@@ -87,6 +88,56 @@ def test_our_weights_come_back(case: Case) -> None:
     source, _, model = case
     ours = model.state_dict()
     assert_equal(convert(convert_back(ours, source), source), ours)
+
+
+THIRDS, QUARTERS, SIXTHS, HALVES = (1 / torch.tensor([float(n)]) for n in (3, 4, 6, 2))
+BUFFERS = {
+    # one over the number of points of a point's level; numbers of tokens
+    'dfine_n_320x320': (SIXTHS.repeat(12), 40 * 40 + 20 * 20),
+    'deim_n_320x320': (SIXTHS.repeat(12), 40 * 40 + 20 * 20),
+    'rtv4_s_256x256': (torch.cat([THIRDS.repeat(3), SIXTHS.repeat(6), THIRDS.repeat(3)]), 80**2 + 40**2 + 20**2),
+    'deimrt_r18_320x256': (QUARTERS.repeat(12), 80**2 + 40**2 + 20**2),
+    'deimv2_atto_320x320': (torch.cat([QUARTERS.repeat(4), HALVES.repeat(2)]), 20 * 20 + 10 * 10),
+}
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_buffers_of_their_decoders_are_written(name: str) -> None:
+    """Points and input sizes of their configs for COCO, which their tools load strictly; Atto's are 320 x 320 px."""
+    source, scale, num_tokens = NAMES[name][0], *BUFFERS[name]
+    back = convert_back(convert(golden_weights(name), source), source)
+    assert all(torch.equal(back[key], scale) for key in POINTS)
+    anchors, valid = back['decoder.anchors'], back['decoder.valid_mask']
+    assert (anchors.shape, anchors.dtype) == ((1, num_tokens, 4), torch.float32)
+    assert (valid.shape, valid.dtype) == ((1, num_tokens, 1), torch.bool)
+    assert torch.equal(valid.expand_as(anchors), anchors.isfinite()) and (anchors[~valid[..., 0]] == torch.inf).all()
+    stride, side = {2000: (16, 640), 8400: (8, 640), 500: (16, 320)}[num_tokens]
+    second_row = side // stride + 3  # its fourth token
+    boxes = [3.5 * stride / side, 1.5 * stride / side, 0.05, 0.05]
+    torch.testing.assert_close(anchors[0, second_row].sigmoid(), torch.tensor(boxes))
+    last = torch.tensor([1 - 16 / side] * 2 + [0.05 * 2 ** (1 if stride == 16 else 2)] * 2)
+    torch.testing.assert_close(anchors[0, -1].sigmoid(), last)
+
+
+def test_points_and_size_that_a_run_has_noted_are_written(tmp_path: Path) -> None:
+    """Of its config, which is read without being run; of what a conversion has noted, the size."""
+    weights = convert(golden_weights('dfine_n_320x320'), 'dfine')
+    head = 'model = dict(bbox_head=dict(decoder=dict(num_points=[8, 4])))\n'
+    resize = "dict(dataset=dict(pipeline=[dict(type='Resize', scale=(256, 128), keep_ratio=False)]))"
+    noted = {'preprocessing': {'scale': [320, 64], 'keep_ratio': False}}
+    eighths = torch.tensor([1 / 8] * 8 + [1 / 4] * 4)
+    for meta, scale, size in (
+        ({'cfg': f'{head}test_dataloader = {resize}\n'}, eighths, (128, 256)),
+        ({'cfg': head.replace('[8, 4]', '6'), **noted}, SIXTHS.repeat(12), (64, 320)),
+        ({'cfg': 'import os\n', **noted}, SIXTHS.repeat(12), (64, 320)),
+        ({'cfg': 'model = None\n'}, SIXTHS.repeat(12), (640, 640)),
+    ):
+        torch.save({'state_dict': weights, 'meta': meta}, tmp_path / 'ours.pth')
+        convert_file(tmp_path / 'ours.pth', tmp_path / 'theirs.pth', 'mmdet', target='dfine', force=True)
+        back = torch.load(tmp_path / 'theirs.pth', weights_only=True)['model']
+        assert torch.equal(back[POINTS[2]], scale)
+        tokens = size[0] // 16 * (size[1] // 16) + size[0] // 32 * (size[1] // 32)
+        assert back['decoder.valid_mask'].shape == (1, tokens, 1)
 
 
 def test_names_of_dfine_and_deim_are_the_same(dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:
@@ -181,7 +232,7 @@ def test_rtdetrv4_without_its_projector_is_deims(tmp_path: Path) -> None:
     without = [f'data_preprocessor.projector.{part}' for part in ('weight', 'bias')]
     assert summary.conversion.dropped == {TRAINING_ALONE: without}
     back = torch.load(tmp_path / 'deim.pth', weights_only=True)['model']
-    assert set(theirs) - set(back) == {*POINTS, *(f'encoder.feature_projector.0.{part}' for part in ('weight', 'bias'))}
+    assert set(theirs) - set(back) == {f'encoder.feature_projector.0.{part}' for part in ('weight', 'bias')}
     assert sources_of(back) == ['dfine', 'deim'] and sources_of(theirs) == ['rtdetrv4']
 
 

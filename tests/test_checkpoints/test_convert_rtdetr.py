@@ -19,7 +19,8 @@ WeightsOf = Callable[[str], dict[str, Tensor]]
 
 
 POINTS = [f'decoder.decoder.layers.{i}.cross_attn.num_points_scale' for i in range(3)]
-"""Constants of version 2, which its golden keys name too."""
+TABLES = ['decoder.anchors', 'decoder.valid_mask']
+"""Constants of version 2; its golden keys name the former."""
 
 
 def source_of(name: str) -> str:
@@ -27,14 +28,14 @@ def source_of(name: str) -> str:
 
 
 def without_constants(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key: value for key, value in weights.items() if key not in POINTS}
+    return {key: value for key, value in weights.items() if key not in (*POINTS, *TABLES)}
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_the_round_trip_is_bit_equal(name: str, golden_weights: WeightsOf) -> None:
     theirs = golden_weights(name)
     ours = convert(theirs, source_of(name))
-    back, theirs = convert_back(ours, source_of(name)), without_constants(theirs)
+    back, theirs = map(without_constants, (convert_back(ours, source_of(name)), theirs))
     assert len(ours) == len(theirs) and list(back) == list(theirs)
     assert all(torch.equal(back[key], theirs[key]) for key in theirs)
 
@@ -68,7 +69,7 @@ def test_a_model_goes_back_whole(name: str, golden_weights: WeightsOf, golden_de
     theirs = golden_weights(name)
     model = golden_detector(name)
     model.load_state_dict(convert(theirs, source_of(name)), strict=True)
-    back, theirs = convert_back(model.state_dict(), source_of(name)), without_constants(theirs)
+    back, theirs = map(without_constants, (convert_back(model.state_dict(), source_of(name)), theirs))
     assert set(back) == set(theirs)
     assert all(torch.equal(back[key], theirs[key]) for key in theirs)
 
@@ -91,10 +92,19 @@ def test_tables_for_a_fixed_size_are_dropped_and_named(golden_weights: WeightsOf
 
 
 def test_constants_of_version_2_are_dropped_and_named(golden_weights: WeightsOf) -> None:
-    theirs, tables = golden_weights(NAMES[2]), ['decoder.anchors', 'decoder.valid_mask']
-    account = convert_accounted({**theirs, **{key: torch.zeros(1) for key in tables}}, 'rtdetrv2')
-    assert account.dropped == {FIXED_SIZE: tables, POINT_COUNTS: POINTS}
+    theirs = golden_weights(NAMES[2])
+    account = convert_accounted({**theirs, **{key: torch.zeros(1) for key in TABLES}}, 'rtdetrv2')
+    assert account.dropped == {FIXED_SIZE: TABLES, POINT_COUNTS: POINTS}
     assert account.num_read == len(theirs) + 2 and len(account.weights) == len(theirs) - 3
+
+
+def test_constants_of_version_2_are_written_as_asked_for(golden_weights: WeightsOf) -> None:
+    """Version 1 keeps none in a file."""
+    ours = convert(golden_weights(NAMES[2]), 'rtdetrv2')
+    back = convert_back(ours, 'rtdetrv2', num_points=[3, 2, 1], input_size=(64, 96))
+    assert all(torch.equal(back[key], 1 / torch.tensor([3.0, 3, 3, 2, 2, 1])) for key in POINTS)
+    assert [back[key].shape for key in TABLES] == [(1, 8 * 12 + 4 * 6 + 2 * 3, last) for last in (4, 1)]
+    assert not {*POINTS, *TABLES} & convert_back(ours, 'rtdetr').keys()
 
 
 @pytest.mark.parametrize(('name', 'source'), [(NAMES[0], 'rtdetrv2'), (NAMES[2], 'rtdetr')])

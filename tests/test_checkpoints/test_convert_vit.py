@@ -153,7 +153,7 @@ DETECTORS = {'deimv2_s_320x256': 'deimv2', 'deimv2_l_256x320': 'deimv2', 'ecdet_
 
 @pytest.mark.parametrize('name', DETECTORS)
 def test_every_key_of_a_detector_is_accounted_for_and_comes_back(name: str) -> None:
-    """But for the number of points; the token of hidden patches, which is not kept, is zero."""
+    """With the anchors that their files hold too; the token of hidden patches, which is not kept, is zero."""
     theirs, source = golden_weights(name), DETECTORS[name]
     account = convert_accounted(theirs, source)
     dropped = {reason: len(keys) for reason, keys in account.dropped.items()}
@@ -161,9 +161,9 @@ def test_every_key_of_a_detector_is_accounted_for_and_comes_back(name: str) -> N
     assert dropped == {POINT_COUNTS: 4, REPEATED: 2, **dinov3}
     assert (account.num_joined, account.num_made) == (0, 0)
     back = convert_back(account.weights, source)
-    assert back.keys() == {key for key in theirs if not key.endswith('num_points_scale')}
-    for key, x in back.items():
-        assert torch.equal(x, theirs[key]) != key.endswith('mask_token'), key
+    assert back.keys() == {*theirs, 'decoder.anchors', 'decoder.valid_mask'}
+    for key, x in theirs.items():
+        assert torch.equal(x, back[key]) != key.endswith(('mask_token', 'num_points_scale')), key
     if dinov3:
         token = back['backbone.dinov3.mask_token']
         assert token.shape == theirs['backbone.dinov3.mask_token'].shape and not token.any()
