@@ -101,9 +101,13 @@ BIASES = {'pattern': 'bias$', 'decay': True}
 DECAYED_BY_NAME = {'pattern': r'^backbone\.(prior\..*norm\.weight|projections\..*norm)', 'decay': True}
 NORMS_ALONE = [{'pattern': 'norm', 'decay': False, 'lr_mult': 1.0}, {'pattern': 'bias$|affine', 'decay': True}]
 NORMS_BEHIND_THE_BACKBONE = [WHOLE_BACKBONE, {'pattern': 'norm', 'decay': False}, BIASES]
+WHOLE_BACKBONE_AND_BIASES = [WHOLE_BACKBONE, {'pattern': '^(?!.*norm).*bias$', 'decay': True}]
+BIASES_BEHIND_THE_BACKBONE = {'pattern': '^(neck|bbox_head)(?!.*norm).*bias$', 'decay': True}
+RESNET_NORMS = r'^backbone\.(stem\.[147]|.*bn|layer1.*downsample\.1|layer[234].*downsample\.2)'
+RESNET_NORMS_AT_FULL_RATE = [BIASES_BEHIND_THE_BACKBONE, {'pattern': RESNET_NORMS, 'lr_mult': 1.0}]
 AUTHORS = {
-    # D-FINE 4a1f73a, dfine_hgnetv2_*_coco.yml; DEIM 09d35d5, deim_hgnetv2_*_coco.yml: factor on the rate and whether it
-    # decays, to the numbers of parameters and of their elements; L's norms of the backbone are frozen
+    # D-FINE 4a1f73a, dfine_hgnetv2_*_coco.yml: factor on the rate and whether it decays, to the numbers of parameters
+    # and of their elements; the backbone's norms of L and X are frozen
     'D-FINE-N': (
         'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py',
         [WHOLE_BACKBONE],
@@ -121,13 +125,94 @@ AUTHORS = {
     ),
     'D-FINE-L': (
         'dfine/dfine_hgnetv2-l_8xb4-80e_coco.py',
-        NORMS_BEHIND_THE_BACKBONE,
+        WHOLE_BACKBONE_AND_BIASES,
         {(0.05, True): (75, 13482752), (1.0, False): (220, 39936), (1.0, True): (274, 17696534)},
     ),
+    'D-FINE-X': (
+        'dfine/dfine_hgnetv2-x_8xb4-80e_coco.py',
+        WHOLE_BACKBONE_AND_BIASES,
+        {(0.01, True): (125, 33206400), (1.0, False): (226, 56576), (1.0, True): (277, 29333142)},
+    ),
+    # DEIM 09d35d5, deim_hgnetv2_*_coco.yml and deim_r*vd*_coco.yml; RT-DETR 068dfde, rtdetrv2_r*vd*_coco.yml
+    'DEIM-N': (
+        'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py',
+        [WHOLE_BACKBONE],
+        {(0.5, True): (186, 1850396), (1.0, False): (151, 16015), (1.0, True): (91, 1916280)},
+    ),
     'DEIM-S': (
-        'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py',
+        'deim/deim-dfine_hgnetv2-s_8xb4-132e_coco.py',
         NORMS_ALONE,
         {(0.5, True): (102, 1838124), (1.0, False): (222, 34288), (1.0, True): (164, 8449463)},
+    ),
+    'DEIM-M': (
+        'deim/deim-dfine_hgnetv2-m_8xb4-102e_coco.py',
+        NORMS_ALONE,
+        {(0.1, True): (142, 5999930), (1.0, False): (296, 59464), (1.0, True): (206, 13530668)},
+    ),
+    'DEIM-L': (
+        'deim/deim-dfine_hgnetv2-l_8xb4-58e_coco.py',
+        WHOLE_BACKBONE_AND_BIASES,
+        {(0.05, True): (240, 13553376), (1.0, False): (220, 39936), (1.0, True): (274, 17696534)},
+    ),
+    'DEIM-X': (
+        'deim/deim-dfine_hgnetv2-x_8xb4-58e_coco.py',
+        WHOLE_BACKBONE_AND_BIASES,
+        {(0.01, True): (390, 33325760), (1.0, False): (226, 56576), (1.0, True): (277, 29333142)},
+    ),
+    'DEIM-RT-DETRv2-R18': (
+        'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py',
+        RESNET_NORMS_AT_FULL_RATE,
+        {(1.0, False): (162, 31360), (1.0, True): (166, 20152080)},
+    ),
+    'DEIM-RT-DETRv2-R34': (
+        'deim/deim-rtdetrv2_r34vd_8xb2-120e_coco.py',
+        RESNET_NORMS_AT_FULL_RATE,
+        {(0.5, True): (39, 21290848), (1.0, False): (200, 40320), (1.0, True): (167, 10109476)},
+    ),
+    'DEIM-RT-DETRv2-R50-m': (
+        'deim/deim-rtdetrv2_r50vd_m_8xb2-60e_coco.py',
+        RESNET_NORMS_AT_FULL_RATE,
+        {(0.1, True): (55, 23474016), (1.0, False): (226, 74752), (1.0, True): (143, 9650096)},
+    ),
+    'DEIM-RT-DETRv2-R50': (
+        'deim/deim-rtdetrv2_r50vd_8xb2-60e_coco.py',
+        RESNET_NORMS_AT_FULL_RATE,
+        {(0.1, True): (55, 23474016), (1.0, False): (236, 85504), (1.0, True): (211, 19384076)},
+    ),
+    'DEIM-RT-DETRv2-R101': (
+        'deim/deim-rtdetrv2_r101vd_8xb2-60e_coco.py',
+        RESNET_NORMS_AT_FULL_RATE,
+        {(0.01, True): (106, 42413920), (1.0, False): (338, 148224), (1.0, True): (211, 34098572)},
+    ),
+    'RT-DETRv2-R18': (
+        'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py',
+        [BIASES_BEHIND_THE_BACKBONE],
+        {(1.0, False): (162, 31360), (1.0, True): (164, 20153104)},
+    ),
+    'RT-DETRv2-R34': (
+        'rtdetrv2/rtdetrv2_r34vd_8xb2-120e_coco.py',
+        [],
+        {
+            (0.5, True): (39, 21290848),
+            (0.5, False): (78, 17280),
+            (1.0, True): (106, 10091776),
+            (1.0, False): (181, 41764),
+        },
+    ),
+    'RT-DETRv2-R50-m': (
+        'rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py',
+        [BIASES_BEHIND_THE_BACKBONE],
+        {(0.1, True): (52, 23445504), (1.0, False): (134, 26112), (1.0, True): (213, 13093644)},
+    ),
+    'RT-DETRv2-R50': (
+        'rtdetrv2/rtdetrv2_r50vd_8xb2-72e_coco.py',
+        [BIASES_BEHIND_THE_BACKBONE],
+        {(0.1, True): (52, 23445504), (1.0, False): (126, 32256), (1.0, True): (209, 19385100)},
+    ),
+    'RT-DETRv2-R101': (
+        'rtdetrv2/rtdetrv2_r101vd_8xb2-72e_coco.py',
+        [BIASES_BEHIND_THE_BACKBONE],
+        {(0.01, True): (103, 42385408), (1.0, False): (126, 42752), (1.0, True): (209, 34099596)},
     ),
     # DEIMv2 0fff8d4, deimv2_hgnetv2_*_coco.yml
     'DEIMv2-Atto': (
@@ -292,10 +377,10 @@ def test_the_authors_groups(name: str) -> None:
     own = counts(detector, paramwise)
     trained = {n: p for n, p in detector.named_parameters() if p.requires_grad}
     assert sum(number for (factor, _), (number, _) in own.items() if factor < 1) == sum(
-        n.startswith(tuple(paramwise.lr_mult)) for n in trained
+        n.startswith(tuple(part for part, factor in paramwise.lr_mult.items() if factor < 1)) for n in trained
     )
     assert sum(size for (_, decays), (_, size) in own.items() if decays) == sum(
-        p.numel() for n, p in trained.items() if not re.search(r'norm|affine|bias$', n)
+        p.numel() for n, p in trained.items() if not re.search(rf'norm|affine|bias$|{RESNET_NORMS}', n)
     )
 
 
