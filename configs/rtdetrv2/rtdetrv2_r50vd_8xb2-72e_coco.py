@@ -14,6 +14,7 @@ model = dict(
         decoder=dict(num_points=[4, 4, 4], ffn_init='xavier'),
     ),
 )
+param_scheduler = [dict(_base_.param_scheduler[0], start_factor=1 / _base_.warmup_iters)]
 custom_hooks = [
     *_base_.custom_hooks,
     dict(type='PipelineSwitchHook', switch_epoch=stop_epoch, switch_pipeline=plain_pipeline),
