@@ -185,7 +185,7 @@ def distillation(preprocessor: Any, student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def their_union(name: str, image: Tensor, query: Tensor, truth: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The authors' union of the votes, which is ours but where votes tie."""
+    """The authors' union of the votes, which is held to be ours but where votes tie."""
     votes = Counter(zip(image.tolist(), query.tolist(), truth.tolist()))
     ours = {pair[:2]: pair[2] for pair in zip(*(index.tolist() for index in union_pairs(image, query, truth)))}
     matches = (golden(name)[f'go_match_{i}'] for i in range(3))
@@ -220,7 +220,8 @@ def their_name(name: str, chosen: Golden, num_layers: int) -> str:
 def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     name, model = case
     chosen, reference = CASES[name], golden(name)
-    if chosen.num_vote_ties:
+    # accelerated, deim_n's queries 253 and 254 of the third image, of nearly equal scores, change places
+    if chosen.num_vote_ties or (name == 'deim_n_320x320' and not accelerate):
         monkeypatch.setattr(set_criterion, 'union_pairs', partial(their_union, name))
     restore(model)
     if accelerate:

@@ -13,7 +13,9 @@ from mmdet_iouquery.checkpoints import convert
 CASES = [
     ('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'rtdetr', 'rtdetr_r18'),
     ('rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py', 'rtdetrv2', 'v2_r18'),
+    ('rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py', 'rtdetrv2', 'v2_r50vd_m'),
     ('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', 'dfine', 'dfine_n'),
+    ('dfine/dfine_hgnetv2-s_8xb4-132e_coco.py', 'dfine', 'dfine_s'),
     ('deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', 'deim', 'dfine_n'),
     ('deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', 'deim', 'deimrt_r18'),
     ('deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py', 'deimv2', 'deimv2_atto'),
