@@ -67,9 +67,10 @@ def _set_aside(cfg: Config, work_dir: Path, folder: Path) -> None:
         return
     given = Path(cfg.filename).resolve()
     dumps = {given.with_stem(f'{given.stem}_resolved').name, given.name}  # mmengine's, of the config
+    named = [given, *([Path(cfg.load_from).resolve()] if cfg.get('load_from') else [])]  # what the new run begins with
     for used_folder in {work_dir, folder}:
-        own = {given.name} if given.parent == used_folder.resolve() else set()
-        target = set_aside(used_folder, dumps - own) if used_folder.is_dir() else None
+        keep = {path.name for path in named if path.parent == used_folder.resolve()}
+        target = set_aside(used_folder, dumps, keep) if used_folder.is_dir() else None
         if target is not None:
             print(f'the earlier run is in {target} now')
 

@@ -95,6 +95,8 @@ def _unchanged_by_errors(folder: Path) -> Iterator[None]:
                 path.write_bytes(texts[path])
         for earlier in {*folder.glob(_ASIDE)} - aside:
             for path in earlier.iterdir():
+                if (folder / path.name).is_dir():  # begun anew
+                    shutil.rmtree(folder / path.name)
                 path.replace(folder / path.name)
             earlier.rmdir()
         replaced = folder / REPLACED
@@ -156,14 +158,15 @@ def _is_at(file: IO[str], path: Path) -> bool:
         return False
 
 
-def set_aside(folder: str | Path, also: Collection[str] = ()) -> Path | None:
+def set_aside(folder: str | Path, also: Collection[str] = (), keep: Collection[str] = ()) -> Path | None:
     """Move what an earlier training wrote into a folder of its own, ``before-DATE-TIME``; None: there was nothing.
 
-    Moved are checkpoints, logs, notes of them, a config that another has replaced, and what is named in ``also``; all
-    else stays.
+    Moved are checkpoints, logs, notes of them, a config that another has replaced, and what is named in ``also``, but
+    for what is named in ``keep``; all else stays.
     """
     folder, also = Path(folder), {REPLACED, *also}
-    of_a_run = [path for path in sorted(folder.iterdir()) if path.name in also or _OF_A_TRAINING.fullmatch(path.name)]
+    there = [path for path in sorted(folder.iterdir()) if path.name not in keep]
+    of_a_run = [path for path in there if path.name in also or _OF_A_TRAINING.fullmatch(path.name)]
     if not of_a_run:
         return None
     target = folder / time.strftime('before-%Y%m%d-%H%M%S')

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop, TestLoop, ValLoop
 from PIL import Image
 from runs import SMALL_MODEL
@@ -24,6 +25,7 @@ from mmdet_iouquery.apps.quickstart import command as quickstart
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.engine import launch, work_dir
+from mmdet_iouquery.engine.begin import begin
 from mmdet_iouquery.engine.work_dir import claimed
 from mmdet_iouquery.errors import InputError
 
@@ -301,6 +303,17 @@ def test_a_restarted_training_is_a_new_one(config: Path, tmp_path: Path) -> None
     assert 'resuming' not in (tmp_path / 'log').read_text()
     status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, '--restart', '--resume')
     assert status == 2 and 'give one of them' in errors(said)[0]
+
+
+def test_a_restart_leaves_what_it_begins_with(tmp_path: Path) -> None:
+    """Weights that were fitted to the data's classes are written into the work folder before."""
+    for name in ('config.py', 'config_resolved.py', 'epoch_2.pth', 'weights.pth'):
+        (tmp_path / name).touch()
+    settings = dict(work_dir=str(tmp_path), load_from=str(tmp_path / 'weights.pth'), launcher='none')
+    assert begin(Config(settings, filename=str(tmp_path / 'config.py')), {}, resume=None, restart=True)
+    (aside,) = tmp_path.glob('before-*')
+    assert {path.name for path in aside.iterdir()} == {'config_resolved.py', 'epoch_2.pth'}
+    assert {path.name for path in tmp_path.glob('*.*')} == {'config.py', 'weights.pth'}
 
 
 def test_a_config_in_its_own_work_folder_stays_as_it_is(config: Path, tmp_path: Path) -> None:

@@ -139,13 +139,13 @@ def _fit_size(cfg: Config, size: int) -> None:
 def _longer_side(cfg: Config) -> int:
     """The longer side, in px, that images are resized to for testing."""
     scales = [node['scale'] for node in nodes(_leaf(cfg, 'test').get('pipeline')) if 'scale' in node]
-    sides = max(scales[0]) if len(scales) == 1 and isinstance(scales[0], (list, tuple)) else None
-    if not isinstance(sides, int):
+    side = max(scales[0]) if len(scales) == 1 and isinstance(scales[0], (list, tuple)) else None
+    if not isinstance(side, int):
         raise InputError(
             f'--size is for configs whose test pipeline resizes images to one scale, and {cfg.filename} has the scales '
             f'{scales}; write another scale into the resize steps of its pipelines'
         )
-    return sides
+    return side
 
 
 def _scaled(px: Any, ratio: float) -> Any:
