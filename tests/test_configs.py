@@ -29,17 +29,19 @@ CONFIGS = [name for name in config_names() if name.startswith(FOLDERS)]
 """Those that are RT-DETR; ``test_cells.py`` has the others."""
 COCO = [name for name in CONFIGS if name.startswith('rtdetr/')]
 V2 = {
-    'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py': (120, 117, 1e-4, False),
-    'rtdetrv2/rtdetrv2_r18vd_dsp_8xb2-36e_coco.py': (36, 33, 1e-4, False),
-    'rtdetrv2/rtdetrv2_r34vd_8xb2-120e_coco.py': (120, 117, 5e-5, True),
-    'rtdetrv2/rtdetrv2_r34vd_dsp_8xb2-12e_coco.py': (12, 10, 5e-5, True),
-    'rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py': (84, 81, 1e-5, True),
-    'rtdetrv2/rtdetrv2_r50vd_m_dsp_8xb2-36e_coco.py': (36, 33, 1e-5, True),
-    'rtdetrv2/rtdetrv2_r50vd_8xb2-72e_coco.py': (72, 71, 1e-5, True),
-    'rtdetrv2/rtdetrv2_r50vd_dsp_8xb2-12e_coco.py': (12, 10, 1e-5, True),
-    'rtdetrv2/rtdetrv2_r101vd_8xb2-72e_coco.py': (72, 71, 1e-6, True),
+    'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py': (120, 117, 1e-4, False, 20_184_464),
+    'rtdetrv2/rtdetrv2_r18vd_dsp_8xb2-36e_coco.py': (36, 33, 1e-4, False, 20_036_432),
+    'rtdetrv2/rtdetrv2_r34vd_8xb2-120e_coco.py': (120, 117, 5e-5, True, 31_441_668),
+    'rtdetrv2/rtdetrv2_r34vd_dsp_8xb2-12e_coco.py': (12, 10, 5e-5, True, 31_244_292),
+    'rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py': (84, 81, 1e-5, True, 36_565_260),
+    'rtdetrv2/rtdetrv2_r50vd_m_dsp_8xb2-36e_coco.py': (36, 33, 1e-5, True, 36_269_196),
+    'rtdetrv2/rtdetrv2_r50vd_8xb2-72e_coco.py': (72, 71, 1e-5, True, 42_862_860),
+    'rtdetrv2/rtdetrv2_r50vd_dsp_8xb2-12e_coco.py': (12, 10, 1e-5, True, 42_566_796),
+    'rtdetrv2/rtdetrv2_r101vd_8xb2-72e_coco.py': (72, 71, 1e-6, True, 76_527_756),
 }
-"""RT-DETRv2's: epochs, the first without strong augmentation, the backbone's rate, whether sizes change in training."""
+"""RT-DETRv2's: epochs, the first without strong augmentation, the backbone's rate, whether sizes change in training,
+and the parameters that the authors' own models train, built from their code (068dfde): with discrete sampling not those
+of the places."""
 
 
 class DEIMv2(NamedTuple):
@@ -212,7 +214,7 @@ def test_one_import_line(config: Config) -> None:
 @pytest.mark.parametrize('name', [*COCO, *V2])
 def test_the_papers_recipe(name: str) -> None:
     cfg = shipped_config(name)
-    epochs, _, _, multi_scale = V2.get(name, (72, None, None, True))
+    epochs, _, _, multi_scale, _ = V2.get(name, (72, None, None, True, None))
     assert cfg.train_cfg.max_epochs == epochs and cfg.auto_scale_lr.base_batch_size == 16
     assert cfg.train_dataloader.batch_size * 8 == 16
     wrapper = cfg.optim_wrapper
@@ -239,7 +241,7 @@ def test_the_recipe_of_every_rtdetrv2_is_known() -> None:
 @pytest.mark.parametrize('name', V2)
 def test_rtdetrv2_ends_without_strong_augmentation(name: str) -> None:
     """From one epoch on images are flipped and resized alone, and batches keep their size."""
-    cfg, (epochs, stop, _, multi_scale) = shipped_config(name), V2[name]
+    cfg, (epochs, stop, _, multi_scale, _) = shipped_config(name), V2[name]
     (switch,) = (hook for hook in cfg.custom_hooks if hook.type == 'PipelineSwitchHook')
     assert switch.switch_epoch == stop < epochs
     strong = cfg.train_dataloader.dataset.pipeline
@@ -248,6 +250,16 @@ def test_rtdetrv2_ends_without_strong_augmentation(name: str) -> None:
     if multi_scale:
         assert cfg.model.data_preprocessor.batch_augments[0].stop_epoch == stop
     assert (cfg.model.bbox_head.decoder.get('sampling') == 'discrete') == ('_dsp_' in name)
+
+
+@pytest.mark.parametrize('name', V2)
+def test_rtdetrv2_and_rtdetr_train_as_many_parameters_as_the_authors(name: str) -> None:
+    """Of one backbone both have as many."""
+    first = f'{name.split("_8xb2")[0].replace("v2", "")}_8xb2-72e_coco.py'
+    for each in {name, first}.intersection([*COCO, *V2]):
+        with torch.device('meta'):
+            model = MODELS.build(shipped_config(each).model)
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == V2[name][-1]
 
 
 @pytest.mark.parametrize('name', [name for name in V2 if '_dsp_' in name])
@@ -618,13 +630,21 @@ def test_rtdetrv4_is_deim_with_a_teacher(name: str) -> None:
     assert {key: value for key, value in cfg.to_dict().items() if key not in variables} == deim.to_dict()
 
 
-@pytest.mark.parametrize(('name', 'number'), [('s_8xb4-132e', 10519251), ('m_8xb4-102e', 19787438)])
-def test_rtdetrv4s_parameters_are_the_authors(name: str, number: int) -> None:
-    """Theirs are two more, as DEIM's; 197,376 of them are the projector's, whose width is the teacher's."""
+@pytest.mark.parametrize(
+    ('name', 'number', 'projector'),
+    [
+        ('s_8xb4-132e', 10519251, 197376),
+        ('m_8xb4-102e', 19787438, 197376),
+        ('l_8xb4-58e', 31487222, 197376),
+        ('x_8xb4-58e', 63011158, 295680),
+    ],
+)
+def test_rtdetrv4s_parameters_are_the_authors(name: str, number: int, projector: int) -> None:
+    """Theirs are two more, as DEIM's; the projector leads to the teacher's width."""
     with torch.device('meta'):
         model = MODELS.build(shipped_config(f'rtdetrv4/rtdetrv4_hgnetv2-{name}_coco.py').model)
     assert sum(parameter.numel() for parameter in model.parameters()) == number
-    assert sum(parameter.numel() for parameter in model.data_preprocessor.projector.parameters()) == 197376
+    assert sum(parameter.numel() for parameter in model.data_preprocessor.projector.parameters()) == projector
 
 
 def test_deims_r50_m_has_no_layers_but_those_that_predict() -> None:
