@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -257,6 +258,22 @@ def difference_as_sets(a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], num_t
 def golden(name: str) -> np.lib.npyio.NpzFile:
     """The authors' outputs ``name``; see ``tests/data/README.md``."""
     return np.load(DATA / f'{name}.npz')
+
+
+def assert_golden_maps(maps: Sequence[Tensor], reference: Mapping[str, Any], name: str) -> None:
+    """Maps (B, C, h, w) have the means, deviations and excerpts that stand under ``name``; some files lack one or all.
+
+    An excerpt is every (C // 8)-th channel, first, middle and last row and column.
+    """
+    theirs = [key for key in reference if key.startswith(f'{name}_') and key.endswith(('mean_std', 'slice'))]
+    assert {key.split('_')[1] for key in theirs} in (set(), {*map(str, range(len(maps)))})
+    for key in theirs:
+        x = maps[int(key.split('_')[1])].detach().float()
+        height, width = x.shape[-2:]
+        ours = torch.stack([x.mean(), x.std()])
+        if key.endswith('slice'):
+            ours = x[:, :: x.shape[1] // 8][:, :8, [0, height // 2, height - 1]][..., [0, width // 2, width - 1]]
+        torch.testing.assert_close(ours, torch.from_numpy(reference[key]), rtol=1e-4, atol=1e-5)
 
 
 def golden_weights(name: str) -> dict[str, Tensor]:

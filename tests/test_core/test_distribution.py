@@ -124,6 +124,7 @@ class TestTargets:
             targets = edge_targets(reference, boxes, bin_values(reg_max, reg_scale, up), reg_scale)
             of_edge = EdgeTargets(*(x[:, edge] for x in targets))
             assert_targets(of_edge, unit(f'{name}/index').double(), unit(f'{name}/right').double())
+        torch.testing.assert_close(unit(f'{name}/left'), 1 - unit(f'{name}/right'), **CLOSE)
 
     @pytest.mark.parametrize('reg_scale', [4, 8])
     def test_the_authors_boxes(self, reg_scale: int) -> None:

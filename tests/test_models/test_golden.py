@@ -12,7 +12,7 @@ import golden_formula as formula
 import numpy as np
 import pytest
 import torch
-from helpers import build_detector, difference_as_sets, golden, golden_weights
+from helpers import assert_golden_maps, build_detector, difference_as_sets, golden, golden_weights
 from torch import Tensor, nn
 
 from mmdet_iouquery import accelerate_training, restore
@@ -21,7 +21,7 @@ from mmdet_iouquery.core import denoising_layout
 from mmdet_iouquery.core.matching import union_pairs
 from mmdet_iouquery.models.losses import set_criterion
 from mmdet_iouquery.models.pipeline import select_and_decode
-from mmdet_iouquery.structures import DenoisingQueries, Pairs, Predictions, Queries, Targets
+from mmdet_iouquery.structures import Assigner, Decoded, DenoisingQueries, Queries, Targets
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,11 @@ CASES = {
     'dfine_n_320x320': Golden('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', num_gradients=70, num_ties=1, **DFINE),
     'deim_n_320x320': Golden('deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', num_gradients=97, **DEIM),
     'deimrt_r18_320x256': Golden(
-        'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', 'deim', terms={**VFL, 'loss_cls': 'loss_mal'}, num_gradients=97
+        'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py',
+        'deim',
+        terms={**VFL, 'loss_cls': 'loss_mal'},
+        num_gradients=97,
+        num_vote_ties=1,
     ),
     'deimv2_atto_320x320': Golden(
         'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py',
@@ -108,31 +112,37 @@ def test_prediction(case: Built) -> None:
     x = torch.from_numpy(formula.image(name, (2, 3, *input_size(name)))).to(dtype)
     with torch.no_grad():
         logits, boxes = model.to(dtype)(x, mode='tensor')
-        index = model.bbox_head.run_parts(model.extract_feat(x)).selection.token_index
+        backbone = model.backbone(x)
+        encoder = model.neck(backbone)
+        index, scores = selection(model, encoder)
     model.float()
+    assert_golden_maps(backbone, reference, 'backbone')
+    assert_golden_maps(encoder, reference, 'encoder')
     # tokens of nearly equal score may come in another order
     if 'selected_index' in reference:
         assert all(set(ours) == set(theirs) for ours, theirs in zip(index.tolist(), reference['selected_index']))
+        chosen = torch.from_numpy(reference['selected_score'])
+        torch.testing.assert_close(scores[:, : index.shape[1]], chosen, rtol=0, atol=2e-5)
+        margin = scores[:, index.shape[1] - 1] - scores[:, index.shape[1]]
+        torch.testing.assert_close(margin, torch.from_numpy(reference['selection_margin']), rtol=0, atol=1e-5)
     expected = tuple(torch.from_numpy(reference[key]).to(dtype) for key in ('logits', 'boxes'))
     assert difference_as_sets((logits, boxes), expected, CASES[name].num_ties) < 1e-4
     if CASES[name].num_ties:
-        with torch.no_grad():
-            scores = encoder_scores(model, x).sort(descending=True).values
         last = index.shape[1] - 1
         assert (scores[:, last - CASES[name].num_ties + 1] - scores[:, last + 1]).max() < 1e-6
 
 
-def encoder_scores(model: nn.Module, x: Tensor) -> Tensor:
-    """(B, N), what tokens are ranked by."""
+def selection(model: nn.Module, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+    """Chosen tokens (B, Q), and what tokens are ranked by (B, N), highest first."""
     seen: list[Tensor] = []
     handle = model.bbox_head.query_selector.cls_head.register_forward_hook(lambda _, __, out: seen.append(out))
-    model.bbox_head.run_parts(model.extract_feat(x))
+    index = model.bbox_head.run_parts(maps).selection.token_index
     handle.remove()
-    return seen[0].amax(-1)
+    return index, seen[0].amax(-1).sort(descending=True).values
 
 
-def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predictions, Targets]:
-    """Losses of the golden batch with the authors' denoising draw, and the last layer's matching predictions."""
+def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Decoded, Targets]:
+    """Losses of the golden batch with the authors' denoising draw."""
     reference = golden(name)
     model.train().backbone.eval()  # without the change of places that DINOv3's ViT trains with
     for module in model.modules():
@@ -158,8 +168,7 @@ def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Predicti
     losses = head.criterion(decoded, targets)
     if student is not None:
         losses['loss_distill'] = distillation(model.data_preprocessor, student, teacher_map(x, 32))
-    last = decoded.matching_predictions.apply(lambda x: x[-1:].detach())
-    return losses, last, targets
+    return losses, decoded, targets
 
 
 def with_student(model: nn.Module, x: Tensor) -> tuple[Tensor | None, tuple[Tensor, ...]]:
@@ -226,8 +235,11 @@ def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch
     restore(model)
     if accelerate:
         accelerate_training(model)
-    losses, last, targets = train_step(name, model)
+    losses, decoded, targets = train_step(name, model)
     num_layers = len(model.bbox_head.decoder.layers)
+    if 'enc_logits_mean_std' in reference:
+        logits = decoded.selection.encoder.logits.detach()
+        assert [logits.mean().item(), logits.std().item()] == pytest.approx(reference['enc_logits_mean_std'], abs=1e-5)
 
     assert_losses(losses, reference, '', chosen, num_layers)
     total = sum(losses.values())
@@ -245,14 +257,29 @@ def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch
 
     assigner = model.bbox_head.criterion.assigner
     if 'match_last_0' in reference:
-        assert_matching(assigner(last, targets), reference, 'match_last', targets)
+        assert_matching(assigner, decoded, reference, 'match_last', targets)
     if chosen.late:
         assigner.by_quality = True
         with torch.no_grad():
-            losses, last, targets = train_step(name, model)
+            losses, decoded, targets = train_step(name, model)
         assert_losses(losses, reference, 'late_', chosen, num_layers)
-        assert_matching(assigner(last, targets), reference, 'late_match_last', targets)
+        assert_matching(assigner, decoded, reference, 'late_match_last', targets)
         assigner.by_quality = False
+
+
+@pytest.mark.parametrize('case', [name for name in CASES if 'go_match_0' in golden(name)], indirect=True)
+def test_union_of_matchings(case: Built, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of those that do not learn by it."""
+    name, model = case
+    found: list[tuple[Tensor, ...]] = []
+    monkeypatch.setattr(
+        set_criterion, 'union_pairs', lambda *votes: found.append(their_union(name, *votes)) or found[-1]
+    )
+    monkeypatch.setattr(model.bbox_head.criterion, 'union_matching', True)
+    restore(model)
+    with torch.no_grad():
+        train_step(name, model)
+    assert len(found) == 1
 
 
 def assert_losses(
@@ -267,8 +294,11 @@ def assert_losses(
     assert ours == pytest.approx(theirs, rel=1e-4)
 
 
-def assert_matching(pairs: Pairs, reference: Mapping[str, Any], field: str, targets: Targets) -> None:
-    """The pairs of one layer are the file's."""
+def assert_matching(
+    assigner: Assigner, decoded: Decoded, reference: Mapping[str, Any], field: str, targets: Targets
+) -> None:
+    """The pairs of the last layer are the file's."""
+    pairs = assigner(decoded.matching_predictions.apply(lambda x: x[-1:].detach()), targets)
     starts = np.cumsum([0, *targets.counts])
     for image in range(len(targets.counts)):
         mine = pairs.image == image
