@@ -7,19 +7,57 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import FAMILY, loss_names, random_batch, small_detector
+from helpers import FAMILY, NARROW, NARROW_VIT, loss_names, random_batch, small_detector
 from tolerances import within
 from torch import Tensor, nn
 
 SIZE = (64, 64)
 """In px: D-FINE-N has 20 tokens here, fewer than queries."""
 
+NARROW_B0 = {
+    **{key: value for key, value in NARROW.items() if key != 'backbone__base_channels'},
+    'backbone__arch': 'B0',
+    'neck__in_channels': [256, 512, 1024],
+}
+"""Three maps of the narrowest HGNetv2, in place of that of the size."""
+DETECTORS = {
+    **FAMILY,
+    'RT-DETRv2-M': {
+        **NARROW,
+        'config': 'rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py',
+        'neck__in_channels': [64, 128, 256],
+        'test_cfg__num_decoder_layers': 2,
+    },
+    'D-FINE-L': {'config': 'dfine/dfine_hgnetv2-l_8xb4-80e_coco.py', **NARROW_B0},
+    'DEIM-D-FINE-X': {
+        'config': 'deim/deim-dfine_hgnetv2-x_8xb4-58e_coco.py',
+        **NARROW_B0,
+        'neck__out_channels': 48,
+        'bbox_head__in_channels': [48] * 3,
+    },
+    'DEIM-D-FINE-S': {'config': 'deim/deim-dfine_hgnetv2-s_8xb4-132e_coco.py', **NARROW_B0},
+    'DEIMv2-S': {
+        'config': 'deimv2/deimv2_vit-s_8xb4-132e_coco.py',
+        **NARROW_VIT,
+        'backbone__out_indices': (0, 1, 2),
+        'backbone__prior_channels': 4,
+    },
+    'ECDet-X': {
+        'config': 'ecdet/ecdet_ecvit-x_8xb4-50e_coco.py',
+        **NARROW_VIT,
+        'backbone__out_indices': (1, 2),
+        'backbone__out_channels': 48,
+        'neck__in_channels': [48] * 3,
+    },
+}
+"""Also what other sizes have: three maps with edges, no affine units, a frozen stem, six layers, projections."""
 
-@pytest.fixture(scope='module', params=FAMILY)
+
+@pytest.fixture(scope='module', params=DETECTORS)
 def detector(request: pytest.FixtureRequest) -> nn.Module:
     """As at the start of a training; batch norms do not depend on the batch."""
     torch.manual_seed(0)
-    model = small_detector(**FAMILY[request.param])
+    model = small_detector(**DETECTORS[request.param])
     model.init_weights()
     return model
 
