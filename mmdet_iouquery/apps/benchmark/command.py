@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import importlib.util
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ..analyze.chart import save_chart
 from ..timing import rows_of, time_in_turn
 from .arguments import FAMILY_OF, parser
 from .attention import attention
-from .criterion import criterion
+from .criterion import criterion, criterion_config
 from .data import data_case, one_core, shares
 from .evaluation import evaluation_case
 from .figures import growth_chart
@@ -84,21 +85,28 @@ def _inference(args: argparse.Namespace, reference: Reference | None) -> Rows:
 def _training(args: argparse.Namespace, reference: Reference | None) -> Rows:
     settings = dict(side=args.side, objects=args.objects, rounds=args.rounds)
     rows: Rows = []
-    for batch in args.batches or [2]:
-        rows += training(reference, model_name=args.models[0], batch=batch, **settings)
+    for model, batch in itertools.product(args.models, args.batches or [2]):
+        rows += training(reference, model_name=model, batch=batch, **settings)
     return rows
 
 
 def _leave_one_out(args: argparse.Namespace, reference: Reference | None) -> Rows:
     settings = dict(side=args.side, objects=args.objects, rounds=args.rounds, half=args.bfloat16)
     rows: Rows = []
-    for batch in args.batches or [2]:
-        rows += leave_one_out(reference, model_name=args.models[0], batch=batch, **settings)
+    for model, batch in itertools.product(args.models, args.batches or [2]):
+        rows += leave_one_out(reference, model_name=model, batch=batch, **settings)
     return rows
 
 
 def _criterion(args: argparse.Namespace, reference: Reference | None) -> Rows:
-    return criterion(reference, model_name=args.models[0], rounds=args.rounds, growth=args.growth)
+    of_each = {str(criterion_config(name)): name for name in reversed(args.models)}  # depths of a ResNet share one
+    models = [name for name in args.models if name in of_each.values()]
+    if args.growth and len(models) > 1:
+        raise InputError(f'--growth draws one criterion, and --models {" ".join(models)} have several; name one model')
+    rows: Rows = []
+    for model in models:
+        rows += criterion(reference, model_name=model, rounds=args.rounds, growth=args.growth)
+    return rows
 
 
 def _deployed(args: argparse.Namespace, reference: Reference | None) -> Rows:

@@ -67,12 +67,17 @@ def criterion(reference: Reference | None, *, model_name: str, rounds: int, grow
 
 def _rows(case: Case, reference: Reference | None, model_name: str, rounds: int, varied: str) -> list[dict[str, Any]]:
     sides = criterion_sides(case, reference, model_name)
-    rows = rows_of(time_in_turn(sides, rounds), NAME, varied=varied, **case._asdict())
+    rows = rows_of(time_in_turn(sides, rounds), NAME, model=model_name, varied=varied, **case._asdict())
     for row in rows:
         with counted_operations() as operations:
             sides[row['side']]()
         row['operations'] = sum(operations.values())
     return rows
+
+
+def criterion_config(model_name: str) -> dict[str, Any]:
+    """Of a model's head, or the head's default."""
+    return dict(model_config(model_name).bbox_head.get('criterion') or CRITERION)
 
 
 def criterion_sides(
@@ -91,7 +96,7 @@ def criterion_sides(
     if reference is not None:
         their_loss = reference.loss_of(model_name, decoded, reference.targets(truth.labels, truth.boxes))
         sides[NAME] = _with_gradients(leaves, their_loss)
-    module = MODELS.build(model_config(model_name).bbox_head.get('criterion') or CRITERION)
+    module = MODELS.build(criterion_config(model_name))
     targets = Targets(torch.cat(truth.labels), torch.cat(truth.boxes), tuple(map(len, truth.labels)))
     sides[OURS] = _with_gradients(leaves, lambda: sum(module(decoded, targets).values()))
     return sides

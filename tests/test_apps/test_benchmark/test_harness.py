@@ -102,7 +102,22 @@ def test_what_is_measured_is_printed_and_written(
     for kind in ('png', 'svg', 'csv', 'json'):
         assert (out.parent / f'criterion-growth.{kind}').is_file()
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].split()[:3] == ['varied', 'images', 'objects'] and len(printed) == 1 + 5 + 2
+    assert printed[0].split()[:4] == ['model', 'varied', 'images', 'objects'] and len(printed) == 1 + 5 + 2
+
+
+def test_every_model_that_is_named_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    measured: dict[str, list[str]] = {'training': [], 'leave_one_out': [], 'criterion': []}
+    for name, models in measured.items():
+        monkeypatch.setattr(
+            command, name, lambda reference, *, model_name, models=models, **_: models.append(model_name) or []
+        )
+    for subject in ('training', 'leave-one-out'):
+        command.benchmark([subject, '--models', 'R18', 'D-FINE-N', '--batches', '1', '2'])
+    assert measured['training'] == measured['leave_one_out'] == ['R18', 'R18', 'D-FINE-N', 'D-FINE-N']
+    command.benchmark(['criterion', '--models', 'R18', 'R50', 'D-FINE-N', 'DEIM-S'])
+    assert measured['criterion'] == ['R18', 'D-FINE-N', 'DEIM-S'], 'R18 and R50 have one criterion'
+    with pytest.raises(InputError, match='--growth draws one criterion, and --models R18 D-FINE-N have several'):
+        command.benchmark(['criterion', '--growth', '--models', 'R18', 'D-FINE-N'])
 
 
 def test_a_row_for_each_model_and_way_of_prediction() -> None:
