@@ -141,7 +141,11 @@ class Reference:
             settings = {}  # its configs cannot do without one, of which training makes no use
         else:
             settings = size
-        return self._config(name, **settings).model
+        model: nn.Module = self._config(name, **settings).model
+        for buffer in model.buffers():  # their ViTs leave masks of biases at NaN until a file of weights fills them
+            if buffer.is_floating_point():
+                buffer.nan_to_num_(nan=1.0, posinf=float('inf'), neginf=-float('inf'))
+        return model
 
     def deployed(self, name: str, side: int, device: torch.device) -> nn.Module:
         """As they ship it for prediction: ``deploy()``, which merges what their modules can merge."""

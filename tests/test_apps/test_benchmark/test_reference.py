@@ -25,6 +25,7 @@ class YAMLConfig:
     def __init__(self, path, **settings):
         self.model = torch.nn.Identity()
         self.model.read = [*load_config(path)]
+        self.model.register_buffer('bias_mask', torch.tensor([float('nan'), float('inf'), 0.0]))
         self.model.path, self.model.settings = path, settings
         self.criterion = lambda outputs, targets: {'a': outputs['pred_boxes'].sum(), 'b': targets[0]['boxes'].sum()}
 """
@@ -66,6 +67,7 @@ def test_a_model_is_built_by_the_authors_config_without_downloads(name: str, con
     for side, size in ((None, None), (64, [64, 64])):
         model = reference.model(name, side)
         assert model.path == str(tmp_path / config)
+        assert model.bias_mask.tolist() == [1.0, float('inf'), 0.0], 'a mask that is not filled hides nothing'
         settings = model.settings
         assert settings['PResNet'] == settings['HGNetv2'] == {'pretrained': False}
         assert settings['DINOv3STAs']['weights_path'] is settings['ViTAdapter']['weights_path'] is None
