@@ -25,8 +25,14 @@ from ...core import (
     within_range,
 )
 from ...structures import Memory, Predictions, Queries
-from ..layers import MLP, ConcatenatedCrossAttention, DeformableAttention, SeparatedSelfAttention
-from .deformable import BoxDecoder, DeformableDecoderLayer, class_head
+from ..layers import (
+    MLP,
+    ConcatenatedCrossAttention,
+    DeformableAttention,
+    DeformableDecoderLayer,
+    SeparatedSelfAttention,
+)
+from .deformable import BoxDecoder, class_head
 
 QUERY_SCALES = ('cond_elewise', 'cond_scalar', 'fix_elewise')
 CROSS_ATTENTIONS = ('dense', 'deformable')

@@ -9,16 +9,7 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ...argument_checks import (
-    check_backend,
-    check_choice,
-    check_configs,
-    check_counts,
-    check_flags,
-    check_heads,
-    check_numbers,
-    check_points,
-)
+from ...argument_checks import check_choice, check_configs, check_counts, check_flags, check_numbers
 from ...core import (
     TableCache,
     as_float,
@@ -30,8 +21,8 @@ from ...core import (
 )
 from ...errors import InputError
 from ...structures import Memory, Predictions, Queries, Refinement
-from ..layers import MLP, BoxPositionMLP
-from .deformable import BoxDecoder, DeformableDecoderLayer, class_head
+from ..layers import MLP, BoxPositionMLP, DeformableDecoderLayer
+from .deformable import BoxDecoder, class_head
 
 NUM_PEAKS = 4
 """Largest probabilities of an edge that tell how sure it is (D-FINE's code)."""
@@ -125,15 +116,11 @@ class DistributionDecoder(BoxDecoder):
         init_cfg: dict | list | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
-        check_counts(num_classes=num_classes, num_layers=num_layers, feedforward_channels=feedforward_channels)
+        check_counts(num_classes=num_classes, num_layers=num_layers)
         _check_bins(reg_max, reg_scale, up)
-        check_points(num_points, num_levels)
-        check_heads(num_heads, embed_dims=embed_dims)
-        check_configs(act_cfg=act_cfg, query_pos=query_pos)
-        check_numbers(most=1.0, dropout=dropout)
+        check_configs(query_pos=query_pos)
         check_choice(['per_layer', 'once'], position_code=position_code)
         check_flags(share_bbox_head=share_bbox_head, with_cp=with_cp)
-        check_backend(attention_backend)
         self.num_levels, self.with_cp = num_levels, with_cp
         self.num_classes = num_classes
         self.position_code = position_code

@@ -10,6 +10,7 @@ from .attention import (
 )
 from .box_position import BoxPositionMLP
 from .conv import ConvNormAct, LearnableAffine, input_projections
+from .decoder_layer import DeformableDecoderLayer, FusionGate
 from .deformable_attention import DeformableAttention, SampledAttention
 from .mlp import MLP, SwiGLU
 from .rms_norm import NORMS, RMSNorm
@@ -22,8 +23,10 @@ __all__ = [
     'ConcatenatedCrossAttention',
     'ConvNormAct',
     'DeformableAttention',
+    'DeformableDecoderLayer',
     'DenseAttention',
     'DotProductAttention',
+    'FusionGate',
     'LearnableAffine',
     'RMSNorm',
     'SampledAttention',

@@ -43,6 +43,7 @@ class SelfAttention(nn.MultiheadAttention):
     """
 
     def __init__(self, embed_dims: int, num_heads: int, dropout: float = 0.0) -> None:
+        check_heads(num_heads, embed_dims=embed_dims)
         super().__init__(embed_dims, num_heads, dropout=dropout, batch_first=True)
         self.dot_product = DotProductAttention(dropout)
 

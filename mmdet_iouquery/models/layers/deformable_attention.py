@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ...argument_checks import check_choice, check_heads, check_points
+from ...argument_checks import check_backend, check_choice, check_heads, check_points
 from ...core import TableCache, as_float, multi_scale_deformable_attention, within_range
 from ...core.deformable_attention import SAMPLINGS
 from ...structures import Memory
@@ -63,6 +63,7 @@ class DeformableAttention(nn.Module):
         check_heads(num_heads, embed_dims=embed_dims)
         check_points(num_points, num_levels)
         check_choice(SAMPLINGS, sampling=sampling)
+        check_backend(backend)
         self.num_heads = num_heads
         self.num_points = tuple(num_points) if isinstance(num_points, Sequence) else (num_points,) * num_levels
         self.sampling_mode = sampling

@@ -13,8 +13,7 @@ from helpers import golden
 from torch import Tensor, nn
 
 from mmdet_iouquery.errors import InputError
-from mmdet_iouquery.models.decoders.deformable import DeformableDecoderLayer, FusionGate
-from mmdet_iouquery.models.layers import BoxPositionMLP
+from mmdet_iouquery.models.layers import BoxPositionMLP, DeformableDecoderLayer, FusionGate
 from mmdet_iouquery.structures import Memory
 
 DIMS = 8
