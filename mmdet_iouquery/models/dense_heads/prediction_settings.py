@@ -1,4 +1,4 @@
-"""What can be chosen at prediction time on the same weights."""
+"""What can be chosen at prediction time on the same weights, and the detections by it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mmengine.structures import InstanceData
+from torch import Tensor
+
 from ...argument_checks import check_configs, check_counts, check_flags, check_numbers
+from ...core import without_overlaps
+from ...core.calibration import piecewise_linear
 from ...errors import InputError
+from ..data_samples import boxes_in_px
 
 _OF_OTHER_HEADS = ('nms', 'nms_pre', 'min_bbox_size', 'multi_label', 'yolox_style')
 
@@ -70,6 +76,30 @@ class PredictionSettings:
         if settings.calibration is not None:
             _check_calibration(settings.calibration)
         return settings
+
+    def detections(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], *, rescale: bool
+    ) -> InstanceData:
+        """An image's results, of normalised boxes (K, 4), best first, scores and labels (K,): cut at the image, in px.
+
+        Args:
+            meta: the image's ``metainfo``.
+            rescale: px of the image as it came; otherwise of the network's input.
+        """
+        boxes_px = boxes_in_px(boxes, meta, rescale=False)
+        limit = boxes_px.new_tensor([*meta['img_shape'][1::-1]] * 2)
+        boxes_px = boxes_px.clamp(min=0).minimum(limit)
+        if rescale:
+            boxes_px = boxes_px / boxes_px.new_tensor([*meta['scale_factor']] * 2)
+        kept = InstanceData(bboxes=boxes_px, scores=scores, labels=labels)
+        if self.score_thr:
+            thresholds = scores.new_tensor(self.score_thr)
+            kept = kept[kept.scores > (thresholds[labels] if thresholds.dim() else thresholds)]
+        if self.overlap_thr is not None:
+            kept = kept[without_overlaps(kept.bboxes, self.overlap_thr)]
+        if self.calibration is not None:
+            kept.scores = piecewise_linear(kept.scores, *(self.calibration[k] for k in ('scores', 'precision')))
+        return kept
 
 
 def _check_calibration(calibration: Mapping[str, Sequence[float]]) -> None:

@@ -13,11 +13,10 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ...argument_checks import check_choice, check_configs, check_counts, check_sequence
-from ...core import top_detections, without_overlaps
-from ...core.calibration import piecewise_linear
+from ...core import top_detections
 from ...core.graph_capture import is_captured
 from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
-from ..data_samples import boxes_in_px, complete_scale_factors, keep_selected, padding_of, targets_of
+from ..data_samples import complete_scale_factors, keep_selected, padding_of, targets_of
 from ..decoders.deformable import resolve_depth
 from ..layers import as_tokens, input_projections
 from ..pipeline import select_and_decode
@@ -119,13 +118,13 @@ class RTDETRHead(BaseModule):
                 otherwise in the network input's.
         """
         complete_scale_factors(batch_data_samples)
-        decoded = self.run_parts(x, batch_data_samples)
+        decoded, settings = self.run_parts(x, batch_data_samples), self.prediction_settings
         logits, boxes = (layers[-1].float() for layers in decoded.predictions[:2])
-        scores, labels, query = top_detections(logits, self.prediction_settings.max_per_img)
-        if self.prediction_settings.keep_selected:
+        scores, labels, query = top_detections(logits, settings.max_per_img)
+        if settings.keep_selected:
             keep_selected(decoded.selection, batch_data_samples, rescale=rescale)
         return [
-            self._detections(boxes[i][query[i]], scores[i], labels[i], sample.metainfo, rescale)
+            settings.detections(boxes[i][query[i]], scores[i], labels[i], sample.metainfo, rescale=rescale)
             for i, sample in enumerate(batch_data_samples)
         ]
 
@@ -169,28 +168,6 @@ class RTDETRHead(BaseModule):
             num_queries=settings.num_queries,
             num_layers=settings.num_decoder_layers,
         )
-
-    def _detections(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, meta: dict[str, Any], rescale: bool
-    ) -> InstanceData:
-        """One image's results: normalised boxes (K, 4) to pixels, cut at the image."""
-        boxes_px = boxes_in_px(boxes, meta, rescale=False)
-        limit = boxes_px.new_tensor([*meta['img_shape'][1::-1]] * 2)
-        boxes_px = boxes_px.clamp(min=0).minimum(limit)
-        if rescale:
-            boxes_px = boxes_px / boxes_px.new_tensor([*meta['scale_factor']] * 2)
-        detections = InstanceData(bboxes=boxes_px, scores=scores, labels=labels)
-        settings = self.prediction_settings
-        if settings.score_thr:
-            thresholds = scores.new_tensor(settings.score_thr)
-            detections = detections[detections.scores > (thresholds[labels] if thresholds.dim() else thresholds)]
-        if settings.overlap_thr is not None:
-            detections = detections[without_overlaps(detections.bboxes, settings.overlap_thr)]
-        if settings.calibration is not None:
-            detections.scores = piecewise_linear(
-                detections.scores, *(settings.calibration[k] for k in ('scores', 'precision'))
-            )
-        return detections
 
 
 def _build(cfg: dict, **shared: Any) -> Any:
