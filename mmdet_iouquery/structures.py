@@ -123,6 +123,12 @@ class Predictions(NamedTuple):
         logits, boxes = (torch.cat(pair) for pair in zip(self[:2], others[:2]))
         return Predictions(logits, boxes)
 
+    def with_initial(self) -> Predictions:
+        """The initial prediction as one more layer after the last, where there is one."""
+        if self.refinement is None:
+            return self
+        return self.layers_before(Predictions(self.refinement.initial_logits, self.refinement.initial_boxes))
+
 
 class EncoderTarget(NamedTuple):
     """What the scores of a selector's encoder are trained to be: what makes a selection IoU-aware, or not."""
@@ -180,6 +186,23 @@ class Pairs(NamedTuple):
     image: Tensor
     query: Tensor
     truth: Tensor
+
+    @classmethod
+    def of_layers(cls, num_layers: int, image: Tensor, query: Tensor, truth: Tensor) -> Pairs:
+        """The pairs of one layer, repeated for all."""
+        layer = torch.arange(num_layers, device=image.device).repeat_interleave(image.shape[0])
+        return cls(layer, *(index.repeat(num_layers) for index in (image, query, truth)))
+
+    def first_layers(self, number: int) -> Pairs:
+        """Those of so many layers."""
+        rows = self.layer < number
+        return Pairs(*(index[rows] for index in self))
+
+    def layers_from(self, first: int) -> Pairs:
+        """Those of the layers from this one on, which then count from 0."""
+        rows = self.layer >= first
+        layer, *others = (index[rows] for index in self)
+        return Pairs(layer - first, *others)
 
     def to(self, device: torch.device) -> Pairs:
         """The same on another device, in one transfer."""

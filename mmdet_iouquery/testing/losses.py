@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..models.losses.set_criterion import takes_quality
+from ..models.losses.quality_losses import takes_quality
 from .laws import Subject, seeded
 
 ROWS = 8

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...core import box_cxcywh_to_xyxy, gather_tokens, inverse_sigmoid
 from ...structures import Assigner, DenoisingQueries, Memory, Pairs, Predictions, Queries, Selection, Targets
-from ..losses.set_criterion import takes_quality
+from ..losses.quality_losses import takes_quality
 from .deformable import DINOQueryParts, parents_denoising
 from .query_parts import Step, Unused
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ...structures import Pairs
+from ...structures import Decoded, Pairs
 
 
 class Block(NamedTuple):
@@ -23,7 +23,43 @@ class Block(NamedTuple):
     pairs: Pairs
     """Which of them answer for what, counted from the block's first query."""
     divisor: Tensor
-    """What each sum is divided by (mmdet's ``avg_factor``)."""
+    """What each sum is divided by, of :class:`Divisors` (mmdet's ``avg_factor``)."""
+
+
+class Divisors(NamedTuple):
+    """What sums are divided by."""
+
+    boxes: Tensor
+    """The number of ground-truth boxes."""
+    union: Tensor
+    """The number of pairs of the union."""
+
+
+def decoder_blocks(
+    decoded: Decoded, own: Pairs, union: Pairs | None, divisors: Divisors, num_layers: int
+) -> tuple[list[Block], list[Block]]:
+    """The denoising queries, where there are some, and the matching ones.
+
+    Once with the pairs that class scores learn by, and once with those that boxes learn by: the same list where they
+    are the same.
+
+    Args:
+        own: each layer's, on the host.
+        union: one layer's, by which the matching queries' boxes learn; None: by each layer's own.
+        num_layers: with the initial prediction, or without.
+    """
+    logits = decoded.predictions.logits
+    prefixes = [*(f'd{i}.' for i in range(logits.shape[0] - 1)), '', 'pre.'][:num_layers]
+    pairs = own.first_layers(num_layers).to(logits.device)
+    blocks = [Block(prefixes, decoded.num_matching, pairs, divisors.boxes)]
+    if decoded.denoising is not None:
+        pairs = Pairs.of_layers(num_layers, *decoded.denoising.pairs)
+        names, divisor = [f'{prefix}dn_' for prefix in prefixes], divisors.boxes * decoded.denoising.num_groups
+        blocks.insert(0, Block(names, decoded.num_denoising, pairs, divisor))
+    if union is None:
+        return blocks, blocks
+    pairs = Pairs.of_layers(num_layers, *union.to(logits.device)[1:])
+    return blocks, [*blocks[:-1], blocks[-1]._replace(pairs=pairs, divisor=divisors.union)]
 
 
 class MatchedBoxes(NamedTuple):

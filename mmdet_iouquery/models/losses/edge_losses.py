@@ -17,7 +17,6 @@ from .blocks import Block, MatchedBoxes
 
 def edge_losses(
     predictions: Predictions,
-    refinement: Refinement,
     blocks: Sequence[Block],
     truth_boxes: Tensor,
     loss_fgl: nn.Module | None,
@@ -26,13 +25,15 @@ def edge_losses(
     """The losses by term and prefix.
 
     Args:
-        predictions: (L, B, Q, ...), of the blocks' queries.
+        predictions: (L, B, Q, ...), of the blocks' queries, with their refinement.
         blocks: the last one has the matching queries, whose numbers of matched and other edges weigh the distillation
             of every block.
         truth_boxes: (T, 4).
         loss_fgl: of the matched edges' distributions against the ground truth; None: none.
         loss_ddf: of all edges' distributions before the last layer against the last layer's; None: none.
     """
+    refinement = predictions.refinement
+    assert refinement is not None, 'check_decoder'
     matched = MatchedBoxes.of(blocks, predictions.boxes, truth_boxes)
     iou = box_iou_elementwise(box_cxcywh_to_xyxy(matched.predicted.detach()), box_cxcywh_to_xyxy(matched.truth))
     losses = {}

@@ -10,7 +10,7 @@ import torch
 from mmdet.models.losses import QualityFocalLoss
 from mmdet.models.losses.utils import weight_reduce_loss
 from mmdet.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...argument_checks import check_choice, check_numbers
 from ...core import matchability_aware_loss, varifocal_loss
@@ -142,6 +142,20 @@ class MatchabilityAwareLoss(QualityLoss):
 
     def terms(self, logits: Tensor, labels: Tensor, quality: Tensor) -> Tensor:
         return matchability_aware_loss(logits, labels, quality, gamma=self.gamma, alpha=self.alpha)
+
+
+def takes_quality(loss_cls: nn.Module) -> bool:
+    """Whether a classification loss is given ``(labels, quality)``, as mmdet's heads tell; else labels alone."""
+    return isinstance(loss_cls, QualityFocalLoss)
+
+
+def check_sigmoid(loss_cls: nn.Module) -> None:
+    """Raise :class:`InputError` for a loss that needs a logit for "no object", which decoders do not give."""
+    if getattr(loss_cls, 'use_sigmoid', True) is False:
+        raise InputError(
+            f'loss_cls={type(loss_cls).__name__} scores classes by a softmax, but decoders score each by a sigmoid: '
+            "name a loss of sigmoids, such as dict(type='IoUVarifocalLoss') or dict(type='FocalLoss', use_sigmoid=True)"
+        )
 
 
 def _are_weights(values: Any) -> bool:

@@ -69,7 +69,7 @@ def test_the_criterion_takes_a_fraction_of_the_authors_operations(model_name: st
 
 @pytest.mark.parametrize('model_name', OPERATIONS)
 def test_operations_do_not_grow_with_the_step(model_name: str) -> None:
-    """But for a few by each layer of the decoder, of 568 (R18) and 832 in all: no term loops over layers."""
+    """But for a few by each layer of the decoder, of 565 (R18) and 826 in all: no term loops over layers."""
     counts = []
     for case in (Case(2, 3, 10), Case(4, 7, 20), Case(2, 3, 10, layers=9)):
         call = criterion_sides(case, None, model_name)[criterion.OURS]
