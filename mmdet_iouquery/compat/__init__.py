@@ -35,11 +35,11 @@ from .runner import (
     load_weights_and_average,
 )
 from .torch_operators import (
-    PACKED_ACTIVATIONS,
-    batch_norm,
+    batch_norm_again,
     batch_norm_gradients,
     computes_fast,
     dispatch_mode,
+    note_if_slow,
     pack_convolution,
     pack_linear,
     packs_weights,
@@ -48,15 +48,15 @@ from .torch_operators import (
     run_packed_convolution,
     run_packed_linear,
     silu_gradient,
+    trained_batch_norm,
 )
 
 __all__ = [
     'MODULES',
-    'PACKED_ACTIVATIONS',
     'STATISTICS',
     'Finding',
     'allow_own_checkpoints',
-    'batch_norm',
+    'batch_norm_again',
     'batch_norm_gradients',
     'batches_counted_from',
     'boxes_evaluated_by',
@@ -79,6 +79,7 @@ __all__ = [
     'keep_freed_memory',
     'load_weights_and_average',
     'mmdet_installed',
+    'note_if_slow',
     'ops_state',
     'pack_convolution',
     'pack_linear',
@@ -90,6 +91,7 @@ __all__ = [
     'silu_gradient',
     'take_maps_from_heap',
     'torch_findings',
+    'trained_batch_norm',
     'without_garbage_collection',
     'without_import_notes',
 ]

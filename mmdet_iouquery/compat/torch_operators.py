@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
-PACKED_ACTIVATIONS = {None: 'none', 'relu': 'relu', 'silu': 'swish', 'hardtanh': 'hardtanh'}
-"""Of :func:`run_packed_convolution`, by their names in torch."""
-
 
 @cache
 def packs_weights(dtype: Any) -> bool:
@@ -54,6 +51,22 @@ def computes_fast(dtype: Any) -> bool:
     return tell is None or bool(tell())
 
 
+def note_if_slow(dtype: Any, device: Any) -> str:
+    """A note where half precision is several times as slow as single: on a CPU without instructions for it.
+
+    Args:
+        dtype: that a model is to compute in.
+        device: on which.
+
+    Returns:
+        The note, for a remedy to follow; empty: there is none.
+    """
+    if device.type != 'cpu' or computes_fast(dtype):
+        return ''
+    name = str(dtype).removeprefix('torch.')
+    return f'{name} will take several times as long as float32: this CPU has no instructions for it'
+
+
 def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, groups: int, input_shape: Any) -> Any:
     """A convolution's weights as oneDNN wants them for inputs of a shape: a tensor that only it can read."""
     import torch
@@ -74,7 +87,12 @@ def run_packed_convolution(
     activation: str,
     bounds: Sequence[float] = (),
 ) -> Any:
-    """A convolution and the activation after it, by packed weights; ``bounds`` are those of ``hardtanh``."""
+    """A convolution and the activation after it, by packed weights.
+
+    Args:
+        activation: 'none', 'relu', 'swish' or 'hardtanh'.
+        bounds: least and largest value that 'hardtanh' gives.
+    """
     import torch
 
     return torch.ops.mkldnn._convolution_pointwise(
@@ -89,8 +107,8 @@ def pack_linear(weight: Any, rows: int) -> Any:
     return torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), rows)
 
 
-def run_packed_linear(rows: Any, packed: Any, bias: Any) -> Any:
-    """A linear layer on rows (N, C), by weights (D, C), packed or not."""
+def run_packed_linear(rows: Any, packed: Any, bias: Any = None) -> Any:
+    """A linear layer on rows (N, C), by weights (D, C), packed or not: ``rows @ packed.T + bias``."""
     import torch
 
     return torch.ops.mkldnn._linear_pointwise(rows, packed, bias, 'none', [], '')
@@ -123,30 +141,32 @@ def relu_gradient(grad: Any, y: Any) -> Any:
     return torch.ops.aten.threshold_backward(grad, y, 0)
 
 
-def batch_norm(x: Any, weight: Any, bias: Any, mean: Any, var: Any, *, momentum: float | None, eps: float) -> Any:
-    """A map (B, C, H, W), normalised, and the mean and inverse standard deviation (C,) that were used.
+def trained_batch_norm(norm: Any, x: Any) -> Any:
+    """A map (B, C, H, W), normalised by its own statistics, and these: mean and inverse standard deviation (C,).
 
-    Args:
-        mean, var: running statistics (C,).
-        momentum: of the running statistics, which learn the map's own; None: the map is normalised by those given.
+    The running statistics of the ``BatchNorm2d`` learn them.
     """
     import torch
 
-    return torch.native_batch_norm(x, weight, bias, mean, var, momentum is not None, momentum or 0.0, eps)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
+    running = norm.running_mean, norm.running_var
+    return torch.native_batch_norm(x, norm.weight, norm.bias, *running, True, norm.momentum, norm.eps)
 
 
-def batch_norm_gradients(grad: Any, x: Any, weight: Any, statistics: Any, running: Any, eps: float) -> Any:
-    """The gradients of map, weight and bias of :func:`batch_norm` by the map's own statistics.
-
-    Args:
-        statistics: mean and inverse standard deviation (C,) that it gave.
-        running: mean and variance (C,).
-    """
+def batch_norm_again(norm: Any, x: Any, weight: Any, bias: Any, mean: Any, invstd: Any) -> Any:
+    """The map that :func:`trained_batch_norm` gave, by the weights of then and the statistics it gave."""
     import torch
 
-    return torch.ops.aten.native_batch_norm_backward(
-        grad, x, weight, *running, *statistics, True, eps, [True, True, True]
-    )
+    return torch.native_batch_norm(x, weight, bias, mean, invstd.pow(-2) - norm.eps, False, 0.0, norm.eps)[0]
+
+
+def batch_norm_gradients(norm: Any, grad: Any, x: Any, weight: Any, mean: Any, invstd: Any) -> Any:
+    """The gradients of map, weight and bias of :func:`trained_batch_norm`."""
+    import torch
+
+    statistics = norm.running_mean, norm.running_var, mean, invstd
+    return torch.ops.aten.native_batch_norm_backward(grad, x, weight, *statistics, True, norm.eps, [True, True, True])
 
 
 def dispatch_mode() -> type:

@@ -11,17 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..compat import batch_norm, batch_norm_gradients, relu_gradient, silu_gradient
+from ..compat import batch_norm_again, batch_norm_gradients, relu_gradient, silu_gradient, trained_batch_norm
+from ..core import autocast_dtype
 from ..core.graph_capture import is_captured
-from .convolution import autocast_dtype
+from ..models.layers import ConvNormAct, LearnableAffine, keep_layout
+from ..models.necks.fusion import RepVGGBlock
 
 
 def can_fuse(norm: nn.Module, x: Tensor) -> bool:
     """Whether a norm is trained here: a plain batch norm, by its batch's statistics, on a CPU.
 
-    Args:
-        norm: the norm.
-        x: its input, or that of the convolution before it.
+    ``x`` is its input, or that of the convolution before it.
     """
     return (
         type(norm) is nn.BatchNorm2d
@@ -36,6 +36,34 @@ def can_fuse(norm: nn.Module, x: Tensor) -> bool:
     )
 
 
+class FusedConvNormAct(ConvNormAct):
+    """The norm and the SiLU, or the ReLU and the affine, in one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, h, w) to (B, D, h', w')."""
+        conv, norm, *act = self
+        kinds = [type(layer) for layer in act]
+        if kinds == [nn.SiLU] and can_fuse(norm, x):
+            return norm_silu([conv(x)], [norm])
+        if kinds == [nn.ReLU, LearnableAffine] and can_fuse(norm, x):
+            return norm_relu_affine(conv(x), norm, act[1])
+        y = super().forward(x)
+        if y.requires_grad and not is_captured():
+            keep_layout(y)  # from a view of joined maps, torch's batch norm takes its gradient ten times as slowly
+        return y
+
+
+class FusedRepVGGBlock(RepVGGBlock):
+    """Both norms, the sum and the SiLU in one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, D, h, w) to (B, D, h, w)."""
+        (conv1, norm1), (conv2, norm2) = self.conv1, self.conv2
+        if type(self.act) is nn.SiLU and can_fuse(norm1, x) and can_fuse(norm2, x):
+            return norm_silu([conv1(x), conv2(x)], [norm1, norm2])
+        return super().forward(x)
+
+
 def norm_silu(maps: Sequence[Tensor], norms: Sequence[Any]) -> Tensor:
     """The SiLU of the sum of maps (B, C, h, w), each normalised by a norm of its own, see :func:`can_fuse`.
 
@@ -48,7 +76,7 @@ def norm_silu(maps: Sequence[Tensor], norms: Sequence[Any]) -> Tensor:
 class _NormSiLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, norms: list[nn.BatchNorm2d], *tensors: Tensor) -> Tensor:
-        normed = [_normalise(norm, x) for norm, x in zip(norms, tensors)]
+        normed = [trained_batch_norm(norm, x) for norm, x in zip(norms, tensors)]
         ctx.norms = norms
         ctx.save_for_backward(*tensors, *(tensor for _, *statistics in normed for tensor in statistics))
         return F.silu(reduce(Tensor.add_, [y for y, *_ in normed]), inplace=True)
@@ -60,9 +88,8 @@ class _NormSiLU(torch.autograd.Function):
         maps, parameters, statistics = saved[:n], saved[n : 3 * n], saved[3 * n :]
         # norm, map, weight, bias, mean and inverse deviation of each
         branches = list(zip(ctx.norms, maps, parameters[::2], parameters[1::2], statistics[::2], statistics[1::2]))
-        total = reduce(Tensor.add_, [_normalise_again(*branch) for branch in branches])
-        grad = silu_gradient(grad, total)
-        gradients = [_norm_backward(norm, grad, x, weight, *stats) for norm, x, weight, _, *stats in branches]
+        grad = silu_gradient(grad, reduce(Tensor.add_, [batch_norm_again(*branch) for branch in branches]))
+        gradients = [batch_norm_gradients(norm, grad, x, weight, *stats) for norm, x, weight, _, *stats in branches]
         return None, *(of_map for of_map, *_ in gradients), *(tensor for _, *both in gradients for tensor in both)
 
 
@@ -78,7 +105,7 @@ def norm_relu_affine(x: Tensor, norm: Any, affine: Any) -> Tensor:
 class _NormReLUAffine(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, norm: nn.BatchNorm2d, x: Tensor, *parameters: Tensor) -> Tensor:
-        y, *statistics = _normalise(norm, x)
+        y, *statistics = trained_batch_norm(norm, x)
         ctx.norm = norm
         ctx.save_for_backward(x, *parameters, *statistics)
         _, _, scale, shift = parameters
@@ -88,33 +115,9 @@ class _NormReLUAffine(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, scale, shift, mean, invstd = ctx.saved_tensors
-        passed = relu_gradient(grad, _normalise_again(ctx.norm, x, weight, bias, mean, invstd))  # still to be scaled
-        of_map, of_weight, of_bias = _norm_backward(ctx.norm, passed, x, weight * scale, mean, invstd)
+        passed = relu_gradient(grad, batch_norm_again(ctx.norm, x, weight, bias, mean, invstd))  # still to be scaled
+        of_map, of_weight, of_bias = batch_norm_gradients(ctx.norm, passed, x, weight * scale, mean, invstd)
         # what passed, times what the ReLU gave: with the norm's own two sums that is no pass over the map
         of_scale = (torch.dot(of_weight, weight) + torch.dot(of_bias, bias)).view(1)
         of_shift = grad.sum().to(shift.dtype).view(1)
         return None, of_map, of_weight * scale, of_bias * scale, of_scale, of_shift
-
-
-def _normalise(norm: nn.BatchNorm2d, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The map, normalised by its own statistics, and these: mean and inverse standard deviation (C,)."""
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-    running = norm.running_mean, norm.running_var
-    return batch_norm(x, norm.weight, norm.bias, *running, momentum=float(norm.momentum or 0), eps=norm.eps)
-
-
-def _normalise_again(
-    norm: nn.BatchNorm2d, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, invstd: Tensor
-) -> Tensor:
-    """What :func:`_normalise` gave, from the statistics it gave."""
-    var = invstd.pow(-2) - norm.eps
-    return batch_norm(x, weight, bias, mean, var, momentum=None, eps=norm.eps)[0]
-
-
-def _norm_backward(
-    norm: nn.BatchNorm2d, grad: Tensor, x: Tensor, weight: Tensor, mean: Tensor, invstd: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of a norm's map, weight and bias."""
-    running = norm.running_mean, norm.running_var
-    return batch_norm_gradients(grad, x, weight, (mean, invstd), running, norm.eps)

@@ -7,10 +7,8 @@ algorithms for convolutional neural networks", section 4.1).
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
-from fractions import Fraction
-from functools import cache, cached_property, lru_cache
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache, partial
 
 import numpy as np
 import torch
@@ -19,12 +17,10 @@ from scipy import sparse
 from torch import Tensor
 
 KERNEL, TILE = 3, 4
-POINTS = (Fraction(0), Fraction(-1), Fraction(1), Fraction(1, 2), Fraction(-2))
+POINTS = (0.0, -1.0, 1.0, 0.5, -2.0)
 """Where polynomials are evaluated, beside infinity. These lose the fewest digits (Barabasz et al. 2020, "Error analysis
 and improving the accuracy of Winograd convolution for deep neural networks", table 1)."""
 _STRIP = 200  # tiles at a time: enough rows for fast matrix products, few enough to stay in the cache
-
-Matrix = list[list[Fraction]]
 
 
 def winograd_conv2d(x: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -42,7 +38,7 @@ def winograd_conv2d(x: Tensor, values: Tensor, bias: Tensor | None = None) -> Te
     """
     pixels = _pixels(x)
     output = pixels.new_empty(*pixels.shape[:3], values.shape[1])
-    for images, (output_rows, output_tiles), (input_rows, input_tiles) in _strips(pixels):
+    for images, output_rows, output_tiles, input_rows, input_tiles in _strips(pixels):
         products = torch.bmm(input_tiles.split(pixels[images, input_rows]), values.transpose(1, 2))
         torch.add(output_tiles.join(products), 0.0 if bias is None else bias, out=output[images, output_rows])
     return output.permute(0, 3, 1, 2)
@@ -65,7 +61,7 @@ def winograd_gradients(
     """
     pixels, grad_pixels = _pixels(x), _pixels(grad)
     grad_input, grad_values = torch.empty_like(pixels), torch.zeros_like(values)
-    for images, (output_rows, output_tiles), (input_rows, input_tiles) in _strips(pixels):
+    for images, output_rows, output_tiles, input_rows, input_tiles in _strips(pixels):
         grad_tiles = output_tiles.split(grad_pixels[images, output_rows])
         if of_input:
             rows, target = input_tiles.join(torch.bmm(grad_tiles, values)), grad_input[images, input_rows]
@@ -74,44 +70,34 @@ def winograd_gradients(
             target[:, shared:] = rows[:, shared:]
         if of_weight:
             grad_values.baddbmm_(grad_tiles.transpose(1, 2), input_tiles.split(pixels[images, input_rows]))
-    return grad_input.permute(0, 3, 1, 2) if of_input else None, _weight_gradient(grad_values) if of_weight else None
+    grad_kernels = None
+    if of_weight:
+        kernels = torch.mm(_weight_matrix(x.dtype).t(), grad_values.flatten(1))
+        grad_kernels = kernels.view(KERNEL, KERNEL, *values.shape[1:]).permute(2, 3, 0, 1)
+    return grad_input.permute(0, 3, 1, 2) if of_input else None, grad_kernels
 
 
-def transforms() -> tuple[Matrix, Matrix, Matrix]:
+@cache
+def transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """G (6, 3), B (6, 6) and A (4, 6) with ``A ((G g) * (B d))`` the outputs of weights g (3,) on inputs d (6,).
 
-    After Toom and Cook: a product of polynomials is found from its values at :data:`POINTS` and at infinity. Rational,
-    so exact.
+    After Toom and Cook: a product of polynomials is found from its values at :data:`POINTS` and at infinity.
     """
-    scale = [math.prod(p - q for q in POINTS if q != p) for p in POINTS]
-    weight = [[p**k / s for k in range(KERNEL)] for p, s in zip(POINTS, scale)] + [[*[Fraction(0)] * 2, Fraction(1)]]
-    inputs = [_coefficients([q for q in POINTS if q != p]) for p in POINTS] + [_coefficients(POINTS)]
-    outputs = [[*(p**k for p in POINTS), Fraction(int(k == TILE - 1))] for k in range(TILE)]
+    others = [[q for q in POINTS if q != p] for p in POINTS]
+    scale = np.array([np.prod([p - q for q in rest]) for p, rest in zip(POINTS, others)])
+    weight = np.vstack([np.vander(POINTS, KERNEL, increasing=True) / scale[:, None], np.eye(KERNEL)[-1]])
+    inputs = np.array([[*np.poly(rest)[::-1], 0.0] for rest in others] + [np.poly(POINTS)[::-1]])
+    outputs = np.hstack([np.vander(POINTS, TILE, increasing=True).T, np.eye(TILE)[:, -1:]])
     return weight, inputs, outputs
-
-
-def _coefficients(roots: Sequence[Fraction]) -> list[Fraction]:
-    """Of the polynomial with these roots, constant first, up to the degree of the number of points."""
-    coefficients = [Fraction(1)]
-    for root in roots:
-        shifted = [Fraction(0), *coefficients]
-        coefficients = [low - root * same for low, same in zip(shifted, [*coefficients, Fraction(0)])]
-    return coefficients + [Fraction(0)] * (len(POINTS) + 1 - len(coefficients))
 
 
 @cache
 def _weight_matrix(dtype: torch.dtype) -> Tensor:
     """(P, 9), kernels to their values: the points of columns before those of rows, as in :class:`_Tiles`."""
-    matrix = np.array(transforms()[0], dtype=np.float64)
+    matrix, _, _ = transforms()
     both = np.einsum('qx,py->qpyx', matrix, matrix).reshape(-1, KERNEL**2)
     with torch.inference_mode(False):  # what is made in inference mode cannot be used in training
         return torch.from_numpy(both).to(dtype)
-
-
-def _weight_gradient(grad: Tensor) -> Tensor:
-    """The transpose of :func:`winograd_weight`."""
-    kernels = torch.mm(_weight_matrix(grad.dtype).t(), grad.flatten(1))
-    return kernels.view(KERNEL, KERNEL, *grad.shape[1:]).permute(2, 3, 0, 1)
 
 
 def _pixels(x: Tensor) -> Tensor:
@@ -119,75 +105,63 @@ def _pixels(x: Tensor) -> Tensor:
     return x.detach().permute(0, 2, 3, 1).contiguous()
 
 
-def _strips(pixels: Tensor) -> Iterator[tuple[slice, tuple[slice, _Tiles], tuple[slice, _Tiles]]]:
-    """All tiles of (B, h, w, C): some images, some rows of output pixels, and the rows of input they depend on."""
+def _strips(pixels: Tensor) -> Iterator[tuple[slice, slice, _Tiles, slice, _Tiles]]:
+    """All tiles of (B, h, w, C): some images, rows of output pixels, their tiles, rows of input pixels, and theirs."""
     batch, height, width, _ = pixels.shape
     rows, columns = -(-height // TILE), -(-width // TILE)
     most = max(1, _STRIP // columns)
     images, step = max(1, most // rows), -(-rows // -(-rows // most))  # strips of nearly the same number of rows
     for image in range(0, batch, images):
+        some = slice(image, min(image + images, batch))
         for row in range(0, rows, step):
-            some, count = slice(image, min(image + images, batch)), min(step, rows - row)
-            top, bottom = TILE * row, min(TILE * (row + count), height)
-            output_rows, input_rows = slice(top, bottom), slice(max(top - 1, 0), min(TILE * (row + count) + 1, height))
+            count = min(step, rows - row)
+            top, bottom = TILE * row, TILE * (row + count)
+            output_rows = slice(top, min(bottom, height))
+            input_rows = slice(max(top - 1, 0), min(bottom + 1, height))
             sizes = some.stop - some.start, width, count, pixels.dtype
-            output_tiles = _tiles('output', bottom - top, 0, *sizes)
+            output_tiles = _tiles('output', output_rows.stop - top, 0, *sizes)
             input_tiles = _tiles('input', input_rows.stop - input_rows.start, int(row == 0), *sizes)
-            yield some, (output_rows, output_tiles), (input_rows, input_tiles)
-
-
-@lru_cache(maxsize=256)  # some 0.3 MB each
-def _tiles(of: str, height: int, above: int, images: int, width: int, rows: int, dtype: torch.dtype) -> _Tiles:
-    _, inputs, outputs = (np.array(matrix, dtype=np.float64) for matrix in transforms())
-    matrix, left = (inputs, 1) if of == 'input' else (outputs.T, 0)
-    return _Tiles(matrix, (images, height, width), (rows, -(-width // TILE)), (above, left), dtype)
+            yield some, output_rows, output_tiles, input_rows, input_tiles
 
 
 class _Tiles:
     """Overlapping tiles of images (n, h, w, C), and their values at P points: a linear map and its transpose.
 
     Args:
-        matrix: (p, k), from a line of a tile's k pixels to p points, P = p * p.
-        shape: n, h and w.
-        count: rows and columns of tiles.
-        padding: rows above the images, and columns on their left, at which the first tile begins. Pixels beyond the
-            images are zero.
+        of: 'input' pixels, 6 x 6 a tile, or 'output' pixels, 4 x 4.
+        height: h.
+        above: rows above the images at which the first tile begins. Pixels beyond the images are zero.
+        images, width: n and w.
+        rows: of tiles.
         dtype: of the images.
     """
 
     def __init__(
-        self,
-        matrix: np.ndarray,
-        shape: tuple[int, int, int],
-        count: tuple[int, int],
-        padding: tuple[int, int],
-        dtype: torch.dtype,
+        self, of: str, height: int, above: int, images: int, width: int, rows: int, dtype: torch.dtype
     ) -> None:
-        self._points, self._shape, self._count, self._dtype = matrix.shape[0], shape, count, dtype
-        (images, height, width), (rows, columns), (above, left) = shape, count, padding
+        _, inputs, outputs = transforms()
+        matrix, left = (inputs, 1) if of == 'input' else (outputs.T, 0)  # from a line of a tile's pixels to points
+        self._shape, self._columns, self._points = (images, height, width), -(-width // TILE), len(matrix)
         by_row = _along(matrix, height, rows, above, lines=images)
-        self._by_column = _along(matrix, width, columns, left, lines=images * height)
-        self._by_row = sparse.kron(sparse.identity(self._points), by_row, format='csr')
+        by_row = sparse.kron(sparse.identity(self._points), by_row, format='csr')
+        by_column = _along(matrix, width, self._columns, left, lines=images * height)
+        self._split = [row_sums(part, dtype) for part in (by_column, by_row)]
+        self._join = [row_sums(part.T.tocsr(), dtype) for part in (by_row, by_column)]
 
     def split(self, pixels: Tensor) -> Tensor:
         """(n, h, w, C) to (P, N, C), of N tiles."""
         channels, (by_column, by_row) = pixels.shape[-1], self._split
         lines = by_column(pixels.view(-1, channels))
-        return by_row(lines.view(-1, self._count[1] * channels)).view(self._points**2, -1, channels)
+        return by_row(lines.view(-1, self._columns * channels)).view(self._points**2, -1, channels)
 
     def join(self, values: Tensor) -> Tensor:
         """(P, N, C) to (n, h, w, C)."""
         channels, (by_row, by_column) = values.shape[-1], self._join
-        lines = by_row(values.view(-1, self._count[1] * channels))
+        lines = by_row(values.view(-1, self._columns * channels))
         return by_column(lines.view(-1, channels)).view(*self._shape, channels)
 
-    @cached_property
-    def _split(self) -> tuple[RowSums, RowSums]:
-        return RowSums(self._by_column, self._dtype), RowSums(self._by_row, self._dtype)
 
-    @cached_property
-    def _join(self) -> tuple[RowSums, RowSums]:
-        return RowSums(self._by_row.T.tocsr(), self._dtype), RowSums(self._by_column.T.tocsr(), self._dtype)
+_tiles = lru_cache(maxsize=256)(_Tiles)  # some 0.6 MB each
 
 
 def _along(matrix: np.ndarray, pixels: int, tiles: int, before: int, lines: int) -> sparse.csr_matrix:
@@ -201,23 +175,14 @@ def _along(matrix: np.ndarray, pixels: int, tiles: int, before: int, lines: int)
     return sparse.vstack([sparse.kron(sparse.identity(lines), point) for point in points], format='csr')
 
 
-class RowSums:
-    """A sparse matrix (M, R), which gives weighted sums of the rows of tables (R, C).
+def row_sums(matrix: sparse.csr_matrix, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """What gives, of tables (R, C) of a type of numbers, their product with a sparse matrix (M, R), not for autograd.
 
     By torch's ``embedding_bag``, which goes over a table once and takes a third of the time of torch's sparse products.
-    Not for autograd.
-
-    Args:
-        matrix: of some entries a row; explicit zeros count as entries.
-        dtype: that of the tables.
+    Explicit zeros of the matrix count as entries.
     """
-
-    def __init__(self, matrix: sparse.csr_matrix, dtype: torch.dtype) -> None:
-        self._index, self._start = (torch.from_numpy(x.astype(np.int32)) for x in (matrix.indices, matrix.indptr))
-        self._weight = torch.from_numpy(matrix.data).to(dtype)
-
-    def __call__(self, table: Tensor) -> Tensor:
-        """(M, C), of a table (R, C)."""
-        return F.embedding_bag(
-            self._index, table, self._start, mode='sum', per_sample_weights=self._weight, include_last_offset=True
-        )
+    index, start = (torch.from_numpy(x.astype(np.int32)) for x in (matrix.indices, matrix.indptr))
+    weight = torch.from_numpy(matrix.data).to(dtype)
+    return partial(
+        F.embedding_bag, index, offsets=start, mode='sum', per_sample_weights=weight, include_last_offset=True
+    )

@@ -10,8 +10,8 @@ import torch
 from mmcv.cnn import fuse_conv_bn
 from torch import nn
 
-from ..compat import take_maps_from_heap
-from ..cpu import accelerate_prediction, note_if_slow, restore
+from ..compat import note_if_slow, take_maps_from_heap
+from ..cpu import accelerate_prediction, restore
 from ..errors import InputError
 from ..models.dense_heads import RTDETRHead
 from .merge import merge_parts

@@ -13,7 +13,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
-from ..cpu import note_if_slow
+from ..compat import note_if_slow
 
 
 @OPTIM_WRAPPERS.register_module()

@@ -11,8 +11,7 @@ import torch.nn.functional as F
 from tolerances import within
 from torch import Tensor, nn
 
-from mmdet_iouquery.cpu.norms import can_fuse, norm_relu_affine, norm_silu
-from mmdet_iouquery.cpu.training import FusedConvNormAct
+from mmdet_iouquery.cpu.norms import FusedConvNormAct, can_fuse, norm_relu_affine, norm_silu
 from mmdet_iouquery.models.layers import LearnableAffine
 
 SIZES = [(9, 8), (1, 5), (12, 12)]

@@ -13,14 +13,8 @@ from torch import nn
 
 from mmdet_iouquery import compat, prepare_for_inference
 from mmdet_iouquery.compat import torch_operators
-from mmdet_iouquery.cpu.convolution import is_plain
-from mmdet_iouquery.cpu.prediction import (
-    FilteredConv2d,
-    NeighboursMaxPool2d,
-    PackedConv2d,
-    PackedLinear,
-    accelerate_prediction,
-)
+from mmdet_iouquery.cpu.convolution import filtered
+from mmdet_iouquery.cpu.prediction import NeighboursMaxPool2d, PackedConv2d, PackedLinear, accelerate_prediction
 
 
 @pytest.mark.parametrize('bias', [True, False])
@@ -31,38 +25,35 @@ def test_winograd_equals_the_convolution(size: tuple[int, int], bias: bool) -> N
     expected = F.conv2d(x.double(), conv.weight.double(), None if bias is False else conv.bias.double(), padding=1)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         with torch.no_grad():
-            found = FilteredConv2d(conv)(given)
+            found = filtered(conv)(given)
         # single precision; the transforms lose a digit at most
         assert (found - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
+    double = filtered(copy.deepcopy(conv).double().requires_grad_(False))
+    torch.testing.assert_close(double(x.double()), expected, **within(torch.float64))
     # on another device than it was prepared on it is torch's own
     with torch.no_grad():
-        assert FilteredConv2d(conv).to('meta')(x.to('meta')).shape == expected.shape
-    double = FilteredConv2d(copy.deepcopy(conv).double().requires_grad_(False))
-    torch.testing.assert_close(double(x.double()), expected, **within(torch.float64))
+        assert filtered(conv).to('meta')(x.to('meta')).shape == expected.shape
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ('activation', 'bounds'),
-    [(None, ()), ('relu', ()), ('silu', ()), ('hardtanh', (0.25, math.inf)), ('hardtanh', (-math.inf, -0.25))],
+    'activation', [nn.Identity(), nn.ReLU(), nn.SiLU(), nn.Hardtanh(0.25, math.inf), nn.Hardtanh(-math.inf, -0.25)]
 )
-def test_packed_equals_convolution_and_activation(
-    activation: str | None, bounds: tuple[float, ...], dtype: torch.dtype
-) -> None:
+def test_packed_equals_convolution_and_activation(activation: nn.Module, dtype: torch.dtype) -> None:
     if not compat.packs_weights(dtype):
         pytest.skip(f'this torch has no packed convolutions in {dtype}')
     conv = nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=2).to(dtype)
-    packed = PackedConv2d(conv)
-    packed.activation, packed.bounds = activation, bounds
+    packed = nn.Sequential(conv, activation)
+    accelerate_prediction(packed)
+    assert [type(part) for part in packed] == [PackedConv2d, nn.Identity]
     with torch.no_grad():
         for size in ((9, 9), (12, 7), (9, 9)):  # packed for each size
             x = torch.randn(2, 8, *size).to(dtype)
-            expected = conv(x) if activation is None else getattr(F, activation)(conv(x), *bounds)
+            expected = activation(conv(x))
             # fused, the activation comes before the rounding to the type, and not after
             torch.testing.assert_close(packed(x), expected, **within(dtype, roundings=4))
     again = copy.deepcopy(packed)
     torch.testing.assert_close(again(x), packed(x))
-    assert not is_plain(nn.Conv2d(1, 1, 3, padding='same'))
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -117,11 +108,11 @@ def test_activations_are_taken_over_where_they_follow_at_once() -> None:
     assert kinds == [
         *('PackedConv2d', 'Identity', 'Identity'),
         *('PackedConv2d', 'MaxPool2d', 'ReLU'),
-        *('FilteredConv2d', 'ReLU'),
+        *('WinogradConv2d', 'ReLU'),
         *('PackedConv2d', 'Identity'),
     ]
-    assert prepared[0].activation == 'silu' and prepared[3].activation is None
-    assert (prepared[8].activation, prepared[8].bounds) == ('hardtanh', (-0.125, 0.25))
+    taken_over = [type(prepared[i].activation) for i in (0, 3, 8)]
+    assert taken_over == [nn.SiLU, nn.Identity, nn.Hardtanh]
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.bfloat16])
@@ -146,7 +137,7 @@ def test_without_packed_weights_torchs_own_layers_stay(monkeypatch: pytest.Monke
     compat.packs_weights.cache_clear()
 
 
-def test_subclasses_are_left_alone() -> None:
+def test_subclasses_and_other_paddings_are_left_alone() -> None:
     class Doubled(nn.Conv2d):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return 2 * super().forward(x)
@@ -155,8 +146,9 @@ def test_subclasses_are_left_alone() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return super().forward(x) / 2
 
-    prepared = prepare_for_inference(nn.Sequential(Doubled(128, 128, 3, padding=1), Halved(8, 8)))
-    assert [type(part) for part in prepared] == [Doubled, Halved]
+    others = nn.Conv2d(8, 8, 3, padding='same'), nn.Conv2d(8, 8, 3, padding=1, padding_mode='reflect')
+    prepared = prepare_for_inference(nn.Sequential(Doubled(128, 128, 3, padding=1), Halved(8, 8), *others))
+    assert [type(part) for part in prepared] == [Doubled, Halved, nn.Conv2d, nn.Conv2d]
 
 
 def test_gradients_for_the_pictures_are_torchs_own() -> None:

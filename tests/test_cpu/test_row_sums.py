@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy import sparse
 
-from mmdet_iouquery.cpu.winograd import RowSums
+from mmdet_iouquery.cpu.winograd import row_sums
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-13), (torch.float32, 1e-4)])
@@ -17,7 +17,7 @@ def test_equals_the_product(width: int, dtype: torch.dtype, tolerance: float) ->
     dense[[0, 9, 22]] = 0
     dense[:, 5] = 0
     table = torch.randn(40, width, dtype=dtype)
-    sums = RowSums(sparse.csr_matrix(dense.numpy()), dtype)
+    sums = row_sums(sparse.csr_matrix(dense.numpy()), dtype)
     for some in (table[:31], table[9:]):
         found = sums(some)
         assert found.dtype == dtype and not found[[0, 9, 22]].any()
@@ -27,5 +27,5 @@ def test_equals_the_product(width: int, dtype: torch.dtype, tolerance: float) ->
 def test_rows_without_an_entry_are_not_read() -> None:
     """So what has no part in a sum may be anything."""
     table = torch.tensor([[1.0], [float('nan')], [3.0]])
-    sums = RowSums(sparse.csr_matrix([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), torch.float32)
+    sums = row_sums(sparse.csr_matrix([[2.0, 0.0, 1.0], [0.0, 0.0, 0.0]]), torch.float32)
     assert sums(table).tolist() == [[5.0], [0.0]]

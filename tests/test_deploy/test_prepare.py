@@ -18,8 +18,8 @@ from tolerances import within
 from torch import Tensor, nn
 
 from mmdet_iouquery import prepare_for_inference
+from mmdet_iouquery.compat import torch_operators
 from mmdet_iouquery.core import TableCache
-from mmdet_iouquery.cpu import prediction
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.backbones import HGNetv2
 from mmdet_iouquery.models.backbones.vit import LayerScale, UnbiasedKeys
@@ -185,10 +185,10 @@ def test_half_precision_is_close(dtype: torch.dtype, changes: dict[str, object])
 
 def test_half_precision_without_instructions_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_detector()
-    monkeypatch.setattr(prediction, 'computes_fast', lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(torch_operators, 'computes_fast', lambda dtype: dtype == torch.float32)
     with pytest.warns(UserWarning, match=r'bfloat16 will take .* predict in float32, or on a GPU'):
         prepare_for_inference(model, torch.bfloat16)
-    monkeypatch.setattr(prediction, 'computes_fast', lambda _: True)
+    monkeypatch.setattr(torch_operators, 'computes_fast', lambda _: True)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         prepare_for_inference(model, torch.bfloat16)

@@ -11,8 +11,8 @@ from torch import nn
 
 from ...cpu import accelerate_training
 from ...cpu.convolution import WinogradConv2d
+from ...cpu.norms import FusedConvNormAct, FusedRepVGGBlock
 from ...cpu.products import ProductAttention, ProductConv2d, ProductLinear
-from ...cpu.training import FusedConvNormAct, FusedRepVGGBlock
 from ...errors import InputError
 from ..timing import rows_of, time_in_turn
 from .models import Batch, detector

@@ -13,8 +13,8 @@ from mmdet_iouquery.apps.benchmark.leave_one_out import PLAIN, WAYS, leave_one_o
 from mmdet_iouquery.apps.benchmark.training import OURS
 from mmdet_iouquery.cpu import accelerate_training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
+from mmdet_iouquery.cpu.norms import FusedConvNormAct, FusedRepVGGBlock
 from mmdet_iouquery.cpu.products import ProductAttention, ProductConv2d, ProductLinear
-from mmdet_iouquery.cpu.training import FusedConvNormAct, FusedRepVGGBlock
 from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
 KINDS = (WinogradConv2d, FusedConvNormAct, FusedRepVGGBlock, ProductLinear, ProductConv2d, ProductAttention)
