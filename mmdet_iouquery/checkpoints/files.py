@@ -64,9 +64,14 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _read_torch(path: Path) -> Any:
-    reason = damage(path) if has_checksums(path) else None  # torch itself looks at none
+    start = _start(path)
+    reason = damage(path) if start == _ARCHIVE else None  # torch itself looks at no checksums
+    if path.stat().st_size == 0:
+        reason = 'is empty'
     if reason:
         raise InputError(f'{path} {reason}; get the file again')
+    if start and start[:1] not in (_ARCHIVE[:1], pickle.PROTO):
+        raise InputError(_no_checkpoint(path))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Detected pickle protocol')  # the message says what it is
@@ -100,11 +105,16 @@ def has_checksums(path: Path) -> bool:
 
     Not by the directory at its end, of which torch accepts what :mod:`zipfile` does not.
     """
+    return _start(path) == _ARCHIVE
+
+
+def _start(path: Path) -> bytes:
+    """The first bytes of a file; none: it is empty, or cannot be read."""
     try:
         with open(path, 'rb') as file:
-            return file.read(len(_ARCHIVE)) == _ARCHIVE
+            return file.read(len(_ARCHIVE))
     except OSError:
-        return False
+        return b''
 
 
 def is_zip(path: Path) -> bool:
@@ -129,9 +139,12 @@ def damage(path: Path) -> str | None:
                 )
         with zipfile.ZipFile(path) as archive:
             record = archive.testzip()
+            names = archive.namelist()
             folders = [info.filename for info in archive.infolist() if info.external_attr & _FOLDER and info.file_size]
         if record:
             return f'is damaged: its record {record} has another checksum than when it was written'
+        if not any(name.endswith('data.pkl') for name in names):
+            return f'is a zip archive of other files ({", ".join(names[:3])}), and no PyTorch file'
         if folders:  # torch would leave the memory for such a record as it is
             return f'is damaged: its record {folders[0]} is marked as a folder'
         torch.load(path, map_location='cpu', mmap=True, weights_only=True)  # stricter about the directory of records
@@ -147,12 +160,16 @@ def unpickling_message(path: object, error: pickle.UnpicklingError) -> str:
     named = re.search(r'GLOBAL (\S+)|Unsupported class (\S+)', str(error))
     code_name = named[1] or named[2] if named else _pickled_name(path)
     if code_name is None:
-        return f'{path} is no checkpoint; a download may have stored an error page, look into it and get the file again'
+        return _no_checkpoint(path)
     return (
         f'{path} holds more than tensors ({code_name}), and reading that could run code from the '
         'file; whoever trusts it can load it with torch.load(..., weights_only=False), save its state_dict() and '
         'convert that'
     )
+
+
+def _no_checkpoint(path: object) -> str:
+    return f'{path} is no checkpoint; a download may have stored an error page, look into it and get the file again'
 
 
 def _pickled_name(path: object) -> str | None:

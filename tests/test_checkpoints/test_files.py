@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any, Callable
 
@@ -95,7 +96,7 @@ def test_a_torn_file_is_refused(part: float, zipped: bool, tmp_path: Path) -> No
     whole = path.read_bytes()
     assert read_checkpoint(path).keys() == {'w'}
     path.write_bytes(whole[: int(part * len(whole))])
-    with pytest.raises(InputError, match=r'a\.pth is (cut short or no|no|not a complete) checkpoint'):
+    with pytest.raises(InputError, match=r'a\.pth is ((cut short or no|no|not a complete) checkpoint|empty)'):
         read_checkpoint(path)
 
 
@@ -120,6 +121,20 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / 'a.pth'
     path.write_text('<html>404: not found</html>')
     with pytest.raises(InputError, match='no checkpoint; a download may have stored an error page'):
+        read_checkpoint(path)
+    for text in ('.hello', 'hello', 'hello\n', ']', '0'):  # what torch's reader of pickles makes of them differs
+        path.write_text(text)
+        with pytest.raises(InputError, match=r'a\.pth is no checkpoint; a download may have stored an error page'):
+            read_checkpoint(path)
+    path.write_bytes(b'')
+    with pytest.raises(InputError, match=r'a\.pth is empty; get the file again$'):
+        read_checkpoint(path)
+    with zipfile.ZipFile(path, 'w') as archive:
+        for name in ('a.csv', 'b/c.txt'):
+            archive.writestr(name, 'text')
+    with pytest.raises(
+        InputError, match=r'a\.pth is a zip archive of other files \(a\.csv, b/c\.txt\), and no PyTorch'
+    ):
         read_checkpoint(path)
     torch.save([1, 2], path)
     with pytest.raises(InputError, match='it holds a list, not a dict'):

@@ -228,7 +228,7 @@ def test_other_classes_are_told_from_another_architecture(detector: nn.Module, t
 
 
 @pytest.mark.parametrize(
-    ('content', 'message'), [(None, 'there is no file .*x.pth'), (b'text', 'x.pth is cut short or no checkpoint')]
+    ('content', 'message'), [(None, 'there is no file .*x.pth'), (b'text', 'x.pth is no checkpoint')]
 )
 def test_no_checkpoint_at_all(detector: nn.Module, tmp_path: Path, content: bytes | None, message: str) -> None:
     path = tmp_path / 'x.pth'
