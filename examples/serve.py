@@ -1,11 +1,12 @@
 """Serves a detector: python serve.py model.onnx, then POST {"image": "<base64>"} to http://127.0.0.1:8000/predict."""
 
-import base64
 import multiprocessing
 import signal
 import sys
 
 import litserve
+from fastapi.responses import JSONResponse
+from pydantic import Base64Bytes, BaseModel
 
 from iouquery_runtime import Detector
 
@@ -18,17 +19,18 @@ signal.signal(signal.SIGINT, stop)
 
 
 class DetectionAPI(litserve.LitAPI):
+    class Picture(BaseModel):  # what is none is answered with status 422, and what is wrong with it
+        image: Base64Bytes
+
     def setup(self, device):
         self.detector = Detector(sys.argv[1])
 
-    def decode_request(self, request):
-        try:
-            return base64.b64decode(request['image'])
-        except (KeyError, TypeError, ValueError):
-            return b''  # an error of this request, not of all in its batch
+    def decode_request(self, request: Picture):
+        return request.image
 
     def predict(self, images):
-        return [x.to_dict() for x in self.detector(images, score_thr=0.3, batch_size=len(images), on_error='skip')]
+        results = self.detector(images, score_thr=0.3, batch_size=len(images), on_error='skip')
+        return [JSONResponse(x.to_dict(), 422 if x.error else 200) for x in results]
 
 
 if __name__ == '__main__':

@@ -47,11 +47,14 @@ class Server(NamedTuple):
     process: subprocess.Popen
 
     def post(self, content: object) -> Any:
-        """The answer to a request."""
+        """The answer to a request; of one that is refused, its status and what is said of it."""
         url, body = f'http://127.0.0.1:{self.port}/predict', json.dumps(content).encode()
         request = urllib.request.Request(url, body, {'Content-Type': 'application/json'})
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
 
     def is_up(self) -> bool:
         try:
@@ -100,13 +103,16 @@ def test_the_example_is_short() -> None:
 
 
 def test_requests_are_answered_in_batches(server: Server) -> None:
-    """Each with what the detector says of its image, or with the error of its own."""
+    """Each with what the detector says of its image, or refused with the error of its own."""
     files = [encoded(picture(90 + 30 * i, 120, seed=i, blur=20), 'PNG') for i in range(6)]
     detector = Detector(server.folder / 'model.onnx')
     expected = [detector(file, score_thr=0.3).to_dict() for file in files]
     assert all(len(answer['detections']) > 1 for answer in expected) and expected[0] != expected[1]
     requests: list[object] = [{'image': base64.b64encode(file).decode()} for file in files]
-    requests += [{'image': base64.b64encode(files[0][:-30]).decode()}, {'picture': ''}, [1]]
+    requests += [{'image': base64.b64encode(files[0][:-30]).decode()}, {'image': ''}]
+    for content, said in (({'image': 'abcde'}, 'valid base64'), ({'picture': ''}, 'required'), ([1], 'valid dict')):
+        status, answer = server.post(content)
+        assert status == 422 and said in answer
     with ThreadPoolExecutor(len(requests)) as pool:
         answers = [pool.submit(server.post, requests[0])]
         deadline = time.monotonic() + 120
@@ -116,15 +122,15 @@ def test_requests_are_answered_in_batches(server: Server) -> None:
         answers += [pool.submit(server.post, request) for request in requests[1:]]
         time.sleep(2)  # for the others to arrive while the first one is held up
         (server.folder / 'go').touch()
-        *found, cut, without, no_object = [answer.result(timeout=120) for answer in answers]
+        *found, cut, empty = [answer.result(timeout=120) for answer in answers]
     for answer, wanted in zip(found, expected):
         assert answer['width'] == wanted['width']
         assert [one['name'] for one in answer['detections']] == [one['name'] for one in wanted['detections']]
         for one, other in zip(answer['detections'], wanted['detections']):
             assert one['box'] == pytest.approx(other['box'], abs=0.01)
             assert one['score'] == pytest.approx(other['score'], abs=1e-5)
-    assert 'the file is cut short: the PNG has no end' in cut['error'] and cut['detections'] == []
-    assert 'the file is empty' in without['error'] and 'the file is empty' in no_object['error']
+    assert (cut[0], empty[0]) == (422, 422)
+    assert 'the file is cut short: the PNG has no end' in cut[1] and 'the file is empty' in empty[1]
     assert sum(server.batches()) == len(requests) and 1 < max(server.batches()) <= 8
 
 
