@@ -188,6 +188,8 @@ def _fit_length(cfg: Config, epochs: int, steps: int | None) -> None:
             continue
         if type_name(node) == 'AugmentationTimetableHook':
             node['timetable'] = _stretched(node['timetable'], before, length)
+        if type_name(node) == 'GradientShareHook' and 'interval' in node:
+            node['interval'] = max(1, round(node['interval'] * ratio))
         begin = _BEGINS.get(type_name(node))
         for name in [begin] if begin else _EPOCHS if by_epoch else ():
             if node.get(name) is not None:

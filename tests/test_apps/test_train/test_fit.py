@@ -71,6 +71,8 @@ def test_what_counts_epochs_keeps_its_share_of_the_run() -> None:
     late = config(DEIM)
     late.custom_hooks.append(dict(type='MatchingCostHook', begin=119))
     assert [fitted(late, Wishes(epochs=n)).custom_hooks[-1].begin for n in (60, 12, 4)] == [59, 11, 3]
+    late.custom_hooks.append(dict(type='GradientShareHook', interval=20))
+    assert [fitted(late, Wishes(epochs=n)).custom_hooks[-1].interval for n in (240, 60, 12, 4)] == [40, 10, 2, 1]
     new = fitted(config(DINO), Wishes(epochs=24))
     assert new.param_scheduler[0].milestones == [22] and new.param_scheduler[0].end == 24
 
@@ -102,7 +104,10 @@ def test_an_override_holds_as_it_is_given() -> None:
 
 def test_runs_that_count_steps() -> None:
     """400 images in batches of 4 are 100 steps an epoch; of 900 steps as shipped."""
-    new = fitted(config(DIGITS), Wishes(data=SET, images=400, epochs=2, batch=4))
+    digits = config(DIGITS)
+    digits.custom_hooks.append(dict(type='GradientShareHook', by_epoch=False, interval=90))
+    new = fitted(digits, Wishes(data=SET, images=400, epochs=2, batch=4))
+    assert new.custom_hooks[-1].interval == 20
     assert new.train_cfg == dict(type='IterBasedTrainLoop', max_iters=200, val_interval=100)
     assert new.default_hooks.checkpoint.interval == 50
     warm_up, decay = new.param_scheduler
