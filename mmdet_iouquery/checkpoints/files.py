@@ -70,6 +70,11 @@ def _read_torch(path: Path) -> Any:
         reason = 'is empty'
     if reason:
         raise InputError(f'{path} {reason}; get the file again')
+    if start != _ARCHIVE and path.suffix == '.bin' and path.with_suffix('.xml').is_file():
+        raise InputError(
+            f'{path} holds the weights of the exported file {path.with_suffix(".xml")}, and is no checkpoint; name '
+            'that file where exported ones are taken, otherwise the checkpoint that it was exported from'
+        )
     if start and start[:1] not in (_ARCHIVE[:1], pickle.PROTO):
         raise InputError(_no_checkpoint(path))
     try:

@@ -129,6 +129,11 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path.write_bytes(b'')
     with pytest.raises(InputError, match=r'a\.pth is empty; get the file again$'):
         read_checkpoint(path)
+    pair = tmp_path / 'exported.bin'
+    pair.write_bytes(bytes(8))
+    pair.with_suffix('.xml').touch()
+    with pytest.raises(InputError, match=r'exported\.bin holds the weights of the exported file .*exported\.xml, and'):
+        read_checkpoint(pair)
     with zipfile.ZipFile(path, 'w') as archive:
         for name in ('a.csv', 'b/c.txt'):
             archive.writestr(name, 'text')
