@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,6 +31,18 @@ def as_list(value: Any) -> list[Any]:
     if isinstance(value, (list, tuple)):
         return list(value)
     return [] if value is None else [value]
+
+
+def flattened(node: Any, where: str = '') -> dict[str, Any]:
+    """Every value of nested containers by its dotted place, as JSON holds it."""
+    if isinstance(node, Mapping) and node:
+        items: Any = node.items()
+    elif isinstance(node, (list, tuple)) and node:
+        items = enumerate(node)
+    else:
+        # infinity and NaN, which JSON files do not have, by their names
+        return {where: json.loads(json.dumps(node, default=repr), parse_constant=str)}
+    return {k: v for key, value in items for k, v in flattened(value, f'{where}.{key}' if where else str(key)).items()}
 
 
 def read_options(texts: Mapping[str, str] | None) -> dict[str, Any] | None:

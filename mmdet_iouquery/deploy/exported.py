@@ -18,7 +18,10 @@ from iouquery_runtime import Detector
 from iouquery_runtime import InputError as RuntimeInputError
 
 from ..errors import InputError
-from .source import resize_of
+from .source import predicting_values, resize_of
+
+_NAMED = 3
+"""Values of a model that a note lists."""
 
 
 def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
@@ -43,9 +46,21 @@ def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
             other = _shown(own) if _shown(own) != _shown(theirs) else 'another'
             found.append(f'{name} is {_shown(theirs)}, as the file says, and not {other}, as the config does')
     exported_with, name = metadata.values.get('config'), Path(getattr(cfg, 'filename', None) or '').name
-    if exported_with and name and exported_with != name:
+    if 'model' in metadata.values:
+        found += _other_values(json.loads(metadata.values['model']), predicting_values(cfg))
+    elif exported_with and name and exported_with != name:
         found.append(f'the model is that of {exported_with}, as the file says, and not that of {name}')
     return '; '.join(found)
+
+
+def _other_values(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
+    """Of a file's model and a config's, the first values that differ."""
+    keys = [key for key in {**theirs, **own} if theirs.get(key) != own.get(key)]
+    found = [
+        f'model.{key} is {theirs.get(key)}, as the file says, and not {own.get(key)}, as the config does'
+        for key in keys[:_NAMED]
+    ]
+    return [*found, f'{len(keys) - _NAMED} more of the model'] if len(keys) > _NAMED else found
 
 
 def _antialiased(antialias: bool) -> str:

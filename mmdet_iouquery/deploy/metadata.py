@@ -33,6 +33,8 @@ class ModelSource:
     """``mode``, ``interpolation`` and ``antialias``; None: stretched, bilinear, antialiased."""
     config: str = ''
     """Name of the config's file."""
+    model: Mapping[str, Any] | None = None
+    """Of the config, by dotted keys, see :func:`.source.predicting_values`; None: not known."""
     checkpoint_sha256: str = ''
     config_options: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the config."""
@@ -98,6 +100,7 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
         'torch_version': torch.__version__,
         'opset': str(settings.written_opset),
         'attention': settings.attention,
+        **({} if source.model is None else {'model': json.dumps(dict(source.model), sort_keys=True)}),
         **{key: json.dumps(value) for key, value in structured.items()},
     }
 

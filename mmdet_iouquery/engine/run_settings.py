@@ -6,13 +6,13 @@ tell with which settings the checkpoints there were trained. ``settings.json`` d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
+from ..config_options import flattened
 from ..datasets.coco.json_file import read_json
 from ..errors import InputError
 from ..file_io import write_json
@@ -25,18 +25,6 @@ _NAMED = 3  # differences that a message lists
 def settings_of(cfg: Config) -> dict[str, Any]:
     """Every value of a config by its dotted key, without those that belong to one start of a run alone."""
     return flattened({key: value for key, value in cfg.to_dict().items() if key not in _OF_THE_START})
-
-
-def flattened(node: Any, where: str = '') -> dict[str, Any]:
-    """Every value of nested containers by its dotted place, as JSON holds it."""
-    if isinstance(node, Mapping) and node:
-        items: Any = node.items()
-    elif isinstance(node, (list, tuple)) and node:
-        items = enumerate(node)
-    else:
-        # infinity and NaN, which JSON files do not have, by their names
-        return {where: json.loads(json.dumps(node, default=repr), parse_constant=str)}
-    return {k: v for key, value in items for k, v in flattened(value, f'{where}.{key}' if where else str(key)).items()}
 
 
 def record(folder: Path, settings: Mapping[str, Any]) -> None:

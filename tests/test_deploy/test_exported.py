@@ -141,6 +141,28 @@ def test_what_the_config_says_otherwise_than_the_file_is_noted(
     )
 
 
+def test_a_model_of_another_config_is_told_by_its_values(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not by the name of its file, which is config.py in every work folder; what only trains counts for nothing."""
+    model = {'type': 'SingleStageDetector', 'backbone.depth': 18, 'neck.out_channels': 64, 'a': 1, 'b': 2}
+    file = write_model(tmp_path / 'other.onnx', format_changes={'config': config.name, 'model': model})
+    changed, text = tmp_path / 'changed.py', config.read_text()
+    parts = "backbone=dict(depth=18, init_cfg=dict(checkpoint='x.pth')), train_cfg=dict(assigner=dict(type='A'))"
+    for more, said in (
+        ('neck=dict(out_channels=64), a=1, b=2', []),
+        ('neck=dict(out_channels=32), a=1, b=2', ['model.neck.out_channels is 64, as the file says, and not 32, as']),
+        (
+            'c=5',
+            ['model.neck.out_channels is 64, as the file says, and not None', 'model.b is 2', '; 1 more of the'],
+        ),
+    ):
+        changed.write_text(text.replace("'SingleStageDetector'", f"'SingleStageDetector', {parts}, {more}"))
+        run(changed, file, tmp_path)
+        notes = [line for line in capsys.readouterr().out.splitlines() if 'differ' in line]
+        assert len(notes) == bool(said) and all(words in note for note in notes for words in said), notes
+
+
 @pytest.mark.parametrize(('batch', 'rgb'), [('batch', False), (2, False), ('batch', True)])
 def test_images_go_to_the_file_in_rgb_and_in_batches_that_it_takes(tmp_path: Path, batch: int | str, rgb: bool) -> None:
     path = write_model(tmp_path / 'model.onnx', batch=batch)

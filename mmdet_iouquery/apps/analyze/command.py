@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ...config_files import model_name
-from ...config_options import read_options
+from ...config_options import flattened, read_options
 from ...engine.detector import default_device, read_config
-from ...engine.run_settings import finished_before, flattened, settings_of
+from ...engine.run_settings import finished_before, settings_of
 from ...engine.trained_files import model_pairs
 from ...engine.work_dir import check_writable
 from ...errors import InputError

@@ -13,10 +13,11 @@ from mmengine.config import Config
 
 from ...checkpoints.initializer import load_checkpoint
 from ...config_files import config_path, model_name
+from ...config_options import flattened
 from ...datasets import CocoSet, read_data
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import read_config, without_initial_weights
-from ...engine.run_settings import differences, flattened
+from ...engine.run_settings import differences
 from ...engine.work_dir import REPLACED, made
 from ...errors import InputError
 from ...file_io import write_text

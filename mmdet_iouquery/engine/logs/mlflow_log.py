@@ -16,10 +16,10 @@ import numpy as np
 from mmdet.registry import VISBACKENDS
 from mmengine.logging import print_log
 
+from ...config_options import flattened
 from ...datasets.coco.json_file import read_json
 from ...errors import InputError
 from ...file_io import write_json
-from ..run_settings import flattened
 from .training_log import TrainingLog, full_name
 
 URI = 'MLFLOW_TRACKING_URI'

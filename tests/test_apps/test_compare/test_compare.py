@@ -39,9 +39,9 @@ from mmdet_iouquery.apps.compare.trade_off import Point, front, points
 from mmdet_iouquery.apps.cost import count_flops, count_parameters, peak_memory_mb
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.apps.train.fit import Wishes
+from mmdet_iouquery.config_options import flattened
 from mmdet_iouquery.datasets import find_coco_set, read_data
 from mmdet_iouquery.engine import launch
-from mmdet_iouquery.engine.run_settings import flattened
 from mmdet_iouquery.errors import InputError, TrainingStopped
 
 TOOLS = Path(__file__).parents[3] / 'tools'

@@ -59,6 +59,9 @@ def test_a_checkpoint_becomes_one_file(
     assert [*json.loads(told['names']).values()] == [*'0123456789']
     assert told['config'] == 'narrow_digits.py'
     assert told['checkpoint_sha256'] == hashlib.sha256(Path(given[1]).read_bytes()).hexdigest()
+    values = json.loads(told['model'])
+    assert values['type'] == 'SingleStageDetector' and values['bbox_head.num_classes'] == 10
+    assert not [key for key in values if 'init_cfg' in key or 'criterion' in key or 'test_cfg' in key]
     assert json.loads(told['imgsz']) == json.loads(told['default_imgsz']) == [64, 96]
     assert json.loads(told['resize']) == {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}
     lines = capsys.readouterr().out.splitlines()
