@@ -27,6 +27,7 @@ from iouquery_runtime.preprocess import Source, read_image
 
 from ..checkpoints import hub
 from ..checkpoints.class_names import named_classes, trained_class_names
+from ..checkpoints.files import checkpoint_file
 from ..datasets import read_data
 from ..datasets.image_files import ImageError, decode
 from ..deploy import prepare_for_inference
@@ -92,6 +93,8 @@ class Detector:
             self.weights = self.weights or Path(checkpoint)
         else:
             self.config = read_config(str(model), dict(cfg_options or {}))
+        if self.weights is not None:
+            checkpoint_file(self.weights)
         self._begin_with = self.config, weights if weights == NONE else self.weights
         self._model: nn.Module | None = None
         self._prepare = prepare

@@ -170,6 +170,8 @@ def test_bad_input_is_said(trained: dict[str, Any], data: Path, tmp_path: Path) 
     for call in (lambda: plain(image), plain.test, lambda: plain.export(tmp_path / 'm.onnx')):
         with pytest.raises(InputError, match=r'has no weights.*; give weights=FILE, or call train\(\)'):
             call()
+    with pytest.raises(InputError, match=r'there is no file .*none\.pth; correct the path'):
+        Detector(CONFIG, weights=tmp_path / 'none.pth')
     detector = trained['detector']
     (tmp_path / 'a.jpg').write_bytes(b'no image')
     unreadable = {'gone.jpg': 'gone.jpg cannot be read: No such file', 'a.jpg': r'a.jpg: .*; repair the file'}
