@@ -64,6 +64,12 @@ def without_initial_weights(model_cfg: ConfigDict) -> None:
             part.init_cfg = None
 
 
+def begin_at_random(cfg: Config) -> None:
+    """Take out of a config, in place, all weights that a training would begin with."""
+    without_initial_weights(cfg.model)
+    cfg.load_from = None
+
+
 def default_device() -> str:
     """``cuda`` where torch sees a device of that kind, else ``cpu``."""
     return 'cuda' if torch.cuda.is_available() else 'cpu'

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ...command_line import add_options, complete_configs
+from ..train.arguments import NONE
 
 EVALUATIONS = 5
 """Of a training of ``--iters``, where no other number is given."""
@@ -32,6 +33,12 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument(
         '--size', type=int, metavar='PX', help='side of the square that images are resized to, or their longer side'
+    )
+    parser.add_argument(
+        '--weights',
+        choices=[NONE],
+        help='none: all begin with random weights, the backbones too (default: as each config says, which may have '
+        'files fetched)',
     )
     parser.add_argument('--batch', type=int, metavar='N', help='images a step; the rate goes with it')
     add_options(parser, 'overrides of every config')

@@ -16,7 +16,7 @@ from ...file_io import write_json, write_text
 from ..analyze.chart import save_chart
 from ..analyze.curves import Curve, Line, draw_curves
 from ..child_process import run_child
-from ..train.arguments import check_size
+from ..train.arguments import NONE, check_size
 from ..train.fit import Wishes
 from .arguments import EVALUATIONS, parser
 from .recorder import PARENT_VARIABLE
@@ -116,7 +116,7 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
     data = read_data(args.data, out=work_dir / 'annotations', option='--work-dir') if args.data else None
     evaluations = args.evaluations or min(EVALUATIONS, args.iters or EVALUATIONS)
     wishes = Wishes(data=data, size=args.size, batch=args.batch)
-    changes = Changes(wishes, args.iters, evaluations, read_options(args.cfg_options))
+    changes = Changes(wishes, args.iters, evaluations, read_options(args.cfg_options), args.weights == NONE)
     configs = [changed_config(path, changes) for path in paths]
     require_same_data(paths, configs)
     runs = [run for path, cfg in zip(paths, configs) for run in runs_of(path, cfg, args.seeds or [0], work_dir)]

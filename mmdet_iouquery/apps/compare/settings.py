@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 from ...config_files import config_path, model_name
 from ...config_options import as_list
 from ...datasets.coco.checks import is_coco_metric
-from ...engine.detector import read_config
+from ...engine.detector import begin_at_random, read_config
 from ...engine.run_settings import differences, record, recorded, settings_of
 from ...errors import InputError
 from ...file_io import write_text
@@ -36,6 +36,8 @@ class Changes(NamedTuple):
     iters: int | None = None
     evaluations: int = 5
     options: Mapping[str, Any] | None = None
+    random_weights: bool = False
+    """Begin with them, the backbone's too."""
 
 
 class Run(NamedTuple):
@@ -62,6 +64,8 @@ def changed_config(path: Path, changes: Changes) -> Config:
     if cfg.get('train_cfg') is None or cfg.get('val_evaluator') is None:
         raise InputError(f'{path}: a config to compare needs train_cfg, val_dataloader and val_evaluator')
     cfg = fitted(cfg, changes.fit)
+    if changes.random_weights:
+        begin_at_random(cfg)
     if changes.iters is not None:
         set_iters(cfg, changes.iters, changes.evaluations)
     if changes.options:

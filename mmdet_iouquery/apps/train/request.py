@@ -16,7 +16,7 @@ from ...config_files import config_path, model_name
 from ...config_options import flattened
 from ...datasets import CocoSet, read_data
 from ...datasets.coco.json_file import read_coco
-from ...engine.detector import read_config, without_initial_weights
+from ...engine.detector import begin_at_random, read_config
 from ...engine.run_settings import differences
 from ...engine.work_dir import REPLACED, made
 from ...errors import InputError
@@ -114,9 +114,8 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
     """Name the weights in a config; what is returned writes them, if need be, and says what was done to them."""
     if weights is None:
         return partial(_own_weights, cfg)
-    without_initial_weights(cfg.model)  # of which a checkpoint has its own
+    begin_at_random(cfg)  # a checkpoint has its own
     if weights == NONE:
-        cfg.load_from = None
         return lambda: ["weights  random, the backbone's too"]
     if data is None:
         cfg.load_from = str(Path(weights).expanduser().absolute())

@@ -548,6 +548,15 @@ def test_data_replaces_sets_evaluators_and_class_counts(digits: Path) -> None:
     assert cfg.val_evaluator.ann_file == cfg.test_evaluator.ann_file == str(digits / 'annotations' / 'val.json')
 
 
+def test_weights_none_takes_out_all_that_a_config_begins_with() -> None:
+    path = Path(config_path('rtdetrv2_r18vd_dsp'))
+    for random_weights in (False, True):
+        cfg = settings.changed_config(path, settings.Changes(random_weights=random_weights))
+        begins = [cfg.get('load_from'), cfg.model.get('init_cfg'), cfg.model.backbone.get('init_cfg')]
+        assert (begins == [None] * 3) == random_weights
+    assert parser().parse_args([str(path), '--work-dir', 'x', '--weights', 'none']).weights == 'none'
+
+
 def test_data_of_a_config_that_tests_nothing(digits: Path, tmp_path: Path) -> None:
     path = tmp_path / 'own.py'
     none = '\n'.join(f'test_{part} = None' for part in ('dataloader', 'evaluator', 'cfg'))
