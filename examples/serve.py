@@ -19,13 +19,13 @@ signal.signal(signal.SIGINT, stop)
 
 
 class DetectionAPI(litserve.LitAPI):
-    class Picture(BaseModel):  # what is none is answered with status 422, and what is wrong with it
+    class ImageRequest(BaseModel):  # what is none is answered with status 422, and what is wrong with it
         image: Base64Bytes
 
     def setup(self, device):
         self.detector = Detector(sys.argv[1])
 
-    def decode_request(self, request: Picture):
+    def decode_request(self, request: ImageRequest):
         return request.image
 
     def predict(self, images):

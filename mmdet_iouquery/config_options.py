@@ -34,7 +34,7 @@ def as_list(value: Any) -> list[Any]:
 
 
 def flattened(node: Any, where: str = '') -> dict[str, Any]:
-    """Every value of nested containers by its dotted place, as JSON holds it."""
+    """Every value of nested containers by its dotted key, as JSON holds it."""
     if isinstance(node, Mapping) and node:
         items: Any = node.items()
     elif isinstance(node, (list, tuple)) and node:

@@ -69,7 +69,7 @@ def _predicting(node: Any) -> Any:
     if isinstance(node, Mapping):
         items = ((key, value) for key, value in node.items() if key not in _NOT_PREDICTING and value is not None)
         return {key: type_name(node) if key == 'type' else _predicting(value) for key, value in items}
-    return [_predicting(one) for one in node] if isinstance(node, (list, tuple)) else node
+    return [_predicting(item) for item in node] if isinstance(node, (list, tuple)) else node
 
 
 def _check_step(step: Mapping[str, Any], filename: str) -> None:

@@ -45,8 +45,7 @@ class SetCriterion(nn.Module):
     quality as soft target; any other is given labels alone. All sums are divided by the number of ground-truth boxes,
     averaged over the processes and at least 1; for denoising also by the number of groups.
 
-    The encoder's class scores learn what the selector's :class:`~mmdet_iouquery.structures.EncoderTarget` says; those
-    of an IoU-aware one by ``IoUVarifocalLoss``, with the weight of ``loss_cls``, where that knows no soft targets.
+    The encoder's class scores learn what the selector's :class:`~mmdet_iouquery.structures.EncoderTarget` says.
 
     **Union matching** (D-FINE's and DEIM's code). Class scores learn by each layer's own matching. Boxes and edges of
     every layer, of the encoder and of the initial prediction learn by one set of pairs, for which all these matchings
@@ -65,6 +64,8 @@ class SetCriterion(nn.Module):
         assigner: matches predictions with ground truth.
         loss_cls, loss_bbox, loss_iou: the losses, by config or built; their ``loss_weight`` counts. ``loss_bbox``
             compares normalised ``cx, cy, w, h``, ``loss_iou`` normalised corners.
+        encoder_loss_cls: the encoder's; None: ``loss_cls``, or, where that knows no soft targets and the selector is
+            IoU-aware, ``IoUVarifocalLoss`` with the same weight.
         quality: the soft target: 'iou', 'giou', 'diou' or 'ciou' of the matched box, negative values counting as 0.
         union_matching: whether boxes and edges learn by the union of all matchings.
         loss_fgl, loss_ddf: of the edges' distributions, as :class:`FineGrainedLocalizationLoss` and
@@ -81,6 +82,7 @@ class SetCriterion(nn.Module):
         loss_cls: Any,
         loss_bbox: Any,
         loss_iou: Any,
+        encoder_loss_cls: Any = None,
         quality: str = 'iou',
         union_matching: bool = False,
         loss_fgl: Any = None,
@@ -94,9 +96,11 @@ class SetCriterion(nn.Module):
         self.assigner: Assigner = TASK_UTILS.build(assigner) if isinstance(assigner, dict) else assigner
         self.loss_cls = _built('loss_cls', loss_cls)
         check_sigmoid(self.loss_cls)
-        self.soft_loss_cls = self.loss_cls
-        if not takes_quality(self.loss_cls):
-            self.soft_loss_cls = MODELS.build({'type': 'IoUVarifocalLoss', 'loss_weight': self.loss_cls.loss_weight})
+        self.encoder_loss_cls = _built('encoder_loss_cls', encoder_loss_cls or self.loss_cls)
+        self.soft_encoder_loss_cls = self.encoder_loss_cls
+        if encoder_loss_cls is None and not takes_quality(self.loss_cls):
+            varifocal = {'type': 'IoUVarifocalLoss', 'loss_weight': self.loss_cls.loss_weight}
+            self.soft_encoder_loss_cls = _built('encoder_loss_cls', varifocal)
         self.loss_bbox = _built('loss_bbox', loss_bbox)
         self.loss_iou = _built('loss_iou', loss_iou)
         self.loss_fgl = None if loss_fgl is None else _built('loss_fgl', loss_fgl)
@@ -124,7 +128,7 @@ class SetCriterion(nn.Module):
         divisors = _divisors(heads.logits, targets, matches.union)
 
         own, shared = decoder_blocks(decoded, matches.decoder, matches.union, divisors, heads.logits.shape[0])
-        terms = self._three_losses(heads, own, shared, targets)
+        terms = self._three_losses(heads, own, shared, targets, self.loss_cls)
         if self._of_distributions:  # of which the initial prediction has none
             num_layers = predictions.logits.shape[0]
             _, shared = decoder_blocks(decoded, matches.decoder, matches.union, divisors, num_layers)
@@ -163,6 +167,7 @@ class SetCriterion(nn.Module):
         own: Sequence[Block],
         shared: Sequence[Block],
         targets: Targets,
+        loss_cls: nn.Module,
         score: str | None = None,
     ) -> dict[str, dict[str, Tensor]]:
         """Class, box and IoU losses by term and prefix.
@@ -175,16 +180,15 @@ class SetCriterion(nn.Module):
         matched = MatchedBoxes.of(own, predictions.boxes, targets.boxes)
         compared = matched if shared is own else MatchedBoxes.of(shared, predictions.boxes, targets.boxes)
         return {
-            'loss_cls': self._class_losses(predictions.logits, matched, targets.labels, score),
+            'loss_cls': self._class_losses(predictions.logits, matched, targets.labels, loss_cls, score),
             'loss_bbox': self._box_losses(compared),
             'loss_iou': self._iou_losses(compared),
         }
 
     def _class_losses(
-        self, logits: Tensor, matched: MatchedBoxes, labels: Tensor, score: str | None
+        self, logits: Tensor, matched: MatchedBoxes, labels: Tensor, loss_cls: nn.Module, score: str | None
     ) -> dict[str, Tensor]:
         """By prefix, of logits (L, B, Q, C), which learn the pairs' labels and quality, or background."""
-        loss_cls = self.soft_loss_cls if score == 'iou' else self.loss_cls
         target = torch.full(logits.shape[:-1], logits.shape[-1], dtype=torch.long, device=logits.device)
         target[matched.pairs.predicted] = labels[matched.pairs.truth]
         if not takes_quality(loss_cls):
@@ -218,7 +222,8 @@ class SetCriterion(nn.Module):
         own = shared = [Block(['enc_'], num_queries, matches.encoder.to(device), divisors.boxes)]
         if matches.union is not None and matches.encoder_votes:
             shared = [Block(['enc_'], num_queries, matches.union.to(device), divisors.union)]
-        losses = named(self._three_losses(encoder, own, shared, target.targets(targets), target.score))
+        loss_cls = self.soft_encoder_loss_cls if target.score == 'iou' else self.encoder_loss_cls
+        losses = named(self._three_losses(encoder, own, shared, target.targets(targets), loss_cls, target.score))
         if target.iou_logits is not None:
             matched = MatchedBoxes.of(own, encoder.boxes, targets.boxes)
             logits = as_float(target.iou_logits)[matched.pairs.predicted]

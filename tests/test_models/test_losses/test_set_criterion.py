@@ -193,6 +193,20 @@ def test_each_query_learns_the_quality_of_its_own_box() -> None:
     assert found.item() == pytest.approx(expected.item() / 3, rel=1e-5)
 
 
+def test_an_encoder_may_have_a_class_loss_of_its_own() -> None:
+    focal = {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 3.0}
+    targets, decoder, encoder = truth(2, 1), predictions(), predictions(layers=1)
+    for score in (None, 'iou', 'label'):
+        found = build(encoder_loss_cls=focal)(decoded(decoder, selection(encoder, score=score)), targets)
+        torch.testing.assert_close(found['enc_loss_cls'], build(loss_cls=focal)(decoded(encoder), targets)['loss_cls'])
+        torch.testing.assert_close(found['loss_cls'], build()(decoded(decoder), targets)['loss_cls'])
+    # nor is it another one beside a decoder's loss that knows no soft targets
+    soft = {'type': 'IoUVarifocalLoss', 'alpha': 0.3, 'loss_weight': 7.0}
+    found = build(loss_cls=focal, encoder_loss_cls=soft)(decoded(decoder, selection(encoder, score='iou')), targets)
+    expected = build(loss_cls=soft)(decoded(encoder), targets)['loss_cls']
+    torch.testing.assert_close(found['enc_loss_cls'], expected)
+
+
 def test_the_quality_of_boxes_teaches_scores_and_not_boxes() -> None:
     targets, decoder = truth(2, 1), predictions()
     decoder.boxes.requires_grad_()
