@@ -35,6 +35,7 @@ from .runner import (
     load_weights_and_average,
 )
 from .torch_operators import (
+    autocast_dtype,
     batch_norm_again,
     batch_norm_gradients,
     computes_fast,
@@ -56,6 +57,7 @@ __all__ = [
     'STATISTICS',
     'Finding',
     'allow_own_checkpoints',
+    'autocast_dtype',
     'batch_norm_again',
     'batch_norm_gradients',
     'batches_counted_from',

@@ -67,6 +67,16 @@ def note_if_slow(dtype: Any, device: Any) -> str:
     return f'{name} will take several times as long as float32: this CPU has no instructions for it'
 
 
+def autocast_dtype() -> Any:
+    """The type of numbers that autocast computes in on CPUs at this point; None: there is no autocast."""
+    import torch
+
+    try:
+        return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
+    except (AttributeError, TypeError):  # before torch 2.4
+        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
+
+
 def pack_convolution(weight: Any, padding: Any, stride: Any, dilation: Any, groups: int, input_shape: Any) -> Any:
     """A convolution's weights as oneDNN wants them for inputs of a shape: a tensor that only it can read."""
     import torch

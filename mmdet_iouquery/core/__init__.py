@@ -33,7 +33,7 @@ from .distribution import (
 )
 from .matching import MatchCosts, QualityCost, hungarian_pairs, union_pairs
 from .position_encoding import sine_anchor_encoding, sine_encoding, sine_position_encoding_2d, sine_token_encoding
-from .precision import FLOAT16_MAX, as_float, autocast_dtype, within_range, without_gradients
+from .precision import FLOAT16_MAX, as_float, within_range, without_gradients
 from .quality_losses import matchability_aware_loss, varifocal_loss
 from .rotary import Rotary, rotary_periods, rotary_tables, rotate
 from .selection import gather_shared, gather_tokens, top_detections, top_tokens, without_overlaps
@@ -49,7 +49,6 @@ __all__ = [
     'Rotary',
     'TableCache',
     'as_float',
-    'autocast_dtype',
     'balance',
     'balanced_mean',
     'bin_values',

@@ -30,14 +30,6 @@ def within_range(x: Tensor) -> Tensor:
     return x.clamp(min=-FLOAT16_MAX, max=FLOAT16_MAX) if x.dtype == torch.float16 else x
 
 
-def autocast_dtype() -> torch.dtype | None:
-    """The type of numbers that autocast computes in on CPUs at this point; None: there is no autocast."""
-    try:
-        return torch.get_autocast_dtype('cpu') if torch.is_autocast_enabled('cpu') else None
-    except (AttributeError, TypeError):  # before torch 2.4
-        return torch.get_autocast_cpu_dtype() if torch.is_autocast_cpu_enabled() else None
-
-
 @contextmanager
 def without_gradients() -> Iterator[None]:
     """``torch.no_grad`` for one part of a forward pass that is trained.

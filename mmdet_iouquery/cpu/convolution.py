@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..core import autocast_dtype
+from ..compat import autocast_dtype
 from ..core.graph_capture import is_captured, is_recorded
 from .winograd import TILE, winograd_conv2d, winograd_gradients, winograd_weight
 

@@ -11,8 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..compat import batch_norm_again, batch_norm_gradients, relu_gradient, silu_gradient, trained_batch_norm
-from ..core import autocast_dtype
+from ..compat import (
+    autocast_dtype,
+    batch_norm_again,
+    batch_norm_gradients,
+    relu_gradient,
+    silu_gradient,
+    trained_batch_norm,
+)
 from ..core.graph_capture import is_captured
 from ..models.layers import ConvNormAct, LearnableAffine, keep_layout
 from ..models.necks.fusion import RepVGGBlock
@@ -23,17 +29,10 @@ def can_fuse(norm: nn.Module, x: Tensor) -> bool:
 
     ``x`` is its input, or that of the convolution before it.
     """
-    return (
-        type(norm) is nn.BatchNorm2d
-        and norm.training
-        and norm.affine
-        and norm.track_running_stats
-        and norm.momentum is not None
-        and torch.is_grad_enabled()
-        and x.device.type == 'cpu'
-        and torch.float16 not in (x.dtype, autocast_dtype())  # its range is watched between the layers
-        and not is_captured()
-    )
+    plain = type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
+    here = x.device.type == 'cpu' and torch.is_grad_enabled() and not is_captured()
+    in_range = torch.float16 not in (x.dtype, autocast_dtype())  # float16 is watched between the layers
+    return plain and norm.training and here and in_range
 
 
 class FusedConvNormAct(ConvNormAct):

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..compat import packs_weights, run_packed_linear
-from ..core import autocast_dtype
+from ..compat import autocast_dtype, packs_weights, run_packed_linear
 from ..core.graph_capture import is_captured, is_recorded
 from ..models.layers import DotProductAttention
 from .convolution import is_trained

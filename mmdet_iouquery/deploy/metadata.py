@@ -33,11 +33,11 @@ class ModelSource:
     """``mode``, ``interpolation`` and ``antialias``; None: stretched, bilinear, antialiased."""
     config: str = ''
     """Name of the config's file."""
-    model: Mapping[str, Any] | None = None
-    """Of the config, by dotted keys, see :func:`.source.predicting_values`; None: not known."""
     checkpoint_sha256: str = ''
     config_options: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the config."""
+    model: Mapping[str, Any] | None = None
+    """Of the config, by dotted keys, see :func:`.source.predicting_values`; None: not known."""
 
 
 RESIZE = {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}

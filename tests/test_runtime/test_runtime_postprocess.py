@@ -55,7 +55,7 @@ def test_detections_are_those_of_the_head(name: str, head: Any) -> None:
     head.prediction_settings = PredictionSettings.from_cfg({**test_cfg, 'max_per_img': max_per_img}, 5)
     meta = dict(img_shape=(320, 640), batch_input_shape=(320, 640), scale_factor=(640 / width, 320 / height))
     scores, labels, query = top_detections_of_torch(logits, max_per_img)
-    expected = head._detections(boxes[0][query[0]], scores[0], labels[0], meta, rescale=True)
+    expected = head.prediction_settings.detections(boxes[0][query[0]], scores[0], labels[0], meta, rescale=True)
     found = top_detections(logits[0].numpy(), boxes[0].numpy(), (width, height), max_per_img)
     found = apply_settings(found, *(test_cfg.get(key) for key in ('score_thr', 'overlap_thr', 'calibration')))
     assert 3 < len(found.scores) <= max_per_img
