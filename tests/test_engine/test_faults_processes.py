@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import re
 import signal
@@ -157,8 +158,8 @@ class SignalledData(ToyData):
         return super().__getitem__(index)
 
 
-def job(folder: str, where: str, signum: int, by_epoch: bool) -> int:
-    """A toy training with two data workers, in a group of its own, that signals the group."""
+def job(folder: str, where: str, signum: int, by_epoch: bool, workers_die: bool = False) -> int:
+    """A toy training with two data workers, in a group of its own, that signals the group; they may be killed last."""
     runner_folder = Path(folder)
     hooks = [CallAt('before_train_iter', EPOCH + 1, lambda _: signal_job(signum))] if where == 'main' else []
     data = SignalledData(f'{folder}/marker', 4 * EPOCH, signum) if where == 'worker' else ToyData()
@@ -167,8 +168,13 @@ def job(folder: str, where: str, signum: int, by_epoch: bool) -> int:
     )
 
     def run() -> None:
-        with told_endings(runner, runner_folder):
-            runner.train()
+        try:
+            with told_endings(runner, runner_folder):
+                runner.train()
+        finally:
+            for worker in multiprocessing.active_children() if workers_die else ():
+                os.kill(worker.pid or 0, signal.SIGKILL)
+                os.waitid(os.P_PID, worker.pid or 0, os.WEXITED | os.WNOWAIT)  # torch looks at what is not reaped
 
     return run_tool(run)
 
@@ -185,6 +191,12 @@ def test_a_signal_to_every_process_of_a_job(name: str, where: str, by_epoch: boo
     assert f'saved {saved}, from which it can be resumed' in said
     if where == 'main':
         assert saved.name == f'iter_{EPOCH + 2}.pth'
+
+
+def test_data_workers_that_die_after_a_stop_change_nothing(tmp_path: Path) -> None:
+    status, said = ended(tmp_path / 'log', job, str(tmp_path), 'main', signal.SIGUSR1, True, True)
+    assert status == 128 + signal.SIGUSR1, said[-3000:]
+    assert 'Traceback' not in said
 
 
 def rank(number: int, store: str, folder: str) -> None:

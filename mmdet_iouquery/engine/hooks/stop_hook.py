@@ -121,8 +121,9 @@ class StopOnSignalHook(Hook):
             self._restore_handlers()
             raise KeyboardInterrupt
         if not self.received:
-            # a signal to the whole job may have ended data workers, at which torch would raise in mid-iteration
-            self._replaced[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            # a signal to the whole job may end data workers, those too that started before this hook could tell them to
+            # go on; torch would raise in mid-iteration, or after the stop, so its handler does not come back
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             # not print: that could be what was interrupted
             os.write(2, f'\n{signal.Signals(signum).name}: stopping after this iteration\n'.encode())
             self.received = signum
