@@ -46,8 +46,8 @@ IN_RANGE := $(addprefix tests/test_core/test_,deformable_attention.py imports.py
     $(addprefix tests/test_,evaluation compat.py configs.py one_door.py checkpoints/test_files.py engine/test_repeatable.py)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops test-demo test-range gpu lint \
-    docs docs-serve costs doctor wheel release clean distclean
+.PHONY: help setup setup-openmmlab environments quickstart demo test coverage test-openmmlab test-long test-mmdet test-ops \
+    test-demo test-range gpu lint docs docs-serve costs doctor wheel release clean distclean
 
 help: ## show this list
 	@echo 'make TARGET [NAME=value ...]'
@@ -56,6 +56,12 @@ help: ## show this list
 
 setup: ## make .venv with torch, the package family and this package (USE_CURRENT=1: the current environment)
 	$(SETUP)
+
+setup-openmmlab:
+	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=quickstart,convert,export,hub,test tools/setup_env.sh
+
+environments: EXTRAS := $(TEST_EXTRAS),test-triton,dev,docs
+environments: setup setup-openmmlab ## make .venv and .venv-openmmlab with what all tests, lint and docs need (-j2: at once)
 
 quickstart: EXTRAS := quickstart,convert
 quickstart: ## train on a small sample set, or on DATA=/path; results in WORK_DIR=/path
@@ -78,8 +84,7 @@ coverage: ## run the tests and print their coverage, which takes a third more ti
 	$(SETUP)
 	@"$(RUN)" -m pytest $(PARALLEL) $(COVERAGE) $(ARGS)
 
-test-openmmlab: ## run the tests with the openmmlab family, in .venv-openmmlab
-	@VENV=.venv-openmmlab FAMILY=openmmlab USE_CURRENT= EXTRAS=$(TEST_EXTRAS) tools/setup_env.sh
+test-openmmlab: setup-openmmlab ## run the tests with the openmmlab family, in .venv-openmmlab
 	@.venv-openmmlab/bin/python -m pytest $(PARALLEL) $(WITH_TORCH_ALONE:%=--ignore=%) $(ARGS)
 
 test-long: EXTRAS := $(TEST_EXTRAS)
