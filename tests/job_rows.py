@@ -23,9 +23,9 @@ def rows(out: Path) -> Rows:
 
 def expected(model: Path, folder: Path) -> Rows:
     """What a plain loop over the runtime gives, in batches of one."""
-    found = []
+    found, detector = [], Detector(model, threads=1)
     for path in sorted(map(str, folder.iterdir())):
-        result = Detector(model, threads=1)(path)
+        result = detector(path)
         known = dict(id=path_id(path), path=path, width=result.width, height=result.height)
         lists = dict(boxes=result.boxes.tolist(), scores=result.scores.tolist(), labels=result.labels.tolist())
         found.append({**known, **lists, 'error': None})
