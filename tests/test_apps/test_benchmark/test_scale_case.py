@@ -27,6 +27,6 @@ def test_starting_drops_out_between_few_images_and_more() -> None:
 def test_jobs_of_the_command_are_measured() -> None:
     """Each run is checked by its own record: as many rows as images."""
     pytest.importorskip('ray')
-    rows = subject.scale(model_names=['DEIMv2-Atto'], side=64, batch=8, counts=[8, 16], workers=[1], rounds=1)
-    assert [row['side'] for row in rows] == ['plain loop', '1 worker', '1 worker']
-    assert [row['images'] for row in rows] == [8, 8, 16] and all(row['images_per_s'] > 0 for row in rows)
+    rows = subject.scale(model_names=['DEIMv2-Atto'], side=64, batch=8, counts=[12], workers=[1], rounds=1)
+    assert [row['side'] for row in rows] == ['plain loop', '1 worker']
+    assert [row['images'] for row in rows] == [12, 12] and all(row['images_per_s'] > 0 for row in rows)
