@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import platform
 import resource
 import subprocess
@@ -20,7 +21,7 @@ TENSOR_MB, COUNT, STEPS = 40, 6, 5
 # a step makes tensors one after the other and frees them in the other order, as a training step does its activations
 COUNT_FAULTS = f"""
 import resource, sys, torch
-from mmdet_iouquery.cpu import keep_freed_memory
+from mmdet_iouquery.compat import keep_freed_memory
 if sys.argv[1] == 'keep':
     assert keep_freed_memory()
 def step():
@@ -36,15 +37,18 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
 
+def printed(code: str, *arguments: str) -> list[int]:
+    """Of a process that imports torch, and not mmdet."""
+    command, environment = [sys.executable, '-c', code, *arguments], {**os.environ, 'MMDET_IOUQUERY_REGISTER': 'later'}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return [int(word) for word in done.stdout.split()]
+
+
 @pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='the setting is of glibc')
 def test_pages_are_asked_for_once() -> None:
-    def faults(how: str) -> int:
-        found = subprocess.run([sys.executable, '-c', COUNT_FAULTS, how], capture_output=True, text=True, check=True)
-        return int(found.stdout.split()[-1])
-
     pages = STEPS * COUNT * TENSOR_MB * 2**20 // resource.getpagesize()
-    assert faults('give back') > 0.9 * pages
-    assert faults('keep') < 0.1 * pages
+    (given_back,), (kept,) = printed(COUNT_FAULTS, 'give back'), printed(COUNT_FAULTS, 'keep')
+    assert given_back > 0.9 * pages and kept < 0.1 * pages
 
 
 COUNT_MAPPED = """
@@ -68,8 +72,7 @@ print(mapped(3), mapped(30), mapped(40))
 def test_blocks_of_up_to_32_megabytes_come_from_the_heap() -> None:
     if not hasattr(ctypes.CDLL(None), 'mallinfo2'):
         pytest.skip('this glibc is older than 2.33, and does not tell')
-    found = subprocess.run([sys.executable, '-c', COUNT_MAPPED], capture_output=True, text=True, check=True)
-    small, medium, large = map(int, found.stdout.split())
+    small, medium, large = printed(COUNT_MAPPED)
     assert small == medium == 0 and large > 40 * 10**6
 
 
