@@ -16,6 +16,7 @@ from mmdet.datasets import get_loading_pipeline
 from mmdet.registry import MODELS, PARAM_SCHEDULERS, TRANSFORMS
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
+from torch import nn
 
 from mmdet_iouquery.apps.quickstart.command import config_text, enough_queries
 from mmdet_iouquery.config_files import config_names, config_path
@@ -164,6 +165,12 @@ def stands_for_others(name: str) -> bool:
     return ('_dsp_' not in name or '_r18vd_' in name) and ('objects365' not in name or '-s_' in name)
 
 
+def build_on_meta(cfg: Config) -> nn.Module:
+    """The model, of whose weights only the shapes are needed."""
+    with torch.device('meta'):
+        return MODELS.build(cfg.model)
+
+
 @pytest.fixture(params=[name for name in CONFIGS if stands_for_others(name)])
 def config(request: pytest.FixtureRequest) -> Config:
     return shipped_config(request.param)
@@ -182,7 +189,7 @@ def test_builds_trains_and_predicts(config: Config) -> None:
     for key in ('train_cfg', 'test_cfg'):
         config.model.bbox_head.pop(key, None)
     assert config.model == before
-    assert set(MODELS.build(config.model).state_dict()) == set(model.state_dict())
+    assert set(build_on_meta(config).state_dict()) == set(model.state_dict())
 
     num_classes = config.model.bbox_head.num_classes
     optimizer = build_optim_wrapper(model, config.optim_wrapper)
@@ -328,7 +335,7 @@ def test_the_warm_up_is_the_authors(name: str, steps: int) -> None:
 
 @pytest.mark.parametrize('name', [name for name in DFINE if 'objects365' not in name])
 def test_dfine_has_as_many_parameters_as_the_authors(name: str) -> None:
-    model = MODELS.build(shipped_config(name).model)
+    model = build_on_meta(shipped_config(name))
     size = name.split('hgnetv2-')[1][0]
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == DFINE_SIZES[size]
 
@@ -344,13 +351,13 @@ def rates_of(name: str) -> tuple[float, float, float]:
 def test_parameter_groups(name: str) -> None:
     """Norms, affine steps and biases are not decayed; the backbone learns at its own part of the rate."""
     cfg = shipped_config(name)
-    model = MODELS.build(cfg.model)
+    model = build_on_meta(cfg)
     optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
     groups = {id(p): group for group in optimizer.param_groups for p in group['params']}
     norms = {
         f'{prefix}.{leaf}'
         for prefix, module in model.named_modules()
-        if isinstance(module, (torch.nn.modules.batchnorm._BatchNorm, torch.nn.LayerNorm, RMSNorm, LearnableAffine))
+        if isinstance(module, (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, RMSNorm, LearnableAffine))
         for leaf in dict(module.named_parameters(recurse=False))
     }
     rate, backbone_rate, decay = rates_of(name)
@@ -589,8 +596,7 @@ def test_deims_recipe(name: str) -> None:
 )
 def test_deims_parameters_are_the_authors(name: str, number: int) -> None:
     """On D-FINE theirs are two more: the constants of the bins, which are buffers here."""
-    with torch.device('meta'):
-        model = MODELS.build(shipped_config(f'deim/deim-{name}_coco.py').model)
+    model = build_on_meta(shipped_config(f'deim/deim-{name}_coco.py'))
     assert sum(parameter.numel() for parameter in model.parameters()) == number
 
 
@@ -641,18 +647,16 @@ def test_rtdetrv4_is_deim_with_a_teacher(name: str) -> None:
 )
 def test_rtdetrv4s_parameters_are_the_authors(name: str, number: int, projector: int) -> None:
     """Theirs are two more, as DEIM's; the projector leads to the teacher's width."""
-    with torch.device('meta'):
-        model = MODELS.build(shipped_config(f'rtdetrv4/rtdetrv4_hgnetv2-{name}_coco.py').model)
+    model = build_on_meta(shipped_config(f'rtdetrv4/rtdetrv4_hgnetv2-{name}_coco.py'))
     assert sum(parameter.numel() for parameter in model.parameters()) == number
     assert sum(parameter.numel() for parameter in model.data_preprocessor.projector.parameters()) == projector
 
 
 def test_deims_r50_m_has_no_layers_but_those_that_predict() -> None:
     """Where RT-DETRv2's has six, of which three predict."""
-    config = shipped_config('deim/deim-rtdetrv2_r50vd_m_8xb2-60e_coco.py').model
-    with torch.device('meta'):
-        model = MODELS.build(config)
-    assert len(model.bbox_head.decoder.layers) == config.test_cfg.num_decoder_layers == 3
+    config = shipped_config('deim/deim-rtdetrv2_r50vd_m_8xb2-60e_coco.py')
+    layers = build_on_meta(config).bbox_head.decoder.layers
+    assert len(layers) == config.model.test_cfg.num_decoder_layers == 3
 
 
 def test_the_recipe_of_every_deimv2_with_an_hgnetv2_is_known() -> None:
@@ -702,8 +706,7 @@ def test_deimv2s_recipe_and_parameters(name: str) -> None:
     assert (criterion.loss_fgl is None, criterion.loss_ddf is None) == (small, small)
     assert (decoder.get('fusion'), decoder.get('share_bbox_head')) == (('add', True) if small else (None, None))
     assert cfg.model.bbox_head.query_selector.num_queries == recipe.queries
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    model = build_on_meta(cfg)
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == recipe.parameters
 
 
@@ -752,7 +755,6 @@ def test_the_recipe_and_the_parameters_on_a_vit(name: str) -> None:
         check_copy_blend(blending, 0.5, ['mosaic', 'strong'])
         assert scaling.sizes.count(640) == recipe.repeats and scaling.stop_epoch == recipe.plain
 
-    with torch.device('meta'):
-        model = MODELS.build(cfg.model)
+    model = build_on_meta(cfg)
     token = 384 if cfg.model.backbone.arch.startswith('dinov3') else 0
     assert sum(p.numel() for p in model.parameters()) == recipe.parameters - 2 - token

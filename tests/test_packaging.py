@@ -267,7 +267,7 @@ for name in config_names():
         continue
     cfg = Config.fromfile(config_path(name))
     cfg.model.backbone.init_cfg = None
-    if not name.startswith(('rtdetr/', 'quickstart/')):  # built from the wheel; trained by test_cells.py
+    if not name.startswith(('rtdetr/rtdetr_r18vd_8xb2', 'quickstart/')):  # test_configs.py trains all
         with torch.device('meta'):
             MODELS.build(cfg.model)
         done[name] = None
@@ -289,7 +289,8 @@ print(json.dumps({'from': mmdet_iouquery.__file__, 'done': done}))
 """
 
 
-def test_every_config_runs_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+def test_every_config_builds_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+    """And three of them train."""
     site, empty = tmp_path / 'site', tmp_path / 'empty'
     empty.mkdir()
     with zipfile.ZipFile(wheel) as archive:
@@ -308,6 +309,6 @@ def test_every_config_runs_from_the_wheel_in_an_empty_folder(wheel: Path, tmp_pa
     assert Path(report['from']).is_relative_to(site)
     assert set(report['done']) == {name for name in config_names() if not name.startswith('_base_')}
     trained = {name: result for name, result in report['done'].items() if result}
-    assert {name.split('/')[0] for name in trained} == {'rtdetr', 'quickstart'}
+    assert len(trained) == 3
     for name, (loss, detections) in trained.items():
         assert math.isfinite(loss) and loss > 0 and detections > 0, name
