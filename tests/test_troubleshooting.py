@@ -41,9 +41,6 @@ from mmdet_iouquery.models.necks import HybridEncoder
 ROOT = Path(__file__).resolve().parents[1]
 
 PROSE = page_maker.prose()
-PLACES = {message.place for message in messages(PROSE['told_by'])} | {
-    raised.place for where in sources() for raised in raises_of(where)
-}
 VERBS = (
     'add|allow|arrange|ask|build|call|change|check|choose|close|convert|copy|correct|cut|delete|detect|divide|do|draw|export|'
     'fill|fold|get|give|go|have|hide|install|keep|leave|let|list|load|look|lower|make|measure|move|name|number|open|pip|predict|'
@@ -58,13 +55,20 @@ REMEDY = re.compile(
 
 
 @cache
+def places() -> set[str]:
+    """Of messages and raises; seconds that only a worker which runs these tests has to spend."""
+    raised = {one.place for where in sources() for one in raises_of(where)}
+    return raised | {message.place for message in messages(PROSE['told_by'])}
+
+
+@cache
 def page() -> str:
     return page_maker.troubleshooting()
 
 
 def test_every_raise_is_told_and_each_message_belongs_to_one_subject() -> None:
     untold = [raised for where in sources() for raised in raises_of(where) if not raised.is_told]
-    assert len(PLACES) > 400
+    assert len(places()) > 400
     for raised in untold:
         assert page_maker.is_internal(raised.place), f'{raised}: give it a text, or list it as internal'
     for message in page_maker.shown_messages():
@@ -83,10 +87,10 @@ def test_messages_name_the_command_and_no_script_of_a_checkout() -> None:
 def test_no_place_is_stale(name: str) -> None:
     if name == 'subjects':
         given = {place: subject for subject in page_maker.subjects() for place in subject.places}
-        used = {place for place, subject in given.items() for one in PLACES if page_maker.subject_of(one) is subject}
+        used = {place for place, subject in given.items() for one in places() if page_maker.subject_of(one) is subject}
     else:
         given, used = dict.fromkeys(PROSE[name]), set()
-    inside = {place for place in given for one in PLACES if page_maker.is_in(one, place)}
+    inside = {place for place in given for one in places() if page_maker.is_in(one, place)}
     assert not set(given) - inside and (name != 'subjects' or used == set(given))
 
 
