@@ -65,7 +65,7 @@ def _in_folder(folder: Path) -> Path:
 
 def _read_torch(path: Path) -> Any:
     start = _start(path)
-    reason = damage(path) if start == _ARCHIVE else None  # torch itself looks at no checksums
+    reason = damage(path, opens=False) if start == _ARCHIVE else None  # torch itself looks at no checksums
     if path.stat().st_size == 0:
         reason = 'is empty'
     if reason:
@@ -130,10 +130,14 @@ def is_zip(path: Path) -> bool:
         return False
 
 
-def damage(path: Path) -> str | None:
+def damage(path: Path, *, opens: bool = True) -> str | None:
     """What is wrong with a PyTorch file, as the rest of a sentence; None: its checksums are right and torch opens it.
 
     Runs no code from the file, and leaves it to :func:`read_checkpoint` to say whether there is some.
+
+    Args:
+        path: of the file.
+        opens: False: whether torch opens it is left to who reads it next.
     """
     try:
         with open(path, 'rb') as file:
@@ -152,7 +156,8 @@ def damage(path: Path) -> str | None:
             return f'is a zip archive of other files ({", ".join(names[:3])}), and no PyTorch file'
         if folders:  # torch would leave the memory for such a record as it is
             return f'is damaged: its record {folders[0]} is marked as a folder'
-        torch.load(path, map_location='cpu', mmap=True, weights_only=True)  # stricter about the directory of records
+        if opens:  # torch is stricter about the directory of records
+            torch.load(path, map_location='cpu', mmap=True, weights_only=True)
     except pickle.UnpicklingError:
         pass
     except Exception as error:  # a torn file fails in whatever way the first wrong byte makes it

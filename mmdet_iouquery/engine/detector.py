@@ -16,7 +16,7 @@ from ..config_files import config_path
 from ..config_options import merge_options
 from ..errors import InputError
 from ..models import hosts
-from .preflight.checkpoint_check import check_checkpoint, load_weights
+from .preflight.checkpoint_check import check_checkpoint
 from .preflight.config_mistakes import named_mistakes
 
 
@@ -52,8 +52,8 @@ def load_detector(cfg: Config, checkpoint: str | Path) -> nn.Module:
     without_initial_weights(model_cfg)  # the checkpoint has them
     with named_mistakes(cfg, 'building the model'):
         detector = MODELS.build(model_cfg)
-    check_checkpoint(detector, checkpoint)
-    detector.load_state_dict(load_weights(checkpoint), strict=False)  # all that may be missing are batch counters
+    weights = check_checkpoint(detector, checkpoint)
+    detector.load_state_dict(weights, strict=False)  # all that may be missing are batch counters
     return detector.eval()
 
 

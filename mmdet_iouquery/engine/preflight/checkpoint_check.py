@@ -19,18 +19,16 @@ from ...config_options import type_name
 from ...errors import InputError
 
 
-def load_weights(path: str | Path) -> dict[str, Tensor]:
-    """The weights in a checkpoint file or URL; :class:`InputError` when it is missing or no checkpoint."""
-    return unwrap(load_checkpoint(str(path)))
-
-
-def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = False) -> None:
+def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = False) -> dict[str, Tensor]:
     """Compare a checkpoint with the model it is meant for.
 
     Args:
         model: the model, built with any weights.
         path: file or URL of the checkpoint.
         to_resume: a training is to go on from it, which takes more than weights.
+
+    Returns:
+        its weights.
 
     Raises:
         InputError: it cannot be read without running code from it; shapes differ (as for another number of classes),
@@ -40,7 +38,9 @@ def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = Fa
     content = load_checkpoint(str(path))
     if to_resume:
         _check_training_state(path, content)
-    check_fit(model, unwrap(content), path)
+    weights = unwrap(content)
+    check_fit(model, weights, path)
+    return weights
 
 
 def check_pretrained(model: object) -> None:
