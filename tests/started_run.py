@@ -87,6 +87,13 @@ def run_train(*arguments: object) -> int:
     return run_tool(lambda: train([str(one) for one in arguments]))
 
 
+def run_test(*arguments: object) -> int:
+    """What ``tools/test.py`` does with these arguments."""
+    from mmdet_iouquery.engine.launch import run_tool, test
+
+    return run_tool(lambda: test([str(one) for one in arguments]))
+
+
 def errors(text: str) -> list[str]:
     """The lines that tell of an error; there must be no traceback."""
     assert 'Traceback' not in text, text[text.index('Traceback') :][:3000]

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 import torch
 from runs import SMALL_MODEL
+from started_run import ended, run_test, run_train
 
-from mmdet_iouquery.apps.quickstart.command import config_text, quickstart
+from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine.launch import run_tool, train
@@ -66,10 +67,11 @@ def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
 
     total = done + STEPS
     options = [f'train_cfg.max_iters={total}', f'train_cfg.val_interval={total}', 'default_hooks.logger.interval=1']
-    resumed = tool('train', config, '--work-dir', work_dir, '--resume', '--cfg-options', *options)
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
-    assert f'resuming from {saved}' in resumed.stdout
-    steps = [line.split('[')[1].split('/')[0].strip() for line in resumed.stdout.splitlines() if 'Iter(train)' in line]
+    log = tmp_path / 'log'
+    status, said = ended(log, run_train, config, '--work-dir', work_dir, '--resume', '--cfg-options', *options)
+    assert status == 0, said[-3000:]
+    assert f'resuming from {saved}' in said
+    steps = [line.split('[')[1].split('/')[0].strip() for line in said.splitlines() if 'Iter(train)' in line]
     assert [int(step) for step in steps] == list(range(done + 1, total + 1))
     (scalars,) = (path for path in sorted(work_dir.glob('*/vis_data/scalars.json'))[1:])
     (metrics,) = (line for line in scalars.read_text().splitlines() if 'bbox_mAP' in line)
@@ -77,11 +79,10 @@ def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
     final = work_dir / f'iter_{total}.pth'
     assert latest_checkpoint(work_dir) == final
 
-    tested = tool('test', work_dir, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'found', '--json')
-    assert tested.returncode == 0, tested.stderr[-3000:]
-    assert f'{work_dir} stands for {work_dir / "config.py"} and {final}' in tested.stderr
+    status, said = ended(log, run_test, work_dir, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'found')
+    assert status == 0, said[-3000:]
+    assert f'{work_dir} stands for {work_dir / "config.py"} and {final}' in said
     metrics = json.loads((tmp_path / 'found.metrics.json').read_text())
-    assert json.loads(tested.stdout) == metrics
     assert 0 <= metrics['coco/bbox_mAP'] <= 1
     assert len(json.loads((tmp_path / 'found.bbox.json').read_text())) > 0
 
@@ -100,20 +101,16 @@ def predicted_like_mmdet(config: Path, checkpoint: Path) -> None:
     assert boxes.min() >= 0 and boxes.max() <= 128 + 1e-3
 
 
-def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quickstart_on_ones_own_data(digits: Path, tmp_path: Path) -> None:
+    """As a script, whose stages are scripts; what a second call does is in test_second_calls.py."""
     work_dir = tmp_path / 'my run'
-    arguments = [str(one) for one in ('--data', digits, '--work-dir', work_dir, '--image-size', SIZE, '--iters')]
-    done = tool('quickstart', *arguments, 3)
+    done = tool('quickstart', '--data', digits, '--work-dir', work_dir, '--image-size', SIZE, '--iters', 3)
     assert done.returncode == 0, done.stderr[-3000:]
     for line in ('COCO AP', 'pictures.png', 'iter_3.pth', 'config.py', 'index.html'):
         assert line in done.stdout
     assert len(list((work_dir / 'pictures').glob('*.png'))) == 4 and (work_dir / 'pictures.png').is_file()
     for figure in ('selection-quality', 'selection-thresholds', 'tokens-my-run-1', 'denoising-my-run-1', 'curves'):
         assert (work_dir / 'queries' / f'{figure}.png').is_file(), figure
-    again = tool('quickstart', *arguments, 3)
-    assert again.returncode == 0 and 'finished before' in again.stdout and 'COCO AP' in again.stdout, again.stderr
-    assert run_tool(lambda: quickstart(TOOLS, [*arguments, '5'])) == 2
-    assert 'holds a run with other settings (--iters: 3 there, 5 asked for now)' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

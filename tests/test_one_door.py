@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,23 +50,45 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / 'site'
 
 
+DOOR = """
+import json, os, sys
+import mmdet_iouquery, mmdet.apis
+import iouquery
+
+for line in sys.stdin:
+    words, *files = json.loads(line)
+    child = os.fork()
+    if not child:
+        for stream, file in zip((0, 1, 2), (os.devnull, *files)):
+            os.dup2(os.open(file, os.O_RDWR | os.O_CREAT), stream)
+        sys.argv = ['iouquery', *words]
+        sys.exit(iouquery.main())
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+"""A process for each command, forked from one that has imported what takes seconds; answers with its exit status."""
+
+
 @pytest.fixture
-def shell(site: Path, tmp_path: Path) -> Any:
+def shell(site: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
     """Types ``iouquery ...`` in an empty folder that the wheel alone is known in."""
     environment = {**os.environ, 'PYTHONPATH': str(site)}
+    files = [tmp_path / 'stdout', tmp_path / 'stderr']
+    pipes: dict[str, Any] = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with subprocess.Popen([sys.executable, '-c', DOOR], cwd=tmp_path, env=environment, **pipes) as door:
 
-    def typed(*words: object) -> str:
-        line = [sys.executable, '-m', 'iouquery', *map(str, words)]
-        done = subprocess.run(
-            line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500, check=False
-        )
-        assert done.returncode == 0, f'{words}: {done.stdout[-2000:]} {done.stderr[-2000:]}'
-        return done.stdout
+        def typed(*words: object) -> str:
+            for file in files:
+                file.write_text('')
+            print(json.dumps([words, *files], default=str), file=door.stdin, flush=True)
+            status = door.stdout.readline()
+            said, errors = (file.read_text() for file in files)
+            assert status == '0\n', f'{words}: {said[-2000:]} {errors[-2000:]}'
+            return said
 
-    return typed
+        yield typed
 
 
-def test_the_readmes_commands_in_an_empty_folder(shell: Any, digits: Path, tmp_path: Path) -> None:
+def test_the_readmes_commands_in_an_empty_folder(shell: Callable[..., str], digits: Path, tmp_path: Path) -> None:
     """On a YOLO set, from the wheel alone; the training is called again, and goes no further."""
     for module in ('onnxruntime', 'ray'):
         pytest.importorskip(module)
@@ -81,15 +104,14 @@ def test_the_readmes_commands_in_an_empty_folder(shell: Any, digits: Path, tmp_p
     for block in blocks(ROOT / 'README.md'):
         for words in lines(block) if block.language == 'bash' else ():
             if words[0] == 'iouquery' and words[1] != 'doctor':
-                said[words[1]] = shell(*quick(words[1:]))
+                said[words[1]] = shell(*quick(words[1:]), *['--json'] * (words[1] == 'test'))
     run = tmp_path / 'work_dirs' / 'rtdetr_r18vd_my-set'
     assert list(said) == ['configs', 'train', 'test', 'export', 'detect', 'predict', 'analyze']
     assert f'{TRAIN} images for training, {VAL} for validation: 0, 1, 2' in said['train']
+    assert 0 <= json.loads(said['test'])['coco/bbox_mAP'] <= 1
     assert (run / 'epoch_1.pth').is_file() and (tmp_path / 'queries' / 'index.html').is_file()
     assert len(said['detect'].splitlines()) == VAL + 1 == len(list((tmp_path / 'found').iterdir()))
     assert parquet.read_table(tmp_path / 'boxes' / 'parts').num_rows == VAL
     (line,) = (line for line in said['train'].splitlines() if line.startswith('again '))
     assert line.split()[:2] == ['again', 'iouquery']
     assert 'this training is finished' in shell(*line.partition('   (')[0].split()[2:])
-    numbers = json.loads(shell('test', run, '--json'))
-    assert 0 <= numbers['coco/bbox_mAP'] <= 1

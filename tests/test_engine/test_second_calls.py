@@ -17,7 +17,7 @@ from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop, TestLoop, ValLoop
 from PIL import Image
 from runs import SMALL_MODEL
-from started_run import Started, ended, errors, run_train, small_config
+from started_run import Started, ended, errors, run_test, run_train, small_config
 
 from mmdet_iouquery.apps.analyze import command as analyze
 from mmdet_iouquery.apps.calibrate import command as calibrate
@@ -220,10 +220,6 @@ def test_restart_sets_the_run_aside_and_keeps_what_is_not_its_own(data: Path, tm
 def run_killed(module: str, name: str, call: int, *arguments: object) -> int:
     killed_in({'train': IterBasedTrainLoop, 'val': ValLoop, 'test': TestLoop}[module], name, call)
     return run_train(*arguments)
-
-
-def run_test(*arguments: object) -> int:
-    return launch.run_tool(lambda: launch.test([str(one) for one in arguments]))
 
 
 def run_test_killed(*arguments: object) -> int:
