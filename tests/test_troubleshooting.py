@@ -208,7 +208,7 @@ OURS: dict[str, Callable[[Path], Any]] = {
         _coco(folder, _content(categories=2 * [dict(id=3, name='cat')])), None, ['cat']
     ),
     'image files are not in {image_dir}': lambda folder: check_coco(_coco(folder, _content()), folder, ['cat']),
-    'of its {total} boxes {what}': lambda folder: check_coco(
+    'of its {total} boxes {problem}': lambda folder: check_coco(
         _coco(folder, _content(annotations=[_content()['annotations'][0] | dict(bbox=[0.1, 0.1, 0.5, 0.5])])),
         None,
         ['cat'],

@@ -117,7 +117,7 @@ def distort(image: np.ndarray, colours: Colours) -> np.ndarray:
     if colours.order is None:
         return result
     swapped = np.empty_like(result)
-    cv2.mixChannels([result], [swapped], [place for pair in zip(colours.order, range(3)) for place in pair])
+    cv2.mixChannels([result], [swapped], [channel for pair in zip(colours.order, range(3)) for channel in pair])
     return swapped
 
 
@@ -226,10 +226,10 @@ class ExpandAndCrop(BaseTransform):
         )
 
 
-def _random_window(width: int, height: int, min_part: float) -> Window | None:
+def _random_window(width: int, height: int, min_share: float) -> Window | None:
     """One draw; None where it is too long or has no area. Its corner is drawn as mmdet does, from 1 px to the rest."""
-    new_width = _uniform(min_part * width, width)
-    new_height = _uniform(min_part * height, height)
+    new_width = _uniform(min_share * width, width)
+    new_height = _uniform(min_share * height, height)
     if not 1 / _MAX_STRETCH <= new_height / new_width <= _MAX_STRETCH:
         return None
     left, top = _uniform(width - new_width, 1), _uniform(height - new_height, 1)
@@ -249,8 +249,8 @@ def _suits(window: Window, boxes: np.ndarray, min_iou: float) -> bool:
 
 def _ious(window: Window, boxes: np.ndarray) -> np.ndarray:
     """IoU of the window with each box, (N,), rounded at every step as mmdet's are."""
-    corners = np.array(window, np.float32)
-    sides = np.minimum(boxes[:, 2:], corners[2:]) - np.maximum(boxes[:, :2], corners[:2])
+    window_xyxy = np.array(window, np.float32)
+    sides = np.minimum(boxes[:, 2:], window_xyxy[2:]) - np.maximum(boxes[:, :2], window_xyxy[:2])
     common = np.maximum(sides, 0).prod(axis=1)
     return common / np.maximum(np.float32(_area(window)) + _areas(boxes) - common, np.float32(1e-6))
 
@@ -287,10 +287,10 @@ def cut(image: np.ndarray, left: int, top: int, window: Window) -> np.ndarray:
     """
     height, width = image.shape[:2]
     x1, y1, x2, y2 = window[0] - left, window[1] - top, window[2] - left, window[3] - top
-    seen = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
+    visible = image[max(y1, 0) : max(y2, 0), max(x1, 0) : max(x2, 0)]
     if x1 >= 0 and y1 >= 0 and x2 <= width and y2 <= height:
-        return seen
+        return visible
     canvas = np.zeros((y2 - y1, x2 - x1, *image.shape[2:]), image.dtype)
     x, y = max(-x1, 0), max(-y1, 0)
-    canvas[y : y + seen.shape[0], x : x + seen.shape[1]] = seen
+    canvas[y : y + visible.shape[0], x : x + visible.shape[1]] = visible
     return canvas

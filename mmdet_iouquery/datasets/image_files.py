@@ -113,8 +113,8 @@ def _strict_fault(data: bytes) -> str | None:
     except ImportError:
         return None
     try:
-        with Image.open(BytesIO(data)) as picture:
-            picture.load()
+        with Image.open(BytesIO(data)) as image:
+            image.load()
     except (UnidentifiedImageError, Image.DecompressionBombError):  # not a format of Pillow's, or too large for it
         return None
     except Exception as error:  # decoders meet broken bytes with almost any exception

@@ -135,10 +135,10 @@ class CheckImage(BaseTransform):
 
 
 @cache
-def _log_once(path: str, said: str | None) -> None:
+def _log_once(path: str, message: str | None) -> None:
     """A line in the log on an image that is used nevertheless; once in each process."""
-    if said:
-        print_log(f'{path}: {said}', logger='current', level=logging.WARNING)
+    if message:
+        print_log(f'{path}: {message}', logger='current', level=logging.WARNING)
 
 
 def _read(path: str, backend_args: dict | None) -> bytes:

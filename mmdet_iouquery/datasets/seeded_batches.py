@@ -15,9 +15,9 @@ from mmengine.dist import get_rank
 from torch.utils.data import BatchSampler, Sampler
 
 
-def seed_of(*place: int) -> int:
+def seed_of(*numbers: int) -> int:
     """A seed in [0, 2 ** 32) of some whole numbers; other numbers, or another order, give an unrelated one."""
-    return int.from_bytes(hashlib.blake2b(repr(place).encode(), digest_size=4).digest(), 'little')
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=4).digest(), 'little')
 
 
 class SeededBatch(list):
@@ -29,16 +29,16 @@ class SeededBatch(list):
 
     Args:
         indices: into the data set.
-        place: what the samples' seeds are made of, with each one's number in the batch.
+        seed_numbers: what the samples' seeds are made of, with each one's number in the batch.
     """
 
-    def __init__(self, indices: Iterable[int], place: tuple[int, ...]) -> None:
+    def __init__(self, indices: Iterable[int], seed_numbers: tuple[int, ...]) -> None:
         super().__init__(indices)
-        self.place = place
+        self.seed_numbers = seed_numbers
 
     def __iter__(self) -> Iterator[int]:
         for number, index in enumerate(super().__iter__()):
-            seed = seed_of(*self.place, number)
+            seed = seed_of(*self.seed_numbers, number)
             random.seed(seed)
             np.random.seed(seed)
             torch.default_generator.manual_seed(seed)
@@ -46,7 +46,7 @@ class SeededBatch(list):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """On its way to a worker it is not gone through: that would seed the process that trains, between two draws."""
-        return type(self), (self[:], self.place)
+        return type(self), (self[:], self.seed_numbers)
 
 
 @DATA_SAMPLERS.register_module()

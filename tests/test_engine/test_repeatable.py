@@ -244,7 +244,7 @@ def test_batches_are_torchs() -> None:
     batch = SeededBatch([4, 2], (1, 2))
     numbers = random.getstate(), tuple(np.random.get_state()[1]), torch.get_rng_state().tolist()
     arrived = pickle.loads(pickle.dumps(batch))
-    assert arrived.place == (1, 2) and arrived[:] == [4, 2] and isinstance(arrived, SeededBatch)
+    assert arrived.seed_numbers == (1, 2) and arrived[:] == [4, 2] and isinstance(arrived, SeededBatch)
     after = random.getstate(), tuple(np.random.get_state()[1]), torch.get_rng_state().tolist()
     assert after == numbers, 'a data loader pickles it in a thread, beside the training'
     endless = iter(SeededBatchSampler(InfiniteSampler(Noise(), seed=0), 4))

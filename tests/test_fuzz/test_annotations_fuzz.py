@@ -117,7 +117,7 @@ def test_what_passes_trains_and_evaluates_as_the_check_has_said(
         note(str(error))
         assert path.name in str(error) or 'metainfo.classes' in str(error)
         return
-    reports = {one.part: checked.report for one, checked in found}
+    reports = {one.split: checked.report for one, checked in found}
     trained = list(opened(cfg['train_dataloader']['dataset']))
     assert len(trained) == reports['train'].images_used
     targets = Counter(

@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ...datasets import CocoSet
-from ...datasets.forms.read import Data, check_parts, find_data
+from ...datasets.forms.conversion import Data, check_splits, find_data
 
 
 def convert_data(args: argparse.Namespace) -> None:
@@ -31,9 +31,9 @@ def convert_data(args: argparse.Namespace) -> None:
 def _of_coco(data: Data) -> dict[str, Any]:
     """The account of a set that is COCO already; it is checked and printed."""
     coco = data.coco
-    parts = {'train': (coco.train_ann, coco.train_images), 'val': (coco.val_ann, coco.val_images)}
+    splits = {'train': (coco.train_ann, coco.train_images), 'val': (coco.val_ann, coco.val_images)}
     print('COCO, taken as it is', *data.remarks, sep='\n  ')
-    reports = check_parts(parts, coco.classes)
+    reports = check_splits(splits, coco.classes)
     for report in reports:
         print(report)
     return {

@@ -31,7 +31,7 @@ class InspectedSet:
     """One set, and what was seen of its images.
 
     Attributes:
-        name: 'train', 'val' or 'test', numbered where a part has several.
+        name: 'train', 'val' or 'test', numbered where a split has several.
         config: what the config says of it.
         checked: its annotations.
         on_error: what its pipeline does with an unusable image: 'skip', 'raise', or 'unchecked'.
@@ -50,7 +50,7 @@ class InspectedSet:
 
     @property
     def trains(self) -> bool:
-        return self.config.part == 'train'
+        return self.config.split == 'train'
 
     def files(self) -> list[str]:
         """File names of the images looked at."""
@@ -76,16 +76,16 @@ def inspect(read: ReadSets, *, workers: int, limit: int | None = None, progress:
             f'the config names no CocoDataset on this machine, so there is nothing to look at{others}; correct '
             'ann_file and data_root, or name another config'
         )
-    names = _names([config.part for config, _ in read.sets])
+    names = _names([config.split for config, _ in read.sets])
     return [_inspected(name, *pair, workers, limit, progress) for name, pair in zip(names, read.sets)]
 
 
-def _names(parts: Sequence[str]) -> list[str]:
+def _names(splits: Sequence[str]) -> list[str]:
     seen: Counter[str] = Counter()
     names = []
-    for part in parts:
-        seen[part] += 1
-        names.append(part if seen[part] == 1 else f'{part} {seen[part]}')
+    for split in splits:
+        seen[split] += 1
+        names.append(split if seen[split] == 1 else f'{split} {seen[split]}')
     return names
 
 

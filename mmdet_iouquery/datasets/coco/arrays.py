@@ -57,7 +57,7 @@ class CocoArrays:
     def degenerate_by_reason(self) -> dict[str, np.ndarray]:
         """What :meth:`degenerate` consists of: each such box with the first reason that holds, (A,) bool each."""
         common = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:], self.sizes) - np.maximum(self.boxes[:, :2], 0)
-        rest = np.ones(len(self.boxes), dtype=bool)
+        remaining = np.ones(len(self.boxes), dtype=bool)
         by_reason = {}
         for reason, holds in (
             ('NaN in bbox', np.isnan(self.boxes).any(axis=1)),
@@ -65,8 +65,8 @@ class CocoArrays:
             ('no part inside the image', (common <= 0).any(axis=1)),
             ('an area of 0 or less', self.areas <= 0),
         ):
-            by_reason[reason] = rest & holds
-            rest &= ~holds
+            by_reason[reason] = remaining & holds
+            remaining &= ~holds
         return by_reason
 
     def beyond_border(self, tolerance: float = BORDER_TOLERANCE) -> np.ndarray:
@@ -155,7 +155,9 @@ def _remedy(kind: str, wanted: Any, row_of: dict[Any, int]) -> str:
     return f'add the {kind} or remove the annotation'
 
 
-def _numbers(coco: CocoFile, kind: str, records: list[Record], what: str, rows: list[Any], length: int) -> np.ndarray:
+def _numbers(
+    coco: CocoFile, kind: str, records: list[Record], quantity: str, rows: list[Any], length: int
+) -> np.ndarray:
     """``rows`` as float64 (len(rows), length); InputError naming the first record whose row isn't such numbers."""
     formed = all(isinstance(row, (list, tuple)) and len(row) == length for row in rows)
     try:
@@ -166,7 +168,7 @@ def _numbers(coco: CocoFile, kind: str, records: list[Record], what: str, rows: 
     record, row = next(pair for pair in zip(records, rows) if not _is_numbers(pair[1], length))
     shown = repr(row[0] if length == 1 else row)
     shown = shown if len(shown) <= 60 else shown[:57] + '...'
-    raise InputError(f'{coco.path}: {kind} id {record["id"]!r} has {what} {shown}; write {length} number(s) in px')
+    raise InputError(f'{coco.path}: {kind} id {record["id"]!r} has {quantity} {shown}; write {length} number(s) in px')
 
 
 def _is_numbers(row: Any, length: int) -> bool:

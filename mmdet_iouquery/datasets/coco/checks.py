@@ -21,7 +21,7 @@ from .small_boxes import small_boxes_warning
 
 __all__ = ['CocoReport', 'Unchecked', 'check_class_list', 'check_coco', 'check_config', 'checked_sets', 'class_counts']
 
-_PARTS = ('train', 'val', 'test')
+_SPLITS = ('train', 'val', 'test')
 Steps = tuple[tuple[str, Mapping[str, Any]], ...]
 """Of a pipeline, each with its dotted key in the config."""
 # Below these keys num_classes counts something else: ImageNet's classes, foreground or not, stuff.
@@ -36,7 +36,7 @@ class ConfigSet:
     """
 
     where: str
-    part: str
+    split: str
     kind: str
     steps: Steps
     dataset: Any
@@ -115,7 +115,7 @@ def checked_sets(cfg: Mapping[str, Any]) -> list[tuple[ConfigSet, CheckedSet]]:
 
 def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
     """As :func:`check_config`, with what was read of each distinct set and what was not."""
-    nodes = [(part, *leaf) for part in _PARTS for leaf in _leaves(cfg, part)]
+    nodes = [(split, *leaf) for split in _SPLITS for leaf in _leaves(cfg, split)]
     reasons = {where: _unreadable(node, where) for _, where, node, _ in nodes}
     unchecked = [Unchecked(where, type_name(node), why) for _, where, node, _ in nodes if (why := reasons[where])]
     sets = [_config_set(cfg, *leaf) for leaf in nodes if reasons[leaf[1]] is None]
@@ -127,7 +127,7 @@ def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
             config_set.dataset.ann_file
         ):  # refused here, as the evaluator is given the same file as a rule
             _checked(config_set)
-    evaluators = {part: _coco_evaluators(cfg, part) for part in _PARTS[1:]}
+    evaluators = {split: _coco_evaluators(cfg, split) for split in _SPLITS[1:]}
     _check_keeps_selected(cfg)
     checked_by_key: dict[Hashable, tuple[ConfigSet, CheckedSet]] = {}
     for config_set in sets:
@@ -136,18 +136,18 @@ def read_sets(cfg: Mapping[str, Any]) -> ReadSets:
             unchecked.append(Unchecked(config_set.where, config_set.kind, 'it reads its file in a way of its own'))
         else:
             checked_by_key.setdefault(config_set.key, (config_set, checked))
-    for part, metrics in evaluators.items():
+    for split, metrics in evaluators.items():
         _check_evaluation(
-            [config_set for config_set in sets if config_set.part == part and config_set.key in checked_by_key],
+            [config_set for config_set in sets if config_set.split == split and config_set.key in checked_by_key],
             metrics,
             checked_by_key,
         )
     return ReadSets(tuple(checked_by_key.values()), (*unchecked, *_remote_evaluators(cfg)))
 
 
-def _leaves(cfg: Mapping[str, Any], part: str) -> Iterator[tuple[str, Mapping[str, Any], Steps]]:
-    loader = cfg.get(f'{part}_dataloader') or {}
-    return _datasets(loader.get('dataset'), f'{part}_dataloader.dataset')
+def _leaves(cfg: Mapping[str, Any], split: str) -> Iterator[tuple[str, Mapping[str, Any], Steps]]:
+    loader = cfg.get(f'{split}_dataloader') or {}
+    return _datasets(loader.get('dataset'), f'{split}_dataloader.dataset')
 
 
 def _datasets(node: Any, where: str, behind: Steps = ()) -> Iterator[tuple[str, Mapping[str, Any], Steps]]:
@@ -187,7 +187,7 @@ def _unreadable(node: Mapping[str, Any], where: str) -> str | None:
     return f'its annotations are not on this machine ({remote or backend})'
 
 
-def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str, Any], steps: Steps) -> ConfigSet:
+def _config_set(cfg: Mapping[str, Any], split: str, where: str, node: Mapping[str, Any], steps: Steps) -> ConfigSet:
     from mmdet.registry import DATASETS
 
     metainfo = node.get('metainfo') or {}
@@ -210,11 +210,11 @@ def _config_set(cfg: Mapping[str, Any], part: str, where: str, node: Mapping[str
         classes = check_class_list(dataset.metainfo.get('classes'))
     except InputError as error:
         raise InputError(f'{entry}: {error}') from error
-    evaluators = _mappings(cfg.get(f'{part}_evaluator'))
+    evaluators = _mappings(cfg.get(f'{split}_evaluator'))
     submits = bool(evaluators) and all(evaluator.get('format_only', False) for evaluator in evaluators)
     return ConfigSet(
         where=where,
-        part=part,
+        split=split,
         kind=type_name(node),
         steps=steps,
         dataset=dataset,
@@ -244,16 +244,17 @@ def _check_same_classes(sets: list[ConfigSet]) -> None:
         if other.classes == first.classes:
             continue
         differing = sorted(set(first.classes) ^ set(other.classes))
-        what = f'only one has {differing[:5]}' if differing else 'the order differs'
+        difference = f'only one has {differing[:5]}' if differing else 'the order differs'
         raise InputError(
-            f'the class lists differ ({what}): {len(first.classes)} classes of {first.where} ({first.classes_from}), '
-            f'{len(other.classes)} of {other.where} ({other.classes_from}); give both the same metainfo'
+            f'the class lists differ ({difference}): {len(first.classes)} classes of {first.where} '
+            f'({first.classes_from}), {len(other.classes)} of {other.where} ({other.classes_from}); give both the '
+            'same metainfo'
         )
 
 
 def _check_num_classes(model: Mapping[str, Any], first: ConfigSet) -> None:
-    for where, part in class_counts(model):
-        value = part['num_classes']
+    for where, entry in class_counts(model):
+        value = entry['num_classes']
         if value != len(first.classes):
             raise InputError(
                 f'{where}.num_classes={value}, but there are {len(first.classes)} classes ({first.classes_from}: '
@@ -263,7 +264,7 @@ def _check_num_classes(model: Mapping[str, Any], first: ConfigSet) -> None:
 
 
 def class_counts(node: Any, where: str = 'model') -> Iterator[tuple[str, Any]]:
-    """Every part of a model's config whose ``num_classes`` counts the classes to detect, with its dotted key."""
+    """Every entry of a model's config whose ``num_classes`` counts the classes to detect, with its dotted key."""
     if isinstance(node, Mapping):
         if isinstance(node.get('num_classes'), int):
             yield where, node
@@ -275,45 +276,45 @@ def class_counts(node: Any, where: str = 'model') -> Iterator[tuple[str, Any]]:
             yield from class_counts(value, f'{where}[{index}]')
 
 
-def _coco_evaluators(cfg: Mapping[str, Any], part: str) -> list[Mapping[str, Any]] | None:
-    """The part's CocoMetrics that evaluate by a file of this machine; None where no evaluator is named.
+def _coco_evaluators(cfg: Mapping[str, Any], split: str) -> list[Mapping[str, Any]] | None:
+    """The split's CocoMetrics that evaluate by a file of this machine; None where no evaluator is named.
 
     Raises:
         InputError: a file is missing.
     """
-    evaluators = _mappings(cfg.get(f'{part}_evaluator'))
-    found = []
+    evaluators = _mappings(cfg.get(f'{split}_evaluator'))
+    coco_metrics = []
     for evaluator in evaluators:
         path = evaluator.get('ann_file')
         if not is_coco_metric(evaluator) or not isinstance(path, str) or _is_remote(path):
             continue
         if not os.path.isfile(path):
             raise InputError(
-                f'{part}_evaluator.ann_file: no file {path}; it is not joined with data_root, so write the whole '
-                f"path of {part}_dataloader's ann_file"
+                f'{split}_evaluator.ann_file: no file {path}; it is not joined with data_root, so write the whole '
+                f"path of {split}_dataloader's ann_file"
             )
-        found.append(evaluator)
-    return found if evaluators else None
+        coco_metrics.append(evaluator)
+    return coco_metrics if evaluators else None
 
 
 def _remote_evaluators(cfg: Mapping[str, Any]) -> Iterator[Unchecked]:
-    for part in _PARTS[1:]:
-        for evaluator in _mappings(cfg.get(f'{part}_evaluator')):
+    for split in _SPLITS[1:]:
+        for evaluator in _mappings(cfg.get(f'{split}_evaluator')):
             path = str(evaluator.get('ann_file') or '')
             if is_coco_metric(evaluator) and _is_remote(path):
                 why = f'its annotations are not on this machine ({path})'
-                yield Unchecked(f'{part}_evaluator', type_name(evaluator), why)
+                yield Unchecked(f'{split}_evaluator', type_name(evaluator), why)
 
 
 def _check_keeps_selected(cfg: Mapping[str, Any]) -> None:
     """QuerySelectionMetric needs a model that tells of its queries."""
-    for part in _PARTS[1:]:
+    for split in _SPLITS[1:]:
         named = any(
-            type_name(evaluator) == 'QuerySelectionMetric' for evaluator in _mappings(cfg.get(f'{part}_evaluator'))
+            type_name(evaluator) == 'QuerySelectionMetric' for evaluator in _mappings(cfg.get(f'{split}_evaluator'))
         )
         if named and not ((cfg.get('model') or {}).get('test_cfg') or {}).get('keep_selected'):
             raise InputError(
-                f'{part}_evaluator has a QuerySelectionMetric, but model.test_cfg.keep_selected is not True, so the '
+                f'{split}_evaluator has a QuerySelectionMetric, but model.test_cfg.keep_selected is not True, so the '
                 'model would not tell of its queries; set it'
             )
 
@@ -328,12 +329,12 @@ def _checked(config_set: ConfigSet) -> CheckedSet | None:
             where=config_set.where,
         )
     except InputError as error:
-        of_list = 'classes asked for' in str(error) or str(error).startswith('the class list')
-        listed = f' (the class list is {config_set.classes_from})' if of_list else ''
+        names_class_list = 'classes asked for' in str(error) or str(error).startswith('the class list')
+        listed = f' (the class list is {config_set.classes_from})' if names_class_list else ''
         raise InputError(f'{config_set.where}: {error}{listed}') from error
     if checked is not None and config_set.image_dir is None:
         checked = checked.warned('not checked: whether the image files exist, as their folder is not on this machine')
-    if checked is not None and config_set.part == 'train':
+    if checked is not None and config_set.split == 'train':
         checked = checked.warned(*filter(None, [small_boxes_warning(checked, config_set.steps)]))
     return checked
 
@@ -341,25 +342,28 @@ def _checked(config_set: ConfigSet) -> CheckedSet | None:
 def _check_evaluation(
     sets: Sequence[ConfigSet],
     metrics: Sequence[Mapping[str, Any]] | None,
-    found: dict[Hashable, tuple[ConfigSet, CheckedSet]],
+    checked_by_key: dict[Hashable, tuple[ConfigSet, CheckedSet]],
 ) -> None:
-    """What COCO's evaluation asks of a part's files, by their own file where no metric is named; adds warnings."""
+    """What COCO's evaluation asks of a split's files, by their own file where no metric is named; adds warnings."""
     sets = [config_set for config_set in sets if config_set.need_boxes]
     if metrics is None:
         for config_set in sets:
-            _check_evaluable(config_set, found[config_set.key][1], found[config_set.key][1].truth, {})
+            _check_evaluable(config_set, checked_by_key[config_set.key][1], checked_by_key[config_set.key][1].truth, {})
         return
     for metric in metrics:
-        own = {os.path.realpath(config_set.dataset.ann_file): found[config_set.key][1].truth for config_set in sets}
+        own = {
+            os.path.realpath(config_set.dataset.ann_file): checked_by_key[config_set.key][1].truth
+            for config_set in sets
+        }
         truth = own.get(os.path.realpath(metric['ann_file'])) or read_ground_truth(metric['ann_file'])
-        detected_on = [number for config_set in sets for number in found[config_set.key][1].image_ids]
+        detected_on = [number for config_set in sets for number in checked_by_key[config_set.key][1].image_ids]
         for config_set in sets:
-            first, checked = found[config_set.key]
+            first, checked = checked_by_key[config_set.key]
             _check_evaluable(config_set, checked, truth, metric)
             warnings = [unseen_warning(truth, config_set.classes, detected_on)]
             if truth is not checked.truth:
                 warnings.append(f'the evaluator reads another file than the dataset: {truth.path}')
-            found[config_set.key] = first, checked.warned(*filter(None, warnings))
+            checked_by_key[config_set.key] = first, checked.warned(*filter(None, warnings))
 
 
 def _check_evaluable(config_set: ConfigSet, checked: CheckedSet, truth: GroundTruth, metric: Mapping[str, Any]) -> None:

@@ -104,8 +104,8 @@ def unseen_warning(truth: GroundTruth, classes: Sequence[str], image_ids: Collec
     """A sentence on boxes of images that are never detected on, where there are any."""
     wanted = np.array([name in classes for _, name in truth.categories], dtype=bool)
     counted = wanted[truth.arrays.category_rows] & ~truth.arrays.crowd
-    seen = set(image_ids)
-    unseen = np.array([image_id not in seen for image_id in truth.image_ids], dtype=bool)
+    detected_on = set(image_ids)
+    unseen = np.array([image_id not in detected_on for image_id in truth.image_ids], dtype=bool)
     rows = truth.arrays.image_rows[counted & unseen[truth.arrays.image_rows]]
     if not len(rows):
         return None

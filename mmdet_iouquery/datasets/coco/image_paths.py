@@ -42,8 +42,8 @@ def check_files_exist(ann_file: Path, file_names: Sequence[str], image_dir: Path
 
 def _absent(folder: str, names: list[str]) -> list[str]:
     """Names that lead to no file. Some file systems take another spelling than they list, so the rest is asked for."""
-    there = {entry.name for entry in _entries(folder) if entry.is_file()}
-    return [name for name in names if name not in there and not os.path.isfile(os.path.join(folder, name))]
+    present = {entry.name for entry in _entries(folder) if entry.is_file()}
+    return [name for name in names if name not in present and not os.path.isfile(os.path.join(folder, name))]
 
 
 def _entries(folder: str | Path) -> list[os.DirEntry[str]]:
@@ -74,10 +74,10 @@ def _key(name: str) -> str:
     return unicodedata.normalize('NFC', name).casefold()
 
 
-def _difference(name: str, found: str) -> str:
-    if name.replace('\\', '/') == found:
+def _difference(name: str, name_on_disk: str) -> str:
+    if name.replace('\\', '/') == name_on_disk:
         return 'a slash instead of a backslash'
-    if unicodedata.normalize('NFC', name) == unicodedata.normalize('NFC', found):
-        form = 'decomposed, NFD' if unicodedata.is_normalized('NFD', found) else 'composed, NFC'
+    if unicodedata.normalize('NFC', name) == unicodedata.normalize('NFC', name_on_disk):
+        form = 'decomposed, NFD' if unicodedata.is_normalized('NFD', name_on_disk) else 'composed, NFC'
         return f'the same letters in another Unicode form: {form}'
     return 'other upper and lower case'

@@ -95,8 +95,8 @@ def _annotation_files(root: Path) -> dict[str, list[Path]]:
     return files
 
 
-def _the_one(root: Path, found: dict[str, list[Path]], role: str) -> Path | None:
-    files = found[role]
+def _the_one(root: Path, files_by_role: dict[str, list[Path]], role: str) -> Path | None:
+    files = files_by_role[role]
     if len(files) > 1:
         raise InputError(
             f'{root} has {len(files)} annotation files for {role}: {_relative(root, files)}; keep one, or give the '
@@ -150,10 +150,12 @@ def _check_same_categories(train: CocoFile, val: CocoFile) -> None:
     only_train = [pair for pair in mine if pair not in other][:5]
     only_val = [pair for pair in other if pair not in mine][:5]
     if only_train or only_val:
-        what = f'(id, name) only in the first: {only_train or "none"}, only in the second: {only_val or "none"}'
+        difference = f'(id, name) only in the first: {only_train or "none"}, only in the second: {only_val or "none"}'
     else:
-        what = 'the order differs, by which CocoDataset numbers labels'
-    raise InputError(f'{train.path} and {val.path} have different categories; {what}; write the same list in both')
+        difference = 'the order differs, by which CocoDataset numbers labels'
+    raise InputError(
+        f'{train.path} and {val.path} have different categories; {difference}; write the same list in both'
+    )
 
 
 def find_images(coco: CocoFile, root: Path, role: str) -> Path:
@@ -167,7 +169,7 @@ def find_images(coco: CocoFile, root: Path, role: str) -> Path:
     """
     count = len(coco.images)
     names = [coco.images[row * count // _NAMES_TRIED]['file_name'] for row in range(_NAMES_TRIED)]
-    seen: dict[Path, int] = {}
+    scores_by_folder: dict[Path, int] = {}
     for folders in _image_folders(coco.path, root, role):
         scores = {folder: sum((folder / name).is_file() for name in names) for folder in folders}
         complete = [folder for folder, score in scores.items() if score == len(names)]
@@ -178,10 +180,14 @@ def find_images(coco: CocoFile, root: Path, role: str) -> Path:
             )
         if complete:
             return complete[0]
-        seen.update(scores)
-    best = max(seen, key=lambda folder: seen[folder])
+        scores_by_folder.update(scores)
+    best = max(scores_by_folder, key=lambda folder: scores_by_folder[folder])
     lost = next(name for name in names if not (best / name).is_file())
-    nearest = f'; {best} has {seen[best]} of {len(names)} names tried, not {lost!r}' if seen[best] else ''
+    nearest = (
+        f'; {best} has {scores_by_folder[best]} of {len(names)} names tried, not {lost!r}'
+        if scores_by_folder[best]
+        else ''
+    )
     raise InputError(f'{coco.path}: no folder of {root} has its images, such as {names[0]!r}{nearest}; {_ARRANGEMENTS}')
 
 
@@ -214,8 +220,8 @@ def _split(coco: CocoFile, root: Path, split_to: str | os.PathLike[str] | None) 
     folder.mkdir(parents=True, exist_ok=True)
     val_ids = _validation_ids([image['id'] for image in coco.images])
     train_ann, val_ann = folder / 'train.json', folder / 'val.json'
-    _write_part(coco, train_ann, {image['id'] for image in coco.images} - val_ids, images)
-    _write_part(coco, val_ann, val_ids, images)
+    _write_split(coco, train_ann, {image['id'] for image in coco.images} - val_ids, images)
+    _write_split(coco, val_ann, val_ids, images)
     print(
         f'{coco.path} has no validation part: {len(coco.images) - len(val_ids)} of its images are for training '
         f'({train_ann}) and {len(val_ids)} for validation ({val_ann})'
@@ -229,7 +235,7 @@ def _validation_ids(ids: list[object]) -> set[object]:
     return set(by_hash[: max(1, round(len(ids) * _VAL_SHARE))])
 
 
-def _write_part(coco: CocoFile, path: Path, ids: set[object], folder: Path) -> None:
+def _write_split(coco: CocoFile, path: Path, ids: set[object], folder: Path) -> None:
     content = {
         'info': {'image_folder': str(folder)},
         'images': [image for image in coco.images if image['id'] in ids],

@@ -114,8 +114,8 @@ def _loaded(dataset: Any, coco: CocoFile, arrays: CocoArrays) -> LoadedSet:
         coco=coco,
         arrays=arrays,
         image_rows=np.array([row_of[info['img_id']] for info in dataset.data_list], dtype=np.int64),
-        counts=np.array([len(of_image) for of_image in labels], dtype=np.int64),
-        labels=np.array([label for of_image in labels for label in of_image], dtype=np.int64),
+        counts=np.array([len(image_labels) for image_labels in labels], dtype=np.int64),
+        labels=np.array([label for image_labels in labels for label in image_labels], dtype=np.int64),
         label_names=None if ids is None else tuple(name_of[category_id] for category_id in ids),
         own_rules=any(
             getattr(kind, of) is not getattr(CocoDataset, of) for of in ('load_data_list', 'parse_data_info')

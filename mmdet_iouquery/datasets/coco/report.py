@@ -171,9 +171,9 @@ def read_checked(
         _check_boxes(coco, arrays, wanted)
     report = _count(loaded, wanted, names, where)
     if not report.images_used or (need_boxes and not loaded.counts.any()):
-        what = 'images with a target' if report.images_used else f'{report.images} images'
+        content = 'images with a target' if report.images_used else f'{report.images} images'
         raise InputError(
-            f'{coco.path}: filter_cfg={dataset.filter_cfg} (and indices, if set) leave none of its {what}; lower '
+            f'{coco.path}: filter_cfg={dataset.filter_cfg} (and indices, if set) leave none of its {content}; lower '
             "min_size or correct the images' width and height"
         )
     remarks = (*_mismatch(loaded, wanted, type(dataset).__name__), *_set_warnings(coco, report, need_boxes))
@@ -207,25 +207,25 @@ def _check_boxes(coco: CocoFile, arrays: CocoArrays, wanted: np.ndarray) -> None
     objects = wanted & ~arrays.ignored & ~arrays.crowd
     total = int(objects.sum())
 
-    def most(which: np.ndarray) -> bool:
-        return bool((which & objects).sum() > _MOST * total)
+    def most(faulty: np.ndarray) -> bool:
+        return bool((faulty & objects).sum() > _MOST * total)
 
-    def refuse(which: np.ndarray, what: str) -> None:
-        count, example = int((which & objects).sum()), coco.annotations[int(np.flatnonzero(which & objects)[0])]
+    def refuse(faulty: np.ndarray, problem: str) -> None:
+        count, example = int((faulty & objects).sum()), coco.annotations[int(np.flatnonzero(faulty & objects)[0])]
         shown = f'id {example["id"]!r}: bbox {example["bbox"]}, area {example["area"]}'
-        raise InputError(f'{coco.path}: {count} of its {total} boxes {what} ({shown})')
+        raise InputError(f'{coco.path}: {count} of its {total} boxes {problem} ({shown})')
 
     over = arrays.beyond_border()
     if most(arrays.relative()):
         refuse(arrays.relative(), 'lie between 0 and 1, relative to the size of the image: write px')
     if most(over) and (arrays.inside_as_corners() | ~over)[objects].all():
-        what = (
+        problem = (
             'reach over the border of their image; read as corners, all of them lie inside: are these x1, y1, x2, y2?'
         )
-        refuse(over, f'{what} COCO has bbox = [x, y, width, height]')
-    for reason, which in arrays.degenerate_by_reason().items():
-        if most(which):
-            refuse(which, f'have {reason}, so that CocoDataset drops them; {_REMEDIES[reason]}')
+        refuse(over, f'{problem} COCO has bbox = [x, y, width, height]')
+    for reason, degenerate in arrays.degenerate_by_reason().items():
+        if most(degenerate):
+            refuse(degenerate, f'have {reason}, so that CocoDataset drops them; {_REMEDIES[reason]}')
     if not targets(arrays, wanted).any():
         raise InputError(
             f'{coco.path}: none of its {len(wanted)} annotations is a target ({_lost(arrays, wanted)}); correct them, '
@@ -240,9 +240,12 @@ def _lost(arrays: CocoArrays, wanted: np.ndarray) -> str:
         'marked ignore; write ignore=0 for what is to be found': wanted & arrays.ignored,
         'marked iscrowd; write iscrowd=0 for single objects': wanted & ~arrays.ignored & arrays.crowd,
     }
-    rest = wanted & ~arrays.ignored & ~arrays.crowd
-    reasons |= {f'with {reason}': which & rest for reason, which in arrays.degenerate_by_reason().items()}
-    return ', '.join(f'{which.sum()} {reason}' for reason, which in reasons.items() if which.any()) or 'there are none'
+    objects = wanted & ~arrays.ignored & ~arrays.crowd
+    reasons |= {f'with {reason}': degenerate & objects for reason, degenerate in arrays.degenerate_by_reason().items()}
+    return (
+        ', '.join(f'{left_out.sum()} {reason}' for reason, left_out in reasons.items() if left_out.any())
+        or 'there are none'
+    )
 
 
 def _mismatch(loaded: LoadedSet, wanted: np.ndarray, kind: str) -> Iterator[str]:
@@ -291,13 +294,13 @@ def _box_warnings(coco: CocoFile, arrays: CocoArrays, report: CocoReport) -> Ite
     if report.degenerate:
         ids = [coco.annotations[row]['id'] for row in np.flatnonzero(arrays.degenerate())]
         reasons = arrays.degenerate_by_reason().items()
-        why = ', '.join(f'{which.sum()} with {reason}' for reason, which in reasons if which.any())
+        why = ', '.join(f'{degenerate.sum()} with {reason}' for reason, degenerate in reasons if degenerate.any())
         yield f'{report.degenerate} degenerate boxes ({why}), annotation ids {listed(ids)}: {missed}'
     if report.ignored:
         yield f'{report.ignored} annotations are marked ignore: {missed}; write iscrowd=1 for what is not to count'
     if report.beyond_border:
-        corners = bool(arrays.inside_as_corners()[arrays.beyond_border()].all())
-        question = '; read as corners, all of them lie inside: are these x1, y1, x2, y2?' if corners else ''
+        are_corners = bool(arrays.inside_as_corners()[arrays.beyond_border()].all())
+        question = '; read as corners, all of them lie inside: are these x1, y1, x2, y2?' if are_corners else ''
         if report.beyond_border == 1:
             yield f'1 box reaches over the border of its image; it is kept{question}'
         else:

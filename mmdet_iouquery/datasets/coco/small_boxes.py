@@ -50,8 +50,8 @@ def small_boxes_warning(checked: CheckedSet, steps: Sequence[tuple[str, Mapping[
     arrays = checked.arrays
     sizes, image = arrays.sizes, 'as it is read'
     sides = np.minimum(arrays.boxes[:, :2] + arrays.boxes[:, 2:], sizes) - np.maximum(arrays.boxes[:, :2], 0)
-    there = targets(arrays, checked.wanted) & np.isin(arrays.image_rows, checked.image_rows)
-    left_out, images_of_limit, keys = np.zeros_like(there), dict[str, list[str]](), []
+    trained_on = targets(arrays, checked.wanted) & np.isin(arrays.image_rows, checked.image_rows)
+    left_out, images_of_limit, keys = np.zeros_like(trained_on), dict[str, list[str]](), []
     for key, step in steps:
         resizing = Resizing.of(step)
         if resizing is not None:
@@ -61,7 +61,7 @@ def small_boxes_warning(checked: CheckedSet, steps: Sequence[tuple[str, Mapping[
             break
         elif type_name(step) == 'FilterAnnotations' and step.get('by_box', True):
             width, height = step.get('min_gt_bbox_wh', (1, 1))
-            small = there & (sides <= (width, height)).any(axis=1)
+            small = trained_on & (sides <= (width, height)).any(axis=1)
             if small.any():
                 side = 'width or height' if width == height else f'width up to {width} px or a height'
                 images_of_limit.setdefault(f'a {side} up to {height} px', []).append(image)
@@ -71,6 +71,6 @@ def small_boxes_warning(checked: CheckedSet, steps: Sequence[tuple[str, Mapping[
         return None
     limits = [f'{limit} in the image {" or ".join(images)}' for limit, images in images_of_limit.items()]
     return (
-        f'{left_out.sum()} of {there.sum()} boxes, in {len(np.unique(arrays.image_rows[left_out]))} images, are too '
-        f'small for the training, which leaves them out ({", or ".join(limits)}); the limit is {" and ".join(keys)}'
+        f'{left_out.sum()} of {trained_on.sum()} boxes, in {len(np.unique(arrays.image_rows[left_out]))} images, are '
+        f'too small for the training, which leaves them out ({", or ".join(limits)}); the limit is {" and ".join(keys)}'
     )

@@ -11,7 +11,7 @@ from ..coco.json_file import read_json
 from ..image_files import ImageError
 from .folder import Folder, NotFoundError, counted, file_role
 from .image_sizes import agreed_size
-from .records import Account, Box, LabelledBox, LabelledImage, Reading, number, polygon_box, sound_boxes
+from .reading import Account, Box, LabelledBox, LabelledImage, Reading, number, polygon_box, sound_boxes
 
 Record = Mapping[str, Any]
 
@@ -24,12 +24,12 @@ def lacks_boxes(path: Path) -> bool:
         return False
     if not isinstance(content, dict) or not all(isinstance(content.get(key), list) for key in _LISTS):
         return False
-    annotations = [one for one in content['annotations'] if isinstance(one, dict)]
-    return any(not one.get('bbox') and one.get('segmentation') for one in annotations)
+    annotations = [annotation for annotation in content['annotations'] if isinstance(annotation, dict)]
+    return any(not annotation.get('bbox') and annotation.get('segmentation') for annotation in annotations)
 
 
 def read_coco_masks(folder: Folder, files: Sequence[Path]) -> Reading:
-    """Read one file, or one for each part.
+    """Read one file, or one for each split.
 
     Raises:
         InputError: a record lacks what it needs, or the files have different categories.
@@ -50,9 +50,9 @@ def read_coco_masks(folder: Folder, files: Sequence[Path]) -> Reading:
             raise InputError(f'{file} lacks {error} where COCO has it; correct it') from error
         role = file_role(file, files, folder.root)
         for image in counted(content['images'], 'images'):
-            found = _image(folder, image, by_image[image['id']], names, role, account)
-            if found is not None:
-                images.append(found)
+            labelled = _image(folder, image, by_image[image['id']], names, role, account)
+            if labelled is not None:
+                images.append(labelled)
     source = files[0] if len(files) == 1 else folder.root
     return Reading('COCO without boxes', source, tuple(images), tuple(names.values()), account)
 
@@ -65,12 +65,12 @@ def _image(
     role: str,
     account: Account,
 ) -> LabelledImage | None:
-    said = str(image.get('file_name', ''))
+    file_name = str(image.get('file_name', ''))
     try:
-        path = folder.images.named(said)
+        path = folder.images.named(file_name)
         size = agreed_size(path, (image.get('width'), image.get('height')))
     except (NotFoundError, ImageError) as error:
-        account.leave_out('images', str(error), said)
+        account.leave_out('images', str(error), file_name)
         return None
     boxes = []
     for annotation in annotations:
@@ -82,7 +82,7 @@ def _image(
             account.leave_out('boxes', 'a category that the file does not have', where)
         except (TypeError, ValueError, IndexError):
             account.leave_out('boxes', 'neither a box nor a mask that can be read', where)
-    return LabelledImage(path, size, sound_boxes(account, boxes, said), role)
+    return LabelledImage(path, size, sound_boxes(account, boxes, file_name), role)
 
 
 def _box(annotation: Record, size: tuple[int, int], where: str, account: Account) -> Box:

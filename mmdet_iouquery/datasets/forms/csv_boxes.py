@@ -19,7 +19,7 @@ from ..coco.layout import role_of
 from ..image_files import ImageError
 from .folder import Folder, NotFoundError, counted, file_role, folder_role, read_text
 from .image_sizes import agreed_size
-from .records import Account, Box, LabelledBox, LabelledImage, Reading, Size, number, reading_of_files, sound_boxes
+from .reading import Account, Box, LabelledBox, LabelledImage, Reading, Size, number, reading_of_files, sound_boxes
 
 _IMAGE = (
     *('filename', 'imagename', 'imagepath', 'imagefile', 'filepath', 'imageid', 'imgpath'),
@@ -49,7 +49,7 @@ _CENTRES = (
     ('xc', 'yc', 'w', 'h'),
 )
 _SIZES = (('imagewidth', 'imageheight'), ('imgwidth', 'imgheight'), ('width', 'height'))
-_PART = ('split', 'set', 'subset', 'part', 'usage')
+_SPLIT = ('split', 'set', 'subset', 'part', 'usage')
 _CROWD = ('iscrowd', 'isgroupof', 'difficult')
 _RELATIVE, _PX = ('rel', 'relative', 'norm', 'normalized', 'normalised'), ('px', 'pixel', 'pixels')
 _EXAMPLE = 'image,class,xmin,ymin,xmax,ymax (px), or xmin_rel,... (shares of width and height, from 0 to 1)'
@@ -68,7 +68,7 @@ class Columns:
         relative: whether the numbers are shares of width and height.
         width: how many columns there are.
         size: of the image's width and height.
-        part: of the split.
+        split: of the split.
         crowd: of a flag for what is not one object.
     """
 
@@ -79,7 +79,7 @@ class Columns:
     relative: bool
     width: int
     size: tuple[int, ...] = ()
-    part: int | None = None
+    split: int | None = None
     crowd: int | None = None
 
 
@@ -87,7 +87,7 @@ class Columns:
 class Rows:
     """The rows of one image."""
 
-    part: str
+    split: str
     stated: tuple[float, float] | None = None
     boxes: list[tuple[str, Box, bool]] = field(default_factory=list)
 
@@ -108,14 +108,14 @@ def columns_of(header: Sequence[str]) -> Columns | None:
             continue
         box = tuple(map(plain.index, names))
         open_images = keys[image] == 'imageid' and keys[label] == 'labelname'  # whose boxes are shares
-        relative = {units[place] in _RELATIVE for place in box}
+        relative = {units[column] in _RELATIVE for column in box}
         if len(relative) > 1:
             return None
         taken = set(box)
         sizes = (tuple(map(plain.index, pair)) for pair in _SIZES if set(pair) <= set(plain))
         size = next((pair for pair in sizes if not taken & set(pair)), ())
-        is_relative = relative.pop() or (open_images and kind == 'corners' and not any(units[place] for place in box))
-        return Columns(image, label, box, kind, is_relative, len(keys), size, find(_PART), find(_CROWD))
+        is_relative = relative.pop() or (open_images and kind == 'corners' and not any(units[column] for column in box))
+        return Columns(image, label, box, kind, is_relative, len(keys), size, find(_SPLIT), find(_CROWD))
     return None
 
 
@@ -135,11 +135,11 @@ def is_boxes(path: Path) -> bool:
 
 
 def read_csv(folder: Folder, files: Sequence[Path]) -> Reading:
-    """Read one file, or one for each part.
+    """Read one file, or one for each split.
 
     Args:
         folder: where the images are.
-        files: of several, the names say the parts.
+        files: of several, the names say the splits.
 
     Raises:
         InputError: a header is not understood; boxes are not in the unit that it says.
@@ -161,20 +161,22 @@ def _images(folder: Folder, file: Path, role: str, account: Account) -> Iterator
             f'unit; write a header such as {_EXAMPLE}'
         )
     by_image = _by_image(rows, columns, file, role, account)
-    names = [header[place] for place in columns.box]
+    names = [header[column] for column in columns.box]
     _check_unit(file, names, columns, by_image)
     unit = 'shares of width and height' if columns.relative else 'px'
     account.remarks.append(f'{file.name}: boxes are {", ".join(names)}, taken for {columns.kind} in {unit}')
-    for name, found in counted([*by_image.items()], 'images'):
+    for name, image_rows in counted([*by_image.items()], 'images'):
         try:
             path = folder.images.named(name)
-            size = agreed_size(path, found.stated)
+            size = agreed_size(path, image_rows.stated)
         except (NotFoundError, ImageError) as error:
             account.leave_out('images', str(error), name)
             continue
-        boxes = [LabelledBox(label, _in_px(box, columns.relative, size), crowd) for label, box, crowd in found.boxes]
-        part = found.part or folder_role(path, folder.root)
-        yield LabelledImage(path, size, sound_boxes(account, boxes, name), part)
+        boxes = [
+            LabelledBox(label, _in_px(box, columns.relative, size), crowd) for label, box, crowd in image_rows.boxes
+        ]
+        split = image_rows.split or folder_role(path, folder.root)
+        yield LabelledImage(path, size, sound_boxes(account, boxes, name), split)
 
 
 def _by_image(rows: Iterator[list[str]], columns: Columns, file: Path, role: str, account: Account) -> dict[str, Rows]:
@@ -189,14 +191,14 @@ def _by_image(rows: Iterator[list[str]], columns: Columns, file: Path, role: str
         if not name:
             account.leave_out('boxes', 'a row without an image', where)
             continue
-        part = '' if columns.part is None else cells[columns.part]
-        found = by_image.setdefault(name, Rows(role_of(Path(part.strip()), Path()) or role))
-        values, label = [cells[place].strip() for place in columns.box], cells[columns.label].strip()
+        split = '' if columns.split is None else cells[columns.split]
+        image_rows = by_image.setdefault(name, Rows(role_of(Path(split.strip()), Path()) or role))
+        values, label = [cells[column].strip() for column in columns.box], cells[columns.label].strip()
         if not any(values):
             continue
         try:
-            if columns.size and found.stated is None:
-                found.stated = number(cells[columns.size[0]]), number(cells[columns.size[1]])
+            if columns.size and image_rows.stated is None:
+                image_rows.stated = number(cells[columns.size[0]]), number(cells[columns.size[1]])
             numbers = [number(value) for value in values]
         except ValueError:
             account.leave_out('boxes', 'a row whose box or size is not made of numbers', where)
@@ -205,7 +207,7 @@ def _by_image(rows: Iterator[list[str]], columns: Columns, file: Path, role: str
             account.leave_out('boxes', 'a row without a class', where)
             continue
         crowd = columns.crowd is not None and cells[columns.crowd].strip().lower() in ('1', 'true')
-        found.boxes.append((label, _corner_and_sides(numbers, columns.kind), crowd))
+        image_rows.boxes.append((label, _corner_and_sides(numbers, columns.kind), crowd))
     return by_image
 
 
@@ -218,7 +220,7 @@ def _corner_and_sides(values: Sequence[float], kind: str) -> Box:
 
 def _check_unit(file: Path, names: Sequence[str], columns: Columns, by_image: Mapping[str, Rows]) -> None:
     """Raise InputError where most boxes are not in the unit of the header."""
-    boxes = [box for found in by_image.values() for _, box, _ in found.boxes]
+    boxes = [box for rows in by_image.values() for _, box, _ in rows.boxes]
     small = sum(max(map(abs, (x, y, x + w, y + h))) <= 1 for x, y, w, h in boxes)
     shown = ', '.join(names)
     large = sum(max(map(abs, (x, y, x + w, y + h))) > 1.5 for x, y, w, h in boxes)

@@ -14,7 +14,7 @@ from ..coco.layout import role_of
 from ..image_files import ImageError
 from .folder import Folder, NotFoundError, counted, file_role, folder_role
 from .image_sizes import agreed_size
-from .records import (
+from .reading import (
     Account,
     Box,
     LabelledBox,
@@ -32,11 +32,11 @@ _NOT_OBJECTS = ('tag', 'attribute')
 
 
 def read_cvat(folder: Folder, documents: Sequence[Path]) -> Reading:
-    """Read one export, or one for each part.
+    """Read one export, or one for each split.
 
     Args:
         folder: where the images are.
-        documents: the XML files; of several, the names or folders say the parts.
+        documents: the XML files; of several, the names or folders say the splits.
 
     Raises:
         InputError: a file is no such export; it is one of a video.
@@ -73,23 +73,23 @@ def _root(document: Path) -> Element:
 
 
 def _image(folder: Folder, element: Element, document: Path, role: str, account: Account) -> LabelledImage | None:
-    said = element.get('name', '')
+    name = element.get('name', '')
     try:
-        path = folder.images.named(said)
+        path = folder.images.named(name)
         size = agreed_size(path, (element.get('width'), element.get('height')))
     except (NotFoundError, ImageError) as error:
-        account.leave_out('images', str(error), said or document.name)
+        account.leave_out('images', str(error), name or document.name)
         return None
     boxes = []
     for shape in element:
         if shape.tag in _NOT_OBJECTS:
             continue
         try:
-            boxes.append(LabelledBox(shape.get('label', ''), _box(shape, said, account)))
+            boxes.append(LabelledBox(shape.get('label', ''), _box(shape, name, account)))
         except ValueError as error:
-            account.leave_out('boxes', str(error), said)
-    part = role_of(Path(element.get('subset', '')), Path()) or role or folder_role(path, folder.root)
-    return LabelledImage(path, size, sound_boxes(account, boxes, said), part)
+            account.leave_out('boxes', str(error), name)
+    split = role_of(Path(element.get('subset', '')), Path()) or role or folder_role(path, folder.root)
+    return LabelledImage(path, size, sound_boxes(account, boxes, name), split)
 
 
 def _box(shape: Element, name: str, account: Account) -> Box:

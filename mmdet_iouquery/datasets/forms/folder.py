@@ -1,4 +1,4 @@
-"""The files of a folder: which images there are, which one a label means, and the part that a folder's name says."""
+"""The files of a folder: which images there are, which one a label means, and the split that a folder's name says."""
 
 from __future__ import annotations
 
@@ -74,23 +74,23 @@ class Images:
             self._by_name[_key(path.name)].append(path)
             self._by_stem[_key(path.stem)].append(path)
 
-    def named(self, said: str, near: Path | None = None) -> Path:
+    def named(self, name: str, near: Path | None = None) -> Path:
         """The image of a file name or path; a name without an ending means any.
 
         Args:
-            said: with slashes or backslashes; of several images of one name, the one whose folders fit best is meant.
+            name: with slashes or backslashes; of several images of one name, the one whose folders fit best is meant.
             near: a folder whose images come first.
 
         Raises:
             NotFoundError: there is none, or several fit as well.
         """
-        parts = [part for part in said.replace('\\', '/').split('/') if part not in ('', '.', '..')]
+        parts = [part for part in name.replace('\\', '/').split('/') if part not in ('', '.', '..')]
         if not parts:
             raise NotFoundError('no image is named')
-        found = self._by_name.get(_key(parts[-1]), [])
-        if not found and Path(parts[-1]).suffix.lower() not in IMAGE_SUFFIXES:
-            found = self._by_stem.get(_key(parts[-1]), [])
-        return self._best(found, [_key(part) for part in parts[:-1]], near)
+        candidates = self._by_name.get(_key(parts[-1]), [])
+        if not candidates and Path(parts[-1]).suffix.lower() not in IMAGE_SUFFIXES:
+            candidates = self._by_stem.get(_key(parts[-1]), [])
+        return self._best(candidates, [_key(part) for part in parts[:-1]], near)
 
     def of_label(self, label: Path) -> Path:
         """The image of a label file: of the same stem, in its folder or in one that stands in the same place.
@@ -101,17 +101,17 @@ class Images:
         folders = [_key(part) for part in label.parent.parts]
         return self._best(self._by_stem.get(_key(label.stem), []), folders, label.parent)
 
-    def _best(self, found: list[Path], folders: list[str], near: Path | None) -> Path:
-        if not found:
+    def _best(self, candidates: list[Path], folders: list[str], near: Path | None) -> Path:
+        if not candidates:
             raise NotFoundError('no image of that name')
-        if len(found) > 1:
-            beside = [path for path in found if path.parent == near]
-            scores = [_common_tail([_key(part) for part in path.parent.parts], folders) for path in found]
-            found = beside or [path for path, score in zip(found, scores) if score == max(scores)]
-        if len(found) > 1:
+        if len(candidates) > 1:
+            beside = [path for path in candidates if path.parent == near]
+            scores = [_common_tail([_key(part) for part in path.parent.parts], folders) for path in candidates]
+            candidates = beside or [path for path, score in zip(candidates, scores) if score == max(scores)]
+        if len(candidates) > 1:
             raise NotFoundError('several images of that name')
-        self.meant.add(found[0])
-        return found[0]
+        self.meant.add(candidates[0])
+        return candidates[0]
 
     def unmeant(self) -> list[Path]:
         """Those that no label has asked for."""
@@ -130,7 +130,7 @@ def folder_role(path: Path, root: Path) -> str:
 
 
 def file_role(file: Path, files: Sequence[Path], root: Path) -> str:
-    """The part that one of several label files is for, by its name or folder; of a single one it is not asked."""
+    """The split that one of several label files is for, by its name or folder; of a single one it is not asked."""
     return role_of(file, root) if len(files) > 1 else ''
 
 
@@ -146,11 +146,11 @@ def fingerprint(folders: Iterable[Path], without: Path | None = None) -> dict[st
     return prints
 
 
-def _walk(folder: Path, without: Path | None, depth: int, seen: set[str]) -> Iterator[Path]:
+def _walk(folder: Path, without: Path | None, depth: int, visited: set[str]) -> Iterator[Path]:
     real = os.path.realpath(folder)
-    if folder == without or real in seen:  # a link may lead back up
+    if folder == without or real in visited:  # a link may lead back up
         return
-    seen.add(real)
+    visited.add(real)
     try:
         with os.scandir(folder) as entries:
             listed = [entry for entry in entries if not entry.name.startswith('.')]
@@ -160,15 +160,15 @@ def _walk(folder: Path, without: Path | None, depth: int, seen: set[str]) -> Ite
         if entry.is_file():
             yield Path(entry.path)
         elif depth and entry.is_dir() and entry.name not in _OF_SYSTEMS:
-            yield from _walk(Path(entry.path), without, depth - 1, seen)
+            yield from _walk(Path(entry.path), without, depth - 1, visited)
 
 
-def _common_tail(mine: list[str], said: list[str]) -> int:
+def _common_tail(own: list[str], other: list[str]) -> int:
     """How many names are equal from the end, whatever stands in for the word for images: images, JPEGImages, labels."""
-    mine, said = ([part for part in parts if part not in _KINDS] for parts in (mine, said))
+    own, other = ([part for part in parts if part not in _KINDS] for parts in (own, other))
     count = 0
-    for one, other in zip(reversed(mine), reversed(said)):
-        if one != other:
+    for own_name, other_name in zip(reversed(own), reversed(other)):
+        if own_name != other_name:
             break
         count += 1
     return count
@@ -198,6 +198,6 @@ def read_text(path: Path) -> str:
         raise InputError(f'{path} cannot be read: {error.strerror or error}; check who may read it') from error
 
 
-def counted(items: Sequence[Item], what: str) -> Iterable[Item]:
+def counted(items: Sequence[Item], kind: str) -> Iterable[Item]:
     """The items, with a bar on standard error where that is a terminal."""
-    return tqdm(items, desc=f'reading {what}', unit='image', disable=None, leave=False)
+    return tqdm(items, desc=f'reading {kind}', unit='image', disable=None, leave=False)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from PIL import Image
 
 from ..image_files import ImageError, decode
-from .records import Size, number
+from .reading import Size, number
 
 _ORIENTATION = 0x0112
 _QUARTER_TURNS = (5, 6, 7, 8)
@@ -68,12 +68,12 @@ def agreed_size(path: Path, stated: tuple[object, object] | None) -> Size:
     """
     sizes = image_sizes(path)
     try:
-        said = [number(value) for value in stated or ()]
+        numbers = [number(value) for value in stated or ()]
     except ValueError:
-        said = []
-    if not said or not all(said):
+        numbers = []
+    if not numbers or not all(numbers):
         return sizes.shown
     for size in sizes:
-        if [*size] == said:
+        if [*size] == numbers:
             return size
     raise ImageError('the size in the labels is not that of the image')

@@ -19,7 +19,7 @@ from ...errors import InputError
 from ..image_files import ImageError
 from .folder import IMAGE_SUFFIXES, Folder, NotFoundError, counted, file_role, folder_role, read_text
 from .image_sizes import agreed_size
-from .records import (
+from .reading import (
     Account,
     Box,
     LabelledBox,
@@ -47,13 +47,13 @@ def begins_as_list(path: Path) -> bool:
 
 
 def read_label_studio(folder: Folder, documents: Sequence[Path]) -> Reading:
-    """Read one export, or one for each part.
+    """Read one export, or one for each split.
 
     Of a task's annotations the ground truth is taken, else the newest; predictions and cancelled ones are not.
 
     Args:
         folder: where the images are.
-        documents: the JSON files; of several, the names or folders say the parts.
+        documents: the JSON files; of several, the names or folders say the splits.
 
     Raises:
         InputError: a file is no such export.
@@ -61,8 +61,8 @@ def read_label_studio(folder: Folder, documents: Sequence[Path]) -> Reading:
     account, images = Account(), []
     for document in documents:
         role = file_role(document, documents, folder.root)
-        for place, task in enumerate(counted(_tasks(document), 'tasks')):
-            image = _image(folder, task, f'task {task.get("id", place)}', role, account)
+        for index, task in enumerate(counted(_tasks(document), 'tasks')):
+            image = _image(folder, task, f'task {task.get("id", index)}', role, account)
             if image is not None:
                 images.append(image)
     return reading_of_files('Label Studio', folder, documents, images, account, 'not in the export')
@@ -84,15 +84,19 @@ def _image(folder: Folder, task: Task, name: str, role: str, account: Account) -
         path = _file(folder, task)
         if results is None:
             raise NotFoundError  # which is no fault
-        sizes = [(one['original_width'], one.get('original_height')) for one in results if one.get('original_width')]
+        sizes = [
+            (result['original_width'], result.get('original_height'))
+            for result in results
+            if result.get('original_width')
+        ]
         size = agreed_size(path, sizes[0] if sizes else None)
     except (NotFoundError, ImageError) as error:
         reason = str(error)
         account.leave_out('images', reason if results is not None else _NOT_DONE, name, fault=results is not None)
         return None
     boxes = list(_boxes(results, size, name, account))
-    part = role or folder_role(path, folder.root)
-    return LabelledImage(path, size, sound_boxes(account, boxes, name), part)
+    split = role or folder_role(path, folder.root)
+    return LabelledImage(path, size, sound_boxes(account, boxes, name), split)
 
 
 def _results(task: Task, name: str, account: Account) -> Sequence[Mapping[str, Any]] | None:
@@ -101,12 +105,16 @@ def _results(task: Task, name: str, account: Account) -> Sequence[Mapping[str, A
     if not isinstance(annotations, list):  # JSON-MIN: each tag's values stand in the task itself
         lists = [value for value in task.values() if isinstance(value, list) and value and isinstance(value[0], dict)]
         return [{**value, 'value': value} for values in lists for value in values] or None
-    done = [one for one in annotations if isinstance(one, dict) and not one.get('was_cancelled')]
+    done = [
+        annotation for annotation in annotations if isinstance(annotation, dict) and not annotation.get('was_cancelled')
+    ]
     if not done:
         return None
     if len(done) > 1:
         account.change('tasks annotated several times: the ground truth, else the newest one, is used', name)
-    best = max(done, key=lambda one: (bool(one.get('ground_truth')), str(one.get('updated_at') or '')))
+    best = max(
+        done, key=lambda annotation: (bool(annotation.get('ground_truth')), str(annotation.get('updated_at') or ''))
+    )
     return [result for result in best.get('result') or [] if isinstance(result, dict)]
 
 
@@ -117,8 +125,8 @@ def _file(folder: Folder, task: Task) -> Path:
         NotFoundError: it is not in the folder.
     """
     data = task.get('data', task)
-    said = [value for value in (data.values() if isinstance(data, dict) else ()) if isinstance(value, str)]
-    paths = [path for value in said for path in _paths(value) if Path(path).suffix.lower() in IMAGE_SUFFIXES]
+    addresses = [value for value in (data.values() if isinstance(data, dict) else ()) if isinstance(value, str)]
+    paths = [path for address in addresses for path in _paths(address) if Path(path).suffix.lower() in IMAGE_SUFFIXES]
     for path in (*paths, *(_UPLOAD.sub('', Path(path).name, count=1) for path in paths)):
         try:
             return folder.images.named(path)
@@ -127,9 +135,9 @@ def _file(folder: Folder, task: Task) -> Path:
     raise last if paths else NotFoundError('no image is named')
 
 
-def _paths(said: str) -> list[str]:
+def _paths(address: str) -> list[str]:
     """The path of a URL; that of a local file stands behind ``?d=``."""
-    url = urlsplit(said)
+    url = urlsplit(address)
     return [*parse_qs(url.query).get('d', []), unquote(url.path)]
 
 
@@ -140,8 +148,8 @@ def _boxes(results: Sequence[Mapping[str, Any]], size: Size, name: str, account:
             continue
         kind = next((key for key in _SHAPES if value.get(key)), None)
         if kind is None:
-            what = next((key for key in value if key.endswith('labels')), 'shape without a label')
-            account.leave_out('boxes', f'{what}, which is no labelled rectangle, polygon, ellipse or mask', name)
+            label_kind = next((key for key in value if key.endswith('labels')), 'shape without a label')
+            account.leave_out('boxes', f'{label_kind}, which is no labelled rectangle, polygon, ellipse or mask', name)
             continue
         if len(value[kind]) > 1:
             account.change('objects of several labels: the first one is used', name)
@@ -194,12 +202,12 @@ def brush_box(packed: Sequence[int], size: Size) -> Box:
     if count != 4 * width * height or bits_of_one != 8:
         raise ValueError('a mask of another image')
     values = np.zeros(count, dtype=np.uint8)
-    place = 0
-    while place < count:
+    start = 0
+    while start < count:
         is_run = bits.take(1)
-        end = place + bits.take(lengths[bits.take(2)]) + 1
-        values[place:end] = bits.take(8) if is_run else [bits.take(8) for _ in range(place, min(end, count))]
-        place = end
+        end = start + bits.take(lengths[bits.take(2)]) + 1
+        values[start:end] = bits.take(8) if is_run else [bits.take(8) for _ in range(start, min(end, count))]
+        start = end
     ys, xs = np.nonzero(values.reshape(height, width, 4)[:, :, 3])
     if not len(xs):
         raise ValueError('nothing is painted')
@@ -211,13 +219,13 @@ class _Bits:
     """Reads numbers of some bits each, the highest bit first."""
 
     def __init__(self, data: bytes) -> None:
-        self.data, self.place = data, 0
+        self.data, self.position = data, 0
 
     def take(self, count: int) -> int:
         """The next number; raises ValueError at the end."""
-        first, self.place = self.place, self.place + count
-        if self.place > 8 * len(self.data):
+        first, self.position = self.position, self.position + count
+        if self.position > 8 * len(self.data):
             raise ValueError('it ends too early')
-        last = (self.place + 7) // 8
-        number = int.from_bytes(self.data[first // 8 : last], 'big') >> (8 * last - self.place)
+        last = (self.position + 7) // 8
+        number = int.from_bytes(self.data[first // 8 : last], 'big') >> (8 * last - self.position)
         return number & ((1 << count) - 1)

@@ -7,21 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from .records import Reading, Tally
-from .split import Parts
+from .reading import Reading, Tally
+from .split import Splits
 
 
-def report_of(reading: Reading, parts: Parts, drawn: bool, seed: int, target: Path) -> dict[str, Any]:
-    """The record: form, source, classes, counts of each part, what was left out and why, what was changed."""
+def report_of(reading: Reading, splits: Splits, drawn: bool, seed: int, target: Path) -> dict[str, Any]:
+    """The record: form, source, classes, counts of each split, what was left out and why, what was changed."""
     account = reading.account
     return {
         'form': reading.form,
         'source': str(reading.source),
         'classes': list(reading.classes),
-        'parts': {part: _counts(part, parts, reading.classes, target) for part in parts},
+        'parts': {split: _counts(split, splits, reading.classes, target) for split in splits},
         'drawn_with_seed': seed if drawn else None,
-        'left_out': [{'what': what, **_tally(reason, tally)} for (what, reason), tally in account.left_out.items()],
-        'changed': [_tally(what, tally) for what, tally in account.changed.items()],
+        'left_out': [{'what': kind, **_tally(reason, tally)} for (kind, reason), tally in account.left_out.items()],
+        'changed': [_tally(change, tally) for change, tally in account.changed.items()],
         'remarks': list(account.remarks),
         'warnings': [],
     }
@@ -29,51 +29,51 @@ def report_of(reading: Reading, parts: Parts, drawn: bool, seed: int, target: Pa
 
 def describe(report: Mapping[str, Any]) -> str:
     """The record in lines for people."""
-    parts = report['parts']
-    images, boxes = (sum(part[key] for part in parts.values()) for key in ('images', 'boxes'))
+    splits = report['parts']
+    images, boxes = (sum(split[key] for split in splits.values()) for key in ('images', 'boxes'))
     counts = _n(images, 'image'), _n(len(report['classes']), 'class'), _n(boxes, 'box')
     lines = [f'{report["source"]}: {report["form"]}, {", ".join(counts)}']
-    for name, part in parts.items():
-        by_class = ', '.join(f'{label} {count}' for label, count in part['boxes_by_class'].items())
-        crowd = f', {_n(part["crowds"], "crowd")}' if part['crowds'] else ''
+    for name, split in splits.items():
+        by_class = ', '.join(f'{label} {count}' for label, count in split['boxes_by_class'].items())
+        crowd = f', {_n(split["crowds"], "crowd")}' if split['crowds'] else ''
         lines.append(
-            f'  {name}: {_n(part["images"], "image")} ({part["without_objects"]} without objects), '
-            f'{_n(part["boxes"], "box")}{crowd} ({by_class})'
+            f'  {name}: {_n(split["images"], "image")} ({split["without_objects"]} without objects), '
+            f'{_n(split["boxes"], "box")}{crowd} ({by_class})'
         )
-        lines.append(f'    -> {part["file"]}')
+        lines.append(f'    -> {split["file"]}')
     if report['drawn_with_seed'] is not None:
-        share = parts['val']['images'] / (parts['val']['images'] + parts['train']['images'])
+        share = splits['val']['images'] / (splits['val']['images'] + splits['train']['images'])
         lines.append(
             f'  no validation part: {share:.0%} of the images were drawn for it, by classes, with seed '
             f'{report["drawn_with_seed"]}'
         )
     lines += [f'  {remark}' for remark in report['remarks']]
-    lines += [f'  changed: {one["reason"]}: {_shown(one)}' for one in report['changed']]
-    lines += [f'  left out, {one["what"]}: {one["reason"]}: {_shown(one)}' for one in report['left_out']]
+    lines += [f'  changed: {tally["reason"]}: {_shown(tally)}' for tally in report['changed']]
+    lines += [f'  left out, {tally["what"]}: {tally["reason"]}: {_shown(tally)}' for tally in report['left_out']]
     return '\n'.join(lines)
 
 
-def _counts(name: str, parts: Parts, classes: tuple[str, ...], target: Path) -> dict[str, Any]:
-    images = parts[name]
-    labels = Counter(one.label for image in images for one in image.boxes)
+def _counts(name: str, splits: Splits, classes: tuple[str, ...], target: Path) -> dict[str, Any]:
+    images = splits[name]
+    labels = Counter(box.label for image in images for box in image.boxes)
     return {
         'images': len(images),
         'without_objects': sum(not image.boxes for image in images),
         'boxes': sum(labels.values()),
-        'crowds': sum(one.crowd for image in images for one in image.boxes),
+        'crowds': sum(box.crowd for image in images for box in image.boxes),
         'boxes_by_class': {label: labels[label] for label in classes},
         'file': str(target / f'{name}.json'),
     }
 
 
-def _n(count: int, what: str) -> str:
-    return f'{count} {what}' + ('' if count == 1 else 'es' if what.endswith(('x', 's')) else 's')
+def _n(count: int, noun: str) -> str:
+    return f'{count} {noun}' + ('' if count == 1 else 'es' if noun.endswith(('x', 's')) else 's')
 
 
 def _tally(reason: str, tally: Tally) -> dict[str, Any]:
     return {'reason': reason, 'count': tally.count, 'first': list(tally.first), 'has_more': tally.has_more}
 
 
-def _shown(one: Mapping[str, Any]) -> str:
-    more = ', ...' if one['has_more'] else ''
-    return f'{one["count"]} ({", ".join(one["first"])}{more})'
+def _shown(tally: Mapping[str, Any]) -> str:
+    more = ', ...' if tally['has_more'] else ''
+    return f'{tally["count"]} ({", ".join(tally["first"])}{more})'

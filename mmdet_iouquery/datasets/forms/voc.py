@@ -16,7 +16,7 @@ from ...errors import InputError
 from ..image_files import ImageError
 from .folder import Folder, NotFoundError, counted, folder_role, read_text
 from .image_sizes import agreed_size
-from .records import (
+from .reading import (
     Account,
     Box,
     LabelledBox,
@@ -65,37 +65,42 @@ def read_voc(folder: Folder, documents: Sequence[Path]) -> Reading:
         InputError: a list in ImageSets cannot be read; the folder holds several sets.
     """
     account = Account()
-    parts, missing = _parts(folder, documents, account)
-    found = [one for xml in counted([*parts], 'XML files') if (one := _image(folder, xml, account)) is not None]
-    corners = [one.corners for image in found for one in image.objects]
-    first, why = first_pixel(corners)
-    if corners:
+    splits, missing = _splits(folder, documents, account)
+    voc_images = [
+        labelled for xml in counted([*splits], 'XML files') if (labelled := _image(folder, xml, account)) is not None
+    ]
+    boxes_xyxy = [labelled.corners for image in voc_images for labelled in image.objects]
+    first, why = first_pixel(boxes_xyxy)
+    if boxes_xyxy:
         account.remarks.append(f'corners are counted from {first}: {why}')
     images = []
-    for image in found:
-        boxes = [LabelledBox(one.label, voc_box(one.corners, first), one.difficult) for one in image.objects]
+    for image in voc_images:
+        boxes = [
+            LabelledBox(labelled.label, voc_box(labelled.corners, first), labelled.difficult)
+            for labelled in image.objects
+        ]
         name = folder.name(image.xml)
-        for _ in filter(lambda one: one.difficult, image.objects):
+        for _ in filter(lambda labelled: labelled.difficult, image.objects):
             account.change('objects marked difficult read as crowds: neither trained on nor counted as missed', name)
-        images.append(LabelledImage(image.path, image.size, sound_boxes(account, boxes, name), parts[image.xml]))
+        images.append(LabelledImage(image.path, image.size, sound_boxes(account, boxes, name), splits[image.xml]))
     stems = {xml.stem for xml in documents} | missing
     for path in folder.images.unmeant():
         if path.stem not in stems:
             account.leave_out('images', 'without an XML file', folder.name(path), fault=False)
-    names = {one.label for image in found for one in image.objects}
+    names = {labelled.label for image in voc_images for labelled in image.objects}
     _say_alike(account, names)
     return Reading('Pascal VOC', folder.root, tuple(images), _classes(folder, names), account)
 
 
-def first_pixel(corners: Sequence[Box]) -> tuple[int, str]:
+def first_pixel(boxes_xyxy: Sequence[Box]) -> tuple[int, str]:
     """What a set's first pixel is called, 1 or 0, and by which sign.
 
     Pixels are counted from 1 unless a corner lies below 1, or most boxes have fractions: these are no pixels, but
     places between them, as CVAT and Datumaro write them, from 0.
     """
-    if any(min(box) < 1 for box in corners):
+    if any(min(box) < 1 for box in boxes_xyxy):
         return 0, 'some lie below 1, which pixels counted from 1, as in Pascal VOC, cannot'
-    if sum(any(value % 1 for value in box) for box in corners) > len(corners) / 2:
+    if sum(any(value % 1 for value in box) for box in boxes_xyxy) > len(boxes_xyxy) / 2:
         return 0, 'most boxes have fractions, so they are not the whole pixels of Pascal VOC'
     return 1, 'whole pixels that belong to the box, as in Pascal VOC; none lies below 1'
 
@@ -109,15 +114,15 @@ def voc_box(corners: Box, first: int) -> Box:
     return x1 - first, y1 - first, x2 - x1 + first, y2 - y1 + first
 
 
-def _parts(folder: Folder, documents: Sequence[Path], account: Account) -> tuple[dict[Path, str], set[str]]:
-    """The part of each XML file that is to be read, by ImageSets, else by the names of folders; ids without one."""
+def _splits(folder: Folder, documents: Sequence[Path], account: Account) -> tuple[dict[Path, str], set[str]]:
+    """The split of each XML file that is to be read, by ImageSets, else by the names of folders; ids without one."""
     lists = _lists(folder)
     if not lists:
         return {xml: folder_role(xml, folder.root) for xml in documents}, set()
     by_id = {xml.stem: xml for xml in documents}
     others = {'train', 'val'} - {*lists}
     of_the_rest = others.pop() if len(others) == 1 else ''
-    parts: dict[Path, str] = {}
+    splits: dict[Path, str] = {}
     missing: set[str] = set()
     for name in (name for name in _LISTS if name in lists):
         for line in lists[name]:
@@ -129,11 +134,11 @@ def _parts(folder: Folder, documents: Sequence[Path], account: Account) -> tuple
                 account.leave_out('images', f'listed in {name}.txt, but without an XML file', image_id)
                 missing.add(stem)
             elif xml is not None:
-                parts.setdefault(xml, of_the_rest if name == 'trainval' else name)
+                splits.setdefault(xml, of_the_rest if name == 'trainval' else name)
     for xml in documents:
-        if xml not in parts:
+        if xml not in splits:
             account.leave_out('images', 'in none of the lists of ImageSets', folder.name(xml), fault=False)
-    return parts, missing
+    return splits, missing
 
 
 def _lists(folder: Folder) -> dict[str, list[str]]:
@@ -160,18 +165,20 @@ def _image(folder: Folder, xml: Path, account: Account) -> VocImage | None:
     except (XmlError, NotFoundError, ImageError) as error:
         account.leave_out('images', str(error), name)
         return None
-    objects = [one for element in root.findall('object') if (one := _object(element, name, account)) is not None]
+    objects = [
+        labelled for element in root.findall('object') if (labelled := _object(element, name, account)) is not None
+    ]
     return VocImage(xml, path, size, tuple(objects))
 
 
-def _file(folder: Folder, xml: Path, said: str) -> Path:
+def _file(folder: Folder, xml: Path, name: str) -> Path:
     """The image of an XML file: of its stem, as the form has it, or else of the name that it says."""
     try:
         return folder.images.of_label(xml)
     except NotFoundError:
-        if not said:
+        if not name:
             raise
-        return folder.images.named('/'.join((*xml.parent.parts[1:], said)), near=xml.parent)
+        return folder.images.named('/'.join((*xml.parent.parts[1:], name)), near=xml.parent)
 
 
 def _object(element: Element, name: str, account: Account) -> VocObject | None:

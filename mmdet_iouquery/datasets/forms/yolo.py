@@ -20,7 +20,7 @@ from ...errors import InputError
 from ..image_files import ImageError
 from .folder import IMAGE_SUFFIXES, Folder, Images, counted, folder_role, read_text
 from .image_sizes import agreed_size
-from .records import Account, Box, LabelledBox, LabelledImage, Reading, number, polygon_box, sound_boxes
+from .reading import Account, Box, LabelledBox, LabelledImage, Reading, number, polygon_box, sound_boxes
 
 NAMES_FILES = ('classes.txt', 'obj.names', 'classes.names', 'names.txt', '_darknet.labels', 'labels.txt')
 _ROLES = {'train': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
@@ -34,7 +34,7 @@ class Description:
 
     Attributes:
         names: of the classes, by their numbers.
-        entries: folders, lists and files of each part, as they are written.
+        entries: folders, lists and files of each split, as they are written.
         folder: what the file says paths begin in, as it is written.
         keypoint_values: numbers of an object's keypoints that follow its box.
     """
@@ -72,27 +72,31 @@ def read_yolo(folder: Folder, description: Path | None) -> Reading:
             missing; boxes are written in px.
     """
     if description is None:
-        source, said = folder.root, Description(_names_beside(folder))
+        source, described = folder.root, Description(_names_beside(folder))
         listed = [(image, folder_role(image, folder.root)) for image in folder.images.paths]
         account = Account()
     else:
         source, account = description, Account()
-        said = _description(description)
-        places = _Places(description, said.folder, account)
-        listed = [(image, role) for role in said.entries for image in places.images(role, said.entries[role])]
+        described = _description(description)
+        entry_paths = _EntryPaths(description, described.folder, account)
+        listed = [
+            (image, role) for role in described.entries for image in entry_paths.images(role, described.entries[role])
+        ]
         _say_common(account, listed)
-    reader = _Reader(folder, said, account)
+    reader = _Reader(folder, described, account)
     images = [image for path, role in counted(listed, 'labels') if (image := reader.image(path, role)) is not None]
     reader.check_scale(source)
     reader.say_lonely_labels()
-    return Reading('YOLO', source, tuple(images), tuple(said.names[key] for key in sorted(said.names)), account)
+    return Reading(
+        'YOLO', source, tuple(images), tuple(described.names[key] for key in sorted(described.names)), account
+    )
 
 
 class _Reader:
     """Reads the labels of images, and keeps count."""
 
-    def __init__(self, folder: Folder, said: Description, account: Account) -> None:
-        self.folder, self.said, self.account = folder, said, account
+    def __init__(self, folder: Folder, described: Description, account: Account) -> None:
+        self.folder, self.described, self.account = folder, described, account
         self.used: set[Path] = set()
         self.unlabelled: list[Path] = []
         self.boxes = self.beyond = 0
@@ -112,7 +116,7 @@ class _Reader:
             self.account.change('images without a label file read as images without objects', name)
             return LabelledImage(path, size, (), role)
         boxes = [
-            LabelledBox(self.said.names[key], (x * size[0], y * size[1], w * size[0], h * size[1]))
+            LabelledBox(self.described.names[key], (x * size[0], y * size[1], w * size[0], h * size[1]))
             for key, (x, y, w, h) in self._lines(label)
         ]
         return LabelledImage(path, size, sound_boxes(self.account, boxes, self.folder.name(label)), role)
@@ -137,9 +141,9 @@ class _Reader:
             key, *numbers = map(number, values)
         except ValueError:
             raise ValueError('a line that is not made of finite numbers') from None
-        if key not in self.said.names:  # a whole number may be written as a float
+        if key not in self.described.names:  # a whole number may be written as a float
             raise ValueError(f'class {values[0]}, which has no name')
-        if len(numbers) == 4 + self.said.keypoint_values and self.said.keypoint_values:
+        if len(numbers) == 4 + self.described.keypoint_values and self.described.keypoint_values:
             self.account.change('keypoints left out, their boxes kept', where)
         elif len(numbers) == 5:
             self.account.change('a sixth number (a confidence, or a track) left out', where)
@@ -177,10 +181,10 @@ def _label_files(image: Path, root: Path) -> Iterator[Path]:
     """Where an image's labels may be: in ``labels`` for the last ``images``, beside it, in the set's ``labels``."""
     stems = []
     parts = image.parts
-    for place in reversed(range(len(parts) - 1)):
-        if parts[place].lower() == 'images':
-            words = ('labels', 'Labels', 'LABELS') if parts[place] != 'images' else ('labels',)
-            stems += [Path(*parts[:place], word, *parts[place + 1 :]) for word in words]
+    for level in reversed(range(len(parts) - 1)):
+        if parts[level].lower() == 'images':
+            words = ('labels', 'Labels', 'LABELS') if parts[level] != 'images' else ('labels',)
+            stems += [Path(*parts[:level], word, *parts[level + 1 :]) for word in words]
             break
     stems.append(image)
     if image.is_relative_to(root):
@@ -189,7 +193,7 @@ def _label_files(image: Path, root: Path) -> Iterator[Path]:
         yield stem.with_suffix(suffix)
 
 
-class _Places:
+class _EntryPaths:
     """Finds what a description names, which may have been written on another machine."""
 
     def __init__(self, description: Path, said_folder: str, account: Account) -> None:
@@ -197,14 +201,14 @@ class _Places:
         self.bases = _bases(description, said_folder)
 
     def images(self, role: str, entries: Sequence[str]) -> list[Path]:
-        """Images of a part, each once.
+        """Images of a split, each once.
 
         Raises:
-            InputError: an entry for training leads nowhere; of other parts this is a remark.
+            InputError: an entry for training leads nowhere; of other splits this is a remark.
         """
-        found: dict[Path, None] = {}
+        images: dict[Path, None] = {}
         for entry in entries:
-            path = _place(entry, self.bases)
+            path = _path_of(entry, self.bases)
             if path is None and role == 'train':
                 tried = ', '.join(dict.fromkeys(str(base / entry) for base in self.bases))
                 raise InputError(
@@ -214,17 +218,17 @@ class _Places:
             if path is None:
                 self.account.remarks.append(f'{role}: {entry} of {self.description.name} is not there; passed over')
             elif path.is_dir():
-                found.update(dict.fromkeys(Folder(path).images.paths))
+                images.update(dict.fromkeys(Folder(path).images.paths))
             elif path.suffix.lower() in IMAGE_SUFFIXES:
-                found[path] = None
+                images[path] = None
             else:
-                found.update(dict.fromkeys(self._of_list(path)))
-        return list(found)
+                images.update(dict.fromkeys(self._of_list(path)))
+        return list(images)
 
     def _of_list(self, path: Path) -> Iterator[Path]:
         bases = [path.parent, *self.bases]
         for line in _lines_of(path):
-            image = _place(line, bases)
+            image = _path_of(line, bases)
             if image is not None and image.is_file():
                 yield image
             else:
@@ -232,24 +236,24 @@ class _Places:
 
 
 def _bases(description: Path, said_folder: str) -> list[Path]:
-    here = description.parent
-    return [here / said_folder, here] if said_folder else [here]
+    beside = description.parent
+    return [beside / said_folder, beside] if said_folder else [beside]
 
 
-def _place(said: str, bases: Sequence[Path]) -> Path | None:
+def _path_of(entry: str, bases: Sequence[Path]) -> Path | None:
     """An entry as it is written from each base, else the longest end of it that is there, below the bases."""
-    said = said.replace('\\', '/')
-    whole = [base / said for base in bases]
-    parts = [part for part in said.split('/') if part not in ('', '.', '..')]
+    entry = entry.replace('\\', '/')
+    whole = [base / entry for base in bases]
+    parts = [part for part in entry.split('/') if part not in ('', '.', '..')]
     ends = [base.joinpath(*parts[first:]) for first in range(len(parts)) for base in bases]
     return next((Path(os.path.normpath(path)) for path in (*whole, *ends) if path.exists()), None)
 
 
 def _say_common(account: Account, listed: Sequence[tuple[Path, str]]) -> None:
-    parts: dict[str, set[Path]] = {}
+    paths_by_split: dict[str, set[Path]] = {}
     for path, role in listed:
-        parts.setdefault(role, set()).add(path)
-    common = len(parts.get('train', set()) & parts.get('val', set()))
+        paths_by_split.setdefault(role, set()).add(path)
+    common = len(paths_by_split.get('train', set()) & paths_by_split.get('val', set()))
     if common:
         account.remarks.append(
             f'{common} images are for training and for validation: AP of such images says nothing of new ones'
@@ -299,7 +303,7 @@ def _names(path: Path, content: Mapping[str, Any]) -> dict[int, str]:
     if isinstance(names, list):
         names = dict(enumerate(names))
     elif isinstance(names, str) and names:
-        file = _place(names, _bases(path, str(content.get('path') or '')))
+        file = _path_of(names, _bases(path, str(content.get('path') or '')))
         if file is None or not file.is_file():
             raise InputError(f'{path}: names: {names} is no file; write names: [a, b, ...] or the path of such a file')
         names = dict(enumerate(_lines_of(file)))
@@ -323,16 +327,16 @@ def _keypoint_values(path: Path, shape: Any) -> int:
 
 def _names_beside(folder: Folder) -> dict[int, str]:
     files = names_files(folder)
-    found = {tuple(_lines_of(path)): path for path in files}
-    if len(found) > 1:
-        names = ', '.join(map(folder.name, found.values()))
+    paths_by_names = {tuple(_lines_of(path)): path for path in files}
+    if len(paths_by_names) > 1:
+        names = ', '.join(map(folder.name, paths_by_names.values()))
         raise InputError(f'{folder.root} has several lists of class names: {names}; keep one')
-    if not found or not next(iter(found)):
+    if not paths_by_names or not next(iter(paths_by_names)):
         raise InputError(
             f'{folder.root} has labels in YOLO form, but no class names; write them to classes.txt, one a line, in the '
             'order of their numbers'
         )
-    return dict(enumerate(next(iter(found))))
+    return dict(enumerate(next(iter(paths_by_names))))
 
 
 def _lines_of(path: Path) -> list[str]:

@@ -11,7 +11,7 @@ from form_sets import TURNED, boxes_of, truth_of, voc_xml, write_image, write_te
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.datasets import read_data
 from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.records import Reading
+from mmdet_iouquery.datasets.forms.reading import Reading
 from mmdet_iouquery.datasets.forms.voc import read_voc
 from mmdet_iouquery.datasets.forms.yolo import read_yolo
 

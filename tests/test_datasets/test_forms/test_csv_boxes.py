@@ -9,7 +9,7 @@ from form_sets import boxes_of, left_out, write_image, write_text
 
 from mmdet_iouquery.datasets.forms.csv_boxes import is_boxes, read_csv
 from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.records import Reading
+from mmdet_iouquery.datasets.forms.reading import Reading
 from mmdet_iouquery.errors import InputError
 
 BOX = (10.0, 20.0, 40.0, 20.0)  # of an image of 100 x 50 px
@@ -111,7 +111,7 @@ def test_groups_are_crowds_and_a_column_says_the_part(tmp_path: Path) -> None:
         'Validation,b.jpg,cat,1,2,30,40,0',
     ]
     reading = read(tmp_path, '\n'.join(rows))
-    assert [(image.part, image.boxes[0].crowd) for image in reading.images] == [('train', True), ('val', False)]
+    assert [(image.split, image.boxes[0].crowd) for image in reading.images] == [('train', True), ('val', False)]
 
 
 def test_a_size_that_is_not_the_images_own_is_told(tmp_path: Path) -> None:

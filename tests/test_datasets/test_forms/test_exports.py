@@ -15,7 +15,7 @@ from mmdet_iouquery.datasets.forms.coco_masks import lacks_boxes, read_coco_mask
 from mmdet_iouquery.datasets.forms.cvat import read_cvat
 from mmdet_iouquery.datasets.forms.folder import Folder
 from mmdet_iouquery.datasets.forms.label_studio import begins_as_list, brush_box, read_label_studio
-from mmdet_iouquery.datasets.forms.records import Reading, turned_box
+from mmdet_iouquery.datasets.forms.reading import Reading, turned_box
 from mmdet_iouquery.errors import InputError
 
 
@@ -61,7 +61,7 @@ def test_cvat_shapes(tmp_path: Path) -> None:
         ],
         'b.jpg': [],
     }
-    assert [image.part for image in reading.images] == ['', 'val'] and reading.classes == ('dog', 'cat')
+    assert [image.split for image in reading.images] == ['', 'val'] and reading.classes == ('dog', 'cat')
     assert changed(reading) == {
         'rotated shapes converted to the upright boxes around them': 1,
         'polygons converted to boxes': 1,

@@ -24,9 +24,9 @@ from form_sets import (
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.datasets import find_coco_set, read_data
 from mmdet_iouquery.datasets.coco.layout import CocoSet
-from mmdet_iouquery.datasets.forms import write as write_module
-from mmdet_iouquery.datasets.forms.read import find_data
-from mmdet_iouquery.datasets.forms.records import Tally
+from mmdet_iouquery.datasets.forms import coco_files
+from mmdet_iouquery.datasets.forms.conversion import find_data
+from mmdet_iouquery.datasets.forms.reading import Tally
 from mmdet_iouquery.datasets.forms.report import describe
 from mmdet_iouquery.errors import InputError
 
@@ -236,7 +236,7 @@ def test_a_stop_at_any_write_is_made_good(small: Path, stop_at: int, monkeypatch
     """Of a note, two files, the note again, and once more when all is checked; on files of an earlier call."""
     read_data(small)
     write_text(small / 'labels' / '3.txt', '0 0.5 0.5 0.25 0.4')
-    write, written = write_module.write_text, []
+    write, written = coco_files.write_text, []
 
     def stop(path: Path, text: str) -> None:
         written.append(path.name)
@@ -245,7 +245,7 @@ def test_a_stop_at_any_write_is_made_good(small: Path, stop_at: int, monkeypatch
         write(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(write_module, 'write_text', stop)
+        patch.setattr(coco_files, 'write_text', stop)
         with pytest.raises(KeyboardInterrupt):
             read_data(small)
     coco = read_data(small)

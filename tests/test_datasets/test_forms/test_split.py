@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_iouquery.datasets.forms.records import Account, LabelledBox, LabelledImage
-from mmdet_iouquery.datasets.forms.split import draw, parts_of
+from mmdet_iouquery.datasets.forms.reading import Account, LabelledBox, LabelledImage
+from mmdet_iouquery.datasets.forms.split import draw, splits_of
 from mmdet_iouquery.errors import InputError
 
 
@@ -91,7 +91,7 @@ def test_a_rare_class_keeps_its_share_and_its_only_image(seed: int) -> None:
 def test_parts_that_are_named_are_kept() -> None:
     account = Account()
     images = [image('c', 'val'), image('b', 'train'), image('a', 'train'), image('d', 'test'), image('e')]
-    parts, drawn = parts_of(images, account, Path('/set'), 0)
+    parts, drawn = splits_of(images, account, Path('/set'), 0)
     assert {part: [one.path.name for one in images] for part, images in parts.items()} == {
         'train': ['a', 'b'],
         'val': ['c'],
@@ -102,19 +102,19 @@ def test_parts_that_are_named_are_kept() -> None:
 
 def test_test_images_are_never_drawn() -> None:
     images = [image(str(number), 'test' if number < 50 else 'train') for number in range(60)]
-    parts, drawn = parts_of(images, Account(), Path('/set'), 0)
+    parts, drawn = splits_of(images, Account(), Path('/set'), 0)
     assert drawn and [len(parts[part]) for part in ('train', 'val', 'test')] == [8, 2, 50]
 
 
 def test_the_order_of_reading_does_not_matter() -> None:
     images = [image(f'{number:02}', labels='ab'[number % 2]) for number in range(20)]
-    first, second = (parts_of(some, Account(), Path('/set'), 7)[0] for some in (images, images[::-1]))
+    first, second = (splits_of(some, Account(), Path('/set'), 7)[0] for some in (images, images[::-1]))
     assert first == second and len(first['val']) == 4
 
 
 def test_images_named_twice_count_once() -> None:
     account = Account()
-    parts, _ = parts_of(
+    parts, _ = splits_of(
         [image('a', 'train'), image('a', 'train'), image('b', 'val'), image('a', 'val')], account, Path('/s'), 0
     )
     assert [len(parts['train']), len(parts['val'])] == [1, 2]
@@ -130,4 +130,4 @@ def test_images_named_twice_count_once() -> None:
 )
 def test_sets_that_cannot_be_parted(images: list[LabelledImage], message: str) -> None:
     with pytest.raises(InputError, match=message):
-        parts_of(images, Account(), Path('/set'), 0)
+        splits_of(images, Account(), Path('/set'), 0)

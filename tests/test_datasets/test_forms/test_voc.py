@@ -8,7 +8,7 @@ import pytest
 from form_sets import TURNED, boxes_of, changed, left_out, voc_xml, write_image, write_text
 
 from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.records import Reading, check_reading
+from mmdet_iouquery.datasets.forms.reading import Reading, check_reading
 from mmdet_iouquery.datasets.forms.voc import first_pixel, read_voc, voc_box
 from mmdet_iouquery.errors import InputError
 
@@ -129,22 +129,26 @@ def test_lists_say_the_parts_and_columns_of_classes_do_not_matter(tmp_path: Path
     for name, text in lists.items():
         write_text(main / f'{name}.txt', text)
     reading = read(tmp_path)
-    assert {image.path.stem: image.part for image in reading.images} == {'a 1': 'train', 'b': 'val', 'c': 'test'}
+    assert {image.path.stem: image.split for image in reading.images} == {'a 1': 'train', 'b': 'val', 'c': 'test'}
     assert left_out(reading) == {
         ('images', 'listed in test.txt, but without an XML file'): 1,
         ('images', 'in none of the lists of ImageSets'): 1,
     }
     (main / 'train.txt').unlink()
-    assert {image.path.stem: image.part for image in read(tmp_path).images} == {'a 1': 'train', 'b': 'val', 'c': 'test'}
+    assert {image.path.stem: image.split for image in read(tmp_path).images} == {
+        'a 1': 'train',
+        'b': 'val',
+        'c': 'test',
+    }
     (main / 'val.txt').unlink()
-    assert {image.path.stem: image.part for image in read(tmp_path).images} == {'a 1': '', 'b': '', 'c': 'test'}
+    assert {image.path.stem: image.split for image in read(tmp_path).images} == {'a 1': '', 'b': '', 'c': 'test'}
 
 
 def test_xml_beside_images_and_folders_for_parts(tmp_path: Path) -> None:
     for part in ('train', 'valid'):  # as Roboflow has it: equal names in both
         write_image(tmp_path / part / '1.jpg')
         write_text(tmp_path / part / '1.xml', voc_xml([('cat', (1, 1, 9, 9))]))
-    assert [(image.path.parent.name, image.part) for image in read(tmp_path).images] == [
+    assert [(image.path.parent.name, image.split) for image in read(tmp_path).images] == [
         ('train', 'train'),
         ('valid', 'val'),
     ]

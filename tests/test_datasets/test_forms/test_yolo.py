@@ -8,7 +8,7 @@ import pytest
 from form_sets import TURNED, boxes_of, changed, left_out, write_image, write_text, yolo_set
 
 from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.records import Reading, check_reading
+from mmdet_iouquery.datasets.forms.reading import Reading, check_reading
 from mmdet_iouquery.datasets.forms.yolo import describes_yolo, read_yolo
 from mmdet_iouquery.errors import InputError
 
@@ -156,7 +156,7 @@ def test_places_of_images_in_a_description(tmp_path: Path, arrangement: str) -> 
         label = tmp_path / place.replace('images', 'labels', 1) / f'{number}.txt'
         write_text(label if 'images2' not in place else image.with_suffix('.txt'), BOX)
     reading = read(write_text(tmp_path / 'data.yaml', f'{entries}\nnames: [cat, dog]\n'))
-    found = {image.path.name: (image.part, len(image.boxes)) for image in reading.images}
+    found = {image.path.name: (image.split, len(image.boxes)) for image in reading.images}
     also = {'2.jpg': ('train', 1)} if arrangement == 'lists of folders' else {}
     assert found == {'0.jpg': ('train', 1), '1.jpg': ('val', 1), **also}
 
@@ -168,7 +168,7 @@ def test_lists_of_images(tmp_path: Path) -> None:
     )
     write_text(tmp_path / 'val.txt', 'images\\c.jpg\r\n')
     reading = read(write_text(tmp_path / 'data.yaml', 'train: train.txt\nval: val.txt\nnames: [cat, dog]'))
-    assert {image.path.name: image.part for image in reading.images} == {
+    assert {image.path.name: image.split for image in reading.images} == {
         'a.jpg': 'train',
         'b.jpg': 'train',
         'c.jpg': 'val',
@@ -191,7 +191,7 @@ def test_darknet_as_cvat_and_datumaro_write_it(tmp_path: Path) -> None:
     ]
     reading = read(write_text(tmp_path / 'obj.data', '\n'.join(lines)))
     assert boxes_of(reading) == {'train.jpg': [IN_PX], 'valid.jpg': [IN_PX]}
-    assert [image.part for image in reading.images] == ['train', 'val']
+    assert [image.split for image in reading.images] == ['train', 'val']
 
 
 def test_without_a_description_classes_txt_and_folders_say_it(tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_without_a_description_classes_txt_and_folders_say_it(tmp_path: Path) ->
         write_text(tmp_path / 'labels' / part / '1.txt', BOX)
     write_text(tmp_path / 'classes.txt', '\ufeffcat\r\ndog\r\n')
     reading = read_yolo(Folder(tmp_path), None)
-    assert [(image.part, len(image.boxes)) for image in reading.images] == [('train', 1), ('val', 1)]
+    assert [(image.split, len(image.boxes)) for image in reading.images] == [('train', 1), ('val', 1)]
     assert reading.classes == ('cat', 'dog')
     (tmp_path / 'classes.txt').unlink()
     with pytest.raises(InputError, match=r'no class names; write them to classes\.txt, one a line'):
@@ -210,7 +210,7 @@ def test_without_a_description_classes_txt_and_folders_say_it(tmp_path: Path) ->
 def test_images_for_both_parts_are_told(tmp_path: Path) -> None:
     yolo_set(tmp_path, {'a.jpg': BOX})
     reading = read(write_text(tmp_path / 'data.yaml', 'train: images\nval: images\nnames: [cat, dog]'))
-    assert [image.part for image in reading.images] == ['train', 'val']
+    assert [image.split for image in reading.images] == ['train', 'val']
     assert reading.account.remarks[0].startswith('1 images are for training and for validation')
 
 

@@ -1,4 +1,4 @@
-"""The result: COCO's JSON of each part in a folder of its own, with a note of what it was made of.
+"""The result: COCO's JSON of each split in a folder of its own, with a note of what it was made of.
 
 Files are written over only where the note says that they were written here and are as they were.
 """
@@ -14,8 +14,8 @@ from typing import Any
 
 from ...errors import InputError
 from ...file_io import checksum, write_text
-from .records import LabelledImage
-from .split import Parts
+from .reading import LabelledImage
+from .split import Splits
 
 NOTE = 'iouquery-data.json'
 OUT_OPTION = 'iouquery data --out'
@@ -54,17 +54,19 @@ def check_source(folder: Path, note: Mapping[str, Any], source: Path, option: st
     before = note.get('request', {}).get('source')
     if before is None:
         return
-    one, other = (path.with_suffix('') if path.suffix.lower() == '.zip' else path for path in (source, Path(before)))
-    if not one.is_relative_to(other) and not other.is_relative_to(one):
+    first, second = (path.with_suffix('') if path.suffix.lower() == '.zip' else path for path in (source, Path(before)))
+    if not first.is_relative_to(second) and not second.is_relative_to(first):
         raise InputError(f'{folder} holds what was made of another set, {before}; name another folder with {option}')
 
 
-def texts_of(parts: Parts, classes: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
-    """The JSON of each part, and the folder of its images, which file names are relative to."""
-    folders = {part: Path(os.path.commonpath([one.path.parent for one in images])) for part, images in parts.items()}
+def texts_of(splits: Splits, classes: Sequence[str]) -> tuple[dict[str, str], dict[str, Path]]:
+    """The JSON of each split, and the folder of its images, which file names are relative to."""
+    folders = {
+        split: Path(os.path.commonpath([image.path.parent for image in images])) for split, images in splits.items()
+    }
     texts = {
-        part: json.dumps(_coco(images, folders[part], classes), ensure_ascii=False, separators=(',', ':'))
-        for part, images in parts.items()
+        split: json.dumps(_coco(images, folders[split], classes), ensure_ascii=False, separators=(',', ':'))
+        for split, images in splits.items()
     }
     return texts, folders
 
@@ -72,13 +74,13 @@ def texts_of(parts: Parts, classes: Sequence[str]) -> tuple[dict[str, str], dict
 def write_set(
     folder: Path, texts: Mapping[str, str], content: Mapping[str, Any], before: Mapping[str, Any], option: str
 ) -> None:
-    """Write the note, then each part's file; one of an earlier call whose part is gone is removed.
+    """Write the note, then each split's file; one of an earlier call whose split is gone is removed.
 
     The note comes first and knows the files before and after, so that a stop at any place leaves files that are ours.
 
     Args:
         folder: made where it is missing.
-        texts: of each part.
+        texts: of each split.
         content: of the note.
         before: the note of the earlier call.
         option: what a person names another folder with.
@@ -86,12 +88,12 @@ def write_set(
     Raises:
         InputError: the disk refuses.
     """
-    sums = {f'{part}.json': sha256(text.encode()).hexdigest()[:32] for part, text in texts.items()}
-    there = (path for path in folder.glob('*.json') if path.name in {**before.get('files', {}), **sums})
+    sums = {f'{split}.json': sha256(text.encode()).hexdigest()[:32] for split, text in texts.items()}
+    replaced = (path for path in folder.glob('*.json') if path.name in {**before.get('files', {}), **sums})
     try:
-        write_note(folder, {**content, 'files': sums, 'replaced': {path.name: checksum(path) for path in there}})
-        for part, text in texts.items():
-            write_text(folder / f'{part}.json', text)
+        write_note(folder, {**content, 'files': sums, 'replaced': {path.name: checksum(path) for path in replaced}})
+        for split, text in texts.items():
+            write_text(folder / f'{split}.json', text)
         for name in before.get('files', {}):
             if name not in sums:
                 (folder / name).unlink(missing_ok=True)
@@ -108,19 +110,19 @@ def write_note(folder: Path, note: Mapping[str, Any]) -> None:
 
 
 def _coco(images: Sequence[LabelledImage], folder: Path, classes: Sequence[str]) -> dict[str, Any]:
-    ids = {name: place for place, name in enumerate(classes, 1)}
+    ids = {name: category_id for category_id, name in enumerate(classes, 1)}
     annotations: list[dict[str, Any]] = []
     for number, image in enumerate(images, 1):
-        for one in image.boxes:
-            box = [round(float(value), _DIGITS) for value in one.box]
+        for labelled in image.boxes:
+            box = [round(float(value), _DIGITS) for value in labelled.box]
             annotations.append(
                 dict(
                     id=len(annotations) + 1,
                     image_id=number,
-                    category_id=ids[one.label],
+                    category_id=ids[labelled.label],
                     bbox=box,
                     area=round(box[2] * box[3], _DIGITS),
-                    iscrowd=int(one.crowd),
+                    iscrowd=int(labelled.crowd),
                 )
             )
     return dict(

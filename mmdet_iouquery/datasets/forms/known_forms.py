@@ -14,7 +14,7 @@ from .csv_boxes import is_boxes, read_csv
 from .cvat import read_cvat
 from .folder import Folder
 from .label_studio import begins_as_list, read_label_studio
-from .records import Reading
+from .reading import Reading
 from .voc import read_voc
 from .xml_file import root_tag
 from .yolo import describes_yolo, has_labels, names_files, read_yolo
@@ -52,22 +52,23 @@ def form_of_folder(folder: Folder) -> Form:
         (lists if begins_as_list(path) else others).append(path)
     if coco := tuple(path for path in others if _is_coco(path)):
         return Form('COCO', coco, None)
-    found = [form for form in (_yolo(folder), *_of_xml(folder), _csv(folder), _label_studio(folder, lists)) if form]
-    if len(found) > 1:
-        signs = '; '.join(f'{form.name} ({_shown(folder, form.shown_by)})' for form in found)
+    forms = [form for form in (_yolo(folder), *_of_xml(folder), _csv(folder), _label_studio(folder, lists)) if form]
+    if len(forms) > 1:
+        signs = '; '.join(f'{form.name} ({_shown(folder, form.shown_by)})' for form in forms)
         raise InputError(
             f'{folder.root} holds labels in several forms: {signs}; give the path of the file that is right '
             '(data.yaml, the CSV, the export), or move the others away'
         )
-    if found:
-        return found[0]
+    if forms:
+        return forms[0]
     if others and folder.images.paths:
         return Form('COCO', tuple(others), None)  # which says what is wrong with them
     tables = folder.with_suffix('.csv', '.tsv', depth=1)
     if len(tables) == 1 and folder.images.paths:
         return Form('CSV', tuple(tables), lambda: read_csv(folder, tables))  # which says what is wrong with it
     raise InputError(
-        f'{folder.root} is no set in a form that is known; arrange it as one of these: {_LOOKED_FOR}. {_there(folder)}'
+        f'{folder.root} is no set in a form that is known; arrange it as one of these: {_LOOKED_FOR}. '
+        f'{_content(folder)}'
     )
 
 
@@ -125,7 +126,7 @@ def _of_xml(folder: Folder) -> list[Form]:
     if voc:
         forms.append(Form('Pascal VOC', tuple(voc), lambda: read_voc(folder, voc)))
     if cvat:
-        files = _by_part(folder, cvat, 'exports of CVAT')
+        files = _by_split(folder, cvat, 'exports of CVAT')
         forms.append(Form('CVAT', tuple(files), lambda: read_cvat(folder, files)))
     return forms
 
@@ -134,23 +135,23 @@ def _csv(folder: Folder) -> Form | None:
     files = [path for path in folder.with_suffix('.csv', '.tsv', depth=1) if is_boxes(path)]
     if not files:
         return None
-    parts = _by_part(folder, files, 'CSV files of boxes')
-    return Form('CSV', tuple(parts), lambda: read_csv(folder, parts))
+    csv_files = _by_split(folder, files, 'CSV files of boxes')
+    return Form('CSV', tuple(csv_files), lambda: read_csv(folder, csv_files))
 
 
 def _label_studio(folder: Folder, files: Sequence[Path]) -> Form | None:
     if not files:
         return None
-    files = _by_part(folder, files, 'JSON files that are lists')
+    files = _by_split(folder, files, 'JSON files that are lists')
     return Form('Label Studio', tuple(files), lambda: read_label_studio(folder, files))
 
 
-def _by_part(folder: Folder, files: Sequence[Path], what: str) -> Sequence[Path]:
-    """The files, if there is one, or one for each part; InputError else."""
+def _by_split(folder: Folder, files: Sequence[Path], kind: str) -> Sequence[Path]:
+    """The files, if there is one, or one for each split; InputError else."""
     roles = Counter(role_of(path, folder.root) for path in files)
     if len(files) > 1 and (roles[''] or max(roles.values()) > 1):
         raise InputError(
-            f'{folder.root} has several {what}: {_shown(folder, files)}; give the path of one, or name them for '
+            f'{folder.root} has several {kind}: {_shown(folder, files)}; give the path of one, or name them for '
             'their parts (train, val, test)'
         )
     return files
@@ -160,7 +161,7 @@ def _shown(folder: Folder, files: Sequence[Path]) -> str:
     return ', '.join(map(folder.name, files[:3])) + (', ...' if len(files) > 3 else '')
 
 
-def _there(folder: Folder) -> str:
+def _content(folder: Folder) -> str:
     """What is in a folder, for a message."""
     if not folder.files:
         return 'It holds no file'

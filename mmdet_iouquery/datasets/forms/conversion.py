@@ -13,13 +13,13 @@ from ...file_io import checksum
 from ..coco.layout import CocoSet, find_coco_set, role_of
 from ..coco.report import CocoReport, check_coco
 from .archive import unpacked
+from .coco_files import NOTE, OUT_OPTION, check_ours, check_source, is_whole, read_note, texts_of, write_note, write_set
 from .coco_masks import lacks_boxes, read_coco_masks
-from .find import Form, form_of_file, form_of_folder
 from .folder import Folder, fingerprint
-from .records import Reading, check_reading
+from .known_forms import Form, form_of_file, form_of_folder
+from .reading import Reading, check_reading
 from .report import describe, report_of
-from .split import parts_of
-from .write import NOTE, OUT_OPTION, check_ours, check_source, is_whole, read_note, texts_of, write_note, write_set
+from .split import splits_of
 
 _RULES = 2  # raised whenever the same input is read otherwise
 
@@ -91,13 +91,13 @@ def find_data(
     if form.read is None:
         if out is None:  # into a folder that somebody has named, a split has always been written over
             check_ours(target, note, option)
-        found = _coco(root if is_zip else given, folder, form, target)
-        if isinstance(found, CocoSet):
-            if found.train_ann.parent == target:
-                files = {path.name: checksum(path) for path in (found.train_ann, found.val_ann)}
-                write_note(target, {**_content(request, found, [root], target, {}), 'files': files, 'checked': True})
-            return Data(found, {}, _remarks(found, folder, form, None if out is None else target))
-        reading = found
+        read = _coco(root if is_zip else given, folder, form, target)
+        if isinstance(read, CocoSet):
+            if read.train_ann.parent == target:
+                files = {path.name: checksum(path) for path in (read.train_ann, read.val_ann)}
+                write_note(target, {**_content(request, read, [root], target, {}), 'files': files, 'checked': True})
+            return Data(read, {}, _remarks(read, folder, form, None if out is None else target))
+        reading = read
     else:
         reading = form.read()
     return _converted(reading, folder, target, note, request, option)
@@ -112,15 +112,15 @@ def _base(given: Path, is_zip: bool) -> Path:
     return given.parent.parent if given.parent.name == 'annotations' else given.parent
 
 
-def check_parts(parts: dict[str, tuple[Path, Path]], classes: Sequence[str]) -> list[CocoReport]:
-    """The usual check of each part: its annotation file and the folder of its images.
+def check_splits(splits: dict[str, tuple[Path, Path]], classes: Sequence[str]) -> list[CocoReport]:
+    """The usual check of each split: its annotation file and the folder of its images.
 
     Raises:
         InputError: as :func:`~mmdet_iouquery.datasets.check_coco`.
     """
     return [
-        check_coco(ann_file, images, classes, need_boxes=part != 'test', where=part)
-        for part, (ann_file, images) in parts.items()
+        check_coco(ann_file, images, classes, need_boxes=split != 'test', where=split)
+        for split, (ann_file, images) in splits.items()
     ]
 
 
@@ -135,11 +135,11 @@ def _coco(named: Path, folder: Folder, form: Form, target: Path) -> CocoSet | Re
         return read_coco_masks(folder, form.shown_by)
 
 
-def _remarks(found: CocoSet, folder: Folder, form: Form, out: Path | None) -> tuple[str, ...]:
+def _remarks(coco: CocoSet, folder: Folder, form: Form, out: Path | None) -> tuple[str, ...]:
     """What is not done with a COCO set that is taken as it is, ``out`` being a folder that somebody has named."""
     tests = [folder.name(path) for path in form.shown_by if role_of(path, folder.root) == 'test']
     remarks = [f'a test part is there, {", ".join(tests)}; only training and validation are taken'] if tests else []
-    if out is not None and out != found.train_ann.parent:
+    if out is not None and out != coco.train_ann.parent:
         remarks.append(f'nothing is written to {out}: the set is COCO already')
     return tuple(remarks)
 
@@ -148,16 +148,16 @@ def _converted(
     reading: Reading, folder: Folder, target: Path, note: dict[str, Any], request: dict[str, Any], option: str
 ) -> Data:
     check_reading(reading)
-    parts, drawn = parts_of(reading.images, reading.account, reading.source, request['seed'])
-    report = report_of(reading, parts, drawn, request['seed'], target)
+    splits, drawn = splits_of(reading.images, reading.account, reading.source, request['seed'])
+    report = report_of(reading, splits, drawn, request['seed'], target)
     check_ours(target, note, option)
-    texts, folders = texts_of(parts, reading.classes)
+    texts, folders = texts_of(splits, reading.classes)
     coco = CocoSet(target / 'train.json', folders['train'], target / 'val.json', folders['val'], reading.classes)
     write_set(target, texts, _content(request, coco, _looked_at(reading, folder.root), target, report), note, option)
     print(describe(report))
-    files = {part: (target / f'{part}.json', images) for part, images in folders.items()}
-    checked = check_parts(files, reading.classes)
-    report['warnings'] = [f'{one.where}: {warning}' for one in checked for warning in one.warnings]
+    files = {split: (target / f'{split}.json', images) for split, images in folders.items()}
+    checked = check_splits(files, reading.classes)
+    report['warnings'] = [f'{report.where}: {warning}' for report in checked for warning in report.warnings]
     for warning in report['warnings']:
         print(f'  warning: {warning}')
     write_note(target, {**read_note(target), 'report': report, 'checked': True})
@@ -177,8 +177,8 @@ def _looked_at(reading: Reading, root: Path) -> list[Path]:
     outside = {image.path.parent for image in reading.images if not image.path.is_relative_to(root)}
     tops = set()
     for folder in outside:
-        places = [place for place, part in enumerate(folder.parts) if part.lower() == 'images']
-        tops.add(Path(*folder.parts[: places[-1]]) if places else folder)
+        levels = [level for level, part in enumerate(folder.parts) if part.lower() == 'images']
+        tops.add(Path(*folder.parts[: levels[-1]]) if levels else folder)
     return [root, *sorted(tops)]
 
 
@@ -200,6 +200,6 @@ def _made_before(folder: Path) -> Data:
 
 
 def _from_note(note: dict[str, Any]) -> Data:
-    said = note['coco']
-    paths = {key: Path(said[key]) for key in ('train_ann', 'train_images', 'val_ann', 'val_images')}
-    return Data(CocoSet(**paths, classes=tuple(said['classes'])), note['report'])
+    coco = note['coco']
+    paths = {key: Path(coco[key]) for key in ('train_ann', 'train_images', 'val_ann', 'val_images')}
+    return Data(CocoSet(**paths, classes=tuple(coco['classes'])), note['report'])

@@ -32,12 +32,12 @@ class LabelledBox:
 
 @dataclass(frozen=True)
 class LabelledImage:
-    """An image file that can be read; ``part`` is ``train``, ``val``, ``test`` or empty."""
+    """An image file that can be read; ``split`` is ``train``, ``val``, ``test`` or empty."""
 
     path: Path
     size: Size
     boxes: tuple[LabelledBox, ...]
-    part: str = ''
+    split: str = ''
 
 
 @dataclass
@@ -78,13 +78,13 @@ class Account:
     changed: dict[str, Tally] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
-    def leave_out(self, what: str, reason: str, name: str, *, fault: bool = True) -> None:
+    def leave_out(self, kind: str, reason: str, name: str, *, fault: bool = True) -> None:
         """Count an image or a box that is left out; ``fault``: it was meant to be read."""
-        self.left_out.setdefault((what, reason), Tally(fault)).add(name)
+        self.left_out.setdefault((kind, reason), Tally(fault)).add(name)
 
-    def change(self, what: str, name: str) -> None:
+    def change(self, change: str, name: str) -> None:
         """Count something that was read otherwise than written."""
-        self.changed.setdefault(what, Tally()).add(name)
+        self.changed.setdefault(change, Tally()).add(name)
 
 
 @dataclass(frozen=True)
@@ -109,15 +109,15 @@ class Reading:
 def sound_boxes(account: Account, boxes: Iterable[LabelledBox], name: str) -> tuple[LabelledBox, ...]:
     """Those that are boxes: finite, with two sides above 0, and written once."""
     kept: dict[LabelledBox, None] = {}
-    for one in boxes:
-        if not all(map(math.isfinite, one.box)):
+    for labelled in boxes:
+        if not all(map(math.isfinite, labelled.box)):
             account.leave_out('boxes', 'not finite', name)
-        elif one.box[2] <= 0 or one.box[3] <= 0:
+        elif labelled.box[2] <= 0 or labelled.box[3] <= 0:
             account.leave_out('boxes', 'without width or height', name)
-        elif one in kept:
+        elif labelled in kept:
             account.leave_out('boxes', 'written twice', name, fault=False)
         else:
-            kept[one] = None
+            kept[labelled] = None
     return tuple(kept)
 
 
@@ -135,19 +135,19 @@ def check_reading(reading: Reading) -> None:
     if '' in reading.classes:
         raise InputError(f'{where}: class {reading.classes.index("")} (counted from 0) has an empty name; name it')
     kept = {'images': len(reading.images), 'boxes': sum(len(image.boxes) for image in reading.images)}
-    for what, left in kept.items():
-        tallies = {reason: tally for (kind, reason), tally in account.left_out.items() if kind == what}
+    for noun, left in kept.items():
+        tallies = {reason: tally for (kind, reason), tally in account.left_out.items() if kind == noun}
         total = left + sum(tally.count for tally in tallies.values())
         for reason, tally in tallies.items():
             if tally.fault and tally.count > _MOST * total:
                 raise InputError(
-                    f'{where} was read as {reading.form}, but {tally.count} of {total} {what} would be left out: '
+                    f'{where} was read as {reading.form}, but {tally.count} of {total} {noun} would be left out: '
                     f'{reason} ({listed(tally.first)}); correct the labels, or what says where the images are'
                 )
         if not left:
             why = ''.join(f'; {reason}: {tally}' for reason, tally in tallies.items())
             raise InputError(
-                f'{where} was read as {reading.form}, but has no {what} that can be used{why}; correct the labels, or '
+                f'{where} was read as {reading.form}, but has no {noun} that can be used{why}; correct the labels, or '
                 'name another file'
             )
 
@@ -163,9 +163,9 @@ def turned_box(box: Box, degrees: float, centre: tuple[float, float]) -> Box:
         return box
     x, y, w, h = box
     cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    corners = [(a - centre[0], b - centre[1]) for a in (x, x + w) for b in (y, y + h)]
+    offsets = [(a - centre[0], b - centre[1]) for a in (x, x + w) for b in (y, y + h)]
     return polygon_box(
-        [centre[0] + a * cos - b * sin for a, b in corners], [centre[1] + a * sin + b * cos for a, b in corners]
+        [centre[0] + a * cos - b * sin for a, b in offsets], [centre[1] + a * sin + b * cos for a, b in offsets]
     )
 
 
@@ -208,6 +208,6 @@ def reading_of_files(
     """
     for path in folder.images.unmeant():
         account.leave_out('images', unlisted, folder.name(path), fault=False)
-    further = {one.label for image in images for one in image.boxes} - set(classes)
+    further = {box.label for image in images for box in image.boxes} - set(classes)
     source = files[0] if len(files) == 1 else folder.root
     return Reading(form, source, tuple(images), (*classes, *sorted(further, key=natural)), account)
