@@ -77,17 +77,17 @@ def _class_heads(state_dict: Mapping[str, Tensor]) -> list[str]:
     return heads
 
 
-def _distinct(names: Sequence[str], which: str) -> list[str]:
+def _distinct(names: Sequence[str], role: str) -> list[str]:
     """The names without upper case."""
     folded = [name.casefold() for name in names]
     repeated = sorted({name for name in folded if folded.count(name) > 1})
     if repeated:
         raise InputError(
-            f'the {which} classes name {", ".join(map(repr, repeated))} more than once (upper and lower case are the '
+            f'the {role} classes name {", ".join(map(repr, repeated))} more than once (upper and lower case are the '
             'same); give each class one name of its own'
         )
     if not all(folded) or not folded:
-        raise InputError(f'the list of {which} classes is empty or has an empty name; give every class a name')
+        raise InputError(f'the list of {role} classes is empty or has an empty name; give every class a name')
     return folded
 
 

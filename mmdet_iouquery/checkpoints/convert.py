@@ -12,7 +12,7 @@ from ..choices import AUTHORS, SOURCES, TARGETS
 from ..errors import InputError
 from . import dab_detr, deimv2, dfine, ecdet, hgnetv2, rtdetr, transformers, vit
 from .decoder_buffers import decoder_buffers
-from .names import PrefixMap, is_of_training_alone
+from .prefix_map import PrefixMap, is_of_training_alone
 
 WRAPPERS = ('ema', 'module', 'model', 'state_dict')
 _PREFIXES = ('module.', '_orig_mod.')

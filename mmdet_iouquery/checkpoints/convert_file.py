@@ -87,10 +87,10 @@ def convert_file(
     if config is not None:
         request['config_checksum'] = _config_checksum(config)
     path = _destination(destination, target)
-    there = [file.exists() for file in ([path / name for name in FILES] if target == 'transformers' else [path])]
-    if any(there) and not force:
+    existing = [file.exists() for file in ([path / name for name in FILES] if target == 'transformers' else [path])]
+    if any(existing) and not force:
         _require_same_request(path, request)
-        if all(there):
+        if all(existing):
             return None
     content = read_checkpoint(source_path)
     conversion = convert_accounted(content, source)
@@ -200,14 +200,14 @@ def _require_same_request(path: Path, request: Mapping[str, Any]) -> None:
     """Raise :class:`InputError` where an existing file is not the outcome of the same request."""
     if path.is_dir():
         weights = path / 'model.safetensors'
-        there: Mapping[str, Any] = read_notes(weights) if weights.is_file() else {}
+        notes: Mapping[str, Any] = read_notes(weights) if weights.is_file() else {}
     else:
-        there = read_meta(path) if damage(path) is None else {}
-    if 'source_checksum' not in there:
+        notes = read_meta(path) if damage(path) is None else {}
+    if 'source_checksum' not in notes:
         raise InputError(f'{path} exists already; choose another name, or --force to replace it')
     for key in {**request, 'source_classes': None, 'target_classes': None, 'config_checksum': None}:
-        if there.get(key) != request.get(key):
+        if notes.get(key) != request.get(key):
             raise InputError(
-                f'{path} exists already, of another conversion ({key}: {there.get(key)!r} there, {request.get(key)!r} '
+                f'{path} exists already, of another conversion ({key}: {notes.get(key)!r} there, {request.get(key)!r} '
                 'asked for now); choose another name, or --force to replace it'
             )

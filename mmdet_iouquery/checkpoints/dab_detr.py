@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .names import PrefixMap
+from .prefix_map import PrefixMap
 
 _MOST_LAYERS = 12
 _ENCODER = {

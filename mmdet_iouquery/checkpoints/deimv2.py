@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import dfine, hgnetv2, vit
-from .names import PrefixMap
+from .prefix_map import PrefixMap
 
 _BOX_HEAD = re.compile(r'(decoder\.dec_bbox_head)\.(\d+)\.(.*)')
 _LAYER = re.compile(r'decoder\.decoder\.lqe_layers\.(\d+)\.')
@@ -97,5 +97,5 @@ def _box_heads(weights: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:
     return heads
 
 
-def _equal(one: Mapping[str, Tensor], other: Mapping[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+def _equal(first: Mapping[str, Tensor], second: Mapping[str, Tensor]) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .class_head import has_class_rows
 from .initializer import check_constants
-from .names import is_of_training_alone
+from .prefix_map import is_of_training_alone
 
 
 def build_detector(cfg: Mapping[str, Any]) -> nn.Module:
@@ -55,8 +55,8 @@ def check_fit(model: nn.Module, weights: Mapping[str, Tensor], checkpoint: objec
     missing = [key for key in wanted if key not in weights and key not in optional]
     unknown = [key for key in weights if key not in wanted and not is_of_training_alone(key)]
     problems = [
-        f'{len(keys)} {what} (such as {keys[0]})'
-        for keys, what in ((differing, 'of another shape'), (missing, 'missing'), (unknown, 'unknown to the model'))
+        f'{len(keys)} {problem} (such as {keys[0]})'
+        for keys, problem in ((differing, 'of another shape'), (missing, 'missing'), (unknown, 'unknown to the model'))
         if keys
     ]
     if problems:

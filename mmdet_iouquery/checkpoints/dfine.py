@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import hgnetv2
-from .names import PrefixMap
+from .prefix_map import PrefixMap
 
 MOST_LAYERS, _MOST_LEVELS = 12, 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from . import dfine, vit
-from .names import PrefixMap
+from .prefix_map import PrefixMap
 
 
 def _layer_pairs() -> Iterator[tuple[str, str]]:

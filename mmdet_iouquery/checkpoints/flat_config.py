@@ -111,7 +111,7 @@ def _is_registered(name: str) -> bool:
     if not dot:
         return bare.isidentifier()
     roots = [value for value in vars(mmengine.registry).values() if isinstance(value, Registry)]
-    for registry in (one for root in roots for one in (root, *root.children.values())):
+    for registry in (scoped for root in roots for scoped in (root, *root.children.values())):
         if registry.scope == scope:
             registry.import_from_location()
             if bare in registry.module_dict:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .names import PrefixMap
+from .prefix_map import PrefixMap
 
 _MOST_STAGES, _MOST_BLOCKS, _MOST_LAYERS = 4, 6, 6
 
@@ -46,8 +46,8 @@ def backbone(theirs: str, ours: str, style: Style = AUTHORS) -> Iterator[tuple[s
 def _block(theirs: str, ours: str, style: Style) -> Iterator[tuple[str, str]]:
     for i in range(_MOST_LAYERS):
         yield from _conv(f'{theirs}layers.{i}.', f'{ours}layers.{i}.', style)
-        for part in range(2):  # of a light convolution
-            yield from _conv(f'{theirs}layers.{i}.conv{part + 1}.', f'{ours}layers.{i}.{part}.', style)
+        for conv in range(2):  # of a light convolution
+            yield from _conv(f'{theirs}layers.{i}.conv{conv + 1}.', f'{ours}layers.{i}.{conv}.', style)
     for i in range(2):
         yield from _conv(f'{theirs}aggregation.{i}.', f'{ours}aggregation.{i}.', style)
 

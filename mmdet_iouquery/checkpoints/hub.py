@@ -31,7 +31,7 @@ from .files import checkpoint_file, read_checkpoint
 from .flat_config import flat_config, parse_flat_config, read_flat_config
 from .folders import write_folder
 from .model_card import WEIGHTS, Facts, check_license, model_card
-from .names import is_of_training_alone
+from .prefix_map import is_of_training_alone
 from .preprocessing import KEY, preprocessing_of_config
 from .safetensors_file import read_notes, write_safetensors
 
@@ -273,15 +273,15 @@ def push_to_hub(
     api = api or _api('a repository')
     try:
         api.create_repo(repo, private=private, exist_ok=True)
-        there = {file.rfilename: file for file in api.model_info(repo, files_metadata=True).siblings}
-        same = {name for name in files if name in there and _same_file(folder / name, there[name])}
+        remote_files = {file.rfilename: file for file in api.model_info(repo, files_metadata=True).siblings}
+        same = {name for name in files if name in remote_files and _same_file(folder / name, remote_files[name])}
     except Exception as error:  # see _fetched
         raise InputError(
             f'cannot reach {repo}: {_first_line(error)}; check the name, your token and the network'
         ) from error
-    if same == {*files} and (ONNX in files or ONNX not in there):
+    if same == {*files} and (ONNX in files or ONNX not in remote_files):
         return False
-    if WEIGHTS in there and WEIGHTS not in same and not force:
+    if WEIGHTS in remote_files and WEIGHTS not in same and not force:
         raise InputError(
             f'{repo} holds other weights; choose another repository, or --force (force=True) to put these on top of '
             'them in its history'
@@ -309,11 +309,11 @@ def _same_file(path: Path, remote: Any) -> bool:
     return hashlib.sha1(b'blob %d\0' % len(content) + content).hexdigest() == remote.blob_id
 
 
-def _api(what: str) -> Any:
+def _api(purpose: str) -> Any:
     try:
         from huggingface_hub import HfApi
     except ImportError as error:
-        raise InputError(f'{what} needs the package huggingface_hub: {HUB_LINE}') from error
+        raise InputError(f'{purpose} needs the package huggingface_hub: {HUB_LINE}') from error
     return HfApi()
 
 

@@ -110,7 +110,7 @@ class ConvertedPretrained:
             if key in own and value.shape != own[key].shape
         ]
         problems = {'missing in the file': missing, 'unknown to the module': unexpected, 'of another shape': shapes}
-        differences = '; '.join(f'{what}: {_some(keys)}' for what, keys in problems.items() if keys)
+        differences = '; '.join(f'{problem}: {_some(keys)}' for problem, keys in problems.items() if keys)
         if differences:
             raise InputError(
                 f'{self.checkpoint} (source {self.source!r}) does not fit {type(module).__name__}: {differences}. Is '

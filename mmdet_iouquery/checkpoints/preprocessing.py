@@ -88,8 +88,8 @@ def preprocessing_notes(cfg: Mapping[str, Any], checkpoint: str | Path) -> list[
     """
     noted, own = _noted(load_checkpoint(str(checkpoint))), preprocessing_of_config(cfg)
     return [
-        f'{place} {own[name]}, and {checkpoint} was trained with {noted[name]}; unless that is meant, take the latter'
-        for name, place in _PLACES.items()
+        f'{key} {own[name]}, and {checkpoint} was trained with {noted[name]}; unless that is meant, take the latter'
+        for name, key in _PLACES.items()
         if noted and name in noted and name in own and own[name] != noted[name]
     ]
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .names import PrefixMap
+from .prefix_map import PrefixMap
 
 _MOST_BLOCKS, _MOST_LEVELS = 36, 8
 

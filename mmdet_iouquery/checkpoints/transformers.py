@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from . import dfine, hgnetv2
-from .names import PrefixMap
+from .prefix_map import PrefixMap
 
 _MOST_BLOCKS, _MOST_LEVELS, _MOST_LAYERS = 36, 8, 12
 
@@ -197,19 +197,19 @@ def join_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
             parts[f'{match[1]}in_proj_{match[3]}'][match[2]] = value
         else:
             joined[key] = value
-    for key, found in parts.items():
-        missing = [f'{letter}_proj' for letter in 'qkv' if letter not in found]
+    for key, by_letter in parts.items():
+        missing = [f'{letter}_proj' for letter in 'qkv' if letter not in by_letter]
         if missing:
             raise InputError(f'{key} needs q_proj, k_proj and v_proj, but {", ".join(missing)} is missing in the file')
-        if found['q'].dim() == 0 or not found['q'].shape == found['k'].shape == found['v'].shape:
-            shapes = ', '.join(f'{letter} {tuple(found[letter].shape)}' for letter in 'qkv')
+        if by_letter['q'].dim() == 0 or not by_letter['q'].shape == by_letter['k'].shape == by_letter['v'].shape:
+            shapes = ', '.join(f'{letter} {tuple(by_letter[letter].shape)}' for letter in 'qkv')
             raise InputError(f'the projections that make {key!r} have different shapes: {shapes}; is the file whole?')
-        if key.endswith('weight') and torch.equal(found['k'], found['v']):
+        if key.endswith('weight') and torch.equal(by_letter['k'], by_letter['v']):
             raise InputError(
                 f'k_proj and v_proj that make {key!r} hold the same numbers: the file was made by the '
                 "faulty conversion of huggingface/transformers#40253; get a newer one, or convert the authors' own"
             )
-        joined[key] = torch.cat([found[letter] for letter in 'qkv'])
+        joined[key] = torch.cat([by_letter[letter] for letter in 'qkv'])
     return joined
 
 
@@ -222,7 +222,7 @@ def split_projections(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in weights.items():
         match = _JOINED.fullmatch(key)
         if match:
-            apart.update({f'{match[1]}{q}_proj.{match[2]}': part for q, part in zip('qkv', value.chunk(3))})
+            apart.update({f'{match[1]}{q}_proj.{match[2]}': projection for q, projection in zip('qkv', value.chunk(3))})
         else:
             apart[key] = value
     return apart

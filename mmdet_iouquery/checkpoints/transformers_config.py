@@ -156,10 +156,10 @@ def _check_square(size: Mapping[str, int], neck: Mapping[str, Any], decoder: Map
     """Raise :class:`InputError` where inputs are no squares and transformers differs for such."""
     by_columns = neck.get('position_order', 'column_major') == 'column_major'
     if size['height'] != size['width'] and (by_columns or decoder.get('decoder_method') == 'discrete'):
-        what = "model.neck.position_order='column_major'" if by_columns else "sampling='discrete'"
+        setting = "model.neck.position_order='column_major'" if by_columns else "sampling='discrete'"
         raise InputError(
             f'the test pipeline resizes to {size["width"]} x {size["height"]}, and for inputs that are not square '
-            f'transformers does not compute what {what} does; resize to a square'
+            f'transformers does not compute what {setting} does; resize to a square'
         )
 
 

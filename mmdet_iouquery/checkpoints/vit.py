@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from .names import PrefixMap
+from .prefix_map import PrefixMap
 
 _MOST_BLOCKS = 40
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from mmdet_iouquery.checkpoints import convert, hgnetv2
 from mmdet_iouquery.checkpoints.convert import CLASSIFIER, convert_accounted
 from mmdet_iouquery.checkpoints.initializer import ConvertedPretrained
-from mmdet_iouquery.checkpoints.names import PrefixMap
+from mmdet_iouquery.checkpoints.prefix_map import PrefixMap
 from mmdet_iouquery.errors import InputError
 
 KEYS = json.loads((Path(__file__).resolve().parents[1] / 'data' / 'hgnetv2.keys.json').read_text())

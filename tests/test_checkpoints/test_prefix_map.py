@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from mmdet_iouquery.checkpoints import dfine, rtdetr, transformers
-from mmdet_iouquery.checkpoints.names import PrefixMap
+from mmdet_iouquery.checkpoints.prefix_map import PrefixMap
 from mmdet_iouquery.errors import InputError
 
 TABLES = [rtdetr.DETECTOR, rtdetr.BACKBONE, transformers.DETECTOR, transformers.DETECTOR_DFINE, dfine.DETECTOR]
