@@ -67,38 +67,38 @@ class LabelledImages:
         return [ids[name] for name in names]
 
 
-def progress(images: Sequence[Any], what: str) -> Iterator[Any]:
+def progress(images: Sequence[Any], title: str) -> Iterator[Any]:
     """One after the other, with a bar on a terminal, and with a line for each tenth in a log."""
     if sys.stderr.isatty():
-        yield from tqdm(images, desc=what, unit='image', mininterval=1, leave=False)
+        yield from tqdm(images, desc=title, unit='image', mininterval=1, leave=False)
         return
     for number, image in enumerate(images, 1):
         yield image
         if 10 * number // len(images) > 10 * (number - 1) // len(images):
-            print(f'{what}: {number} of {len(images)} images', file=sys.stderr, flush=True)
+            print(f'{title}: {number} of {len(images)} images', file=sys.stderr, flush=True)
 
 
-def average_precision(detector: Detector, labelled: LabelledImages, what: str = 'images') -> dict[str, float]:
+def average_precision(detector: Detector, labelled: LabelledImages, title: str = 'images') -> dict[str, float]:
     """AP, AP50, AP75 and AP of small, medium and large objects, in [0, 1]; -1 where there are no objects.
 
     Args:
         detector: an exported file.
         labelled: with its classes.
-        what: the name that progress is told under.
+        title: the name that progress is told under.
 
     Raises:
         InputError: an image cannot be read, or the file lacks a class.
     """
     category_ids = labelled.category_ids(detector.names)
-    found: list[dict[str, Any]] = []
-    for image, path in progress(list(zip(labelled.file.images, labelled.paths())), what):
+    detections: list[dict[str, Any]] = []
+    for image, path in progress(list(zip(labelled.file.images, labelled.paths())), title):
         result = detector(path)
-        found += result.to_coco(image['id'], category_ids)
-    return evaluate(labelled, found, category_ids)
+        detections += result.to_coco(image['id'], category_ids)
+    return evaluate(labelled, detections, category_ids)
 
 
 def evaluate(
-    labelled: LabelledImages, found: Sequence[dict[str, Any]], category_ids: Sequence[Any]
+    labelled: LabelledImages, detections: Sequence[dict[str, Any]], category_ids: Sequence[Any]
 ) -> dict[str, float]:
     """The numbers of :func:`average_precision` from entries of a results file."""
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools tells what it does
@@ -107,9 +107,9 @@ def evaluate(
         boxes = [{'iscrowd': 0, **annotation} for annotation in file.annotations]  # which pycocotools asks for
         truth.dataset = {'images': file.images, 'annotations': boxes, 'categories': file.categories}
         truth.createIndex()
-        if not found:
+        if not detections:
             return dict.fromkeys(METRICS, 0.0)
-        evaluation = COCOeval(truth, truth.loadRes([*found]), 'bbox')
+        evaluation = COCOeval(truth, truth.loadRes([*detections]), 'bbox')
         evaluation.params.catIds = [*category_ids]
         evaluation.evaluate()
         evaluation.accumulate()

@@ -18,7 +18,7 @@ from iouquery_runtime import Detector
 from iouquery_runtime import InputError as RuntimeInputError
 
 from ..errors import InputError
-from .source import predicting_values, resize_of
+from .model_source import predicting_values, resize_of
 
 _NAMED = 3
 """Values of a model that a note lists."""
@@ -31,36 +31,36 @@ def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
         detector: the file, in whose place the config's model is.
         cfg: whole, of a detector of its own.
     """
-    metadata, found = detector.metadata, []
+    metadata, sentences = detector.metadata, []
     if (resize := resize_of(cfg)) is not None:
         (height, width), how = resize
         own = f'{height}x{width} {how["interpolation"]}{_antialiased(how["antialias"])}'
         height, width = detector.image_size
         theirs = f'{height}x{width} {metadata.resize.interpolation}{_antialiased(metadata.resize.antialias)}'
         if own != theirs:
-            found.append(f'images are resized to {own}, as the config says, and not to {theirs}, as the file does')
+            sentences.append(f'images are resized to {own}, as the config says, and not to {theirs}, as the file does')
     test_cfg = (cfg.get('model') or {}).get('test_cfg') or {}
     for name in ('score_thr', 'overlap_thr', 'calibration', 'max_per_img'):
         own, theirs = (json.loads(json.dumps(value or None)) for value in (test_cfg.get(name), getattr(metadata, name)))
         if own != theirs and not (name == 'max_per_img' and own is None):  # each detector has its own number
             other = _shown(own) if _shown(own) != _shown(theirs) else 'another'
-            found.append(f'{name} is {_shown(theirs)}, as the file says, and not {other}, as the config does')
+            sentences.append(f'{name} is {_shown(theirs)}, as the file says, and not {other}, as the config does')
     exported_with, name = metadata.values.get('config'), Path(getattr(cfg, 'filename', None) or '').name
     if 'model' in metadata.values:
-        found += _other_values(json.loads(metadata.values['model']), predicting_values(cfg))
+        sentences += _other_values(json.loads(metadata.values['model']), predicting_values(cfg))
     elif exported_with and name and exported_with != name:
-        found.append(f'the model is that of {exported_with}, as the file says, and not that of {name}')
-    return '; '.join(found)
+        sentences.append(f'the model is that of {exported_with}, as the file says, and not that of {name}')
+    return '; '.join(sentences)
 
 
 def _other_values(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """Of a file's model and a config's, the first values that differ."""
     keys = [key for key in {**theirs, **own} if theirs.get(key) != own.get(key)]
-    found = [
+    sentences = [
         f'model.{key} is {theirs.get(key)}, as the file says, and not {own.get(key)}, as the config does'
         for key in keys[:_NAMED]
     ]
-    return [*found, f'{len(keys) - _NAMED} more of the model'] if len(keys) > _NAMED else found
+    return [*sentences, f'{len(keys) - _NAMED} more of the model'] if len(keys) > _NAMED else sentences
 
 
 def _antialiased(antialias: bool) -> str:

@@ -105,10 +105,10 @@ def _conv_norm_act(layers: ConvNormAct) -> ConvNormAct:
 
 def _repvgg_block(block: RepVGGBlock) -> nn.Module:
     """Both convolutions in one, where each holds its norm."""
-    three, pointwise = (cast(nn.Conv2d, part.conv) for part in (block.conv1, block.conv2))
-    if three.bias is None or pointwise.bias is None:
+    spatial, pointwise = (cast(nn.Conv2d, branch.conv) for branch in (block.conv1, block.conv2))
+    if spatial.bias is None or pointwise.bias is None:
         return block
-    conv = copy.deepcopy(three)
+    conv = copy.deepcopy(spatial)
     with torch.no_grad():
         conv.weight += F.pad(pointwise.weight, [1, 1, 1, 1])
         cast(Tensor, conv.bias).add_(pointwise.bias)

@@ -57,6 +57,6 @@ def is_written(path: Path, origin: Mapping[str, str], force: bool) -> bool:
         values = {}
     differing = [key for key in origin if values.get(key) != origin[key]]
     if differing:
-        what = f'was written {_WRITTEN[differing[0]]}' if values else 'is another file'
-        raise InputError(f'{path} exists already and {what}; choose another name, or --force to replace it')
+        reason = f'was written {_WRITTEN[differing[0]]}' if values else 'is another file'
+        raise InputError(f'{path} exists already and {reason}; choose another name, or --force to replace it')
     return True

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 
 from ..core import FLOAT16_MAX
 from ..errors import InputError
-from .shapes import Inputs, fold_shapes
+from .shape_folding import Inputs, fold_shapes
 
 if TYPE_CHECKING:
     from .export import ExportSettings

@@ -57,13 +57,13 @@ def write_openvino(model: Any, path: Path, metadata: Mapping[str, str], *, half:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         openvino.save_model(model, str(temporary), compress_to_fp16=half)
-        for part, final in parts.items():
-            os.replace(part, final)
+        for written, final in parts.items():
+            os.replace(written, final)
     except (OSError, RuntimeError) as error:
         raise InputError(
             f'cannot write {path}: {getattr(error, "strerror", None) or str(error).splitlines()[-1]}; name another '
             'file, or make room'
         ) from error
     finally:
-        for part in parts:
-            part.unlink(missing_ok=True)
+        for written in parts:
+            written.unlink(missing_ok=True)

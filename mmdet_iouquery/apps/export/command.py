@@ -15,8 +15,8 @@ from ...config_options import read_options
 from ...deploy.export import ExportReport, ExportSettings, check_packages, export_onnx
 from ...deploy.metadata import ModelSource, origin
 from ...deploy.model_files import check_destination, files_of, is_written
+from ...deploy.model_source import source_of
 from ...deploy.openvino_file import check_openvino, convert_to_openvino
-from ...deploy.source import source_of
 from ...deploy.triton import check_target, write_repository
 from ...engine.detector import load_detector, read_config
 from ...engine.launch import report_preprocessing

@@ -36,25 +36,25 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
         ParityError: it does not run on one of them.
     """
     of_shapes = _computed_from_shapes(proto)
-    taken = [(node, place) for node in proto.graph.node for place, name in enumerate(node.input) if name in of_shapes]
+    taken = [(node, index) for node in proto.graph.node for index, name in enumerate(node.input) if name in of_shapes]
     around = [name for node, _ in taken if node.op_type in _RESHAPING for name in (node.input[0], node.output[0])]
-    inner = InnerTensors(proto, [*(node.input[place] for node, place in taken), *around])
+    inner = InnerTensors(proto, [*(node.input[index] for node, index in taken), *around])
     by_run = [inner(inputs) for inputs in runs]
     measured = {name: [values[name] for values in by_run] for name in inner.names}
     undecided = _undecided(proto, measured)
-    constants = [_constant(node, place, measured, undecided) for node, place in taken]
+    constants = [_constant(node, index, measured, undecided) for node, index in taken]
     # by what they hold: a weight that is used twice stands in the file once
     names = {_content(numpy_helper.to_array(tensor)): tensor.name for tensor in proto.graph.initializer}
-    for (node, place), constant in zip(taken, constants):
+    for (node, index), constant in zip(taken, constants):
         if constant is not None:
-            if constant.dtype.kind == 'f' and place == _RESHAPING.get(node.op_type):  # scales, before sizes
-                del node.input[place:]
-                place -= 1
+            if constant.dtype.kind == 'f' and index == _RESHAPING.get(node.op_type):  # scales, before sizes
+                del node.input[index:]
+                index -= 1
             content = _content(constant)
             if content not in names:
-                names[content] = f'{node.name}/input_{place}'
+                names[content] = f'{node.name}/input_{index}'
                 proto.graph.initializer.append(numpy_helper.from_array(constant, names[content]))
-            node.input[place] = names[content]
+            node.input[index] = names[content]
     _drop_unused(proto)
 
 
@@ -103,14 +103,14 @@ def _drop_unused(proto: ModelProto) -> None:
 
 
 def _constant(
-    node: NodeProto, place: int, measured: dict[str, list[np.ndarray]], undecided: set[str]
+    node: NodeProto, index: int, measured: dict[str, list[np.ndarray]], undecided: set[str]
 ) -> np.ndarray | None:
     """What can be written for an input of a node, of ``Resize`` scales for sizes; None: it has to be computed."""
-    values = measured[node.input[place]]
-    same = _same(values) and node.input[place] not in undecided
-    if same and (node.op_type, place) != ('Resize', _RESHAPING['Resize']):  # which is given scales
+    values = measured[node.input[index]]
+    same = _same(values) and node.input[index] not in undecided
+    if same and (node.op_type, index) != ('Resize', _RESHAPING['Resize']):  # which is given scales
         return values[0]
-    if place != _RESHAPING.get(node.op_type):
+    if index != _RESHAPING.get(node.op_type):
         return None
     before, after = (np.array([x.shape for x in measured[name]]) for name in (node.input[0], node.output[0]))
     varies = (after != after[0]).any(0)
