@@ -33,7 +33,9 @@ def find_module(name: str) -> ModuleSpec | None:
 
 def mmdet_installed() -> bool:
     """Whether mmdet is there, from an installed package or from a source tree on the path. Imports nothing."""
-    return find_module('mmdet') is not None or 'mmdet' in (package.module for _, package, _ in _found(_versions()))
+    return find_module('mmdet') is not None or 'mmdet' in (
+        package.module for _, package, _ in _installed_packages(_versions())
+    )
 
 
 def installed_versions() -> dict[str, str]:
@@ -44,7 +46,7 @@ def installed_versions() -> dict[str, str]:
     """
     versions = _versions()
     for module in MODULES:
-        known = any(package.module == module for _, package, _ in _found(versions))
+        known = any(package.module == module for _, package, _ in _installed_packages(versions))
         source = None if known else _version_in_source(module)
         if source is not None:
             versions[module] = source
@@ -53,7 +55,7 @@ def installed_versions() -> dict[str, str]:
 
 def family_of(installed: Mapping[str, str]) -> str | None:
     """The family found; where both are, the one whose mmdet is installed (``onedl`` when that does not decide)."""
-    present = _found(installed)
+    present = _installed_packages(installed)
     names = [family for family in FAMILIES if any(entry[0] == family for entry in present)]
     with_mmdet = [family for family in names if any(e[0] == family and e[1].module == 'mmdet' for e in present)]
     return next(iter(with_mmdet + names), None)
@@ -79,7 +81,7 @@ def diagnose(installed: Mapping[str, str], importable: Collection[str] = MODULES
     ``installed`` maps distribution names to versions (see :func:`installed_versions`), ``importable`` names those of
     the three shared modules whose files are really there. An empty list means that training can run.
     """
-    present = _found(installed)
+    present = _installed_packages(installed)
     family = family_of(installed)
     if family is None:
         return [Finding('error', 'mmengine, mmcv and mmdet are not installed', install_line('onedl'))]
@@ -168,7 +170,7 @@ def distribution_version(name: str) -> str | None:
         return 'unknown'
 
 
-def _found(installed: Mapping[str, str]) -> list[tuple[str, Package, str]]:
+def _installed_packages(installed: Mapping[str, str]) -> list[tuple[str, Package, str]]:
     """Family, package and distribution name of everything installed that belongs to a family."""
     rows = [(family, package) for family, packages in FAMILIES.items() for package in packages]
     return [(family, package, name) for family, package in rows for name in package.distributions if name in installed]
@@ -184,8 +186,8 @@ def _version_in_source(module: str) -> str | None:
     return match.group(1) if match else None
 
 
-def _mixed(found: list[tuple[str, Package, str]], keep: str) -> Finding:
-    names = [name for _, _, name in found]
+def _mixed(installed: list[tuple[str, Package, str]], keep: str) -> Finding:
+    names = [name for _, _, name in installed]
     text = f'packages of both families are installed ({", ".join(names)}): each overwrites the files of the other'
     return Finding('error', text, f'python -m pip uninstall -y {" ".join(names)} && {install_line(keep)}')
 

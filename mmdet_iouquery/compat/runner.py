@@ -146,8 +146,10 @@ def boxes_evaluated_by(evaluator: Callable[..., Any]) -> Iterator[None]:
             setattr(module, name, parents)
 
 
-def _make_evaluator(boxes: Callable[..., Any], parents: Callable[..., Any], truth: Any, found: Any, kind: str) -> Any:
-    return (boxes if kind == 'bbox' else parents)(truth, found, kind)
+def _make_evaluator(
+    boxes: Callable[..., Any], parents: Callable[..., Any], truth: Any, detections: Any, kind: str
+) -> Any:
+    return (boxes if kind == 'bbox' else parents)(truth, detections, kind)
 
 
 def load_weights_and_average(runner: Any, path: str) -> None:

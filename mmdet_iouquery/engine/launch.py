@@ -38,7 +38,6 @@ from ..deploy import prepare_for_inference
 from ..deploy.exported import ExportedDetector, differences
 from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
-from .begin import begin
 from .loggers import add_loggers
 from .preflight.checkpoint_check import check_checkpoint, check_pretrained
 from .preflight.config_mistakes import named_mistakes, while_starting
@@ -47,6 +46,7 @@ from .preflight.dry_run import dry_run
 from .preflight.first_pass import first_pass
 from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
 from .run_settings import record, settings_of
+from .start_or_resume import begin
 from .stop_reasons import told_endings
 from .trained_files import model_files
 from .work_dir import check_room, check_writable, checkpoint_folder, claimed, made, unchanged_by_errors
@@ -235,11 +235,11 @@ def report_dataset(cfg: Config, splits: Sequence[str], of: str = '') -> None:
             print(f'note: {of}: {warning}' if of else f'note: {warning}')
 
 
-def try_out(runner: Any, model: nn.Module, cfg: Config, part: str) -> None:
+def try_out(runner: Any, model: nn.Module, cfg: Config, mode: str) -> None:
     """Try a step and an evaluation, and print, on the first process, what could not be tried."""
-    for what in first_pass(runner, model, cfg, part):
+    for reason in first_pass(runner, model, cfg, mode):
         if runner.rank == 0:
-            print(f'note: not tried: {what}')
+            print(f'note: not tried: {reason}')
 
 
 def report_preprocessing(cfg: Config, checkpoint: str) -> None:

@@ -95,9 +95,9 @@ def _check(name: str) -> None:
 
 def _add_back_ends(cfg: Config, names: Sequence[str]) -> None:
     visualizer = cfg.get('visualizer') or ConfigDict(type='DetLocalVisualizer', name='visualizer')
-    there = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
+    back_ends = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
     ours = {logger.back_end.__name__ for logger in LOGGERS.values()}
-    others = [one for one in as_list(there) if type_name(one) not in ours]
+    others = [back_end for back_end in as_list(back_ends) if type_name(back_end) not in ours]
     added = [dict(type=LOGGERS[name].back_end.__name__, name=name) for name in names]
     cfg.visualizer = {**visualizer, 'vis_backends': [*others, *added]}
     hooks = dict(cfg.get('default_hooks') or {})

@@ -16,11 +16,11 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
         if value.is_floating_point():
             yield value
     elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from tensors_of(part)
+        for item in value.values():
+            yield from tensors_of(item)
     elif isinstance(value, (tuple, list)):
-        for part in value:
-            yield from tensors_of(part)
+        for item in value:
+            yield from tensors_of(item)
 
 
 def gradients_are_finite(parameters: Iterable[nn.Parameter]) -> bool:
@@ -45,12 +45,12 @@ def origin_in_forward(model: nn.Module, run: Callable[[], Any]) -> str | None:
     Returns:
         What was found, in words; None: every number was finite.
     """
-    found: list[str] = []
+    origins: list[str] = []
     names = {module: name or 'the model' for name, module in model.named_modules()}
 
     def look(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        if not found and not is_finite(output):
-            found.append(_describe(names[module], module, (args, kwargs), output))
+        if not origins and not is_finite(output):
+            origins.append(_describe(names[module], module, (args, kwargs), output))
 
     handles = [module.register_forward_hook(look, with_kwargs=True) for module in names]
     try:
@@ -58,7 +58,7 @@ def origin_in_forward(model: nn.Module, run: Callable[[], Any]) -> str | None:
     finally:
         for handle in handles:
             handle.remove()
-    return found[0] if found else None
+    return origins[0] if origins else None
 
 
 def _describe(name: str, module: nn.Module, inputs: Any, output: Any) -> str:
@@ -96,10 +96,10 @@ def origin_in_backward(model: nn.Module, run: Callable[[], Tensor]) -> str | Non
             origins.append(module)
 
     def watch(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
-        for look, value in ((given, output), (handed_on, (args, kwargs))):
+        for check, value in ((given, output), (handed_on, (args, kwargs))):
             for tensor in tensors_of(value):
                 if tensor.requires_grad:
-                    tensor.register_hook(partial(look, module))
+                    tensor.register_hook(partial(check, module))
 
     handles = [module.register_forward_hook(watch, with_kwargs=True) for module in names]
     try:

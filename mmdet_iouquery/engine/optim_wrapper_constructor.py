@@ -67,10 +67,10 @@ class NoDecayOptimWrapperConstructor:
     def groups(self, model: nn.Module, lr: float) -> list[dict[str, Any]]:
         """The optimizer's parameter groups; a parameter that two modules share counts once."""
         names = [name for name, _ in model.named_parameters()]
-        for part in self.lr_mult:
-            if not any(name.startswith(part) for name in names):
+        for prefix in self.lr_mult:
+            if not any(name.startswith(prefix) for name in names):
                 raise ValueError(
-                    f'paramwise_cfg.lr_mult names {part!r}, which no parameter of the model begins with; correct the '
+                    f'paramwise_cfg.lr_mult names {prefix!r}, which no parameter of the model begins with; correct the '
                     'name'
                 )
         for rule in self.rules:
@@ -92,7 +92,7 @@ class NoDecayOptimWrapperConstructor:
         ]
 
     def _factor(self, name: str) -> float:
-        fitting = [part for part in self.lr_mult if name.startswith(part)]
+        fitting = [prefix for prefix in self.lr_mult if name.startswith(prefix)]
         return self.lr_mult[max(fitting, key=len)] if fitting else 1.0
 
 

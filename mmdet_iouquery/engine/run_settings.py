@@ -63,14 +63,14 @@ def finished_before(note: Path, settings: Mapping[str, Any], restart: bool) -> b
 
 
 def differences(
-    there: Mapping[str, Any], asked: Mapping[str, Any], words: tuple[str, str] = ('there', 'asked for now')
+    before: Mapping[str, Any], asked: Mapping[str, Any], words: tuple[str, str] = ('there', 'asked for now')
 ) -> str:
     """Which settings differ, with the old and the new value of the first ones; empty: none does.
 
     Args:
         words: what is said of an old value, and of a new one.
     """
-    keys = [key for key in {**asked, **there} if there.get(key) != asked.get(key)]
-    named = [f'{key}: {there.get(key)!r} {words[0]}, {asked.get(key)!r} {words[1]}' for key in keys[:_NAMED]]
+    keys = [key for key in {**asked, **before} if before.get(key) != asked.get(key)]
+    named = [f'{key}: {before.get(key)!r} {words[0]}, {asked.get(key)!r} {words[1]}' for key in keys[:_NAMED]]
     more = f'; and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''
     return '; '.join(named) + more

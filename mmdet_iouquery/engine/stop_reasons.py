@@ -65,7 +65,7 @@ def _is_worker_death(error: OSError | EOFError | RuntimeError) -> bool:
 def worker_died(error: BaseException, folder: Path) -> str:
     """What to tell a person about a data worker's death: what, the likely reasons, the remedy."""
     causes = [str(cause) for cause in (error, error.__cause__, error.__context__) if cause is not None]
-    killed = next((found[1].strip() for found in map(_BY_SIGNAL.search, causes) if found), None)
+    killed = next((match[1].strip() for match in map(_BY_SIGNAL.search, causes) if match), None)
     how = f'was ended by the signal {killed!r}' if killed else 'exited without an error message'
     return (
         f'a process that loads data {how}. Killed: the machine ran out of memory, see dmesg; take a smaller '

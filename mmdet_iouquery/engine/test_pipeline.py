@@ -79,8 +79,8 @@ def detections(model: Any, images: Sequence[PipelineImage], score_thr: float | N
     """
     inputs = [torch.from_numpy(np.ascontiguousarray(image.pixels)) for image in images]
     samples = [DetDataSample(metainfo=image.meta) for image in images]
-    found = [sample.pred_instances for sample in model.test_step(dict(inputs=inputs, data_samples=samples))]
-    return [_detections(instances, score_thr) for instances in found]
+    predictions = [sample.pred_instances for sample in model.test_step(dict(inputs=inputs, data_samples=samples))]
+    return [_detections(instances, score_thr) for instances in predictions]
 
 
 def _detections(instances: Any, score_thr: float | None) -> Detections:

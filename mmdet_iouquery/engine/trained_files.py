@@ -64,16 +64,16 @@ def model_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     Raises:
         InputError: a word is left over, or see :func:`model_files`.
     """
-    pairs, rest = [], [*words]
-    while rest:
-        count = 1 if Path(rest[0]).is_dir() else 2
-        if len(rest) < count:
+    pairs, remaining = [], [*words]
+    while remaining:
+        count = 1 if Path(remaining[0]).is_dir() else 2
+        if len(remaining) < count:
             raise InputError(
                 f'models come in pairs of config and checkpoint, and there are {len(words)} words: {" ".join(words)}; '
                 'name pairs CONFIG CHECKPOINT, or work folders of trainings'
             )
-        pairs.append(model_files(rest[:count]))
-        del rest[:count]
+        pairs.append(model_files(remaining[:count]))
+        del remaining[:count]
     return pairs
 
 

@@ -145,9 +145,9 @@ def _lock(file: IO[str], folder: str | Path) -> None:
         if error.errno in (errno.EACCES, errno.EAGAIN):
             file.seek(0)
             pid = file.read().strip()
-            who, how = (f'process {pid}', f'end it (kill {pid})') if pid else ('another process', 'end it')
+            owner, how = (f'process {pid}', f'end it (kill {pid})') if pid else ('another process', 'end it')
             raise InputError(
-                f'{who} writes to {folder} at this moment; wait until it has ended, {how} or name another --work-dir'
+                f'{owner} writes to {folder} at this moment; wait until it has ended, {how} or name another --work-dir'
             ) from error
 
 
@@ -165,8 +165,8 @@ def set_aside(folder: str | Path, also: Collection[str] = (), keep: Collection[s
     for what is named in ``keep``; all else stays.
     """
     folder, also = Path(folder), {REPLACED, *also}
-    there = [path for path in sorted(folder.iterdir()) if path.name not in keep]
-    of_a_run = [path for path in there if path.name in also or _OF_A_TRAINING.fullmatch(path.name)]
+    present = [path for path in sorted(folder.iterdir()) if path.name not in keep]
+    of_a_run = [path for path in present if path.name in also or _OF_A_TRAINING.fullmatch(path.name)]
     if not of_a_run:
         return None
     target = folder / time.strftime('before-%Y%m%d-%H%M%S')

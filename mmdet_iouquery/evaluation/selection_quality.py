@@ -47,9 +47,9 @@ class SelectedQueries(NamedTuple):
         if not parts:
             return cls(np.zeros(0), np.zeros(0), np.zeros(0, bool), np.zeros(0, int))
         images = []
-        for part in parts:
-            images.append(part.image + first)
-            first += int(part.image.max(initial=-1)) + 1
+        for queries in parts:
+            images.append(queries.image + first)
+            first += int(queries.image.max(initial=-1)) + 1
         scores, ious, right_class = (np.concatenate(x) for x in list(zip(*parts))[:3])
         return cls(scores, ious, right_class, np.concatenate(images))
 
@@ -100,10 +100,10 @@ def compare_with_objects(
         boxes_px: (Q, 4). scores: (Q,) in [0, 1]. labels: (Q,) int; None: the encoder names no class.
         objects: ground truth in the same px.
     """
-    ious, which = best_overlap(boxes_px, objects)
+    ious, nearest = best_overlap(boxes_px, objects)
     right = np.zeros(len(scores), bool)
     if labels is not None and len(objects.labels):
-        right = (labels == objects.labels[which]) & (ious > 0)
+        right = (labels == objects.labels[nearest]) & (ious > 0)
     return SelectedQueries(np.asarray(scores, dtype=float), ious, right, np.zeros(len(scores), int))
 
 
@@ -145,8 +145,8 @@ def calibration_error(scores: Numbers, ious: Numbers, bins: int = BINS) -> float
     Queries fall into ``bins`` bins of equal width of their score; the distance of mean score and mean IoU of each bin
     is averaged, weighted by the number of queries in it.
     """
-    which = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
-    gap = np.bincount(which, np.asarray(scores) - np.asarray(ious), minlength=bins)
+    bin_of = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
+    gap = np.bincount(bin_of, np.asarray(scores) - np.asarray(ious), minlength=bins)
     return float(np.abs(gap).sum() / len(scores))
 
 

@@ -25,7 +25,7 @@ from mmdet_iouquery.apps.quickstart import command as quickstart
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.engine import launch, work_dir
-from mmdet_iouquery.engine.begin import begin
+from mmdet_iouquery.engine.start_or_resume import begin
 from mmdet_iouquery.engine.work_dir import claimed
 from mmdet_iouquery.errors import InputError
 

@@ -64,11 +64,11 @@ class AugmentationTimetableHook(Hook):
                     f'the run, or take it out of the timetable'
                 )
         known = {name for name, _ in self.timetable}
-        for who, stages in waiting(runner):
+        for waiter, stages in waiting(runner):
             unknown = [stage for stage in stages if stage not in known]
             if unknown:
                 raise InputError(
-                    f'{who} waits for stage {unknown[0]!r}, and the timetable of {type(self).__name__} has '
+                    f'{waiter} waits for stage {unknown[0]!r}, and the timetable of {type(self).__name__} has '
                     f'{", ".join(sorted(known))}; name one of these, or add it there'
                 )
         self._told = None

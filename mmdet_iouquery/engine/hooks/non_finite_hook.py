@@ -155,8 +155,8 @@ def _loss_of(runner: Runner, model: nn.Module, call: _Call) -> Callable[[], Tens
     return run
 
 
-def _in_any_process(here: bool) -> bool:
-    flag = torch.tensor(float(here))
+def _in_any_process(flagged: bool) -> bool:
+    flag = torch.tensor(float(flagged))
     all_reduce(flag, 'max')
     return bool(flag)
 

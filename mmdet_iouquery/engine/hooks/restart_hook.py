@@ -79,5 +79,5 @@ def _best_checkpoint(runner: Runner) -> Path | None:
     hook = _checkpoint_hook(runner)
     noted = [getattr(hook, 'best_ckpt_path', None), *getattr(hook, 'best_ckpt_path_dict', {}).values()]
     paths = [Path(path) for path in noted if path]
-    candidates = (place for path in paths for place in (path, Path(runner.work_dir) / path.name))
+    candidates = (candidate for path in paths for candidate in (path, Path(runner.work_dir) / path.name))
     return next((path for path in candidates if path.is_file()), None)

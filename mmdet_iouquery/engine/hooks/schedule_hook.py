@@ -84,9 +84,9 @@ def _phases(runner: Runner) -> Iterator[str]:
 def _check_stages(runner: Runner) -> None:
     if any(isinstance(hook, AugmentationTimetableHook) for hook in runner.hooks):
         return
-    for who, stages in waiting(runner):
+    for waiter, stages in waiting(runner):
         raise InputError(
-            f'{who} waits for stage {stages[0]!r} of the training, but nothing says when that is: add '
+            f'{waiter} waits for stage {stages[0]!r} of the training, but nothing says when that is: add '
             f"dict(type='AugmentationTimetableHook', timetable=[('plain', 0), ({stages[0]!r}, 4), ...]) to custom_hooks"
         )
 

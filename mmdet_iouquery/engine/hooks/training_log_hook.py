@@ -121,8 +121,8 @@ def _resized(instances: Any, scale: float, size: tuple[int, int]) -> InstanceDat
     """Boxes, labels and scores alone, on the CPU; boxes lie on an image of ``size`` (width, height) px."""
     bboxes = get_box_tensor(instances.bboxes).detach().float().cpu() * scale
     last = bboxes.new_tensor([*size, *size]) - 1  # the visualizer warns of what lies beyond
-    found = InstanceData(bboxes=bboxes.clamp(min=0).minimum(last))
+    resized = InstanceData(bboxes=bboxes.clamp(min=0).minimum(last))
     for name in ('labels', 'scores'):
         if name in instances:
-            found.set_field(instances.get(name).detach().cpu(), name)
-    return found
+            resized.set_field(instances.get(name).detach().cpu(), name)
+    return resized

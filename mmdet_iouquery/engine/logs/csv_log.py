@@ -30,22 +30,22 @@ class CsvLog(TrainingLog):
 
     folder = 'csv'
 
-    def _begin(self, place: Path, step: int) -> str:
-        self._place = place
-        self._tables = {path.stem: _Table(path, step) for path in place.glob('*.csv')}
-        for path in place.glob('images/**/*.jpg'):
+    def _begin(self, folder: Path, step: int) -> str:
+        self._folder = folder
+        self._tables = {path.stem: _Table(path, step) for path in folder.glob('*.csv')}
+        for path in folder.glob('images/**/*.jpg'):
             if path.stem.isdigit() and int(path.stem) > step:
                 path.unlink()
-        return str(place)
+        return str(folder)
 
-    def _write(self, part: str, values: Mapping[str, float], step: int) -> None:
-        name = part or 'other'
+    def _write(self, phase: str, values: Mapping[str, float], step: int) -> None:
+        name = phase or 'other'
         if name not in self._tables:
-            self._tables[name] = _Table(self._place / f'{name}.csv', step)
+            self._tables[name] = _Table(self._folder / f'{name}.csv', step)
         self._tables[name].add(step, values)
 
     def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
-        with whole_file(self._place / 'images' / name / f'{step:08d}.jpg') as path:
+        with whole_file(self._folder / 'images' / name / f'{step:08d}.jpg') as path:
             Image.fromarray(image).save(path, 'JPEG', quality=_QUALITY)
 
 

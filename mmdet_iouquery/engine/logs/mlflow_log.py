@@ -45,16 +45,16 @@ class MlflowLog(TrainingLog):
 
     folder = 'mlflow'
 
-    def _begin(self, place: Path, step: int) -> str:
+    def _begin(self, folder: Path, step: int) -> str:
         os.environ.setdefault('MLFLOW_DISABLE_TELEMETRY', 'true')
         import mlflow
 
         self._error: type[Exception] = mlflow.MlflowException
-        local = f'sqlite:///{(place / "mlflow.db").resolve().as_posix()}'
+        local = f'sqlite:///{(folder / "mlflow.db").resolve().as_posix()}'
         self._uri = uri = os.environ.get(URI) or local
         try:
             self._client = mlflow.MlflowClient(tracking_uri=uri)
-            self._run_id, self._there = self._go_on(place, step)
+            self._run_id, self._logged = self._go_on(folder, step)
             self._client.log_text(self._run_id, self.config.pretty_text, 'config.py')
         except self._error as error:
             raise InputError(f'--log mlflow: {uri} refuses ({error}); check {URI} and {_EXPERIMENT}') from error
@@ -62,9 +62,9 @@ class MlflowLog(TrainingLog):
         atexit.register(self._stopped, os.getpid())
         return f'mlflow ui --backend-store-uri {uri}' if uri == local else f'MLflow at {uri}, run {self._run_id}'
 
-    def _go_on(self, place: Path, step: int) -> tuple[str, set[str]]:
+    def _go_on(self, folder: Path, step: int) -> tuple[str, set[str]]:
         """Id of the run to log to, and names of the metrics that it has at ``step``."""
-        note, params = place / 'run.json', self._params()
+        note, params = folder / 'run.json', self._params()
         before = self._noted(note)
         points = self._points(before)
         kept = [point for point in points if point.step <= step]
@@ -72,7 +72,7 @@ class MlflowLog(TrainingLog):
             run_id = before.info.run_id
             self._client.update_run(run_id, status='RUNNING')
         else:
-            run_id = self._new_run(place, params)
+            run_id = self._new_run(folder, params)
             self._log_metrics(run_id, kept)
             if before is not None:
                 self._copy_images(before.info.run_id, run_id, step)
@@ -95,19 +95,19 @@ class MlflowLog(TrainingLog):
     def _points(self, run: Any) -> list[Any]:
         if run is None:
             return []
-        return [one for name in run.data.metrics for one in self._client.get_metric_history(run.info.run_id, name)]
+        return [point for name in run.data.metrics for point in self._client.get_metric_history(run.info.run_id, name)]
 
-    def _new_run(self, place: Path, params: Mapping[str, str]) -> str:
+    def _new_run(self, folder: Path, params: Mapping[str, str]) -> str:
         from mlflow.entities import Param
 
         name = os.environ.get(_EXPERIMENT) or 'mmdet_iouquery'
         experiment = self._client.get_experiment_by_name(name)
         if experiment is None:
-            files = None if os.environ.get(URI) else (place / 'artifacts').resolve().as_uri()
+            files = None if os.environ.get(URI) else (folder / 'artifacts').resolve().as_uri()
             experiment_id = self._client.create_experiment(name, artifact_location=files)
         else:
             experiment_id = experiment.experiment_id
-        run_id: str = self._client.create_run(experiment_id, run_name=place.resolve().parent.name).info.run_id
+        run_id: str = self._client.create_run(experiment_id, run_name=folder.resolve().parent.name).info.run_id
         for batch in _batches([Param(key, value) for key, value in params.items()], _PARAMS):
             self._client.log_batch(run_id, params=batch)
         return run_id
@@ -136,13 +136,13 @@ class MlflowLog(TrainingLog):
         for batch in _batches(points, _METRICS):
             self._client.log_batch(run_id, metrics=batch)
 
-    def _write(self, part: str, values: Mapping[str, float], step: int) -> None:
+    def _write(self, phase: str, values: Mapping[str, float], step: int) -> None:
         from mlflow.entities import Metric
 
-        names = {_allowed(full_name(part, name)): float(value) for name, value in values.items()}
-        there = self._there if step == self._step else ()
+        names = {_allowed(full_name(phase, name)): float(value) for name, value in values.items()}
+        logged = self._logged if step == self._step else ()
         time_ms = int(1000 * time.time())
-        points = [Metric(name, value, time_ms, step) for name, value in names.items() if name not in there]
+        points = [Metric(name, value, time_ms, step) for name, value in names.items() if name not in logged]
         self._try(self._log_metrics, self._run_id, points)
 
     def _write_image(self, name: str, image: np.ndarray, step: int) -> None:

@@ -22,43 +22,43 @@ class TensorboardLog(TrainingLog):
 
     folder = 'tensorboard'
 
-    def _begin(self, place: Path, step: int) -> str:
+    def _begin(self, folder: Path, step: int) -> str:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._step, self._there = step, _tags_at(place, step)
-        self._writer = SummaryWriter(str(place), purge_step=step + 1)
-        if 'config/text_summary' not in self._there:  # so torch calls it
+        self._step, self._logged = step, _tags_at(folder, step)
+        self._writer = SummaryWriter(str(folder), purge_step=step + 1)
+        if 'config/text_summary' not in self._logged:  # so torch calls it
             self._writer.add_text('config', f'```python\n{self.config.pretty_text}\n```', step)
         self._writer.flush()
-        return f'tensorboard --logdir {place}'
+        return f'tensorboard --logdir {folder}'
 
-    def _write(self, part: str, values: Mapping[str, float], step: int) -> None:
+    def _write(self, phase: str, values: Mapping[str, float], step: int) -> None:
         for name, value in values.items():
-            tag = full_name(part, name)
-            if not self._is_there(tag, step):
+            tag = full_name(phase, name)
+            if not self._is_logged(tag, step):
                 self._writer.add_scalar(tag, value, step)
         self._writer.flush()
 
     def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
-        if not self._is_there(name, step):
+        if not self._is_logged(name, step):
             self._writer.add_image(name, image, step, dataformats='HWC')
             self._writer.flush()
 
-    def _is_there(self, tag: str, step: int) -> bool:
+    def _is_logged(self, tag: str, step: int) -> bool:
         """Of the step where the training goes on, which may have been validated before it was stopped."""
-        return step == self._step and tag in self._there
+        return step == self._step and tag in self._logged
 
     def _end(self) -> None:
         self._writer.close()
 
 
-def _tags_at(place: Path, step: int) -> set[str]:
+def _tags_at(folder: Path, step: int) -> set[str]:
     """Tags that have a valid event at a step, in the event files of a folder."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
     from tensorboard.compat.proto.event_pb2 import SessionLog
 
     tags: set[str] = set()
-    for path in sorted(place.glob('events.out.tfevents.*')):
+    for path in sorted(folder.glob('events.out.tfevents.*')):
         for event in EventFileLoader(str(path)).Load():
             if event.HasField('session_log') and event.session_log.status == SessionLog.START and event.step <= step:
                 tags.clear()

@@ -42,19 +42,19 @@ class TrainingLog(BaseVisBackend):
         Returns:
             How a person looks at the log.
         """
-        place = Path(work_dir) / self.folder
-        place.mkdir(parents=True, exist_ok=True)
-        how = self._begin(place, step)
+        folder = Path(work_dir) / self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        how = self._begin(folder, step)
         self._begun = True
         return how
 
     @abstractmethod
-    def _begin(self, place: Path, step: int) -> str:
+    def _begin(self, folder: Path, step: int) -> str:
         """Take back what was logged after ``step``; see :meth:`begin`."""
 
     @abstractmethod
-    def _write(self, part: str, values: Mapping[str, float], step: int) -> None:
-        """Write numbers of a part of the run ('train', 'val', or '' where that is not known)."""
+    def _write(self, phase: str, values: Mapping[str, float], step: int) -> None:
+        """Write numbers of a phase of the run ('train', 'val', or '' where that is not known)."""
 
     @abstractmethod
     def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
@@ -87,15 +87,15 @@ class TrainingLog(BaseVisBackend):
         """
         if not self._begun:
             return
-        part = '' if file_path is None else 'train' if 'iter' in scalar_dict else 'val'
+        phase = '' if file_path is None else 'train' if 'iter' in scalar_dict else 'val'
         plain = {key: value.item() if hasattr(value, 'item') else value for key, value in scalar_dict.items()}
         values = {
-            key.removeprefix(f'{part}/'): value
+            key.removeprefix(f'{phase}/'): value
             for key, value in plain.items()
-            if isinstance(value, (int, float)) and not (part and key == 'iter')
+            if isinstance(value, (int, float)) and not (phase and key == 'iter')
         }
         if values:
-            self._write(part, values, step)
+            self._write(phase, values, step)
 
     def add_image(self, name: str, image: np.ndarray, step: int = 0, **_: Any) -> None:
         if self._begun:
@@ -107,6 +107,6 @@ class TrainingLog(BaseVisBackend):
             self._end()
 
 
-def full_name(part: str, name: str) -> str:
-    """A value's name with the part of the run before it."""
-    return f'{part}/{name}' if part else name
+def full_name(phase: str, name: str) -> str:
+    """A value's name with the phase of the run before it."""
+    return f'{phase}/{name}' if phase else name

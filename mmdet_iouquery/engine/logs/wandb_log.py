@@ -22,15 +22,15 @@ class WandbLog(TrainingLog):
 
     folder = 'wandb'
 
-    def _begin(self, place: Path, step: int) -> str:
+    def _begin(self, folder: Path, step: int) -> str:
         os.environ.setdefault('WANDB_ERROR_REPORTING', 'false')
         import wandb
 
         self._image = wandb.Image
-        name = place.resolve().parent.name
+        name = folder.resolve().parent.name
         mode = os.environ.get('WANDB_MODE') or 'offline'
         self._run = wandb.init(
-            dir=str(place.parent),
+            dir=str(folder.parent),
             mode=mode,
             project=os.environ.get('WANDB_PROJECT') or 'mmdet_iouquery',
             group=os.environ.get('WANDB_RUN_GROUP') or name,
@@ -39,10 +39,10 @@ class WandbLog(TrainingLog):
             settings=wandb.Settings(silent=True, console='off'),
         )
         self._run.define_metric('*', step_metric='step')
-        return f'wandb sync {place}/offline-run-*' if mode == 'offline' else f'Weights & Biases, {self._run.url}'
+        return f'wandb sync {folder}/offline-run-*' if mode == 'offline' else f'Weights & Biases, {self._run.url}'
 
-    def _write(self, part: str, values: Mapping[str, float], step: int) -> None:
-        self._run.log({'step': step, **{full_name(part, name): value for name, value in values.items()}})
+    def _write(self, phase: str, values: Mapping[str, float], step: int) -> None:
+        self._run.log({'step': step, **{full_name(phase, name): value for name, value in values.items()}})
 
     def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
         self._run.log({'step': step, name: self._image(image)})

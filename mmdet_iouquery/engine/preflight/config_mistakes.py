@@ -71,18 +71,18 @@ def named_mistakes(
     except RunError:
         raise
     except InputError as error:
-        place = '' if only and not only(error) else place_of(error, cfg, sections)
-        if not place or any(section in str(error) for section in SECTIONS):
+        entry = '' if only and not only(error) else entry_of(error, cfg, sections)
+        if not entry or any(section in str(error) for section in SECTIONS):
             raise
-        raise InputError(f'{place}: {error}') from error
+        raise InputError(f'{entry}: {error}') from error
     except Exception as error:
         _raise_interrupt_behind(error)
         if (isinstance(error, OSError) and error.errno in DISK_FAULTS) or (only and not only(error)):
             raise
-        place = place_of(error, cfg, sections)
-        where = f' fails at {place}' if place else ' fails'
-        said = _not_registered(error) or [text_of(error), *_remedies(error)]
-        parts = [f'{stage}{where}: {said[0]}', *said[1:], *(facts(error) if facts else ())]
+        entry = entry_of(error, cfg, sections)
+        where = f' fails at {entry}' if entry else ' fails'
+        sentences = _not_registered(error) or [text_of(error), *_remedies(error)]
+        parts = [f'{stage}{where}: {sentences[0]}', *sentences[1:], *(facts(error) if facts else ())]
         raise InputError('; '.join(parts) + _traceback_file(error, cfg)) from error
 
 
@@ -118,7 +118,7 @@ def text_of(error: BaseException) -> str:
     return f'{type(error).__name__}: {text}'
 
 
-def place_of(error: BaseException, cfg: Mapping[str, Any], sections: Sequence[str] = SECTIONS) -> str:
+def entry_of(error: BaseException, cfg: Mapping[str, Any], sections: Sequence[str] = SECTIONS) -> str:
     """Dotted key of the entry whose object an exception comes from; '' where that is not to be seen.
 
     Followed from the outermost frame of the traceback inwards: a frame belongs to an entry below the last one when it
@@ -169,12 +169,12 @@ def _built_from(frame: FrameType) -> Mapping[str, Any] | None:
 def _most_alike(node: Any, wanted: Mapping[str, Any], where: str = '') -> tuple[str, Mapping[str, Any]] | None:
     """The entry of the same type with most items in common: what is built has further items, handed down to it."""
     best, most = None, 0
-    for place, entry in entries(node, where):
+    for key, entry in entries(node, where):
         if type_name(entry) != type_name(wanted):
             continue
         common = sum(1 for key, value in entry.items() if key in wanted and _equal(wanted[key], value))
         if common > most and (common == len(entry) or 'type' in entry):
-            best, most = (place, entry), common
+            best, most = (key, entry), common
     return best
 
 
@@ -187,7 +187,7 @@ def _equal(first: Any, other: Any) -> bool:
 
 def _of_class(node: Any, owner: Any, where: str) -> tuple[str, Mapping[str, Any]] | None:
     name = type(owner).__name__
-    return next(((place, entry) for place, entry in entries(node, where) if type_name(entry) == name), None)
+    return next(((key, entry) for key, entry in entries(node, where) if type_name(entry) == name), None)
 
 
 def _not_registered(error: BaseException) -> list[str]:

@@ -25,11 +25,11 @@ _REMOVABLE_HOOKS = ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_sc
 _LOG_LEVELS = ('CRITICAL', 'ERROR', 'WARNING', 'INFO', 'DEBUG', 'NOTSET')
 
 
-def check_sections(cfg: Mapping[str, Any], part: str) -> None:
+def check_sections(cfg: Mapping[str, Any], mode: str) -> None:
     """The entries that a training or a test cannot do without, and those that go together.
 
     Args:
-        part: 'train' or 'test'.
+        mode: 'train' or 'test'.
 
     Raises:
         InputError: one is missing, is something else than a dict (a list) of settings, or has a name that is all but
@@ -45,22 +45,22 @@ def check_sections(cfg: Mapping[str, Any], part: str) -> None:
     for name in _LISTS:
         if not all(isinstance(entry, Mapping) for entry in as_list(cfg.get(name))):
             raise InputError(f"{_file(cfg)}: {name} must be dicts, such as [dict(type='...')], got {cfg[name]!r}")
-    needed = ['model', 'env_cfg', *(['train_dataloader', 'train_cfg', 'optim_wrapper'] if part == 'train' else [])]
-    evaluations = [[f'{which}_{name}' for name in ('dataloader', 'evaluator', 'cfg')] for which in ('val', 'test')]
-    missing = [name for name in [*needed, *(evaluations[1] if part == 'test' else [])] if cfg.get(name) is None]
+    needed = ['model', 'env_cfg', *(['train_dataloader', 'train_cfg', 'optim_wrapper'] if mode == 'train' else [])]
+    evaluations = [[f'{split}_{name}' for name in ('dataloader', 'evaluator', 'cfg')] for split in ('val', 'test')]
+    missing = [name for name in [*needed, *(evaluations[1] if mode == 'test' else [])] if cfg.get(name) is None]
     if missing:
-        what = 'training' if part == 'train' else 'a test'
+        task = 'training' if mode == 'train' else 'a test'
         raise InputError(
-            f'{_file(cfg)} lacks {", ".join(missing)}, which {what} needs; add it, or name a config of _base_ that '
+            f'{_file(cfg)} lacks {", ".join(missing)}, which {task} needs; add it, or name a config of _base_ that '
             'has it'
         )
     for names in evaluations:
         absent = [name for name in names if cfg.get(name) is None]
         if 0 < len(absent) < len(names):
-            there = [name for name in names if name not in absent]
+            present = [name for name in names if name not in absent]
             raise InputError(
-                f'{_file(cfg)} has {" and ".join(there)} without {" and ".join(absent)}, and an evaluation needs all '
-                f'three; add what is missing, or set {" = ".join(there)} = None to do without'
+                f'{_file(cfg)} has {" and ".join(present)} without {" and ".join(absent)}, and an evaluation needs all '
+                f'three; add what is missing, or set {" = ".join(present)} = None to do without'
             )
 
 
@@ -95,7 +95,9 @@ def _ranges(cfg: Mapping[str, Any]) -> Iterator[_Range]:
 
     def whole(section: str, settings: Any, *names: str, least: int = 1, **also: object) -> Iterator[_Range]:
         """Whole numbers, or a value of ``also``, which stands for what its name says."""
-        wanted = f'a whole number from {least} on' + ''.join(f', or {value} for {what}' for what, value in also.items())
+        wanted = f'a whole number from {least} on' + ''.join(
+            f', or {value} for {meaning}' for meaning, value in also.items()
+        )
         for name in names:
             yield section, settings, name, lambda x: _is_whole(x, least) or x in also.values(), wanted
 

@@ -82,8 +82,8 @@ def _at_its_largest(model: nn.Module, inputs: Tensor, samples: SampleList) -> tu
 def _crowd(count: int, shape: Sequence[int], device: torch.device) -> InstanceData:
     """Random boxes of the first class, at least a tenth of the image wide and high."""
     low, size = 0.7 * torch.rand(count, 2), 0.1 + 0.2 * torch.rand(count, 2)
-    corners = torch.cat([low, low + size], dim=1) * torch.tensor([shape[1], shape[0]] * 2)
-    return InstanceData(bboxes=corners.to(device), labels=torch.zeros(count, dtype=torch.long, device=device))
+    boxes_xyxy = torch.cat([low, low + size], dim=1) * torch.tensor([shape[1], shape[0]] * 2)
+    return InstanceData(bboxes=boxes_xyxy.to(device), labels=torch.zeros(count, dtype=torch.long, device=device))
 
 
 def _peak_of_process() -> float:

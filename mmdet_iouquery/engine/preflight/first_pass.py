@@ -41,7 +41,7 @@ _DRAWS = 4  # images read in a stage whose transforms are drawn
 _ESCAPE = 'should the run be right after all, --no-check starts it untried'
 
 
-def first_pass(runner: Any, model: nn.Module, cfg: Config, part: str) -> list[str]:
+def first_pass(runner: Any, model: nn.Module, cfg: Config, mode: str) -> list[str]:
     """Try a step (of a training) and an evaluation, on the data, metrics and optimizer of a run.
 
     Data sets and loops that the runner builds for it are those that it goes on with. Every process does the same, as
@@ -51,7 +51,7 @@ def first_pass(runner: Any, model: nn.Module, cfg: Config, part: str) -> list[st
         runner: mmengine's, not started.
         model: its model, built, without a wrapper.
         cfg: what both were built from.
-        part: 'train' or 'test'.
+        mode: 'train' or 'test'.
 
     Returns:
         What was not tried, and why.
@@ -60,20 +60,20 @@ def first_pass(runner: Any, model: nn.Module, cfg: Config, part: str) -> list[st
         InputError: something fails, as it would in the run; names the entry of the config.
     """
     left_out: list[str] = []
-    if part == 'train':
+    if mode == 'train':
         check_matching_costs(model, cfg.model)
         with named_mistakes(cfg, 'building the training'):
             loader = runner.train_loop.dataloader
         check_batches(loader, 'train_dataloader')
         with _aside():
             left_out += _step(runner, _twin(model), loader, cfg)
-    which = 'val' if part == 'train' else part
+    split = 'val' if mode == 'train' else mode
     with named_mistakes(cfg, 'building the evaluation'):
-        loop = runner.val_loop if part == 'train' else runner.test_loop
+        loop = runner.val_loop if mode == 'train' else runner.test_loop
     if loop is not None:
-        check_batches(loop.dataloader, f'{which}_dataloader')
+        check_batches(loop.dataloader, f'{split}_dataloader')
         with _aside():
-            left_out += _evaluation(runner.rank, _twin(model), loop, cfg, which)
+            left_out += _evaluation(runner.rank, _twin(model), loop, cfg, split)
     return left_out
 
 
@@ -155,9 +155,9 @@ def _try_later_pipelines(hooks: Sequence[Any], dataset: Any) -> None:
             read_image(twin)
 
 
-def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, which: str) -> list[str]:
+def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, split: str) -> list[str]:
     """An image, detections, metrics."""
-    section, dataset = f'{which}_dataloader', loop.dataloader.dataset
+    section, dataset = f'{split}_dataloader', loop.dataloader.dataset
     if isinstance(dataset, IterableDataset):
         return ['an evaluation, as its data set cannot be asked for a single image']
     with named_mistakes(cfg, 'reading an image to evaluate', sections=(section,)):
@@ -190,11 +190,11 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, which: str) -> lis
     with named_mistakes(
         cfg,
         'evaluating an image',
-        sections=(f'{which}_evaluator',),
+        sections=(f'{split}_evaluator',),
         facts=lambda error: [*missing_meta(error, meta, section), *predicted(predicted_samples), _ESCAPE],
     ):
         names, left_out = evaluate_image(loop.evaluator, batch, predicted_samples)
-    if which == 'val' and not left_out:
+    if split == 'val' and not left_out:
         check_save_best(cfg, names)
     return left_out
 

@@ -117,10 +117,10 @@ def check_matching_costs(model: nn.Module, cfg: Mapping[str, Any]) -> None:
     loss = getattr(getattr(model, 'bbox_head', None), 'loss_cls', None)
     if not isinstance(loss, (IoUVarifocalLoss, MatchabilityAwareLoss)):
         return
-    for place, entry in entries(cfg.get('train_cfg') or {}, 'model.train_cfg'):
+    for key, entry in entries(cfg.get('train_cfg') or {}, 'model.train_cfg'):
         if type_name(entry) == 'ClassificationCost':
             raise InputError(
-                f'{place} is a ClassificationCost, which compares by a softmax, but model.bbox_head.loss_cls is '
+                f'{key} is a ClassificationCost, which compares by a softmax, but model.bbox_head.loss_cls is '
                 f"{type(loss).__name__}, which scores each class by a sigmoid: name dict(type='FocalLossCost', "
                 'weight=2.0) there'
             )
@@ -150,8 +150,8 @@ def missing_truth(instances: InstanceData) -> Iterator[str]:
         )
 
 
-def predicted(found: Sequence[Any]) -> Iterator[str]:
+def predicted(predictions: Sequence[Any]) -> Iterator[str]:
     """What a model tells of its detections."""
-    instances = getattr(found[0], 'pred_instances', None) if found else None
+    instances = getattr(predictions[0], 'pred_instances', None) if predictions else None
     if isinstance(instances, InstanceData):
         yield f'the model predicts {", ".join(sorted(instances.keys()))}'

@@ -21,21 +21,21 @@ from .config_mistakes import entries
 _MAY_BE_ABSENT = 'selection/'
 
 
-def evaluate_image(evaluator: Evaluator, batch: Any, found: Sequence[Any]) -> tuple[set[str], list[str]]:
+def evaluate_image(evaluator: Evaluator, batch: Any, predictions: Sequence[Any]) -> tuple[set[str], list[str]]:
     """Let copies of the metrics evaluate what a model has found in an image.
 
     Nothing is exchanged with other processes.
 
     Args:
         batch: the image, as its data loader gives it.
-        found: data samples with predictions, as the model gives them.
+        predictions: data samples with predictions, as the model gives them.
 
     Returns:
         Names of the values computed, and the metrics left out because they evaluate in a way of their own.
     """
     names: set[str] = set()
     left_out = []
-    samples = [sample.to_dict() if hasattr(sample, 'to_dict') else sample for sample in map(_with_a_box, found)]
+    samples = [sample.to_dict() if hasattr(sample, 'to_dict') else sample for sample in map(_with_a_box, predictions)]
     with tempfile.TemporaryDirectory() as folder:
         for metric in evaluator.metrics:
             if type(metric).evaluate is not BaseMetric.evaluate:
@@ -54,12 +54,12 @@ def check_save_best(cfg: Config, names: set[str]) -> None:
     Args:
         names: of the values that are.
     """
-    for place, entry in entries(cfg.get('default_hooks') or {}, 'default_hooks'):
+    for key, entry in entries(cfg.get('default_hooks') or {}, 'default_hooks'):
         for name in as_list(entry.get('save_best')):
             if name in (None, 'auto') or name in names or str(name).startswith(_MAY_BE_ABSENT):
                 continue
             raise InputError(
-                f'{place}.save_best={name!r}, which no metric of val_evaluator computes; name one of these: '
+                f'{key}.save_best={name!r}, which no metric of val_evaluator computes; name one of these: '
                 f'{", ".join(sorted(names))}'
             )
 

@@ -55,9 +55,10 @@ def read_image(dataset: Any, *, with_boxes: bool = True) -> Any:
         if not with_boxes or _number_of_boxes(data):
             break
     if not isinstance(data, Mapping) or 'inputs' not in data:
-        what = f'a dict of {", ".join(sorted(map(str, data)))}' if isinstance(data, Mapping) else type(data).__name__
+        output = f'a dict of {", ".join(sorted(map(str, data)))}' if isinstance(data, Mapping) else type(data).__name__
         raise InputError(
-            f"the pipeline gives {what} instead of inputs and data_samples; let it end with dict(type='PackDetInputs')"
+            f'the pipeline gives {output} instead of inputs and data_samples; let it end with '
+            "dict(type='PackDetInputs')"
         )
     return data
 

@@ -21,7 +21,7 @@ from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.config_options import likely_misspelt, merge_options
 from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import launch
-from mmdet_iouquery.engine.preflight.config_mistakes import named_mistakes, place_of, text_of
+from mmdet_iouquery.engine.preflight.config_mistakes import entry_of, named_mistakes, text_of
 from mmdet_iouquery.errors import InputError, TrainingStopped
 
 LOAD = "dict(type='LoadImageFromFile')"
@@ -377,4 +377,4 @@ def test_texts_are_one_short_line() -> None:
     assert text_of(ValueError('two\n  lines')) == 'ValueError: two lines'
     assert text_of(ValueError('x' * 9999)).endswith('x ...') and len(text_of(ValueError('x' * 9999))) < 600
     assert text_of(ValueError()) == 'ValueError: without a word'
-    assert place_of(ValueError('x'), {'model': {'type': 'RTDETR'}}) == ''
+    assert entry_of(ValueError('x'), {'model': {'type': 'RTDETR'}}) == ''

@@ -75,20 +75,22 @@ def _set_aside(cfg: Config, work_dir: Path, folder: Path) -> None:
             print(f'the earlier run is in {target} now')
 
 
-def _compare_settings(work_dir: Path, found: Path, settings: Mapping[str, Any], asked_to: bool) -> None:
-    there = recorded(work_dir)
-    if there is None:
+def _compare_settings(work_dir: Path, checkpoint: Path, settings: Mapping[str, Any], asked_to: bool) -> None:
+    before = recorded(work_dir)
+    if before is None:
         if not asked_to:
-            raise InputError(f'{work_dir} holds {found.name} of a run whose settings are not known; {_WAYS_OUT}')
+            raise InputError(f'{work_dir} holds {checkpoint.name} of a run whose settings are not known; {_WAYS_OUT}')
         return
-    differing = differences(there, settings)
+    differing = differences(before, settings)
     if differing and not asked_to:
-        raise InputError(f'{work_dir} holds a run with other settings, up to {found.name} ({differing}); {_WAYS_OUT}')
+        raise InputError(
+            f'{work_dir} holds a run with other settings, up to {checkpoint.name} ({differing}); {_WAYS_OUT}'
+        )
     if differing:
         print(f'note: going on with other settings than before: {differing}')
 
 
-def _is_finished(cfg: Config, found: Path, meta: Mapping[str, Any]) -> bool:
+def _is_finished(cfg: Config, checkpoint: Path, meta: Mapping[str, Any]) -> bool:
     """Whether a checkpoint is of the last step and the last validation is done; says so if it is."""
     loop = cfg.get('train_cfg') or {}
     unit = 'epoch' if loop.get('by_epoch', 'max_epochs' in loop) else 'iter'
@@ -97,8 +99,8 @@ def _is_finished(cfg: Config, found: Path, meta: Mapping[str, Any]) -> bool:
         return False
     if process_rank(cfg.launcher) == 0:
         print(
-            f'this training is finished: {found} is of its last {unit}, {last}. `iouquery test` evaluates it; to train '
-            f'on, give its config with --resume --cfg-options train_cfg.max_{unit}s=N; --restart starts anew'
+            f'this training is finished: {checkpoint} is of its last {unit}, {last}. `iouquery test` evaluates it; to '
+            f'train on, give its config with --resume --cfg-options train_cfg.max_{unit}s=N; --restart starts anew'
         )
     return True
 
