@@ -157,9 +157,9 @@ class Detector:
         batch: list[tuple[int, PipelineImage, dict[str, Any]]] = []
 
         def run() -> None:
-            found = detections(self.model, [image for _, image, _ in batch], score_thr) if batch else []
-            for one, (place, image, known) in zip(found, batch):
-                results[place] = Result.of(one, names, (image.width, image.height), **known)
+            predictions = detections(self.model, [image for _, image, _ in batch], score_thr) if batch else []
+            for prediction, (index, image, known) in zip(predictions, batch):
+                results[index] = Result.of(prediction, names, (image.width, image.height), **known)
             batch.clear()
 
         for i, source in enumerate(sources):

@@ -142,12 +142,12 @@ def positional_attention_chart(
     _legend(figure, next(iter(shown.values())), {})
     heat_bar(figure, grid)
     left_out = [model for model in traces if model not in shown]
-    which = (
+    layer_name = (
         'the last decoder layer' if layer == -1 else f'decoder layer {layer + 1}' if layer >= 0 else f'layer {layer}'
     )
     caption = (
-        f'Rows are models, columns are queries of {which}; all content is set to zero, so that position alone is left. '
-        f'{_HEAT} {_BOX}'
+        f'Rows are models, columns are queries of {layer_name}; all content is set to zero, so that position alone is '
+        f'left. {_HEAT} {_BOX}'
         + (
             f' Left out, as their attention samples points or cannot be read: {", ".join(left_out)}.'
             if left_out
@@ -247,12 +247,12 @@ def _draw_by_position(line: Numbers, trace: QueryTrace, pixels: NDArray[np.uint8
 
 def _draw_points(line: Sequence[Axes] | Numbers, points: tuple[Numbers, Numbers, Numbers], area: float) -> None:
     """Sampling points; ``area`` is a mark's for a weight of 1, in square points."""
-    places, weights, levels = points
-    for axes, place, weight in zip(line, places, weights):
+    points_px, weights, levels = points
+    for axes, query_points, weight in zip(line, points_px, weights):
         for level in np.unique(levels):
             chosen = levels == level
             axes.scatter(
-                *place[chosen].T,
+                *query_points[chosen].T,
                 s=area * weight[chosen],
                 alpha=0.45 + 0.5 * weight[chosen] / weights.max(),
                 color=COLOURS[level % len(COLOURS)],
@@ -272,10 +272,10 @@ def _draw_input_boxes(line: Sequence[Axes] | Numbers, boxes: Numbers | None, key
 
 
 def _point_rows(points: tuple[Numbers, Numbers, Numbers], keys: Sequence[Row]) -> list[Row]:
-    places, weights, levels = points
+    points_px, weights, levels = points
     return [
         {'kind': 'point', **key, 'level': level, 'x': x, 'y': y, 'weight': weight}
-        for key, xy, shares in zip(keys, places.tolist(), weights.tolist())
+        for key, xy, shares in zip(keys, points_px.tolist(), weights.tolist())
         for (x, y), weight, level in zip(xy, shares, levels.tolist())
     ]
 
@@ -290,8 +290,8 @@ def _label_rows(column: Numbers, trace: QueryTrace, queries: Numbers, classes: S
                 f'query {query} has label {label}, but there are {len(classes)} class names, from 0 on; give a name '
                 'for each class'
             )
-        said = wrapped(f'class {classes[label]}')
-        row_label(axes, f'query {query}\n{said}\nscore {score:.2f}')
+        class_lines = wrapped(f'class {classes[label]}')
+        row_label(axes, f'query {query}\n{class_lines}\nscore {score:.2f}')
         rows.append({'kind': 'query', 'query': query, 'label': label, 'class': classes[label], 'score': score})
     return rows
 
@@ -303,8 +303,8 @@ def _legend(figure: Figure, trace: QueryTrace, areas: Mapping[float, float]) -> 
     handles = [Line2D([], [], color='black', label='anchor, or box of the layer before')]
     mark: dict[str, Any] = {'linestyle': '', 'markeredgewidth': 0}
     for level, label in enumerate(level_names(trace) if areas else []):
-        look: dict[str, Any] = {'marker': MARKERS[level % len(MARKERS)], 'color': COLOURS[level % len(COLOURS)]}
-        handles.append(Line2D([], [], **mark, **look, label=label))
+        style: dict[str, Any] = {'marker': MARKERS[level % len(MARKERS)], 'color': COLOURS[level % len(COLOURS)]}
+        handles.append(Line2D([], [], **mark, **style, label=label))
     for weight, area in areas.items():
         label = f'weight {100 * weight:.2g} %'
         handles.append(Line2D([], [], **mark, marker='o', color='0.4', markersize=area**0.5, label=label))

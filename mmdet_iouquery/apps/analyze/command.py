@@ -58,11 +58,11 @@ def write(out: Path, runs: Sequence[ModelRun], logs: dict[str, list[RunLog]], te
     groups = grouped(runs)
     sections = [*sections_of(groups, logs, temperatures)]
     for section in sections:
-        for part in section.parts:
-            if isinstance(part, Chart):
-                save_chart(part, out)
-            elif isinstance(part, Note):
-                print(f'note: {part.text}')
+        for block in section.parts:
+            if isinstance(block, Chart):
+                save_chart(block, out)
+            elif isinstance(block, Note):
+                print(f'note: {block.text}')
     rows = selection_rows(groups)
     write_json(out / NUMBERS_NAME, rows)
     write_text(out / PAGE_NAME, page('What queries select, and where they go', _intro(runs), sections))
@@ -104,7 +104,7 @@ def _logs(runs: Sequence[ModelRun]) -> dict[str, list[RunLog]]:
             logs.setdefault(run.name, []).append(read_run(run.checkpoint.parent))
         except InputError as error:
             print(f'note: no learning curve of {run.checkpoint}: {error}')
-    return {name: found for name, found in logs.items() if found}
+    return {name: run_logs for name, run_logs in logs.items() if run_logs}
 
 
 def _intro(runs: Sequence[ModelRun]) -> list[str]:

@@ -118,8 +118,8 @@ def draw_side_by_side(
     Raises:
         InputError: the image can't be read, or a label has no name.
     """
-    picture, name = _open(image)
-    left, right = side_by_side_views(*picture.size)
+    opened, name = _open(image)
+    left, right = side_by_side_views(*opened.size)
     canvas = Image.new('RGB', (right.left + right.width + _GAP, left.top + left.height + _GAP), _PAPER)
     pen = ImageDraw.Draw(canvas)
     font = _font()
@@ -128,7 +128,7 @@ def draw_side_by_side(
     for view, boxes, head in ((left, gt, 'ground truth'), (right, by_score, 'detections')):
         text = f'{head} ({len(boxes)})'
         pen.text((view.left, _GAP // 2 + _line_height(font)), text, fill=_INK, font=font)
-        canvas.paste(picture.resize((view.width, view.height), _filter(view.scale)), (view.left, view.top))
+        canvas.paste(opened.resize((view.width, view.height), _filter(view.scale)), (view.left, view.top))
         _draw_boxes(pen, view, boxes, classes, font)
     if path is not None:
         _save(canvas, Path(path))
@@ -163,15 +163,15 @@ def contact_sheet(
     """
     if not images or columns < 1:
         raise InputError(f'contact_sheet: {len(images)} images in {columns} columns; give at least one of each')
-    pictures = [_open(image)[0] for image in images]
-    width, height = (max(picture.size[axis] for picture in pictures) for axis in (0, 1))
-    columns = min(columns, len(pictures))
-    rows = math.ceil(len(pictures) / columns)
+    opened = [_open(image)[0] for image in images]
+    width, height = (max(image.size[axis] for image in opened) for axis in (0, 1))
+    columns = min(columns, len(opened))
+    rows = math.ceil(len(opened) / columns)
     sheet = Image.new('RGB', (gap + columns * (width + gap), gap + rows * (height + gap)), _PAPER)
-    for index, picture in enumerate(pictures):
-        x = gap + index % columns * (width + gap) + (width - picture.width) // 2
-        y = gap + index // columns * (height + gap) + (height - picture.height) // 2
-        sheet.paste(picture, (x, y))
+    for index, image in enumerate(opened):
+        x = gap + index % columns * (width + gap) + (width - image.width) // 2
+        y = gap + index // columns * (height + gap) + (height - image.height) // 2
+        sheet.paste(image, (x, y))
     if path is not None:
         _save(sheet, Path(path))
     return sheet
@@ -194,9 +194,9 @@ def _open(image: ImageLike) -> tuple[Image.Image, str]:
         ) from error
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _save(image: Image.Image, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    image.save(path)
 
 
 def _scale(longer_side: int) -> float:
@@ -267,12 +267,12 @@ def _label_place(
     width, height = size
     right, bottom = view.left + view.width - 1, view.top + view.height - 1
     over, under = y1 - height - 1, y2 + 2
-    places = []
+    candidates = []
     for x, y in ((x1 - 1, over), (x1 - 1, under), (x2 - width + 2, over), (x1, y1), (x1, y2 - height)):
         left = max(view.left, min(x, right - width + 1))
         top = max(view.top, min(y, bottom - height + 1))
-        places.append((left, top, left + width - 1, top + height - 1))
-    return min(places, key=lambda place: sum(_common_area(place, other) for other in taken))
+        candidates.append((left, top, left + width - 1, top + height - 1))
+    return min(candidates, key=lambda candidate: sum(_common_area(candidate, other) for other in taken))
 
 
 def _common_area(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> int:

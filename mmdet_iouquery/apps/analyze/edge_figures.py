@@ -45,17 +45,17 @@ def edge_chart(
             'its decoder gives boxes, and no distributions of their edges; take a model with a DistributionDecoder'
         )
     pixels, edges = rgb_of(image, trace), trace.edges
-    object_of = {int(query): int(thing) for thing, query in zip(*matched_queries(trace))}
+    object_of = {int(query): int(object_index) for object_index, query in zip(*matched_queries(trace))}
     figure = new_figure(_WIDTH, _ROW_HEIGHT * len(queries) + 60)
     rows: list[Row] = []
     for line, query in zip(figure.subfigures(len(queries), 1, squeeze=False)[:, 0], map(int, queries)):
         left, right = line.subfigures(1, 2, width_ratios=(2, 3))
-        thing = object_of.get(query)
-        truth = None if thing is None else trace.objects.boxes_px[thing]
+        object_index = object_of.get(query)
+        truth = None if object_index is None else trace.objects.boxes_px[object_index]
         axes = left.subplots()
         show_image(axes, pixels)
         rows += _draw_boxes(axes, trace, edges, query, truth)
-        axes.set_title(_said_of(trace, edges, query, truth, classes), fontsize=10)
+        axes.set_title(_title_of(trace, edges, query, truth, classes), fontsize=10)
         rows += _draw_edges(right, edges, query, truth)
     figure.legend(
         handles=_handles(len(trace.layers)), loc='outside lower center', ncols=4, frameon=False, fontsize=SMALL_FONT
@@ -98,15 +98,15 @@ def _draw_boxes(
     return [{'kind': 'box', 'query': query, 'stage': stage, **corners(box)} for stage, box in stages]
 
 
-def _said_of(
+def _title_of(
     trace: QueryTrace, edges: EdgeDistributions, query: int, truth: Numbers | None, classes: Sequence[str]
 ) -> str:
     last = trace.layers[-1]
-    said = f'query {query}: class {classes[last.labels[query]]}, score {last.scores[query]:.2f}'
+    title = f'query {query}: class {classes[last.labels[query]]}, score {last.scores[query]:.2f}'
     if truth is None:
-        return f'{said}\non no object'
+        return f'{title}\non no object'
     before, after = (float(iou_of(boxes[query], truth)) for boxes in (edges.initial_px, last.boxes_px))
-    return f'{said}\nIoU {before:.2f} in the initial box, {after:.2f} in the last'
+    return f'{title}\nIoU {before:.2f} in the initial box, {after:.2f} in the last'
 
 
 def _draw_edges(figure: Any, edges: EdgeDistributions, query: int, truth: Numbers | None) -> list[Row]:

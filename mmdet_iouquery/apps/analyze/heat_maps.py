@@ -62,8 +62,8 @@ def row_label(axes: Axes, text: str) -> None:
 def wrapped(name: str, width: int = 16) -> str:
     """A name in lines of at most so many letters, broken behind spaces, hyphens and underscores where it has any."""
     lines = ['']
-    for part in re.findall(rf'[^\s_-]{{1,{width - 1}}}[\s_-]?|[\s_-]', name):
-        if len(lines[-1]) + len(part.rstrip()) > width:
+    for piece in re.findall(rf'[^\s_-]{{1,{width - 1}}}[\s_-]?|[\s_-]', name):
+        if len(lines[-1]) + len(piece.rstrip()) > width:
             lines.append('')
-        lines[-1] += part
+        lines[-1] += piece
     return '\n'.join(line.rstrip() for line in lines)

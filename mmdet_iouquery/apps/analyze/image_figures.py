@@ -234,12 +234,12 @@ def _draw_noise(axes: Axes, boxes_px: Numbers, truth_px: Numbers, positive: Numb
 def _noise_title(stage: str, means: Sequence[Row]) -> str:
     lines = [{'before': 'before the decoder', 'after': 'after the last decoder layer'}[stage]]
     for key, text in (('iou', 'mean IoU with their object'), ('score', 'mean score')):
-        said = [
+        values = [
             f'{"positives" if row["positive"] else "negatives"} {row[key]:.2f}'
             for row in means
             if row['stage'] == stage and row[key] is not None
         ]
-        lines.append(f'{text}: {", ".join(said)}' if said else ' ')
+        lines.append(f'{text}: {", ".join(values)}' if values else ' ')
     return '\n'.join(lines)
 
 

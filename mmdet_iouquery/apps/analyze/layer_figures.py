@@ -36,10 +36,10 @@ def layer_chart(models: Mapping[str, Refinement], name: str = 'layers') -> Chart
     figure = new_figure(1000, 460)
     panels = figure.subplots(1, 3)
     rows: list[dict[str, Any]] = []
-    for index, (model, found) in enumerate(models.items()):
+    for index, (model, refinement) in enumerate(models.items()):
         colour = COLOURS[index % len(COLOURS)]
         for axes, quantity in zip(panels, _QUANTITIES):
-            values = getattr(found, quantity)
+            values = getattr(refinement, quantity)
             stages = np.arange(len(values)) + (quantity == 'shifts')
             sums = summary(values)
             rows += [
@@ -58,7 +58,7 @@ def layer_chart(models: Mapping[str, Refinement], name: str = 'layers') -> Chart
                 linewidth=2,
                 label=model,
             )
-    depth = max(len(found.ious) for found in models.values())
+    depth = max(len(refinement.ious) for refinement in models.values())
     for axes, (quantity, label) in zip(panels, _QUANTITIES.items()):
         plain_axes(axes).set(title=label, xlabel='decoder layer (0: the start)')
         axes.set_xticks(range(quantity == 'shifts', depth))
@@ -71,18 +71,18 @@ def layer_chart(models: Mapping[str, Refinement], name: str = 'layers') -> Chart
     return Chart(name, 'Layer by layer', caption, figure, rows)
 
 
-def layer_quantile_chart(model: str, found: Refinement, name: str = 'layer-quantiles') -> Chart:
+def layer_quantile_chart(model: str, refinement: Refinement, name: str = 'layer-quantiles') -> Chart:
     """All quantiles of IoU and of score, a line for each layer.
 
     Raises:
         InputError: no query ends up on an object.
     """
-    _require_matches({model: found})
+    _require_matches({model: refinement})
     figure = new_figure(1000, 440)
     panels = figure.subplots(1, 2)
     rows: list[dict[str, Any]] = []
     for axes, quantity in zip(panels, ('ious', 'scores')):
-        values = getattr(found, quantity)
+        values = getattr(refinement, quantity)
         for stage, known in enumerate(values):
             known = known[np.isfinite(known)]
             if not len(known):
@@ -132,13 +132,13 @@ def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'la
     for axes, (title, boxes, scores) in zip(panels, stages):
         axes.imshow(np.asarray(image), extent=(0, width, height, 0))
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], title=title)
-        for thing, query in zip(objects, queries):
-            colour = COLOURS[thing % len(COLOURS)]
-            outline(axes, trace.objects.boxes_px[thing], edgecolor='black', linewidth=0.9, linestyle='--')
+        for object_index, query in zip(objects, queries):
+            colour = COLOURS[object_index % len(COLOURS)]
+            outline(axes, trace.objects.boxes_px[object_index], edgecolor='black', linewidth=0.9, linestyle='--')
             outline(axes, boxes[query], edgecolor=colour, linewidth=2)
-            score = None if scores is None else float(scores[query, trace.objects.labels[thing]])
+            score = None if scores is None else float(scores[query, trace.objects.labels[object_index]])
             rows.append(
-                {'model': model, 'stage': title, 'object': int(thing), 'query': int(query), 'score': score}
+                {'model': model, 'stage': title, 'object': int(object_index), 'query': int(query), 'score': score}
                 | dict(zip(('x1', 'y1', 'x2', 'y2'), map(float, boxes[query])))
             )
     for axes in panels[len(stages) :]:
@@ -165,7 +165,7 @@ def _stage_line(axes: Axes, stage: int, stages: int, quantiles: Numbers) -> None
 
 
 def _require_matches(models: Mapping[str, Refinement]) -> None:
-    if not any(found.ious.size for found in models.values()):
+    if not any(refinement.ious.size for refinement in models.values()):
         raise InputError(
             f'no query of {", ".join(models)} ends up on an object: there is nothing to follow through the layers; '
             'train longer, or name images with objects'

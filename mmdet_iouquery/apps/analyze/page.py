@@ -64,7 +64,7 @@ def page(title: str, intro: Sequence[str], sections: Sequence[Section]) -> str:
         f'<li><a href="#part-{number}">{escape(section.title)}</a></li>' for number, section in enumerate(sections)
     )
     body = ''.join(
-        f'<section id="part-{number}"><h2>{escape(section.title)}</h2>{"".join(map(_part, section.parts))}</section>'
+        f'<section id="part-{number}"><h2>{escape(section.title)}</h2>{"".join(map(_block, section.parts))}</section>'
         for number, section in enumerate(sections)
     )
     paragraphs = ''.join(f'<p>{escape(text)}</p>' for text in intro)
@@ -82,24 +82,24 @@ def table_of(title: str, caption: str, records: Sequence[Mapping[str, Any]]) -> 
     return Table(title, caption, columns, [[_cell(record[column]) for column in columns] for record in records])
 
 
-def _part(part: Chart | Table | Note) -> str:
-    if isinstance(part, Note):
-        return f'<p class="note">{escape(part.text)}</p>'
-    if isinstance(part, Table):
-        head = ''.join(f'<th scope="col">{escape(column)}</th>' for column in part.columns)
-        rows = ''.join(f'<tr>{"".join(f"<td>{escape(cell)}</td>" for cell in row)}</tr>' for row in part.rows)
+def _block(block: Chart | Table | Note) -> str:
+    if isinstance(block, Note):
+        return f'<p class="note">{escape(block.text)}</p>'
+    if isinstance(block, Table):
+        head = ''.join(f'<th scope="col">{escape(column)}</th>' for column in block.columns)
+        rows = ''.join(f'<tr>{"".join(f"<td>{escape(cell)}</td>" for cell in row)}</tr>' for row in block.rows)
         return (
-            f'<h3>{escape(part.title)}</h3><p>{escape(part.caption)}</p><div class="wide" tabindex="0">'
+            f'<h3>{escape(block.title)}</h3><p>{escape(block.caption)}</p><div class="wide" tabindex="0">'
             f'<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         )
     buffer = io.BytesIO()
-    part.figure.savefig(buffer, format='png')
+    block.figure.savefig(buffer, format='png')
     image = base64.b64encode(buffer.getvalue()).decode('ascii')
-    files = ', '.join(f'<a href="{part.name}.{kind}">{kind.upper()}</a>' for kind in ('png', 'svg', 'csv', 'json'))
+    files = ', '.join(f'<a href="{block.name}.{kind}">{kind.upper()}</a>' for kind in ('png', 'svg', 'csv', 'json'))
     return (
-        f'<h3>{escape(part.title)}</h3><p>{escape(part.caption)}</p><figure><div class="wide" tabindex="0">'
-        f'<img alt="{escape(part.title)}" src="data:image/png;base64,{image}"></div>'
-        f'<figcaption class="files">{part.name}: {files}</figcaption></figure>'
+        f'<h3>{escape(block.title)}</h3><p>{escape(block.caption)}</p><figure><div class="wide" tabindex="0">'
+        f'<img alt="{escape(block.title)}" src="data:image/png;base64,{image}"></div>'
+        f'<figcaption class="files">{block.name}: {files}</figcaption></figure>'
     )
 
 

@@ -78,8 +78,8 @@ def stem(text: str) -> str:
     return re.sub(r'[\W_]+', '-', text.lower()).strip('-')
 
 
-def _mean_of(found: Sequence[SelectionQuality], key: str) -> str | None:
-    values = [getattr(quality, key) for quality in found if getattr(quality, key) is not None]
+def _mean_of(qualities: Sequence[SelectionQuality], key: str) -> str | None:
+    values = [getattr(quality, key) for quality in qualities if getattr(quality, key) is not None]
     if not values:
         return None
     spread = f' ± {stdev(values):.3g}' if len(values) > 1 else ''
@@ -88,8 +88,8 @@ def _mean_of(found: Sequence[SelectionQuality], key: str) -> str | None:
 
 def _selection(groups: Groups) -> Iterator[Any]:
     runs = {name: [r.selected for r in runs if r.selected is not None] for name, runs in groups.items()}
-    without = [name for name, found in runs.items() if not found]
-    runs = {name: found for name, found in runs.items() if found}
+    without = [name for name, qualities in runs.items() if not qualities]
+    runs = {name: qualities for name, qualities in runs.items() if qualities}
     if runs:
         yield table_of(
             'Numbers',
@@ -120,8 +120,8 @@ def _layers(groups: Groups) -> Iterator[Any]:
         for name, runs in groups.items()
     }
     yield _chart(layer_chart, refined)
-    for name, found in refined.items():
-        yield _chart(layer_quantile_chart, name, found, f'layer-quantiles-{stem(name)}')
+    for name, refinement in refined.items():
+        yield _chart(layer_quantile_chart, name, refinement, f'layer-quantiles-{stem(name)}')
     for name, trace, image, label in _drawn(groups):
         yield _chart(layer_boxes_chart, trace, image, name, f'layer-boxes-{label}', model=name)
 

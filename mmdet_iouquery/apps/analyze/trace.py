@@ -95,7 +95,7 @@ class LayerAttention:
         assert isinstance(read, DenseAttention)
         weights = read.weights[0].mean(0).cpu()
         parts = weights.split([h * w for h, w in self._frame.shapes], dim=1)
-        return [part.unflatten(1, shape).numpy() for part, shape in zip(parts, self._frame.shapes)]
+        return [level.unflatten(1, shape).numpy() for level, shape in zip(parts, self._frame.shapes)]
 
     @torch.no_grad()
     def points(self, queries: Numbers) -> tuple[Numbers, Numbers, Numbers]:
@@ -105,10 +105,10 @@ class LayerAttention:
         """
         read = attention_of(self._module, self._inputs, self._index(queries))
         assert isinstance(read, SampledAttention)
-        places, weights = read.locations[0].cpu().double(), read.weights[0].cpu()
+        points, weights = read.locations[0].cpu().double(), read.weights[0].cpu()
         heads = weights.shape[1]
         level = np.tile(np.repeat(np.arange(len(read.num_points)), read.num_points), heads)
-        places_px = places.flatten(1, 2).numpy() * self._frame.input_px
+        places_px = points.flatten(1, 2).numpy() * self._frame.input_px
         return places_px, (weights / heads).flatten(1).numpy(), level
 
     def _index(self, queries: Numbers) -> Tensor:

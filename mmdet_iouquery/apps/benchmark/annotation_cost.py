@@ -65,7 +65,7 @@ def write_synthetic(
     random = np.random.default_rng(seed)
     counts = random.poisson(boxes_per_image, num_images)
     total = int(counts.sum())
-    corners, sides = random.uniform(0, [700, 500], (total, 2)), random.uniform(8, 256, (total, 2))
+    top_left, sides = random.uniform(0, [700, 500], (total, 2)), random.uniform(8, 256, (total, 2))
     labels = random.integers(1, num_classes + 1, total)
     images = (
         {'id': i, 'file_name': f'patch{i % 51}/objects365_v2_{i:08d}.jpg', 'width': 1024, 'height': 768}
@@ -78,7 +78,7 @@ def write_synthetic(
             zip(
                 np.repeat(np.arange(1, num_images + 1), counts),
                 labels,
-                corners.round(2).tolist(),
+                top_left.round(2).tolist(),
                 sides.round(2).tolist(),
             )
         )

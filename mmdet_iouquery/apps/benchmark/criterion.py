@@ -61,8 +61,8 @@ def criterion(reference: Reference | None, *, model_name: str, rounds: int, grow
     """
     cases = [(STANDARD, 'standard')]
     if growth:
-        cases += [(SMALL._replace(**{what: n}), what) for what, numbers in GROWTH.items() for n in numbers]
-    return [row for case, what in cases for row in _rows(case, reference, model_name, rounds, what)]
+        cases += [(SMALL._replace(**{varied: n}), varied) for varied, numbers in GROWTH.items() for n in numbers]
+    return [row for case, varied in cases for row in _rows(case, reference, model_name, rounds, varied)]
 
 
 def _rows(case: Case, reference: Reference | None, model_name: str, rounds: int, varied: str) -> list[dict[str, Any]]:
@@ -133,10 +133,10 @@ def random_predictions(case: Case, device: torch.device, *, refined: bool) -> tu
     predictions = drawn.apply(lambda x: leaf(x[:-2]))
     encoder = drawn.apply(lambda x: leaf(x[-1:, :, first:]))
     if refined:
-        corners = leaf(alike(torch.randn, 4, REG_MAX + 1)[:-2])
+        edge_logits = leaf(alike(torch.randn, 4, REG_MAX + 1)[:-2])
         logits, boxes, _ = drawn.apply(lambda x: leaf(x[-2:-1]))
         values = bin_values(REG_MAX, REG_SCALE, device=device)
-        predictions = predictions._replace(refinement=Refinement(corners, logits, boxes, values, REG_SCALE))
+        predictions = predictions._replace(refinement=Refinement(edge_logits, logits, boxes, values, REG_SCALE))
     return _decoded(layout, predictions, encoder), leaves
 
 

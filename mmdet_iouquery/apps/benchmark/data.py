@@ -104,11 +104,11 @@ def write_set(folder: Path, num_images: int, seed: int) -> None:
     truth, _ = simulate(num_images, 1, seed)
     for image in truth['images']:
         image['file_name'] = f'{image["id"]:05}.jpg'
-        cv2.imwrite(str(folder / image['file_name']), picture(rng), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        cv2.imwrite(str(folder / image['file_name']), synthetic_image(rng), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     (folder / 'truth.json').write_text(json.dumps(truth), encoding='utf-8')
 
 
-def picture(rng: np.random.Generator) -> np.ndarray:
+def synthetic_image(rng: np.random.Generator) -> np.ndarray:
     """Colours that vary over all distances, with the edges of some shapes: (H, W, 3) uint8."""
     image = np.full((HEIGHT, WIDTH, 3), 128, np.float32)
     for rows in _GRIDS:

@@ -123,7 +123,7 @@ def _opened(file: Path, precision: str | None, threads: int, feed: Path) -> dict
     command = [sys.executable, '-c', _OPEN, str(Path(__file__).with_name('sessions.py')), arguments]
     done = subprocess.run(command, capture_output=True, encoding='utf-8', check=True)
     seconds, memory_mb = json.loads(done.stdout.splitlines()[-1])
-    file_mb = sum(part.stat().st_size for part in files_of(file)) / 1e6
+    file_mb = sum(path.stat().st_size for path in files_of(file)) / 1e6
     return {'file_mb': file_mb, 'open_s': seconds, 'memory_mb': memory_mb}
 
 

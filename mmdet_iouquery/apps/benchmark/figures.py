@@ -22,23 +22,23 @@ def growth_chart(name: str, rows: Sequence[Mapping[str, Any]]) -> Chart:
         name: of the chart's files.
         rows: of :func:`.criterion.criterion`.
     """
-    varied = [what for what in _LABELS if any(row['varied'] == what for row in rows)]
+    varied = [quantity for quantity in _LABELS if any(row['varied'] == quantity for row in rows)]
     sides = list(dict.fromkeys(row['side'] for row in rows))
     figure = new_figure(1000, 300 * -(-len(varied) // 2) + 40)
     panels = figure.subplots(-(-len(varied) // 2), 2, squeeze=False).flatten()
     for panel in panels[len(varied) :]:
         panel.set_visible(False)
-    for panel, what in zip(panels, varied):
+    for panel, quantity in zip(panels, varied):
         plain_axes(panel)
         for side, colour, marker in zip(sides, COLOURS, MARKERS):
-            points = [row for row in rows if row['varied'] == what and row['side'] == side]
+            points = [row for row in rows if row['varied'] == quantity and row['side'] == side]
             x, low, median, high = (
                 [row[key] * factor for row in points]
-                for key, factor in ((what, 1), ('low_s', 1000), ('median_s', 1000), ('high_s', 1000))
+                for key, factor in ((quantity, 1), ('low_s', 1000), ('median_s', 1000), ('high_s', 1000))
             )
             panel.fill_between(x, low, high, color=colour, alpha=0.2, linewidth=0)
             panel.plot(x, median, color=colour, marker=marker, label=side)
-        panel.set(xscale='log', yscale='log', xlabel=_LABELS[what], ylabel='ms', xticks=x)
+        panel.set(xscale='log', yscale='log', xlabel=_LABELS[quantity], ylabel='ms', xticks=x)
         panel.set_xticks(x, [str(number) for number in x])
         panel.minorticks_off()
     panels[0].legend(frameon=False)

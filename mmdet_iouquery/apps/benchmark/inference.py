@@ -16,7 +16,7 @@ from ...errors import InputError
 from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
-from .sides import AUTOCAST, ask, process, run
+from .side_processes import AUTOCAST, ask, process, run
 
 FROM_HEAP = ', maps from the heap'
 BUILT, PREPARED, HALF, COMPILED = 'as built', 'prepared', 'prepared, bfloat16', ', compiled'

@@ -66,6 +66,6 @@ class Batch:
             }
         )
         centre, size = boxes.split(2, dim=1)
-        corners = torch.cat([centre - size / 2, centre + size / 2], dim=1) * self.side
-        sample.gt_instances = InstanceData(bboxes=corners, labels=labels)
+        boxes_xyxy = torch.cat([centre - size / 2, centre + size / 2], dim=1) * self.side
+        sample.gt_instances = InstanceData(bboxes=boxes_xyxy, labels=labels)
         return sample

@@ -20,7 +20,7 @@ def constants(decoded: Decoded) -> dict[str, Any]:
     assert denoising is not None
     image, query, _ = denoising.pairs
     images = decoded.predictions.logits.shape[1]
-    found: dict[str, Any] = {
+    outputs: dict[str, Any] = {
         'dn_meta': {
             'dn_positive_idx': [query[image == i] for i in range(images)],
             'dn_num_group': denoising.num_groups,
@@ -29,8 +29,8 @@ def constants(decoded: Decoded) -> dict[str, Any]:
     }
     if refinement is not None:
         values, scale = refinement.bin_values, refinement.reg_scale
-        found.update(up=values[-1:] / (2 * scale), reg_scale=values.new_tensor([scale]))
-    return found
+        outputs.update(up=values[-1:] / (2 * scale), reg_scale=values.new_tensor([scale]))
+    return outputs
 
 
 def rtdetr_outputs(decoded: Decoded) -> dict[str, Any]:
@@ -72,11 +72,11 @@ def _initial(predictions: Predictions) -> dict[str, Any]:
 
 def _refined_layers(predictions: Predictions) -> Layers:
     assert predictions.refinement is not None
-    corners = predictions.refinement.corners.flatten(-2)
+    edge_logits = predictions.refinement.corners.flatten(-2)
     common = {
         'ref_points': predictions.refinement.initial_boxes[0].detach(),
-        'teacher_corners': corners[-1],
+        'teacher_corners': edge_logits[-1],
         'teacher_logits': predictions.logits[-1],
     }
     layers = _layers(predictions.logits, predictions.boxes)
-    return [{**layer, 'pred_corners': of_layer, **common} for layer, of_layer in zip(layers, corners)]
+    return [{**layer, 'pred_corners': of_layer, **common} for layer, of_layer in zip(layers, edge_logits)]

@@ -87,11 +87,11 @@ def _rows(runs: dict[tuple[int, int], _Run], loop: float) -> list[dict[str, Any]
     for (workers, images), run in runs.items():
         row: dict[str, Any] = dict(side=f'{workers} worker' + 's' * (workers > 1), images=images)
         row.update(seconds=run.seconds, images_per_s=images / run.seconds, driver_mb=run.memory_mb)
-        rate, one = steady.get((workers, images)), steady.get((1, images))
+        rate, one_worker = steady.get((workers, images)), steady.get((1, images))
         if rate is not None:
             row.update(steady_images_per_s=rate, of_loop=rate / (loop * workers))
-        if rate is not None and one is not None:
-            row.update(efficiency=rate / (one * workers))
+        if rate is not None and one_worker is not None:
+            row.update(efficiency=rate / (one_worker * workers))
         rows.append(row)
     return rows
 
@@ -121,15 +121,15 @@ def _job(model: Path, images: Path, out: Path, workers: int, batch: int, score_t
     command = [sys.executable, '-m', 'iouquery_runtime.jobs', str(model), '--images', str(images), '-o', str(out)]
     command += ['--workers', str(workers), '--batch-size', str(batch), '--score-thr', str(score_thr)]
     start, memory_mb = time.perf_counter(), 0.0
-    with tempfile.TemporaryFile('w+', encoding='utf-8') as said:
-        with subprocess.Popen(command, stdout=said, stderr=said) as process:
+    with tempfile.TemporaryFile('w+', encoding='utf-8') as output:
+        with subprocess.Popen(command, stdout=output, stderr=output) as process:
             while process.poll() is None:
                 memory_mb = max(memory_mb, _peak_mb(process.pid))
                 time.sleep(_SECONDS_BETWEEN_LOOKS)
         seconds = time.perf_counter() - start
-        said.seek(0)
+        output.seek(0)
         if process.returncode:
-            raise InputError(f'{" ".join(command)} ended with status {process.returncode}: {said.read()[-2000:]}')
+            raise InputError(f'{" ".join(command)} ended with status {process.returncode}: {output.read()[-2000:]}')
     state = json.loads((out / 'job.json').read_text(encoding='utf-8'))
     assert state['images'] == len(os.listdir(images)) and not state['errors'], state
     return _Run(seconds, memory_mb)
@@ -171,5 +171,5 @@ def _peak_mb(pid: int) -> float:
         status = Path(f'/proc/{pid}/status').read_text(encoding='ascii')
     except OSError:
         return 0.0
-    found = [line.split()[1] for line in status.splitlines() if line.startswith('VmHWM')]
-    return 1024 * int(found[0]) / 1e6 if found else 0.0
+    peaks = [line.split()[1] for line in status.splitlines() if line.startswith('VmHWM')]
+    return 1024 * int(peaks[0]) / 1e6 if peaks else 0.0

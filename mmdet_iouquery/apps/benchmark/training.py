@@ -18,7 +18,7 @@ from ..cost import MB, peak_memory_mb
 from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
 from .reference import NAME, Reference
-from .sides import AUTOCAST, ask, held, process, run
+from .side_processes import AUTOCAST, ask, held, process, run
 
 OURS = 'ours'
 KEPT, GIVEN_BACK = ', freed memory kept', ', freed memory given back'

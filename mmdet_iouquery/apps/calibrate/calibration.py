@@ -39,7 +39,7 @@ class Judged(NamedTuple):
     def of_class(self, label: int) -> Judged:
         """Those of one class, ``objects`` (1,)."""
         kept = self.labels == label
-        scores, labels, right, image = (part[kept] for part in self[:4])
+        scores, labels, right, image = (column[kept] for column in self[:4])
         return Judged(scores, labels, right, image, self.objects[label : label + 1])
 
 
@@ -114,8 +114,8 @@ def joined(images: Iterable[tuple[Numbers, Numbers, Numbers, Numbers]], num_clas
     for number, (scores, labels, verdicts, truth) in enumerate(images):
         kept = verdicts != NEITHER
         parts = scores[kept], labels[kept], verdicts[kept] == RIGHT, np.full(kept.sum(), number)
-        for column, part in zip(columns, parts):
-            column.append(part)
+        for column, values in zip(columns, parts):
+            column.append(values)
         objects += np.bincount(truth, minlength=num_classes)
     scores, labels, right, image = (np.concatenate(column) for column in columns)
     return Judged(scores, labels, right, image, objects)
@@ -181,10 +181,10 @@ def held_out(judged: Judged) -> Numbers:
 
 def _isotonic_blocks(scores: Numbers, right: Numbers) -> list[tuple[float, float, float]]:
     """Lowest score, highest score and precision of the blocks of the isotonic regression, all rising."""
-    values, which = np.unique(scores, return_inverse=True)
+    values, index = np.unique(scores, return_inverse=True)
     if not len(values):
         return []
-    counts = np.bincount(which)
-    fit = isotonic_regression(np.bincount(which, right) / counts, weights=counts)
+    counts = np.bincount(index)
+    fit = isotonic_regression(np.bincount(index, right) / counts, weights=counts)
     first, last = fit.blocks[:-1], fit.blocks[1:] - 1
     return list(zip(values[first].tolist(), values[last].tolist(), fit.x[first].tolist()))

@@ -106,11 +106,11 @@ def _is_finished(out: Path, settings: dict[str, Any], restart: bool) -> bool:
     config, note = _with_ending(out, '.py'), _with_ending(out, '.json')
     if restart or not config.is_file():
         return False
-    there = read_json(note) if note.is_file() else {}
+    noted = read_json(note) if note.is_file() else {}
     remedy = 'name another --out, or replace it with --restart'
-    if not isinstance(there, dict) or there.get('written') != config.read_text(encoding='utf-8'):
+    if not isinstance(noted, dict) or noted.get('written') != config.read_text(encoding='utf-8'):
         raise InputError(f'{config} was edited, or not written by this tool; {remedy}')
-    differing = differences(there['settings'], settings)
+    differing = differences(noted['settings'], settings)
     if differing:
         raise InputError(f'{config} is of other settings ({differing}); {remedy}')
     return True
@@ -188,55 +188,55 @@ def _counts(judged: Judged) -> dict[str, int]:
 
 def _remark(counts: dict[str, int]) -> str:
     """Why there is no best threshold; empty where there is one."""
-    missing = next((what for what in ('objects', 'detections') if not counts[what]), None)
+    missing = next((kind for kind in ('objects', 'detections') if not counts[kind]), None)
     return f'no {missing}' if missing else '' if counts['right'] else 'no right detection'
 
 
-def _rows(found: Fitted) -> Iterator[tuple[str, dict[str, int], Cut | None, float]]:
+def _rows(fitted: Fitted) -> Iterator[tuple[str, dict[str, int], Cut | None, float]]:
     """Name, counts, best cut and threshold of all together and of each class."""
-    yield 'all', _counts(found.judged), found.overall, found.overall.threshold if found.overall else WITHOUT_CUT
-    for label, (name, cut) in enumerate(found.by_class.items()):
-        yield name, _counts(found.judged.of_class(label)), cut, found.thresholds[label]
+    yield 'all', _counts(fitted.judged), fitted.overall, fitted.overall.threshold if fitted.overall else WITHOUT_CUT
+    for label, (name, cut) in enumerate(fitted.by_class.items()):
+        yield name, _counts(fitted.judged.of_class(label)), cut, fitted.thresholds[label]
 
 
-def table(found: Fitted) -> str:
+def table(fitted: Fitted) -> str:
     """The thresholds, for a person to read."""
-    width = max(len(name) for name in ('class', *found.by_class))
+    width = max(len(name) for name in ('class', *fitted.by_class))
     lines = [f'{"class":<{width}}  objects  detections  threshold  precision  recall     F1']
-    for name, counts, cut, threshold in _rows(found):
+    for name, counts, cut, threshold in _rows(fitted):
         cells = f'{cut.precision:9.3f}  {cut.recall:6.3f}  {cut.f1:5.3f}' if cut else _remark(counts)
         given = f'{counts["objects"]:7}  {counts["detections"]:10}  {threshold:9.4g}'
         lines.append(f'{name:<{width}}  {given}  {cells}')
-    if not all(found.by_class.values()):
+    if not all(fitted.by_class.values()):
         lines.append('classes without a best threshold have that for all')
     lines.append(
         'expected calibration error: {before:.4f}; calibrated {after:.4f}, and {held_out:.4f} on images that the '
-        'calibration has not seen'.format(**found.errors)
+        'calibration has not seen'.format(**fitted.errors)
     )
     return '\n'.join(lines)
 
 
-def numbers(found: Fitted) -> dict[str, Any]:
+def numbers(fitted: Fitted) -> dict[str, Any]:
     """All that was found, for a JSON file."""
     rows = [
         {'class': name, **counts, 'threshold': threshold, **(cut._asdict() if cut else {'remark': _remark(counts)})}
-        for name, counts, cut, threshold in _rows(found)
+        for name, counts, cut, threshold in _rows(fitted)
     ]
     return {
         'all': {key: value for key, value in rows[0].items() if key != 'class'},
         'classes': rows[1:],
-        'calibration': found.calibration._asdict(),
-        'calibration_error': found.errors,
+        'calibration': fitted.calibration._asdict(),
+        'calibration_error': fitted.errors,
     }
 
 
-def config_text(found: Fitted, base: str, checkpoint: str, iou: float) -> str:
+def config_text(fitted: Fitted, base: str, checkpoint: str, iou: float) -> str:
     """A config: ``base`` with the thresholds and the calibration."""
     thresholds = '\n'.join(
-        f'            {threshold!r},  # {name!r}' for name, threshold in zip(found.by_class, found.thresholds)
+        f'            {threshold!r},  # {name!r}' for name, threshold in zip(fitted.by_class, fitted.thresholds)
     )
-    scores, precision = (', '.join(map(repr, values)) for values in found.calibration)
-    common = found.overall.threshold if found.overall else WITHOUT_CUT
+    scores, precision = (', '.join(map(repr, values)) for values in fitted.calibration)
+    common = fitted.overall.threshold if fitted.overall else WITHOUT_CUT
     return f'''"""Thresholds of best F1 and a calibration of the scores, written by iouquery calibrate. Yours to change.
 
 AP needs all detections: measure it without score_thr.

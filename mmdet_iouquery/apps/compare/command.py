@@ -20,7 +20,7 @@ from ..train.arguments import NONE, check_size
 from ..train.fit import Wishes
 from .arguments import EVALUATIONS, parser
 from .recorder import PARENT_VARIABLE
-from .records import RunResult, read_result
+from .run_results import RunResult, read_result
 from .settings import (
     CONFIG_NAME,
     Changes,
@@ -171,10 +171,10 @@ def finished_runs(work_dir: Path, names: list[str], seeds: list[int] | None) -> 
     for name in names or ['*'][: not runs_by_config]:
         if name not in runs_by_config:
             raise InputError(f'{work_dir}/{name} has no finished run of these seeds; leave --report-only out to train')
-    found = {name: sorted(runs_by_config[name], key=lambda run: run.seed) for name in names or runs_by_config}
-    for name, runs in found.items():
+    chosen = {name: sorted(runs_by_config[name], key=lambda run: run.seed) for name in names or runs_by_config}
+    for name, runs in chosen.items():
         _require_alike(work_dir / name, runs)
-    return [run for runs in found.values() for run in runs]
+    return [run for runs in chosen.values() for run in runs]
 
 
 def _require_alike(folder: Path, runs: Sequence[RunResult]) -> None:
@@ -184,9 +184,9 @@ def _require_alike(folder: Path, runs: Sequence[RunResult]) -> None:
         size = 'x'.join(map(str, run.image_size))
         asked.setdefault(f'{run.steps} steps of {run.batch_size} images of {size} px', []).append(str(run.seed))
     if len(asked) > 1:
-        found = ', '.join(f'seed {" and ".join(seeds)}: {what}' for what, seeds in asked.items())
+        kinds = ', '.join(f'seed {" and ".join(seeds)}: {kind}' for kind, seeds in asked.items())
         raise InputError(
-            f'{folder} has runs that no mean can be taken of ({found}); name those of one kind with --seeds, or train '
+            f'{folder} has runs that no mean can be taken of ({kinds}); name those of one kind with --seeds, or train '
             'each kind in a --work-dir of its own'
         )
 

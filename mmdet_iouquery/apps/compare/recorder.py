@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import IterBasedTrainLoop, Runner
 
 from ..cost import count_flops, count_parameters, device_name, peak_memory_mb
-from .records import RunResult, evaluation_of, loss_curve, write_result
+from .run_results import RunResult, evaluation_of, loss_curve, write_result
 
 PARENT_VARIABLE = 'MMDET_IOUQUERY_COMPARE_PID'
 _KEY = 'comparison'

@@ -21,7 +21,7 @@ from ...errors import InputError
 from ...file_io import write_text
 from ..quickstart.digits import build_digits
 from ..train.fit import Wishes, fitted
-from .records import RESULT_NAME
+from .run_results import RESULT_NAME
 from .schedule import set_iters
 
 DIGITS = Path('data') / 'digits'
@@ -112,9 +112,9 @@ def set_others_aside(run: Run) -> None:
 
 
 def _differences(run: Run) -> str:
-    there = recorded(run.folder)
+    before = recorded(run.folder)
     has_trained = (run.folder / RESULT_NAME).is_file() or any(run.folder.glob('*.pth'))
-    return differences(there, settings_of(run.cfg)) if there is not None and has_trained else ''
+    return differences(before, settings_of(run.cfg)) if before is not None and has_trained else ''
 
 
 def write_settings(run: Run) -> None:
@@ -126,12 +126,12 @@ def write_settings(run: Run) -> None:
 
 def require_same_data(paths: Sequence[Path], configs: Sequence[Config]) -> None:
     """Raise :class:`InputError` where two configs train on, or are evaluated on, different annotations."""
-    for part in ('train', 'val'):
-        files = [_ann_files(cfg[f'{part}_dataloader'].dataset) for cfg in configs]
+    for split in ('train', 'val'):
+        files = [_ann_files(cfg[f'{split}_dataloader'].dataset) for cfg in configs]
         for path, other in zip(paths, files):
             if other != files[0]:
                 raise InputError(
-                    f'{paths[0]} and {path} have different data ({part}: {", ".join(files[0])} and '
+                    f'{paths[0]} and {path} have different data ({split}: {", ".join(files[0])} and '
                     f'{", ".join(other)}); a comparison needs the same: give --data FOLDER'
                 )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import mean, stdev
 
-from .records import RunResult
+from .run_results import RunResult
 from .times import Times
 
 _NONE = '-'
@@ -92,7 +92,7 @@ def _notes(groups: dict[str, list[RunResult]], *, in_turn: bool) -> str:
     orders: dict[int, set[str]] = {}
     for run in (run for group in groups.values() for run in group):
         orders.setdefault(run.seed, set()).add(run.data_order)
-    different = sorted(seed for seed, found in orders.items() if len(found) > 1)
+    different = sorted(seed for seed, seed_orders in orders.items() if len(seed_orders) > 1)
     order = 'For each seed, all configs got the same images in the same order.'
     if different:
         order = f'The configs did not get the same images in the same order (seeds {", ".join(map(str, different))}).'

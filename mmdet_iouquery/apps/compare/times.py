@@ -26,7 +26,7 @@ from ...engine.launch import report_dataset
 from ...errors import InputError
 from ...file_io import write_json
 from ..timing import time_in_turn
-from .records import RESULT_NAME, RunResult
+from .run_results import RESULT_NAME, RunResult
 from .settings import CONFIG_NAME
 
 

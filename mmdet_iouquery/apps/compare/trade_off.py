@@ -7,7 +7,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..analyze.chart import COLOURS, MARKERS, Chart, new_figure, plain_axes
-from .records import RunResult
+from .run_results import RunResult
 from .times import Times
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ class Point(NamedTuple):
 
 def points(groups: Mapping[str, Sequence[RunResult]], times: Mapping[str, Times]) -> list[Point]:
     """One for each config."""
-    found = []
+    plotted = []
     for name, runs in groups.items():
         aps = [100 * (run.final.ap or 0.0) for run in runs]
         minutes = mean(run.steps for run in runs) * times[name].step / 60
         deviation = stdev(aps) if len(aps) > 1 else None
-        found.append(Point(name, minutes, 1000 * times[name].image, mean(aps), deviation))
-    return found
+        plotted.append(Point(name, minutes, 1000 * times[name].image, mean(aps), deviation))
+    return plotted
 
 
 def front(costs: Sequence[float], aps: Sequence[float]) -> list[int]:

@@ -41,7 +41,7 @@ def execute(args: argparse.Namespace) -> int:
         print(shown(args.show))
         return 0
     wanted = args.filter.lower().removesuffix('.py')
-    found = (
+    matching = (
         sorted(  # models whose AP is known first, of these the ones that are called so, a family from small to large
             (entry for entry in entries() if wanted in entry.path),
             key=lambda entry: (
@@ -52,17 +52,17 @@ def execute(args: argparse.Namespace) -> int:
             ),
         )
     )
-    if not found:
+    if not matching:
         close = difflib.get_close_matches(args.filter, [entry.name for entry in entries()], n=3)
         hint = f'close to it: {", ".join(close)}; ' if close else ''
         raise InputError(f'no shipped config has {args.filter!r} in its name; {hint}`iouquery configs` lists all')
     if args.json:
-        print(json.dumps([entry._asdict() for entry in found], indent=1))
+        print(json.dumps([entry._asdict() for entry in matching], indent=1))
         return 0
-    known = [entry for entry in found if entry.ap is not None]
-    listed = found if args.all or not known else known
+    known = [entry for entry in matching if entry.ap is not None]
+    listed = matching if args.all or not known else known
     print(table(listed))
-    if others := len(found) - len(listed):
+    if others := len(matching) - len(listed):
         print(f'and {others} of which nobody has reported an AP (swaps, ablations, the quickstart): --all')
     return 0
 
@@ -83,13 +83,13 @@ def entries(root: Path | None = None) -> list[Entry]:
     root = config_root() if root is None else root
     names = config_names(root)
     figures, costs = _figures(root.parent), _costs(root)
-    found = []
+    listed = []
     for name in names:
         parameters, flops, *reported = figures.get(f'configs/{name}', [None] * 4)
         cost = costs.get(name, {})
         parameters, flops = parameters or cost.get('parameters'), flops or cost.get('flops')
-        found.append(Entry(short_name(name, names), name, parameters, flops, *reported))
-    return found
+        listed.append(Entry(short_name(name, names), name, parameters, flops, *reported))
+    return listed
 
 
 def _costs(root: Path) -> dict[str, dict[str, Any]]:
@@ -101,16 +101,16 @@ def _costs(root: Path) -> dict[str, dict[str, Any]]:
 def _figures(folder: Path) -> dict[str, list[Any]]:
     """Parameters, FLOPs, AP and whose they are, by the path of a config in ``folder``."""
     yaml = optional('yaml', 'a table of the configs', 'pyyaml')
-    found: dict[str, list[Any]] = {}
+    figures_by_config: dict[str, list[Any]] = {}
     for name in _read(yaml, folder / 'model-index.yml')['Import']:
         metafile = _read(yaml, folder / name)
-        reported_by = {one['Name']: one['Metadata'].get('Reported By') for one in metafile['Collections']}
+        reported_by = {item['Name']: item['Metadata'].get('Reported By') for item in metafile['Collections']}
         for model in metafile['Models']:
             metadata = model.get('Metadata', {})
             figures = [metadata.get('Parameters'), metadata.get('FLOPs'), _box_ap(model)]
             known = any(figure is not None for figure in figures)
-            found[model['Config']] = [*figures, reported_by[model['In Collection']] if known else None]
-    return found
+            figures_by_config[model['Config']] = [*figures, reported_by[model['In Collection']] if known else None]
+    return figures_by_config
 
 
 def _read(yaml: Any, path: Path) -> Any:
@@ -123,7 +123,7 @@ def _box_ap(model: dict[str, Any]) -> float | None:
     return next((result['Metrics'].get('box AP') for result in results), None)
 
 
-def table(found: Sequence[Entry]) -> str:
+def table(entries: Sequence[Entry]) -> str:
     """The entries, for a person to read."""
     rows = [('name', 'parameters', 'FLOPs', 'COCO AP', 'whose', 'file')]
     rows += [
@@ -135,7 +135,7 @@ def table(found: Sequence[Entry]) -> str:
             entry.reported_by or '',
             entry.path,
         )
-        for entry in found
+        for entry in entries
     ]
     widths = [max(map(len, column)) for column in zip(*rows)]
     return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)

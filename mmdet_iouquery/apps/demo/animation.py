@@ -53,17 +53,17 @@ def animation_stages(trace: QueryTrace, queries: Numbers, classes: Sequence[str]
         queries: (Q,) int.
         classes: names by label; empty where nobody knows them.
     """
-    found = []
+    shown = []
     scores, texts = np.full(len(queries), 0.5), [''] * len(queries)
     if trace.tokens is not None:
-        found.append(Stage('token', np.tile(trace.tokens.centres_px[queries], 2), scores, texts))
+        shown.append(Stage('token', np.tile(trace.tokens.centres_px[queries], 2), scores, texts))
     elif trace.anchors_px is not None:
-        found.append(Stage('anchor', trace.anchors_px[queries], scores, texts))
+        shown.append(Stage('anchor', trace.anchors_px[queries], scores, texts))
     for name, boxes in stages(trace).items():
         names = names_of(boxes, classes)
         texts = [f'{names[boxes.labels[query]]} {boxes.scores[query]:.2f}' for query in queries]
-        found.append(Stage(name, boxes.boxes_px[queries], boxes.scores[queries], texts))
-    return found
+        shown.append(Stage(name, boxes.boxes_px[queries], boxes.scores[queries], texts))
+    return shown
 
 
 def stage_times(count: int) -> list[float]:
@@ -143,15 +143,15 @@ class _Clock:
         """An attribute that keeps a value in each stage, and goes smoothly from one to the next."""
         return self._smooth('animate', f'attributeName="{attribute}"', [f'{value:.2f}' for value in values])
 
-    def travelling(self, places: Sequence[Sequence[float]]) -> str:
+    def travelling(self, points: Sequence[Sequence[float]]) -> str:
         """The same of an element's place."""
-        values = [f'{x:.2f},{y:.2f}' for x, y in places]
+        values = [f'{x:.2f},{y:.2f}' for x, y in points]
         return self._smooth('animateTransform', 'attributeName="transform" type="translate"', values)
 
     def only_in(self, stage: int) -> str:
         """For an element that is seen in one stage alone."""
-        seen = ';'.join(str(int(number == stage)) for number in range(len(self._changes)))
-        return self._element('animate', 'attributeName="opacity" calcMode="discrete"', seen, self._changes)
+        opacities = ';'.join(str(int(number == stage)) for number in range(len(self._changes)))
+        return self._element('animate', 'attributeName="opacity" calcMode="discrete"', opacities, self._changes)
 
     def _smooth(self, element: str, attributes: str, values: Sequence[str]) -> str:
         eases = ';'.join([_EASE] * (len(self._times) - 1))
@@ -206,8 +206,8 @@ def _label(clock: _Clock, shown: Sequence[Stage], row: int, line: int, unit: flo
         for number, stage in enumerate(shown)
         if stage.texts[row]
     ]
-    places = [(max(x, 0.0), max(y - 0.3 * unit, unit) + 1.1 * unit * line) for x, y in zip(x1, y1)]
-    return f'<g>{clock.travelling(places)}{"".join(texts)}</g>'
+    points = [(max(x, 0.0), max(y - 0.3 * unit, unit) + 1.1 * unit * line) for x, y in zip(x1, y1)]
+    return f'<g>{clock.travelling(points)}{"".join(texts)}</g>'
 
 
 def _tokens(trace: QueryTrace, unit: float) -> str:
@@ -230,12 +230,12 @@ def _captions(clock: _Clock, shown: Sequence[Stage], size_px: tuple[int, int], u
     step = width / len(shown)
     marks = []
     for number, stage in enumerate(shown):
-        place = f'x="{(number + 0.5) * step:.2f}" y="{height + 1.35 * unit:.2f}" text-anchor="middle"'
+        position = f'x="{(number + 0.5) * step:.2f}" y="{height + 1.35 * unit:.2f}" text-anchor="middle"'
         name = escape(stage.name)
         marks.append(
-            f'<text {place} fill="#999">{name}</text>'
+            f'<text {position} fill="#999">{name}</text>'
             f'<g opacity="0"><rect x="{number * step:.2f}" y="{height}" width="{step:.2f}" height="{2 * unit:.2f}" '
-            f'fill="#eee"/><text {place} fill="#111">{name}</text>{clock.only_in(number)}</g>'
+            f'fill="#eee"/><text {position} fill="#111">{name}</text>{clock.only_in(number)}</g>'
         )
     return f'<rect y="{height}" width="{width}" height="{2 * unit:.2f}" fill="#222"/>{"".join(marks)}'
 

@@ -17,7 +17,7 @@ FIRST_RUN = 'quickstart'
 """The run whose checkpoints come first: what ``make quickstart`` trains."""
 
 
-class Found(NamedTuple):
+class ListedModel(NamedTuple):
     """A model that can be shown."""
 
     name: str
@@ -28,7 +28,7 @@ class Found(NamedTuple):
     """A checkpoint, or an exported ``.onnx`` or ``.xml`` file."""
 
 
-def found_models(work_dirs: str | Path) -> list[Found]:
+def found_models(work_dirs: str | Path) -> list[ListedModel]:
     """All whole checkpoints under a folder that have their config beside them, and all exported files.
 
     The quickstart's run comes first, then that with the newest file; in each run the newest checkpoint comes first and
@@ -38,16 +38,16 @@ def found_models(work_dirs: str | Path) -> list[Found]:
     runs: dict[Path, list[Path]] = {}
     for path in sorted(_model_files(root), key=_age):
         runs.setdefault(path.parent, []).append(path)
-    found = []
+    models = []
     for folder in sorted(runs, key=lambda folder: folder != root / FIRST_RUN):  # others stay in their order
         config = config_in(folder)
         for path in sorted(runs[folder], key=is_exported):
             if config is not None or is_exported(path):
-                found.append(Found(path.relative_to(root).as_posix(), config, path))
-    return found
+                models.append(ListedModel(path.relative_to(root).as_posix(), config, path))
+    return models
 
 
-def named_model(path: str | Path, config: str | Path | None = None) -> Found:
+def named_model(path: str | Path, config: str | Path | None = None) -> ListedModel:
     """A model that the user names.
 
     Args:
@@ -59,16 +59,16 @@ def named_model(path: str | Path, config: str | Path | None = None) -> Found:
         InputError: one of them isn't there.
     """
     if Path(path).is_dir() and config is None:
-        return Found(str(path), *map(Path, model_files([str(path)])))
+        return ListedModel(str(path), *map(Path, model_files([str(path)])))
     path = Path(path)
     if not path.is_file():
         raise InputError(f'there is no checkpoint {path}; correct the path')
     if config is not None:
-        return Found(str(path), Path(config if Path(config).is_file() else config_path(str(config))), path)
+        return ListedModel(str(path), Path(config if Path(config).is_file() else config_path(str(config))), path)
     beside = config_in(path.parent)
     if beside is None and not is_exported(path):
         raise InputError(f'there is no config beside {path}; name it with --config')
-    return Found(str(path), beside, path)
+    return ListedModel(str(path), beside, path)
 
 
 def _model_files(root: Path) -> Iterator[Path]:

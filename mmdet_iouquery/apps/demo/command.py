@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ...errors import InputError
 from .arguments import parser
-from .catalogue import Found, found_models, named_model
+from .catalogue import ListedModel, found_models, named_model
 
 
 def demo(arguments: Sequence[str] | None = None) -> None:
@@ -38,7 +38,7 @@ def execute(args: argparse.Namespace) -> None:
     named = [named_model(args.checkpoint, args.config)] if args.checkpoint else []
     password = secrets.token_urlsafe(9) if args.password == '' else args.password
 
-    def catalogue() -> list[Found]:
+    def catalogue() -> list[ListedModel]:
         return [*named, *found_models(args.work_dirs)]
 
     try:
@@ -65,10 +65,10 @@ def is_loopback(host: str) -> bool:
 
 def reach(password: str | None) -> str:
     """Who can use a page that is served to other machines, and what they can do."""
-    who = 'whoever reaches this machine and knows the password' if password else 'whoever reaches this machine'
+    visitor = 'whoever reaches this machine and knows the password' if password else 'whoever reaches this machine'
     remedy = '' if password else '; --password asks for one'
     return (
-        f'{who} over the network can use the page: see the validation images, run the models on images of their own'
+        f'{visitor} over the network can use the page: see the validation images, run the models on images of their own'
         f'{remedy}. The connection is not encrypted, and browsers give no webcam to a page of another machine without '
         'HTTPS: put a proxy with a certificate before it where that matters'
     )

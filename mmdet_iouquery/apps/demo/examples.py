@@ -44,20 +44,20 @@ def validation_examples(config: Path, count: int = COUNT) -> list[Example]:
         raise InputError(
             f'the validation set of {config} cannot be read: {error}; correct its val_dataloader'
         ) from error
-    found: list[Example] = []
+    examples: list[Example] = []
     for index in range(len(images)):
         info = images.dataset.get_data_info(index)
         objects, path = images.objects(index), Path(info['img_path'])
         if len(objects.labels) and path.is_file():
-            found.append(Example(path, (info['width'], info['height']), objects, images.classes))
-        if len(found) == count:
+            examples.append(Example(path, (info['width'], info['height']), objects, images.classes))
+        if len(examples) == count:
             break
-    if not found:
+    if not examples:
         raise InputError(
             f'no image of the validation set of {config} is on this machine; copy the images to where its '
             'val_dataloader names them'
         )
-    return found
+    return examples
 
 
 def thumbnail(path: Path) -> Image.Image:

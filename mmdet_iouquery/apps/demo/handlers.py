@@ -15,9 +15,9 @@ from PIL import Image
 from ...errors import InputError
 from .animation import data_uri, layer_animation, player
 from .examples import Example, thumbnail, validation_examples
+from .image_results import ImageResult, annotate_video, as_json, draw_truth, show, side_by_side
 from .model import Shelf
 from .overlay import RESULT
-from .shown import Shown, annotate_video, as_json, draw_truth, show, together
 from .video import SUFFIX, Video
 
 NO_CHECKPOINT = (
@@ -101,25 +101,25 @@ class Handlers:
             return
         chosen = [name] if other in (None, ALONE, name) else [name, other]
         try:
-            found = [show(one, self._shelf.model(one), example, threshold, stage) for one in chosen]
+            results = [show(model, self._shelf.model(model), example, threshold, stage) for model in chosen]
         except InputError as error:
             yield _nothing(_refusal(error))
             return
-        truth = draw_truth(example, found[0].look.image) if with_truth and example.objects is not None else None
-        moves = stage == ALL and any(one.look.trace for one in found)
+        truth = draw_truth(example, results[0].look.image) if with_truth and example.objects is not None else None
+        moves = stage == ALL and any(result.look.trace for result in results)
         with TemporaryDirectory() as folder:  # Gradio has copied what is in it when it goes on here
             stem = Path(folder) / f'{example.path.stem}-detections'
             values = {
-                'status': _status(found, threshold, with_tokens),
+                'status': _status(results, threshold, with_tokens),
                 'truth': _panel(truth, 'ground truth'),
-                'table': _tables(found),
-                'stage': _stage_choice(found, stage),
+                'table': _tables(results),
+                'stage': _stage_choice(results, stage),
                 'with_truth': gr.Checkbox(interactive=example.objects is not None),
-                'json_file': _file(stem.with_suffix('.json'), as_json(found, threshold, example)),
+                'json_file': _file(stem.with_suffix('.json'), as_json(results, threshold, example)),
                 **(
-                    _animation(found, threshold, stem.with_suffix('.svg'))
+                    _animation(results, threshold, stem.with_suffix('.svg'))
                     if moves
-                    else _panels(found, truth, with_tokens, stem.with_suffix('.png'))
+                    else _panels(results, truth, with_tokens, stem.with_suffix('.png'))
                 ),
             }
             yield [values[name] for name in SHOWN]
@@ -129,10 +129,10 @@ class Handlers:
         if frame is None or name is None:
             return '', NO_CHECKPOINT if name is None else NO_FRAME
         try:
-            found = show(name, self._shelf.model(name), frame, threshold)
+            result = show(name, self._shelf.model(name), frame, threshold)
         except InputError as error:
             return '', _refusal(error)
-        return f'<img alt="the webcam" src="{data_uri(found.draw())}">', found.sentence(threshold)
+        return f'<img alt="the webcam" src="{data_uri(result.draw())}">', result.sentence(threshold)
 
     def annotate(
         self, path: str | None, name: str | None, threshold: float, rate: float, progress: Any = _PROGRESS
@@ -156,12 +156,12 @@ class Handlers:
                 yield _refusal(error), *nothing
                 return
             count = sum(len(frame['detections']) for frame in frames)
-            told = dict(video=Path(path).name, model=name, score_threshold=threshold, frames=frames)
+            record = dict(video=Path(path).name, model=name, score_threshold=threshold, frames=frames)
             yield (
                 f'**{count} detections in {len(frames)} frames**, {video.rate:.3g} a second, score at least '
                 f'{threshold:.2f}.',
                 gr.Video(str(out), visible=True),
-                _file(out.with_suffix('.json'), told),
+                _file(out.with_suffix('.json'), record),
             )
 
     def detect(self, image: str, model: str | None = None, threshold: float = 0.5) -> dict[str, Any]:
@@ -201,11 +201,11 @@ def _nothing(status: str) -> list[Any]:
     return [values.get(name, gr.skip()) for name in SHOWN]
 
 
-def _panels(found: Sequence[Shown], truth: Image.Image | None, with_tokens: bool, file: Path) -> dict[str, Any]:
+def _panels(results: Sequence[ImageResult], truth: Image.Image | None, with_tokens: bool, file: Path) -> dict[str, Any]:
     """A drawing for each model, and all as one file."""
-    drawings = [one.draw(with_tokens=with_tokens) for one in found]
-    labels = [one.model if one.stage == RESULT else f'{one.model}, {one.stage}' for one in found]
-    together([*([truth] if truth else []), *drawings]).save(file)
+    drawings = [result.draw(with_tokens=with_tokens) for result in results]
+    labels = [result.model if result.stage == RESULT else f'{result.model}, {result.stage}' for result in results]
+    side_by_side([*([truth] if truth else []), *drawings]).save(file)
     panels = [*map(_panel, drawings, labels), _panel(None)]
     return {
         'first': panels[0],
@@ -216,11 +216,11 @@ def _panels(found: Sequence[Shown], truth: Image.Image | None, with_tokens: bool
     }
 
 
-def _animation(found: Sequence[Shown], threshold: float, file: Path) -> dict[str, Any]:
+def _animation(results: Sequence[ImageResult], threshold: float, file: Path) -> dict[str, Any]:
     """The animations of all models that tell of their layers, and the first one's file."""
-    moving = [one for one in found if one.look.trace]
+    moving = [result for result in results if result.look.trace]
     file.write_text(layer_animation(moving[0].look, threshold), encoding='utf-8')
-    figures = ''.join(player(one.look, threshold, one.model if len(found) > 1 else '') for one in moving)
+    figures = ''.join(player(result.look, threshold, result.model if len(results) > 1 else '') for result in moving)
     return {
         'first': _panel(None),
         'second': _panel(None),
@@ -230,10 +230,10 @@ def _animation(found: Sequence[Shown], threshold: float, file: Path) -> dict[str
     }
 
 
-def _stage_choice(found: Sequence[Shown], stage: str) -> Any:
+def _stage_choice(results: Sequence[ImageResult], stage: str) -> Any:
     """The stages of the models; one that stands is not sent back, as that would undo a choice made since."""
-    names = [*dict.fromkeys(name for one in found for name in one.look.stages if name != RESULT), RESULT]
-    if any(one.look.trace for one in found):
+    names = [*dict.fromkeys(name for result in results for name in result.look.stages if name != RESULT), RESULT]
+    if any(result.look.trace for result in results):
         names.append(ALL)
     return gr.Radio(names) if stage in names else gr.Radio(names, value=RESULT)
 
@@ -247,19 +247,19 @@ def _file(path: Path, content: Any) -> Any:
     return gr.DownloadButton(value=str(path), visible=True)
 
 
-def _status(found: Sequence[Shown], threshold: float, with_tokens: bool) -> str:
+def _status(results: Sequence[ImageResult], threshold: float, with_tokens: bool) -> str:
     lines = []
-    for one in found:
-        who = f'{html.escape(one.model)}: ' if len(found) > 1 else ''
-        lines.append(f'{who}{one.sentence(threshold)}')
-    remarks = dict.fromkeys(one.remark(with_tokens=with_tokens) for one in found)
+    for result in results:
+        model_name = f'{html.escape(result.model)}: ' if len(results) > 1 else ''
+        lines.append(f'{model_name}{result.sentence(threshold)}')
+    remarks = dict.fromkeys(result.remark(with_tokens=with_tokens) for result in results)
     return '\n\n'.join([*lines, *remarks])
 
 
-def _tables(found: Sequence[Shown]) -> str:
-    if len(found) == 1:
-        return found[0].table()
-    return ''.join(f'<h4>{html.escape(one.model)}</h4>{one.table()}' for one in found)
+def _tables(results: Sequence[ImageResult]) -> str:
+    if len(results) == 1:
+        return results[0].table()
+    return ''.join(f'<h4>{html.escape(result.model)}</h4>{result.table()}' for result in results)
 
 
 def _refusal(error: InputError) -> str:

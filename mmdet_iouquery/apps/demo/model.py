@@ -27,7 +27,7 @@ from ...datasets.image_files import ImageError, decode
 from ...engine.detector import load_detector, read_config
 from ...errors import InputError
 from ..analyze.trace import QueryTrace, ScoredBoxes, parts_of, trace
-from .catalogue import Found
+from .catalogue import ListedModel
 from .overlay import RESULT, stages
 
 ImageSource = Union[str, 'os.PathLike[str]', Image.Image]
@@ -48,16 +48,16 @@ class Look(NamedTuple):
     """Names by label; empty where nobody knows them."""
 
 
-def open_model(found: Found) -> DemoModel | ExportedModel:
+def open_model(files: ListedModel) -> DemoModel | ExportedModel:
     """Load a model.
 
     Raises:
         InputError: see :class:`DemoModel` and :class:`ExportedModel`.
     """
-    if is_exported(found.checkpoint):
-        return ExportedModel(found.checkpoint)
-    assert found.config is not None
-    return DemoModel(found.config, found.checkpoint)
+    if is_exported(files.checkpoint):
+        return ExportedModel(files.checkpoint)
+    assert files.config is not None
+    return DemoModel(files.config, files.checkpoint)
 
 
 class _Model(ABC):
@@ -157,8 +157,8 @@ class ExportedModel(_Model):
             raise InputError(str(error)) from error
         class_scores = np.zeros((len(result), len(self.classes)))
         class_scores[np.arange(len(result)), result.labels] = result.scores  # of other classes it doesn't tell
-        found = ScoredBoxes(result.boxes.astype(float), class_scores)
-        return Look(Image.fromarray(np.ascontiguousarray(pixels)), {RESULT: found}, None, self.classes)
+        boxes = ScoredBoxes(result.boxes.astype(float), class_scores)
+        return Look(Image.fromarray(np.ascontiguousarray(pixels)), {RESULT: boxes}, None, self.classes)
 
 
 class Shelf:
@@ -168,16 +168,16 @@ class Shelf:
         catalogue: gives the models that there are, the default first.
     """
 
-    def __init__(self, catalogue: Callable[[], Sequence[Found]]) -> None:
+    def __init__(self, catalogue: Callable[[], Sequence[ListedModel]]) -> None:
         self._catalogue = catalogue
-        self._known: dict[str, Found] = {}
-        self._open = lru_cache(maxsize=3)(lambda found, _written: open_model(found))
+        self._known: dict[str, ListedModel] = {}
+        self._open = lru_cache(maxsize=3)(lambda files, _written: open_model(files))
 
     def names(self) -> list[str]:
         """Those of all models that there are now."""
-        found = {found.name: found for found in self._catalogue()}
-        self._known.update(found)
-        return [*found]
+        files = {files.name: files for files in self._catalogue()}
+        self._known.update(files)
+        return [*files]
 
     def config(self, name: str) -> Path | None:
         """The config of a model; None: it has none, or there is no such model."""
@@ -191,12 +191,12 @@ class Shelf:
         """
         if name not in self._known and name not in self.names():
             raise InputError(f'there is no model {name!r}; name one of these: {", ".join(self._known) or "none"}')
-        found = self._known[name]
+        files = self._known[name]
         try:
-            written = found.checkpoint.stat().st_mtime_ns
+            written = files.checkpoint.stat().st_mtime_ns
         except OSError as error:
             raise InputError(f'{name} is gone: {error.strerror}; load the page again') from error
-        return self._open(found, written)
+        return self._open(files, written)
 
 
 def _of_file(load: Any, path: Path, size: tuple[int, int] | None) -> dict[str, Any]:

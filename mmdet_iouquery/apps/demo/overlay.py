@@ -39,8 +39,8 @@ def detections(boxes: ScoredBoxes, size_px: tuple[int, int], threshold: float) -
     """
     order = np.argsort(-boxes.scores, kind='stable')
     kept = order[boxes.scores[order] >= threshold]
-    corners = boxes.boxes_px.clip(0, np.tile(size_px, 2))
-    rows = zip(corners[kept].tolist(), boxes.labels[kept].tolist(), boxes.scores[kept].tolist())
+    clipped = boxes.boxes_px.clip(0, np.tile(size_px, 2))
+    rows = zip(clipped[kept].tolist(), boxes.labels[kept].tolist(), boxes.scores[kept].tolist())
     return [Box(tuple(corner), label, score) for corner, label, score in rows]
 
 
@@ -78,8 +78,8 @@ def draw_overlay(
     return drawing.crop((view.left, view.top, view.left + view.width, view.top + view.height))
 
 
-def _scaled(corners: tuple[float, float, float, float], scale: float) -> tuple[float, float, float, float]:
-    x1, y1, x2, y2 = corners
+def _scaled(xyxy: tuple[float, float, float, float], scale: float) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = xyxy
     return x1 * scale, y1 * scale, x2 * scale, y2 * scale
 
 

@@ -15,7 +15,7 @@ os.environ['GRADIO_ANALYTICS_ENABLED'] = 'False'  # read when gradio is imported
 import gradio as gr
 
 from ...errors import InputError
-from .catalogue import Found
+from .catalogue import ListedModel
 from .handlers import ALONE, NO_FRAME, NO_IMAGE, NO_VIDEO, SHOWN, Handlers
 from .model import Shelf
 from .overlay import RESULT
@@ -66,7 +66,7 @@ footer .divider:last-child { display: none; }
 """
 
 
-def build_page(catalogue: Callable[[], Sequence[Found]]) -> gr.Blocks:
+def build_page(catalogue: Callable[[], Sequence[ListedModel]]) -> gr.Blocks:
     """The page, for :func:`launch_page`.
 
     Args:
@@ -238,8 +238,8 @@ def _connect_tabs(parts: dict[str, Any]) -> None:
     sources = ('image', 'webcam', 'video')
     columns = [*(parts[f'{source}_outcome'] for source in sources), parts['image_switches']]
     for source in sources:
-        seen = [gr.Column(visible=source == other) for other in (*sources, 'image')]
-        parts[f'{source}_tab'].select(lambda seen=seen: seen, None, columns, show_progress='hidden', **_PRIVATE)
+        shown = [gr.Column(visible=source == other) for other in (*sources, 'image')]
+        parts[f'{source}_tab'].select(lambda shown=shown: shown, None, columns, show_progress='hidden', **_PRIVATE)
 
 
 def _add_endpoints(handlers: Handlers) -> None:

@@ -51,19 +51,19 @@ def inspect_checkpoint(path: str | Path) -> CheckpointFacts:
             run; or there are no weights in it.
     """
     content = read_checkpoint(path)
-    weights, place, beside = unwrap_accounted(content)
+    weights, key, beside = unwrap_accounted(content)
     meta = content.get('meta')
     meta = meta if isinstance(meta, Mapping) else {}
     floating = {key: value for key, value in weights.items() if value.is_floating_point()}
     return CheckpointFacts(
         path=str(path),
         has_checksums=has_checksums(Path(path).expanduser()),
-        place=place,
+        place=key,
         tensors=len(weights),
         numbers=sum(value.numel() for value in weights.values()),
         types=dict(Counter(str(value.dtype).removeprefix('torch.') for value in weights.values())),
         not_finite=tuple(key for key, value in floating.items() if not torch.isfinite(value).all()),
-        average=_average(content, place),
+        average=_average(content, key),
         training=_training(content, meta),
         classes=_classes(meta),
         notes={name: printable(meta[name]) for name in _NOTES if name in meta},
@@ -71,10 +71,10 @@ def inspect_checkpoint(path: str | Path) -> CheckpointFacts:
     )
 
 
-def _average(content: Mapping[str, Any], place: str) -> str:
+def _average(content: Mapping[str, Any], key: str) -> str:
     if 'ema_state_dict' in content:  # mmengine's EMAHook exchanges the two when it writes
         return 'the weights in state_dict are the average; those that are trained are in ema_state_dict'
-    return 'the weights are the average' if place.startswith('ema') else 'none'
+    return 'the weights are the average' if key.startswith('ema') else 'none'
 
 
 def _training(content: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, int] | None:

@@ -63,8 +63,8 @@ def _checkpoint(args: argparse.Namespace) -> int:
         if is_exported(args.file):
             from . import exported
 
-            found = exported.inspect_exported(args.file)
-            print(json.dumps(found, indent=2) if args.json else exported.render(found))
+            contents = exported.inspect_exported(args.file)
+            print(json.dumps(contents, indent=2) if args.json else exported.render(contents))
             return 0
         if any(Path(args.file).glob('*.pth')):
             compat.install_ops_stand_in()

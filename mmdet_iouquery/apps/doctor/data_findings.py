@@ -51,7 +51,7 @@ def _first(node: Any, name: str) -> Any:
             return node[name]
         node = list(node.values())
     if isinstance(node, (list, tuple)):
-        return next((found for child in node if (found := _first(child, name)) is not None), None)
+        return next((value for child in node if (value := _first(child, name)) is not None), None)
     return None
 
 
@@ -137,8 +137,10 @@ def _turned(inspected: InspectedSet) -> Iterator[DataFinding]:
         if facts.orientation == 1 or facts.fault:
             continue
         width, height = inspected.checked.arrays.image_sizes[row]
-        told = facts.orientation >= 5 and width != height
-        (stored if facts.as_stored else upright if told else unclear).append(f'{name}: orientation {facts.orientation}')
+        tells = facts.orientation >= 5 and width != height
+        (stored if facts.as_stored else upright if tells else unclear).append(
+            f'{name}: orientation {facts.orientation}'
+        )
     if stored:
         unchecked = inspected.on_error == 'unchecked'
         effect = 'the image is turned upright, its boxes are not; ' + _UNCHECKED if unchecked else 'taken as stored'
@@ -247,11 +249,11 @@ def _odd_boxes(inspected: InspectedSet) -> Iterator[DataFinding]:
     yield from _boxes(inspected, boxes.tiny(checked, inspected.resizing), 'note', text, effect)
 
 
-def _boxes(inspected: InspectedSet, which: np.ndarray, level: str, text: str, effect: str) -> Iterator[DataFinding]:
-    rows = np.flatnonzero(which)
+def _boxes(inspected: InspectedSet, affected: np.ndarray, level: str, text: str, effect: str) -> Iterator[DataFinding]:
+    rows = np.flatnonzero(affected)
     if not len(rows):
         return
-    share = len(rows) / max(len(which), 1)
+    share = len(rows) / max(len(affected), 1)
     counted = f'{len(rows)} box{"es" if len(rows) > 1 else ""} ({share:.1%})'
     checked = inspected.checked
     examples = tuple(

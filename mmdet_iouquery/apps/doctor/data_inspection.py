@@ -81,11 +81,11 @@ def inspect(read: ReadSets, *, workers: int, limit: int | None = None, progress:
 
 
 def _names(splits: Sequence[str]) -> list[str]:
-    seen: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     names = []
     for split in splits:
-        seen[split] += 1
-        names.append(split if seen[split] == 1 else f'{split} {seen[split]}')
+        counts[split] += 1
+        names.append(split if counts[split] == 1 else f'{split} {counts[split]}')
     return names
 
 

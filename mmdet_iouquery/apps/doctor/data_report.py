@@ -16,17 +16,17 @@ _WIDTH = 110
 _SHOWN = 5  # examples of a finding on the page; the JSON has all
 
 
-def exit_status(found: Sequence[DataFinding]) -> int:
+def exit_status(findings: Sequence[DataFinding]) -> int:
     """1 where something falsifies results or would stop a run, else 0."""
-    return int(any(finding.level == 'error' for finding in found))
+    return int(any(finding.level == 'error' for finding in findings))
 
 
-def summary(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> dict[str, Any]:
+def summary(sets: Sequence[InspectedSet], findings: Sequence[DataFinding]) -> dict[str, Any]:
     """Everything as plain numbers, text, lists and dicts: ``sets``, ``findings`` and ``status``."""
     return dict(
         sets=[_numbers(inspected) for inspected in sets],
-        findings=[finding._asdict() for finding in found],
-        status=exit_status(found),
+        findings=[finding._asdict() for finding in findings],
+        status=exit_status(findings),
     )
 
 
@@ -49,9 +49,9 @@ def _numbers(inspected: InspectedSet) -> dict[str, Any]:
     )
 
 
-def to_json(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> str:
+def to_json(sets: Sequence[InspectedSet], findings: Sequence[DataFinding]) -> str:
     """The summary as JSON; a number that there is not is null."""
-    return json.dumps(_without_nan(summary(sets, found)), indent=2)
+    return json.dumps(_without_nan(summary(sets, findings)), indent=2)
 
 
 def _without_nan(node: Any) -> Any:
@@ -62,7 +62,7 @@ def _without_nan(node: Any) -> Any:
     return None if isinstance(node, float) and not math.isfinite(node) else node
 
 
-def render(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> str:
+def render(sets: Sequence[InspectedSet], findings: Sequence[DataFinding]) -> str:
     """The page."""
     numbers = [_numbers(inspected) for inspected in sets]
     lines = [
@@ -71,9 +71,9 @@ def render(sets: Sequence[InspectedSet], found: Sequence[DataFinding]) -> str:
     ]
     for title, rows in (('', _set_rows(numbers)), ('boxes of each class', _class_rows(numbers))):
         lines += ['', *_table(title, [figures['name'] for figures in numbers], rows)]
-    for finding in found:
+    for finding in findings:
         lines += ['', *_finding_lines(finding)]
-    return '\n'.join([*lines, '', _verdict(found)])
+    return '\n'.join([*lines, '', _verdict(findings)])
 
 
 def _set_rows(numbers: list[dict[str, Any]]) -> list[tuple[str, list[str]]]:
@@ -136,9 +136,9 @@ def _finding_lines(finding: DataFinding) -> list[str]:
     return head + [f'    {line}' for line in body + ([f'... and {more} more'] if more > 0 else [])]
 
 
-def _verdict(found: Sequence[DataFinding]) -> str:
-    errors = sum(finding.level == 'error' for finding in found)
-    warnings = sum(finding.level == 'warning' for finding in found)
+def _verdict(findings: Sequence[DataFinding]) -> str:
+    errors = sum(finding.level == 'error' for finding in findings)
+    warnings = sum(finding.level == 'warning' for finding in findings)
     if errors:
         falsify = 'findings falsify results or stop' if errors > 1 else 'finding falsifies results or stops'
         return f'{errors} {falsify} a run: correct these first'

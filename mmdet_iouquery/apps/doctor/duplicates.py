@@ -23,17 +23,17 @@ def same(first: Sequence[Hashable], second: Sequence[Hashable]) -> list[tuple[in
 def alike(first: Sequence[int | None], second: Sequence[int | None]) -> list[tuple[int, int]]:
     """Pairs of places whose 64-bit hashes differ in at most 3 bits, the nearest in ``first`` for each in ``second``."""
     tables: list[dict[int, list[int]]] = [defaultdict(list) for _ in range(_BANDS)]
-    for place, code in enumerate(first):
+    for index, code in enumerate(first):
         for table, band in zip(tables, _bands(code)):
-            table[band].append(place)
+            table[band].append(index)
     pairs = []
-    for place, code in enumerate(second):
+    for index, code in enumerate(second):
         if code is None:
             continue
         others = {other for table, band in zip(tables, _bands(code)) for other in table.get(band, ())}
         nearest = min(((_distance(first[other], code), other) for other in others), default=(MAX_DISTANCE + 1, -1))
         if nearest[0] <= MAX_DISTANCE:
-            pairs.append((nearest[1], place))
+            pairs.append((nearest[1], index))
     return pairs
 
 

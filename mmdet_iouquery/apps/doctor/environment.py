@@ -304,7 +304,7 @@ def _mend_import(module: str, distribution: str, facts: Facts) -> str:
 
 def _python_findings(facts: Facts) -> list[Finding]:
     family = compat.family_of(facts.installed)
-    major, minor = (int(part) for part in facts.python.split('.')[:2])
+    major, minor = (int(number) for number in facts.python.split('.')[:2])
     findings = []
     if family and (major, minor) < PYTHON_MINIMUM_OF_FAMILY[family]:
         needed = '.'.join(map(str, PYTHON_MINIMUM_OF_FAMILY[family]))
@@ -368,8 +368,8 @@ def _slow(facts: Facts) -> list[str]:
     return lines
 
 
-def _count(number: int, what: str) -> str:
-    return f'{number} {what}' if number == 1 else f'{number} {what}s'
+def _count(number: int, noun: str) -> str:
+    return f'{number} {noun}' if number == 1 else f'{number} {noun}s'
 
 
 # --- say --------------------------------------------------------------------------------------------------------------

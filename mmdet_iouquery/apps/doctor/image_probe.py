@@ -62,7 +62,7 @@ def probe(path: str, size: tuple[float, float]) -> ImageFacts:
     except OSError as error:
         return ImageFacts(fault=f'it cannot be read: {error.strerror or error}')
     facts = ImageFacts(digest=hashlib.blake2b(data, digest_size=16).digest())
-    with _native_stderr() as said:
+    with _native_stderr() as lines:
         try:
             image = decode(data, size)
         except ImageError as error:
@@ -72,7 +72,7 @@ def probe(path: str, size: tuple[float, float]) -> ImageFacts:
     return facts._replace(
         remark=said_of_it or '',
         no_end=lacks_end(data),
-        complaint='' if said_of_it else _complaint(said),
+        complaint='' if said_of_it else _complaint(lines),
         kind=kind,
         orientation=orientation,
         as_stored=orientation >= 5 and size_of(image) == stored_size and stored_size[0] != stored_size[1],
@@ -93,16 +93,16 @@ def _as_stored(data: bytes) -> tuple[str, int, tuple[float, float]]:
     try:
         from PIL import Image
 
-        with Image.open(BytesIO(data)) as picture:
-            orientation = int(picture.getexif().get(_ORIENTATION, 1))
-            return _kind(picture, data), orientation if 1 <= orientation <= 8 else 1, picture.size
+        with Image.open(BytesIO(data)) as image:
+            orientation = int(image.getexif().get(_ORIENTATION, 1))
+            return _kind(image, data), orientation if 1 <= orientation <= 8 else 1, image.size
     except Exception:  # without Pillow, or for a format it does not know, nothing is said
         return '', 1, (0, 0)
 
 
-def _kind(picture: object, data: bytes) -> str:
-    mode, png = getattr(picture, 'mode', ''), data.startswith(b'\x89PNG')
-    if getattr(picture, 'is_animated', False):
+def _kind(image: object, data: bytes) -> str:
+    mode, png = getattr(image, 'mode', ''), data.startswith(b'\x89PNG')
+    if getattr(image, 'is_animated', False):
         return 'animated'
     if (png and data[24] == 16) or mode.startswith('I'):
         return '16 bits'
@@ -113,21 +113,21 @@ def _kind(picture: object, data: bytes) -> str:
 @contextmanager
 def _native_stderr() -> Iterator[list[str]]:
     """Collect what decoders, which are no Python, write to the standard error. Not for processes with threads."""
-    said: list[str] = []
+    lines: list[str] = []
     kept = os.dup(2)
     try:
         with tempfile.TemporaryFile() as file:
             os.dup2(file.fileno(), 2)
             try:
-                yield said
+                yield lines
             finally:
                 os.dup2(kept, 2)
                 file.seek(0)
-                said += file.read().decode(errors='replace').splitlines()
+                lines += file.read().decode(errors='replace').splitlines()
     finally:
         os.close(kept)
 
 
-def _complaint(said: list[str]) -> str:
+def _complaint(lines: list[str]) -> str:
     """The line that tells of damage; decoders also grumble about colour profiles and the like."""
-    return next((line.strip() for line in said if 'corrupt' in line.lower() or 'premature' in line.lower()), '')
+    return next((line.strip() for line in lines if 'corrupt' in line.lower() or 'premature' in line.lower()), '')

@@ -30,7 +30,7 @@ _CLASS = '_precision'
 """What mmdet appends to a class's name in the numbers that it gives."""
 
 
-class Found(NamedTuple):
+class DetectionFile(NamedTuple):
     """Detections to be evaluated."""
 
     results: Path
@@ -68,11 +68,11 @@ def _evaluated(args: argparse.Namespace) -> dict[str, float]:
     given = Path(args.found)
     if not given.exists():
         raise InputError(f'there is no folder or file {given}; correct the path')
-    with _of_job(given, truth) if given.is_dir() else _of_results(given, truth) as found:
-        metric = _MetricOfFile(found, str(truth.path))
+    with _of_job(given, truth) if given.is_dir() else _of_results(given, truth) as detections:
+        metric = _MetricOfFile(detections, str(truth.path))
         with redirect_stdout(io.StringIO()):  # pycocotools' own lines
             metrics = {f'coco/{name}': value for name, value in metric.compute_metrics([({}, {})]).items()}
-    print(found.about)
+    print(detections.about)
     print(f'boxes are evaluated by {metric.backend}')
     print(table(metrics))
     return metrics
@@ -91,11 +91,11 @@ def table(metrics: dict[str, float]) -> str:
 class _MetricOfFile(FastCocoMetric):
     """mmdet's metric over detections that are in a file already."""
 
-    def __init__(self, found: Found, ann_file: str) -> None:
+    def __init__(self, detections: DetectionFile, ann_file: str) -> None:
         with redirect_stdout(io.StringIO()):
             super().__init__(ann_file, metric='bbox', classwise=True, metric_items=[*NUMBERS])
-        self.dataset_meta = dict(classes=found.classes)
-        self._results = found.results
+        self.dataset_meta = dict(classes=detections.classes)
+        self._results = detections.results
 
     def results2json(self, results: Sequence[dict[str, Any]], outfile_prefix: str) -> dict[str, str]:  # noqa: ARG002
         """By kind of result, the file; mmdet's method, which writes it."""
@@ -103,7 +103,7 @@ class _MetricOfFile(FastCocoMetric):
 
 
 @contextmanager
-def _of_results(path: Path, truth: CocoFile) -> Iterator[Found]:
+def _of_results(path: Path, truth: CocoFile) -> Iterator[DetectionFile]:
     """The entries of a COCO results file, checked."""
     entries = read_json(path)
     if not isinstance(entries, list):
@@ -125,11 +125,11 @@ def _of_results(path: Path, truth: CocoFile) -> Iterator[Found]:
     with tempfile.TemporaryDirectory() as folder:  # mmdet reads files by their endings
         copied = Path(folder) / 'results.json'
         copied.write_text(json.dumps(entries), encoding='utf-8')
-        yield Found(copied, truth.classes, about)
+        yield DetectionFile(copied, truth.classes, about)
 
 
 @contextmanager
-def _of_job(out: Path, truth: CocoFile) -> Iterator[Found]:
+def _of_job(out: Path, truth: CocoFile) -> Iterator[DetectionFile]:
     """The rows of a finished job, as a results list in a temporary folder."""
     _check_finished(out)
     parquet = optional('pyarrow.parquet', f'reading {out}', 'pyarrow')
@@ -166,7 +166,7 @@ def _of_job(out: Path, truth: CocoFile) -> Iterator[Found]:
         results = Path(folder) / 'results.json'
         tables = (parquet.read_table(part) for part in parts)
         write_results(tables, results, names=names, category_ids=category_ids)
-        yield Found(results, tuple(names), f'{detections} detections in {len(ids)} images{unread}{passed_over}')
+        yield DetectionFile(results, tuple(names), f'{detections} detections in {len(ids)} images{unread}{passed_over}')
 
 
 def _is_result(entry: Any) -> bool:

@@ -101,8 +101,11 @@ class TorchOpener:
             raise RuntimeInputError(str(error)) from error
 
         def detect(images: Sequence[Prepared]) -> list[Result]:
-            found = detections(model, [PipelineImage(*image) for image in images], self._score_thr)
-            return [Result.of(one, self.names, (image.width, image.height)) for one, image in zip(found, images)]
+            predictions = detections(model, [PipelineImage(*image) for image in images], self._score_thr)
+            return [
+                Result.of(prediction, self.names, (image.width, image.height))
+                for prediction, image in zip(predictions, images)
+            ]
 
         return detect
 

@@ -121,8 +121,8 @@ class Progress:
 
     def require_unchanged(self, annotations: Sequence[Path]) -> None:
         """Likewise of annotation files, by their checksums."""
-        there, asked = self.settings.get('annotations', {}), {str(path): checksum(path) for path in annotations}
-        changed = [path for path, value in asked.items() if there.get(path, value) != value]
+        before, asked = self.settings.get('annotations', {}), {str(path): checksum(path) for path in annotations}
+        changed = [path for path, value in asked.items() if before.get(path, value) != value]
         if changed and self.has_trained:
             raise InputError(
                 f'{self.work_dir} holds a run with other annotations ({", ".join(changed)} changed since); {_WAYS_OUT}'
@@ -136,10 +136,10 @@ class Progress:
             InputError: the file holds another text than was written.
         """
         path = self.work_dir / 'config.py'
-        there = path.read_text(encoding='utf-8') if path.is_file() else text
-        if there not in (text, *self.texts):
+        present = path.read_text(encoding='utf-8') if path.is_file() else text
+        if present not in (text, *self.texts):
             raise InputError(
-                f'{path} was edited ({_changed(self.texts[0] if self.texts else text, there)}); train it with '
+                f'{path} was edited ({_changed(self.texts[0] if self.texts else text, present)}); train it with '
                 f'`iouquery train {path} --work-dir OTHER_FOLDER`, or move it away to have it written again'
             )
         self.texts = [text, *self.texts[:1]]
@@ -170,10 +170,10 @@ class Progress:
         write_json(self.work_dir / NOTE_NAME, note)
 
 
-def _changed(written: str, there: str) -> str:
+def _changed(written: str, present: str) -> str:
     """The settings in which an edited config differs from what was written, or why it cannot be told."""
     try:
-        before, now = (flattened(Config.fromstring(text, '.py').to_dict()) for text in (written, there))
+        before, now = (flattened(Config.fromstring(text, '.py').to_dict()) for text in (written, present))
     except Exception as error:
         return f'it cannot be read any more: {text_of(error)}'
     return differences(before, now, ('as written', 'now')) or 'its text, but no setting'

@@ -103,8 +103,8 @@ def _fit_data(cfg: Config, data: CocoSet) -> None:
         for evaluator in as_list(cfg.get(f'{split}_evaluator')):
             if is_coco_metric(evaluator):
                 evaluator.ann_file = str(ann_file)
-    for _, part in class_counts(cfg.model):
-        part['num_classes'] = len(data.classes)
+    for _, entry in class_counts(cfg.model):
+        entry['num_classes'] = len(data.classes)
 
 
 def _leaf(cfg: Config, split: str) -> ConfigDict:
@@ -125,8 +125,8 @@ def _fit_size(cfg: Config, size: int) -> None:
     """Multiply whatever counts px of resized images by one ratio."""
     check_size(size)
     ratio = size / _longer_side(cfg)
-    places = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
-    for node in nodes([*places, cfg.model.get('data_preprocessor'), cfg.get('custom_hooks')]):
+    loaders = [cfg.get(f'{split}_dataloader') for split in ('train', 'val', 'test')]
+    for node in nodes([*loaders, cfg.model.get('data_preprocessor'), cfg.get('custom_hooks')]):
         for name in _PX & set(node):
             node[name] = _scaled(node[name], ratio)
         for name in _PX_OF_BATCHES & set(node):

@@ -85,7 +85,7 @@ def written_config(config: str, request: TrainRequest) -> Path:
         cfg.work_dir = str(folder)  # so that the config's name alone goes on with its run
         begin = _begin_with(cfg, request.weights, data, folder)
         text = child_text(base, cfg, _title(base, request))
-        _check_there(path, text, restart=request.restart)
+        _check_same_config(path, text, restart=request.restart)
         notes = begin()  # not before: the folder's own run may begin with other weights
         if request.restart and path.is_file() and not path.with_name(REPLACED).exists():
             path.replace(path.with_name(REPLACED))
@@ -128,8 +128,8 @@ def _begin_with(cfg: Config, weights: str | None, data: CocoSet | None, folder: 
 def _own_weights(cfg: Config) -> list[str]:
     """Fetch the weights that the config begins with, if any, and say what they are."""
     begins = [("config's", cfg.get('load_from'))]
-    for whose, part in (("config's", cfg.model), ("config's backbone", cfg.model.get('backbone') or {})):
-        init_cfg = part.get('init_cfg')
+    for whose, node in (("config's", cfg.model), ("config's backbone", cfg.model.get('backbone') or {})):
+        init_cfg = node.get('init_cfg')
         begins.append((whose, init_cfg.get('checkpoint') if isinstance(init_cfg, Mapping) else None))
     whose, begin = next((entry for entry in begins if entry[1]), ('', None))
     if begin is None:
@@ -151,16 +151,18 @@ def _title(base: Path, request: TrainRequest) -> str:
     return f'{base.stem} with {" ".join(words)}. Yours to change.'.replace('\\', '/').replace('"', "'")
 
 
-def _check_there(path: Path, text: str, restart: bool) -> None:
+def _check_same_config(path: Path, text: str, restart: bool) -> None:
     """Raise :class:`InputError` where another config has been trained in the folder."""
     if restart or not path.is_file() or not any(path.parent.glob('*.pth')):
         return
-    there = path.read_text(encoding='utf-8')
-    if there == text:
+    present = path.read_text(encoding='utf-8')
+    if present == text:
         return
-    before, now = (flattened(Config.fromstring(one, '.py').to_dict()) for one in (there, text))
+    before, now = (flattened(Config.fromstring(config_text, '.py').to_dict()) for config_text in (present, text))
     differing = differences(before, now)
-    titles = [one.partition('\n')[0].strip('"').removesuffix('. Yours to change.') for one in (there, text)]
+    titles = [
+        config_text.partition('\n')[0].strip('"').removesuffix('. Yours to change.') for config_text in (present, text)
+    ]
     if titles[0] != titles[1]:
         differing = f'there: {titles[0]}; asked for now: {titles[1]}'
     if differing:

@@ -84,14 +84,14 @@ def check_weights(cfg: Config, path: str | Path, *, any_classes: bool) -> None:
 
 
 def _source(path: str | Path, weights: Mapping[str, Tensor]) -> str:
-    found = [source for source in sources_of(weights) if not source.endswith('_backbone')]
-    if not found:
+    sources = [source for source in sources_of(weights) if not source.endswith('_backbone')]
+    if not sources:
         raise InputError(
             f'{path} holds no detector of this package, of the authors of RT-DETR, D-FINE or DEIM, or of transformers, '
             f'but weights such as {next(iter(weights))}; name one of the kinds that `iouquery convert --help` '
             'lists'
         )
-    return found[0]
+    return sources[0]
 
 
 def _unnamed_classes(path: str | Path, weights: Mapping[str, Tensor], classes: Sequence[str]) -> Sequence[str]:

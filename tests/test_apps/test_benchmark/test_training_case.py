@@ -7,7 +7,7 @@ import os
 import pytest
 import torch
 
-from mmdet_iouquery.apps.benchmark import sides, training
+from mmdet_iouquery.apps.benchmark import side_processes, training
 from mmdet_iouquery.apps.benchmark.reference import NAME
 from mmdet_iouquery.apps.benchmark.training import AUTOCAST, GIVEN_BACK, KEPT, OURS
 
@@ -15,7 +15,7 @@ from mmdet_iouquery.apps.benchmark.training import AUTOCAST, GIVEN_BACK, KEPT, O
 def test_a_side_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, '_names', lambda with_reference: [OURS])
     [row] = training.training(None, model_name='R18', batch=1, side=64, objects=2, rounds=1)
-    assert row['side'] == OURS and row['ratio'] is None and row['median_s'] > 0 and sides.held == {}
+    assert row['side'] == OURS and row['ratio'] is None and row['median_s'] > 0 and side_processes.held == {}
     # 20 million weights and their gradients are among the tensors, and all tensors in the process
     weights_mb = 20e6 * 4 / training.MB
     assert 2 * weights_mb < row['tensors_mb'] < row['process_mb']

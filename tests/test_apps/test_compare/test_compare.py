@@ -24,7 +24,7 @@ from torch import nn
 from mmdet_iouquery import config_path
 from mmdet_iouquery.apps.compare import command, compare, recorder, settings
 from mmdet_iouquery.apps.compare.arguments import parser
-from mmdet_iouquery.apps.compare.records import (
+from mmdet_iouquery.apps.compare.run_results import (
     Evaluation,
     RunResult,
     evaluation_of,

@@ -14,8 +14,8 @@ from demo_server import PATIENCE, TOOL, served
 
 from mmdet_iouquery.apps.demo.catalogue import found_models
 from mmdet_iouquery.apps.demo.examples import Example
+from mmdet_iouquery.apps.demo.image_results import as_json, show
 from mmdet_iouquery.apps.demo.model import Shelf
-from mmdet_iouquery.apps.demo.shown import as_json, show
 
 gradio_client = pytest.importorskip('gradio_client', reason="the page needs gradio: pip install 'gradio>=6'")
 pytest.importorskip('gradio', reason="the page needs gradio: pip install 'gradio>=6'")

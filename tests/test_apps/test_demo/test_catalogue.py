@@ -9,7 +9,7 @@ import pytest
 from demo_cases import checkpoint
 from exported_files import write_model
 
-from mmdet_iouquery.apps.demo.catalogue import Found, found_models, named_model
+from mmdet_iouquery.apps.demo.catalogue import ListedModel, found_models, named_model
 from mmdet_iouquery.apps.demo.command import demo, is_loopback, reach
 from mmdet_iouquery.apps.demo.model import Shelf
 from mmdet_iouquery.errors import InputError
@@ -52,7 +52,7 @@ def test_exported_files_come_last_in_their_run_and_need_no_config(tmp_path: Path
 def test_a_checkpoint_is_named_with_its_config_or_has_it_beside_it(tmp_path: Path) -> None:
     beside = checkpoint(tmp_path / 'run' / 'iter_1.pth', age=0)
     alone = checkpoint(tmp_path / 'alone' / 'iter_1.pth', age=0, config=None)
-    assert named_model(beside) == Found(str(beside), tmp_path / 'run' / 'config.py', beside)
+    assert named_model(beside) == ListedModel(str(beside), tmp_path / 'run' / 'config.py', beside)
     shipped = named_model(alone, 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py')
     assert shipped.config is not None
     assert shipped.config.is_file() and shipped.config.name == 'rtdetr_r18vd_8xb2-72e_coco.py'

@@ -11,7 +11,7 @@ from PIL import Image
 
 from mmdet_iouquery.apps.demo.catalogue import found_models
 from mmdet_iouquery.apps.demo.examples import thumbnail, validation_examples
-from mmdet_iouquery.apps.demo.shown import truth_boxes
+from mmdet_iouquery.apps.demo.image_results import truth_boxes
 from mmdet_iouquery.errors import InputError
 
 

@@ -21,30 +21,30 @@ from iouquery_runtime import Detector
 from mmdet_iouquery.apps.analyze.trace import trace
 from mmdet_iouquery.apps.demo import model as demo_model
 from mmdet_iouquery.apps.demo.animation import layer_animation
-from mmdet_iouquery.apps.demo.catalogue import Found, found_models
+from mmdet_iouquery.apps.demo.catalogue import ListedModel, found_models
 from mmdet_iouquery.apps.demo.model import DemoModel, ExportedModel
 from mmdet_iouquery.apps.demo.overlay import RESULT, detections, names_of, stages
 from mmdet_iouquery.errors import InputError
 
 
 @pytest.fixture(scope='module')
-def run(work_dirs: Path) -> Found:
+def run(work_dirs: Path) -> ListedModel:
     return found_models(work_dirs)[0]
 
 
 @pytest.fixture(scope='module')
-def model(run: Found) -> DemoModel:
+def model(run: ListedModel) -> DemoModel:
     return DemoModel(run.config, run.checkpoint)
 
 
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 0.6])
-def test_it_shows_what_the_model_finds(run: Found, model: DemoModel, picture: Path, threshold: float) -> None:
+def test_it_shows_what_the_model_finds(run: ListedModel, model: DemoModel, picture: Path, threshold: float) -> None:
     check_detections(run, model, picture, threshold)
 
 
 @pytest.mark.parametrize('name', ['DEIMv2-Atto', 'ECDet-S'])
 def test_detectors_that_refine_distributions_are_shown_layer_by_layer(
-    name: str, run: Found, picture: Path, tmp_path: Path
+    name: str, run: ListedModel, picture: Path, tmp_path: Path
 ) -> None:
     cfg = Config.fromfile(run.config)
     take_family(cfg, name)
@@ -58,7 +58,7 @@ def test_detectors_that_refine_distributions_are_shown_layer_by_layer(
     check_detections(found, model, picture, 0.0)
 
 
-def check_detections(run: Found, model: DemoModel, picture: Path, threshold: float) -> None:
+def check_detections(run: ListedModel, model: DemoModel, picture: Path, threshold: float) -> None:
     """Each query's best of the detections that mmdet's own inferencer gives."""
     inferencer = DetInferencer(str(run.config), str(run.checkpoint), device='cpu', show_progress=False)
     (result,) = inferencer(str(picture), no_save_vis=True)['predictions']
@@ -128,7 +128,7 @@ def test_a_file_that_is_no_picture_is_refused_in_a_sentence(
 
 
 def test_a_model_that_cannot_be_shown_is_refused_in_a_sentence(
-    run: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: ListedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(InputError, match='does not fit the model'):
         DemoModel(run.config, checkpoint(tmp_path / 'iter_1.pth', age=0))
@@ -146,7 +146,7 @@ def test_a_model_that_cannot_be_shown_is_refused_in_a_sentence(
 
 
 def test_classes_are_the_checkpoints_else_the_configs_else_the_data_sets(
-    run: Found, model: DemoModel, picture: Path, tmp_path: Path
+    run: ListedModel, model: DemoModel, picture: Path, tmp_path: Path
 ) -> None:
     assert model.classes == tuple('abcdefghij')
     bare = tmp_path / 'bare.pth'

@@ -10,8 +10,8 @@ import pytest
 from exported_files import write_model
 from PIL import Image
 
+from mmdet_iouquery.apps.demo.image_results import annotate_video, show
 from mmdet_iouquery.apps.demo.model import ExportedModel
-from mmdet_iouquery.apps.demo.shown import annotate_video, show
 from mmdet_iouquery.apps.demo.video import Video, video_writer
 from mmdet_iouquery.errors import InputError
 

@@ -20,9 +20,9 @@ from mmdet_iouquery.apps.analyze.trace import QueryTrace
 from mmdet_iouquery.apps.demo.animation import HOLD_S, animation_stages, followed, stage_times
 from mmdet_iouquery.apps.demo.catalogue import found_models
 from mmdet_iouquery.apps.demo.examples import validation_examples
+from mmdet_iouquery.apps.demo.image_results import as_json, show
 from mmdet_iouquery.apps.demo.model import DemoModel, Shelf
 from mmdet_iouquery.apps.demo.overlay import RESULT, detections, stages
-from mmdet_iouquery.apps.demo.shown import as_json, show
 from mmdet_iouquery.apps.demo.video import video_writer
 
 pytest.importorskip('gradio', reason="the page needs gradio: pip install 'gradio>=6'")

@@ -27,9 +27,9 @@ def process(
     return ProcessPoolExecutor(1, multiprocessing.get_context('spawn'), initializer=_begin, initargs=given)
 
 
-def ask(side: ProcessPoolExecutor, what: Callable[..., Any], *arguments: Any) -> Any:
+def ask(side: ProcessPoolExecutor, function: Callable[..., Any], *arguments: Any) -> Any:
     """What a call returns in a process."""
-    return side.submit(what, *arguments).result()
+    return side.submit(function, *arguments).result()
 
 
 def run(name: str) -> None:

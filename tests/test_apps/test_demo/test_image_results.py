@@ -12,9 +12,9 @@ from PIL import Image
 
 from mmdet_iouquery.apps.analyze.draw import Box
 from mmdet_iouquery.apps.demo.examples import Example
+from mmdet_iouquery.apps.demo.image_results import NO_LAYERS, NO_TOKENS, TOKENS, as_json, draw_truth, show, side_by_side
 from mmdet_iouquery.apps.demo.model import Look
 from mmdet_iouquery.apps.demo.overlay import RESULT, draw_overlay, stages
-from mmdet_iouquery.apps.demo.shown import NO_LAYERS, NO_TOKENS, TOKENS, as_json, draw_truth, show, together
 from mmdet_iouquery.evaluation.selection_quality import Objects
 
 
@@ -86,7 +86,7 @@ def test_ground_truth_is_drawn_with_the_names_of_its_set() -> None:
 @pytest.mark.parametrize('count', [1, 3])
 def test_drawings_lie_side_by_side_in_one_file(count: int) -> None:
     drawings = [Image.new('RGB', (40, 30), (0, 0, 90 * number)) for number in range(count)]
-    sheet = together(drawings)
+    sheet = side_by_side(drawings)
     assert sheet.height >= 30 and sheet.width >= 40 * count
     seen = [colour for _, colour in sheet.getcolors() or [] if colour != (255, 255, 255)]
     assert sorted(seen) == [(0, 0, 90 * number) for number in range(count)]

@@ -20,7 +20,7 @@ TOKENS = 'Dots: the encoder tokens that became queries; larger on coarser levels
 NO_LAYERS = 'An exported file gives its result alone, neither tokens nor layers.'
 
 
-class Shown(NamedTuple):
+class ImageResult(NamedTuple):
     """What one model shows of an image."""
 
     model: str
@@ -68,7 +68,7 @@ class Shown(NamedTuple):
 
 def show(
     name: str, model: DemoModel | ExportedModel, source: ImageSource | Example, threshold: float, stage: str = RESULT
-) -> Shown:
+) -> ImageResult:
     """Let a model look at an image.
 
     Args:
@@ -83,15 +83,15 @@ def show(
     """
     look = model.look(source.path, source.size) if isinstance(source, Example) else model.look(source)
     stage = stage if stage in look.stages else RESULT
-    found = look.stages[stage]
-    return Shown(
+    boxes = look.stages[stage]
+    return ImageResult(
         name,
         look,
         stage,
-        detections(found, look.image.size, threshold),
-        names_of(found, look.classes),
-        len(found.scores),
-        float(found.scores.max(initial=0.0)),
+        detections(boxes, look.image.size, threshold),
+        names_of(boxes, look.classes),
+        len(boxes.scores),
+        float(boxes.scores.max(initial=0.0)),
     )
 
 
@@ -109,34 +109,34 @@ def draw_truth(example: Example, image: Image.Image) -> Image.Image:
     return draw_overlay(image, truth_boxes(example), example.classes)
 
 
-def together(drawings: Sequence[Image.Image]) -> Image.Image:
+def side_by_side(drawings: Sequence[Image.Image]) -> Image.Image:
     """Drawings of one image side by side, as one."""
     return drawings[0] if len(drawings) == 1 else contact_sheet(drawings, len(drawings))
 
 
-def as_json(shown: Sequence[Shown], threshold: float, example: Example | None = None) -> dict[str, Any]:
+def as_json(results: Sequence[ImageResult], threshold: float, example: Example | None = None) -> dict[str, Any]:
     """The detections of all models shown, and the ground truth where it is known, as JSON takes them.
 
     Boxes are corners x1, y1, x2, y2 in px of the image; entries are those of ``iouquery_runtime``'s ``Result.to_dict``.
     """
-    width, height = shown[0].look.image.size
+    width, height = results[0].look.image.size
     models = [
-        dict(model=one.model, boxes_of=one.stage, detections=[_entry(box, one.names) for box in one.boxes])
-        for one in shown
+        dict(model=result.model, boxes_of=result.stage, detections=[_entry(box, result.names) for box in result.boxes])
+        for result in results
     ]
-    found = dict(width=width, height=height, score_threshold=threshold, models=models)
+    content = dict(width=width, height=height, score_threshold=threshold, models=models)
     if example is None:
-        return found
+        return content
     known = (
         {} if example.objects is None else {'ground_truth': [_entry(b, example.classes) for b in truth_boxes(example)]}
     )
-    return dict(image=example.path.name, **found, **known)
+    return dict(image=example.path.name, **content, **known)
 
 
 def annotate_video(
     video: Video,
     path: Path,
-    looks: Callable[[Image.Image], Shown],
+    looks: Callable[[Image.Image], ImageResult],
     progress: Callable[[int], None],
 ) -> list[dict[str, Any]]:
     """Write a video with the boxes drawn on its frames.
@@ -150,15 +150,15 @@ def annotate_video(
     Returns:
         Time in s and detections of each frame.
     """
-    found = []
+    frames = []
     with video_writer(path, video.rate) as add:
         for done, frame in enumerate(video, start=1):
-            shown = looks(frame.image)
-            add(shown.draw())
-            boxes = [_entry(box, shown.names) for box in shown.boxes]
-            found.append(dict(time=round(frame.time_s, 3), detections=boxes))
+            result = looks(frame.image)
+            add(result.draw())
+            boxes = [_entry(box, result.names) for box in result.boxes]
+            frames.append(dict(time=round(frame.time_s, 3), detections=boxes))
             progress(done)
-    return found
+    return frames
 
 
 def _entry(box: Box, names: Sequence[str]) -> dict[str, Any]:
