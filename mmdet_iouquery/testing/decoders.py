@@ -103,10 +103,10 @@ def _check_layers(subject: Subject, queries: Queries, memory: Memory, num_classe
         part.eval()
         for asked in (*range(1, depth + 1), *range(-depth, 0), None):
             run = depth if asked is None else asked if asked > 0 else depth + 1 + asked
-            found, expected = part(queries, memory, num_layers=asked), Predictions(*(x[:run] for x in trained[:2]))
-            _check_record(subject, found, 1, NUM_QUERIES, num_classes)
+            actual, expected = part(queries, memory, num_layers=asked), Predictions(*(x[:run] for x in trained[:2]))
+            _check_record(subject, actual, 1, NUM_QUERIES, num_classes)
             law = f'num_layers={asked} of {depth} gives what layer {run} gives in training'
-            subject.equal(law, _last(found), _last(expected))
+            subject.equal(law, _last(actual), _last(expected))
     for asked in (0, depth + 1, -depth - 1):
         law = f'num_layers={asked} of {depth} is refused by a ValueError'
         with subject.running(law):
@@ -117,19 +117,19 @@ def _check_layers(subject: Subject, queries: Queries, memory: Memory, num_classe
             subject.hold(False, law, 'an answer')
 
 
-def _check_record(subject: Subject, found: Any, layers: int, number: int, num_classes: int) -> None:
-    subject.record('the answer', found, Predictions)
-    subject.tensor('logits', found.logits, (layers, 3, number, num_classes))
-    subject.tensor('boxes', found.boxes, (layers, 3, number, 4))
-    low, high = float(found.boxes.min()), float(found.boxes.max())
+def _check_record(subject: Subject, answer: Any, layers: int, number: int, num_classes: int) -> None:
+    subject.record('the answer', answer, Predictions)
+    subject.tensor('logits', answer.logits, (layers, 3, number, num_classes))
+    subject.tensor('boxes', answer.boxes, (layers, 3, number, 4))
+    low, high = float(answer.boxes.min()), float(answer.boxes.max())
     # a refinement of edges may leave the image in part
     subject.hold(-1 <= low <= high <= 2, 'boxes are normalised, in about 0..1', f'{low:.3g}..{high:.3g}')
     if not subject.part.training:
-        subject.hold((found.boxes[..., 2:] >= 0).all(), 'no size that is predicted is below 0', f'{low:.3g}')
+        subject.hold((answer.boxes[..., 2:] >= 0).all(), 'no size that is predicted is below 0', f'{low:.3g}')
         return
     refines = getattr(subject.part, 'refines_distributions', False)
     law = 'predictions have a refinement in training just where refines_distributions is True'
-    subject.hold(isinstance(found.refinement, Refinement) == refines, law, type(found.refinement).__name__)
+    subject.hold(isinstance(answer.refinement, Refinement) == refines, law, type(answer.refinement).__name__)
 
 
 def _check_queries(subject: Subject, queries: Queries, memory: Memory) -> None:
@@ -141,10 +141,10 @@ def _check_queries(subject: Subject, queries: Queries, memory: Memory) -> None:
     mask[:2, 2:] = True
     moved = torch.arange(NUM_QUERIES).view(-1, 1) // 2.0  # all but the first two
     others = Queries(queries.content + moved, queries.anchors_unact + moved)
-    found, expected = (
-        {name: x[:, :2] for name, x in _predict(subject, one, memory, mask).items()} for one in (others, queries)
+    actual, expected = (
+        {name: x[:, :2] for name, x in _predict(subject, asked, memory, mask).items()} for asked in (others, queries)
     )
-    subject.equal('a query that attention_mask hides is not read', found, expected)
+    subject.equal('a query that attention_mask hides is not read', actual, expected)
 
     coded = _predict(subject, queries._replace(position=torch.randn_like(queries.content)), memory)
     apart = float((coded['logits'] - plain['logits']).abs().max())
@@ -157,14 +157,14 @@ def _check_padding(subject: Subject, queries: Queries, memory: Memory) -> None:
     inputs = queries.content, queries.anchors_unact, memory.tokens, memory.padding, memory.extent
     subject.check_calls(_call(memory), *inputs, traced=False)
     for given in (memory._replace(extent=None), memory):
-        found, expected = (_predict(subject, queries, one) for one in (with_other_padding(given), given))
-        subject.equal('padding is not read', found, expected)
-    none, whole, part = (
+        actual, expected = (_predict(subject, queries, padded) for padded in (with_other_padding(given), given))
+        subject.equal('padding is not read', actual, expected)
+    none, whole, limited = (
         _predict(subject, queries, memory._replace(padding=None, extent=extent))
         for extent in (None, torch.ones_like(memory.extent), memory.extent)
     )
     subject.equal('an extent of the whole maps changes nothing', whole, none)
-    read = float((part['logits'] - none['logits']).abs().max())
+    read = float((limited['logits'] - none['logits']).abs().max())
     subject.hold(read > 1e-6, 'boxes refer to the part of the maps that memory.extent says', 'the same without it')
 
 

@@ -106,6 +106,6 @@ def _check_pairs(subject: Subject, given: DenoisingQueries, targets: Targets, *,
     right = times <= given.num_groups if crowded else times == given.num_groups
     law = f'a box is in num_groups={given.num_groups} pairs, by which losses are divided (of a crowd: at most)'
     subject.hold(right.all(), law, times.tolist())
-    seen = (truth[:, None] == truth) & ~given.attention_mask[query[:, None], query]
+    visible = (truth[:, None] == truth) & ~given.attention_mask[query[:, None], query]
     law = 'queries that restore the same box do not see each other'
-    subject.hold(int(seen.sum()) == image.shape[0], law, f'{int(seen.sum()) - image.shape[0]} that do')
+    subject.hold(int(visible.sum()) == image.shape[0], law, f'{int(visible.sum()) - image.shape[0]} that do')

@@ -113,9 +113,9 @@ class Subject:
         except Exception as error:
             raise LawError(f'{self.name}: expected that {law}, got {error!r}') from error
 
-    def record(self, name: str, found: Any, kind: type) -> None:
+    def record(self, name: str, answer: Any, kind: type) -> None:
         """Hold the type of an answer, or of what is in it."""
-        self.hold(isinstance(found, kind), f'{name} is of the type {kind.__name__}', type(found).__name__)
+        self.hold(isinstance(answer, kind), f'{name} is of the type {kind.__name__}', type(answer).__name__)
 
     def tensor(self, name: str, x: Any, shape: Sequence[int], dtype: torch.dtype | None = None) -> None:
         """Hold the form of a tensor; without a ``dtype`` its numbers are floating and finite."""
@@ -125,11 +125,11 @@ class Subject:
         self.hold(right, f'{name} is of {dtype or "floating numbers"}', x.dtype)
         self.hold(x.isfinite().all(), f'{name} is finite', 'NaN or infinity')
 
-    def equal(self, law: str, found: Outputs, expected: Outputs) -> None:
+    def equal(self, law: str, actual: Outputs, expected: Outputs) -> None:
         """Hold that outputs are the same but for rounding."""
-        self.hold([*found] == [*expected], f'{law} ({", ".join(expected)})', ', '.join(found) or 'none')
+        self.hold([*actual] == [*expected], f'{law} ({", ".join(expected)})', ', '.join(actual) or 'none')
         for name, x in expected.items():
-            other = found[name]
+            other = actual[name]
             self.hold(other.shape == x.shape, f'{law} ({name} of shape {tuple(x.shape)})', tuple(other.shape))
             if x.numel():
                 x, other = x.detach().double(), other.detach().double()

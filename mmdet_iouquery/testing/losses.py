@@ -66,13 +66,13 @@ def _check_rows(subject: Subject, *inputs: Tensor) -> None:
 
 def _check_reduction(subject: Subject, *inputs: Tensor) -> None:
     rows, weight, part = _rows(subject, *inputs), torch.rand(ROWS), subject.part
-    found = {
+    actual = {
         'sum': _loss(part, *inputs, reduction_override='sum'),
         'sum by weight': _loss(part, *inputs, weight, reduction_override='sum'),
         'mean by avg_factor': _loss(part, *inputs, avg_factor=4.0, reduction_override='mean'),
     }
     expected = {'sum': rows.sum(), 'sum by weight': (rows * weight).sum(), 'mean by avg_factor': rows.sum() / 4}
-    subject.equal("reduction_override, weight and avg_factor are mmdet's", found, expected)
+    subject.equal("reduction_override, weight and avg_factor are mmdet's", actual, expected)
     own, law = getattr(part, 'loss_weight', None), 'loss_weight is a number that multiplies the loss'
     subject.hold(isinstance(own, (int, float)), law, repr(own))
     if subject.config is not None and own:
@@ -80,19 +80,19 @@ def _check_reduction(subject: Subject, *inputs: Tensor) -> None:
         subject.equal(law, {'loss': threefold}, {'loss': 3 * rows.sum()})
 
 
-def _check_values(subject: Subject, labels: Tensor, of_label: Tensor) -> None:
+def _check_values(subject: Subject, labels: Tensor, is_label: Tensor) -> None:
     ones = torch.ones(ROWS)
     for size in (20.0, 1e4):
-        right = torch.where(of_label, size, -size)
+        right = torch.where(is_label, size, -size)
         rows = _rows(subject, right, labels, ones)
         subject.hold((rows < 1e-3).all(), 'a sure and right prediction costs nothing', f'{float(rows.max()):.3g}')
         for quality in (0.0, 1.0):
             logits = (-right).requires_grad_()
             (gradient,) = torch.autograd.grad(_rows(subject, logits, labels, ones * quality).sum(), logits)
             subject.tensor('the gradient of a sure and wrong prediction', gradient, logits.shape)
-    logits = torch.zeros(of_label.shape, requires_grad=True)
+    logits = torch.zeros(is_label.shape, requires_grad=True)
     (gradient,) = torch.autograd.grad(_rows(subject, logits, labels, ones).sum(), logits)
     law = 'the class of a well placed box is pushed up'
-    subject.hold((gradient[of_label] < 0).all(), law, f'gradients {gradient[of_label].tolist()}')
+    subject.hold((gradient[is_label] < 0).all(), law, f'gradients {gradient[is_label].tolist()}')
     law = 'the other classes are pushed down'
-    subject.hold((gradient[~of_label] > 0).all(), law, f'a gradient of {float(gradient[~of_label].min()):.3g}')
+    subject.hold((gradient[~is_label] > 0).all(), law, f'a gradient of {float(gradient[~is_label].min()):.3g}')

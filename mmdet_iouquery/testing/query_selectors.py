@@ -77,8 +77,8 @@ def _check_numbers(subject: Subject, memory: Memory, num_classes: int) -> None:
             continue
         _check_record(subject, selection, memory, num_classes)
         if asked is not None:  # of fewer tokens all become queries, once or, of some selectors, several times
-            found = selection.queries.num_queries
-            subject.hold(min(asked, tokens) <= found <= asked, f'of {tokens} tokens {asked} become queries', found)
+            number = selection.queries.num_queries
+            subject.hold(min(asked, tokens) <= number <= asked, f'of {tokens} tokens {asked} become queries', number)
 
 
 def _check_record(subject: Subject, selection: Any, memory: Memory, num_classes: int) -> None:
@@ -121,7 +121,9 @@ def _check_padding(subject: Subject, memory: Memory) -> None:
     room = int((~memory.padding).sum(1).min())
     for given in (memory._replace(extent=None), memory):
         with torch.no_grad(), subject.running(CALLED):
-            selection, other = (subject.part(one, ASKED) for one in (given, with_other_padding(given)))
+            selection, other = (
+                subject.part(given_memory, ASKED) for given_memory in (given, with_other_padding(given))
+            )
             if selection.token_index is not None:
                 padded = int(memory.padding.gather(1, subject.part(given, room).token_index).sum())
                 law = f'no query of {room} is padding where there are as many other tokens'

@@ -47,14 +47,16 @@ def check_transform(part: Any) -> None:
         sent = pickle.loads(pickle.dumps(subject.part))
     for draw, case in enumerate(CASES * DRAWS):
         sample = _sample(*case)
-        first, again, there = (_run(subject, one, sample, draw) for one in (subject.part, subject.part, sent))
+        first, again, sent_result = (
+            _run(subject, transform, sample, draw) for transform in (subject.part, subject.part, sent)
+        )
         subject.equal('equal seeds give equal results', _tensors(again), _tensors(first))
-        subject.equal(law, _tensors(there), _tensors(first))
+        subject.equal(law, _tensors(sent_result), _tensors(first))
         if first is not None:
             _check_results(subject, first)
             results.append(first)
     subject.hold(results, 'some images are left', 'None for each')
-    sparse = [one for one in results if len(one['gt_bboxes']) < CROWD] or results
+    sparse = [result for result in results if len(result['gt_bboxes']) < CROWD] or results
     inside, outside = (np.concatenate(values).mean() for values in zip(*map(_brightness, sparse)))
     law = 'boxes go with what they show, here bright objects on dark ground'
     subject.hold(abs(inside - outside) > LEAST_CONTRAST, law, f'{inside:.2f} within boxes and {outside:.2f} beyond')
@@ -63,8 +65,8 @@ def check_transform(part: Any) -> None:
 def _sample(height: int, width: int, number: int, *, further: bool = True) -> dict[str, Any]:
     """What a pipeline has after loading: an image of dark noise with bright objects, and their boxes."""
     low = torch.rand(number, 2) * 0.8
-    corners = torch.cat([low, low + 0.05 + 0.15 * torch.rand(number, 2)], dim=1)
-    boxes = HorizontalBoxes(corners * torch.tensor([width, height] * 2))
+    boxes_xyxy = torch.cat([low, low + 0.05 + 0.15 * torch.rand(number, 2)], dim=1)
+    boxes = HorizontalBoxes(boxes_xyxy * torch.tensor([width, height] * 2))
     image = np.random.randint(0, 32, (height, width, 3), dtype=np.uint8)
     image[_covered(boxes.tensor, height, width)] += 96
     sample = {
