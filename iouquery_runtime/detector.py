@@ -136,10 +136,10 @@ class Detector:
         batch: list[tuple[int, np.ndarray, dict[str, Any]]] = []
 
         def run() -> None:
-            places, pixels, known = (list(column) for column in zip(*batch))
+            indices, pixels, known = (list(column) for column in zip(*batch))
             sizes = [about.pop('size') for about in known]
-            for i, result in zip(places, self._run(pixels, sizes, score_thr, known)):
-                results[i] = result
+            for index, result in zip(indices, self._run(pixels, sizes, score_thr, known)):
+                results[index] = result
             batch.clear()
 
         for i, source in enumerate(images):

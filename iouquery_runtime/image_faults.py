@@ -118,7 +118,7 @@ def _has_every_pixel(data: bytes, decode: Callable[[bytes], np.ndarray]) -> bool
     try:
         if not _has_every_scan(whole):
             return False
-        image, *others = (decode(whole + rest + _JPEG_TAIL) for rest in (b'', *_JPEG_OTHER_DATA))
+        image, *others = (decode(whole + appended + _JPEG_TAIL) for appended in (b'', *_JPEG_OTHER_DATA))
     except (LookupError, ValueError):  # what was decoded, or a head that is broken itself
         return False
     return all(np.array_equal(image, other) for other in others)

@@ -56,8 +56,8 @@ def top_detections(logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int],
     best = np.argsort(-scores, kind='stable')[:max_per_img]
     query, labels = np.divmod(best, logits.shape[1])
     limit = np.asarray([*size, *size], dtype=np.float32)
-    corners = _corners(boxes[query].astype(np.float32)) * limit
-    return Detections(np.clip(corners, 0, limit), scores[best], labels.astype(np.int64))
+    boxes_xyxy = _corners(boxes[query].astype(np.float32)) * limit
+    return Detections(np.clip(boxes_xyxy, 0, limit), scores[best], labels.astype(np.int64))
 
 
 def apply_settings(

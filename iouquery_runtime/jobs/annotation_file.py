@@ -91,16 +91,20 @@ class Reader:
 
     def _next(self) -> str:
         """What follows a value: a comma, or the end of the array or object."""
-        found = self._peek()
+        character = self._peek()
         self._at += 1
-        if found not in (',', ']', '}'):
-            raise self._fault(f'{found!r} where a comma or an end should be' if found else 'the file is cut short')
-        return found
+        if character not in (',', ']', '}'):
+            raise self._fault(
+                f'{character!r} where a comma or an end should be' if character else 'the file is cut short'
+            )
+        return character
 
     def _expect(self, character: str) -> None:
-        found = self._peek()
-        if found != character:
-            raise self._fault(f'{found!r} where {character!r} should be' if found else 'the file is cut short')
+        next_character = self._peek()
+        if next_character != character:
+            raise self._fault(
+                f'{next_character!r} where {character!r} should be' if next_character else 'the file is cut short'
+            )
         self._at += 1
 
     def _read(self) -> None:
@@ -113,9 +117,9 @@ class Reader:
             raise self._fault('it is not in UTF-8') from error
         self._at = 0
 
-    def _fault(self, what: str) -> InputError:
+    def _fault(self, fault: str) -> InputError:
         return InputError(
-            f"{self.name} is no annotation file in COCO's form: {what.splitlines()[0]}; copy or export it again"
+            f"{self.name} is no annotation file in COCO's form: {fault.splitlines()[0]}; copy or export it again"
         )
 
 
@@ -149,8 +153,8 @@ def image_folder(reader: Reader) -> str:
 
 def categories(reader: Reader) -> dict[str, int]:
     """Ids of the categories by name; none where the file has no such entries."""
-    found = {}
+    ids_by_name = {}
     for key, entry in reader.elements():
         if key == 'categories' and isinstance(entry, dict) and isinstance(entry.get('id'), int):
-            found[str(entry.get('name'))] = entry['id']
-    return found
+            ids_by_name[str(entry.get('name'))] = entry['id']
+    return ids_by_name

@@ -129,7 +129,7 @@ def session(address: str | None, size: Size, job: Path) -> Iterator[Size]:
         store = _STORE_OF_PIXELS if size.gpus else _STORE
         options.update(num_cpus=cpus, include_dashboard=False, object_store_memory=store, _temp_dir=str(folder))
     try:
-        with _own_signals(), _found_by_workers(), _no_stderr(), warnings.catch_warnings():
+        with _own_signals(), _importable_by_workers(), _no_stderr(), warnings.catch_warnings():
             warnings.simplefilter('ignore')
             try:
                 ray.init(**options)
@@ -153,10 +153,10 @@ def fitting(address: str | None, size: Size) -> int:
     """How many workers there is room for, at least 1; for GPUs and clusters, in a :func:`session`."""
     import ray
 
-    found = ray.cluster_resources() if ray.is_initialized() else {}
+    resources = ray.cluster_resources() if ray.is_initialized() else {}
     if size.gpus:
-        return max(1, int(found.get('GPU', 1)) // size.gpus)
-    cpus = int(found.get('CPU', 1)) - _READERS if address else _own_cpus()
+        return max(1, int(resources.get('GPU', 1)) // size.gpus)
+    cpus = int(resources.get('CPU', 1)) - _READERS if address else _own_cpus()
     return max(1, cpus // size.threads)
 
 
@@ -227,7 +227,7 @@ class _Counts:
 
     def __init__(self) -> None:
         self._counts: Counter[str] = Counter()
-        self._said: InputError | None = None
+        self._failure: InputError | None = None
 
     def begin(self, key: str) -> int:
         self._counts[key] += 1
@@ -238,10 +238,10 @@ class _Counts:
             self._counts.pop(key, None)
 
     def give_up(self, error: InputError) -> None:
-        self._said = self._said or error
+        self._failure = self._failure or error
 
-    def said(self) -> InputError | None:
-        return self._said
+    def failure(self) -> InputError | None:
+        return self._failure
 
 
 class _RayAttempts:
@@ -268,11 +268,11 @@ class _RayAttempts:
 
         ray.get(self._actor.give_up.remote(error))
 
-    def said(self) -> InputError | None:
+    def failure(self) -> InputError | None:
         """Why a worker has given up."""
         import ray
 
-        return ray.get(self._actor.said.remote())
+        return ray.get(self._actor.failure.remote())
 
 
 def load_ray() -> Any:
@@ -322,9 +322,9 @@ def _no_cluster(address: str) -> InputError:
     )
 
 
-def _check_resources(found: dict[str, float], size: Size, address: str | None) -> None:
+def _check_resources(resources: dict[str, float], size: Size, address: str | None) -> None:
     where = f'the cluster at {address}' if address else 'this machine'
-    cpus, gpus = int(found.get('CPU', 0)), int(found.get('GPU', 0))
+    cpus, gpus = int(resources.get('CPU', 0)), int(resources.get('GPU', 0))
     needed = size.workers * size.threads + _READERS
     if cpus < needed:
         raise InputError(
@@ -338,8 +338,8 @@ def _check_resources(found: dict[str, float], size: Size, address: str | None) -
         )
 
 
-def _decoders(found: dict[str, float], size: Size) -> int:
-    return max(1, int(found.get('CPU', 1)) - size.workers * size.threads - _READERS)
+def _decoders(resources: dict[str, float], size: Size) -> int:
+    return max(1, int(resources.get('CPU', 1)) - size.workers * size.threads - _READERS)
 
 
 def _stop_behind(error: BaseException | None) -> BaseException | None:
@@ -352,14 +352,14 @@ def _stop_behind(error: BaseException | None) -> BaseException | None:
 def _cause(error: Exception, attempts: _RayAttempts) -> InputError:
     """What went wrong, as the worker has said it, or as Ray does."""
     try:
-        said = attempts.said()
+        failure = attempts.failure()
     except Exception:  # whatever it is, the cluster is gone, which the first error tells
-        said = None
-    return said or WorkersError(f'the workers cannot go on: {reason(error)}; --resume does what is missing')
+        failure = None
+    return failure or WorkersError(f'the workers cannot go on: {reason(error)}; --resume does what is missing')
 
 
 @contextlib.contextmanager
-def _found_by_workers() -> Iterator[None]:
+def _importable_by_workers() -> Iterator[None]:
     """Processes that are started find this package where this one did, also where it is not installed."""
     folder, before = str(Path(__file__).resolve().parents[2]), os.environ.get('PYTHONPATH')
     if folder in (*site.getsitepackages(), site.getusersitepackages()):

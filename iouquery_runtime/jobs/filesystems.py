@@ -58,10 +58,10 @@ def resolve(uri: str) -> tuple[FileSystem, str]:
     arrow = _arrow(uri)
     if '://' not in uri:
         return arrow.LocalFileSystem(), uri
-    scheme, rest = uri.split('://', 1)
+    scheme, address = uri.split('://', 1)
     if scheme not in _SCHEMES:
         raise InputError(f'{uri}: there is no file system for {scheme}://; name one of {", ".join(_SCHEMES)}')
-    location, _, query = rest.partition('?')
+    location, _, query = address.partition('?')
     bucket = location.split('/', 1)[0]
     if '@' in bucket and ':' in bucket.rpartition('@')[0]:
         raise InputError(
@@ -160,10 +160,10 @@ def _s3_options(bucket: str, query: str) -> dict[str, Any]:
 def _check_bucket(filesystem: FileSystem, bucket: str) -> None:
     arrow = _arrow(bucket)
     try:
-        found = filesystem.get_file_info(bucket).type != arrow.FileType.NotFound
+        exists = filesystem.get_file_info(bucket).type != arrow.FileType.NotFound
     except (OSError, ValueError) as error:
         raise _unopened(bucket, error) from error
-    if not found:
+    if not exists:
         raise InputError(f'there is no bucket {bucket!r}; check its name, region and endpoint')
 
 

@@ -195,10 +195,10 @@ def _now() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {'Python': platform.python_version()}
+    versions = {'Python': platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -72,11 +72,11 @@ def write_manifest(images: Iterable[Image], folder: Path) -> np.ndarray:
         table = pa.table([[image.id for image in chunk], [image.path for image in chunk]], schema=SCHEMA)
         _write(table, folder / f'{len(ids) - 1:05d}.parquet')
         ids.append(table['id'].to_numpy())
-    together = np.sort(np.concatenate(ids))
-    twice = together[1:][together[1:] == together[:-1]]
+    all_ids = np.sort(np.concatenate(ids))
+    twice = all_ids[1:][all_ids[1:] == all_ids[:-1]]
     if len(twice):
         raise InputError(_duplicates(folder, twice))
-    return together
+    return all_ids
 
 
 def manifest_tables(folder: Path) -> Iterator[pa.Table]:
@@ -104,7 +104,7 @@ class Remaining:
 
     def mask(self, ids: np.ndarray) -> np.ndarray:
         """Which of ``ids`` (N,) are of the job and not done."""
-        return self._known(ids) & ~self._done[self._places(ids)]
+        return self._known(ids) & ~self._done[self._positions(ids)]
 
     def finish(self, ids: np.ndarray) -> np.ndarray:
         """Count ``ids`` (N,) as done, and tell which of them were not before; the second of a pair in it was.
@@ -116,8 +116,8 @@ class Remaining:
             raise ValueError(f'image {ids[~self._known(ids)][0]} is none of this job')
         first = np.zeros(len(ids), bool)
         first[np.unique(ids, return_index=True)[1]] = True
-        fresh = first & ~self._done[self._places(ids)]
-        self._done[self._places(ids)] = True
+        fresh = first & ~self._done[self._positions(ids)]
+        self._done[self._positions(ids)] = True
         self.count -= int(fresh.sum())
         return fresh
 
@@ -128,11 +128,11 @@ class Remaining:
             if kept.any():
                 yield table if kept.all() else table.filter(pa.array(kept))
 
-    def _places(self, ids: np.ndarray) -> np.ndarray:
+    def _positions(self, ids: np.ndarray) -> np.ndarray:
         return np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
 
     def _known(self, ids: np.ndarray) -> np.ndarray:
-        return self._ids[self._places(ids)] == ids
+        return self._ids[self._positions(ids)] == ids
 
 
 def _write(table: pa.Table, path: Path) -> None:

@@ -50,7 +50,9 @@ def rows_of(ids: Sequence[int], paths: Sequence[str], results: Sequence[Result])
         return pa.ListArray.from_arrays(pa.array(ends), values)
 
     boxes = np.concatenate([np.zeros((0, 4)), *(result.boxes for result in results)]).astype(np.float32)
-    corners = pa.ListArray.from_arrays(pa.array(np.arange(len(boxes) + 1, dtype=np.int32) * 4), pa.array(boxes.ravel()))
+    box_lists = pa.ListArray.from_arrays(
+        pa.array(np.arange(len(boxes) + 1, dtype=np.int32) * 4), pa.array(boxes.ravel())
+    )
     scores = np.concatenate([np.zeros(0), *(result.scores for result in results)]).astype(np.float32)
     labels = np.concatenate([np.zeros(0), *(result.labels for result in results)]).astype(np.int32)
     columns = [
@@ -58,7 +60,7 @@ def rows_of(ids: Sequence[int], paths: Sequence[str], results: Sequence[Result])
         pa.array(paths, pa.string()),
         pa.array([result.width for result in results], pa.int32()),
         pa.array([result.height for result in results], pa.int32()),
-        lists(corners),
+        lists(box_lists),
         lists(pa.array(scores)),
         lists(pa.array(labels)),
         pa.array([result.error for result in results], pa.string()),

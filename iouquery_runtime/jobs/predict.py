@@ -235,10 +235,10 @@ def _check_some(request: Request, source: Source) -> None:
     if request.address:
         engine.check_address(request.address)
     elif source.kind in ('manifest', 'annotations'):
-        here = [image.path for image in first if '://' not in image.path]
-        if here and not any(map(os.path.exists, here)):
+        local = [image.path for image in first if '://' not in image.path]
+        if local and not any(map(os.path.exists, local)):
             raise InputError(
-                f'{source.images} names images that are not there, such as {here[0]}; say with --root in which folder '
+                f'{source.images} names images that are not there, such as {local[0]}; say with --root in which folder '
                 'its paths begin'
             )
 

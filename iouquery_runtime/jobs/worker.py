@@ -231,11 +231,11 @@ class Detecting:
     def _of_items(self, items: Sequence[Item]) -> list[Result]:
         results = [Result.failed(item.error or '', path=item.path) for item in items]
         readable = [i for i, item in enumerate(items) if item.image is not None]
-        for i, result in zip(readable, self._found([items[i] for i in readable])):
+        for i, result in zip(readable, self._results([items[i] for i in readable])):
             results[i] = result
         return results
 
-    def _found(self, items: Sequence[Item]) -> list[Result]:
+    def _results(self, items: Sequence[Item]) -> list[Result]:
         """What the detector finds; where it fails on a batch, each image is tried by itself."""
         assert self._detect is not None
         if not items:
@@ -244,15 +244,15 @@ class Detecting:
             results = self._detect([item.image for item in items if item.image is not None])
         except Exception as error:  # of any library that runs a graph
             if len(items) > 1:
-                return [result for item in items for result in self._found([item])]
+                return [result for item in items for result in self._results([item])]
             self._failed_on_end += 1
-            what = f'the detector failed on {items[0].path}: {type(error).__name__}: {reason(error)}'
+            message = f'the detector failed on {items[0].path}: {type(error).__name__}: {reason(error)}'
             if self._failed_on_end >= FAILURES:
                 raise WorkersError(
-                    f'{what}; so it did on the {FAILURES - 1} images before; try one of them with python -m '
+                    f'{message}; so it did on the {FAILURES - 1} images before; try one of them with python -m '
                     'iouquery_runtime'
                 ) from error
-            return [Result.failed(what, path=items[0].path)]
+            return [Result.failed(message, path=items[0].path)]
         self._failed_on_end = 0
         return results
 
