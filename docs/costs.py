@@ -45,8 +45,8 @@ class NotComputed(TorchDispatchMode):
 def cost_of(config: Config) -> dict[str, Any]:
     """Parameters of the model of a config, and FLOPs of a forward pass on an image of ``image_size`` (h, w) in px."""
     settings = config.model.to_dict()
-    for part in (settings, settings['backbone']):
-        part['init_cfg'] = None
+    for node in (settings, settings['backbone']):
+        node['init_cfg'] = None
     height, width = _image_size(config, settings['data_preprocessor'].get('pad_size_divisor', 1))
     model = MODELS.build(settings).eval()
     shape = (height, width)

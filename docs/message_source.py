@@ -59,11 +59,13 @@ class Source:
 
     def function_of(self, node: ast.AST) -> Function | None:
         """The innermost function that a node stands in."""
-        return next((one for one in self.above(node) if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef))), None)
+        return next(
+            (outer for outer in self.above(node) if isinstance(outer, (ast.FunctionDef, ast.AsyncFunctionDef))), None
+        )
 
-    def place_of(self, node: ast.AST) -> str:
+    def location_of(self, node: ast.AST) -> str:
         """File, class and function, such as ``mmdet_iouquery/run.py::Tool.start``."""
-        above = [one.name for one in self.above(node) if isinstance(one, (ast.ClassDef, ast.FunctionDef))]
+        above = [outer.name for outer in self.above(node) if isinstance(outer, (ast.ClassDef, ast.FunctionDef))]
         return '::'.join([self.name, '.'.join(reversed(above))]) if above else self.name
 
     def above(self, node: ast.AST) -> Iterator[ast.AST]:
@@ -133,9 +135,9 @@ def _called(node: ast.Call, scope: Scope) -> Template:
             inner = template(node.func.value, scope)
             return inner if says(inner) else slot
         if node.func.attr == 'get':
-            found = _entry(node, node.func.value, scope)
+            entry = _entry(node, node.func.value, scope)
             default = [template(value, scope) for value in node.args[1:]]
-            return one_of(slot_name(node), (found, *default)) if says(found) else slot
+            return one_of(slot_name(node), (entry, *default)) if says(entry) else slot
     if isinstance(node.func, ast.Name) and node.func.id in ('str', 'repr') and node.args:
         return template(node.args[0], scope)
     name = last_name(node.func)
@@ -145,8 +147,8 @@ def _called(node: ast.Call, scope: Scope) -> Template:
     function = functions[0]
     given = {name: template(value, scope) for name, value in _arguments(node, function)}
     inner_scope = scope.deeper(source=where, function=function, bound=given)
-    given_back = [one for one in inside(function) if isinstance(one, (ast.Return, ast.Yield))]
-    returned = [one.value for one in given_back if one.value is not None]
+    given_back = [inner for inner in inside(function) if isinstance(inner, (ast.Return, ast.Yield))]
+    returned = [inner.value for inner in given_back if inner.value is not None]
     texts = one_of(name.strip('_'), [template(value, inner_scope) for value in returned]) if returned else ()
     return texts if says(texts) else slot
 
@@ -165,22 +167,22 @@ def _elements(node: ast.expr, scope: Scope) -> Iterator[ast.expr]:
             yield from _elements(element.value, scope) if isinstance(element, ast.Starred) else (element,)
         return
     lists = [*_lists(node.id, scope)] if isinstance(node, ast.Name) else []
-    for one in lists:
-        yield from _elements(one, scope)
+    for elements in lists:
+        yield from _elements(elements, scope)
     if not lists:
         yield node
 
 
 def _lists(name: str, scope: Scope) -> Iterator[ast.expr]:
     """Those that a function assigns to a name or adds to it, or else the module's constant."""
-    found = False
+    is_assigned = False
     for node in inside(scope.function) if scope.function is not None else ():
         if isinstance(node, (ast.Assign, ast.AugAssign)) and isinstance(node.value, (ast.List, ast.Tuple)):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             if name in map(last_name, targets):
-                found = True
+                is_assigned = True
                 yield node.value
-    if not found and name in scope.source.constants:
+    if not is_assigned and name in scope.source.constants:
         yield scope.source.constants[name]
 
 
@@ -217,8 +219,8 @@ def _constant(name: str, where: Source, scope: Scope) -> Template:
         text = template(where.constants[name], scope.deeper(source=where, function=None, bound={}))
         return text if all(isinstance(piece, str) for piece in text) or says(text) else ()
     if name in where.imports:
-        file, there = where.imports[name]
-        return _constant(there, source(file), scope) if source(file) is not where else ()
+        file, own_name = where.imports[name]
+        return _constant(own_name, source(file), scope) if source(file) is not where else ()
     return ()
 
 
@@ -276,8 +278,8 @@ def _unpacked(name: str, target: ast.expr, value: ast.expr | None) -> Iterator[a
         yield from _unpacked(name, target, value.body)
         yield from _unpacked(name, target, value.orelse)
     elif isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
-        for inner, part in zip(target.elts, value.elts):
-            yield from _unpacked(name, inner, part)
+        for inner, inner_value in zip(target.elts, value.elts):
+            yield from _unpacked(name, inner, inner_value)
 
 
 def inside(function: Function) -> Iterator[ast.AST]:
@@ -295,25 +297,27 @@ def functions_named(name: str, where: Source) -> tuple[Source, list[Function]]:
     if name in where.functions:
         return where, where.functions[name]
     if name in where.imports:
-        file, there = where.imports[name]
-        return functions_named(there, source(file)) if source(file) is not where else (where, [])
+        file, own_name = where.imports[name]
+        return functions_named(own_name, source(file)) if source(file) is not where else (where, [])
     return where, []
 
 
 def _parameters(function: Function) -> list[str]:
-    return [one.arg for one in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
+    return [argument.arg for argument in (*function.args.posonlyargs, *function.args.args, *function.args.kwonlyargs)]
 
 
 def _arguments(call: ast.Call, function: Function) -> Iterator[tuple[str, ast.expr]]:
     """Parameters of a function with what a call gives, or their defaults."""
-    names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
     defaults = dict(zip(reversed(names), reversed(function.args.defaults)))
     defaults |= {
-        one.arg: value for one, value in zip(function.args.kwonlyargs, function.args.kw_defaults) if value is not None
+        argument.arg: value
+        for argument, value in zip(function.args.kwonlyargs, function.args.kw_defaults)
+        if value is not None
     }
     own = names[1:] if names[:1] in (['self'], ['cls']) else names
     given = {name: value for name, value in zip(own, call.args) if not isinstance(value, ast.Starred)}
-    yield from {**defaults, **given, **{one.arg: one.value for one in call.keywords if one.arg}}.items()
+    yield from {**defaults, **given, **{keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}}.items()
 
 
 def last_name(node: ast.expr) -> str:

@@ -14,7 +14,7 @@ PACKAGES = ('mmdet_iouquery', 'iouquery_runtime', 'iouquery.py')
 _ERROR = re.compile(r'\w*(?:Error|Stopped)')
 _FEWEST = 2  # words that a text must have to be found by
 # calls that print or note what they are given: whose they are, what stands before, and the arguments that are the text
-_SAID: dict[str, tuple[Collection[str], str, tuple[int, ...]]] = {
+_SHOWN_BY: dict[str, tuple[Collection[str], str, tuple[int, ...]]] = {
     'print': ((), '', (0,)),
     'warn': (('warnings',), '', (0,)),
     'warning': (('logger',), '', (0,)),
@@ -32,7 +32,7 @@ class Message(NamedTuple):
     """A text with its values left open, the file, class and function that say it, and whether it is an exception's."""
 
     text: Template
-    place: str
+    location: str
     line: int
     is_error: bool
 
@@ -40,7 +40,7 @@ class Message(NamedTuple):
 class Raised(NamedTuple):
     """A ``raise`` with an exception; ``is_told``: its text is among the messages, or it hands on a caught exception."""
 
-    place: str
+    location: str
     line: int
     is_told: bool
 
@@ -53,21 +53,21 @@ def sources() -> Iterator[Source]:
 
 
 def messages(told_by: Iterable[str] = ()) -> list[Message]:
-    """All, each text of a place once.
+    """All, each text of a location once.
 
     Args:
-        told_by: places of functions whose values are sentences that others print or put into their own.
+        told_by: locations of functions whose values are sentences that others print or put into their own.
     """
     functions = frozenset(told_by)
-    found = [message for where in sources() for message in messages_of(where, functions)]
-    return sorted({(m.place, m.text): m for m in reversed(found)}.values(), key=lambda m: (m.place, m.line))
+    texts = [message for where in sources() for message in messages_of(where, functions)]
+    return sorted({(m.location, m.text): m for m in reversed(texts)}.values(), key=lambda m: (m.location, m.line))
 
 
 def raises_of(where: Source) -> Iterator[Raised]:
     """Every ``raise`` of a file that names an exception."""
     for node in ast.walk(where.tree):
         if isinstance(node, ast.Raise) and node.exc is not None:
-            yield Raised(where.place_of(node), node.lineno, _is_told(node.exc, where))
+            yield Raised(where.location_of(node), node.lineno, _is_told(node.exc, where))
 
 
 def has_words(text: Template) -> bool:
@@ -81,11 +81,11 @@ def messages_of(where: Source, told_by: Collection[str] = ()) -> Iterator[Messag
     for node in ast.walk(where.tree):
         if isinstance(node, ast.Call):
             is_error = _is_error(node, where)
-            for text in _alternatives(_error(node, where) if is_error else _said(node, where)):
-                yield Message(text, where.place_of(node), node.lineno, is_error)
-        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and where.place_of(node.body[0]) in told_by:
+            for text in _alternatives(_error(node, where) if is_error else _shown_text(node, where)):
+                yield Message(text, where.location_of(node), node.lineno, is_error)
+        elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and where.location_of(node.body[0]) in told_by:
             for text in _values(node, where):
-                yield Message(text, where.place_of(node.body[0]), node.lineno, False)
+                yield Message(text, where.location_of(node.body[0]), node.lineno, False)
 
 
 def _alternatives(text: Template) -> Iterator[Template]:
@@ -110,18 +110,18 @@ def _error(node: ast.Call, where: Source) -> Template:
     return joined(before, *(template(value, _scope(node, where)) for value in values))
 
 
-def _said(node: ast.Call, where: Source) -> Template:
+def _shown_text(node: ast.Call, where: Source) -> Template:
     name = last_name(node.func)
-    owners, before, numbers = _SAID.get(name, ((), '', ()))
+    owners, before, numbers = _SHOWN_BY.get(name, ((), '', ()))
     owner = last_name(node.func.value) if isinstance(node.func, ast.Attribute) else ''
     if not numbers or (owners and owner not in owners) or len(node.args) <= max(numbers):
         return ()
     texts = [template(node.args[number], _scope(node, where)) for number in numbers]
-    said = joined((before,), texts[0], *(piece for text in texts[1:] for piece in ((_BETWEEN[name],), text)))
+    text = joined((before,), texts[0], *(piece for text in texts[1:] for piece in ((_BETWEEN[name],), text)))
     is_shown = name != 'print' or (
-        isinstance(said[:1], tuple) and bool(_PRINTED.match(str(said[0]))) if said else False
+        isinstance(text[:1], tuple) and bool(_PRINTED.match(str(text[0]))) if text else False
     )
-    return said if is_shown and has_words(said) else ()
+    return text if is_shown and has_words(text) else ()
 
 
 def _values(function: Function, where: Source) -> Iterator[Template]:
@@ -130,14 +130,14 @@ def _values(function: Function, where: Source) -> Iterator[Template]:
     for node in inside(function):
         value = node.args[0] if isinstance(node, ast.Call) and last_name(node.func) == 'append' else None
         value = node.value if isinstance(node, (ast.Return, ast.Yield)) else value
-        for one in _single(value):
-            yield from filter(has_words, _alternatives(template(one, scope)))
+        for element in _single(value):
+            yield from filter(has_words, _alternatives(template(element, scope)))
 
 
 def _single(node: ast.expr | None) -> Iterator[ast.expr]:
     """The elements of a list that is written out, or a single value."""
     if isinstance(node, (ast.List, ast.Tuple)):
-        yield from (one for one in node.elts if not isinstance(one, ast.Starred))
+        yield from (element for element in node.elts if not isinstance(element, ast.Starred))
     elif isinstance(node, (ast.ListComp, ast.GeneratorExp)):
         yield node.elt
     elif isinstance(node, ast.IfExp):
@@ -153,14 +153,14 @@ def _scope(node: ast.AST, where: Source) -> Scope:
 def _is_told(node: ast.expr, where: Source) -> bool:
     """Whether an exception is made here or by a helper, or was caught."""
     if isinstance(node, ast.Name):
-        tries = [one for one in where.above(node) if isinstance(one, ast.ExceptHandler)]
-        return any(one.name == node.id for one in tries)
-    calls = [one for one in ast.walk(node) if isinstance(one, ast.Call)]
-    if any(_is_error(one, where) and one.args for one in calls):
+        tries = [outer for outer in where.above(node) if isinstance(outer, ast.ExceptHandler)]
+        return any(handler.name == node.id for handler in tries)
+    calls = [inner for inner in ast.walk(node) if isinstance(inner, ast.Call)]
+    if any(_is_error(call, where) and call.args for call in calls):
         return True
-    for one in calls:
-        there, functions = functions_named(last_name(one.func), where)
+    for call in calls:
+        called, functions = functions_named(last_name(call.func), where)
         made = (inner for function in functions for inner in inside(function))
-        if any(isinstance(inner, ast.Call) and _is_error(inner, there) for inner in made):
+        if any(isinstance(inner, ast.Call) and _is_error(inner, called) for inner in made):
             return True
     return False

@@ -40,15 +40,15 @@ _SEARCH = """<script>
   box.querySelector("textarea").addEventListener("input", event => {
     entries ??= [...document.querySelectorAll(":not(li) > ul > li > code:first-child")].map(read);
     const weight = some => some.reduce((sum, word) => sum + Math.log(entries.length / (number.get(word) || 1)), 0);
-    const said = words(event.target.value);
-    const found = entries.map(([entry, own, values]) => {
-      const hits = [...new Set([...own, ...values])].filter(word => said.includes(word));
-      const share = weight(own.filter(word => said.includes(word))) / (weight(own) || 1);
+    const pasted = words(event.target.value);
+    const ranked = entries.map(([entry, own, values]) => {
+      const hits = [...new Set([...own, ...values])].filter(word => pasted.includes(word));
+      const share = weight(own.filter(word => pasted.includes(word))) / (weight(own) || 1);
       return { entry, few: new Set([...own, ...hits]).size < 5, share, score: share * weight(hits) };
-    }).filter(one => one.share >= 0.6).sort((a, b) => b.score - a.score);
-    const best = found.filter(one => one.score > found[0].score / 2).sort((a, b) => a.few - b.few).slice(0, 5);
-    list.replaceChildren(...best.map(one => one.entry.cloneNode(true)));
-    if (said.length && !best.length) list.textContent = "No message has these words.";
+    }).filter(hit => hit.share >= 0.6).sort((a, b) => b.score - a.score);
+    const best = ranked.filter(hit => hit.score > ranked[0].score / 2).sort((a, b) => a.few - b.few).slice(0, 5);
+    list.replaceChildren(...best.map(hit => hit.entry.cloneNode(true)));
+    if (pasted.length && !best.length) list.textContent = "No message has these words.";
   });
 })();
 </script>"""
@@ -56,11 +56,11 @@ _SEARCH = """<script>
 
 @dataclass(frozen=True)
 class Subject:
-    """A part of a group: messages of some places; ``is_part``: they stand within others, which say the remedy."""
+    """A part of a group: messages of some locations; ``is_part``: they stand within others, which say the remedy."""
 
     group: str
     title: str
-    places: tuple[str, ...]
+    locations: tuple[str, ...]
     is_part: bool
 
 
@@ -75,39 +75,39 @@ def prose() -> Mapping[str, Any]:
 def subjects() -> tuple[Subject, ...]:
     """Of all groups, in the order of the page."""
     return tuple(
-        Subject(group['title'], one['title'], tuple(one['from']), one.get('is_part', False))
+        Subject(group['title'], subject['title'], tuple(subject['from']), subject.get('is_part', False))
         for group in prose()['groups']
-        for one in group['subjects']
+        for subject in group['subjects']
     )
 
 
 @cache
-def subject_of(place: str) -> Subject | None:
-    """The subject with the longest place that fits; None: there is none, or something internal fits as well."""
-    fitting = [(len(one), subject) for subject in subjects() for one in subject.places if is_in(place, one)]
+def subject_of(location: str) -> Subject | None:
+    """The subject with the longest location that fits; None: there is none, or something internal fits as well."""
+    fitting = [(len(outer), subject) for subject in subjects() for outer in subject.locations if is_in(location, outer)]
     longest = max((length for length, _ in fitting), default=0)
-    if is_internal(place) >= longest:
+    if is_internal(location) >= longest:
         return None
     (subject,) = [subject for length, subject in fitting if length == longest]
     return subject
 
 
-def is_internal(place: str) -> int:
-    """The length of the place by which something is internal, as longer ones count; 0: it is not."""
-    return max((len(one) for one in prose()['internal'] if is_in(place, one)), default=0)
+def is_internal(location: str) -> int:
+    """The length of the location by which something is internal, as longer ones count; 0: it is not."""
+    return max((len(outer) for outer in prose()['internal'] if is_in(location, outer)), default=0)
 
 
-def is_in(place: str, outer: str) -> bool:
-    """Whether a place is, or lies in, another."""
-    return place.startswith(outer) and re.match(r'$|[/:.]', place[len(outer) :]) is not None
+def is_in(location: str, outer: str) -> bool:
+    """Whether a location is, or lies in, another."""
+    return location.startswith(outer) and re.match(r'$|[/:.]', location[len(outer) :]) is not None
 
 
 @cache
 def shown_messages() -> tuple[Message, ...]:
     """Those that the page has: all but internal ones and those that hand on another's words."""
-    found = messages(prose()['told_by'])
+    texts = messages(prose()['told_by'])
     passed_on = prose()['passed_on']
-    return tuple(m for m in found if not is_internal(m.place) and (has_words(m.text) or m.place not in passed_on))
+    return tuple(m for m in texts if not is_internal(m.location) and (has_words(m.text) or m.location not in passed_on))
 
 
 def notes_of(text: str) -> list[str]:
@@ -120,8 +120,8 @@ def troubleshooting() -> str:
     parts = ['# Troubleshooting by message', prose()['intro'].strip(), _SEARCH, *_statuses()]
     for group in prose()['groups']:
         parts += [f'## {group["title"]}', group['intro'].strip()]
-        for subject in (one for one in subjects() if one.group == group['title']):
-            entries = {shown(m.text): entry(m) for m in shown_messages() if subject_of(m.place) is subject}
+        for subject in (subject for subject in subjects() if subject.group == group['title']):
+            entries = {shown(m.text): entry(m) for m in shown_messages() if subject_of(m.location) is subject}
             parts += [f'### {subject.title}', *_folded(entries[text] for text in sorted(entries, key=_by_words))]
     return '\n\n'.join([*parts, *_others()]) + '\n'
 
@@ -149,10 +149,10 @@ def _others() -> Iterator[str]:
     yield '## Messages of torch, mmengine, mmcv, mmdet and others'
     yield prose()['others_intro'].strip()
     lines = []
-    beside = {text: one for one in prose()['others'] for text in one['messages']}
+    beside = {text: other for other in prose()['others'] for text in other['messages']}
     for text in sorted(beside, key=_by_words):
-        said = (f'    - {key.capitalize()}: {" ".join(beside[text][key].split())}' for key in ('cause', 'remedy'))
-        lines.append('\n'.join([f'- {code(text)}', *said]))
+        notes = (f'    - {key.capitalize()}: {" ".join(beside[text][key].split())}' for key in ('cause', 'remedy'))
+        lines.append('\n'.join([f'- {code(text)}', *notes]))
     yield from _folded(lines)
 
 

@@ -55,10 +55,10 @@ REMEDY = re.compile(
 
 
 @cache
-def places() -> set[str]:
+def locations() -> set[str]:
     """Of messages and raises; seconds that only a worker which runs these tests has to spend."""
-    raised = {one.place for where in sources() for one in raises_of(where)}
-    return raised | {message.place for message in messages(PROSE['told_by'])}
+    in_sources = {raised.location for where in sources() for raised in raises_of(where)}
+    return in_sources | {message.location for message in messages(PROSE['told_by'])}
 
 
 @cache
@@ -68,14 +68,16 @@ def page() -> str:
 
 def test_every_raise_is_told_and_each_message_belongs_to_one_subject() -> None:
     untold = [raised for where in sources() for raised in raises_of(where) if not raised.is_told]
-    assert len(places()) > 400
+    assert len(locations()) > 400
     for raised in untold:
-        assert page_maker.is_internal(raised.place), f'{raised}: give it a text, or list it as internal'
+        assert page_maker.is_internal(raised.location), f'{raised}: give it a text, or list it as internal'
     for message in page_maker.shown_messages():
         assert has_words(message.text), (
             f'{message}: its text is made elsewhere; list the place as passed_on, with whose'
         )
-        assert page_maker.subject_of(message.place), f'{message.place} belongs to no subject of troubleshooting.yml'
+        assert page_maker.subject_of(message.location), (
+            f'{message.location} belongs to no subject of troubleshooting.yml'
+        )
         assert page_maker.code(shown(message.text)) in page(), message
 
 
@@ -86,24 +88,29 @@ def test_messages_name_the_command_and_no_script_of_a_checkout() -> None:
 @pytest.mark.parametrize('name', ['internal', 'passed_on', 'told_by', 'subjects'])
 def test_no_place_is_stale(name: str) -> None:
     if name == 'subjects':
-        given = {place: subject for subject in page_maker.subjects() for place in subject.places}
-        used = {place for place, subject in given.items() for one in places() if page_maker.subject_of(one) is subject}
+        given = {location: subject for subject in page_maker.subjects() for location in subject.locations}
+        used = {
+            location
+            for location, subject in given.items()
+            for inner in locations()
+            if page_maker.subject_of(inner) is subject
+        }
     else:
         given, used = dict.fromkeys(PROSE[name]), set()
-    inside = {place for place in given for one in places() if page_maker.is_in(one, place)}
+    inside = {location for location in given for inner in locations() if page_maker.is_in(inner, location)}
     assert not set(given) - inside and (name != 'subjects' or used == set(given))
 
 
 def test_each_error_says_its_remedy_or_has_a_note() -> None:
     lacking = []
     for message in page_maker.shown_messages():
-        subject = page_maker.subject_of(message.place)
-        if not message.is_error or (subject and subject.is_part) or message.place in PROSE['passed_on']:
+        subject = page_maker.subject_of(message.location)
+        if not message.is_error or (subject and subject.is_part) or message.location in PROSE['passed_on']:
             continue
         text = shown(message.text)
         options = [option for _, texts in described(message.text) for option in texts]
         if not REMEDY.search(' '.join([text, *options])) and not page_maker.notes_of(text):
-            lacking.append(f'{message.place}: {text}')
+            lacking.append(f'{message.location}: {text}')
     assert not lacking
     assert not REMEDY.search('the file is damaged') and REMEDY.search('the file is damaged; copy it again')
 

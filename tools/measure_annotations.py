@@ -40,8 +40,8 @@ def main(args: argparse.Namespace) -> None:
                 _row(images, stage, costs[stage][-1])
             path.unlink()
     if len(set(args.images)) > 1:
-        for stage, found in costs.items():
-            _row(args.target, stage, per_million(args.images, found), args.target / 1e6, ' (slope x images)')
+        for stage, readings in costs.items():
+            _row(args.target, stage, per_million(args.images, readings), args.target / 1e6, ' (slope x images)')
 
 
 def _row(images: int, stage: str, cost: ReadingCost, factor: float = 1.0, note: str = '') -> None:

@@ -26,7 +26,7 @@ def parse_args(arguments: list[str] | None = None) -> tuple[argparse.Namespace, 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run; returns pytest's exit status, 2 for input that a person can mend."""
-    args, rest = parse_args(arguments)
+    args, pytest_arguments = parse_args(arguments)
     sys.path.insert(0, str(ROOT / 'tests'))
     from mmdet_suite import sources  # which imports mmengine
 
@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory() as folder:
             sources.lay_out(Path(folder), installed.package, tree)
             print(f'tests of {tree}, {installed.name} {installed.version}', flush=True)
-            return sources.run(Path(folder), requirements, adapters=args.adapters, arguments=rest)
+            return sources.run(Path(folder), requirements, adapters=args.adapters, arguments=pytest_arguments)
     except InputError as error:
         print(f'error: {error}', file=sys.stderr)
         return 2

@@ -90,7 +90,7 @@ def source_path(obj: griffe.Object) -> str:
 @cache
 def registered() -> list[Registered]:
     """All registered classes, in the order of the source."""
-    found = []
+    classes = []
     for path, obj in objects().items():
         if obj.is_class and not path.startswith(UNREGISTERED):
             names = {}
@@ -100,8 +100,8 @@ def registered() -> list[Registered]:
                     given = [ast.literal_eval(str(argument)) for argument in decorator.value.arguments]
                     names[registry] = given[0] if given else obj.name
             if names:
-                found.append(Registered(obj, names))
-    return found
+                classes.append(Registered(obj, names))
+    return classes
 
 
 def public(module: str) -> list[str]:
@@ -116,16 +116,16 @@ def public(module: str) -> list[str]:
 
 def definition(path: str) -> griffe.Object:
     """What a public name stands for, wherever that is defined."""
-    found = packages()[path]
-    return found.final_target if found.is_alias else found
+    obj = packages()[path]
+    return obj.final_target if obj.is_alias else obj
 
 
 @cache
 def entries() -> list[griffe.Object]:
     """The definitions of all that the reference has an entry for."""
-    found = [one.source for one in registered()]
-    found += [definition(f'{module}.{name}') for module in PUBLIC for name in public(module)]
-    return [*{source.path: source for source in found}.values()]
+    shown = [entry.source for entry in registered()]
+    shown += [definition(f'{module}.{name}') for module in PUBLIC for name in public(module)]
+    return [*{source.path: source for source in shown}.values()]
 
 
 @cache
@@ -155,10 +155,10 @@ def meaning(name: str, scope: griffe.Object) -> griffe.Object | None:
     folder = module.path if module.is_init_module else module.path.rpartition('.')[0]
     for candidate in (path, f'{scope.path}.{name}', f'{folder}{name}' if name.startswith('.') else name):
         try:
-            found = collection[candidate]
+            obj = collection[candidate]
         except (KeyError, griffe.AliasResolutionError, griffe.CyclicAliasError):
             continue
-        return found.final_target if found.is_alias else found
+        return obj.final_target if obj.is_alias else obj
     ending = f'.{name.lstrip(".")}'
     fitting = [obj for known_path, obj in known.items() if known_path.endswith(ending)]
     package = scope.path.split('.')[0]

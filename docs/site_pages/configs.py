@@ -48,11 +48,11 @@ def pages() -> dict[str, str]:
     for entry in entries():
         by_folder[entry.path.split('/')[0]].append(entry)
     bases = [path.relative_to(CONFIGS).as_posix() for path in sorted((CONFIGS / '_base_').rglob('*.py'))]
-    found = {f'reference/configs/{folder}.md': _folder_page(folder, known) for folder, known in by_folder.items()}
-    found['reference/configs/_base_.md'] = '# Shared pieces\n\nWhat configs inherit from, and no command takes.\n\n' + (
+    texts = {f'reference/configs/{folder}.md': _folder_page(folder, known) for folder, known in by_folder.items()}
+    texts['reference/configs/_base_.md'] = '# Shared pieces\n\nWhat configs inherit from, and no command takes.\n\n' + (
         '\n'.join(_section(path, 2) for path in bases)
     )
-    return found | {'reference/configs/index.md': _index(by_folder)}
+    return texts | {'reference/configs/index.md': _index(by_folder)}
 
 
 def page_of(config: str) -> str:
@@ -90,7 +90,7 @@ def _table(known: list[Entry]) -> str:
         rows = [[_named(entry), *_figures(entry)] for entry in reported]
         tables.append(_rows(['config', 'parameters', 'FLOPs', 'COCO AP', 'whose'], rows))
     if others:
-        tables.append(_rows(['config', 'what it is'], [[_named(one), _docstring(one.path)] for one in others]))
+        tables.append(_rows(['config', 'what it is'], [[_named(entry), _docstring(entry.path)] for entry in others]))
     return '\n'.join(tables)
 
 
@@ -143,7 +143,7 @@ def bases(path: str) -> list[str]:
             named = ast.literal_eval(node.value)
             named = [named] if isinstance(named, str) else named
             folder = posixpath.dirname(path)
-            return [one if '::' in one else posixpath.normpath(posixpath.join(folder, one)) for one in named]
+            return [base if '::' in base else posixpath.normpath(posixpath.join(folder, base)) for base in named]
     return []
 
 

@@ -24,7 +24,7 @@ class Markdown(griffe.Extension):
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
         """Change them all."""
-        names = {one.source.path: one.names for one in code.registered()}
+        names = {entry.source.path: entry.names for entry in code.registered()}
         for obj in code.every(pkg):
             if obj.docstring is not None:
                 obj.docstring.value = text_of(code.objects()[obj.path])
@@ -38,8 +38,8 @@ def text_of(obj: griffe.Object) -> str:
     text = markdown(obj.docstring.value, obj)
     if obj.is_class and not _ARGUMENTS.search(text):
         for base in obj.mro():
-            if base.docstring and (found := _ARGUMENTS.search(markdown(base.docstring.value, base))):
-                return f'{text}\n\n{found[0]}'
+            if base.docstring and (match := _ARGUMENTS.search(markdown(base.docstring.value, base))):
+                return f'{text}\n\n{match[0]}'
     return text
 
 
@@ -59,20 +59,20 @@ def _reference(name: str, scope: griffe.Object) -> str:
     shown = name.rsplit('.', 1)[-1] if name.startswith('~') else name.lstrip('.')
     name = name.lstrip('~')
     try:
-        found = code.meaning(name, scope)
+        obj = code.meaning(name, scope)
     except NameError as error:
         raise NameError(f'{code.source_path(scope)}, docstring of {scope.path}: {error}') from None
-    if found is None:
+    if obj is None:
         return f'`{shown}`'
     documented = code.documented()
-    if found.path in documented:
-        return f'[`{shown}`][{documented[found.path]}]'
-    return f'[`{shown}`]({code.source_link(found)})'
+    if obj.path in documented:
+        return f'[`{shown}`][{documented[obj.path]}]'
+    return f'[`{shown}`]({code.source_link(obj)})'
 
 
 def _table(match: re.Match[str]) -> str:
     """A table of reStructuredText as Markdown's."""
-    columns = [found.span() for found in re.finditer('=+', match['rule'])]
+    columns = [column.span() for column in re.finditer('=+', match['rule'])]
     columns[-1] = (columns[-1][0], 10**6)
 
     def cells(line: str) -> list[str]:

@@ -111,10 +111,10 @@ def lead(target: str, page: str, site_page: str) -> str:
     Raises:
         DeadLinkError: there is no such file.
     """
-    found = in_repository(target, page)
-    if found is None or target.startswith('#'):
+    file = in_repository(target, page)
+    if file is None or target.startswith('#'):
         return target
-    path, anchor = found
+    path, anchor = file
     made = on_site(path)
     if made is None:
         return file_link(path) + (anchor and f'#{anchor}')
@@ -125,9 +125,9 @@ def lead(target: str, page: str, site_page: str) -> str:
 
 def pages(root: Path = ROOT) -> list[str]:
     """The Markdown files that are pages of the site, by their paths in the repository."""
-    found = [*(root / 'docs').rglob('*.md'), *(root / 'configs').glob('*/README.md')]
-    found += [root / name for name in PAGES_ELSEWHERE]
-    return sorted(path.relative_to(root).as_posix() for path in found if path.is_file())
+    paths = [*(root / 'docs').rglob('*.md'), *(root / 'configs').glob('*/README.md')]
+    paths += [root / name for name in PAGES_ELSEWHERE]
+    return sorted(path.relative_to(root).as_posix() for path in paths if path.is_file())
 
 
 def dead_links(root: Path = ROOT) -> list[str]:
@@ -138,11 +138,11 @@ def dead_links(root: Path = ROOT) -> list[str]:
     for page, text in texts.items():
         for target in targets(text):
             try:
-                found = in_repository(target, page, root)
+                file = in_repository(target, page, root)
             except DeadLinkError as error:
                 wrong.append(str(error))
                 continue
-            path, anchor = found or ('', '')
+            path, anchor = file or ('', '')
             if anchor and path in known and anchor not in known[path]:
                 wrong.append(f'{page} links to {target}, and {path} has no such heading')
     return wrong

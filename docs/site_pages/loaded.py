@@ -42,8 +42,8 @@ def from_elsewhere(site: Path) -> list[str]:
         parser.feed(text)
         wrong += [f'{path.relative_to(site)}: {address}' for address in parser.found if _is_elsewhere(address)]
     for path in sorted(site.rglob('*.css')):
-        found = re.findall(r'(?:url\(|@import )["\']?([^"\')]+)', path.read_text(encoding='utf-8'))
-        wrong += [f'{path.relative_to(site)}: {address}' for address in found if _is_elsewhere(address)]
+        addresses = re.findall(r'(?:url\(|@import )["\']?([^"\')]+)', path.read_text(encoding='utf-8'))
+        wrong += [f'{path.relative_to(site)}: {address}' for address in addresses if _is_elsewhere(address)]
     for path in sorted(site.rglob('*.js')):
         script = re.sub(r'(?s:/\*.*?\*/)|^\s*//.*$', '', path.read_text(encoding='utf-8'), flags=re.MULTILINE)
         for address in re.findall(r'https?://(?!www\.w3\.org/)[\w.-]+[^\s"\'`)$]*', script):

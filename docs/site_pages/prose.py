@@ -64,27 +64,27 @@ def with_lists(text: str) -> str:
     An empty line stands before a list, and before an entry that follows one of several paragraphs; what goes on with an
     entry is indented by four. Entries of lists in lists are moved with the entry that they are in.
     """
-    lines, found = text.split('\n'), ['']
+    lines, result = text.split('\n'), ['']
     needs_space = True  # before an entry, where there is none
     while lines:
         line = lines.pop(0)
         if fence := re.match(r'```+|~~~+', line):
-            inside = [*itertools.takewhile(lambda one: not one.startswith(fence[0]), lines)]
-            found += [line, *inside, *lines[len(inside) : len(inside) + 1]]
+            inside = [*itertools.takewhile(lambda inner: not inner.startswith(fence[0]), lines)]
+            result += [line, *inside, *lines[len(inside) : len(inside) + 1]]
             del lines[: len(inside) + 1]
             needs_space = True
         elif re.match(r'[-*] |\d+\. ', line):
-            if needs_space and found[-1].strip():
-                found.append('')
-            below = [*itertools.takewhile(lambda one: not one.strip() or one.startswith('  '), lines)]
+            if needs_space and result[-1].strip():
+                result.append('')
+            below = [*itertools.takewhile(lambda inner: not inner.strip() or inner.startswith('  '), lines)]
             del lines[: len(below)]
-            indent = min((len(one) - len(one.lstrip()) for one in below if one.strip()), default=4)
-            found += [line, *(' ' * (4 - indent) + one if one.strip() else one for one in below)]
+            indent = min((len(inner) - len(inner.lstrip()) for inner in below if inner.strip()), default=4)
+            result += [line, *(' ' * (4 - indent) + inner if inner.strip() else inner for inner in below)]
             needs_space = '' in below
         else:
-            found.append(line)
+            result.append(line)
             needs_space = True
-    return '\n'.join(found[1:])
+    return '\n'.join(result[1:])
 
 
 def file_named(name: str) -> str | None:

@@ -27,22 +27,23 @@ PARTS = {
 
 def pages() -> dict[str, str]:
     """The pages by their paths on the site."""
-    found = {'reference/parts/index.md': _index()}
+    texts = {'reference/parts/index.md': _index()}
     for page, (title, *folders) in PARTS.items():
-        found[f'reference/parts/{page}.md'] = _parts_page(title, _registered_in(folders))
+        texts[f'reference/parts/{page}.md'] = _parts_page(title, _registered_in(folders))
     taken: set[str] = set()
     for module in code.PUBLIC:
-        found[f'reference/python/{module}.md'] = _module_page(module, taken)
-    return found
+        texts[f'reference/python/{module}.md'] = _module_page(module, taken)
+    return texts
 
 
 def mistakes() -> list[str]:
     """What keeps the reference from being whole."""
     folders = {folder for _, *folders in PARTS.values() for folder in folders}
     wrong = [
-        f'{one.source.path} is registered, and no page of the reference is for {one.folder}; see PARTS in {__file__}'
-        for one in code.registered()
-        if one.folder not in folders
+        f'{entry.source.path} is registered, and no page of the reference is for {entry.folder}; see PARTS in '
+        f'{__file__}'
+        for entry in code.registered()
+        if entry.folder not in folders
     ]
     entries = code.entries()
     wrong += [f'{entry.path} is public and has no docstring' for entry in entries if not entry.has_docstring]
@@ -67,7 +68,7 @@ def wrong_arguments(obj: griffe.Object) -> list[str]:
 
 
 def _registered_in(folders: Sequence[str]) -> list[code.Registered]:
-    return [one for folder in folders for one in code.registered() if one.folder == folder]
+    return [entry for folder in folders for entry in code.registered() if entry.folder == folder]
 
 
 def _index() -> str:
@@ -75,8 +76,8 @@ def _index() -> str:
     for page, (title, *folders) in PARTS.items():
         rows.append(f'\n## [{title}]({page}.md)\n')
         rows.append('| type | what it is |\n| --- | --- |')
-        for one in _registered_in(folders):
-            rows.append(f'| {_link(one.source)} | {_summary(one.source)} |')
+        for entry in _registered_in(folders):
+            rows.append(f'| {_link(entry.source)} | {_summary(entry.source)} |')
     text = (
         '# Parts\n\nWhatever a config can name by its `type` once `mmdet_iouquery` is imported. Nearly all are '
         "registered in mmdet's registries, so that no prefix is needed.\n"
@@ -86,20 +87,20 @@ def _index() -> str:
 
 def _parts_page(title: str, parts: Sequence[code.Registered]) -> str:
     modules: dict[str, list[griffe.Class]] = {}
-    for one in parts:
-        modules.setdefault(one.source.module.path, []).append(one.source)
+    for entry in parts:
+        modules.setdefault(entry.source.module.path, []).append(entry.source)
     overview = [
         f'{", ".join(map(_link, sources))}\n:   {textwrap.indent(_text(sources[0].module), "    ").lstrip()}\n'
         for sources in modules.values()
     ]
-    entries = [_entry(one.source.path) for one in parts]
+    entries = [_entry(entry.source.path) for entry in parts]
     return '\n'.join([f'# {title}\n', *overview, *entries])
 
 
 def _module_page(module: str, taken: set[str]) -> str:
     """The page of a module for programs; what an earlier page has is a link, and ``taken`` grows by the others."""
     entries, links = [], []
-    parts = {one.source.path for one in code.registered()}
+    parts = {entry.source.path for entry in code.registered()}
     for name in code.public(module):
         source = code.definition(f'{module}.{name}')
         if source.path in taken | parts:
