@@ -78,6 +78,6 @@ def random_case(seed: int) -> Case:
             found.append((image, label, shifted.astype(float).tolist(), int(rng.integers(0, 10)) / 8))
         objects += [(i, label, list(map(float, box)), crowd) for i, label, box, crowd in mine]
     case = make_case(objects, found, images, classes, first_id=int(rng.integers(2)))
-    for one in case.truth['annotations']:
-        one['area'] *= float(rng.choice([1, 1, 0.5]))  # as a mask's
+    for annotation in case.truth['annotations']:
+        annotation['area'] *= float(rng.choice([1, 1, 0.5]))  # as a mask's
     return case

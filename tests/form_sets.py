@@ -52,7 +52,7 @@ def voc_xml(
 def boxes_of(reading: Reading) -> dict[str, list[tuple[str, tuple[float, ...]]]]:
     """Names and boxes of each image, by its file name; boxes to a millionth of a px."""
     return {
-        image.path.name: [(one.label, tuple(round(value, 6) for value in one.box)) for one in image.boxes]
+        image.path.name: [(box.label, tuple(round(value, 6) for value in box.box)) for box in image.boxes]
         for image in reading.images
     }
 
@@ -73,8 +73,8 @@ def truth_of(ann_file: Path) -> Truth:
     names = {category['id']: category['name'] for category in content['categories']}
     files = {image['id']: Path(image['file_name']).name for image in content['images']}
     truth: Truth = {name: [] for name in files.values()}
-    for one in content['annotations']:
-        truth[files[one['image_id']]].append((names[one['category_id']], one['bbox']))
+    for annotation in content['annotations']:
+        truth[files[annotation['image_id']]].append((names[annotation['category_id']], annotation['bbox']))
     return {name: sorted(boxes) for name, boxes in truth.items()}
 
 
@@ -86,7 +86,7 @@ def digits_as_yolo(digits: Path, root: Path) -> Path:
         content = json.loads((digits / 'annotations' / f'{part}.json').read_text())
         for image in content['images']:
             size = image['width'], image['height']
-            mine = [one for one in content['annotations'] if one['image_id'] == image['id']]
+            mine = [annotation for annotation in content['annotations'] if annotation['image_id'] == image['id']]
             lines = [' '.join([str(one['category_id'] - 1), *_shares(one['bbox'], size)]) for one in mine]
             write_text(root / 'labels' / part / Path(image['file_name']).with_suffix('.txt'), '\n'.join(lines) + '\n')
     write_text(root / 'data.yaml', f'path: .\ntrain: images/train\nval: images/val\nnames:\n{names}\n')
@@ -102,7 +102,7 @@ def digits_as_voc(digits: Path, root: Path) -> Path:
             ids.append(f'{part}{Path(image["file_name"]).stem}')
             (root / 'JPEGImages').mkdir(parents=True, exist_ok=True)
             shutil.copy(digits / part / image['file_name'], root / 'JPEGImages' / f'{ids[-1]}.jpg')
-            mine = [one for one in content['annotations'] if one['image_id'] == image['id']]
+            mine = [annotation for annotation in content['annotations'] if annotation['image_id'] == image['id']]
             objects = [(str(one['category_id'] - 1), _pixels(one['bbox'])) for one in mine]
             text = voc_xml(objects, (image['width'], image['height']))
             write_text(root / 'Annotations' / f'{ids[-1]}.xml', text)

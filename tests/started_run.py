@@ -84,7 +84,7 @@ def run_train(*arguments: object) -> int:
     """What ``tools/train.py`` does with these arguments."""
     from mmdet_iouquery.engine.launch import run_tool, train
 
-    return run_tool(lambda: train([str(one) for one in arguments]))
+    return run_tool(lambda: train([str(argument) for argument in arguments]))
 
 
 def run_test(*arguments: object) -> int:

@@ -221,11 +221,11 @@ def test_what_a_command_spawns_has_the_parts_registered(tmp_path: Path) -> None:
 
 def test_an_error_of_a_light_command_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', '--show', 'rtdetr_r18v']) == 2
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     assert (
-        said.out == ''
-        and said.err.startswith("error: there is no shipped config 'rtdetr_r18v' ")
-        and said.err.count('\n') == 1
+        output.out == ''
+        and output.err.startswith("error: there is no shipped config 'rtdetr_r18v' ")
+        and output.err.count('\n') == 1
     )
 
 

@@ -34,8 +34,8 @@ def test_the_repository_has_one_address() -> None:
     """What GitHub and the citation's readers parse can compute nothing: the address is repeated there."""
     files = [*ROOT.glob('*.md'), ROOT / 'CITATION.cff', *(ROOT / '.github').rglob('*.*')]
     texts = [path.read_text(encoding='utf-8') for path in files if path.is_file()]
-    found = {link for text in texts for link in re.findall(r'https?://[\w.]+/[\w-]+/mmdet_iouquery\b', text)}
-    assert found == {REPOSITORY}
+    actual = {link for text in texts for link in re.findall(r'https?://[\w.]+/[\w-]+/mmdet_iouquery\b', text)}
+    assert actual == {REPOSITORY}
 
 
 def test_a_bug_report_asks_for_what_the_doctor_says() -> None:

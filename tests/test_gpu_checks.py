@@ -97,8 +97,8 @@ def test_every_way_for_a_part_to_end(
     assert 'log' not in results['passes'] and results['passes']['failures'] == []
     assert exit_status(results) == 1 and exit_status({name: results[name] for name in ('lacks', 'passes')}) == 0
     assert summary(results).startswith('1 timed out, 1 killed by SIGSEGV, 2 failed, 1 skipped')
-    said = capsys.readouterr().out
-    assert 'hangs: what hangs (at most 6 s)' in said and 'RuntimeError: CUDA error: out of memory' in said
+    output = capsys.readouterr().out
+    assert 'hangs: what hangs (at most 6 s)' in output and 'RuntimeError: CUDA error: out of memory' in output
     assert json.loads((tmp_path / 'out' / 'results.json').read_text())['passes']['state'] == 'passed'
 
 

@@ -54,9 +54,9 @@ def train_until_killed(config: Path, work_dir: Path) -> Path:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
         process.wait()
-    found = latest_checkpoint(work_dir)
-    assert found is not None, work_dir.with_suffix('.txt').read_text()[-3000:]
-    return found
+    actual = latest_checkpoint(work_dir)
+    assert actual is not None, work_dir.with_suffix('.txt').read_text()[-3000:]
+    return actual
 
 
 def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
@@ -94,8 +94,8 @@ def predicted_like_mmdet(config: Path, checkpoint: Path) -> None:
     from mmdet.apis import DetInferencer
 
     inferencer = DetInferencer(model=str(config), weights=str(checkpoint), device='cpu', show_progress=False)
-    picture = sorted(Path(inferencer.cfg.val_dataloader.dataset.data_prefix.img).glob('*.jpg'))[0]
-    (result,) = inferencer(str(picture), no_save_vis=True, return_datasamples=False)['predictions']
+    image = sorted(Path(inferencer.cfg.val_dataloader.dataset.data_prefix.img).glob('*.jpg'))[0]
+    (result,) = inferencer(str(image), no_save_vis=True, return_datasamples=False)['predictions']
     scores, boxes = torch.tensor(result['scores']), torch.tensor(result['bboxes'])
     assert len(scores) == 50 and (scores[:-1] >= scores[1:]).all() and scores.max() <= 1
     assert boxes.min() >= 0 and boxes.max() <= 128 + 1e-3

@@ -45,8 +45,8 @@ def test_nothing_imports_upwards() -> None:
 
 def test_only_compat_looks_inside_torch_and_the_c_library() -> None:
     inside = re.compile(r'torch\.ops\.|torch\._(?!_version)|(?:from|import) torch[\w.]*\._|native_batch_norm|ctypes')
-    found = {module.unit for module in modules().values() if inside.search(module.path.read_text(encoding='utf-8'))}
-    assert found == {'compat'}
+    actual = {module.unit for module in modules().values() if inside.search(module.path.read_text(encoding='utf-8'))}
+    assert actual == {'compat'}
 
 
 def test_an_import_of_the_package_loads_no_app_and_no_runtime() -> None:

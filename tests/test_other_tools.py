@@ -59,7 +59,7 @@ def tool(_as_main: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Too
     def started(*arguments: object) -> str:
         MessageHub._instance_dict.clear()
         capfd.readouterr()
-        assert run.main([str(one) for one in arguments]) == 0
+        assert run.main([str(argument) for argument in arguments]) == 0
         return capfd.readouterr().out
 
     return started
@@ -174,7 +174,7 @@ def test_get_flops(folder: Path, tool: Tool) -> None:
         model = build_detector('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py').eval()
         images = torch.empty(1, 3, 640, 640)
     ours = count_flops(lambda: model.bbox_head.forward(model.extract_feat(images))) / 1e9
-    assert params == pytest.approx(sum(one.numel() for one in model.parameters()) / 1e6, abs=1e-3)
+    assert params == pytest.approx(sum(parameter.numel() for parameter in model.parameters()) / 1e6, abs=1e-3)
     # the table's 60; norms and interpolation are counted there and not here, attention here and not there
     assert 2 * flops == pytest.approx(ours, rel=0.01) and math.floor(2 * flops) == 59
 
@@ -286,8 +286,8 @@ def test_an_unknown_tool_is_refused_with_the_nearest_names(tmp_path: Path, capsy
     with pytest.raises(InputError, match='came without tools; give a path'):
         run.find_tool('train', {})
     assert run.main(['nothing like it']) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith('error: there is no file nothing like it') and said.err.count('\n') == 1
+    output = capsys.readouterr()
+    assert output.err.startswith('error: there is no file nothing like it') and output.err.count('\n') == 1
 
 
 def test_a_source_tree_has_its_tools_and_demos_beside_the_package(tmp_path: Path) -> None:

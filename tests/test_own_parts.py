@@ -90,8 +90,8 @@ def test_levels_compete_on_equal_terms() -> None:
 
 def test_boxes_move_in_units_of_their_size() -> None:
     boxes = torch.tensor([[0.5, 0.5, 0.2, 0.4], [0.5, 0.5, 0.02, 0.04]])
-    found = moved(boxes, torch.tensor([0.1, -0.5, 0.0, np.log(2.0)], dtype=torch.float32))
-    torch.testing.assert_close(found, torch.tensor([[0.52, 0.3, 0.2, 0.8], [0.502, 0.48, 0.02, 0.08]]))
+    actual = moved(boxes, torch.tensor([0.1, -0.5, 0.0, np.log(2.0)], dtype=torch.float32))
+    torch.testing.assert_close(actual, torch.tensor([[0.52, 0.3, 0.2, 0.8], [0.502, 0.48, 0.02, 0.08]]))
 
 
 def test_labels_are_dropped_as_often_as_asked() -> None:

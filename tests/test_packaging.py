@@ -162,9 +162,9 @@ def test_extra_of_a_family_is_the_version_table(family: str, metadata: Message) 
         name, specifier = re.fullmatch(r'([\w-]+)(.*)', requirement).groups()  # type: ignore[union-attr]
         return name, frozenset(part.strip() for part in specifier.split(','))
 
-    found = {normal(line) for line in requirements(metadata, family)}
-    assert {normal(package.requirement) for package in FAMILIES[family]} <= found
-    assert not [name for name, _ in found if name.startswith('torch')]
+    actual = {normal(line) for line in requirements(metadata, family)}
+    assert {normal(package.requirement) for package in FAMILIES[family]} <= actual
+    assert not [name for name, _ in actual if name.startswith('torch')]
 
 
 def test_installed_wheel_finds_its_configs(wheel: Path, tmp_path: Path) -> None:

@@ -236,12 +236,12 @@ OURS: dict[str, Callable[[Path], Any]] = {
 def test_an_error_is_found_by_its_text(entry: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises((Exception, SystemExit)) as caught:
         OURS[entry](tmp_path)
-    said = str(caught.value)
+    message = str(caught.value)
     fitting = [m for m in page_maker.shown_messages() if entry in shown(m.text) or entry in str([*described(m.text)])]
-    assert any(re.fullmatch(pattern(m.text), said) for m in fitting), said
-    assert any(entry in line for line in found_by_words(said)) or any(
-        line in page_maker.entry(m) for m in fitting for line in found_by_words(said)
-    ), (said, found_by_words(said))
+    assert any(re.fullmatch(pattern(m.text), message) for m in fitting), message
+    assert any(entry in line for line in found_by_words(message)) or any(
+        line in page_maker.entry(m) for m in fitting for line in found_by_words(message)
+    ), (message, found_by_words(message))
     capsys.readouterr()
 
 
@@ -328,12 +328,12 @@ OTHERS: dict[str, Callable[[Path], Any]] = {
 
 @pytest.mark.parametrize('entry', OTHERS)
 def test_messages_of_others_are_as_the_page_has_them(entry: str, tmp_path: Path) -> None:
-    (text,) = [text for one in PROSE['others'] for text in one['messages'] if entry in text]
+    (text,) = [text for other in PROSE['others'] for text in other['messages'] if entry in text]
     kinds = (AssertionError, LookupError, NameError, OSError, RuntimeError, TypeError, ValueError, pickle.PickleError)
     with pytest.raises(kinds) as caught:
         OTHERS[entry](tmp_path)
-    said = f'{type(caught.value).__name__}: {caught.value}'.replace('"', '')
-    assert re.search(re.sub(r'\\{\w+\\}', r'[\\s\\S]*?', re.escape(text)), said), said
+    message = f'{type(caught.value).__name__}: {caught.value}'.replace('"', '')
+    assert re.search(re.sub(r'\\{\w+\\}', r'[\\s\\S]*?', re.escape(text)), message), message
     assert page_maker.code(text) in page()
 
 

@@ -73,7 +73,9 @@ def needed(*roots: str) -> list[str]:
             continue
         requirements = [Requirement(line) for line in lines]
         waiting += [
-            normal(one.name) for one in requirements if one.marker is None or one.marker.evaluate({'extra': ''})
+            normal(requirement.name)
+            for requirement in requirements
+            if requirement.marker is None or requirement.marker.evaluate({'extra': ''})
         ]
     return found
 

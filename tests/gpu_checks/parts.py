@@ -55,7 +55,7 @@ def check_environment(report: Report, device: str) -> None:
 
         found = examine(gather())
         report.add('doctor', [f'{row.name} {row.value} {row.note}'.strip() for row in found.rows])
-        report.add('problems', [f'{one.level}: {one.text}' for one in found.findings])
+        report.add('problems', [f'{finding.level}: {finding.text}' for finding in found.findings])
         report.add('slow', [str(one) for one in found.slow])
     reasons = {name: why_not(name, torch.device(device), (4, 4, 4), 'bilinear') for name in BACKENDS}
     report.add('back ends that cannot run', {name: reason for name, reason in reasons.items() if reason})

@@ -186,7 +186,7 @@ def check_ddp(report: Report, device: str) -> None:
         report.holds(f'it is {expected}', true=bool(found) and found[0].read_text() == expected)
         weights = [torch.load(path, map_location='cpu', weights_only=True) for path in folder.glob('from_*/iter_4.pth')]
         report.holds('both left a checkpoint', true=len(weights) == 2)
-        states = [{k: v for k, v in one['state_dict'].items() if v.is_floating_point()} for one in weights]
+        states = [{k: v for k, v in weight['state_dict'].items() if v.is_floating_point()} for weight in weights]
         report.at_most('weights are apart by', apart(*states), 1e-3)
 
 

@@ -145,7 +145,7 @@ def test_a_prepared_model_detects_the_same_and_is_trained_on(
 ) -> None:
     plain, images = trained['detector'], sorted((data / 'val').iterdir())
     prepared = Detector(plain.config, plain.weights, device='cpu', prepare=True)
-    norms = [sum(isinstance(one, nn.BatchNorm2d) for one in d.model.modules()) for d in (plain, prepared)]
+    norms = [sum(isinstance(module, nn.BatchNorm2d) for module in d.model.modules()) for d in (plain, prepared)]
     assert norms[0] > 40 and norms[1] == 0
     for ours, expected in zip(prepared(images), plain(images)):
         # a sum in another order may change two of equal rank
@@ -156,7 +156,7 @@ def test_a_prepared_model_detects_the_same_and_is_trained_on(
     before = prepared.model
     prepared.train(data, epochs=1, size=64, batch=4, work_dir=tmp_path / 'run')
     assert prepared.model is not before and len(prepared(images[0])) == 30
-    assert not any(isinstance(one, nn.BatchNorm2d) for one in prepared.model.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in prepared.model.modules())
 
 
 def test_the_page_about_the_queries(trained: dict[str, Any], tmp_path: Path) -> None:

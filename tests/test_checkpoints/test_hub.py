@@ -570,8 +570,8 @@ def test_a_work_folder_is_saved_under_its_name_and_tested_on_data_that_is_named(
     assert (new / 'model.safetensors').read_bytes() == (folder / 'model.safetensors').read_bytes()
 
     assert load_tool('test').main([str(new), '--work-dir', str(tmp_path / 'test')]) == 2
-    said = capsys.readouterr().err
-    assert f'{new / "config.py"} is the config of a shared detector' in said and DATA_OPTIONS in said
+    output = capsys.readouterr().err
+    assert f'{new / "config.py"} is the config of a shared detector' in output and DATA_OPTIONS in output
     named = DATA_OPTIONS.replace('/DATA', str(tmp_path)).split()
     (tmp_path / 'val.json').write_text('[]')
     assert load_tool('test').main([str(new), '--work-dir', str(tmp_path / 'test'), '--cfg-options', *named]) == 2

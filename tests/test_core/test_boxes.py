@@ -91,10 +91,10 @@ def test_overlaps_of_any_shapes_are_those_of_each_two_boxes(overlap: Callable[[T
     """(3, 1, 4) against (2, 4): each of three with each of two."""
     low = torch.rand(5, 2, dtype=torch.float64)
     boxes = torch.cat([low, low + 0.1 + torch.rand(5, 2, dtype=torch.float64)], dim=1)
-    found = overlap(boxes[:3, None], boxes[3:])
+    actual = overlap(boxes[:3, None], boxes[3:])
     expected = [[overlap(a, b) for b in boxes[3:]] for a in boxes[:3]]
-    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
-    torch.testing.assert_close(overlap(boxes[3:], boxes[:3, None]), found)
+    torch.testing.assert_close(actual, torch.tensor(expected, dtype=torch.float64))
+    torch.testing.assert_close(overlap(boxes[3:], boxes[:3, None]), actual)
 
 
 def test_boxes_without_area_have_finite_overlaps() -> None:

@@ -60,8 +60,8 @@ def test_pairs_by_hand() -> None:
     """Two groups of two positives and two negatives: queries 0, 1, 4 and 5 answer; padding answers for nothing."""
     layout = denoising_layout((2, 0, 1), 4)
     image, query, box = (index.tolist() for index in layout.pairs)
-    found = sorted(zip(image, query, box))
-    assert found == [(0, 0, 0), (0, 1, 1), (0, 4, 0), (0, 5, 1), (2, 0, 2), (2, 4, 2)]
+    actual = sorted(zip(image, query, box))
+    assert actual == [(0, 0, 0), (0, 1, 1), (0, 4, 0), (0, 5, 1), (2, 0, 2), (2, 4, 2)]
     assert layout.negative.tolist() == [False, False, True, True] * 2
     assert layout.padded.tolist() == [[False] * 8, [True] * 8, [False, True] * 4]
     assert layout.truth.tolist() == [[0, 1] * 4, [0] * 8, [2, 0] * 4]

@@ -146,9 +146,9 @@ class TestTargets:
         references = torch.rand(200, 4, dtype=torch.float64) * 0.5 + 0.25
         distances = (torch.rand(200, 4, dtype=torch.float64) - 0.25) * 5  # -1.25 to 3.75: no edges pass each other
         truth = distances_to_boxes(references, distances, 4.0)
-        found = two_bins(edge_targets(references, truth, values, 4.0), 33) @ values
-        torch.testing.assert_close(found, distances, rtol=0, atol=1e-12)
-        torch.testing.assert_close(distances_to_boxes(references, found, 4.0), truth, rtol=0, atol=1e-12)
+        actual = two_bins(edge_targets(references, truth, values, 4.0), 33) @ values
+        torch.testing.assert_close(actual, distances, rtol=0, atol=1e-12)
+        torch.testing.assert_close(distances_to_boxes(references, actual, 4.0), truth, rtol=0, atol=1e-12)
 
     def test_a_reference_without_size(self) -> None:
         targets = edge_targets(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.2, 0.2]]), bin_values(32, 4), 4.0)

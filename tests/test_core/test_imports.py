@@ -61,5 +61,5 @@ def test_parts_know_nothing_of_what_makes_cpus_fast() -> None:
                 names = [alias.name for alias in node.names] + [getattr(node, 'module', None) or '']
                 assert not any('cpu' in name.split('.') for name in names), f'{path}:{node.lineno} imports cpu'
         if 'deformable_attention' not in path.parts:
-            found = words.search(text)
-            assert found is None, f'{path} has the word {found.group() if found else None}'
+            match = words.search(text)
+            assert match is None, f'{path} has the word {match.group() if match else None}'

@@ -61,5 +61,5 @@ def test_overlaps_by_hand() -> None:
 
 def test_gather_tokens() -> None:
     tokens = torch.arange(24.0).view(2, 4, 3)
-    found = gather_tokens(tokens, torch.tensor([[2, 0], [1, 1]])).tolist()
-    assert found == [[[6, 7, 8], [0, 1, 2]], [[15, 16, 17], [15, 16, 17]]]
+    actual = gather_tokens(tokens, torch.tensor([[2, 0], [1, 1]])).tolist()
+    assert actual == [[[6, 7, 8], [0, 1, 2]], [[15, 16, 17], [15, 16, 17]]]

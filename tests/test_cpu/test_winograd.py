@@ -26,8 +26,8 @@ def test_minimal_filtering_is_exact_in_rational_numbers() -> None:
             for matrix, numbers in ((of_weight, weights), (of_input, inputs))
         )
         products = [a * b for a, b in zip(of_weights, of_inputs)]
-        found = [sum(a * b for a, b in zip(row, products)) for row in of_output]
-        assert found == [sum(weights[k] * inputs[i + k] for k in range(3)) for i in range(4)]
+        actual = [sum(a * b for a, b in zip(row, products)) for row in of_output]
+        assert actual == [sum(weights[k] * inputs[i + k] for k in range(3)) for i in range(4)]
 
 
 @pytest.mark.parametrize(('dtype', 'tolerance'), [(torch.float64, 1e-12), (torch.float32, 1e-5)])

@@ -85,7 +85,9 @@ def test_the_papers_pipeline_is_mmdets_draw_for_draw(tmp_path: Path) -> None:
     """Boxes, labels, crowds and shapes are equal, pixels but for the rounding of the resize, which has two passes."""
     rng = np.random.default_rng(0)
     ours, theirs = built(pipeline('coco', scale=SCALE)), built(MMDETS)
-    assert {'DistortColours', 'ExpandAndCrop', 'AntialiasedResize'} <= {type(one).__name__ for one in ours.transforms}
+    assert {'DistortColours', 'ExpandAndCrop', 'AntialiasedResize'} <= {
+        type(transform).__name__ for transform in ours.transforms
+    }
     differing, cropped_away = [], 0
     for seed in range(160):
         width, height = SIZES[seed % len(SIZES)]

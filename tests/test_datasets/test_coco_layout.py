@@ -103,17 +103,17 @@ def test_a_single_json_is_split_by_image_id(
 ) -> None:
     root, split = tmp_path / 'set', tmp_path / 'split'
     write_set(root / 'annotations/instances_default.json', root / 'images', names('a', 20))
-    found = find_coco_set(root / 'annotations/instances_default.json' if give_file else root, split)
-    assert found == CocoSet(
+    actual = find_coco_set(root / 'annotations/instances_default.json' if give_file else root, split)
+    assert actual == CocoSet(
         split / 'train.json', root / 'images', split / 'val.json', root / 'images', ('cat', 'dog', 'ox')
     )
-    train, val = (json.loads(path.read_text()) for path in (found.train_ann, found.val_ann))
+    train, val = (json.loads(path.read_text()) for path in (actual.train_ann, actual.val_ann))
     train_ids, val_ids = ({image['id'] for image in part['images']} for part in (train, val))
     assert (len(train_ids), len(val_ids)) == (16, 4) and train_ids | val_ids == set(range(1, 21))
     assert {a['image_id'] for a in train['annotations']} == train_ids
     assert {a['image_id'] for a in val['annotations']} == val_ids
-    said = capsys.readouterr().out
-    assert '16 of its images are for training' in said and '4 for validation' in said
+    output = capsys.readouterr().out
+    assert '16 of its images are for training' in output and '4 for validation' in output
 
 
 def test_the_split_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> None:

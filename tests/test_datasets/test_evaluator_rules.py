@@ -64,7 +64,7 @@ def perfect_ap(cfg: dict[str, Any]) -> float:
     metric = CocoMetric(**{key: value for key, value in cfg['val_evaluator'].items() if key != 'type'})
     metric.dataset_meta = dict(classes=CLASSES)
     for info in CocoDataset(**settings, pipeline=[]):
-        kept = [one for one in info['instances'] if not one['ignore_flag']]
+        kept = [instance for instance in info['instances'] if not instance['ignore_flag']]
         predicted = dict(
             bboxes=torch.tensor([one['bbox'] for one in kept], dtype=torch.float32).reshape(-1, 4),
             labels=torch.tensor([one['bbox_label'] for one in kept], dtype=torch.long),
@@ -111,7 +111,7 @@ def test_the_evaluators_own_file_is_judged_too(cfg: dict[str, Any], tmp_path: Pa
         (lambda made: made['annotations'][0].update(bbox=[1, 2, '3', 4]), r'other.json: annotation id 11 has bbox'),
         (lambda made: made['categories'].reverse(), r'not in the order of .*other.json'),
         (lambda made: made['categories'][0].update(name='screw'), r"other.json lacks 1 of the 2 classes .*'bolt'"),
-        (lambda made: [one.update(id=one['id'] + 1) for one in made['images']], r'image_id 1, which no image'),
+        (lambda made: [image.update(id=image['id'] + 1) for image in made['images']], r'image_id 1, which no image'),
     ):
         rewrite(other, change)
         with pytest.raises(InputError, match=message):
@@ -121,7 +121,7 @@ def test_the_evaluators_own_file_is_judged_too(cfg: dict[str, Any], tmp_path: Pa
 def test_images_that_the_evaluators_file_lacks(cfg: dict[str, Any], tmp_path: Path) -> None:
     def without_the_last(made: dict[str, Any]) -> None:
         made['images'].pop()
-        made['annotations'] = [one for one in made['annotations'] if one['image_id'] != 4]
+        made['annotations'] = [annotation for annotation in made['annotations'] if annotation['image_id'] != 4]
 
     cfg['val_evaluator']['ann_file'] = str(tmp_path / 'other.json')
     rewrite(tmp_path / 'other.json', without_the_last)
@@ -157,11 +157,13 @@ def test_images_filtered_for_want_of_a_class_miss_nothing(cfg: dict[str, Any], t
 
 def test_ignored_boxes_count_as_missed_and_crowds_do_not(cfg: dict[str, Any], tmp_path: Path) -> None:
     """COCO's evaluation sets ``ignore`` itself, by ``iscrowd``."""
-    rewrite(tmp_path / 'ann.json', lambda made: [one.update(ignore=1) for one in made['annotations'][:2]])
+    rewrite(tmp_path / 'ann.json', lambda made: [annotation.update(ignore=1) for annotation in made['annotations'][:2]])
     assert perfect_ap(cfg) == pytest.approx(0.75, abs=0.006)
     (warning,) = warnings(cfg)
     assert warning.startswith('2 annotations are marked ignore: training drops them, ') and 'missed' in warning
-    rewrite(tmp_path / 'ann.json', lambda made: [one.update(iscrowd=1) for one in made['annotations'][:2]])
+    rewrite(
+        tmp_path / 'ann.json', lambda made: [annotation.update(iscrowd=1) for annotation in made['annotations'][:2]]
+    )
     assert perfect_ap(cfg) == 1.0 and warnings(cfg) == []
 
 
@@ -174,7 +176,7 @@ def test_categories_sorted_by_the_metric(cfg: dict[str, Any], tmp_path: Path) ->
 
 def test_a_validation_set_of_crowds_alone_is_refused(cfg: dict[str, Any], tmp_path: Path) -> None:
     """Its AP would be -1, with status 0."""
-    rewrite(tmp_path / 'crowds.json', lambda made: [one.update(iscrowd=1) for one in made['annotations']])
+    rewrite(tmp_path / 'crowds.json', lambda made: [annotation.update(iscrowd=1) for annotation in made['annotations']])
     cfg['val_dataloader']['dataset']['ann_file'] = 'crowds.json'
     cfg['val_evaluator']['ann_file'] = str(tmp_path / 'crowds.json')
     with pytest.raises(InputError, match=r'val_dataloader.dataset: .*none of its 8 .*8 marked iscrowd'):

@@ -96,7 +96,7 @@ def test_it_is_what_the_pipeline_leaves_out(tmp_path: Path) -> None:
         left = pipeline(dict(img=image, img_shape=(height, width), gt_bboxes=HorizontalBoxes(corners)))
         lost = len(of_image) - len(left['gt_bboxes'])
         dropped, images = dropped + lost, images + bool(lost)
-    said = said_of(written(tmp_path, sizes, [one.tolist() for one in boxes]), steps)
+    said = said_of(written(tmp_path, sizes, [box.tolist() for box in boxes]), steps)
     assert 20 < dropped < 200 and any(text.startswith(f'{dropped} of 240 boxes, in {images} images') for text in said)
 
 

@@ -42,26 +42,28 @@ def written(folder: Path, change: Change = lambda made: None) -> Path:
 
 def every(**fields: Any) -> Change:
     """All annotations with these fields."""
-    return lambda made: [one.update(fields) for one in made['annotations']]
+    return lambda made: [annotation.update(fields) for annotation in made['annotations']]
 
 
 def corners(made: dict[str, Any]) -> None:
-    for one in made['annotations']:
-        x, y, width, height = one['bbox']
-        one['bbox'] = [x + 14, y + 8, x + 14 + width, y + 8 + height]
+    for annotation in made['annotations']:
+        x, y, width, height = annotation['bbox']
+        annotation['bbox'] = [x + 14, y + 8, x + 14 + width, y + 8 + height]
 
 
 def relative(made: dict[str, Any]) -> None:
-    for one in made['annotations']:
-        one['bbox'] = [value / size for value, size in zip(one['bbox'], (64, 48, 64, 48))]
+    for annotation in made['annotations']:
+        annotation['bbox'] = [value / size for value, size in zip(annotation['bbox'], (64, 48, 64, 48))]
 
 
 def ids_as_text(kind: str) -> Change:
-    return lambda made: [one.update({f'{kind}_id': str(one[f'{kind}_id'])}) for one in made['annotations']]
+    return lambda made: [
+        annotation.update({f'{kind}_id': str(annotation[f'{kind}_id'])}) for annotation in made['annotations']
+    ]
 
 
 def named(*names: Any) -> Change:
-    return lambda made: [one.update(name=name) for one, name in zip(made['categories'], names)]
+    return lambda made: [category.update(name=name) for category, name in zip(made['categories'], names)]
 
 
 FAULTS: dict[str, tuple[Change, str]] = {
@@ -81,14 +83,14 @@ FAULTS: dict[str, tuple[Change, str]] = {
     'relative': (relative, r'8 of its 8 boxes lie between 0 and 1, relative to the size of the image: write px'),
     'corners': (corners, r'8 of its 8 .*; read as corners, all of them lie inside: are these x1, y1, x2, y2\?'),
     'size 0': (
-        lambda made: [one.update(width=0, height=0) for one in made['images']],
+        lambda made: [image.update(width=0, height=0) for image in made['images']],
         r"image id 1 has width, height \(0, 0\) \(4 such images\); write the image's size in whole px",
     ),
     'size 64.5': (lambda made: made['images'][2].update(width=64.5), r'image id 3 has width, height \(64.5, 48\)'),
     'image ids': (ids_as_text('image'), r"image_id '1', .*it is text, the ids of the images are numbers: write 1 inst"),
     'category ids': (ids_as_text('category'), r'the ids of the categories are numbers: write 1 instead of "1"'),
     'image ids, text in images': (
-        lambda made: [one.update(id=str(one['id'])) for one in made['images']],
+        lambda made: [image.update(id=str(image['id'])) for image in made['images']],
         r'image_id 1, .*it is a number, the ids of the images are text: write "1" instead of 1',
     ),
     'names 0 and 1': (named(0, 1), r'category id 1 has name 0 \(2 such categories\); not text.*quotation marks'),
@@ -111,8 +113,8 @@ def test_a_mistake_of_fewer_boxes_is_a_warning(tmp_path: Path) -> None:
     """Half of them at most: three of eight over the border that would lie inside as corners, one without an area."""
 
     def change(made: dict[str, Any]) -> None:
-        for one in made['annotations'][:3]:
-            one['bbox'] = [24, 16, 44, 32]
+        for annotation in made['annotations'][:3]:
+            annotation['bbox'] = [24, 16, 44, 32]
         made['annotations'][7]['area'] = 0
 
     dropped, over = check_coco(written(tmp_path, change), None, CLASSES).warnings
@@ -124,8 +126,8 @@ def test_large_objects_over_the_border_are_no_corners(tmp_path: Path) -> None:
     """Boxes of sloppy annotators: read as corners some do not lie inside, and nothing is made of it."""
 
     def change(made: dict[str, Any]) -> None:
-        for one in made['annotations']:
-            one['bbox'] = [30, 20, 40, 16] if one['category_id'] == 1 else [5, 5, 64, 40]
+        for annotation in made['annotations']:
+            annotation['bbox'] = [30, 20, 40, 16] if annotation['category_id'] == 1 else [5, 5, 64, 40]
 
     (warning,) = check_coco(written(tmp_path, change), None, CLASSES).warnings
     assert warning == '8 boxes reach over the border of their image; they are kept'

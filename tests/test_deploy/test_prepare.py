@@ -262,7 +262,7 @@ def test_tables_follow_the_size_of_the_pictures() -> None:
     model = with_statistics(small_detector())
     sizes = [(64, 64), (96, 64), (64, 64)]
     pictures = [torch.rand(1, 3, *size) for size in sizes]
-    in_turn = [raw(model, picture) for picture in pictures]
-    for picture, found in zip(pictures, in_turn):
-        alone = raw(copy.deepcopy(model), picture)
+    in_turn = [raw(model, image) for image in pictures]
+    for image, found in zip(pictures, in_turn):
+        alone = raw(copy.deepcopy(model), image)
         assert all(torch.equal(one, other) for one, other in zip(found, alone))

@@ -88,8 +88,8 @@ def pictures(counts: list[int]) -> tuple[torch.Tensor, list]:
     """The same ones for every caller, in double precision."""
     torch.manual_seed(7)
     images, samples = random_batch(counts, *SIZE)
-    for one in samples:
-        one.gt_instances.bboxes = one.gt_instances.bboxes.double()
+    for sample in samples:
+        sample.gt_instances.bboxes = sample.gt_instances.bboxes.double()
     return images.double(), samples
 
 

@@ -215,8 +215,8 @@ def test_a_slurm_job_without_cuda_meets_over_gloo(
     assert cfg.sync_bn is None
     wrapper = {'type': 'MMDistributedDataParallel', 'broadcast_buffers': True, 'find_unused_parameters': True}
     assert cfg.model_wrapper_cfg.to_dict() == {**wrapper, 'device_ids': None}
-    said = capsys.readouterr().out
-    assert 'over gloo instead of NCCL' in said and "sync_bn='torch' needs CUDA" in said
+    output = capsys.readouterr().out
+    assert 'over gloo instead of NCCL' in output and "sync_bn='torch' needs CUDA" in output
 
 
 def test_a_backend_that_is_not_nccl_stays(alone: None, scontrol: None, capsys: pytest.CaptureFixture[str]) -> None:

@@ -168,7 +168,9 @@ def write_several(folder: Folder) -> None:
     path = folder.path
     content = json.loads((path / 'digits' / 'annotations' / 'val.json').read_text())
     content['images'] = content['images'][:1]
-    content['annotations'] = [one for one in content['annotations'] if one['image_id'] == content['images'][0]['id']]
+    content['annotations'] = [
+        annotation for annotation in content['annotations'] if annotation['image_id'] == content['images'][0]['id']
+    ]
     (path / 'one.json').write_text(json.dumps(content))
     one = f'one_picture = {str(path / "one.json")!r}\ntest_dataloader = dict(dataset=dict(ann_file=one_picture))\n'
     one += "metric = dict(type='CocoMetric', ann_file=one_picture, metric='bbox')\n"
@@ -227,7 +229,7 @@ def test_two_processes_find_what_one_finds(pictures: int, several: Several) -> N
     images = Config.fromfile(path / f'{name}.py').test_evaluator[0].ann_file
     ids = [image['id'] for image in json.loads(Path(images).read_text())['images']]
     assert len(ids) == pictures
-    assert [one['image_id'] for one in detections] == [one for one in ids for _ in range(50)]
+    assert [detection['image_id'] for detection in detections] == [image_id for image_id in ids for _ in range(50)]
     assert (detections, metrics) == found(path / f'alone_{name}')
     assert 'selection/spearman' in metrics and 'coco/bbox_mAP' in metrics
 

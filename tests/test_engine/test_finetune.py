@@ -95,8 +95,8 @@ def test_two_steps_from_given_weights(frozen: bool, tmp_path: Path, digits: Path
     metrics = [json.loads(line) for line in scalars.read_text().splitlines() if 'bbox_mAP' in line]
     assert len(metrics) == 1 and 'coco/bbox_mAP' in metrics[0]
     truth = json.loads((digits / 'annotations' / 'val.json').read_text())
-    names = {one['id']: one['name'] for one in truth['categories']}
-    for name in {names[one['category_id']] for one in truth['annotations']}:
+    names = {category['id']: category['name'] for category in truth['categories']}
+    for name in {names[annotation['category_id']] for annotation in truth['annotations']}:
         assert f'coco/{name}_precision' in metrics[0]
 
 
@@ -121,13 +121,13 @@ def test_without_weights_it_says_so(tmp_path: Path, digits: Path, capsys: pytest
 def relabelled(digits: Path, folder: Path) -> Path:
     """The digits with other labels: '0' in the first 7 of 8 images, '1' in two of them, '2' in one; one is empty."""
     content = json.loads((digits / 'annotations' / 'train.json').read_text())
-    ids = sorted(one['id'] for one in content['images'])
-    number = {one['name']: one['id'] for one in content['categories']}
+    ids = sorted(image['id'] for image in content['images'])
+    number = {category['name']: category['id'] for category in content['categories']}
     first = {image: next(a for a in content['annotations'] if a['image_id'] == image) for image in ids}
     annotations = []
     for image, names in zip(ids, ['0', '0', '01', '0', '012', '0', '0', '']):
         annotations += [dict(first[image], category_id=number[name]) for name in names]
-    content['annotations'] = [dict(one, id=i + 1) for i, one in enumerate(annotations)]
+    content['annotations'] = [dict(annotation, id=i + 1) for i, annotation in enumerate(annotations)]
     (folder / 'annotations').mkdir()
     (folder / 'train').symlink_to(digits / 'train')
     for name in ('train', 'val'):

@@ -33,6 +33,6 @@ def test_progress_is_silent_on_other_ranks(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_to_uint8_rounds_and_clips() -> None:
-    picture = np.array([[[-3.0, 0.4, 0.6], [254.5, 255.4, 300.0]]], np.float32)
-    result = TRANSFORMS.build({'type': 'ToUint8'})({'img': picture})['img']
+    image = np.array([[[-3.0, 0.4, 0.6], [254.5, 255.4, 300.0]]], np.float32)
+    result = TRANSFORMS.build({'type': 'ToUint8'})({'img': image})['img']
     assert result.dtype == np.uint8 and result.tolist() == [[[0, 0, 1], [254, 255, 255]]]

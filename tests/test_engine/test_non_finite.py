@@ -98,8 +98,8 @@ def test_a_broken_step_stops_the_run(backward: bool, digits: Path, tmp_path: Pat
     text = str(caught.value)
     assert text.startswith('step 3: gradients are not finite. It begins in ')
     assert f'Images: {", ".join(inject.pictures[2])}.' in text
-    found = 'it hands on a gradient that is not, given a finite one' if backward else 'numbers it gives are inf or NaN'
-    assert f'{BROKEN} (Linear): ' in text and found in text
+    reason = 'it hands on a gradient that is not, given a finite one' if backward else 'numbers it gives are inf or NaN'
+    assert f'{BROKEN} (Linear): ' in text and reason in text
     parameters = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
     assert torch.equal(parameters, inject.weights[2][: len(parameters)])
     assert sorted(path.name for path in (tmp_path / 'run').glob('*.pth')) == ['iter_1.pth', 'iter_2.pth']
@@ -189,13 +189,13 @@ def test_origins() -> None:
             layer.weight.copy_(torch.eye(2))
             layer.bias.zero_()
     assert origin_in_forward(chain, lambda: chain(x + 1)) is None
-    found = origin_in_forward(chain, lambda: chain(x - 5))
-    assert found == 'what enters second (Linear), though every module before gave finite numbers'
+    actual = origin_in_forward(chain, lambda: chain(x - 5))
+    assert actual == 'what enters second (Linear), though every module before gave finite numbers'
     large = torch.tensor([[3e38, 1.0]])
     with torch.no_grad():
         chain.first.weight.mul_(2)
-    found = origin_in_forward(chain, lambda: chain(large))
-    assert found == 'first (Linear): 1 of 2 numbers it gives are inf or NaN; it was given at most 3e+38'
+    actual = origin_in_forward(chain, lambda: chain(large))
+    assert actual == 'first (Linear): 1 of 2 numbers it gives are inf or NaN; it was given at most 3e+38'
     with torch.no_grad():
         chain.first.bias[0] = torch.nan
     assert origin_in_forward(chain, lambda: chain(x)) == 'first (Linear): its bias is not finite'
@@ -209,8 +209,8 @@ def test_origin_of_a_gradient() -> None:
     def loss() -> Tensor:
         return chain.second(torch.ones(1, 2)).sum() + (chain.first(torch.zeros(1, 2)) * 0).sqrt().sum()
 
-    found = origin_in_backward(chain, loss)
-    assert found == 'the gradient of first.weight', 'born between modules'
+    actual = origin_in_backward(chain, loss)
+    assert actual == 'the gradient of first.weight', 'born between modules'
     assert not gradients_are_finite(chain.parameters())
     assert origin_in_backward(chain, lambda: chain.second(torch.ones(1, 2)).sum()) is None
     assert gradients_are_finite(chain.parameters())

@@ -83,7 +83,7 @@ def run_quickstart(work_dir: str, data: str, stop: str | None = None, *more: str
     original = quickstart.config_text
 
     def run_child(program: Path, *arguments: object) -> int:
-        return launch.run_tool(lambda: call[program.stem]([str(one) for one in arguments]))
+        return launch.run_tool(lambda: call[program.stem]([str(argument) for argument in arguments]))
 
     quickstart.run_child = run_child
     quickstart.config_text = lambda *arguments, **options: original(*arguments, **options) + SMALL_MODEL
@@ -409,13 +409,13 @@ def run_analyze(killed: bool, *arguments: object) -> int:
     analyze.sections_of = lambda *_: []
     if killed:
         killed_in(analyze, 'page')
-    return launch.run_tool(lambda: analyze.analyze([str(one) for one in arguments]))
+    return launch.run_tool(lambda: analyze.analyze([str(argument) for argument in arguments]))
 
 
 def run_calibrate(killed: bool, *arguments: object) -> int:
     if killed:
         killed_in_writing('fit.py')
-    return launch.run_tool(lambda: calibrate.calibrate([str(one) for one in arguments]))
+    return launch.run_tool(lambda: calibrate.calibrate([str(argument) for argument in arguments]))
 
 
 @pytest.mark.parametrize('run', [run_analyze, run_calibrate], ids=['analyze_queries', 'calibrate'])

@@ -87,8 +87,8 @@ def test_what_stands_for_nothing_is_refused(tmp_path: Path) -> None:
 
 def test_pairs_and_folders_mix(folder: Path) -> None:
     best = folder / 'best_coco_bbox_mAP_iter_2.pth'
-    found = model_pairs(['a.py', 'a.pth', str(folder), 'b.py', 'b.pth'])
-    assert found == [('a.py', 'a.pth'), (str(folder / 'rtdetr.py'), str(best)), ('b.py', 'b.pth')]
+    actual = model_pairs(['a.py', 'a.pth', str(folder), 'b.py', 'b.pth'])
+    assert actual == [('a.py', 'a.pth'), (str(folder / 'rtdetr.py'), str(best)), ('b.py', 'b.pth')]
     with pytest.raises(InputError, match=r'models come in pairs .* and there are 3 words: a b c; .* or work folders'):
         model_pairs(['a', 'b', 'c'])
 

@@ -448,7 +448,7 @@ def test_a_config_gets_its_loggers_once() -> None:
     once = cfg.to_dict()
     add_loggers(cfg, ['csv', 'csv'])
     assert cfg.to_dict() == once
-    assert [one.type for one in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'CsvLog']
+    assert [vis_backend.type for vis_backend in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'CsvLog']
     assert [one.type for one in cfg.val_evaluator][-1] == 'QuerySelectionMetric'
     assert cfg.model.test_cfg.keep_selected is True and cfg.default_hooks.logger.log_metric_by_epoch is False
 
@@ -493,7 +493,7 @@ def test_selection_quality_is_logged_where_there_is_one(
     add_loggers(cfg, ['csv'])
     assert capsys.readouterr().out == (f'note: --log has no selection quality to log: {reason}\n' if reason else '')
     evaluators = cfg.val_evaluator if isinstance(cfg.val_evaluator, list) else [cfg.val_evaluator]
-    assert ('QuerySelectionMetric' in [one.type for one in evaluators]) is (reason is None)
+    assert ('QuerySelectionMetric' in [evaluator.type for evaluator in evaluators]) is (reason is None)
     assert bool((cfg.model.test_cfg or {}).get('keep_selected')) is (reason is None)
 
 

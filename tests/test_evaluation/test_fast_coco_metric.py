@@ -43,7 +43,7 @@ def write(case: Case, folder: Path) -> str:
 
 def samples_of(case: Case) -> list[dict[str, Any]]:
     """The detections as a detector's data samples, one an image; labels number the file's categories."""
-    labels = {one['id']: label for label, one in enumerate(case.truth['categories'])}
+    labels = {category['id']: label for label, category in enumerate(case.truth['categories'])}
     samples = []
     for image in case.truth['images']:
         mine = [one for one in case.found if one['image_id'] == image['id']]
@@ -56,12 +56,16 @@ def samples_of(case: Case) -> list[dict[str, Any]]:
         )
         instances = [
             dict(
-                bbox=[*one['bbox'][:2], one['bbox'][0] + one['bbox'][2], one['bbox'][1] + one['bbox'][3]],
-                bbox_label=labels[one['category_id']],
-                ignore_flag=one['iscrowd'],
+                bbox=[
+                    *annotation['bbox'][:2],
+                    annotation['bbox'][0] + annotation['bbox'][2],
+                    annotation['bbox'][1] + annotation['bbox'][3],
+                ],
+                bbox_label=labels[annotation['category_id']],
+                ignore_flag=annotation['iscrowd'],
             )
-            for one in case.truth['annotations']
-            if one['image_id'] == image['id']
+            for annotation in case.truth['annotations']
+            if annotation['image_id'] == image['id']
         ]
         shape = image['height'], image['width']
         samples.append(dict(img_id=image['id'], ori_shape=shape, pred_instances=predicted, instances=instances))
@@ -95,7 +99,7 @@ def outcome_of(
     metric: CocoMetric, case: Case, log: list[str], capsys: pytest.CaptureFixture[str], masked: bool = False
 ) -> Outcome:
     """Evaluate a detector's samples with a metric; of what is printed, the lines of the twelve numbers."""
-    metric.dataset_meta = dict(classes=tuple(one['name'] for one in case.truth['categories']))
+    metric.dataset_meta = dict(classes=tuple(category['name'] for category in case.truth['categories']))
     samples = samples_of(case)
     for sample in samples if masked else ():
         number = len(sample['pred_instances']['bboxes'])
@@ -187,7 +191,7 @@ def test_a_set_without_any_detection_ends_as_with_the_parent(
 def test_classes_of_the_model_may_be_some_of_the_files(backend: str, tmp_path: Path) -> None:
     case = random_case(5)
     file = write(case, tmp_path)
-    names = tuple(one['name'] for one in case.truth['categories'])
+    names = tuple(category['name'] for category in case.truth['categories'])
     metrics = []
     for metric in (CocoMetric(file, classwise=True), FastCocoMetric(file, backend=backend, classwise=True)):
         metric.dataset_meta = dict(classes=names[:-1])
@@ -207,9 +211,9 @@ def test_masks_and_fast_proposals_stay_the_parents(
     tmp_path: Path, log: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     case = make_case([(1, 1, [0.0, 0.0, 20.0, 22.0]), (1, 1, SQUARE)], [(1, 1, SQUARE, 0.9)])
-    for one in case.truth['annotations']:
-        x, y, w, h = one['bbox']
-        [one['segmentation']] = [[[x, y, x + w, y, x + w, y + h, x, y + h]]]
+    for annotation in case.truth['annotations']:
+        x, y, w, h = annotation['bbox']
+        [annotation['segmentation']] = [[[x, y, x + w, y, x + w, y + h, x, y + h]]]
     file = write(case, tmp_path)
     seen: list[str] = []
     monkeypatch.setattr(

@@ -72,10 +72,10 @@ def sample_with(**changes: Any) -> dict[str, Any]:
 def test_by_hand_and_with_what_does_not_exist_left_out() -> None:
     metric = QuerySelectionMetric()
     metric.process(None, [sample_with()])
-    found = metric.evaluate(size=1)
-    assert 'selection/spearman' not in found  # of one query
-    assert found['selection/prop_both'] == 100 and found['selection/right_class'] == 1
-    assert found['selection/calibration_error'] == pytest.approx(0.1)
+    actual = metric.evaluate(size=1)
+    assert 'selection/spearman' not in actual  # of one query
+    assert actual['selection/prop_both'] == 100 and actual['selection/right_class'] == 1
+    assert actual['selection/calibration_error'] == pytest.approx(0.1)
 
 
 def test_what_is_missing_is_said() -> None:

@@ -121,16 +121,23 @@ def test_what_passes_trains_and_evaluates_as_the_check_has_said(
     trained = list(opened(cfg['train_dataloader']['dataset']))
     assert len(trained) == reports['train'].images_used
     targets = Counter(
-        classes[one['bbox_label']] for info in trained for one in info['instances'] if not one['ignore_flag']
+        classes[instance['bbox_label']]
+        for info in trained
+        for instance in info['instances']
+        if not instance['ignore_flag']
     )
     assert dict(targets) == {name: count for name, count in reports['train'].class_counts.items() if count}
-    names = {one['id']: one['name'] for one in content['categories']}
+    names = {category['id']: category['name'] for category in content['categories']}
     for info in trained:
-        mine = [one for one in content['annotations'] if one['image_id'] == info['img_id']]
+        mine = [annotation for annotation in content['annotations'] if annotation['image_id'] == info['img_id']]
         labelled = {(tuple(one['bbox'][:2]), names[one['category_id']]) for one in mine}
-        assert {(tuple(one['bbox'][:2]), classes[one['bbox_label']]) for one in info['instances']} <= labelled
+        assert {
+            (tuple(instance['bbox'][:2]), classes[instance['bbox_label']]) for instance in info['instances']
+        } <= labelled
     value, expected = evaluated(cfg, classes), expected_ap(content, classes, targets)
-    if any(one['id'] == 0 and names[one['category_id']] in classes for one in content['annotations']):
+    if any(
+        annotation['id'] == 0 and names[annotation['category_id']] in classes for annotation in content['annotations']
+    ):
         assert value <= expected + 6e-4 and 'counts as missed' in str(reports['train'])
     else:
         assert value == pytest.approx(expected, abs=6e-4)
@@ -141,7 +148,7 @@ def evaluated(cfg: dict[str, Any], classes: tuple[str, ...]) -> float:
     metric = CocoMetric(ann_file=cfg['val_evaluator']['ann_file'])
     metric.dataset_meta = dict(classes=classes)
     for info in opened(cfg['val_dataloader']['dataset']):
-        kept = [one for one in info['instances'] if not one['ignore_flag']]
+        kept = [instance for instance in info['instances'] if not instance['ignore_flag']]
         boxes = torch.tensor([one['bbox'] for one in kept], dtype=torch.float32).reshape(-1, 4)
         labels = torch.tensor([one['bbox_label'] for one in kept], dtype=torch.long)
         predicted = dict(bboxes=boxes, labels=labels, scores=torch.ones(len(kept)))
@@ -152,13 +159,15 @@ def evaluated(cfg: dict[str, Any], classes: tuple[str, ...]) -> float:
 
 def expected_ap(content: dict[str, Any], classes: tuple[str, ...], targets: Counter[str]) -> float:
     """By COCO's rules: 1, but that boxes which are no targets count as missed unless they are crowds or of no area."""
-    names = {one['id']: one['name'] for one in content['categories']}
+    names = {category['id']: category['name'] for category in content['categories']}
     values = []
     for name in classes:
         counted = [
-            one
-            for one in content['annotations']
-            if names[one['category_id']] == name and not one['iscrowd'] and not (one['area'] < 0 or one['area'] > 1e10)
+            annotation
+            for annotation in content['annotations']
+            if names[annotation['category_id']] == name
+            and not annotation['iscrowd']
+            and not (annotation['area'] < 0 or annotation['area'] > 1e10)
         ]
         if counted:
             recall = targets[name] / len(counted)

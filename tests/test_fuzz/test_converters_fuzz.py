@@ -223,6 +223,6 @@ def test_flipped_bits_are_found_or_do_not_matter(tmp_path: Path, zipped: bool, f
     for place, bit in flips:
         content[math.floor(place * len(content))] ^= 1 << bit
     path.write_bytes(content)
-    found = read(path)
-    if zipped and found is not None:
-        assert torch.equal(found['state_dict']['w'], torch.arange(24.0)) and found['n'] == 3
+    actual = read(path)
+    if zipped and actual is not None:
+        assert torch.equal(actual['state_dict']['w'], torch.arange(24.0)) and actual['n'] == 3

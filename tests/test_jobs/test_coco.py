@@ -77,7 +77,7 @@ def assert_documented(coco: dict[str, Any]) -> None:
             assert {key: type(value) for key, value in one.items()} == types
         ids = [one['id'] for one in coco[kind]]
         assert len({*ids}) == len(ids) and all(number > 0 for number in ids)
-    images = {one['id']: one for one in coco['images']}
+    images = {image['id']: image for image in coco['images']}
     for one in coco['images']:
         assert one['width'] > 0 and one['height'] > 0 and not one['file_name'].startswith('/')
     for one in coco['annotations']:
@@ -95,11 +95,15 @@ def test_a_dataset_is_of_the_documented_form(tmp_path: Path) -> None:
     coco = json.loads((tmp_path / 'new' / 'coco.json').read_text(encoding='utf-8'))
     assert_documented(coco)
     read = [row for row in rows if row['error'] is None]
-    assert [(one['id'], one['file_name']) for one in coco['images']] == [(row['id'], row['path'][10:]) for row in read]
+    assert [(image['id'], image['file_name']) for image in coco['images']] == [
+        (row['id'], row['path'][10:]) for row in read
+    ]
     assert coco['info']['images_that_could_not_be_read'] == len(rows) - len(read) == 6
-    assert {one['id']: one['name'] for one in coco['categories']} == dict(enumerate(NAMES, start=1))
+    assert {category['id']: category['name'] for category in coco['categories']} == dict(enumerate(NAMES, start=1))
     assert len(coco['annotations']) == sum(len(row['scores']) for row in rows) > 50
-    assert [one['score'] for one in coco['annotations']] == [score for row in rows for score in row['scores']]
+    assert [annotation['score'] for annotation in coco['annotations']] == [
+        score for row in rows for score in row['scores']
+    ]
 
 
 def test_results_are_those_of_mmdets_evaluation(tmp_path: Path) -> None:

@@ -351,9 +351,9 @@ def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
 ) -> None:
     given = [str(model), '--images', str(images), '-o', str(tmp_path / 'out'), '--dry-run', '--workers', '3']
     assert command.main([*given, '--threads', '2']) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[:2] == ['images: 60', 'workers: 3 of 2 CPUs each, 8 images a batch']
-    assert said[2].startswith('memory: about ') and said[3] == f'parts: at least 1, in {tmp_path}/out/parts'
+    output = capsys.readouterr().out.splitlines()
+    assert output[:2] == ['images: 60', 'workers: 3 of 2 CPUs each, 8 images a batch']
+    assert output[2].startswith('memory: about ') and output[3] == f'parts: at least 1, in {tmp_path}/out/parts'
     assert not (tmp_path / 'out').exists()
 
 
@@ -366,10 +366,10 @@ def test_a_dry_run_reads_some_images(model: Path, tmp_path: Path, capsys: pytest
     manifest = str(tmp_path / 'list.parquet')
     parts.parquet.write_table(pyarrow.table({'path': [f'set/{i:05d}.png' for i in range(100)]}), manifest)
     assert command.main([model.as_posix(), '--images', manifest, '-o', str(tmp_path / 'out'), '--dry-run']) == 0
-    said = capsys.readouterr().out.splitlines()
+    output = capsys.readouterr().out.splitlines()
     missing = tmp_path / 'set' / '00052.png'  # of 0, 99/19, 2 * 99/19 and so on the first whole number above 49
     gone = f'there is no file or folder {missing}; correct the path'
-    assert said[:2] == ['images: 100', f'unreadable: 10 of 20 looked at, such as: {gone}']
+    assert output[:2] == ['images: 100', f'unreadable: 10 of 20 looked at, such as: {gone}']
 
 
 def test_the_command_on_one_machine(images: Path, model: Path, tmp_path: Path, undisturbed: list) -> None:

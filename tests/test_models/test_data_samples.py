@@ -146,9 +146,9 @@ def test_boxes_in_pixels_are_not_cut() -> None:
 def test_there_and_back(by_image: bool) -> None:
     samples = batch()
     targets = targets_of(samples, 5, by_image=by_image)
-    for one, boxes in zip(samples, targets.boxes.split(targets.counts)):
-        found = boxes_in_px(boxes, one.metainfo, by_image=by_image, rescale=False)
-        torch.testing.assert_close(found, one.gt_instances.bboxes)
+    for data_sample, boxes in zip(samples, targets.boxes.split(targets.counts)):
+        actual = boxes_in_px(boxes, data_sample.metainfo, by_image=by_image, rescale=False)
+        torch.testing.assert_close(actual, data_sample.gt_instances.bboxes)
 
 
 def selection(**more: Any) -> Selection:
@@ -206,4 +206,4 @@ def test_what_is_kept_is_in_single_precision() -> None:
 def test_samples_stay_as_they_are_where_the_encoder_predicts_nothing() -> None:
     samples = batch()
     keep_selected(selection()._replace(encoder=None), samples)
-    assert not any('selected_queries' in one for one in samples)
+    assert not any('selected_queries' in sample for sample in samples)

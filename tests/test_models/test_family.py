@@ -172,8 +172,8 @@ def test_padding_holds_no_query_and_is_not_read(training: nn.Module) -> None:
     columns = torch.cat([x.repeat(len(y)) for y, x in centres])
     assert (rows[index[0]] < 0.75).all() and (columns[index[0]] < 0.5).all()
     assert torch.equal(index, again.selection.token_index)
-    for found, expected in zip(again.predictions[:2], decoded.predictions[:2]):
-        torch.testing.assert_close(found, expected, **within(torch.float32))
+    for prediction, expected in zip(again.predictions[:2], decoded.predictions[:2]):
+        torch.testing.assert_close(prediction, expected, **within(torch.float32))
 
 
 def test_an_image_is_predicted_the_same_alone_and_among_others(moved: nn.Module) -> None:

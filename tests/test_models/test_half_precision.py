@@ -171,12 +171,12 @@ def test_self_attention_is_torchs(masked: bool) -> None:
     mask = torch.rand(7, 7) > 0.7 if masked else None
     if mask is not None:
         mask.fill_diagonal_(False)
-    found = ours(content, position, mask)
+    actual = ours(content, position, mask)
     query = content + position
     expected = theirs(query, query, content, attn_mask=mask)[0]
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
     weight = torch.rand(2, 7, 32).double()
-    for out in (found, expected):
+    for out in (actual, expected):
         (out * weight).sum().backward()
-    for one, other in zip(ours.parameters(), theirs.parameters()):
-        torch.testing.assert_close(one.grad, other.grad)
+    for parameter, other in zip(ours.parameters(), theirs.parameters()):
+        torch.testing.assert_close(parameter.grad, other.grad)

@@ -53,6 +53,6 @@ def test_losses_of_three_steps(name: str, accelerate: bool) -> None:
             for labels, boxes in formula.targets(f'three_steps_{step}', 3, [3, 0, 7], 80)
         ]
         losses = model.loss(images, samples)
-        found = {their_name(key, case, num_layers).removeprefix('loss/'): loss.item() for key, loss in losses.items()}
-        assert found == pytest.approx(expected, rel=1e-6), f'step {step + 1}'
+        actual = {their_name(key, case, num_layers).removeprefix('loss/'): loss.item() for key, loss in losses.items()}
+        assert actual == pytest.approx(expected, rel=1e-6), f'step {step + 1}'
         optim_wrapper.update_params(sum(losses.values()))

@@ -47,15 +47,15 @@ def test_a_folder_is_drawn_and_written_down(folder: Path, capsys: pytest.Capture
     """A line for each image, a figure for each, and a file with all detections; what was detected is the detector's."""
     arguments = ['model.onnx', 'images', 'images/a.jpg', '--out', 'found', '--json', 'found.json', '--score-thr', '0.6']
     assert command.main(arguments) == 0
-    said = capsys.readouterr()
-    assert said.err == '' and len(said.out.splitlines()) == 3
+    output = capsys.readouterr()
+    assert output.err == '' and len(output.out.splitlines()) == 3
     assert files(folder / 'found') == ['a.jpg', 'b.png', 'c.tif.png']
     assert all(was_drawn(path) for path in (folder / 'found').iterdir())
     content = json.loads((folder / 'found.json').read_text(encoding='utf-8'))
     assert content['model'] == 'model.onnx'
     results = Detector('model.onnx')([f'images/{name}' for name in ('a.jpg', 'b.png', 'c.tif')], score_thr=0.6)
     assert content['images'] == [result.to_dict() for result in results]
-    for line, result in zip(said.out.splitlines(), results):
+    for line, result in zip(output.out.splitlines(), results):
         counts = [f'{result.names.count(name)} {name}' for name in NAMES if name in result.names]
         assert line.startswith(f'{result.path} {result.width}x{result.height}: ')
         assert sorted(line.split(': ')[1].split(', ')) == sorted(counts) and counts
@@ -79,9 +79,9 @@ def test_without_a_threshold_the_files_own_holds_or_one_that_can_be_looked_at(
 def test_the_size_can_be_named(folder: Path) -> None:
     write_model(folder / 'any.onnx', size=None)
     assert command.main(['any.onnx', 'images', '--json', 'f.json', '--image-size', '96', '160']) == 0
-    found = json.loads((folder / 'f.json').read_text(encoding='utf-8'))['images']
+    actual = json.loads((folder / 'f.json').read_text(encoding='utf-8'))['images']
     detector = Detector('any.onnx', image_size=(96, 160))
-    assert found == [detector(image['path'], score_thr=0.3).to_dict() for image in found]
+    assert actual == [detector(image['path'], score_thr=0.3).to_dict() for image in actual]
 
 
 def test_called_again_it_overwrites_what_is_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,8 +135,8 @@ def test_bad_input_is_a_sentence_and_nothing_is_done(
     (folder / 'other.json').write_text('{"written_by": "somebody"}')
     before = {name: (folder / name).read_bytes() for name in files(folder)}
     assert command.main(['model.onnx', 'images', *arguments]) == 2
-    said = capsys.readouterr()
-    assert said.err.startswith(f'error: {message}') and said.err.count('\n') == 1 and said.out == ''
+    output = capsys.readouterr()
+    assert output.err.startswith(f'error: {message}') and output.err.count('\n') == 1 and output.out == ''
     assert {name: (folder / name).read_bytes() for name in files(folder)} == before
 
 
@@ -145,10 +145,10 @@ def test_an_image_that_cannot_be_read_does_not_keep_the_others_back(
 ) -> None:
     (folder / 'images' / 'b.png').write_bytes(PLAIN['png'][:-30])
     assert command.main(['model.onnx', 'images', '--out', 'found', '--json', 'found.json']) == 2
-    said = capsys.readouterr()
+    output = capsys.readouterr()
     reason = 'images/b.png: the file is cut short: the PNG has no end; repair the file, or leave it out'
-    assert said.err == f'error: {reason}\n'
-    assert re.findall(r'^images/(\S+)', said.out, re.MULTILINE) == ['a.jpg', 'c.tif']
+    assert output.err == f'error: {reason}\n'
+    assert re.findall(r'^images/(\S+)', output.out, re.MULTILINE) == ['a.jpg', 'c.tif']
     assert files(folder / 'found') == ['a.jpg', 'c.tif.png']
     content = json.loads((folder / 'found.json').read_text(encoding='utf-8'))
     assert [image.get('error') for image in content['images']] == [None, reason, None]

@@ -155,8 +155,8 @@ def test_settings_of_the_file_hold_unless_a_threshold_is_given(images: list[Path
             ('calibration', None, np.interp(scores[:7], calibration['scores'], calibration['precision'])),
             ('calibration', high, np.interp(scores[:3], calibration['scores'], calibration['precision'])),
         ):
-            found = detectors[name](images[0], score_thr=threshold).scores  # type: ignore[arg-type]
-            np.testing.assert_allclose(found, chosen, rtol=0, atol=1e-5, err_msg=f'{name} {threshold}')
+            actual = detectors[name](images[0], score_thr=threshold).scores  # type: ignore[arg-type]
+            np.testing.assert_allclose(actual, chosen, rtol=0, atol=1e-5, err_msg=f'{name} {threshold}')
         assert 0 < len(detectors['overlap'](images[0])) < MAX_PER_IMG
 
 

@@ -174,13 +174,13 @@ def test_numbers_pictures_and_page(trained: Trained, tmp_path: Path, capsys: pyt
     charts = {Path(link).stem for link in links.links}
     wanted = {'selection-quality', 'selection-thresholds', 'tokens-aware-1', 'denoising-vanilla-1', 'attention-aware-1'}
     assert wanted | {'temperature'} <= charts
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        'note: no learning curve of ' in said
-        and "holds no log of mmengine's" in said
-        and 'attention by position' not in said  # of these decoders there is none
+        'note: no learning curve of ' in output
+        and "holds no log of mmengine's" in output
+        and 'attention by position' not in output  # of these decoders there is none
     )
-    assert 'both score and IoU above 0.5 in 0 of 48 selected queries' in said
+    assert 'both score and IoU above 0.5 in 0 of 48 selected queries' in output
 
 
 @pytest.mark.usefixtures('drawn_once')

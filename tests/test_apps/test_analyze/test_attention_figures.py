@@ -82,7 +82,7 @@ def panels(chart: Chart, rows: int, columns: int) -> np.ndarray:
 
 
 def box_of(axes: Axes) -> list[float]:
-    (box,) = [one for one in axes.patches if isinstance(one, Rectangle)]
+    (box,) = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     return [*box.get_bbox().extents]
 
 
@@ -160,10 +160,10 @@ def test_points_of_sampling_layers() -> None:
     chart = attention_chart(found, PICTURE, [1, 3], 'attention', CLASSES)
     places, weights, levels = SamplingLayer().points(np.array([1, 3]))
     for row, axes in enumerate(panels(chart, 2, 2)[:, 0]):
-        assert [one.get_offsets().tolist() for one in axes.collections] == [
+        assert [collection.get_offsets().tolist() for collection in axes.collections] == [
             places[row][levels == level].tolist() for level in (0, 1)
         ]
-        areas = np.concatenate([one.get_sizes() for one in axes.collections])
+        areas = np.concatenate([collection.get_sizes() for collection in axes.collections])
         assert np.allclose(areas / areas.max(), weights[row] / weights[row].max())
     first, second = (panels(chart, 2, 2)[row, 0].collections[0].get_sizes() for row in (0, 1))
     assert first[0] / second[0] == pytest.approx(0.7 / 0.5)  # one scale for all panels

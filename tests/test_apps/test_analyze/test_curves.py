@@ -79,5 +79,5 @@ def test_a_missing_value_leaves_a_gap() -> None:
 def test_picture_is_1000_px_wide(tmp_path: Path, count: int) -> None:
     path = tmp_path / 'new' / 'curves.png'
     draw_curves([ONE_SEED._replace(name=f'rtdetr_r18vd_160_digits_variant_{index}') for index in range(count)], path)
-    with Image.open(path) as picture:
-        assert picture.format == 'PNG' and picture.width == 1000
+    with Image.open(path) as image:
+        assert image.format == 'PNG' and image.width == 1000

@@ -128,8 +128,8 @@ def test_labels_of_neighbours_do_not_cover_each_other() -> None:
     x1, y1, x2, y2 = left.to_canvas(boxes[0].xyxy_px)
 
     def label_pixels(drawn: list[Box], label: int) -> int:
-        picture = np.asarray(draw_side_by_side(_grey(128, 128), drawn, [], CLASSES))
-        colour = (picture == colour_of(label)).all(axis=2)
+        image = np.asarray(draw_side_by_side(_grey(128, 128), drawn, [], CLASSES))
+        colour = (image == colour_of(label)).all(axis=2)
         colour[y1 : y2 + 1, x1 : x2 + 1] = False
         return int(colour.sum())
 

@@ -35,7 +35,7 @@ def panels(query: int) -> tuple[Axes, dict[str, Axes]]:
     """The axes of the image and of the four edges."""
     axes = edge_chart(refined_trace(), IMAGE, [query], 'edges', CLASSES).figure.axes
     image, *edges = axes
-    return image, {one.get_title(): one for one in edges}
+    return image, {edge.get_title(): edge for edge in edges}
 
 
 def test_by_hand() -> None:

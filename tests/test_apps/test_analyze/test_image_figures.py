@@ -57,13 +57,13 @@ def made(**changes: object) -> QueryTrace:
 
 def points(axes: Axes) -> tuple[np.ndarray, np.ndarray]:
     """Places and values of an axes' marks."""
-    marks = [one for one in axes.collections if isinstance(one, PathCollection)]
-    return np.concatenate([one.get_offsets() for one in marks]), np.concatenate([one.get_array() for one in marks])
+    marks = [collection for collection in axes.collections if isinstance(collection, PathCollection)]
+    return np.concatenate([mark.get_offsets() for mark in marks]), np.concatenate([mark.get_array() for mark in marks])
 
 
 def boxes(axes: Axes, *, objects: bool = False) -> list[tuple[list[float], tuple]]:
     """Corners and colour of the boxes drawn, objects or others."""
-    drawn = [one for one in axes.patches if isinstance(one, Rectangle)]
+    drawn = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     return [
         ([*one.get_bbox().extents], one.get_edgecolor())
         for one in drawn
@@ -81,10 +81,12 @@ def test_tokens_are_drawn_at_their_place_in_the_colours_of_score_and_iou() -> No
     assert by_place(found.tokens.centres_px, [0.6, 0.3, 0.9, 0.05]) == pytest.approx(by_place(*points(by_score)))
     assert by_place(found.tokens.centres_px, IOUS) == pytest.approx(by_place(*points(by_iou)))
     assert by_score.collections[0].get_array().tolist() == [0.3, 0.6, 0.9]  # the highest last, on top
-    norms = [[(one.norm.vmin, one.norm.vmax) for one in axes.collections] for axes in (by_score, by_iou)]
+    norms = [
+        [(collection.norm.vmin, collection.norm.vmax) for collection in axes.collections] for axes in (by_score, by_iou)
+    ]
     assert norms == [[(0.05, 0.9)] * 2, [(0.0, 1.0)] * 2]
-    shapes = [one.get_paths()[0].vertices.shape for one in by_score.collections]
-    assert shapes[0] != shapes[1] and [len(one.get_offsets()) for one in by_score.collections] == [3, 1]
+    shapes = [collection.get_paths()[0].vertices.shape for collection in by_score.collections]
+    assert shapes[0] != shapes[1] and [len(collection.get_offsets()) for collection in by_score.collections] == [3, 1]
 
 
 def test_boxes_of_highest_score_and_of_the_objects() -> None:
@@ -205,7 +207,7 @@ def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
 def test_equal_scores_have_a_colour() -> None:
     flat = ScoredBoxes(BOXES, np.full((4, 1), 0.5))
     axes = selected_tokens_chart(made(encoder=flat), PICTURE, 'flat').figure.axes[0]
-    assert {(one.norm.vmin, one.norm.vmax) for one in axes.collections} == {(0, 1)}
+    assert {(collection.norm.vmin, collection.norm.vmax) for collection in axes.collections} == {(0, 1)}
 
 
 def test_a_detectors_own_queries() -> None:

@@ -21,7 +21,7 @@ def test_every_point_is_drawn_at_its_numbers() -> None:
     chart = selection_chart(RUNS)
     scatter = chart.figure.axes[0]
     for (model, seeds), drawn in zip(RUNS.items(), scatter.collections):
-        expected = np.concatenate([np.stack([one.scores, one.ious], 1) for one in seeds])
+        expected = np.concatenate([np.stack([seed.scores, seed.ious], 1) for seed in seeds])
         assert np.array_equal(np.asarray(drawn.get_offsets()), expected)
         rows = [(row['score'], row['iou']) for row in chart.rows if row['model'] == model]
         assert np.array_equal(np.array(rows), expected)
@@ -41,7 +41,7 @@ def test_the_curve_at_half_is_the_tables_share() -> None:
     assert len(thick) == 2 and len(chart.figure.axes[0].lines) == 6
     for (model, seeds), line in zip(RUNS.items(), thick):
         at = int(np.argmin(np.abs(line.get_xdata() - 0.5)))
-        shares = [selection_quality(one).prop_both for one in seeds]
+        shares = [selection_quality(seed).prop_both for seed in seeds]
         assert line.get_ydata()[at] == pytest.approx(np.mean(shares)) and line.get_ydata()[0] == 100
         assert (np.diff(line.get_ydata()) <= 0).all()
         rows = [row for row in chart.rows if row['model'] == model and abs(row['threshold'] - 0.5) < 1e-9]

@@ -24,7 +24,8 @@ def test_a_made_up_file_passes_the_check(tmp_path: Path) -> None:
     assert (tmp_path / 'a.json').read_bytes() == (tmp_path / 'b.json').read_bytes()
     content = json.loads((tmp_path / 'a.json').read_text())
     assert np.allclose(
-        [one['area'] for one in content['annotations']], [np.prod(one['bbox'][2:]) for one in content['annotations']]
+        [annotation['area'] for annotation in content['annotations']],
+        [np.prod(annotation['bbox'][2:]) for annotation in content['annotations']],
     )
 
 

@@ -12,14 +12,14 @@ from mmdet_iouquery.apps.benchmark.evaluation import HEIGHT, WIDTH, evaluation_c
 def test_the_set_is_like_coco() -> None:
     truth, found = simulate(1500, 3, seed=0)
     assert truth == simulate(1500, 3, seed=0)[0] != simulate(1500, 3, seed=1)[0]
-    owners = [one['image_id'] for one in truth['annotations']]
+    owners = [annotation['image_id'] for annotation in truth['annotations']]
     assert 6.5 < len(owners) / 1500 < 8 and 0 < 1500 - len(set(owners)) < 40
-    side = np.sqrt([one['area'] for one in truth['annotations']])
+    side = np.sqrt([annotation['area'] for annotation in truth['annotations']])
     assert 0.35 < (side < 32).mean() < 0.47 and 0.18 < (side > 96).mean() < 0.3
-    x, y, w, h = np.array([one['bbox'] for one in truth['annotations']]).T
+    x, y, w, h = np.array([annotation['bbox'] for annotation in truth['annotations']]).T
     assert min(x.min(), y.min()) >= 0 and (x + w).max() <= WIDTH and (y + h).max() <= HEIGHT
-    assert {one['category_id'] for one in truth['annotations']} == set(range(80))
-    assert 0 < sum(one['iscrowd'] for one in truth['annotations']) < 0.02 * len(owners)
+    assert {annotation['category_id'] for annotation in truth['annotations']} == set(range(80))
+    assert 0 < sum(annotation['iscrowd'] for annotation in truth['annotations']) < 0.02 * len(owners)
     assert np.bincount([one['image_id'] for one in found]).tolist() == [3] * 1500
 
 

@@ -37,12 +37,12 @@ def test_sides_are_called_in_turn_and_the_first_round_is_left_out(monkeypatch: p
         return call
 
     monkeypatch.setattr(timing.time, 'perf_counter', lambda: clock[0])
-    found = timing.time_in_turn({'a': side('a'), 'b': side('b')}, 3)
+    actual = timing.time_in_turn({'a': side('a'), 'b': side('b')}, 3)
     assert calls == ['a', 'b'] * 4
-    assert found == {'a': (2.0, 1.5, 2.5), 'b': (4.0, 3.0, 5.0)}
-    rows = timing.rows_of(found, 'b', batch=2)
+    assert actual == {'a': (2.0, 1.5, 2.5), 'b': (4.0, 3.0, 5.0)}
+    rows = timing.rows_of(actual, 'b', batch=2)
     assert [(row['side'], row['batch'], row['ratio']) for row in rows] == [('a', 2, 0.5), ('b', 2, 1.0)]
-    assert timing.rows_of(found, 'c')[0]['ratio'] is None
+    assert timing.rows_of(actual, 'c')[0]['ratio'] is None
     with pytest.raises(ValueError, match='rounds must be at least 1'):
         timing.time_in_turn({}, 0)
 

@@ -79,12 +79,12 @@ def test_what_is_written_is_what_the_model_then_does(
     printed = capsys.readouterr().out
     report = json.loads(Path(f'{prefix}.json').read_text())
     assert (report['pictures'], report['iou'], report['checkpoint']) == (PICTURES, 0.2, trained[1])
-    assert [one['class'] for one in report['classes']] == list('0123456789')
+    assert [row['class'] for row in report['classes']] == list('0123456789')
     assert report['all']['right'] > 0 and 'expected calibration error' in printed
-    assert sum(one['objects'] for one in report['classes']) == report['all']['objects']
+    assert sum(row['objects'] for row in report['classes']) == report['all']['objects']
 
     plain, cut = detections(*trained), detections(f'{prefix}.py', trained[1])
-    thresholds = np.array([one['threshold'] for one in report['classes']], dtype=np.float32)
+    thresholds = np.array([row['threshold'] for row in report['classes']], dtype=np.float32)
     scores, precision = (report['calibration'][name] for name in ('scores', 'precision'))
     assert sum(len(one['scores']) for one in cut) < sum(len(one['scores']) for one in plain)
     for before, after in zip(plain, cut):
@@ -103,20 +103,20 @@ def test_what_is_written_is_what_the_model_then_does(
 def test_counts_are_those_of_the_set(trained: list[str], digits: CocoSet, tmp_path: Path) -> None:
     """With every object turned into a crowd nothing is right, and nothing is there to find."""
     content = json.loads(digits.val_ann.read_text())
-    counts = np.bincount([one['category_id'] for one in content['annotations']], minlength=11)
+    counts = np.bincount([annotation['category_id'] for annotation in content['annotations']], minlength=11)
     calibrate([*trained, '--out', str(tmp_path / 'fit'), '--device', 'cpu'])
     report = json.loads((tmp_path / 'fit.json').read_text())
-    numbers = {one['name']: one['id'] for one in content['categories']}
-    assert [one['objects'] for one in report['classes']] == [int(counts[numbers[name]]) for name in '0123456789']
+    numbers = {category['name']: category['id'] for category in content['categories']}
+    assert [row['objects'] for row in report['classes']] == [int(counts[numbers[name]]) for name in '0123456789']
 
-    for one in content['annotations'][1:]:
-        one['iscrowd'] = 1
+    for annotation in content['annotations'][1:]:
+        annotation['iscrowd'] = 1
     crowds = tmp_path / 'crowds.json'
     crowds.write_text(json.dumps(content))
     options = [f'val_dataloader.dataset.ann_file={crowds}', f'val_evaluator.0.ann_file={crowds}']
     calibrate([*trained, '--out', str(tmp_path / 'crowds'), '--device', 'cpu', '--cfg-options', *options])
     report = json.loads((tmp_path / 'crowds.json').read_text())
-    assert report['all']['objects'] == 1 and sum(one.get('remark') == 'no objects' for one in report['classes']) == 9
+    assert report['all']['objects'] == 1 and sum(row.get('remark') == 'no objects' for row in report['classes']) == 9
 
 
 def some_judged() -> Judged:

@@ -393,7 +393,7 @@ def interrupted(arguments: list[str]) -> Path:
     steps: list[None] = []
 
     def train(program: Path, *arguments: object, **_: object) -> int:
-        launch.train([str(one) for one in arguments])
+        launch.train([str(argument) for argument in arguments])
         return 0
 
     def cut_off() -> None:
@@ -426,18 +426,21 @@ def test_a_comparison_goes_on_where_it_was_cut_off(interrupted: Path, arguments:
     assert (interrupted / 'table.md').read_text() in done.stdout and (interrupted / 'curves.png').is_file()
 
     results = [RunResult.from_json(one) for one in json.loads((interrupted / 'results.json').read_text())]
-    assert [(one.config, one.seed) for one in results] == [('many', 0), ('many', 7), ('few', 0), ('few', 7)]
-    order = {(one.config, one.seed): one.data_order for one in results}
+    assert [(result.config, result.seed) for result in results] == [('many', 0), ('many', 7), ('few', 0), ('few', 7)]
+    order = {(result.config, result.seed): result.data_order for result in results}
     assert order['many', 0] == order['few', 0] != order['many', 7] == order['few', 7]
-    for one in results:
-        assert (one.steps, one.batch_size, one.image_size) == (4, 4, (128, 128))
-        assert [evaluation.step for evaluation in one.evaluations] == [2, 4]
-        assert all(0 <= evaluation.ap <= 1 for evaluation in one.evaluations)
-        assert [point.step for point in one.losses] == [1, 2, 3, 4]
-        assert all(math.isfinite(point.loss) and point.loss > 0 for point in one.losses)
-        windows = [(one.losses[0].loss + one.losses[1].loss) / 2, (one.losses[2].loss + one.losses[3].loss) / 2]
-        assert [evaluation.loss for evaluation in one.evaluations] == pytest.approx(windows)
-    assert len({one.losses for one in results}) == 4
+    for result in results:
+        assert (result.steps, result.batch_size, result.image_size) == (4, 4, (128, 128))
+        assert [evaluation.step for evaluation in result.evaluations] == [2, 4]
+        assert all(0 <= evaluation.ap <= 1 for evaluation in result.evaluations)
+        assert [point.step for point in result.losses] == [1, 2, 3, 4]
+        assert all(math.isfinite(point.loss) and point.loss > 0 for point in result.losses)
+        windows = [
+            (result.losses[0].loss + result.losses[1].loss) / 2,
+            (result.losses[2].loss + result.losses[3].loss) / 2,
+        ]
+        assert [evaluation.loss for evaluation in result.evaluations] == pytest.approx(windows)
+    assert len({result.losses for result in results}) == 4
     assert results[0].parameters == results[2].parameters and results[0].flops > results[2].flops
 
 
@@ -496,7 +499,7 @@ def test_restart_sets_runs_of_other_settings_aside(
 ) -> None:
     monkeypatch.setattr(command, 'run_child', lambda *_, **__: 1)  # trains nothing
     work_dir = shutil.copytree(interrupted, tmp_path / 'out')
-    again = [str(work_dir) if one == str(interrupted) else one for one in arguments]
+    again = [str(work_dir) if argument == str(interrupted) else argument for argument in arguments]
     for folder in work_dir.glob('*/seed_*'):  # all as if they were finished, whichever test came first
         if read_result(folder) is None:
             shutil.copy(work_dir / 'many' / 'seed_0' / 'result.json', folder)

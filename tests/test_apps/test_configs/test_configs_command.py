@@ -200,8 +200,8 @@ def test_a_family_is_listed_from_small_to_large(capsys: pytest.CaptureFixture[st
 
 def test_a_filter_that_nothing_fits_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', 'rtdter_r18vd']) == 2
-    said = capsys.readouterr().err
-    assert "no shipped config has 'rtdter_r18vd' in its name; close to it: rtdetr_r18vd, " in said
+    output = capsys.readouterr().err
+    assert "no shipped config has 'rtdter_r18vd' in its name; close to it: rtdetr_r18vd, " in output
     assert main(['configs', 'xyz']) == 2
     assert capsys.readouterr().err.endswith("has 'xyz' in its name; `iouquery configs` lists all\n")
 

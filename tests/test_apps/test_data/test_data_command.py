@@ -26,11 +26,11 @@ def test_json_stands_alone_on_standard_output(tmp_path: Path, capsys: pytest.Cap
     yolo_set(tmp_path / 'set', {f'{number}.jpg': BOX_LINE for number in range(5)})
     for _ in range(2):
         run(tmp_path / 'set', '--out', tmp_path / 'out', '--seed', 3, '--json')
-        said = capsys.readouterr()
-        report = json.loads(said.out)
+        output = capsys.readouterr()
+        report = json.loads(output.out)
         assert report['coco']['train_ann'] == str(tmp_path / 'out' / 'train.json') and report['drawn_with_seed'] == 3
         assert report['parts']['train']['boxes_by_class'] == {'cat': 0, 'dog': 4}
-        assert str(tmp_path / 'out') in said.err
+        assert str(tmp_path / 'out') in output.err
     run(tmp_path / 'set', '--out', tmp_path / 'out', '--seed', 3)
     assert 'nothing to do' in capsys.readouterr().out
 
@@ -38,9 +38,9 @@ def test_json_stands_alone_on_standard_output(tmp_path: Path, capsys: pytest.Cap
 def test_coco_is_checked_and_reported_in_the_same_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digits = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
     run(digits, '--json')
-    said = capsys.readouterr()
-    report = json.loads(said.out)
-    assert report['form'] == 'COCO' and report['parts']['val']['images'] == 2 and 'COCO, taken as it is' in said.err
+    output = capsys.readouterr()
+    report = json.loads(output.out)
+    assert report['form'] == 'COCO' and report['parts']['val']['images'] == 2 and 'COCO, taken as it is' in output.err
     boxes = json.loads((digits / 'annotations' / 'train.json').read_text())['annotations']
     assert report['parts']['train']['boxes'] == len(boxes)
 
@@ -53,9 +53,9 @@ def test_what_is_not_done_with_coco_is_said(tmp_path: Path, capsys: pytest.Captu
         'a test part is there, annotations/test.json; only training and validation are taken',
         f'nothing is written to {tmp_path / "out"}: the set is COCO already',
     ]
-    said = capsys.readouterr()
-    assert json.loads(said.out)['remarks'] == remarks and not (tmp_path / 'out').exists()
-    assert said.err.startswith(f'COCO, taken as it is\n  {remarks[0]}\n  {remarks[1]}\n')
+    output = capsys.readouterr()
+    assert json.loads(output.out)['remarks'] == remarks and not (tmp_path / 'out').exists()
+    assert output.err.startswith(f'COCO, taken as it is\n  {remarks[0]}\n  {remarks[1]}\n')
 
 
 def test_the_tool_ends_with_status_2_and_one_sentence(tmp_path: Path) -> None:

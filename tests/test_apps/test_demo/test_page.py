@@ -99,8 +99,8 @@ class Page:
 
         def offered() -> dict[str, Any]:
             options = self.driver.find_elements('css selector', '[role=option]')
-            found = {option.get_attribute('aria-label'): option for option in options}
-            return found if name in found else {}
+            actual = {option.get_attribute('aria-label'): option for option in options}
+            return actual if name in actual else {}
 
         options = self.wait_for(offered, f'choice of {name}')
         options[name].click()
@@ -282,7 +282,7 @@ def test_two_models_are_shown_side_by_side(browser: Any, address: str, picture: 
     else:
         assert first['y'] + first['height'] <= second['y']
     told = json.loads(page.download('#json-file'))
-    assert [one['model'] for one in told['models']] == [DEFAULT, EXPORTED]
+    assert [model['model'] for model in told['models']] == [DEFAULT, EXPORTED]
     with Image.open(io.BytesIO(page.download('#image-file'))) as both, Image.open(picture) as alone:
         assert both.width / both.height > 1.5 * alone.width / alone.height
 

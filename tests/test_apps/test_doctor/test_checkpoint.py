@@ -57,9 +57,9 @@ def test_code_is_refused_and_not_run(
     path = tmp_path / 'model.pth'
     torch.save({**training_checkpoint(), where: RunsCode()}, path, _use_new_zipfile_serialization=zipped)
     assert doctor.main(['checkpoint', str(path)]) == 2
-    said = capsys.readouterr()
-    assert said.out == '' and said.err.startswith(f'error: {path} holds more than tensors (')
-    assert said.err.count('\n') == 1 and 'run code' in said.err and not (tmp_path / 'it ran').exists()
+    output = capsys.readouterr()
+    assert output.out == '' and output.err.startswith(f'error: {path} holds more than tensors (')
+    assert output.err.count('\n') == 1 and 'run code' in output.err and not (tmp_path / 'it ran').exists()
     torch.load(path, weights_only=False)
     assert (tmp_path / 'it ran').exists(), 'whoever unpickles the file runs it'
 
@@ -73,9 +73,11 @@ def test_a_bare_pickle_is_refused_by_what_it_would_run(
     path = tmp_path / 'model.pth'
     path.write_bytes(pickle.dumps({'state_dict': RunsCode()}, protocol=protocol))
     assert doctor.main(['checkpoint', str(path)]) == 2
-    said = capsys.readouterr().err
-    assert re.match(rf'error: {re.escape(str(path))} holds more than tensors \((posix|nt)\.mkdir\), and reading', said)
-    assert said.count('\n') == 1 and not (tmp_path / 'it ran').exists()
+    output = capsys.readouterr().err
+    assert re.match(
+        rf'error: {re.escape(str(path))} holds more than tensors \((posix|nt)\.mkdir\), and reading', output
+    )
+    assert output.count('\n') == 1 and not (tmp_path / 'it ran').exists()
 
 
 @pytest.mark.parametrize('zipped', [True, False])
@@ -101,8 +103,8 @@ def test_what_is_no_checkpoint_is_refused(
     if content is not None:
         (tmp_path / name).write_bytes(content)
     assert doctor.main(['checkpoint', str(tmp_path / name)]) == 2
-    said = capsys.readouterr()
-    assert said.out == '' and said.err.count('\n') == 1 and str(tmp_path / name) in said.err
+    output = capsys.readouterr()
+    assert output.out == '' and output.err.count('\n') == 1 and str(tmp_path / name) in output.err
 
 
 def test_a_training_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -169,8 +171,8 @@ def test_an_exported_file_says_what_it_is(tmp_path: Path, capsys: pytest.Capture
     fixed = exported_files.write_model(tmp_path / 'fixed.onnx', batch=2, format_changes=said)
     free = exported_files.write_model(tmp_path / 'free.onnx', size=None, format_changes=of_any)
     assert doctor.main(['checkpoint', '--json', str(fixed)]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found == {
+    actual = json.loads(capsys.readouterr().out)
+    assert actual == {
         'path': str(fixed),
         'classes': [*exported_files.NAMES],
         'image_size': [64, 64],

@@ -190,8 +190,8 @@ def test_files(
 def test_16_bits_of_which_12_are_used(parts: tuple[Part, Part], tmp_path: Path) -> None:
     deep = np.asarray(picture(seed=5)).astype(np.uint16) * 16
     parts[0].add('camera.png', cv2.imencode('.png', deep)[1].tobytes(), [[1, 1, 8, 8, dict(category_id=2)]])
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     said = found(config(tmp_path))
     assert ('warning', 'train', '1 image of 16 bits that use a small part of them') in said
     assert ('note', 'train', '1 image stored otherwise: 16 bits') in said
@@ -201,8 +201,8 @@ def test_damage_that_only_the_decoder_notices(parts: tuple[Part, Part], tmp_path
     data = bytearray(encoded(picture(320, 240, seed=6, blur=1), 'JPEG', quality=90))
     data[len(data) // 2 : len(data) // 2 + 40] = b'\x5a' * 40
     parts[0].add('garbled.jpg', bytes(data), size=(320, 240))
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     cfg = config(tmp_path)
     (finding,) = [
         f for f in findings(inspect(read_sets(cfg), workers=0, progress=False), limits_of(cfg.model)) if f.examples
@@ -214,8 +214,8 @@ def test_damage_that_only_the_decoder_notices(parts: tuple[Part, Part], tmp_path
 def test_an_unchecked_pipeline_makes_bad_files_an_error(parts: tuple[Part, Part], tmp_path: Path) -> None:
     parts[0].add('cut.jpg', CUT)
     parts[0].add('stored.jpg', turned(picture(seed=5), 6))
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     cfg = config(tmp_path)
     cfg.train_dataloader.dataset.pipeline[0] = dict(type='mmdet.LoadImageFromFile')
     errors = found(cfg, 'error')
@@ -227,8 +227,8 @@ def test_an_unchecked_pipeline_makes_bad_files_an_error(parts: tuple[Part, Part]
 
 def test_a_training_set_of_unusable_pictures_alone_is_an_error(parts: tuple[Part, Part], tmp_path: Path) -> None:
     (tmp_path / 'train/images/t.png').write_bytes(b'')
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     assert ('error', 'train', '1 image cannot be used') in found(config(tmp_path))
 
 
@@ -246,9 +246,9 @@ BOXES = [
 
 @pytest.mark.parametrize(('box', 'text', 'in_train', 'in_val'), BOXES)
 def test_boxes(parts: tuple[Part, Part], tmp_path: Path, box: list[Any], text: str, in_train: str, in_val: str) -> None:
-    for one, name in zip(parts, 'ab'):
-        one.add(f'{name}.png', encoded(picture(seed=ord(name)), 'PNG'), [[4, 4, 20, 20], box])
-        one.write()
+    for part, name in zip(parts, 'ab'):
+        part.add(f'{name}.png', encoded(picture(seed=ord(name)), 'PNG'), [[4, 4, 20, 20], box])
+        part.write()
     about_boxes = [f for f in found(config(tmp_path)) if 'box (' in f[2]]
     assert [(level, where) for level, where, _ in sorted(about_boxes, key=lambda f: f[1])] == [
         (in_train, 'train'),
@@ -285,8 +285,8 @@ def test_pictures_in_both_sets(parts: tuple[Part, Part], tmp_path: Path) -> None
     val.add('copy.png', encoded(scene, 'PNG'), size=(96, 64))
     val.add('smaller.jpg', encoded(scene.resize((48, 32)), 'JPEG', quality=60))
     val.add('name.png', encoded(picture(seed=13), 'PNG'))
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     sets = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     said = {f.text: (f.level, f.where, f.examples) for f in findings(sets, Limits(None, None))}
     assert said['1 image of val found in train too, byte for byte'] == (
@@ -330,8 +330,8 @@ def test_the_difference_hash_bears_scaling_and_saving_but_no_other_picture() -> 
 def test_numbers_by_hand(parts: tuple[Part, Part], tmp_path: Path) -> None:
     train, _ = parts
     train.add('wide.png', encoded(picture(200, 50), 'PNG'), [[0, 0, 100, 40], [0, 0, 200, 50], [9, 9, 9, 9]], (200, 50))
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     (inspected, _) = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     numbers = box_statistics.statistics(inspected.checked, Resizing(96, 96, False))
     assert numbers['width'] == (48, 124, 200) and numbers['aspect'] == (1.5, 2.75, 4)
@@ -375,8 +375,8 @@ def test_pipelines_and_models_are_understood() -> None:
 def test_a_limit_looks_at_pictures_from_all_over_the_set(parts: tuple[Part, Part], tmp_path: Path) -> None:
     for i in range(9):
         parts[0].add(f'{i}.png', encoded(picture(seed=i), 'PNG'))
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     train, val = inspect(read_sets(config(tmp_path)), workers=0, limit=4, progress=False)
     assert train.rows == (0, 3, 6, 9) and val.rows == (0,) and len(train.images) == 4
 
@@ -384,8 +384,8 @@ def test_a_limit_looks_at_pictures_from_all_over_the_set(parts: tuple[Part, Part
 def test_processes_see_what_one_sees(parts: tuple[Part, Part], tmp_path: Path) -> None:
     for i in range(40):
         parts[0].add(f'{i}.jpg', SOUND[: len(SOUND) - 9 * (i % 2)])
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     cfg = config(tmp_path)
     before = cv2.getNumThreads()
     cv2.setNumThreads(4)
@@ -393,7 +393,7 @@ def test_processes_see_what_one_sees(parts: tuple[Part, Part], tmp_path: Path) -
     alone, pooled = (inspect(read_sets(cfg), workers=workers, progress=False)[0] for workers in (0, 2))
     assert cv2.getNumThreads() == 4
     cv2.setNumThreads(before)
-    assert alone.images == pooled.images and sum(bool(one.fault) for one in alone.images) == 20
+    assert alone.images == pooled.images and sum(bool(image.fault) for image in alone.images) == 20
 
 
 def test_a_missing_file_is_a_fault_of_its_own() -> None:
@@ -407,8 +407,8 @@ def test_a_missing_file_is_a_fault_of_its_own() -> None:
 def spoiled(parts: tuple[Part, Part], tmp_path: Path) -> Path:
     parts[0].add('cut.jpg', CUT, [[1, 1, 8, 8, dict(category_id=2)]])
     parts[1].add('again.png', (tmp_path / 'train/images/t.png').read_bytes())
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     path = tmp_path / 'config.py'
     config(tmp_path).dump(str(path))
     return path
@@ -441,8 +441,8 @@ def test_page_json_and_status(spoiled: Path, capsys: pytest.CaptureFixture[str])
 def test_warnings_alone_leave_the_status_at_0(
     parts: tuple[Part, Part], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     config(tmp_path).dump(str(tmp_path / 'config.py'))
     assert doctor.main(['data', str(tmp_path / 'config.py'), '--workers', '0']) == 0
     assert capsys.readouterr().out.endswith('training can run; 1 warning to look at\n')
@@ -496,8 +496,8 @@ def _die(path: str, size: Any) -> None:
 
 
 def test_numbers_that_there_are_not_are_null_in_json(parts: tuple[Part, Part], tmp_path: Path) -> None:
-    for one in parts:
-        one.write()
+    for part in parts:
+        part.write()
     sets = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     text = to_json(sets, [])
     assert 'NaN' not in text and json.loads(text)['status'] == 0

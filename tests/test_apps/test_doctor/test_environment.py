@@ -262,10 +262,10 @@ def test_the_data_doctor_looks_at_what_a_config_names(tmp_path: Path, capsys: py
     assert good.returncode == 0, good.stderr[-2000:]
     assert [one['images_looked_at'] for one in json.loads(good.stdout)['sets']] == [6, 3]
 
-    picture = sorted(data.val_images.iterdir())[0]
-    picture.write_bytes(picture.read_bytes()[:-50])
+    image = sorted(data.val_images.iterdir())[0]
+    image.write_bytes(image.read_bytes()[:-50])
     assert command.main(['data', str(tmp_path), '--workers', '2']) == 1, 'the folder stands for its config'
-    assert f'{picture.name}: the file is cut short' in capsys.readouterr().out
+    assert f'{image.name}: the file is cut short' in capsys.readouterr().out
     assert command.main(['data', str(tmp_path / 'digits')]) == 2
     assert f'the folder {tmp_path / "digits"} has no config, a .py file; name CONFIG' in capsys.readouterr().err
 

@@ -86,8 +86,8 @@ def test_the_command_gives_what_the_test_tool_gives(folder: Path) -> None:
     dataset = json.loads((folder / 'out' / 'coco.json').read_text())
     labels = json.loads((folder / 'digits' / 'annotations' / 'val.json').read_text())
     for key in ('id', 'file_name', 'width', 'height'):
-        assert sorted(one[key] for one in dataset['images']) == sorted(one[key] for one in labels['images'])
-    assert [one['name'] for one in dataset['categories']] == [*'0123456789']
+        assert sorted(image[key] for image in dataset['images']) == sorted(image[key] for image in labels['images'])
+    assert [category['name'] for category in dataset['categories']] == [*'0123456789']
 
 
 def test_a_threshold_cuts_before_the_calibration(folder: Path) -> None:

@@ -65,8 +65,8 @@ def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
         'annotations': by_hand('annotations/train.json', 'annotations/val.json'),
         'images': by_hand('train/000001.jpg', 'train/000002.jpg', 'val/000001.jpg'),
     }
-    picture, boxes = made / 'val' / '000001.jpg', made / 'annotations' / 'train.json'
-    picture.write_bytes(picture.read_bytes()[:-1] + b'\0')
+    image, boxes = made / 'val' / '000001.jpg', made / 'annotations' / 'train.json'
+    image.write_bytes(image.read_bytes()[:-1] + b'\0')
     other_picture = digits_checksums(made)
     assert other_picture['images'] != before['images'] and other_picture['annotations'] == before['annotations']
     boxes.write_text(boxes.read_text().replace('"iscrowd":0', '"iscrowd":1', 1))
@@ -145,8 +145,8 @@ def test_boxes_are_tight_around_what_changed_in_the_picture() -> None:
     background = np.full((256, 256, 3), 128, np.uint8)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        picture, digits = compose_image(rng, background, scans, [seed, 100 + seed, 900 + seed], max_overlap=0.0)
-        changed = np.abs(picture.astype(int) - 128).max(axis=2) > 5
+        image, digits = compose_image(rng, background, scans, [seed, 100 + seed, 900 + seed], max_overlap=0.0)
+        changed = np.abs(image.astype(int) - 128).max(axis=2) > 5
         outside = changed.copy()
         for _, (x, y, w, h) in digits:
             ys, xs = np.nonzero(changed[y : y + h, x : x + w])
@@ -161,9 +161,9 @@ def test_digits_differ_from_what_is_behind_them() -> None:
     luma = np.array([0.299, 0.587, 0.114])
     for grey in (0, 100, 128, 255):
         background = np.full((256, 256, 3), grey, np.uint8)
-        picture, digits = compose_image(np.random.default_rng(grey), background, scans, list(range(5)), 0.0)
+        image, digits = compose_image(np.random.default_rng(grey), background, scans, list(range(5)), 0.0)
         for scan, (x, y, w, h) in digits:
-            patch = picture[y : y + h, x : x + w] @ luma
+            patch = image[y : y + h, x : x + w] @ luma
             assert np.abs(patch - grey).max() >= 70 * 0.85, (grey, scan)
 
 
@@ -199,10 +199,10 @@ def test_overlap_of_hand_made_boxes() -> None:
 def test_first_digit_is_placed_even_where_nothing_contrasts() -> None:
     scans = sklearn_datasets.load_digits().images / 16.0
     noise = np.random.default_rng(0).integers(0, 2, size=(96, 96, 1)) * 255
-    picture, digits = compose_image(
+    image, digits = compose_image(
         np.random.default_rng(0), np.repeat(noise, 3, axis=2).astype(np.uint8), scans, [0, 1, 2], 0.0
     )
-    assert [digit.scan for digit in digits][:1] == [0] and picture.shape == (96, 96, 3)
+    assert [digit.scan for digit in digits][:1] == [0] and image.shape == (96, 96, 3)
 
 
 def test_an_equal_set_is_left_alone(root: Path, capsys: pytest.CaptureFixture[str]) -> None:

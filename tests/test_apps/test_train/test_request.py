@@ -42,13 +42,13 @@ def test_what_is_written_and_said(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fetched: list[str]
 ) -> None:
     path = write(data, tmp_path, epochs=3, size=320, log='csv')
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert path == tmp_path / 'config.py'
-    assert f'again    iouquery train {path} --log csv   (goes on' in said
-    assert f'config   {path}\n' in said and f'iouquery train {path}' in said
-    assert len(fetched) == 1 and f"weights  the config's backbone: {fetched[0]}\n" in said
-    assert '12 images for training, 6 for validation: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n' in said
-    assert 'rate     5e-05 at 8 images a step\n' in said  # 1e-4 for 16
+    assert f'again    iouquery train {path} --log csv   (goes on' in output
+    assert f'config   {path}\n' in output and f'iouquery train {path}' in output
+    assert len(fetched) == 1 and f"weights  the config's backbone: {fetched[0]}\n" in output
+    assert '12 images for training, 6 for validation: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9\n' in output
+    assert 'rate     5e-05 at 8 images a step\n' in output  # 1e-4 for 16
     cfg = Config.fromfile(path)
     assert cfg.train_cfg.max_epochs == 3 and cfg.train_dataloader.batch_size == 8 and cfg.auto_scale_lr.enable
     assert cfg.model.backbone.init_cfg.type == 'ConvertedPretrained'

@@ -58,9 +58,10 @@ def test_digits_in_yolo_form(digits: Path, tmp_path: Path, capsys: pytest.Captur
     for part, ann_file in (('train', coco.train_ann), ('val', coco.val_ann)):
         # shares of six decimals of 96 px
         assert_close(truth_of(ann_file), truth_of(digits / 'annotations' / f'{part}.json'), 3e-4)
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     assert (
-        f'{root / "data.yaml"}: YOLO, 12 images, 10 classes' in said and 'train: 8 images (0 without objects)' in said
+        f'{root / "data.yaml"}: YOLO, 12 images, 10 classes' in output
+        and 'train: 8 images (0 without objects)' in output
     )
 
 
@@ -123,8 +124,8 @@ def state_of(folder: Path) -> dict[str, tuple[int, bytes]]:
 
 def test_a_second_call_writes_nothing_and_says_so(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, before = read_data(small), state_of(small.with_name('small-coco'))
-    said = capsys.readouterr().out
-    assert 'no validation part: 20% of the images were drawn for it, by classes, with seed 0' in said
+    output = capsys.readouterr().out
+    assert 'no validation part: 20% of the images were drawn for it, by classes, with seed 0' in output
     assert read_data(small) == first and state_of(small.with_name('small-coco')) == before
     assert 'small-coco holds' in capsys.readouterr().out
     assert read_data(small.with_name('small-coco')) == first, 'the result stands for what it was made of'
@@ -296,8 +297,8 @@ def test_masks_without_boxes(tmp_path: Path) -> None:
     }
     write_text(tmp_path / 'set' / 'masks.json', json.dumps(content))
     data = find_data(tmp_path / 'set')
-    found = truth_of(data.coco.train_ann) | truth_of(data.coco.val_ann)
-    assert found == {name: [('cat', [10, 20, 20, 20])] for name in ('a.jpg', 'b.jpg')}
+    actual = truth_of(data.coco.train_ann) | truth_of(data.coco.val_ann)
+    assert actual == {name: [('cat', [10, 20, 20, 20])] for name in ('a.jpg', 'b.jpg')}
     assert data.report['form'] == 'COCO without boxes'
 
 

@@ -41,11 +41,11 @@ def test_images_of_several_classes(seed: int) -> None:
     rng = random.Random(seed)
     letters = 'abcdefgh'
     labels = [
-        frozenset(letter for place, letter in enumerate(letters) if rng.random() < 0.5 / (1 + place))
+        frozenset(letter for index, letter in enumerate(letters) if rng.random() < 0.5 / (1 + index))
         for _ in range(200)
     ]
     chosen = draw(labels, seed)
-    total = Counter(name for one in labels for name in one)
+    total = Counter(name for label in labels for name in label)
     inside = Counter(name for place in chosen for name in labels[place])
     for name, count in total.items():
         assert abs(inside[name] - 0.2 * count) <= max(2, 0.1 * count), (name, count, inside[name])
@@ -92,7 +92,7 @@ def test_parts_that_are_named_are_kept() -> None:
     account = Account()
     images = [image('c', 'val'), image('b', 'train'), image('a', 'train'), image('d', 'test'), image('e')]
     parts, drawn = splits_of(images, account, Path('/set'), 0)
-    assert {part: [one.path.name for one in images] for part, images in parts.items()} == {
+    assert {part: [image.path.name for image in images] for part, images in parts.items()} == {
         'train': ['a', 'b'],
         'val': ['c'],
         'test': ['d'],

@@ -156,9 +156,9 @@ def test_places_of_images_in_a_description(tmp_path: Path, arrangement: str) -> 
         label = tmp_path / place.replace('images', 'labels', 1) / f'{number}.txt'
         write_text(label if 'images2' not in place else image.with_suffix('.txt'), BOX)
     reading = read(write_text(tmp_path / 'data.yaml', f'{entries}\nnames: [cat, dog]\n'))
-    found = {image.path.name: (image.split, len(image.boxes)) for image in reading.images}
+    actual = {image.path.name: (image.split, len(image.boxes)) for image in reading.images}
     also = {'2.jpg': ('train', 1)} if arrangement == 'lists of folders' else {}
-    assert found == {'0.jpg': ('train', 1), '1.jpg': ('val', 1), **also}
+    assert actual == {'0.jpg': ('train', 1), '1.jpg': ('val', 1), **also}
 
 
 def test_lists_of_images(tmp_path: Path) -> None:

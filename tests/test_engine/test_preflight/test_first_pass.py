@@ -86,7 +86,9 @@ def test_nothing_has_happened(digits: Path, tmp_path: Path) -> None:
     assert runner.train_loop is loop and runner.val_loop is evaluation and (runner.iter, runner.epoch) == (0, 0)
     assert [dict(vars(metric)) for metric in evaluation.evaluator.metrics] == metrics
     assert cache == [] and runner.optim_wrapper == optimizer
-    assert isinstance(runner.param_schedulers, list) and all(isinstance(one, dict) for one in runner.param_schedulers)
+    assert isinstance(runner.param_schedulers, list) and all(
+        isinstance(param_scheduler, dict) for param_scheduler in runner.param_schedulers
+    )
     assert dict(MessageHub.get_current_instance().runtime_info) == hub
     assert [len(handler.filters) for handler in MMLogger.get_current_instance().handlers] == filters
     assert sum(len(part._forward_hooks) for part in model.modules()) == hooks
@@ -235,8 +237,8 @@ def test_what_cannot_be_tried_is_said(digits: Path, tmp_path: Path, capsys: pyte
     options = {'train_dataloader': {'_delete_': True, **stream}, 'val_evaluator': [dict(type='Elsewhere')]}
     runner = runner_of(digits, tmp_path, options)
     launch.try_out(runner, runner.model, runner.cfg, 'train')
-    said = capsys.readouterr().out.splitlines()
-    assert [line for line in said if line.startswith('note: not tried')] == [
+    output = capsys.readouterr().out.splitlines()
+    assert [line for line in output if line.startswith('note: not tried')] == [
         'note: not tried: a training step, as its data set cannot be asked for a single image',
         'note: not tried: Elsewhere, which evaluates in its own way',
     ]

@@ -126,8 +126,8 @@ def test_surroundings_come_along_as_far_as_both_images_go() -> None:
         rows, columns = (images[1, 0] == 0.5).nonzero().unbind(1)
         left, right = min(3, 1, x1), min(3, 32 - 17, 32 - x2)
         top, bottom = min(2, 9, y1), min(2, 24 - 19, 24 - y2)
-        found = [int(end) for end in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
-        assert found == [x1 - left, y1 - top, x2 + right, y2 + bottom]
+        actual = [int(end) for end in (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
+        assert actual == [x1 - left, y1 - top, x2 + right, y2 + bottom]
         assert len(rows) == (left + 16 + right) * (top + 10 + bottom)
         edges[top < 2 or bottom < 2] += 1
     assert min(edges.values()) > 20
@@ -186,7 +186,7 @@ def test_batches_that_mixup_mixed_stay_as_they_are() -> None:
             at_iteration(iteration, stage)
             samples = [sample([[0, 0, 12, 12]], [0], (16, 16)), sample([], [], (16, 16))]
             found = preprocessor({'inputs': [torch.ones(3, 16, 16)] * 2, 'data_samples': samples}, training=True)
-            seen[tuple(len(one.gt_instances) for one in found['data_samples'])] += 1
+            seen[tuple(len(data_sample.gt_instances) for data_sample in found['data_samples'])] += 1
         # mixed: the neighbour's boxes; blended: the one object in both images
         shares[stage] = [seen[1, 1], seen[2, 1], seen[1, 0]]
         assert sum(shares[stage]) == 400, seen
@@ -224,16 +224,18 @@ def test_the_config_of_dino_blends_images_of_two_sizes() -> None:
     for stage, count in (('plain', 0), ('strong', 2)):
         at_iteration(iteration, stage)
         samples = [sample([[4, 4, 30, 40]], [1], (48, 64)), sample([[10, 10, 50, 30]], [2], (64, 56))]
-        images = [torch.randint(256, (3, *one.img_shape), dtype=torch.uint8) for one in samples]
+        images = [torch.randint(256, (3, *sample.img_shape), dtype=torch.uint8) for sample in samples]
         found = preprocessor({'inputs': images, 'data_samples': samples}, training=True)
-        assert [len(one.gt_instances) for one in found['data_samples']] == [1 + count] * 2
+        assert [len(data_sample.gt_instances) for data_sample in found['data_samples']] == [1 + count] * 2
 
 
 def test_what_cannot_be_pasted_is_refused() -> None:
     at_iteration(0)
     inputs, samples = batch()
-    for one in samples:
-        one.gt_instances = InstanceData(**dict(one.gt_instances.items()), masks=[None] * len(one.gt_instances))
+    for data_sample in samples:
+        data_sample.gt_instances = InstanceData(
+            **dict(data_sample.gt_instances.items()), masks=[None] * len(data_sample.gt_instances)
+        )
     with pytest.raises(InputError, match='BatchCopyBlend mixes images with boxes only, but they come with masks'):
         augment()(inputs, samples)
     inputs, samples = batch()

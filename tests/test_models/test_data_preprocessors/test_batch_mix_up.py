@@ -38,7 +38,7 @@ def test_each_image_is_mixed_with_the_one_before_it() -> None:
     assert [one.gt_instances.labels.tolist() for one in joined] == [[1, 2, 0], [1], [2, 0]]
     assert joined[0].gt_instances.bboxes.tolist() == [[0, 0, 4, 4], [1, 1, 2, 2], [3, 3, 8, 8]]
     assert [one.img_shape for one in joined] == [(8, 6), (8, 8), (7, 8)]
-    assert [len(one.gt_instances) for one in samples] == [1, 0, 2], 'what came in stays as it was'
+    assert [len(sample.gt_instances) for sample in samples] == [1, 0, 2], 'what came in stays as it was'
     assert all(one.batch_input_shape == (8, 8) for one in joined)
 
 
@@ -102,8 +102,8 @@ def test_before_multi_scale_in_the_preprocessor() -> None:
 
 def test_masks_are_refused() -> None:
     images, samples = three()
-    for one in samples:
-        one.gt_instances.masks = torch.zeros(len(one.gt_instances), 8, 8)
+    for data_sample in samples:
+        data_sample.gt_instances.masks = torch.zeros(len(data_sample.gt_instances), 8, 8)
     at_iteration(0)
     with pytest.raises(InputError, match='BatchMixUp mixes images with boxes only, but they come with masks'):
         MODELS.build({'type': 'BatchMixUp', 'prob': 1.0})(images, samples)

@@ -128,9 +128,9 @@ def test_a_teacher_is_given_pooled_images_and_gives_the_map_that_is_named(tmp_pa
     student = Normalisation.of({'mean': [0, 0, 0], 'std': [255, 255, 255], 'bgr_to_rgb': True})
     for output, expected in (('neck.encoder.0', seen[0]), (None, last)):
         teacher = TeacherFeatures(model=cfg.model, checkpoint=str(tmp_path / 'teacher.pth'), output=output, shrink=2)
-        found = teacher(images, student)
-        assert found.shape == (2, 32, 2, 3)
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+        actual = teacher(images, student)
+        assert actual.shape == (2, 32, 2, 3)
+        torch.testing.assert_close(actual, expected, atol=1e-5, rtol=1e-4)
     assert torch.equal(torch.random.get_rng_state(), drawn), 'building it draws nothing of the run'
 
 

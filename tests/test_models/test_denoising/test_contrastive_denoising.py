@@ -50,16 +50,16 @@ def test_queries_without_noise_by_hand() -> None:
         (1, [row[1], nothing], [targets.boxes[2], torch.zeros(4).double()]),
     ):
         assert torch.equal(given.queries.content[image], torch.stack(content * 4))
-        found = given.queries.anchors_unact[image].sigmoid()
-        torch.testing.assert_close(found, torch.stack(boxes * 4), rtol=1e-9, atol=1.1e-5)
+        actual = given.queries.anchors_unact[image].sigmoid()
+        torch.testing.assert_close(actual, torch.stack(boxes * 4), rtol=1e-9, atol=1.1e-5)
     assert given.queries.anchors_unact.isfinite().all()
 
 
 def test_positives_answer_for_their_box_in_every_group() -> None:
     """Queries 0 and 1, then 4 and 5; 2, 3, 6 and 7 are negatives, and padding answers for nothing."""
     image, query, box = build()(truth(2, 1), 3).pairs
-    found = sorted(zip(image.tolist(), query.tolist(), box.tolist()))
-    assert found == [(0, 0, 0), (0, 1, 1), (0, 4, 0), (0, 5, 1), (1, 0, 2), (1, 4, 2)]
+    actual = sorted(zip(image.tolist(), query.tolist(), box.tolist()))
+    assert actual == [(0, 0, 0), (0, 1, 1), (0, 4, 0), (0, 5, 1), (1, 0, 2), (1, 4, 2)]
 
 
 SETTINGS: list[dict[str, Any]] = [
