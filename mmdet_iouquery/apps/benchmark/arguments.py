@@ -36,6 +36,12 @@ FAMILIES = {
         'ECDet-L': 'ecdet/ecdet_ecvit-l_8xb4-50e_coco.py',
         'ECDet-X': 'ecdet/ecdet_ecvit-x_8xb4-50e_coco.py',
     },
+    'rtdetrv4': {
+        'RT-DETRv4-S': 'rtdetrv4/rtdetrv4_hgnetv2-s_8xb4-132e_coco.py',
+        'RT-DETRv4-M': 'rtdetrv4/rtdetrv4_hgnetv2-m_8xb4-102e_coco.py',
+        'RT-DETRv4-L': 'rtdetrv4/rtdetrv4_hgnetv2-l_8xb4-58e_coco.py',
+        'RT-DETRv4-X': 'rtdetrv4/rtdetrv4_hgnetv2-x_8xb4-58e_coco.py',
+    },
 }
 """The shipped configs of each family's models, by the names of our tables."""
 

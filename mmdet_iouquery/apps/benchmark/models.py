@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -10,9 +11,10 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...config_files import config_path
+from ...models.data_preprocessors import DistillingDataPreprocessor
 from .arguments import FAMILIES, FAMILY_OF
 
 
@@ -25,9 +27,23 @@ def model_config(name: str) -> Any:
     return cfg
 
 
-def detector(name: str) -> nn.Module:
-    """The shipped config's, with random weights."""
-    return MODELS.build(model_config(name))
+def detector(name: str) -> Any:
+    """The shipped config's, with random weights; where a teacher is, :func:`teacher_map` stands."""
+    model = MODELS.build(model_config(name))
+    preprocessor = model.data_preprocessor
+    if isinstance(preprocessor, DistillingDataPreprocessor):
+        preprocessor.teacher = lambda images, _: teacher_map(images, preprocessor.projector.out_features)
+    return model
+
+
+def teacher_map(images: Tensor, channels: int = 768) -> Tensor:
+    """A random map (B, channels, H / 32, W / 32) as RT-DETRv4's teacher makes, which is not measured: made once."""
+    return _random_map((images.shape[0], channels, images.shape[2] // 32, images.shape[3] // 32)).to(images.device)
+
+
+@cache
+def _random_map(shape: tuple[int, ...]) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
 class Batch:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError
 from ...structures import Decoded
+from .models import teacher_map
 from .reference_outputs import constants, dfine_outputs, rtdetr_outputs
 
 NAME = "the authors'"
@@ -84,6 +85,15 @@ REPOSITORIES = {
         'engine',
         'engine/edgecrafter',
         ('configs/ecdet/ecdet_{}.yml',),
+        dfine_outputs,
+    ),
+    'rtdetrv4': Repository(
+        'https://github.com/RT-DETRs/RT-DETRv4',
+        'df44122',
+        'a clone',
+        'engine',
+        'engine/rtv4',
+        ('configs/rtv4/rtv4_hgnetv2_{}_coco.yml',),
         dfine_outputs,
     ),
 }
@@ -194,7 +204,10 @@ class Reference:
     def criterion(self, name: str) -> Any:
         """Matching and losses of a model, by our name of it."""
         if name not in self._criteria:
-            self._criteria[name] = self._config(name).criterion
+            criterion: Any = self._config(name).criterion
+            if self.family == 'rtdetrv4':  # asked for every layer, of which one has maps, it makes zeros on a GPU
+                criterion.losses = [loss for loss in criterion.losses if loss != 'distill']
+            self._criteria[name] = criterion
         return self._criteria[name]
 
     def targets(self, labels: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[dict[str, Tensor]]:
@@ -202,10 +215,17 @@ class Reference:
         return [{'labels': image_labels, 'boxes': some} for image_labels, some in zip(labels, boxes)]
 
     def loss(self, name: str, model: nn.Module, images: Tensor, targets: list[dict[str, Any]]) -> Tensor:
-        """As their engine: the criterion outside of autocast."""
-        outputs = model(images, targets)
+        """As their engine: the criterion outside of autocast; a teacher's map is given (see :func:`teacher_map`)."""
+        teaching = self.family == 'rtdetrv4'
+        given = {'teacher_encoder_output': teacher_map(images)} if teaching else {}
+        outputs = model(images, targets, **given)
+        criterion = self.criterion(name)
         with torch.autocast(images.device.type, enabled=False):
-            return sum(self.criterion(name)(outputs, targets).values())
+            losses = [*criterion(outputs, targets).values()]
+            if teaching:
+                distilled = criterion.loss_distillation(outputs, targets, None, None)['loss_distill']
+                losses.append(criterion.weight_dict['loss_distill'] * distilled)
+            return sum(losses)
 
     def loss_of(self, name: str, decoded: Decoded, targets: list[dict[str, Tensor]]) -> Callable[[], Tensor]:
         """A call of a model's criterion with predictions of ours."""

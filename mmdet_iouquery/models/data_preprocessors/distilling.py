@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 from mmdet.models.data_preprocessors import DetDataPreprocessor
@@ -16,7 +17,10 @@ from torch.nn.modules.module import register_module_module_registration_hook
 from ...argument_checks import check_counts
 from ...errors import InputError
 from ..data_samples import padding_of
-from .teacher_features import Normalisation, TeacherFeatures, check_module, map_of
+from .teacher_features import Normalisation, check_module, map_of
+
+Teacher = Callable[[Tensor, Normalisation], Tensor]
+"""Gives a map of normalised images; :class:`TeacherFeatures` does."""
 
 LOSS = 'loss_distill'
 """Its name among a detector's losses."""
@@ -63,7 +67,7 @@ class DistillingDataPreprocessor(DetDataPreprocessor):
         super().__init__(**settings)
         check_counts(student_channels=student_channels, teacher_channels=teacher_channels)
         self.student = student
-        self.teacher: TeacherFeatures = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
+        self.teacher: Teacher = MODELS.build(teacher) if isinstance(teacher, dict) else teacher
         self.projector = nn.Linear(student_channels, teacher_channels)
         loss = loss_distill or {'type': 'CosineFeatureLoss'}
         self.loss_distill: nn.Module = MODELS.build(loss) if isinstance(loss, dict) else loss

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pickle
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import Tensor
 
 from mmdet_iouquery.apps.benchmark.criterion import Case, random_predictions
-from mmdet_iouquery.apps.benchmark.models import FAMILIES, FAMILY_OF
+from mmdet_iouquery.apps.benchmark.models import FAMILIES, FAMILY_OF, teacher_map
 from mmdet_iouquery.apps.benchmark.reference import REPOSITORIES, Reference
 from mmdet_iouquery.apps.benchmark.reference_outputs import constants, dfine_outputs, rtdetr_outputs
 from mmdet_iouquery.errors import InputError
@@ -58,6 +59,7 @@ def clone(folder: Path, family: str) -> Reference:
         ('DEIMv2-Pico', 'configs/deimv2/deimv2_hgnetv2_pico_coco.yml'),
         ('DEIMv2-S', 'configs/deimv2/deimv2_dinov3_s_coco.yml'),
         ('ECDet-S', 'configs/ecdet/ecdet_s.yml'),
+        ('RT-DETRv4-M', 'configs/rtv4/rtv4_hgnetv2_m_coco.yml'),
     ],
 )
 def test_a_model_is_built_by_the_authors_config_without_downloads(name: str, config: str, tmp_path: Path) -> None:
@@ -92,6 +94,33 @@ def test_the_loss_is_the_sum_of_what_the_authors_criterion_gives(tmp_path: Path)
     targets = reference.targets([torch.zeros(3), torch.zeros(2)], boxes)
     expected = decoded.matching_predictions.boxes[-1].sum() + boxes[0].sum()
     assert reference.loss_of('D-FINE-N', decoded, targets)().item() == pytest.approx(expected.item())
+
+
+class Student(torch.nn.Module):
+    def forward(self, images: Tensor, targets: list, teacher_encoder_output: Tensor) -> dict[str, Tensor]:
+        return {'pred_boxes': targets[0]['boxes'], 'teacher': teacher_encoder_output}
+
+
+class TaughtCriterion:
+    losses, weight_dict = ['boxes', 'distill'], {'loss_distill': 5.0}
+
+    def __call__(self, outputs: dict[str, Tensor], targets: list) -> dict[str, Tensor]:
+        assert self.losses == ['boxes']
+        return {'boxes': outputs['pred_boxes'].sum()}
+
+    def loss_distillation(self, outputs: dict[str, Tensor], *_: object) -> dict[str, Tensor]:
+        return {'loss_distill': outputs['teacher'].sum()}
+
+
+def test_the_loss_of_a_student_counts_its_teachers_map_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = clone(tmp_path, 'rtdetrv4')
+    monkeypatch.setattr(reference, '_config', lambda name: SimpleNamespace(criterion=TaughtCriterion()))
+    images, boxes = torch.zeros(2, 3, 64, 96), torch.rand(3, 4)
+    targets = reference.targets([torch.zeros(3)] * 2, [boxes] * 2)
+    taught = teacher_map(images)
+    assert taught.shape == (2, 768, 2, 3)
+    expected = boxes.sum() + 5 * taught.sum()
+    assert reference.loss('RT-DETRv4-S', Student(), images, targets).item() == pytest.approx(expected.item())
 
 
 @pytest.mark.parametrize('family', REPOSITORIES)

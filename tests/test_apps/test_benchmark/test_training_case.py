@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from mmdet_iouquery.apps.benchmark import side_processes, training
+from mmdet_iouquery.apps.benchmark.models import Batch, detector
 from mmdet_iouquery.apps.benchmark.reference import NAME
-from mmdet_iouquery.apps.benchmark.training import AUTOCAST, GIVEN_BACK, KEPT, OURS
+from mmdet_iouquery.apps.benchmark.training import AUTOCAST, GIVEN_BACK, KEPT, OURS, our_loss
 
 
 def test_a_side_is_measured_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -38,3 +39,12 @@ def test_both_sides_are_measured_either_way() -> None:
     ours = [OURS, OURS + GIVEN_BACK, OURS + AUTOCAST]
     assert training._names(with_reference=False) == ours
     assert training._names(with_reference=True) == [NAME, NAME + KEPT, NAME + AUTOCAST, *ours]
+
+
+def test_a_student_learns_from_a_given_map_and_no_teacher_is_built() -> None:
+    batch, model = Batch(1, 64, 2, torch.device('cpu')), detector('RT-DETRv4-S').train()
+    torch.manual_seed(0)
+    losses = model(batch.images, batch.samples(), mode='loss')
+    assert losses['loss_distill'].item() == pytest.approx(5.0, abs=2.5)  # 5 (1 - cosine), of random maps about 5
+    torch.manual_seed(0)
+    assert our_loss(model, batch).item() == pytest.approx(sum(losses.values()).item())
