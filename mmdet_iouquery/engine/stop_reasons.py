@@ -13,7 +13,7 @@ from typing import Any
 
 from ..errors import CheckpointWriteError, DataWorkerError, TrainingStopped, goes_on
 from .atomic_backend import NO_ROOM, cannot_write
-from .hooks.stop_hook import received_signal
+from .hooks.stop_hook import stopping_hook
 from .resume import latest_checkpoint
 
 DISK_FAULTS = (*NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
@@ -41,10 +41,11 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
             raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
         if not _is_worker_death(error):
             raise
-        signum = received_signal(runner)
-        if signum:
+        hook = stopping_hook(runner)
+        if hook is not None:
+            hook.stop_without_data(runner)
             how = 'before a step was done, as its data workers were stopped too'
-            raise TrainingStopped(signum, f'{how}; {_go_on(folder)}') from error
+            raise TrainingStopped(hook.received, f'{how}; {_go_on(folder)}') from error
         raise DataWorkerError(worker_died(error, folder)) from error
     except KeyboardInterrupt as interrupt:
         raise TrainingStopped(signal.SIGINT, f'at once; {_go_on(folder)}') from interrupt

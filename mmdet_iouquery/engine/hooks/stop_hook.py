@@ -41,7 +41,8 @@ class StopOnSignalHook(Hook):
     ``epoch_N.pth``; nothing where ``CheckpointHook`` has just written one. It is none of those that ``CheckpointHook``
     counts: when training goes on from it, it is removed once the next one is written. During a validation, training
     stops at once if all of its steps are on the disk already, and after the validation if not. A signal in the last
-    iteration changes nothing.
+    iteration changes nothing. Data workers go on where a signal reaches the whole job; where they do not, as those that
+    an iteration-based loop of mmengine 0.10.7 starts before any hook is called, :meth:`stop_without_data` saves.
 
     Args:
         signals: some of :data:`NAMES`; those that the system does not have are left out.
@@ -57,7 +58,8 @@ class StopOnSignalHook(Hook):
             raise InputError(f'StopOnSignalHook: signals={signals!r} must be a list of some of {", ".join(NAMES)}')
         self.signals = [signal.Signals[name] for name in signals if name in signal.Signals.__members__]
         self.received = 0
-        self._training = False
+        self._training = self._validating = False
+        self._done: int | None = None  # iterations, while none is half done
         self._saved_iter, self._last_checkpoint = -1, None
         self._replaced: dict[int, Any] = {}
 
@@ -73,10 +75,13 @@ class StopOnSignalHook(Hook):
         for loader in (loop.dataloader for loop in loops):
             loader.worker_init_fn = partial(_start_worker, loader.worker_init_fn, tuple(self.signals))
 
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        self._done = None
+
     def after_train_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
     ) -> None:
-        done = runner.iter + 1
+        self._done = done = runner.iter + 1
         self._notice_checkpoint(runner, done)
         if done >= runner.max_iters or _ends_epoch(runner, batch_idx):
             return
@@ -93,6 +98,9 @@ class StopOnSignalHook(Hook):
             epoch = runner.epoch + 1
             self._stop(runner, signum, f'epoch_{epoch}.pth', epoch=epoch, iter=runner.iter)
 
+    def before_val_epoch(self, runner: Runner) -> None:
+        self._validating = True  # perhaps with averaged weights
+
     def after_val_iter(
         self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
     ) -> None:
@@ -101,6 +109,7 @@ class StopOnSignalHook(Hook):
             self._stop(runner, self.received, '', epoch=runner.epoch, iter=runner.iter)
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
+        self._validating = False
         if not self._training or runner.iter >= runner.max_iters:
             return
         signum = self._agreed()
@@ -112,6 +121,15 @@ class StopOnSignalHook(Hook):
     def after_train(self, runner: Runner) -> None:
         self._training = False
         self._restore_handlers()
+
+    def stop_without_data(self, runner: Runner) -> None:
+        """Save and stop where a signal has ended the data workers; return where an iteration is half done.
+
+        Raises:
+            TrainingStopped: all that was done is saved.
+        """
+        if self.received and self._done is not None and not self._validating and not is_distributed():
+            self._stop(runner, self.received, f'iter_{self._done}.pth', epoch=runner.epoch, iter=self._done)
 
     def _receive(self, pid: int, signum: int, frame: object) -> None:
         """Remember a signal. Data workers that are forked from this process leave it alone."""
@@ -174,9 +192,9 @@ class StopOnSignalHook(Hook):
         self._replaced.clear()
 
 
-def received_signal(runner: Any) -> int:
-    """The signal that asked a runner's training to stop; 0: none has."""
-    return next((hook.received for hook in runner.hooks if isinstance(hook, StopOnSignalHook)), 0)
+def stopping_hook(runner: Any) -> StopOnSignalHook | None:
+    """The hook of a runner whose training a signal has asked to stop; None: none has."""
+    return next((hook for hook in runner.hooks if isinstance(hook, StopOnSignalHook) and hook.received), None)
 
 
 def _ends_epoch(runner: Runner, batch_idx: int) -> bool:
