@@ -16,6 +16,7 @@ from . import compat
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .apps.data.conversion import read_data
     from .apps.detector import Detector
     from .checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
     from .config_files import config_path
@@ -32,6 +33,7 @@ __all__ = [
     'from_pretrained',
     'prepare_for_inference',
     'push_to_hub',
+    'read_data',
     'register',
     'restore',
     'save_pretrained',
@@ -45,6 +47,7 @@ _MODULES = {
     'from_pretrained': 'checkpoints.hub',
     'prepare_for_inference': 'deploy',
     'push_to_hub': 'checkpoints.hub',
+    'read_data': 'apps.data.conversion',
     'restore': 'cpu',
     'save_pretrained': 'checkpoints.hub',
 }

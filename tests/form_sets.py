@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from mmdet_iouquery.datasets.forms.reading import Reading
+from mmdet_iouquery.apps.data.reading import Reading
 
 Truth = dict[str, list[tuple[str, list[float]]]]
 BOX_LINE = '1 0.5 0.5 0.2 0.4\n'

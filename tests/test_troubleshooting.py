@@ -27,11 +27,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import nn
 
 from iouquery_runtime import Detector as ExportedDetector
-from mmdet_iouquery import config_path, errors
+from mmdet_iouquery import config_path, errors, read_data
 from mmdet_iouquery.checkpoints.files import read_checkpoint
 from mmdet_iouquery.compat import environment
 from mmdet_iouquery.config_options import merge_options, read_options
-from mmdet_iouquery.datasets import read_data
 from mmdet_iouquery.datasets.coco.checks import check_coco
 from mmdet_iouquery.datasets.coco.class_list import check_class_list
 from mmdet_iouquery.engine.work_dir import check_writable

@@ -28,7 +28,6 @@ from iouquery_runtime.preprocess import Source, read_image
 from ..checkpoints import hub
 from ..checkpoints.class_names import named_classes, trained_class_names
 from ..checkpoints.files import checkpoint_file
-from ..datasets import read_data
 from ..datasets.image_files import ImageError, decode
 from ..deploy import prepare_for_inference
 from ..engine import launch
@@ -40,6 +39,7 @@ from ..engine.work_dir import checkpoint_folder
 from ..errors import InputError
 from ..file_io import write_text
 from .analyze.command import PAGE_NAME, analyze
+from .data.conversion import read_data
 from .export.command import export
 from .train.arguments import NONE
 from .train.fit import Wishes, fitted

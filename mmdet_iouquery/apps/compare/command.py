@@ -9,13 +9,13 @@ from pathlib import Path
 
 from ...config_files import model_name, tools_root
 from ...config_options import read_options
-from ...datasets import read_data
 from ...engine.launch import report_dataset
 from ...errors import InputError
 from ...file_io import write_json, write_text
 from ..analyze.chart import save_chart
 from ..analyze.curves import Curve, Line, draw_curves
 from ..child_process import run_child
+from ..data.conversion import read_data
 from ..train.arguments import NONE, check_size
 from ..train.fit import Wishes
 from .arguments import EVALUATIONS, parser

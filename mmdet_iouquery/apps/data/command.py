@@ -9,7 +9,7 @@ import sys
 from typing import Any
 
 from ...datasets import CocoSet
-from ...datasets.forms.conversion import Data, check_splits, find_data
+from .conversion import Data, check_splits, find_data
 
 
 def convert_data(args: argparse.Namespace) -> None:
@@ -19,7 +19,7 @@ def convert_data(args: argparse.Namespace) -> None:
         args: what :func:`~mmdet_iouquery.apps.data.arguments.parser` gives.
 
     Raises:
-        InputError: as :func:`~mmdet_iouquery.datasets.read_data`.
+        InputError: as :func:`~mmdet_iouquery.read_data`.
     """
     with contextlib.redirect_stdout(sys.stderr) if args.json else contextlib.nullcontext():
         data = find_data(args.path, out=args.out, seed=args.seed)

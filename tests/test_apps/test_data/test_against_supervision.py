@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from form_sets import TURNED, boxes_of, truth_of, voc_xml, write_image, write_text, yolo_set
 
+from mmdet_iouquery import read_data
+from mmdet_iouquery.apps.data.folder import Folder
+from mmdet_iouquery.apps.data.reading import Reading
+from mmdet_iouquery.apps.data.voc import read_voc
+from mmdet_iouquery.apps.data.yolo import read_yolo
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import read_data
-from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.reading import Reading
-from mmdet_iouquery.datasets.forms.voc import read_voc
-from mmdet_iouquery.datasets.forms.yolo import read_yolo
 
 sv = pytest.importorskip('supervision')
 

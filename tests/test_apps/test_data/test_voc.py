@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from form_sets import TURNED, boxes_of, changed, left_out, voc_xml, write_image, write_text
 
-from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.reading import Reading, check_reading
-from mmdet_iouquery.datasets.forms.voc import first_pixel, read_voc, voc_box
+from mmdet_iouquery.apps.data.folder import Folder
+from mmdet_iouquery.apps.data.reading import Reading, check_reading
+from mmdet_iouquery.apps.data.voc import first_pixel, read_voc, voc_box
 from mmdet_iouquery.errors import InputError
 
 

@@ -11,11 +11,11 @@ import pytest
 from form_sets import boxes_of, changed, left_out, write_image, write_text
 from pycocotools import mask as coco_mask
 
-from mmdet_iouquery.datasets.forms.coco_masks import lacks_boxes, read_coco_masks
-from mmdet_iouquery.datasets.forms.cvat import read_cvat
-from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.label_studio import begins_as_list, brush_box, read_label_studio
-from mmdet_iouquery.datasets.forms.reading import Reading, turned_box
+from mmdet_iouquery.apps.data.coco_masks import lacks_boxes, read_coco_masks
+from mmdet_iouquery.apps.data.cvat import read_cvat
+from mmdet_iouquery.apps.data.folder import Folder
+from mmdet_iouquery.apps.data.label_studio import begins_as_list, brush_box, read_label_studio
+from mmdet_iouquery.apps.data.reading import Reading, turned_box
 from mmdet_iouquery.errors import InputError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from form_sets import TURNED, boxes_of, changed, left_out, write_image, write_text, yolo_set
 
-from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.reading import Reading, check_reading
-from mmdet_iouquery.datasets.forms.yolo import describes_yolo, read_yolo
+from mmdet_iouquery.apps.data.folder import Folder
+from mmdet_iouquery.apps.data.reading import Reading, check_reading
+from mmdet_iouquery.apps.data.yolo import describes_yolo, read_yolo
 from mmdet_iouquery.errors import InputError
 
 BOX = '1 0.5 0.5 0.2 0.4\n'  # of an image of 100 x 50 px

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_iouquery.datasets.forms import archive
-from mmdet_iouquery.datasets.forms.archive import unpacked
+from mmdet_iouquery.apps.data import archive
+from mmdet_iouquery.apps.data.archive import unpacked
 from mmdet_iouquery.errors import InputError
 
 

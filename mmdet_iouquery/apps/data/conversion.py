@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...datasets.coco.layout import CocoSet, find_coco_set, role_of
+from ...datasets.coco.report import CocoReport, check_coco
 from ...errors import InputError
 from ...file_io import checksum
-from ..coco.layout import CocoSet, find_coco_set, role_of
-from ..coco.report import CocoReport, check_coco
 from .archive import unpacked
 from .coco_files import NOTE, OUT_OPTION, check_ours, check_source, is_whole, read_note, texts_of, write_note, write_set
 from .coco_masks import lacks_boxes, read_coco_masks

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
+from ...datasets.image_files import ImageError
 from ...errors import InputError
-from ..image_files import ImageError
 from .folder import IMAGE_SUFFIXES, Folder, NotFoundError, counted, file_role, folder_role, read_text
 from .image_sizes import agreed_size
 from .reading import (

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from ...datasets.image_files import ImageError
 from ...errors import InputError
-from ..image_files import ImageError
 from .folder import Folder, NotFoundError, counted, folder_role, read_text
 from .image_sizes import agreed_size
 from .reading import (

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from PIL import Image
 
-from ..image_files import ImageError, decode
+from ...datasets.image_files import ImageError, decode
 from .reading import Size, number
 
 _ORIENTATION = 0x0112

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...datasets.coco.class_list import listed
 from ...errors import InputError
-from ..coco.class_list import listed
 from .folder import Folder
 
 Box = tuple[float, float, float, float]

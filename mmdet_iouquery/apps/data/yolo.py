@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
+from ...datasets.image_files import ImageError
 from ...errors import InputError
-from ..image_files import ImageError
 from .folder import IMAGE_SUFFIXES, Folder, Images, counted, folder_role, read_text
 from .image_sizes import agreed_size
 from .reading import Account, Box, LabelledBox, LabelledImage, Reading, number, polygon_box, sound_boxes

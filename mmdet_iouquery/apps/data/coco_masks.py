@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...datasets.coco.json_file import read_json
+from ...datasets.image_files import ImageError
 from ...errors import InputError
-from ..coco.json_file import read_json
-from ..image_files import ImageError
 from .folder import Folder, NotFoundError, counted, file_role
 from .image_sizes import agreed_size
 from .reading import Account, Box, LabelledBox, LabelledImage, Reading, number, polygon_box, sound_boxes

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mmdet_iouquery.datasets.forms.reading import Account, LabelledBox, LabelledImage
-from mmdet_iouquery.datasets.forms.split import draw, splits_of
+from mmdet_iouquery.apps.data.reading import Account, LabelledBox, LabelledImage
+from mmdet_iouquery.apps.data.split import draw, splits_of
 from mmdet_iouquery.errors import InputError
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from form_sets import boxes_of, left_out, write_image, write_text
 
-from mmdet_iouquery.datasets.forms.csv_boxes import is_boxes, read_csv
-from mmdet_iouquery.datasets.forms.folder import Folder
-from mmdet_iouquery.datasets.forms.reading import Reading
+from mmdet_iouquery.apps.data.csv_boxes import is_boxes, read_csv
+from mmdet_iouquery.apps.data.folder import Folder
+from mmdet_iouquery.apps.data.reading import Reading
 from mmdet_iouquery.errors import InputError
 
 BOX = (10.0, 20.0, 40.0, 20.0)  # of an image of 100 x 50 px
