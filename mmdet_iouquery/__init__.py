@@ -16,6 +16,7 @@ from . import compat
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .apps.data.coco_set import CocoSet, find_coco_set
     from .apps.data.conversion import read_data
     from .apps.detector import Detector
     from .checkpoints.hub import from_pretrained, push_to_hub, save_pretrained
@@ -25,11 +26,13 @@ if TYPE_CHECKING:
     from .errors import TrainingStopped
 
 __all__ = [
+    'CocoSet',
     'Detector',
     'TrainingStopped',
     '__version__',
     'accelerate_training',
     'config_path',
+    'find_coco_set',
     'from_pretrained',
     'prepare_for_inference',
     'push_to_hub',
@@ -40,10 +43,12 @@ __all__ = [
 ]
 
 _MODULES = {
+    'CocoSet': 'apps.data.coco_set',
     'Detector': 'apps.detector',
     'TrainingStopped': 'errors',
     'accelerate_training': 'cpu',
     'config_path': 'config_files',
+    'find_coco_set': 'apps.data.coco_set',
     'from_pretrained': 'checkpoints.hub',
     'prepare_for_inference': 'deploy',
     'push_to_hub': 'checkpoints.hub',

@@ -11,8 +11,8 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.quickstart.command import config_text
-from mmdet_iouquery.datasets import find_coco_set
 
 SMALL_MODEL = """
 model.update(

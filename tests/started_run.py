@@ -15,9 +15,9 @@ from typing import Any, Callable
 from runs import SMALL_MODEL
 from torch.multiprocessing import start_processes  # type: ignore[attr-defined]  # in no __all__
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')  # for the server below: its children share two cores
 CONTEXT = multiprocessing.get_context('forkserver')

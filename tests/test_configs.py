@@ -18,9 +18,9 @@ from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from mmdet_iouquery import CocoSet
 from mmdet_iouquery.apps.quickstart.command import config_text, enough_queries
 from mmdet_iouquery.config_files import config_names, config_path
-from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.datasets.loading import LoadCheckedImage
 from mmdet_iouquery.models.data_preprocessors import BatchCopyBlend
 from mmdet_iouquery.models.layers import LearnableAffine, RMSNorm

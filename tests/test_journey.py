@@ -16,9 +16,9 @@ import torch
 from runs import SMALL_MODEL
 from started_run import ended, run_test, run_train
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine.launch import run_tool, train
 from mmdet_iouquery.engine.resume import latest_checkpoint
 

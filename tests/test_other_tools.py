@@ -21,12 +21,11 @@ from mmengine.config import Config
 from mmengine.logging import MessageHub
 from runs import SMALL_MODEL
 
-from mmdet_iouquery import compat, config_path, run
+from mmdet_iouquery import compat, config_path, find_coco_set, run
 from mmdet_iouquery.apps.cost import count_flops
 from mmdet_iouquery.apps.doctor import command as doctor
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[1]

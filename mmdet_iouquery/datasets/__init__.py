@@ -1,4 +1,4 @@
-"""Sets of images: finding one in a folder, checking it before training, and what a pipeline names.
+"""Sets of images: the check before training, and what a pipeline names.
 
 Nothing here needs mmdet at import.
 """
@@ -10,11 +10,10 @@ import warnings
 from typing import Any
 
 from .coco.checks import CocoReport, check_coco, check_config
-from .coco.layout import CocoSet, find_coco_set
 
-__all__ = ['CocoReport', 'CocoSet', 'check_coco', 'check_config', 'find_coco_set']
+__all__ = ['CocoReport', 'check_coco', 'check_config']
 
-_MOVED = ('read_data',)
+_MOVED = ('CocoSet', 'find_coco_set', 'read_data')
 """Names that stand in the package itself since 0.3.0."""
 
 

@@ -22,11 +22,10 @@ from runs import SMALL_MODEL, small_run
 from torch import Tensor, nn
 
 import mmdet_iouquery  # noqa: F401  before anything of mmdet
-from mmdet_iouquery import accelerate_training, restore
+from mmdet_iouquery import accelerate_training, find_coco_set, restore
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.core.deformable_attention import BACKENDS, why_not
-from mmdet_iouquery.datasets import find_coco_set
 
 from .frame import Report, SkipError
 from .parts import exact_products, outcome

@@ -8,7 +8,7 @@ import mmdet_iouquery
 from mmdet_iouquery import datasets
 
 
-@pytest.mark.parametrize('name', ['read_data'])
+@pytest.mark.parametrize('name', ['CocoSet', 'find_coco_set', 'read_data'])
 def test_the_old_import_warns_and_is_the_same(name: str) -> None:
     code = compile(f'from mmdet_iouquery.datasets import {name}', __file__, 'exec')
     scope: dict[str, object] = {}

@@ -16,9 +16,9 @@ import torch
 from mmengine.config import Config
 from runs import SMALL_MODEL
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine.launch import test as evaluate
 
 TESTS = Path(__file__).parents[1]

@@ -8,7 +8,7 @@ import json
 import sys
 from typing import Any
 
-from ...datasets import CocoSet
+from .coco_set import CocoSet
 from .conversion import Data, check_splits, find_data
 
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...datasets.coco.layout import CocoSet, find_coco_set, role_of
 from ...datasets.coco.report import CocoReport, check_coco
 from ...errors import InputError
 from ...file_io import checksum
 from .archive import unpacked
 from .coco_files import NOTE, OUT_OPTION, check_ours, check_source, is_whole, read_note, texts_of, write_note, write_set
 from .coco_masks import lacks_boxes, read_coco_masks
+from .coco_set import CocoSet, find_coco_set, role_of
 from .folder import Folder, fingerprint
 from .known_forms import Form, form_of_file, form_of_folder
 from .reading import Reading, check_reading
@@ -42,7 +42,7 @@ def read_data(
 ) -> CocoSet:
     """Find a set, and write it in COCO's form where it is in another one; what was understood is printed.
 
-    Forms: COCO in the arrangements of :func:`~mmdet_iouquery.datasets.find_coco_set`, YOLO, Pascal VOC, a CSV of boxes,
+    Forms: COCO in the arrangements of :func:`~mmdet_iouquery.find_coco_set`, YOLO, Pascal VOC, a CSV of boxes,
     exports of Label Studio and of CVAT, COCO with masks but no boxes, and a zip of any of these. Images stay where they
     are. A second call on the same input writes nothing.
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
-from ...datasets.coco.layout import role_of
 from ...datasets.image_files import ImageError
 from ...errors import InputError
+from .coco_set import role_of
 from .folder import Folder, NotFoundError, counted, file_role, folder_role, read_text
 from .image_sizes import agreed_size
 from .reading import Account, Box, LabelledBox, LabelledImage, Reading, Size, number, reading_of_files, sound_boxes

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
-from ...datasets.coco.layout import role_of
 from ...datasets.image_files import ImageError
 from ...errors import InputError
+from .coco_set import role_of
 from .folder import Folder, NotFoundError, counted, file_role, folder_role
 from .image_sizes import agreed_size
 from .reading import (

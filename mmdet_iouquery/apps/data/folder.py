@@ -13,8 +13,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from ...datasets.coco.layout import role_of
 from ...errors import InputError
+from .coco_set import role_of
 
 IMAGE_SUFFIXES = frozenset({'.bmp', '.gif', '.jfif', '.jpe', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp'})
 Item = TypeVar('Item')

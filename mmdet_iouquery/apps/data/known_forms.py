@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...datasets.coco.layout import role_of
 from ...errors import InputError
+from .coco_set import role_of
 from .csv_boxes import is_boxes, read_csv
 from .cvat import read_cvat
 from .folder import Folder

@@ -14,7 +14,6 @@ from mmengine.config import Config
 
 from ...config_files import config_path, tools_root
 from ...config_options import flattened
-from ...datasets import CocoSet, find_coco_set
 from ...datasets.coco.json_file import read_coco, read_json
 from ...engine.preflight.config_mistakes import text_of
 from ...engine.run_settings import differences
@@ -24,6 +23,7 @@ from ...file_io import checksum, write_json, write_text
 from ..analyze.draw import contact_sheet
 from ..analyze.draw_run import draw_run
 from ..child_process import run_child
+from ..data.coco_set import CocoSet, find_coco_set
 from ..data.conversion import read_data
 from .arguments import parser
 from .digits import build_digits

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from mmengine.config import Config, ConfigDict
 
 from ...config_options import as_list, type_name
-from ...datasets import CocoSet
 from ...datasets.coco.checks import class_counts, is_coco_metric
 from ...errors import InputError
+from ..data.coco_set import CocoSet
 from .arguments import STRIDE, check_size
 
 WARM_UP = 10

@@ -14,13 +14,13 @@ from mmengine.config import Config
 from ...checkpoints.initializer import load_checkpoint
 from ...config_files import config_path, model_name
 from ...config_options import flattened
-from ...datasets import CocoSet
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import begin_at_random, read_config
 from ...engine.run_settings import differences
 from ...engine.work_dir import REPLACED, made
 from ...errors import InputError
 from ...file_io import write_text
+from ..data.coco_set import CocoSet
 from ..data.conversion import read_data
 from .arguments import NONE
 from .child_config import child_text

@@ -18,10 +18,10 @@ from matplotlib.figure import Figure
 from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 
+from mmdet_iouquery import CocoSet, find_coco_set
 from mmdet_iouquery.apps.analyze import analyze
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import CocoSet, find_coco_set
 from mmdet_iouquery.engine.detector import adapter_of, load_detector
 from mmdet_iouquery.errors import InputError
 

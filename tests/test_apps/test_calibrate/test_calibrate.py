@@ -16,11 +16,11 @@ from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 
+from mmdet_iouquery import CocoSet, find_coco_set
 from mmdet_iouquery.apps.calibrate.calibration import Judged
 from mmdet_iouquery.apps.calibrate.command import calibrate, config_text, fit, table
 from mmdet_iouquery.apps.quickstart.command import config_text as quickstart_config
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import CocoSet, find_coco_set
 from mmdet_iouquery.engine.launch import run_tool
 
 SIZE, PICTURES = 64, 4

@@ -21,7 +21,7 @@ from helpers import build_detector, sample, small_detector
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_iouquery import config_path, read_data
+from mmdet_iouquery import config_path, find_coco_set, read_data
 from mmdet_iouquery.apps.compare import command, compare, recorder, settings
 from mmdet_iouquery.apps.compare.arguments import parser
 from mmdet_iouquery.apps.compare.run_results import (
@@ -40,7 +40,6 @@ from mmdet_iouquery.apps.cost import count_flops, count_parameters, peak_memory_
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.apps.train.fit import Wishes
 from mmdet_iouquery.config_options import flattened
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.errors import InputError, TrainingStopped
 

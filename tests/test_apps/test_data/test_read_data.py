@@ -21,14 +21,12 @@ from form_sets import (
     yolo_set,
 )
 
-from mmdet_iouquery import read_data
+from mmdet_iouquery import CocoSet, find_coco_set, read_data
 from mmdet_iouquery.apps.data import coco_files
 from mmdet_iouquery.apps.data.conversion import find_data
 from mmdet_iouquery.apps.data.reading import Tally
 from mmdet_iouquery.apps.data.report import describe
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
-from mmdet_iouquery.datasets.coco.layout import CocoSet
 from mmdet_iouquery.errors import InputError
 
 CLASSES = tuple('0123456789')

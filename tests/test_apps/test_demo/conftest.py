@@ -16,9 +16,9 @@ from mmengine.config import Config
 from PIL import Image
 from torch import nn
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 
 SIZE, QUERIES = 64, 20
 FEW_QUERIES = f"\nmodel['bbox_head']['query_selector'] = dict(num_queries={QUERIES})\n"

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.doctor import command
 from mmdet_iouquery.apps.doctor import environment as doctor
 from mmdet_iouquery.apps.doctor.environment import Attention, Facts, Torch
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 
 ROOT = Path(__file__).resolve().parents[3]
 PLAIN = {'numpy': '2.2.6', 'pycocotools': '2.0.11', 'scipy': '1.17.1', 'opencv-python': '4.12.0.88'}

@@ -19,12 +19,12 @@ from runs import SMALL_MODEL
 
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.jobs.worker import ExportedOpener, Opener
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.export.command import export
 from mmdet_iouquery.apps.predict import command
 from mmdet_iouquery.apps.predict.torch_detector import TorchOpener
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine.launch import run_tool
 from mmdet_iouquery.engine.launch import test as run_test
 from mmdet_iouquery.errors import InputError

@@ -10,10 +10,10 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
+from mmdet_iouquery import CocoSet
 from mmdet_iouquery.apps.train.child_config import child_text
 from mmdet_iouquery.apps.train.fit import Wishes, fitted, learning_rate
 from mmdet_iouquery.config_files import config_path
-from mmdet_iouquery.datasets import CocoSet
 from mmdet_iouquery.errors import InputError
 
 SET = CocoSet(Path('/d/t.json'), Path('/d/t'), Path('/d/v.json'), Path('/d/v'), ('cat', 'dog', 'owl'))

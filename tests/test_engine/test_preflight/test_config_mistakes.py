@@ -14,12 +14,12 @@ from mmengine.config import config as config_module
 from mmengine.visualization import Visualizer
 from runs import SMALL_MODEL
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.analyze import analyze
 from mmdet_iouquery.apps.calibrate.command import calibrate
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.config_options import likely_misspelt, merge_options
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.preflight.config_mistakes import entry_of, named_mistakes, text_of
 from mmdet_iouquery.errors import InputError, TrainingStopped

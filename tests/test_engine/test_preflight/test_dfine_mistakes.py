@@ -10,9 +10,9 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from runs import SMALL_MODEL
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.preflight.model_mistakes import check_matching_costs
 from mmdet_iouquery.errors import InputError

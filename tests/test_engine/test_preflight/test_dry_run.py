@@ -9,9 +9,9 @@ import pytest
 import torch
 from runs import small_run
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.preflight.dry_run import dry_run
 from mmdet_iouquery.errors import InputError

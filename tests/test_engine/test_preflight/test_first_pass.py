@@ -23,9 +23,9 @@ from runs import SMALL_MODEL, small_run
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
+from mmdet_iouquery import find_coco_set
 from mmdet_iouquery.apps.quickstart.command import config_text
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.datasets import find_coco_set
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.preflight import first_pass as module
 from mmdet_iouquery.engine.preflight.first_pass import first_pass

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mmdet_iouquery.datasets.coco.layout import CocoSet, find_coco_set, role_of
+from mmdet_iouquery.apps.data.coco_set import CocoSet, find_coco_set, role_of
 from mmdet_iouquery.errors import InputError
 
 CATEGORIES = ((3, 'cat'), (17, 'dog'), (900, 'ox'))

@@ -20,9 +20,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...datasets.coco.arrays import coco_arrays
+from ...datasets.coco.json_file import CocoFile, read_coco
 from ...errors import InputError
-from .arrays import coco_arrays
-from .json_file import CocoFile, read_coco
 
 _WORDS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
 # Official COCO keeps these beside its boxes; they are other tasks.
