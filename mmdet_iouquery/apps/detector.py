@@ -33,7 +33,6 @@ from ..deploy import prepare_for_inference
 from ..engine import launch
 from ..engine.detector import load_detector, read_config
 from ..engine.resume import latest_checkpoint
-from ..engine.test_pipeline import PipelineImage, TestPipeline, detections
 from ..engine.trained_files import model_files
 from ..engine.work_dir import checkpoint_folder
 from ..errors import InputError
@@ -41,6 +40,7 @@ from ..file_io import write_text
 from .analyze.command import PAGE_NAME, analyze
 from .data.conversion import read_data
 from .export.command import export
+from .predict.test_pipeline import PipelineImage, TestPipeline, detections
 from .train.arguments import NONE
 from .train.fit import Wishes, fitted
 from .train.request import TrainRequest, default_folder, written_config

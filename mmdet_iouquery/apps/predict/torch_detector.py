@@ -22,10 +22,10 @@ from ...checkpoints.preprocessing import test_dataset
 from ...datasets.image_files import ImageError, decode
 from ...deploy.prepare import prepare_for_inference
 from ...engine.detector import load_detector
-from ...engine.test_pipeline import PipelineImage, TestPipeline, detections
 from ...errors import InputError
 from ...file_io import sha256
 from ...models.dense_heads import RTDETRHead
+from .test_pipeline import PipelineImage, TestPipeline, detections
 
 
 class TorchOpener:

@@ -13,9 +13,9 @@ from mmengine.registry import init_default_scope
 
 from iouquery_runtime.postprocess import Detections
 
-from ..checkpoints.preprocessing import test_dataset
-from ..config_options import type_name
-from ..errors import InputError
+from ...checkpoints.preprocessing import test_dataset
+from ...config_options import type_name
+from ...errors import InputError
 
 
 class PipelineImage(NamedTuple):
