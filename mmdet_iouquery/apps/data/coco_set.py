@@ -1,14 +1,4 @@
-"""Find a COCO-style detection set in a folder as people have it.
-
-Arrangements that are recognised, by the words ``train`` and ``val``/``valid``/``validation`` in a JSON's name or, where
-the name has neither, in that of its folder::
-
-    annotations/instances_train2017.json + train2017/      (official COCO, val likewise)
-    train/_annotations.coco.json, images beside it         (Roboflow; valid/ likewise)
-    annotations/train.json + train/
-    train.json + images/
-    one JSON + images                                      (split here into training and validation)
-"""
+"""A COCO-style detection set in a folder as people have it."""
 
 from __future__ import annotations
 
@@ -51,6 +41,15 @@ class CocoSet:
 
 def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str] | None = None) -> CocoSet:
     """Find annotations and images of training and validation.
+
+    Arrangements that are recognised, by the words ``train`` and ``val``/``valid``/``validation`` in a JSON's name or,
+    where the name has neither, in that of its folder::
+
+        annotations/instances_train2017.json + train2017/      (official COCO, val likewise)
+        train/_annotations.coco.json, images beside it         (Roboflow; valid/ likewise)
+        annotations/train.json + train/
+        train.json + images/
+        one JSON + images                                      (split here into training and validation)
 
     Args:
         path: a folder in one of the arrangements above, or a JSON file, which is then taken for the whole set.
