@@ -12,8 +12,7 @@ from hosts import HOSTS, host_config, nms_in_torch
 from mmdet.registry import MODELS
 from torch import nn
 
-from mmdet_iouquery.deploy.graph import Deployed, example
-from mmdet_iouquery.deploy.map_attention import MapAttention
+from mmdet_iouquery.deploy.graph import Deployed, MapAttention, example
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.layers import DeformableAttention, as_tokens
 from mmdet_iouquery.structures import Memory

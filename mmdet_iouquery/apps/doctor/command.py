@@ -1,7 +1,7 @@
 """What ``python -m mmdet_iouquery.doctor`` runs.
 
-The exit status is 0 when training can run and 1 when it cannot. ``doctor data CONFIG`` looks at the data instead, see
-:mod:`.data_command`, and ``doctor checkpoint FILE`` at a checkpoint, see :mod:`.checkpoint`.
+The exit status is 0 when training can run and 1 when it cannot. ``doctor data CONFIG`` looks at the data that a config
+names instead, see :mod:`.data_inspection`, and ``doctor checkpoint FILE`` at a checkpoint, see :mod:`.checkpoint`.
 """
 
 from __future__ import annotations
@@ -42,15 +42,33 @@ def execute(args: argparse.Namespace) -> int:
 
 
 def _data(args: argparse.Namespace) -> int:
-    """The data doctor, which needs what training needs: where that is missing, the other doctor says what."""
+    """The data doctor, which needs what training needs: where that is missing, the other doctor says what.
+
+    The status is 0, 1 for findings that falsify results or stop a run, or 2 for bad input.
+    """
     try:
         compat.install_ops_stand_in()
+        from ...config_options import read_options
+        from ...datasets.coco.checks import read_sets
         from ...engine.detector import read_config
-        from .data_command import look_at_data
+        from ...engine.trained_files import config_of
+        from . import data_report
+        from .data_findings import findings, limits_of
+        from .data_inspection import inspect
     except ImportError as error:
         print(f'error: {error}; `python -m mmdet_iouquery.doctor` says what is missing', file=sys.stderr)
         return 2
-    return look_at_data(read_config, args)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            cfg = read_config(config_of(args.config), read_options(args.cfg_options))
+            read = read_sets(cfg)
+            sets = inspect(read, workers=args.workers, limit=args.limit)
+            data_findings = findings(sets, limits_of(cfg.get('model') or {}), read.unchecked)
+    except InputError as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    print((data_report.to_json if args.json else data_report.render)(sets, data_findings))
+    return data_report.exit_status(data_findings)
 
 
 def _checkpoint(args: argparse.Namespace) -> int:

@@ -10,10 +10,9 @@ from .attention import (
 )
 from .box_position import BoxPositionMLP
 from .conv import ConvNormAct, LearnableAffine, input_projections
-from .decoder_layer import DeformableDecoderLayer, FusionGate
+from .decoder_layer import NORMS, DeformableDecoderLayer, FusionGate, RMSNorm
 from .deformable_attention import DeformableAttention, SampledAttention
 from .mlp import MLP, SwiGLU
-from .rms_norm import NORMS, RMSNorm
 from .tokens import as_tokens, keep_layout, layout_of
 
 __all__ = [

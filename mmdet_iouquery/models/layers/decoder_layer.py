@@ -10,13 +10,39 @@ from mmcv.cnn import build_activation_layer
 from torch import Tensor, nn
 
 from ...argument_checks import check_choice, check_configs, check_counts, check_flags, check_numbers
-from ...core import within_range
+from ...core import as_float, within_range
 from ...errors import InputError
 from ...structures import Memory
 from .attention import SelfAttention
 from .deformable_attention import DeformableAttention
 from .mlp import SwiGLU
-from .rms_norm import NORMS
+
+
+class RMSNorm(nn.Module):
+    """Root mean square layer normalisation (Zhang and Sennrich 2019), of DEIMv2.
+
+    Divides features (..., D) by the root of their mean square, then scales each: ``x / sqrt(mean(x^2) + eps) * w``.
+    Computed in single precision at least, where squares of float16 features do not overflow; the result is in the
+    weight's type. Of operations that every exporter knows.
+    """
+
+    def __init__(self, embed_dims: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(embed_dims))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D)."""
+        x = as_float(x)
+        normed = x / (x.square().mean(-1, keepdim=True) + self.eps).sqrt()
+        return (normed * as_float(self.weight)).to(self.weight.dtype)
+
+    def extra_repr(self) -> str:
+        return f'{self.weight.numel()}, eps={self.eps}'
+
+
+NORMS: dict[str, type[nn.LayerNorm | RMSNorm]] = {'LN': nn.LayerNorm, 'RMS': RMSNorm}
+"""Norms of tokens, by the names that a config gives them; each is built of the width D."""
 
 
 class FusionGate(nn.Module):
