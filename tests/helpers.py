@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ from mmdet.structures import DetDataSample, SampleList
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_iouquery import config_path
 from mmdet_iouquery.structures import Decoded, DenoisingQueries, Memory, Predictions, Queries, Selection
@@ -161,6 +163,21 @@ def small_detector(config: str = RTDETR, **overrides: object) -> nn.Module:
     return MODELS.build(small_config(config, **overrides))
 
 
+def with_fixed_norms(model: nn.Module) -> nn.Module:
+    """Batch norms go by their running statistics, in training too: an image means the same alone and in a batch."""
+    for module in model.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
+    return model
+
+
+def learning(backbone: nn.Module) -> set[str]:
+    """Modules, or those of a list, with parameters that are trained or norms that take statistics."""
+    names = {name for name, parameter in backbone.named_parameters() if parameter.requires_grad}
+    names |= {name for name, module in backbone.named_modules() if isinstance(module, _BatchNorm) and module.training}
+    return {re.sub(r'^((?:stages|blocks)\.\d+|\w+).*', r'\1', name) for name in names}
+
+
 def take_family(cfg: Config, name: str, **overrides: object) -> None:
     """Make the model of a config for the digits a narrow one of :data:`FAMILY`."""
     few = {'bbox_head__num_classes': 10, 'test_cfg': cfg.model.test_cfg}
@@ -227,6 +244,18 @@ def decoded(
     if selection is None:
         selection = Selection(Queries(torch.zeros(images, queries, 1), torch.zeros(images, queries, 4)))
     return Decoded(Memory(torch.zeros(images, 0, 1), ()), selection, denoising, predictions)
+
+
+class RunsCode:
+    """Makes the folder that ``MARKER_FOLDER`` of the environment names when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (os.environ['MARKER_FOLDER'],)
+
+
+def assert_same_weights(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 def transfers(monkeypatch: Any) -> list[torch.Size]:

@@ -19,7 +19,7 @@ import numpy as np
 import plain_configs  # noqa: F401  before mmengine
 import pytest
 import torch
-from helpers import FAMILY, build_detector, random_batch, small_detector
+from helpers import FAMILY, build_detector, random_batch, small_detector, with_fixed_norms
 from mmdet.utils import register_all_modules
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import Tensor, nn
@@ -121,10 +121,8 @@ def check_parity(report: Report, device: str) -> None:
         torch.manual_seed(0)
         model: Any = small_detector(**settings)
         model.init_weights()
-        model.train().bbox_head.denoising = None
-        for module in model.modules():  # of two small images; the running numbers are the same on both sides
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        model.bbox_head.denoising = None
+        with_fixed_norms(model.train())  # of two small images
         images, samples = random_batch([3, 0], 160, 192)
         with report.step(f'{family} on the CPU'):
             expected = outcome(model, images, samples)

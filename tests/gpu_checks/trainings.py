@@ -15,11 +15,11 @@ from typing import Any
 
 import plain_configs  # noqa: F401  before mmengine
 import torch
-from helpers import random_batch, small_detector
+from helpers import random_batch, small_detector, with_fixed_norms
 from mmdet.utils import register_all_modules
 from mmengine.hooks import Hook
 from runs import SMALL_MODEL, small_run
-from torch import Tensor, nn
+from torch import Tensor
 
 import mmdet_iouquery  # noqa: F401  before anything of mmdet
 from mmdet_iouquery import accelerate_training, find_coco_set, restore
@@ -147,11 +147,8 @@ def check_accelerate(report: Report, device: str) -> None:
         report.at_most('first losses are apart by', abs(on.losses[0] - off.losses[0]), 1e-4)
     with report.step('the modules'), exact_products():
         torch.manual_seed(0)
-        model: Any = small_detector().train().to(device)
+        model: Any = with_fixed_norms(small_detector().train().to(device))
         model.bbox_head.denoising = None
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
         images, samples = random_batch([3, 1], 160, 192)
         plain = outcome(model, images, samples)['losses']
         accelerate_training(model)

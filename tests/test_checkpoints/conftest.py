@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,16 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope='module')
+def folder(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The module's model ``theirs`` as ``save_pretrained`` writes it."""
+    folder = tmp_path_factory.mktemp('hub')
+    logging.disable(logging.WARNING)
+    theirs.save_pretrained(folder)
+    logging.disable(logging.NOTSET)
+    return folder
 
 
 @pytest.fixture(scope='session')

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import build_detector, golden_weights
+from helpers import assert_same_weights, build_detector, golden_weights
 from torch import Tensor, nn
 
 from mmdet_iouquery.checkpoints import convert, convert_back, sources_of
@@ -54,11 +54,6 @@ def dfine_n() -> tuple[dict[str, Tensor], nn.Module]:
     return golden_weights('dfine_n_320x320'), build_detector(DFINE_N)
 
 
-def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[key], b[key]) for key in a)
-
-
 def test_every_key_is_accounted_for(case: Case) -> None:
     source, theirs, model = case
     account = convert_accounted({**theirs, **TABLES}, source)
@@ -72,7 +67,7 @@ def test_every_key_is_accounted_for(case: Case) -> None:
     assert account.num_read == len(theirs) + 2 == len(account.weights) + sum(map(len, expected.values()))
     result = model.load_state_dict(account.weights, strict=True)
     assert not result.missing_keys and not result.unexpected_keys
-    assert_equal(model.state_dict(), account.weights)
+    assert_same_weights(model.state_dict(), account.weights)
 
 
 def test_their_weights_come_back(case: Case) -> None:
@@ -87,7 +82,7 @@ def test_their_weights_come_back(case: Case) -> None:
 def test_our_weights_come_back(case: Case) -> None:
     source, _, model = case
     ours = model.state_dict()
-    assert_equal(convert(convert_back(ours, source), source), ours)
+    assert_same_weights(convert(convert_back(ours, source), source), ours)
 
 
 THIRDS, QUARTERS, SIXTHS, HALVES = (1 / torch.tensor([float(n)]) for n in (3, 4, 6, 2))
@@ -142,8 +137,8 @@ def test_points_and_size_that_a_run_has_noted_are_written(tmp_path: Path) -> Non
 
 def test_names_of_dfine_and_deim_are_the_same(dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:
     theirs, model = dfine_n
-    assert_equal(convert(theirs, 'dfine'), convert(theirs, 'deim'))
-    assert_equal(convert_back(model.state_dict(), 'dfine'), convert_back(model.state_dict(), 'deim'))
+    assert_same_weights(convert(theirs, 'dfine'), convert(theirs, 'deim'))
+    assert_same_weights(convert_back(model.state_dict(), 'dfine'), convert_back(model.state_dict(), 'deim'))
 
 
 @pytest.mark.parametrize(
@@ -164,7 +159,7 @@ def test_their_files_are_unwrapped(
     theirs, _ = dfine_n
     account = convert_accounted(wrap(theirs), 'dfine')
     assert (account.wrapper, account.left) == (wrapper, left)
-    assert_equal(account.weights, convert(theirs, 'dfine'))
+    assert_same_weights(account.weights, convert(theirs, 'dfine'))
 
 
 @pytest.mark.parametrize('name', TWICE)
@@ -188,7 +183,7 @@ def test_box_heads_of_all_layers_are_one_or_each_its_own() -> None:
     theirs = convert_back(ours, 'deimv2')
     for key in ('layers.2.swish_ffn.w12.bias', 'layers.0.gateway.norm.scale', 'layers.1.norm3.scale'):
         assert f'decoder.decoder.{key}' in theirs
-    assert_equal(convert(theirs, 'deimv2'), ours)
+    assert_same_weights(convert(theirs, 'deimv2'), ours)
     shared = golden_weights('deimv2_atto_320x320')
     shared[f'{SHARED}2.layers.1.bias'] = shared[f'{SHARED}2.layers.1.bias'] + 1
     with pytest.raises(
@@ -268,7 +263,7 @@ def test_a_converted_file_loads(converted: dict[str, Path], dfine_n: tuple[dict[
     check_checkpoint(dfine_n[1], converted['n'])
     content = torch.load(converted['n'], weights_only=True)
     assert content['meta']['preprocessing']['scale'] == [640, 640]
-    assert_equal(content['state_dict'], convert(dfine_n[0], 'dfine'))
+    assert_same_weights(content['state_dict'], convert(dfine_n[0], 'dfine'))
 
 
 BINS = (
@@ -311,14 +306,14 @@ def test_init_cfg_refuses_what_does_not_fit(
     before = {key: value.clone() for key, value in dfine_n[1].state_dict().items()}
     with pytest.raises(InputError, match=message):
         ConvertedPretrained(str(files[file]), 'dfine')(dfine_n[1])
-    assert_equal(dfine_n[1].state_dict(), before)
+    assert_same_weights(dfine_n[1].state_dict(), before)
 
 
 def test_init_cfg_takes_the_authors_file(files: dict[str, Path], dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:
     model: Any = build_detector(DFINE_N)
     model.init_cfg = {'type': 'ConvertedPretrained', 'source': 'dfine', 'checkpoint': str(files['n'])}
     model.init_weights()
-    assert_equal(model.state_dict(), convert(dfine_n[0], 'dfine'))
+    assert_same_weights(model.state_dict(), convert(dfine_n[0], 'dfine'))
 
 
 def test_classes_of_coco_from_weights_of_objects365(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Callable
 
 import pytest
 import torch
+from helpers import assert_same_weights
 from torch import Tensor
 
 from mmdet_iouquery.checkpoints import convert, convert_back
@@ -63,16 +64,6 @@ def theirs(setting: str, fill: Callable[..., dict[str, Tensor]]) -> Any:
 
 
 @pytest.fixture(scope='module')
-def folder(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Their model as ``save_pretrained`` writes it."""
-    folder = tmp_path_factory.mktemp('hub')
-    logging.disable(logging.WARNING)
-    theirs.save_pretrained(folder)
-    logging.disable(logging.NOTSET)
-    return folder
-
-
-@pytest.fixture(scope='module')
 def build_ours(setting: str, build_detector: Callable[..., Any]) -> Callable[..., Any]:
     choice = SETTINGS[setting]
     sizes = {'expansion': choice['expansion'], 'num_layers': choice['num_layers'], 'num_classes': CLASSES}
@@ -93,17 +84,12 @@ def error(theirs: Any, difference: Callable[..., float], formula: Any) -> Callab
     return measure
 
 
-def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[key], b[key]) for key in a)
-
-
 def test_names_in_memory_and_in_files_give_the_same_model(
     theirs: Any, folder: Path, build_ours: Callable[..., Any], error: Callable[..., float]
 ) -> None:
     weights = convert(theirs.state_dict(), 'transformers')
-    assert_equal(weights, convert(read_checkpoint(folder), 'transformers'))
-    assert_equal(weights, convert(read_checkpoint(folder / 'model.safetensors'), 'transformers'))
+    assert_same_weights(weights, convert(read_checkpoint(folder), 'transformers'))
+    assert_same_weights(weights, convert(read_checkpoint(folder / 'model.safetensors'), 'transformers'))
 
     ours = build_ours()
     result = ours.load_state_dict(weights, strict=True)
@@ -138,7 +124,7 @@ def test_the_way_on_to_the_authors_names(theirs: Any) -> None:
     weights = convert(theirs.state_dict(), 'transformers')
     authors = convert_back(weights, 'rtdetr')
     assert len(authors) == len(weights)
-    assert_equal(weights, convert(authors, 'rtdetr'))
+    assert_same_weights(weights, convert(authors, 'rtdetr'))
 
 
 def test_repeated_heads_of_older_files_must_be_equal(folder: Path) -> None:
@@ -150,11 +136,11 @@ def test_repeated_heads_of_older_files_must_be_equal(folder: Path) -> None:
     }
     account = convert_accounted({**weights, **top}, 'transformers')
     assert sorted(account.dropped[REPEATED]) == sorted(top)
-    assert_equal(account.weights, convert(weights, 'transformers'))
+    assert_same_weights(account.weights, convert(weights, 'transformers'))
 
     # a file that has only the copies
     inside = {key: value for key, value in weights.items() if f'{key[len("model.decoder.") :]}' not in top}
-    assert_equal(convert({**inside, **top}, 'transformers'), convert(weights, 'transformers'))
+    assert_same_weights(convert({**inside, **top}, 'transformers'), convert(weights, 'transformers'))
 
     other = {'class_embed.0.bias': top['class_embed.0.bias'] + 1}
     with pytest.raises(InputError, match=r"'class_embed\.0\.bias' and 'model\.decoder\.class_embed\.0\.bias'"):
@@ -218,7 +204,7 @@ def test_version_2_gives_the_same_outputs(
     account = convert_accounted(read_checkpoint(tmp_path), 'transformers')
     points = [f'model.decoder.layers.{i}.encoder_attn.n_points_scale' for i in range(2)]
     assert account.dropped in ({POINT_COUNTS: points}, {})  # a release that writes them, or not
-    assert_equal(account.weights, convert(version_2.state_dict(), 'transformers'))
+    assert_same_weights(account.weights, convert(version_2.state_dict(), 'transformers'))
 
     sampling = {'default': 'bilinear', 'discrete': 'discrete'}[version_2.config.decoder_method]
     decoder = {'num_points': 3, 'sampling': sampling}

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any, Callable
 
 import pytest
 import torch
-from helpers import build_detector, difference_as_sets
+from helpers import assert_same_weights, build_detector, difference_as_sets
 from torch import Tensor
 
 from mmdet_iouquery.checkpoints import convert, convert_back
@@ -85,16 +84,6 @@ def theirs(setting: dict[str, Any], fill: Callable[..., dict[str, Tensor]]) -> A
 
 
 @pytest.fixture(scope='module')
-def folder(theirs: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Their model as ``save_pretrained`` writes it."""
-    folder = tmp_path_factory.mktemp('hub')
-    logging.disable(logging.WARNING)
-    theirs.save_pretrained(folder)
-    logging.disable(logging.NOTSET)
-    return folder
-
-
-@pytest.fixture(scope='module')
 def ours(setting: dict[str, Any]) -> Any:
     """A detector of the same sizes, with other weights."""
     levels = len(setting['maps'])
@@ -120,11 +109,6 @@ def ours(setting: dict[str, Any]) -> Any:
     ).eval()
 
 
-def assert_equal(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert all(torch.equal(a[key], b[key]) for key in a)
-
-
 def test_every_key_is_accounted_for(theirs: Any, folder: Path, ours: Any) -> None:
     """In memory as in the file, whose names differ; the heads, which memory holds twice, are taken once."""
     in_memory, in_file = theirs.state_dict(), read_checkpoint(folder)
@@ -137,7 +121,7 @@ def test_every_key_is_accounted_for(theirs: Any, folder: Path, ours: Any) -> Non
     assert account.num_read == len(in_file) == len(account.weights) + left_out
 
     again = convert_accounted(in_memory, 'transformers')
-    assert_equal(account.weights, again.weights)
+    assert_same_weights(account.weights, again.weights)
     repeated = again.dropped[REPEATED]
     assert len(repeated) == LAYERS * 8 and all(key.startswith(('class_embed.', 'bbox_embed.')) for key in repeated)
     assert set(in_memory) - set(repeated) != set(in_file)
@@ -196,7 +180,7 @@ def test_the_way_on_to_the_authors_names(theirs: Any) -> None:
     for layer in range(theirs.config.decoder_layers):
         tables.add(f'decoder.decoder.layers.{layer}.cross_attn.num_points_scale')
     assert tables <= authors.keys() and len(authors) == len(weights) + 2 + len(tables)
-    assert_equal(weights, convert(authors, 'dfine'))
+    assert_same_weights(weights, convert(authors, 'dfine'))
 
 
 def test_names_of_one_family_are_unknown_in_the_other(folder: Path) -> None:

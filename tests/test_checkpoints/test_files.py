@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 import pytest
 import torch
+from helpers import RunsCode
 from torch import Tensor
 
 from mmdet_iouquery.checkpoints import convert
@@ -98,11 +99,6 @@ def test_a_torn_file_is_refused(part: float, zipped: bool, tmp_path: Path) -> No
     path.write_bytes(whole[: int(part * len(whole))])
     with pytest.raises(InputError, match=r'a\.pth is ((cut short or no|no|not a complete) checkpoint|empty)'):
         read_checkpoint(path)
-
-
-class RunsCode:
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (os.environ['MARKER_FOLDER'],)
 
 
 def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Callable
 
 import pytest
 import torch
+from helpers import RunsCode
 from mmengine.registry import DefaultScope
 from torch import Tensor
 
@@ -145,11 +146,6 @@ def address(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
     server.shutdown()
     server.server_close()
     thread.join()
-
-
-class RunsCode:
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (os.environ['MARKER_FOLDER'],)
 
 
 def test_an_address_is_downloaded_and_code_in_it_refused(

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from helpers import DISTILLED, FAMILY, NARROW, random_batch, small_detector
+from helpers import DISTILLED, FAMILY, NARROW, random_batch, small_detector, with_fixed_norms
 from hosts import host_config
 from started_run import in_processes
 from torch import nn
@@ -35,13 +35,8 @@ PLAIN_D_FINE = {**D_FINE, 'bbox_head__denoising': None, 'bbox_head__criterion__l
 
 
 def quiet(model: nn.Module) -> nn.Module:
-    """Frozen batch norms, so that an image means the same alone and in a batch."""
     model.init_weights()
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-    return model
+    return with_fixed_norms(model.train())
 
 
 def built(**arguments: Any) -> nn.Module:

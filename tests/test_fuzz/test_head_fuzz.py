@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import NARROW, UNION_AND_EDGES, loss_names, sample, small_detector
+from helpers import NARROW, UNION_AND_EDGES, loss_names, sample, small_detector, with_fixed_norms
 from hypothesis import given
 from hypothesis import strategies as st
 from mmdet.structures import SampleList
@@ -60,10 +60,7 @@ def batch_of(given_pictures: list) -> tuple[list[Tensor], SampleList]:
 @given(st.lists(pictures, min_size=1, max_size=3))
 def test_any_batch_has_the_same_finite_losses(head: nn.Module, given_pictures: list) -> None:
     """Boxes upside down, without area, outside of the image, or none at all."""
-    head.train().zero_grad()
-    for module in head.modules():
-        if isinstance(module, nn.BatchNorm2d):  # one token of one image has no variance
-            module.eval()
+    with_fixed_norms(head.train()).zero_grad()  # one token of one image has no variance
     losses = head.loss(*batch_of(given_pictures))
     assert set(losses) == loss_names(head)
     assert all(loss.isfinite() and loss.dim() == 0 for loss in losses.values())

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import UNION_AND_EDGES, random_batch, small_detector
+from helpers import UNION_AND_EDGES, random_batch, small_detector, with_fixed_norms
 from mmdet.models.task_modules import HungarianAssigner
 from mmengine.logging import MMLogger
 from torch import nn
@@ -38,14 +38,10 @@ every_decoder = pytest.mark.parametrize('changes', DECODERS.values(), ids=DECODE
 
 
 def still(changes: dict[str, Any]) -> nn.Module:
-    """A detector in training mode whose batch norms do not depend on the batch."""
+    """A detector in training mode, but for its norms."""
     model = small_detector(**changes)
     model.init_weights()
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
-    return model
+    return with_fixed_norms(model.train())
 
 
 @every_decoder

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import FAMILY, NARROW, NARROW_VIT, loss_names, random_batch, small_detector
+from helpers import FAMILY, NARROW, NARROW_VIT, loss_names, random_batch, small_detector, with_fixed_norms
 from tolerances import within
 from torch import Tensor, nn
 
@@ -65,11 +65,8 @@ def detector(request: pytest.FixtureRequest) -> nn.Module:
 @pytest.fixture
 def training(detector: nn.Module) -> Iterator[nn.Module]:
     """Batch norms do not depend on the batch."""
-    detector.train().zero_grad()
-    for module in detector.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
-    yield detector
+    detector.zero_grad()
+    yield with_fixed_norms(detector.train())
     detector.eval()
 
 

@@ -12,7 +12,7 @@ import golden_formula as formula
 import numpy as np
 import pytest
 import torch
-from helpers import assert_golden_maps, build_detector, difference_as_sets, golden, golden_weights
+from helpers import assert_golden_maps, build_detector, difference_as_sets, golden, golden_weights, with_fixed_norms
 from torch import Tensor, nn
 
 from mmdet_iouquery import accelerate_training, restore
@@ -144,10 +144,7 @@ def selection(model: nn.Module, maps: tuple[Tensor, ...]) -> tuple[Tensor, Tenso
 def train_step(name: str, model: nn.Module) -> tuple[dict[str, Tensor], Decoded, Targets]:
     """Losses of the golden batch with the authors' denoising draw."""
     reference = golden(name)
-    model.train().backbone.eval()  # without the change of places that DINOv3's ViT trains with
-    for module in model.modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            module.eval()
+    with_fixed_norms(model.train()).backbone.eval()  # without the change of places that DINOv3's ViT trains with
     x = torch.from_numpy(formula.image(f'{name}_train', (3, 3, *input_size(name))))
     truth = formula.targets(name, 3, [3, 0, 7], 80)
     targets = Targets(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import FAMILY, RTDETRV2, random_batch, small_detector
+from helpers import FAMILY, RTDETRV2, random_batch, small_detector, with_fixed_norms
 from torch import Tensor, nn
 
 from mmdet_iouquery import accelerate_training
@@ -37,10 +37,7 @@ def test_batch_against_single_pictures(changes: dict[str, Any], accelerate: bool
     """In double precision, batch norms frozen: losses are divided by 5 boxes together, by 4 and 1 alone."""
     model = small_detector(bbox_head__denoising=None, **changes)
     model.init_weights()
-    model.double().train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+    with_fixed_norms(model.double().train())
     if accelerate:
         accelerate_training(model)
     images, samples = random_batch([4, 1], *SIZE)

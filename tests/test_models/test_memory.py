@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import random_batch, small_detector
-from test_data_faults import DECODERS
+from helpers import random_batch
+from test_data_faults import DECODERS, still
 from torch import Tensor, nn
 
 
@@ -36,12 +36,7 @@ def kept_and_gradients(model: nn.Module) -> tuple[int, dict[str, Tensor]]:
 @pytest.mark.parametrize('changes', DECODERS.values(), ids=DECODERS)
 def test_recomputed_layers_keep_less_and_give_the_same_gradients(changes: dict[str, Any]) -> None:
     """Dropout included: what is computed again draws the same."""
-    model = small_detector(**changes, bbox_head__decoder__dropout=0.2)
-    model.init_weights()
-    model.train()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.eval()
+    model = still({**changes, 'bbox_head__decoder__dropout': 0.2})
     torch.manual_seed(0)
     found = []
     for with_cp in (False, True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import re
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import FAMILY, small_detector
+from helpers import FAMILY, RunsCode, small_detector
 from mmengine.logging import MessageHub
 
 from mmdet_iouquery.apps.doctor import command as doctor
@@ -22,13 +21,6 @@ from mmdet_iouquery.apps.doctor.checkpoint import inspect_checkpoint
 
 ROOT = Path(__file__).resolve().parents[3]
 WEIGHTS = {'w': torch.arange(6.0).view(2, 3), 'half': torch.ones(4).half(), 'steps': torch.tensor(3)}
-
-
-class RunsCode:
-    """Makes the folder that the environment names when it is unpickled."""
-
-    def __reduce__(self) -> tuple:
-        return os.mkdir, (os.environ['MARKER_FOLDER'],)
 
 
 def training_checkpoint() -> dict[str, Any]:

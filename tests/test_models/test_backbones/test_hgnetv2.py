@@ -8,7 +8,7 @@ from typing import Any
 import golden_formula as formula
 import pytest
 import torch
-from helpers import DATA, assert_golden_maps, golden
+from helpers import DATA, assert_golden_maps, golden, learning
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
@@ -89,13 +89,6 @@ def test_an_affine_keeps_the_precision_that_autocast_chose() -> None:
     assert {x.dtype for x in maps} == {torch.bfloat16}
     sum(x.float().mean() for x in maps).backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
-
-
-def learning(model: nn.Module) -> set[str]:
-    """Stem and stages with parameters that are trained or norms that take statistics."""
-    found = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    found |= {name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training}
-    return {'.'.join(name.split('.')[: 1 if name.startswith('stem') else 2]) for name in found}
 
 
 def test_what_is_frozen_does_not_learn() -> None:

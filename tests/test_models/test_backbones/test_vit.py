@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import learning
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -153,13 +154,6 @@ def test_gradients_are_the_same_where_inner_values_are_computed_anew() -> None:
         found.append([p.grad.clone() for p in model.parameters()])
     for ours, others in zip(*found):
         torch.testing.assert_close(ours, others)
-
-
-def learning(model: nn.Module) -> set[str]:
-    """Parts of a ViT with parameters that are trained or norms that take statistics."""
-    found = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    found |= {name for name, module in model.named_modules() if isinstance(module, _BatchNorm) and module.training}
-    return {'.'.join(name.split('.')[: 2 if name.startswith('blocks') else 1]) for name in found}
 
 
 def test_what_is_frozen_does_not_learn() -> None:

@@ -10,14 +10,13 @@ import torch
 from helpers import sample
 from mmdet.registry import MODELS
 from mmengine.config import Config
-from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
+from test_batch_mix_up import at_iteration
 from torch import Tensor
 
 from mmdet_iouquery import config_path
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.data_preprocessors import BatchCopyBlend, batch_copy_blend
-from mmdet_iouquery.models.data_preprocessors.batch_blend import STAGE
 
 EXTENTS = ((60, 80), (64, 50), (40, 64))
 """Height and width of the images in inputs of 64 x 80."""
@@ -33,12 +32,6 @@ USELESS = {
     5: [-40.0, -40.0, -5.0, -5.0],
     6: [float('nan'), 0.0, 30.0, 30.0],
 }
-
-
-def at_iteration(iteration: int, stage: str | None = None) -> None:
-    MessageHub.get_instance('copy_blend')
-    MessageHub.get_current_instance().update_info('iter', iteration)
-    MessageHub.get_current_instance().update_info(STAGE, stage)
 
 
 def batch() -> tuple[Tensor, list]:

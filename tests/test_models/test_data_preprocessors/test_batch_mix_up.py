@@ -13,7 +13,7 @@ from mmdet_iouquery.models.data_preprocessors.batch_blend import STAGE
 
 
 def at_iteration(iteration: int, stage: str | None = None) -> None:
-    MessageHub.get_instance('mix_up')
+    MessageHub.get_instance('blends')
     MessageHub.get_current_instance().update_info('iter', iteration)
     MessageHub.get_current_instance().update_info(STAGE, stage)
 

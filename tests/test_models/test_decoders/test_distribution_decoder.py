@@ -10,15 +10,16 @@ import pytest
 import torch
 from helpers import golden
 from mmdet.registry import MODELS
+from test_deformable_decoder import CLASSES, DIMS, memory, queries
 from torch import Tensor, nn
 
 from mmdet_iouquery.core import bin_values, distances_to_boxes, expected_distances
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.decoders import DistributionDecoder
 from mmdet_iouquery.models.decoders.distribution import QualityHead
-from mmdet_iouquery.structures import Memory, Predictions, Queries, Refinement
+from mmdet_iouquery.structures import Predictions, Refinement
 
-DIMS, CLASSES, LAYERS, SHAPES, BINS = 8, 3, 3, ((4, 6), (2, 3)), 9
+LAYERS, BINS = 3, 9
 
 
 def build(**settings: Any) -> DistributionDecoder:
@@ -34,15 +35,6 @@ def refining(**settings: Any) -> DistributionDecoder:
     for head in (*decoder.bbox_heads, *decoder.quality_heads, decoder.initial_bbox_head):
         nn.init.normal_(head.layers[-1].weight, std=0.5)
     return decoder
-
-
-def queries(number: int = 5, batch: int = 2) -> Queries:
-    content, anchors_unact = (torch.randn(batch, number, width, dtype=torch.float64) for width in (DIMS, 4))
-    return Queries(content, anchors_unact)
-
-
-def memory(batch: int = 2) -> Memory:
-    return Memory(torch.randn(batch, 24 + 6, DIMS, dtype=torch.float64), SHAPES)
 
 
 def refinement_of(predictions: Predictions) -> Refinement:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers import decoded, transfers
 from mmdet.registry import MODELS
+from test_set_criterion import CLASSES, LAYERS, truth
 from torch import Tensor
 
 from mmdet_iouquery.core import (
@@ -24,7 +25,7 @@ from mmdet_iouquery.models.dense_heads.rtdetr_head import CRITERION
 from mmdet_iouquery.models.losses import SetCriterion, set_criterion
 from mmdet_iouquery.structures import DenoisingQueries, Pairs, Predictions, Queries, Refinement, Selection, Targets
 
-CLASSES, LAYERS, MATCHING, NOISY, IMAGES, BINS = 4, 3, 6, 4, 2, 9
+MATCHING, NOISY, IMAGES, BINS = 6, 4, 2, 9
 EDGES = {
     'loss_fgl': {'type': 'FineGrainedLocalizationLoss', 'loss_weight': 0.15},
     'loss_ddf': {'type': 'DistributionDistillationLoss', 'loss_weight': 1.5},
@@ -35,12 +36,6 @@ Row = tuple[int, int, int]
 
 def build(**settings: Any) -> SetCriterion:
     return MODELS.build({**CRITERION, 'union_matching': True, **EDGES, **settings})
-
-
-def truth(*counts: int) -> Targets:
-    total = sum(counts)
-    boxes = torch.rand(total, 4, dtype=torch.float64) * 0.3 + 0.3
-    return Targets(torch.arange(total) % CLASSES, boxes, counts)
 
 
 def boxes_of(*shape: int) -> Tensor:

@@ -22,10 +22,9 @@ SIZES = {  # maps, width, feed-forward width, expansion, RepVGG blocks; paramete
 }
 
 
-def build(**kwargs: object) -> nn.Module:
-    """With norms as after a training: nothing is 0 or 1."""
-    config = {'in_channels': (8, 12), 'out_channels': 8, 'num_encoder_layers': 0, 'expansion': 0.9, **D_FINE, **kwargs}
-    model = MODELS.build({'type': 'HybridEncoder', **config}).double().eval()
+def evaluated(cfg: dict[str, object]) -> nn.Module:
+    """In double precision, with norms as after a training: nothing is 0 or 1."""
+    model = MODELS.build(cfg).double().eval()
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)
@@ -33,6 +32,11 @@ def build(**kwargs: object) -> nn.Module:
             nn.init.normal_(module.running_mean)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     return model
+
+
+def build(**kwargs: object) -> nn.Module:
+    config = {'in_channels': (8, 12), 'out_channels': 8, 'num_encoder_layers': 0, 'expansion': 0.9, **D_FINE, **kwargs}
+    return evaluated({'type': 'HybridEncoder', **config})
 
 
 def maps(*sizes: tuple[int, int]) -> list[Tensor]:

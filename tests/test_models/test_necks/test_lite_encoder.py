@@ -9,7 +9,7 @@ from helpers import random_batch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.hub import get_config
-from test_dfine_neck import conv, elan
+from test_dfine_neck import conv, elan, evaluated
 from tolerances import within
 from torch import Tensor, nn
 
@@ -20,16 +20,8 @@ SIZES = {'atto': (256, 64), 'femto': (512, 96), 'pico': (512, 112)}
 
 
 def build(**settings: object) -> nn.Module:
-    """With norms as after a training."""
     cfg = {'type': 'LiteEncoder', 'in_channels': [12], 'out_channels': 8, 'expansion': 0.9, 'num_fusion_blocks': 2}
-    model = MODELS.build({**cfg, **settings}).double().eval()
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias)
-            nn.init.normal_(module.running_mean)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return model
+    return evaluated({**cfg, **settings})
 
 
 @pytest.mark.parametrize('size', [(8, 12), (7, 5), (1, 1)], ids=str)
