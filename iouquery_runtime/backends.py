@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from .errors import InputError, optional, reason
 from .metadata import Metadata
@@ -27,7 +27,7 @@ class Backend(ABC):
     """Images that the graph takes at once, no more and no fewer; None: any number."""
 
     @abstractmethod
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Outputs by name."""
 
 
@@ -64,7 +64,7 @@ class OnnxBackend(Backend):
         batch_size = inputs['images'][0]
         self.batch_size = batch_size if isinstance(batch_size, int) else None
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         return dict(zip(self._outputs, self._session.run(self._outputs, dict(inputs))))
 
 
@@ -109,7 +109,7 @@ class OpenVinoBackend(Backend):
         self._compiled = core.compile_model(model, device, hints if device == 'CPU' else {})
         self._requests = threading.local()
 
-    def run(self, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         if not hasattr(self._requests, 'own'):  # a request serves one thread at a time
             self._requests.own = self._compiled.create_infer_request()
         results = self._requests.own.infer(dict(inputs))

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from . import postprocess
@@ -133,7 +134,7 @@ class Detector:
         if on_error not in ON_ERROR:
             raise InputError(f'on_error must be one of {list(ON_ERROR)}, got {on_error!r}')
         results: list[Any] = []
-        batch: list[tuple[int, np.ndarray, dict[str, Any]]] = []
+        batch: list[tuple[int, NDArray[Any], dict[str, Any]]] = []
 
         def run() -> None:
             indices, pixels, known = (list(column) for column in zip(*batch))
@@ -163,7 +164,7 @@ class Detector:
 
     def detect_resized(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[NDArray[Any]],
         sizes: Sequence[tuple[int, int]],
         score_thr: float | Sequence[float] | None = None,
     ) -> list[Result]:
@@ -185,7 +186,7 @@ class Detector:
 
     def _run(
         self,
-        images: Sequence[np.ndarray],
+        images: Sequence[NDArray[Any]],
         sizes: Sequence[tuple[int, int]],
         score_thr: Any,
         known: Sequence[dict[str, Any]],

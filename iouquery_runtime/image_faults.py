@@ -16,8 +16,10 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 PNG, JPEG, GIF, BMP, RIFF = b'\x89PNG\r\n\x1a\n', b'\xff\xd8\xff', b'GIF', b'BM', b'RIFF'
 """What a file of each format begins with."""
@@ -42,7 +44,7 @@ def shows_faults(data: bytes) -> bool:
     return not data or data.startswith((JPEG, PNG)) or _is_webp(data)
 
 
-def fault(data: bytes, decode: Callable[[bytes], np.ndarray]) -> str | None:
+def fault(data: bytes, decode: Callable[[bytes], NDArray[Any]]) -> str | None:
     """Why the bytes of a file that :func:`shows_faults` are no whole image; None: nothing is wrong with them.
 
     Args:
@@ -73,7 +75,7 @@ def _is_webp(data: bytes) -> bool:
     return data.startswith(RIFF) and data[8:12] == b'WEBP'
 
 
-def _jpeg_fault(data: bytes, decode: Callable[[bytes], np.ndarray]) -> str | None:
+def _jpeg_fault(data: bytes, decode: Callable[[bytes], NDArray[Any]]) -> str | None:
     reason, ended = _jpeg_walk(data)
     if reason or ended or _has_every_pixel(data, decode):
         return reason
@@ -111,7 +113,7 @@ def _jpeg_walk(data: bytes) -> tuple[str | None, bool]:
     return None, False
 
 
-def _has_every_pixel(data: bytes, decode: Callable[[bytes], np.ndarray]) -> bool:
+def _has_every_pixel(data: bytes, decode: Callable[[bytes], NDArray[Any]]) -> bool:
     """Whether a JPEG without an end has all of its scans, and its image is the same whatever follows the last one."""
     whole = data.rstrip(b'\0') if data.endswith(b'\0\0') else data  # reserved space that was never filled
     whole = whole[:-1] if whole.endswith(b'\xff') else whole

@@ -155,7 +155,7 @@ class _Parser:
                 'export it again with `iouquery export`, or pip install --upgrade mmdet-iouquery'
             )
 
-    def json(self, name: str, kind: type) -> Any:
+    def json(self, name: str, kind: type[Any]) -> Any:
         try:
             value = json.loads(self.values[name])
         except (KeyError, ValueError):

@@ -6,9 +6,10 @@ K detections, Q queries, C classes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .metadata import Metadata
 
@@ -16,19 +17,19 @@ from .metadata import Metadata
 class Detections(NamedTuple):
     """Of one image, best first."""
 
-    boxes: np.ndarray
+    boxes: NDArray[Any]
     """(K, 4) float32, corners x1, y1, x2, y2 in px of the original image."""
-    scores: np.ndarray
+    scores: NDArray[Any]
     """(K,), in [0, 1]: float32, or float64 where they are calibrated."""
-    labels: np.ndarray
+    labels: NDArray[Any]
     """(K,) int64."""
 
-    def where(self, kept: np.ndarray) -> Detections:
+    def where(self, kept: NDArray[Any]) -> Detections:
         """Those for which ``kept`` (K,) is True."""
         return Detections(self.boxes[kept], self.scores[kept], self.labels[kept])
 
 
-def of_outputs(outputs: Mapping[str, np.ndarray], row: int, size: tuple[int, int], metadata: Metadata) -> Detections:
+def of_outputs(outputs: Mapping[str, NDArray[Any]], row: int, size: tuple[int, int], metadata: Metadata) -> Detections:
     """All detections of one image of the batch; of a raw graph, the best ``max_per_img`` pairs of query and class.
 
     Args:
@@ -42,7 +43,7 @@ def of_outputs(outputs: Mapping[str, np.ndarray], row: int, size: tuple[int, int
     return top_detections(outputs['logits'][row], outputs['boxes'][row], size, metadata.max_per_img)
 
 
-def top_detections(logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int], max_per_img: int) -> Detections:
+def top_detections(logits: NDArray[Any], boxes: NDArray[Any], size: tuple[int, int], max_per_img: int) -> Detections:
     """The best pairs of query and class: sigmoid, no void class, one query may give several detections.
 
     Args:
@@ -79,7 +80,7 @@ def apply_settings(
     return detections
 
 
-def without_overlaps(boxes: np.ndarray, threshold: float) -> np.ndarray:
+def without_overlaps(boxes: NDArray[Any], threshold: float) -> NDArray[Any]:
     """Which boxes (K, 4), best first, stay when each takes away all later ones that overlap it by more than an IoU."""
     low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
     high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
@@ -94,7 +95,7 @@ def without_overlaps(boxes: np.ndarray, threshold: float) -> np.ndarray:
     return kept
 
 
-def piecewise_linear(x: np.ndarray, knots: Sequence[float], values: Sequence[float]) -> np.ndarray:
+def piecewise_linear(x: NDArray[Any], knots: Sequence[float], values: Sequence[float]) -> NDArray[Any]:
     """The function that goes straight from each (knot, value) to the next one, in double precision."""
     x, at, heights = (np.asarray(array, dtype=np.float64) for array in (x, knots, values))
     right = np.clip(np.searchsorted(at, x), 1, len(at) - 1)
@@ -103,7 +104,7 @@ def piecewise_linear(x: np.ndarray, knots: Sequence[float], values: Sequence[flo
     return heights[left] + share * (heights[right] - heights[left])
 
 
-def _corners(boxes: np.ndarray) -> np.ndarray:
+def _corners(boxes: NDArray[Any]) -> NDArray[Any]:
     """Centre and size to corners; a negative size counts as none."""
     centre, half = boxes[:, :2], np.float32(0.5) * np.maximum(boxes[:, 2:], 0)
     return np.concatenate([centre - half, centre + half], axis=1)

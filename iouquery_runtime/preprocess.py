@@ -19,16 +19,17 @@ from __future__ import annotations
 import os
 from io import BytesIO
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from . import image_faults
 from .errors import InputError, reason
 from .metadata import Metadata, Resize
 
-Source = Union[str, 'os.PathLike[str]', bytes, Image.Image, np.ndarray]
+Source = Union[str, 'os.PathLike[str]', bytes, Image.Image, NDArray[Any]]
 """An image: the path of a file, a file's content, a PIL image, or an array (H, W, 3) uint8."""
 
 _ORIENTATION = 0x0112  # EXIF
@@ -44,7 +45,7 @@ _TURNS = {
 }
 
 
-def read_image(source: Source, name: str, bgr: bool = False) -> np.ndarray:
+def read_image(source: Source, name: str, bgr: bool = False) -> NDArray[Any]:
     """Pixels (H, W, 3) uint8, RGB, upright.
 
     Args:
@@ -75,7 +76,7 @@ def read_image(source: Source, name: str, bgr: bool = False) -> np.ndarray:
     return source[..., ::-1] if bgr else source
 
 
-def resized(image: np.ndarray, height: int, width: int, how: Resize) -> np.ndarray:
+def resized(image: NDArray[Any], height: int, width: int, how: Resize) -> NDArray[Any]:
     """An image (H, W, 3) uint8 stretched to ``height`` and ``width`` px."""
     if not how.antialias:
         return _resized_as_by_opencv(image, height, width)
@@ -83,7 +84,9 @@ def resized(image: np.ndarray, height: int, width: int, how: Resize) -> np.ndarr
     return np.asarray(Image.fromarray(np.ascontiguousarray(image)).resize((width, height), resample))
 
 
-def network_inputs(images: list[np.ndarray], sizes: list[tuple[int, int]], metadata: Metadata) -> dict[str, np.ndarray]:
+def network_inputs(
+    images: list[NDArray[Any]], sizes: list[tuple[int, int]], metadata: Metadata
+) -> dict[str, NDArray[Any]]:
     """What the graph takes, by name.
 
     Args:
@@ -108,14 +111,14 @@ def _content(path: Path) -> bytes:
         ) from error
 
 
-def _of_file(data: bytes, name: str) -> np.ndarray:
+def _of_file(data: bytes, name: str) -> NDArray[Any]:
     fault = image_faults.fault(data, _decoded_jpeg) if image_faults.shows_faults(data) else None
     if fault:
         raise InputError(f'{name}: {fault}; repair the file, or leave it out')
     return _decoded(BytesIO(image_faults.with_end(data)), name)
 
 
-def _decoded_jpeg(data: bytes) -> np.ndarray:
+def _decoded_jpeg(data: bytes) -> NDArray[Any]:
     try:
         with Image.open(BytesIO(data)) as image:
             return np.asarray(image)
@@ -123,7 +126,7 @@ def _decoded_jpeg(data: bytes) -> np.ndarray:
         raise ValueError from error
 
 
-def _decoded(source: Image.Image | BytesIO, name: str) -> np.ndarray:
+def _decoded(source: Image.Image | BytesIO, name: str) -> NDArray[Any]:
     """The pixels of a PIL image, or of a file's content."""
     try:
         image = source if isinstance(source, Image.Image) else Image.open(source)
@@ -171,7 +174,7 @@ def _upright(pixels: Image.Image, image: Image.Image) -> Image.Image:
     return pixels if turn is None else pixels.transpose(turn)
 
 
-def _resized_as_by_opencv(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def _resized_as_by_opencv(image: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     """Bilinear, in the whole numbers that OpenCV's ``INTER_LINEAR`` computes with, of 11 bits for a share.
 
     To a half of both sides it takes means of 2 x 2 pixels.
@@ -186,14 +189,14 @@ def _resized_as_by_opencv(image: np.ndarray, height: int, width: int) -> np.ndar
     return (_mixed(columns >> 4, top, share[:, None, None], axis=0, shift=16) + 2 >> 2).astype(np.uint8)
 
 
-def _sampling(length: int, target: int) -> tuple[np.ndarray, np.ndarray]:
+def _sampling(length: int, target: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """For each of ``target`` pixels, which of ``length`` it begins with, and the share of the next one, of 2048."""
     position = ((np.arange(target) + 0.5) * (1 / (target / length)) - 0.5).astype(np.float32)
     first = np.floor(position)
     return first.astype(np.int64), np.rint((position - first) * 2048).astype(np.int32)
 
 
-def _mixed(pixels: np.ndarray, first: np.ndarray, share: np.ndarray, axis: int, shift: int) -> np.ndarray:
+def _mixed(pixels: NDArray[Any], first: NDArray[Any], share: NDArray[Any], axis: int, shift: int) -> NDArray[Any]:
     """Neighbours along an axis by their shares, each product without its lowest bits; the edges go on for ever."""
     first, second = (np.clip(index, 0, pixels.shape[axis] - 1) for index in (first, first + 1))
     kept = (2048 - share) * pixels.take(first, axis) >> shift

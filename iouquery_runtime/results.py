@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import InputError, optional
@@ -27,11 +28,11 @@ FIGURES = {'.jpg': 'JPEG', '.jpeg': 'JPEG', '.png': 'PNG', '.webp': 'WEBP'}
 class Result:
     """The detections of one image, best first."""
 
-    boxes: np.ndarray
+    boxes: NDArray[Any]
     """(K, 4) float32, corners x1, y1, x2, y2 in px of the original image."""
-    scores: np.ndarray
+    scores: NDArray[Any]
     """(K,), in [0, 1]: float32, or float64 where they are calibrated."""
-    labels: np.ndarray
+    labels: NDArray[Any]
     """(K,) int64, the classes' numbers from 0."""
     names: tuple[str, ...]
     """(K,), of the classes."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from iouquery_runtime.backends import openvino_core
@@ -26,13 +27,13 @@ TO_CORNERS = np.array([[1, 0, 1, 0], [0, 1, 0, 1], [-0.5, 0, 0.5, 0], [0, -0.5, 
 class Raw(NamedTuple):
     """What :func:`raw_outputs` gives."""
 
-    logits: np.ndarray
+    logits: NDArray[Any]
     """(B, Q, C)."""
-    boxes: np.ndarray
+    boxes: NDArray[Any]
     """(B, Q, 4), cx, cy, w, h, normalised."""
 
 
-def raw_outputs(images: np.ndarray) -> Raw:
+def raw_outputs(images: NDArray[Any]) -> Raw:
     """What the graph makes of RGB images (B, H, W, 3): colours of cells of 16 x 16 px, and two matrices."""
     batch, height, width = images.shape[:3]
     cells = (images.astype(np.float64) / 255).reshape(batch, height // CELL, CELL, width // CELL, CELL, 3).mean((2, 4))

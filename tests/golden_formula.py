@@ -5,11 +5,13 @@ filled with equal weights, run on equal inputs, and compared number by number.
 """
 
 import zlib
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
-def tensor(name: str, shape: tuple) -> np.ndarray:
+def tensor(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """The weight called ``name`` of shape ``shape`` (float32; int64 zero for ``num_batches_tracked``)."""
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     leaf = name.rsplit('.', 1)[-1]
@@ -25,7 +27,7 @@ def tensor(name: str, shape: tuple) -> np.ndarray:
     return np.float32(0.1) * x
 
 
-def weight(name: str, shape: tuple) -> np.ndarray:
+def weight(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """As ``tensor``, but what multiplies activations is near 1.
 
     That is ``scale`` of RMSNorm and of learnable affine blocks, and LayerScale's ``gamma``. Goldens named in README.md
@@ -36,7 +38,7 @@ def weight(name: str, shape: tuple) -> np.ndarray:
     return tensor(name, shape)
 
 
-def image(name: str, shape: tuple) -> np.ndarray:
+def image(name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     """A smooth-plus-noise input of shape (batch, 3, height, width), float32, roughly in [0, 1]."""
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     b, c, h, w = shape
@@ -45,7 +47,7 @@ def image(name: str, shape: tuple) -> np.ndarray:
     return (0.8 * up + 0.2 * rng.uniform(0, 1, shape)).astype(np.float32)
 
 
-def targets(name: str, batch: int, counts: list, num_classes: int) -> list:
+def targets(name: str, batch: int, counts: list[int], num_classes: int) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Per image (labels int64 (n,), boxes float32 (n, 4) as normalised cx, cy, w, h)."""
     rng = np.random.Generator(np.random.PCG64(zlib.crc32(name.encode())))
     out = []

@@ -202,8 +202,8 @@ def loss_names(head: Any) -> set[str]:
 
 
 def sample(
-    boxes_px: list | Tensor,
-    labels: list | Tensor,
+    boxes_px: list[list[float]] | Tensor,
+    labels: list[int] | Tensor,
     input_shape: tuple[int, int],
     img_shape: tuple[int, int] | None = None,
 ) -> DetDataSample:

@@ -7,6 +7,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 ORIENTATION = 0x0112  # EXIF
@@ -28,7 +29,7 @@ def encoded(image: Image.Image, form: str, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def as_pillow(data: bytes) -> np.ndarray:
+def as_pillow(data: bytes) -> NDArray[Any]:
     """A file as Pillow reads it, (H, W, 3) uint8, BGR."""
     with Image.open(BytesIO(data)) as image:
         return np.asarray(image.convert('RGB'))[..., ::-1]

@@ -28,7 +28,7 @@ class ToyModel(BaseModel):
         return {'loss': (outputs**2).mean()} if mode == 'loss' else list(outputs)
 
 
-class ToyData(torch.utils.data.Dataset):
+class ToyData(torch.utils.data.Dataset[dict[str, Tensor]]):
     def __len__(self) -> int:
         return DATA_SIZE
 
@@ -44,7 +44,7 @@ class CountMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Any) -> None:
         self.results.append(1)
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
+    def compute_metrics(self, results: list[int]) -> dict[str, float]:
         CountMetric.evaluations += 1
         return {'acc': CountMetric.evaluations}
 

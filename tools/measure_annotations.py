@@ -30,7 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 def main(args: argparse.Namespace) -> None:
     print(f'{"images":>9}  {"stage":42} {"seconds":>8} {"peak MB":>8} {"held MB":>8} {"a worker MB":>12}')
-    costs: dict[str, list] = {stage: [] for stage in STAGES}
+    costs: dict[str, list[ReadingCost]] = {stage: [] for stage in STAGES}
     with tempfile.TemporaryDirectory() as folder:
         for images in args.images:
             path = Path(folder) / f'{images}.json'

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from pyarrow import compute, parquet
 
 from ..errors import InputError
@@ -57,7 +58,7 @@ def hash64(value: int) -> int:
     return value ^ value >> 31
 
 
-def write_manifest(images: Iterable[Image], folder: Path) -> np.ndarray:
+def write_manifest(images: Iterable[Image], folder: Path) -> NDArray[Any]:
     """Write all images, and give their ids, int64, sorted.
 
     Raises:
@@ -85,7 +86,7 @@ def manifest_tables(folder: Path) -> Iterator[pa.Table]:
         yield parquet.read_table(path)
 
 
-def manifest_ids(folder: Path) -> np.ndarray:
+def manifest_ids(folder: Path) -> NDArray[Any]:
     """The ids of what was written, int64, sorted."""
     ids = [parquet.read_table(path, columns=['id'])['id'].to_numpy() for path in sorted(folder.glob('*.parquet'))]
     return np.sort(np.concatenate([np.zeros(0, np.int64), *ids]))
@@ -98,15 +99,15 @@ class Remaining:
         ids: of all images, int64, sorted, each once; at least one.
     """
 
-    def __init__(self, ids: np.ndarray) -> None:
+    def __init__(self, ids: NDArray[Any]) -> None:
         self._ids, self._done = ids, np.zeros(len(ids), bool)
         self.count = len(ids)
 
-    def mask(self, ids: np.ndarray) -> np.ndarray:
+    def mask(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Which of ``ids`` (N,) are of the job and not done."""
         return self._known(ids) & ~self._done[self._positions(ids)]
 
-    def finish(self, ids: np.ndarray) -> np.ndarray:
+    def finish(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Count ``ids`` (N,) as done, and tell which of them were not before; the second of a pair in it was.
 
         Raises:
@@ -128,10 +129,10 @@ class Remaining:
             if kept.any():
                 yield table if kept.all() else table.filter(pa.array(kept))
 
-    def _positions(self, ids: np.ndarray) -> np.ndarray:
+    def _positions(self, ids: NDArray[Any]) -> NDArray[Any]:
         return np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
 
-    def _known(self, ids: np.ndarray) -> np.ndarray:
+    def _known(self, ids: NDArray[Any]) -> NDArray[Any]:
         return self._ids[self._positions(ids)] == ids
 
 
@@ -143,7 +144,7 @@ def _write(table: pa.Table, path: Path) -> None:
         raise cannot_write(path, error) from error
 
 
-def _duplicates(folder: Path, twice: np.ndarray) -> str:
+def _duplicates(folder: Path, twice: NDArray[Any]) -> str:
     """Name two images of the first id that is there more than once."""
     paths: list[str] = []
     for table in manifest_tables(folder):

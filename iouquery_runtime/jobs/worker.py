@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from ..detector import Detector
 from ..errors import InputError, WorkersError, reason
@@ -38,7 +39,7 @@ _GIVEN_UP = f'the worker died on this image {DEATHS + 1} times'
 class Prepared(NamedTuple):
     """An image as a detector takes it."""
 
-    pixels: np.ndarray
+    pixels: NDArray[Any]
     """(H, W, 3) uint8."""
     width: int
     """Of the original, upright, in px."""

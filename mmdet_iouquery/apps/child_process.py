@@ -22,7 +22,7 @@ _SIGNALS = tuple(signal.Signals[name] for name in ('SIGINT', 'SIGTERM') if name 
 def run_child(
     program: Path,
     *arguments: object,
-    stdout: IO | None = None,
+    stdout: IO[Any] | None = None,
     environment: dict[str, str] | None = None,
     patience: float | None = 2.0,
 ) -> int:
@@ -45,7 +45,7 @@ def run_child(
         TrainingStopped: a signal came while it ran; it has ended.
     """
     received: list[int] = []
-    children: list[subprocess.Popen] = []
+    children: list[subprocess.Popen[bytes]] = []
 
     def remember(signum: int, _frame: object) -> None:
         received.append(signum)
@@ -64,7 +64,7 @@ def run_child(
     return status
 
 
-def _pass_on(signum: int, child: subprocess.Popen, patience: float | None) -> None:
+def _pass_on(signum: int, child: subprocess.Popen[bytes], patience: float | None) -> None:
     if signum != signal.SIGINT:
         child.terminate()
     elif patience is not None:

@@ -93,7 +93,9 @@ class _CountOperations(dispatch_mode()):  # type: ignore[misc]
         super().__init__()
         self.operations: Counter[str] = Counter()
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         aliases = [value.alias_info for value in func._schema.returns if value.alias_info is not None]
         if not any(not alias.is_write for alias in aliases):
             self.operations[str(func)] += 1

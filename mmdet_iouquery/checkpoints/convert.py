@@ -53,7 +53,7 @@ class Conversion(NamedTuple):
     left: list[str]
 
 
-def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
+def unwrap(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     """The weights inside a checkpoint file's content: those of its EMA where it has one, without wrappers' prefixes.
 
     Knows ``{'ema': {'module': ...}}``, ``{'model': ...}``, ``{'state_dict': ...}``, ``{'module': ...}`` and keys that
@@ -65,7 +65,7 @@ def unwrap(checkpoint: Mapping) -> dict[str, Tensor]:
     return unwrap_accounted(checkpoint).weights
 
 
-def unwrap_accounted(checkpoint: Mapping) -> Unwrapped:
+def unwrap_accounted(checkpoint: Mapping[str, Any]) -> Unwrapped:
     """:func:`unwrap`, with where the weights were and what lay beside them."""
     for name in WRAPPERS:
         inner = checkpoint.get(name)
@@ -83,7 +83,7 @@ def unwrap_accounted(checkpoint: Mapping) -> Unwrapped:
     return Unwrapped(_without_prefixes(weights), '', left)
 
 
-def _holds_weights(content: Mapping) -> bool:
+def _holds_weights(content: Mapping[str, Any]) -> bool:
     inner = (content.get(name) for name in WRAPPERS)
     return any(isinstance(value, Tensor) for value in content.values()) or any(
         isinstance(value, Mapping) and _holds_weights(value) for value in inner
@@ -103,7 +103,7 @@ def _shortened(content: Mapping[Any, Any], most: int = 5) -> str:
     return ', '.join([*names[:most], *more]) or 'nothing'
 
 
-def convert(state_dict: Mapping, source: str) -> dict[str, Tensor]:
+def convert(state_dict: Mapping[str, Any], source: str) -> dict[str, Tensor]:
     """Weights of ``source`` (one of :data:`SOURCES`) under our names, ready for a strict load.
 
     Raises:
@@ -112,7 +112,7 @@ def convert(state_dict: Mapping, source: str) -> dict[str, Tensor]:
     return convert_accounted(state_dict, source).weights
 
 
-def convert_accounted(state_dict: Mapping, source: str) -> Conversion:
+def convert_accounted(state_dict: Mapping[str, Any], source: str) -> Conversion:
     """:func:`convert`, with the keys that were dropped and why."""
     if source not in SOURCES:
         raise InputError(f'unknown source {source!r}; choose one of {", ".join(SOURCES)}')
@@ -192,7 +192,7 @@ def _renamed(names: PrefixMap, weights: Mapping[str, Tensor], without: Iterable[
 
 
 def convert_back(
-    state_dict: Mapping,
+    state_dict: Mapping[str, Any],
     target: str,
     *,
     num_points: Sequence[int] | int | None = None,

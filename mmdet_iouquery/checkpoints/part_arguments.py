@@ -59,7 +59,7 @@ def part_arguments(
     return arguments
 
 
-def _defaults(part: type) -> dict[str, Any]:
+def _defaults(part: type[Any]) -> dict[str, Any]:
     """Default values of a class's arguments, those that it hands on to its parent among them; None: it has none."""
     values: dict[str, Any] = {}
     for kind in part.__mro__:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -95,7 +97,7 @@ def hungarian_pairs(cost: Tensor, counts: Sequence[int]) -> tuple[Tensor, Tensor
             queries.append(query)
             truths.append(truth + start)
 
-    def join(parts: list[np.ndarray]) -> Tensor:
+    def join(parts: Sequence[NDArray[Any]]) -> Tensor:
         return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts]).astype(np.int64))
 
     return join(layers), join(queries), join(truths)

@@ -38,8 +38,8 @@ class TableCache:
         self._tables.move_to_end(key)
         return self._tables[key]
 
-    def __deepcopy__(self, memo: dict) -> TableCache:
+    def __deepcopy__(self, memo: dict[int, Any]) -> TableCache:
         return TableCache(self.size)
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return TableCache, (self.size,)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import cache, lru_cache, partial
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from scipy import sparse
 from torch import Tensor
 
@@ -78,7 +80,7 @@ def winograd_gradients(
 
 
 @cache
-def transforms() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def transforms() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """G (6, 3), B (6, 6) and A (4, 6) with ``A ((G g) * (B d))`` the outputs of weights g (3,) on inputs d (6,).
 
     After Toom and Cook: a product of polynomials is found from its values at :data:`POINTS` and at infinity.
@@ -164,7 +166,7 @@ class _Tiles:
 _tiles = lru_cache(maxsize=256)(_Tiles)  # some 0.6 MB each
 
 
-def _along(matrix: np.ndarray, pixels: int, tiles: int, before: int, lines: int) -> sparse.csr_matrix:
+def _along(matrix: NDArray[Any], pixels: int, tiles: int, before: int, lines: int) -> sparse.csr_matrix:
     """From lines of pixels (lines, pixels) to tiles' values at the matrix's points (points, lines, tiles)."""
     position = TILE * np.arange(tiles)[:, None] + np.arange(matrix.shape[1]) - before
     tile, within = np.nonzero((position >= 0) & (position < pixels))

@@ -12,6 +12,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import SampleList
 from mmengine.model import BaseModel
 from mmengine.structures import InstanceData
+from numpy.typing import NDArray
 from torch import Tensor, from_numpy
 
 from iouquery_runtime import Detector
@@ -136,7 +137,7 @@ class ExportedDetector(BaseModel):
                 'order'
             )
 
-    def _check_sizes(self, images: Sequence[np.ndarray]) -> None:
+    def _check_sizes(self, images: Sequence[NDArray[Any]]) -> None:
         wanted = self.detector.metadata.image_size
         sizes: set[Any] = {image.shape[:2] for image in images}
         if len(sizes) > 1 or (wanted and sizes != {wanted}):

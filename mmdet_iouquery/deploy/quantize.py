@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from iouquery_runtime import Detector
 from iouquery_runtime.backends import openvino_core
@@ -191,7 +191,7 @@ def write_quantized(
     path: Path,
     samples: Sequence[Any],
     metadata: Mapping[str, str],
-    inputs: Callable[[Any], Mapping[str, np.ndarray]] = lambda sample: sample,
+    inputs: Callable[[Any], Mapping[str, NDArray[Any]]] = lambda sample: sample,
 ) -> None:
     """Have NNCF measure ranges and write a file.
 
@@ -235,7 +235,7 @@ def write_quantized(
     path.write_bytes(quantised.SerializeToString())
 
 
-def _inputs(detector: Detector, image: Path) -> dict[str, np.ndarray]:
+def _inputs(detector: Detector, image: Path) -> dict[str, NDArray[Any]]:
     """Of an image, as often as the graph takes it at once."""
     pixels = read_image(image, str(image))
     small = resized(pixels, *detector.image_size, detector.metadata.resize)

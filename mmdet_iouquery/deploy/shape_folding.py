@@ -10,13 +10,15 @@ What depends on shapes alone is found by running the file on inputs of several s
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, numpy_helper
 
 from .inner_tensors import InnerTensors
 
-Inputs = dict[str, np.ndarray]
+Inputs = dict[str, NDArray[Any]]
 
 _RESHAPING = {'Reshape': 1, 'Expand': 1, 'Resize': 3}
 """Operators that are given the shape of their result, by the input that it is."""
@@ -58,7 +60,7 @@ def fold_shapes(proto: ModelProto, runs: Sequence[Inputs]) -> None:
     _drop_unused(proto)
 
 
-def _content(values: np.ndarray) -> tuple:
+def _content(values: NDArray[Any]) -> tuple[Any, ...]:
     return values.dtype.str, values.shape, values.tobytes()
 
 
@@ -74,7 +76,7 @@ def _computed_from_shapes(proto: ModelProto) -> set[str]:
     return of_shapes
 
 
-def _undecided(proto: ModelProto, measured: dict[str, list[np.ndarray]]) -> set[str]:
+def _undecided(proto: ModelProto, measured: dict[str, list[NDArray[Any]]]) -> set[str]:
     """What is computed from the outcome of comparing numbers that differ between the runs."""
     undecided: set[str] = set()
     for node in proto.graph.node:
@@ -85,7 +87,7 @@ def _undecided(proto: ModelProto, measured: dict[str, list[np.ndarray]]) -> set[
     return undecided
 
 
-def _same(values: list[np.ndarray]) -> bool:
+def _same(values: list[NDArray[Any]]) -> bool:
     return all(np.array_equal(value, values[0]) for value in values)
 
 
@@ -103,8 +105,8 @@ def _drop_unused(proto: ModelProto) -> None:
 
 
 def _constant(
-    node: NodeProto, index: int, measured: dict[str, list[np.ndarray]], undecided: set[str]
-) -> np.ndarray | None:
+    node: NodeProto, index: int, measured: dict[str, list[NDArray[Any]]], undecided: set[str]
+) -> NDArray[Any] | None:
     """What can be written for an input of a node, of ``Resize`` scales for sizes; None: it has to be computed."""
     values = measured[node.input[index]]
     same = _same(values) and node.input[index] not in undecided

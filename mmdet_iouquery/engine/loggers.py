@@ -126,7 +126,7 @@ def _no_selection_quality(cfg: Mapping[str, Any]) -> str:
     return '' if selects_tokens else 'the model does not select queries among encoder tokens'
 
 
-def _is(entry: Mapping[str, Any], kind: type) -> bool:
+def _is(entry: Mapping[str, Any], kind: type[Any]) -> bool:
     """Whether a config entry asks for a class, or one derived from it."""
     built = _class(entry)
     return isinstance(built, type) and issubclass(built, kind)

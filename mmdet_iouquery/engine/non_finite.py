@@ -48,7 +48,7 @@ def origin_in_forward(model: nn.Module, run: Callable[[], Any]) -> str | None:
     origins: list[str] = []
     names = {module: name or 'the model' for name, module in model.named_modules()}
 
-    def look(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def look(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         if not origins and not is_finite(output):
             origins.append(_describe(names[module], module, (args, kwargs), output))
 
@@ -95,7 +95,7 @@ def origin_in_backward(model: nn.Module, run: Callable[[], Tensor]) -> str | Non
         if module not in given_broken and not is_finite(gradient):
             origins.append(module)
 
-    def watch(module: nn.Module, args: tuple, kwargs: dict, output: Any) -> None:
+    def watch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         for check, value in ((given, output), (handed_on, (args, kwargs))):
             for tensor in tensors_of(value):
                 if tensor.requires_grad:

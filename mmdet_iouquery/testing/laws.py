@@ -113,7 +113,7 @@ class Subject:
         except Exception as error:
             raise LawError(f'{self.name}: expected that {law}, got {error!r}') from error
 
-    def record(self, name: str, answer: Any, kind: type) -> None:
+    def record(self, name: str, answer: Any, kind: type[Any]) -> None:
         """Hold the type of an answer, or of what is in it."""
         self.hold(isinstance(answer, kind), f'{name} is of the type {kind.__name__}', type(answer).__name__)
 

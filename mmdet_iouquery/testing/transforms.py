@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..datasets.multi_image import FURTHER_IMAGES, FurtherImages
@@ -84,7 +85,7 @@ def _sample(height: int, width: int, number: int, *, further: bool = True) -> di
     return sample
 
 
-def _covered(boxes: Tensor, height: int, width: int) -> np.ndarray:
+def _covered(boxes: Tensor, height: int, width: int) -> NDArray[Any]:
     """(H, W) bool, the pixels that boxes (N, 4) touch."""
     covered = np.zeros((height, width), bool)
     for x1, y1, x2, y2 in torch.cat([boxes[:, :2].floor(), boxes[:, 2:].ceil()], dim=1).int().tolist():
@@ -92,7 +93,7 @@ def _covered(boxes: Tensor, height: int, width: int) -> np.ndarray:
     return covered
 
 
-def _brightness(results: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+def _brightness(results: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Of the pixels within boxes, and beyond, as a part of the image's range."""
     grey = results['img'].astype(np.float32).mean(2)
     grey = (grey - grey.min()) / max(grey.max() - grey.min(), 1e-6)

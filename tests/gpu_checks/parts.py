@@ -22,6 +22,7 @@ import torch
 from helpers import FAMILY, build_detector, random_batch, small_detector, with_fixed_norms
 from mmdet.utils import register_all_modules
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import mmdet_iouquery  # noqa: F401  before anything of mmdet
@@ -300,24 +301,24 @@ def check_export(report: Report, device: str) -> None:
             compare(report, 'TensorRT', by_tensorrt(report, path, images), expected)
 
 
-def compare(report: Report, name: str, found: list[np.ndarray], expected: list[np.ndarray]) -> None:
+def compare(report: Report, name: str, found: list[NDArray[Any]], expected: list[NDArray[Any]]) -> None:
     """Best logits of the queries, in their order, and shapes; equal scores may have changed places."""
     report.holds(f'{name}: shapes', true=[x.shape for x in found] == [x.shape for x in expected])
     best = [np.sort(outputs[0].max(-1)) for outputs in (found, expected)]
     report.at_most(f'{name}: sorted scores', float(np.abs(best[0] - best[1]).max()), 5e-2)
 
 
-def by_onnxruntime(path: Path, images: np.ndarray, provider: str) -> list[np.ndarray]:
+def by_onnxruntime(path: Path, images: NDArray[Any], provider: str) -> list[NDArray[Any]]:
     """All outputs, logits first."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=[provider])
     given = {one.name: images for one in session.get_inputs()}
-    outputs: list[np.ndarray] = session.run(None, given)
+    outputs: list[NDArray[Any]] = session.run(None, given)
     return outputs
 
 
-def by_tensorrt(report: Report, path: Path, images: np.ndarray) -> list[np.ndarray]:
+def by_tensorrt(report: Report, path: Path, images: NDArray[Any]) -> list[NDArray[Any]]:
     """All outputs of an engine that is built here, logits first; how long that took, and a call of it."""
     try:
         import tensorrt  # type: ignore[import-not-found, unused-ignore]

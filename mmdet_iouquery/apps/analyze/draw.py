@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Union
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...errors import InputError
@@ -28,7 +29,7 @@ PALETTE = (
     (213, 94, 0),
     (204, 121, 167),
 )
-ImageLike = Union[Image.Image, np.ndarray, str, 'os.PathLike[str]']
+ImageLike = Union[Image.Image, NDArray[Any], str, 'os.PathLike[str]']
 
 _SMALL_SIDE = 512  # px: smaller images are enlarged by the least whole factor that reaches it
 _LARGE_SIDE = 1280  # px: larger images are reduced to it

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import InputError
@@ -167,7 +168,7 @@ def _drawn(groups: Groups) -> Iterator[tuple[str, QueryTrace, Any, str]]:
                 yield name, trace, image_of(trace), f'{stem(name)}-{number + 1}'
 
 
-def image_of(trace: QueryTrace) -> np.ndarray:
+def image_of(trace: QueryTrace) -> NDArray[Any]:
     """(H, W, 3) uint8 RGB of a traced image."""
     try:
         with Image.open(trace.path) as opened:

@@ -260,7 +260,7 @@ def _watched(decoder: nn.Module) -> Iterator[list[tuple[nn.Module, Inputs]]]:
     """The calls of a decoder's cross-attention modules."""
     calls: list[tuple[nn.Module, Inputs]] = []
 
-    def note(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def note(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.append((module, bind_inputs(module, args, kwargs)))
 
     handles = [module.register_forward_pre_hook(note, with_kwargs=True) for module in cross_attentions(decoder)]

@@ -22,6 +22,7 @@ import torch
 from mmdet.datasets import CocoDataset
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+from numpy.typing import NDArray
 
 from ...config_files import config_path
 from ...datasets.seeded_batches import SeededBatch
@@ -108,7 +109,7 @@ def write_set(folder: Path, num_images: int, seed: int) -> None:
     (folder / 'truth.json').write_text(json.dumps(truth), encoding='utf-8')
 
 
-def synthetic_image(rng: np.random.Generator) -> np.ndarray:
+def synthetic_image(rng: np.random.Generator) -> NDArray[Any]:
     """Colours that vary over all distances, with the edges of some shapes: (H, W, 3) uint8."""
     image = np.full((HEIGHT, WIDTH, 3), 128, np.float32)
     for rows in _GRIDS:

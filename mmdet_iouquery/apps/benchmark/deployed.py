@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from ...deploy import prepare_for_inference
@@ -127,7 +128,7 @@ def _opened(file: Path, precision: str | None, threads: int, feed: Path) -> dict
     return {'file_mb': file_mb, 'open_s': seconds, 'memory_mb': memory_mb}
 
 
-def _feed(images: torch.Tensor) -> dict[str, np.ndarray]:
+def _feed(images: torch.Tensor) -> dict[str, NDArray[Any]]:
     """Ours: pixels 0..255, and sizes of the originals."""
     sizes = [[images.shape[3], images.shape[2]]] * images.shape[0]
     return {'images': (images * 255).round().numpy(), 'sizes': np.asarray(sizes, np.float32)}

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
-Feed = Mapping[str, np.ndarray]
+Feed = Mapping[str, NDArray[Any]]
 
 
 def session(file: str, precision: str | None, threads: int) -> Callable[[Feed], Any]:

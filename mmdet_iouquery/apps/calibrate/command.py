@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.runner import Runner
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -135,8 +136,8 @@ def _without_thresholds(cfg: Config) -> Config:
 
 
 def judged_images(
-    detector: Any, loader: DataLoader, iou: float
-) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    detector: Any, loader: DataLoader[Any], iou: float
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]]]:
     """Scores (K,), labels (K,) and verdicts (K,) of each image's detections, and labels (G,) of its objects.
 
     Ground truth is taken from the data set and not from the pipeline, so it has the pixels of the detections, which are

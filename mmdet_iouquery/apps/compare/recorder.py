@@ -63,7 +63,7 @@ class RunRecorder(Hook):
         self.started = _now()
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         seconds = _now() - self.started
         self.steps_here += 1

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from mmdet.registry import TRANSFORMS
 from mmengine.config import Config
+from numpy.typing import NDArray
 from PIL import Image
 
 from iouquery_runtime import Detector
@@ -208,7 +209,7 @@ def _of_file(load: Any, path: Path, size: tuple[int, int] | None) -> dict[str, A
         raise _no_image(path, why) from error
 
 
-def _decoded(path: Path, size: tuple[int, int] | None) -> np.ndarray:
+def _decoded(path: Path, size: tuple[int, int] | None) -> NDArray[Any]:
     """(H, W, 3) uint8, RGB."""
     try:
         return decode(path.read_bytes(), size)[..., ::-1]

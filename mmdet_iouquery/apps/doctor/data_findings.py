@@ -7,6 +7,7 @@ from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...config_options import type_name
 from ...datasets.coco.checks import Unchecked
@@ -249,7 +250,9 @@ def _odd_boxes(inspected: InspectedSet) -> Iterator[DataFinding]:
     yield from _boxes(inspected, boxes.tiny(checked, inspected.resizing), 'note', text, effect)
 
 
-def _boxes(inspected: InspectedSet, affected: np.ndarray, level: str, text: str, effect: str) -> Iterator[DataFinding]:
+def _boxes(
+    inspected: InspectedSet, affected: NDArray[Any], level: str, text: str, effect: str
+) -> Iterator[DataFinding]:
     rows = np.flatnonzero(affected)
     if not len(rows):
         return

@@ -13,10 +13,11 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from iouquery_runtime.image_faults import lacks_end
 
@@ -80,7 +81,7 @@ def probe(path: str, size: tuple[float, float]) -> ImageFacts:
     )
 
 
-def difference_hash(image: np.ndarray) -> int | None:
+def difference_hash(image: NDArray[Any]) -> int | None:
     """64 bits of an image (H, W, 3) shrunk to 8 rows of 9: is a part brighter than its left neighbour? None: flat."""
     small = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), (9, 8), interpolation=cv2.INTER_AREA).astype(int)
     if np.ptp(small) < _FLAT:

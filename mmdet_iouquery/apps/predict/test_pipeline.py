@@ -10,6 +10,7 @@ import torch
 from mmdet.registry import TRANSFORMS
 from mmdet.structures import DetDataSample
 from mmengine.registry import init_default_scope
+from numpy.typing import NDArray
 
 from iouquery_runtime.postprocess import Detections
 
@@ -21,7 +22,7 @@ from ...errors import InputError
 class PipelineImage(NamedTuple):
     """An image as a detector takes it."""
 
-    pixels: np.ndarray
+    pixels: NDArray[Any]
     """(3, H, W), of the type that the pipeline gives."""
     width: int
     """Of the original, in px."""
@@ -54,7 +55,7 @@ class TestPipeline:
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, '_built': None}
 
-    def __call__(self, image: np.ndarray, path: str | None) -> PipelineImage:
+    def __call__(self, image: NDArray[Any], path: str | None) -> PipelineImage:
         """An image (H, W, 3) uint8, BGR, upright; ``path`` is that of its file, for the sample's meta information."""
         if self._built is None:
             init_default_scope(self._scope)

@@ -5,9 +5,10 @@ Shape shorthand: H and W the image's height and width, h and w those of a digit,
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 INK_ALPHA = 0.3  # a pixel is visible ink from this opacity on; boxes are tight around such pixels
@@ -30,8 +31,8 @@ class Digit(NamedTuple):
 
 
 def compose_image(
-    rng: np.random.Generator, background: np.ndarray, scans: np.ndarray, wanted: list[int], max_overlap: float
-) -> tuple[np.ndarray, list[Digit]]:
+    rng: np.random.Generator, background: NDArray[Any], scans: NDArray[Any], wanted: list[int], max_overlap: float
+) -> tuple[NDArray[Any], list[Digit]]:
     """Paste digits on a background, each where it covers at most ``max_overlap`` of another and can be read.
 
     Args:
@@ -57,7 +58,7 @@ def compose_image(
     return np.clip(np.rint(canvas), 0, 255).astype(np.uint8), digits
 
 
-def stroke_alpha(scan: np.ndarray, height: float, stretch: float) -> np.ndarray:
+def stroke_alpha(scan: NDArray[Any], height: float, stretch: float) -> NDArray[Any]:
     """A scan as the opacity of a smooth stroke, cut to the pixels that show.
 
     The scan gets an empty rim first, so that strokes at its edge end round instead of cut off.
@@ -95,17 +96,17 @@ def _random_size(rng: np.random.Generator, image_height: int) -> tuple[float, fl
 
 def _find_place(
     rng: np.random.Generator,
-    canvas: np.ndarray,
+    canvas: NDArray[Any],
     size: tuple[int, ...],
     taken: list[tuple[int, int, int, int]],
     max_overlap: float,
-) -> tuple[tuple[int, int, int, int], np.ndarray] | None:
+) -> tuple[tuple[int, int, int, int], NDArray[Any]] | None:
     """A free place and a colour readable there, or None where neither was found.
 
     The first digit of an image (nothing taken) takes the best contrast seen, so that no image stays empty.
     """
     height, width = size
-    best: tuple[float, tuple[int, int, int, int], np.ndarray] | None = None
+    best: tuple[float, tuple[int, int, int, int], NDArray[Any]] | None = None
     for _ in range(_PLACES):
         y = int(rng.integers(canvas.shape[0] - height + 1))
         x = int(rng.integers(canvas.shape[1] - width + 1))
@@ -120,7 +121,7 @@ def _find_place(
     return (best[1], best[2]) if best is not None and not taken else None
 
 
-def readable_colour(rng: np.random.Generator, behind: np.ndarray) -> tuple[np.ndarray, float]:
+def readable_colour(rng: np.random.Generator, behind: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """A random RGB colour (3,) that differs in luma from what lies behind, and by how much (of 255).
 
     The contrast is the tenth percentile over the pixels: nine in ten differ by more. Among the colours drawn, the first
@@ -136,7 +137,7 @@ def readable_colour(rng: np.random.Generator, behind: np.ndarray) -> tuple[np.nd
     return colours[chosen], float(contrast[chosen])
 
 
-def _paste(canvas: np.ndarray, alpha: np.ndarray, bbox: tuple[int, int, int, int], colour: np.ndarray) -> None:
+def _paste(canvas: NDArray[Any], alpha: NDArray[Any], bbox: tuple[int, int, int, int], colour: NDArray[Any]) -> None:
     """Blend the colour into ``canvas`` (H, W, 3) in place, inside ``bbox``."""
     x, y, width, height = bbox
     area = canvas[y : y + height, x : x + width]

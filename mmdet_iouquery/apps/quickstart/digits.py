@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from ...errors import InputError
@@ -85,9 +86,9 @@ class DigitsRecipe:
 class _Source:
     """What images are made of: scans (S, 8, 8) in [0, 1], their digits (S,), photographs of uint8 RGB."""
 
-    scans: np.ndarray
-    digits: np.ndarray
-    photos: tuple[np.ndarray, ...]
+    scans: NDArray[Any]
+    digits: NDArray[Any]
+    photos: tuple[NDArray[Any], ...]
 
 
 def build_digits(
@@ -195,7 +196,7 @@ def _say_checksums(root: Path) -> None:
     print('SHA-256: ' + ', '.join(f'{name} {digest[:16]}' for name, digest in digits_checksums(root).items()))
 
 
-def scan_pools(num_scans: int, seed: int) -> dict[str, np.ndarray]:
+def scan_pools(num_scans: int, seed: int) -> dict[str, NDArray[Any]]:
     """Scan indices of each split: disjoint, together all of them, the same for the same seed.
 
     Returns:
@@ -289,7 +290,7 @@ def _numbers(count: int, split: str, progress: bool) -> Iterator[int]:
     return iter(numbers)
 
 
-def _background(rng: np.random.Generator, photos: tuple[np.ndarray, ...], split: str, size: int) -> np.ndarray:
+def _background(rng: np.random.Generator, photos: tuple[NDArray[Any], ...], split: str, size: int) -> NDArray[Any]:
     """A random crop (size, size, 3) uint8 of the split's own part of a photograph, flipped in half of the cases."""
     photo = photos[rng.integers(len(photos))]
     cut = int(photo.shape[1] * _PHOTO_CUT)
@@ -303,13 +304,13 @@ def _background(rng: np.random.Generator, photos: tuple[np.ndarray, ...], split:
     return np.asarray(resized)
 
 
-def _choose_scans(rng: np.random.Generator, source: _Source, pool: np.ndarray) -> list[int]:
+def _choose_scans(rng: np.random.Generator, source: _Source, pool: NDArray[Any]) -> list[int]:
     """1 to 8 scan indices of the pool; the digit is drawn first, so that all ten are equally frequent."""
     wanted = rng.integers(len(CLASSES), size=rng.integers(1, 9))
     return [int(rng.choice(pool[source.digits[pool] == digit])) for digit in wanted]
 
 
-def _annotation(digit: Digit, image_id: int, annotation_id: int, digits: np.ndarray) -> dict[str, Any]:
+def _annotation(digit: Digit, image_id: int, annotation_id: int, digits: NDArray[Any]) -> dict[str, Any]:
     """One COCO annotation; ``scan`` is the index in ``load_digits``, ``area`` that of the box (there is no mask)."""
     x, y, width, height = (round(float(value), 2) for value in digit.bbox)
     return dict(

@@ -23,7 +23,7 @@ ACTIONS = ('stop', 'skip')
 class _Call(NamedTuple):
     """One forward pass of training: enough to run it again."""
 
-    args: tuple
+    args: tuple[Any, ...]
     kwargs: dict[str, Any]
     random_state: Tensor
 
@@ -97,7 +97,7 @@ class NonFiniteHook(Hook):
             if not is_finite(tensor):
                 self._end(runner, f'{name} is not finite in the weights, so no checkpoint was written')
 
-    def _remember(self, model: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _remember(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         if not model.training or self._tracing:
             return
         self._calls.append(_Call(args, kwargs, torch.get_rng_state()))

@@ -36,7 +36,7 @@ class ProgressHook(Hook):
             )
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         if self.bar is not None:
             if outputs and self.every_n_train_iters(runner, 10):

@@ -20,7 +20,7 @@ class SkippedPicturesHook(Hook):
     """
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         total = sum(loader.skipped for loader in _loaders(runner.train_dataloader.dataset))
         if total:

@@ -79,7 +79,7 @@ class StopOnSignalHook(Hook):
         self._done = None
 
     def after_train_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict[str, Any] | None = None
     ) -> None:
         self._done = done = runner.iter + 1
         self._notice_checkpoint(runner, done)
@@ -102,7 +102,7 @@ class StopOnSignalHook(Hook):
         self._validating = True  # perhaps with averaged weights
 
     def after_val_iter(
-        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence | None = None
+        self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Sequence[Any] | None = None
     ) -> None:
         saved = self._saved_iter == runner.iter < runner.max_iters
         if self.received and saved and not is_distributed():  # the others may be at another image
@@ -205,7 +205,7 @@ def _ends_epoch(runner: Runner, batch_idx: int) -> bool:
     return batch_idx + 1 == len(loop.dataloader) or (runner.iter + 1) % len(loop.dataloader) == 0
 
 
-def _destination(runner: Runner) -> tuple[str, dict | None]:
+def _destination(runner: Runner) -> tuple[str, dict[str, Any] | None]:
     """Folder and backend of the run's checkpoints."""
     for hook in runner.hooks:
         if isinstance(hook, CheckpointHook):

@@ -16,6 +16,7 @@ from mmengine.fileio import get
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
+from numpy.typing import NDArray
 
 from ...argument_checks import check_counts
 from ...datasets.image_files import decode
@@ -85,7 +86,7 @@ class TrainingLogHook(Hook):
     def after_train(self, runner: Runner) -> None:
         self._logs = []
 
-    def _drawn(self, runner: Runner, sample: Any) -> np.ndarray:
+    def _drawn(self, runner: Runner, sample: Any) -> NDArray[Any]:
         """Ground truth and detections of an image side by side, (H, W, 3) uint8, RGB."""
         height, width = sample.ori_shape[:2]
         image = decode(get(sample.img_path), (width, height))[..., ::-1]

@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmdet.registry import VISBACKENDS
+from numpy.typing import NDArray
 from PIL import Image
 
 from iouquery_runtime.files import whole_file
@@ -44,7 +44,7 @@ class CsvLog(TrainingLog):
             self._tables[name] = _Table(self._folder / f'{name}.csv', step)
         self._tables[name].add(step, values)
 
-    def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
+    def _write_image(self, name: str, image: NDArray[Any], step: int) -> None:
         with whole_file(self._folder / 'images' / name / f'{step:08d}.jpg') as path:
             Image.fromarray(image).save(path, 'JPEG', quality=_QUALITY)
 

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmdet.registry import VISBACKENDS
 from mmengine.logging import print_log
+from numpy.typing import NDArray
 
 from ...config_options import flattened
 from ...datasets.coco.json_file import read_json
@@ -145,7 +145,7 @@ class MlflowLog(TrainingLog):
         points = [Metric(name, value, time_ms, step) for name, value in names.items() if name not in logged]
         self._try(self._log_metrics, self._run_id, points)
 
-    def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
+    def _write_image(self, name: str, image: NDArray[Any], step: int) -> None:
         self._try(self._client.log_image, self._run_id, image, f'{_IMAGES}/{name}/{step:08d}.jpg')
 
     def _try(self, call: Callable[..., Any], *arguments: Any) -> None:

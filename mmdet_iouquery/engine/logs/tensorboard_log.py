@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from mmdet.registry import VISBACKENDS
+from numpy.typing import NDArray
 
 from .training_log import TrainingLog, full_name
 
@@ -39,7 +40,7 @@ class TensorboardLog(TrainingLog):
                 self._writer.add_scalar(tag, value, step)
         self._writer.flush()
 
-    def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
+    def _write_image(self, name: str, image: NDArray[Any], step: int) -> None:
         if not self._is_logged(name, step):
             self._writer.add_image(name, image, step, dataformats='HWC')
             self._writer.flush()

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from mmengine.config import Config
 from mmengine.visualization import BaseVisBackend
+from numpy.typing import NDArray
 
 
 class TrainingLog(BaseVisBackend):
@@ -57,7 +57,7 @@ class TrainingLog(BaseVisBackend):
         """Write numbers of a phase of the run ('train', 'val', or '' where that is not known)."""
 
     @abstractmethod
-    def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
+    def _write_image(self, name: str, image: NDArray[Any], step: int) -> None:
         """Write an image (H, W, 3), uint8, RGB."""
 
     def _end(self) -> None:
@@ -97,7 +97,7 @@ class TrainingLog(BaseVisBackend):
         if values:
             self._write(phase, values, step)
 
-    def add_image(self, name: str, image: np.ndarray, step: int = 0, **_: Any) -> None:
+    def add_image(self, name: str, image: NDArray[Any], step: int = 0, **_: Any) -> None:
         if self._begun:
             self._write_image(name, image, step)
 

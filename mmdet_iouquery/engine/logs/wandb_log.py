@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 from mmdet.registry import VISBACKENDS
+from numpy.typing import NDArray
 
 from .training_log import TrainingLog, full_name
 
@@ -44,7 +45,7 @@ class WandbLog(TrainingLog):
     def _write(self, phase: str, values: Mapping[str, float], step: int) -> None:
         self._run.log({'step': step, **{full_name(phase, name): value for name, value in values.items()}})
 
-    def _write_image(self, name: str, image: np.ndarray, step: int) -> None:
+    def _write_image(self, name: str, image: NDArray[Any], step: int) -> None:
         self._run.log({'step': step, name: self._image(image)})
 
     def _end(self) -> None:

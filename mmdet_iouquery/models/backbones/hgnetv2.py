@@ -186,9 +186,9 @@ class HGNetv2(FrozenStages):
         learnable_affine: bool = False,
         out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
-        norm_cfg: dict | None = None,
+        norm_cfg: dict[str, Any] | None = None,
         norm_eval: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_choice([*SIZES], arch=arch)

@@ -29,7 +29,9 @@ class ResNetVd(ResNet):
         kwargs: mmdet's ``ResNet`` arguments (``out_indices``, ``frozen_stages``, ``norm_cfg``, ``norm_eval``, ...).
     """
 
-    def __init__(self, depth: int, *, init_cfg: dict | list | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self, depth: int, *, init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None, **kwargs: Any
+    ) -> None:
         _check_stages(**kwargs)
         check_choice([*self.arch_settings], depth=depth)
         # an empty list, unlike None, keeps the parent from choosing an initialisation of its own

@@ -117,7 +117,7 @@ class PatchEmbed(nn.Module):
 class PyramidPatchEmbed(nn.Module):
     """Four 3x3 convolutions of stride 2, the first three with norm and ReLU, each twice as wide as the one before."""
 
-    def __init__(self, embed_dims: int, norm_cfg: dict) -> None:
+    def __init__(self, embed_dims: int, norm_cfg: dict[str, Any]) -> None:
         super().__init__()
         widths = [3, embed_dims // 8, embed_dims // 4, embed_dims // 2]
         act_cfg = {'type': 'ReLU', 'inplace': True}
@@ -228,13 +228,13 @@ class VisionTransformer(FrozenStages):
         self,
         arch: str,
         *,
-        size_cfg: dict | None = None,
+        size_cfg: dict[str, Any] | None = None,
         out_indices: Sequence[int] | None = None,
         frozen_stages: int = -1,
-        norm_cfg: dict | None = None,
+        norm_cfg: dict[str, Any] | None = None,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_configs(norm_cfg=norm_cfg)
@@ -357,7 +357,7 @@ class VisionTransformer(FrozenStages):
         super()._load_from_state_dict(state_dict, prefix, *others)
 
 
-def size_of(arch: str, size_cfg: dict | None = None) -> ViTSize:
+def size_of(arch: str, size_cfg: dict[str, Any] | None = None) -> ViTSize:
     """The numbers of one of :data:`SIZES`, some of them replaced.
 
     Raises:

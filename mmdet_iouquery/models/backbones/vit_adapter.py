@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ class SpatialPrior(nn.Module):
         strides: of the maps that are given.
     """
 
-    def __init__(self, channels: int, strides: Sequence[int], norm_cfg: dict) -> None:
+    def __init__(self, channels: int, strides: Sequence[int], norm_cfg: dict[str, Any]) -> None:
         super().__init__()
         self.strides = tuple(strides)
         widths = [3, channels, 2 * channels, 4 * channels, 4 * channels]
@@ -81,7 +82,7 @@ class ViTAdapter(FrozenStages):
         self,
         arch: str,
         *,
-        size_cfg: dict | None = None,
+        size_cfg: dict[str, Any] | None = None,
         strides: Sequence[int] = (8, 16, 32),
         out_indices: Sequence[int] = (3, 7, 11),
         tokens: str = 'each',
@@ -89,10 +90,10 @@ class ViTAdapter(FrozenStages):
         out_channels: int | None = None,
         project: str = 'all',
         frozen_stages: int = -1,
-        norm_cfg: dict | None = None,
+        norm_cfg: dict[str, Any] | None = None,
         norm_eval: bool = False,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_choice(('each', 'mean'), tokens=tokens)

@@ -109,14 +109,14 @@ class DistillingDataPreprocessor(DetDataPreprocessor):
         detector.register_forward_pre_hook(self._before, with_kwargs=True)
         detector.register_forward_hook(self._after, with_kwargs=True)
 
-    def _before(self, detector: nn.Module, args: tuple, kwargs: dict[str, Any]) -> None:
+    def _before(self, detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._end_listening()
         if _given(detector, args, kwargs).get('mode') == 'loss':
             check_module(detector, self.student, 'model.data_preprocessor.student')
             module = detector.get_submodule(self.student)
             self._listener = module.register_forward_hook(self._listen)
 
-    def _listen(self, _module: nn.Module, _args: tuple, output: Any) -> None:
+    def _listen(self, _module: nn.Module, _args: tuple[Any, ...], output: Any) -> None:
         self._seen.append(output)
 
     def _end_listening(self) -> list[Any]:
@@ -126,7 +126,7 @@ class DistillingDataPreprocessor(DetDataPreprocessor):
         seen, self._seen, self._listener = self._seen, [], None
         return seen
 
-    def _after(self, detector: nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> Any:
+    def _after(self, detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
         seen, given = self._end_listening(), _given(detector, args, kwargs)
         if given.get('mode') != 'loss':
             return None  # it stays as it is
@@ -134,7 +134,7 @@ class DistillingDataPreprocessor(DetDataPreprocessor):
         return {**output, LOSS: self.loss(given['inputs'], given['data_samples'], student)}
 
 
-def _given(detector: nn.Module, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _given(detector: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a detector's forward pass by name."""
     return inspect.signature(detector.forward).bind(*args, **kwargs).arguments
 

@@ -97,7 +97,7 @@ class TeacherFeatures:
         self._network: nn.ModuleDict | None = None
         self._normalisation: Normalisation | None = None
 
-    def __deepcopy__(self, memo: dict) -> TeacherFeatures:
+    def __deepcopy__(self, memo: dict[int, Any]) -> TeacherFeatures:
         """Itself: it never changes."""
         return self
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmcv.cnn import build_activation_layer
 from mmdet.registry import MODELS
@@ -49,7 +51,7 @@ class DABDecoderLayer(nn.Module):
         num_heads: int,
         feedforward_channels: int,
         dropout: float,
-        act_cfg: dict,
+        act_cfg: dict[str, Any],
         *,
         with_query_pos: bool,
     ) -> None:
@@ -128,7 +130,7 @@ class DABDecoder(BoxDecoder):
         num_heads: int = 8,
         feedforward_channels: int = 2048,
         dropout: float = 0.0,
-        act_cfg: dict | None = None,
+        act_cfg: dict[str, Any] | None = None,
         cross_attention: str = 'dense',
         num_levels: int = 1,
         num_points: int = 4,
@@ -142,7 +144,7 @@ class DABDecoder(BoxDecoder):
         temperature: float = 10000.0,
         memory_temperature: float = 20.0,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_choice(CROSS_ATTENTIONS, cross_attention=cross_attention)

@@ -111,14 +111,14 @@ class DeformableDecoder(BoxDecoder):
         num_points: int | Sequence[int] = 4,
         dropout: float = 0.0,
         sampling: Literal['bilinear', 'discrete'] = 'bilinear',
-        act_cfg: dict | None = None,
+        act_cfg: dict[str, Any] | None = None,
         ffn_init: Literal['default', 'xavier'] = 'default',
         norm: Literal['LN', 'RMS'] = 'LN',
         ffn: Literal['mlp', 'swiglu'] = 'mlp',
-        query_pos: dict | None = None,
+        query_pos: dict[str, Any] | None = None,
         attention_backend: str | None = None,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, num_layers=num_layers)

@@ -34,7 +34,7 @@ class QualityHead(MLP):
     Each edge is judged by its four largest probabilities and their mean. Starts at zero.
     """
 
-    def __init__(self, hidden_dims: int = 64, act_cfg: dict | None = None) -> None:
+    def __init__(self, hidden_dims: int = 64, act_cfg: dict[str, Any] | None = None) -> None:
         super().__init__(4 * (NUM_PEAKS + 1), hidden_dims, 1, num_layers=2, zero_output=True, act_cfg=act_cfg)
 
     def forward(self, corners: Tensor) -> Tensor:
@@ -107,13 +107,13 @@ class DistributionDecoder(BoxDecoder):
         norm: Literal['LN', 'RMS'] = 'LN',
         ffn: Literal['mlp', 'swiglu'] = 'mlp',
         ffn_init: Literal['default', 'xavier'] = 'xavier',
-        act_cfg: dict | None = None,
-        query_pos: dict | None = None,
+        act_cfg: dict[str, Any] | None = None,
+        query_pos: dict[str, Any] | None = None,
         position_code: Literal['per_layer', 'once'] = 'per_layer',
         share_bbox_head: bool = False,
         attention_backend: str | None = None,
         with_cp: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, num_layers=num_layers)
@@ -158,7 +158,7 @@ class DistributionDecoder(BoxDecoder):
         self.register_buffer('reg_scale', torch.tensor([float(reg_scale)]))
 
     @staticmethod
-    def _box_head(embed_dims: int, out_dims: int, act_cfg: dict | None) -> MLP:
+    def _box_head(embed_dims: int, out_dims: int, act_cfg: dict[str, Any] | None) -> MLP:
         return MLP(embed_dims, embed_dims, out_dims, num_layers=3, zero_output=True, act_cfg=act_cfg)
 
     def forward(

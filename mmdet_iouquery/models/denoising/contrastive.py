@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from mmdet.registry import MODELS
 from mmengine.logging import print_log
@@ -50,7 +51,7 @@ class ContrastiveDenoising(BaseModule):
         label_noise_ratio: float = 0.5,
         box_noise_scale: float = 1.0,
         box_noise: str = 'corners',
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, embed_dims=embed_dims)

@@ -63,15 +63,15 @@ class RTDETRHead(BaseModule):
         num_classes: int,
         in_channels: Sequence[int] = (256, 256, 256),
         embed_dims: int = 256,
-        query_selector: dict | None = None,
-        denoising: dict | None = None,
-        decoder: dict | None = None,
-        criterion: dict | None = None,
+        query_selector: dict[str, Any] | None = None,
+        denoising: dict[str, Any] | None = None,
+        decoder: dict[str, Any] | None = None,
+        criterion: dict[str, Any] | None = None,
         project: Literal['all', 'unequal'] = 'all',
-        norm_cfg: dict | None = None,
-        train_cfg: dict | None = None,
-        test_cfg: dict | None = None,
-        init_cfg: dict | list | None = None,
+        norm_cfg: dict[str, Any] | None = None,
+        train_cfg: dict[str, Any] | None = None,
+        test_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, embed_dims=embed_dims)
@@ -170,6 +170,6 @@ class RTDETRHead(BaseModule):
         )
 
 
-def _build(cfg: dict, **shared: Any) -> Any:
+def _build(cfg: dict[str, Any], **shared: Any) -> Any:
     """Build a part, the config itself untouched; ``shared`` values stand in for keys that it lacks."""
     return MODELS.build({**shared, **cfg})

@@ -26,7 +26,7 @@ def is_dense(module: nn.Module) -> bool:
     return type(module).__name__ in _TOKEN_CONTENT
 
 
-def bind_inputs(module: nn.Module, args: tuple, kwargs: dict[str, Any]) -> Inputs:
+def bind_inputs(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Inputs:
     """What a module was called with, by name."""
     return dict(inspect.signature(module.forward).bind(*args, **kwargs).arguments)
 

@@ -55,7 +55,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
     the IoU, which mmdet's own head does not do.
     """
 
-    def __init__(self, *, bbox_head: dict, **others: Any) -> None:
+    def __init__(self, *, bbox_head: dict[str, Any], **others: Any) -> None:
         super().__init__(bbox_head=bbox_head, **others)
         if not self.has_parts and takes_quality(self.bbox_head.loss_cls):
             self.has_parts = True
@@ -110,7 +110,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
     def _chosen(self, logits: Tensor, queries: Queries) -> None:
         """The parent's tokens went through NMS, and with the dense queries among them they are not looked for."""
 
-    def pre_decoder(self, *args: Any, **inputs: Any) -> tuple[dict, dict]:
+    def pre_decoder(self, *args: Any, **inputs: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         """The parent's, whose decoder then borrows the auxiliary box heads without owning them."""
         prepared = super().pre_decoder(*args, **inputs)
         self._lend_heads()
@@ -166,7 +166,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
 
     # ---- decoding and losses -------------------------------------------------------------------------------------
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor] | list:
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor] | list[Any]:
         """DDQ's losses, or, with parts, those of the criterion on the distinct queries and DDQ's on the dense ones."""
         if not self.has_parts:
             return super().loss(batch_inputs, batch_data_samples)
@@ -206,7 +206,7 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
         )
         return {f'{prefix}{name}': value for name, value in losses.items()}
 
-    def _post_process(self, *predictions: Tensor, **settings: Any) -> list:
+    def _post_process(self, *predictions: Tensor, **settings: Any) -> list[Any]:
         if 'decoder' in self._part_names:  # which puts no queries aside
             return DeformableDETRHead.predict_by_feat(self.bbox_head, *predictions, **settings)
         return super()._post_process(*predictions, **settings)

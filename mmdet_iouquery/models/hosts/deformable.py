@@ -23,7 +23,7 @@ class DeformableQueryParts(QueryParts):
     _placeholder_decoder: ClassVar[dict[str, Any]] = {'return_intermediate': True, 'post_norm_cfg': None}
     _needs_boxes = True
 
-    def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
+    def _check_parts(self, parts: dict[str, dict[str, Any]], others: dict[str, Any]) -> None:
         super()._check_parts(parts, others)
         if parts and not others.get('as_two_stage', False):
             raise ValueError(
@@ -34,7 +34,7 @@ class DeformableQueryParts(QueryParts):
     def why_untraceable(self) -> str | None:
         return None if self.as_two_stage else "without as_two_stage=True the parent's queries are points, not boxes"
 
-    def _num_levels(self, others: dict) -> int:
+    def _num_levels(self, others: dict[str, Any]) -> int:
         return others.get('num_feature_levels', 4)
 
     def _memory(self, encoded: dict[str, Any], decoder_inputs: dict[str, Any], shapes: Any, extent: Any) -> Memory:

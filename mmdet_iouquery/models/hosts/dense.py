@@ -27,7 +27,7 @@ _HYBRID_REASON = (
 class DenseQueryParts(QueryParts):
     """What the three have in common: one map, position codes of the tokens, queries that may have no anchors."""
 
-    def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
+    def _check_parts(self, parts: dict[str, dict[str, Any]], others: dict[str, Any]) -> None:
         super()._check_parts(parts, others)
         if type_name(others.get('neck') or {}) == 'HybridEncoder':
             raise ValueError(
@@ -35,7 +35,7 @@ class DenseQueryParts(QueryParts):
                 'of the detector'
             )
 
-    def _num_levels(self, others: dict) -> int:
+    def _num_levels(self, others: dict[str, Any]) -> int:
         return 1
 
     def _memory(self, encoded: dict[str, Any], decoder_inputs: dict[str, Any], shapes: Any, extent: Any) -> Memory:

@@ -101,12 +101,12 @@ class QueryParts(BaseModule):
     def __init__(
         self,
         *,
-        bbox_head: dict,
-        decoder: dict,
-        query_selector: dict | None = None,
-        denoising: dict | None = None,
+        bbox_head: dict[str, Any],
+        decoder: dict[str, Any],
+        query_selector: dict[str, Any] | None = None,
+        denoising: dict[str, Any] | None = None,
         quality: str = 'iou',
-        criterion: dict | None = None,
+        criterion: dict[str, Any] | None = None,
         **others: Any,
     ) -> None:
         _check_criterion(criterion)
@@ -139,7 +139,7 @@ class QueryParts(BaseModule):
 
     # ---- what each host says -------------------------------------------------------------------------------------
 
-    def _num_levels(self, others: dict) -> int:
+    def _num_levels(self, others: dict[str, Any]) -> int:
         raise NotImplementedError
 
     def _leave_out_unused(self) -> None:
@@ -176,7 +176,7 @@ class QueryParts(BaseModule):
 
     # ---- construction --------------------------------------------------------------------------------------------
 
-    def _check_parts(self, parts: dict[str, dict], others: dict) -> None:
+    def _check_parts(self, parts: dict[str, dict[str, Any]], others: dict[str, Any]) -> None:
         for name, reason in self._refused.items():
             if name in parts:
                 raise ValueError(f'{type(self).__name__} takes no {name}: {reason}')
@@ -189,7 +189,7 @@ class QueryParts(BaseModule):
                 'by their boxes; name LearnedAnchors, or a decoder of this package, which takes both'
             )
 
-    def _build(self, name: str, cfg: dict, shared: dict, others: dict) -> nn.Module:
+    def _build(self, name: str, cfg: dict[str, Any], shared: dict[str, Any], others: dict[str, Any]) -> nn.Module:
         if name == 'query_selector':
             shared = {**shared, 'num_queries': others.get('num_queries', 100)}
         elif name == 'decoder':
@@ -238,7 +238,7 @@ class QueryParts(BaseModule):
 
     # ---- running -------------------------------------------------------------------------------------------------
 
-    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor] | list:
+    def loss(self, batch_inputs: Tensor, batch_data_samples: SampleList) -> dict[str, Tensor] | list[Any]:
         """The parent's losses, or, with parts, those of the criterion: the same names whatever the batch holds."""
         if not self.has_parts:
             return super().loss(batch_inputs, batch_data_samples)
@@ -258,7 +258,7 @@ class QueryParts(BaseModule):
         results = self._post_process(logits, boxes, batch_img_metas=metas, rescale=rescale)
         return self.add_pred_to_datasample(batch_data_samples, results)
 
-    def _post_process(self, *predictions: Tensor, **settings: Any) -> list:
+    def _post_process(self, *predictions: Tensor, **settings: Any) -> list[Any]:
         return self.bbox_head.predict_by_feat(*predictions, **settings)
 
     def _forward(self, batch_inputs: Tensor, batch_data_samples: OptSampleList = None) -> Any:

@@ -32,7 +32,7 @@ class BoxPositionMLP(MLP):
         *,
         hidden_dims: int | None = None,
         num_layers: int = 2,
-        act_cfg: dict | None = None,
+        act_cfg: dict[str, Any] | None = None,
         clamp: float | None = None,
         num_xavier: int = 2,
     ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from mmcv.cnn import build_activation_layer, build_norm_layer
@@ -32,8 +33,8 @@ class ConvNormAct(nn.Sequential):
         *,
         stride: int = 1,
         groups: int = 1,
-        norm_cfg: dict,
-        act_cfg: dict | None = None,
+        norm_cfg: dict[str, Any],
+        act_cfg: dict[str, Any] | None = None,
         learnable_affine: bool = False,
     ) -> None:
         padding = (kernel_size - 1) // 2
@@ -67,7 +68,9 @@ class LearnableAffine(nn.Module):
         return torch.addcmul(self.bias.to(x.dtype), self.scale.to(x.dtype), x)
 
 
-def input_projections(in_channels: Sequence[int], out_channels: int, project: str, norm_cfg: dict) -> nn.ModuleList:
+def input_projections(
+    in_channels: Sequence[int], out_channels: int, project: str, norm_cfg: dict[str, Any]
+) -> nn.ModuleList:
     """A 1x1 convolution and a norm for each of several maps, which bring them to the same number of channels.
 
     Args:

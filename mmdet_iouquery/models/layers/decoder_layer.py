@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from mmcv.cnn import build_activation_layer
@@ -97,7 +97,7 @@ class DeformableDecoderLayer(nn.Module):
         attention_backend: str | None = None,
         *,
         fusion: Literal['add', 'gate'] = 'add',
-        act_cfg: dict | None = None,
+        act_cfg: dict[str, Any] | None = None,
         ffn_init: Literal['default', 'xavier'] = 'default',
         sampling: Literal['bilinear', 'discrete'] = 'bilinear',
         project_values: bool = True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
 from torch import Tensor, nn
@@ -24,7 +26,7 @@ class MLP(nn.Module):
         num_layers: int,
         *,
         zero_output: bool = False,
-        act_cfg: dict | None = None,
+        act_cfg: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         widths = [in_dims, *[hidden_dims] * (num_layers - 1), out_dims]

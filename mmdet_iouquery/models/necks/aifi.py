@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmcv.cnn import build_activation_layer
 from torch import Tensor, nn
@@ -22,7 +24,7 @@ class AIFI(nn.Module):
         dropout: float,
         temperature: float,
         position_order: str,
-        act_cfg: dict,
+        act_cfg: dict[str, Any],
     ) -> None:
         super().__init__()
         self.temperature = temperature
@@ -59,7 +61,7 @@ class AIFILayer(nn.Module):
     """Self-attention and feed-forward network, each followed by a layer norm; the position is added to q and k."""
 
     def __init__(
-        self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float, act_cfg: dict
+        self, embed_dims: int, num_heads: int, feedforward_channels: int, dropout: float, act_cfg: dict[str, Any]
     ) -> None:
         super().__init__()
         self.self_attn = SelfAttention(embed_dims, num_heads, dropout)

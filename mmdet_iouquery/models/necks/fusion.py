@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import build_activation_layer
@@ -14,7 +16,7 @@ from ..layers import ConvNormAct
 class RepVGGBlock(nn.Module):
     """A 3x3 and a 1x1 convolution side by side, each with a norm, summed and activated (Ding et al. 2021)."""
 
-    def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(self, channels: int, norm_cfg: dict[str, Any], act_cfg: dict[str, Any]) -> None:
         super().__init__()
         self.conv1 = ConvNormAct(channels, channels, 3, norm_cfg=norm_cfg)
         self.conv2 = ConvNormAct(channels, channels, 1, norm_cfg=norm_cfg)
@@ -29,7 +31,13 @@ class _CSP(nn.Module):
     """Two 1x1 convolutions, one followed by RepVGG blocks, summed (figure 4 of RT-DETR, right)."""
 
     def __init__(
-        self, in_channels: int, hidden: int, out_channels: int, num_blocks: int, norm_cfg: dict, act_cfg: dict
+        self,
+        in_channels: int,
+        hidden: int,
+        out_channels: int,
+        num_blocks: int,
+        norm_cfg: dict[str, Any],
+        act_cfg: dict[str, Any],
     ) -> None:
         super().__init__()
         self.conv1 = ConvNormAct(in_channels, hidden, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
@@ -58,7 +66,9 @@ class OneConvCSPBlock(nn.Module):
     The first half of its channels is kept, the second is followed by RepVGG blocks; their sum is the result.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, num_blocks: int, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, num_blocks: int, norm_cfg: dict[str, Any], act_cfg: dict[str, Any]
+    ) -> None:
         super().__init__()
         self.conv1 = ConvNormAct(in_channels, 2 * out_channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
         self.bottlenecks = nn.Sequential(*[RepVGGBlock(out_channels, norm_cfg, act_cfg) for _ in range(num_blocks)])
@@ -87,8 +97,8 @@ class Fusion(_CSP):
         out_channels: int,
         num_blocks: int,
         expansion: float,
-        norm_cfg: dict,
-        act_cfg: dict,
+        norm_cfg: dict[str, Any],
+        act_cfg: dict[str, Any],
         join: str = 'cat',
     ) -> None:
         super().__init__(in_channels, int(out_channels * expansion), out_channels, num_blocks, norm_cfg, act_cfg)
@@ -117,8 +127,8 @@ class ELANFusion(nn.Module):
         out_channels: int,
         num_blocks: int,
         expansion: float,
-        norm_cfg: dict,
-        act_cfg: dict,
+        norm_cfg: dict[str, Any],
+        act_cfg: dict[str, Any],
         join: str = 'cat',
         csp: str = 'two_conv',
         tail: bool = True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
@@ -88,10 +88,10 @@ class HybridEncoder(BaseModule):
         project: Literal['all', 'unequal'] = 'all',
         temperature: float = 10000.0,
         position_order: str = 'column_major',
-        norm_cfg: dict | None = None,
-        act_cfg: dict | None = None,
-        encoder_act_cfg: dict | None = None,
-        init_cfg: dict | list | None = None,
+        norm_cfg: dict[str, Any] | None = None,
+        act_cfg: dict[str, Any] | None = None,
+        encoder_act_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_configs(norm_cfg=norm_cfg, act_cfg=act_cfg, encoder_act_cfg=encoder_act_cfg)
@@ -161,7 +161,7 @@ class HybridEncoder(BaseModule):
         return outputs
 
 
-def _downsampling(kind: str, channels: int, norm_cfg: dict, act_cfg: dict) -> nn.Module:
+def _downsampling(kind: str, channels: int, norm_cfg: dict[str, Any], act_cfg: dict[str, Any]) -> nn.Module:
     conv = partial(ConvNormAct, channels, channels, norm_cfg=norm_cfg)
     if kind == 'conv':
         return conv(3, stride=2, act_cfg=act_cfg)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
@@ -18,7 +19,7 @@ from .fusion import ELANFusion
 class GlobalContext(nn.Module):
     """Adds its own average over all pixels to a map, then a 1x1 convolution (DEIMv2's code, "GAP fusion")."""
 
-    def __init__(self, channels: int, norm_cfg: dict, act_cfg: dict) -> None:
+    def __init__(self, channels: int, norm_cfg: dict[str, Any], act_cfg: dict[str, Any]) -> None:
         super().__init__()
         self.conv = ConvNormAct(channels, channels, 1, norm_cfg=norm_cfg, act_cfg=act_cfg)
 
@@ -52,9 +53,9 @@ class LiteEncoder(BaseModule):
         *,
         expansion: float = 1.0,
         num_fusion_blocks: int = 3,
-        norm_cfg: dict | None = None,
-        act_cfg: dict | None = None,
-        init_cfg: dict | list | None = None,
+        norm_cfg: dict[str, Any] | None = None,
+        act_cfg: dict[str, Any] | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_sequence(in_channels=in_channels)

@@ -78,9 +78,9 @@ class EncoderTokenSelector(BaseModule):
         learned_content: bool = False,
         class_agnostic: bool = False,
         rank: Literal['token', 'token_class'] = 'token',
-        act_cfg: dict | None = None,
+        act_cfg: dict[str, Any] | None = None,
         project: bool = True,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_classes=num_classes, embed_dims=embed_dims, num_queries=num_queries)

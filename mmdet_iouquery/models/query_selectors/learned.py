@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from mmdet.registry import MODELS
 from mmengine.model import BaseModule
@@ -15,7 +17,7 @@ from ...structures import Memory, Queries, Selection
 class _LearnedQueries(BaseModule):
     """A fixed number of queries, of which a call may ask for the first few."""
 
-    def __init__(self, num_queries: int, init_cfg: dict | list | None) -> None:
+    def __init__(self, num_queries: int, init_cfg: dict[str, Any] | list[dict[str, Any]] | None) -> None:
         super().__init__(init_cfg=init_cfg)
         check_counts(num_queries=num_queries)
         self.num_queries = num_queries
@@ -62,7 +64,7 @@ class LearnedAnchors(_LearnedQueries):
         random_xy: bool = False,
         num_patterns: int = 0,
         learned_content: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(num_queries, init_cfg)
         check_counts(embed_dims=embed_dims)
@@ -131,7 +133,7 @@ class LearnedEmbeddings(_LearnedQueries):
         embed_dims: int = 256,
         num_queries: int = 300,
         learned_content: bool = False,
-        init_cfg: dict | list | None = None,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(num_queries, init_cfg)
         check_counts(embed_dims=embed_dims)
