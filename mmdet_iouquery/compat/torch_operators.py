@@ -179,7 +179,7 @@ def batch_norm_gradients(norm: Any, grad: Any, x: Any, weight: Any, mean: Any, i
     return torch.ops.aten.native_batch_norm_backward(grad, x, weight, *statistics, True, norm.eps, [True, True, True])
 
 
-def dispatch_mode() -> type:
+def dispatch_mode() -> type[Any]:
     """The base class of what is asked to run every operator in place of torch."""
     from torch.utils._python_dispatch import TorchDispatchMode
 

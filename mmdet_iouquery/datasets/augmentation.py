@@ -11,7 +11,7 @@ Shape shorthand: H and W an image's height and width in px, N boxes. Boxes and w
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
 from numpy import random
+from numpy.typing import NDArray
 
 from ..argument_checks import check_numbers, check_range
 from ..errors import InputError
@@ -80,7 +81,7 @@ class DistortColours(BaseTransform):
         self.saturation_range = check_range('saturation_range', saturation_range, least=0)
         self.hue_delta = hue_delta
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """``results['img']`` (H, W, 3) uint8 BGR to another of that form."""
         results['img'] = distort(check_bytes(results['img'], self), self.draw())
         return results
@@ -109,7 +110,7 @@ class DistortColours(BaseTransform):
         )
 
 
-def distort(image: np.ndarray, colours: Colours) -> np.ndarray:
+def distort(image: NDArray[Any], colours: Colours) -> NDArray[Any]:
     """Change the colours of an image (H, W, 3) uint8 BGR. Values are rounded once, at the end."""
     result = np.empty_like(image)
     for top in range(0, len(image), _ROWS):
@@ -121,7 +122,7 @@ def distort(image: np.ndarray, colours: Colours) -> np.ndarray:
     return swapped
 
 
-def _distort_rows(image: np.ndarray, colours: Colours) -> np.ndarray:
+def _distort_rows(image: NDArray[Any], colours: Colours) -> NDArray[Any]:
     values = image.astype(np.float32)
     if colours.brightness:
         values += colours.brightness
@@ -178,7 +179,7 @@ class ExpandAndCrop(BaseTransform):
         self.crop_prob = crop_prob
 
     @autocast_box_type()
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """``results['img']`` (H, W, 3) uint8, ``img_shape``, ``gt_bboxes``, their labels and flags."""
         image = check_bytes(results['img'], self)
         for key in ('gt_masks', 'gt_seg_map', 'gt_keypoints'):
@@ -203,7 +204,7 @@ class ExpandAndCrop(BaseTransform):
         corner = int(random.uniform(0, width * ratio - width)), int(random.uniform(0, height * ratio - height))
         return (int(width * ratio), int(height * ratio)), corner
 
-    def _draw_window(self, boxes: np.ndarray, width: int, height: int) -> Window | None:
+    def _draw_window(self, boxes: NDArray[Any], width: int, height: int) -> Window | None:
         """A window of the canvas that suits the boxes (N, 4) float32; None: the whole."""
         if random.random_sample() >= self.crop_prob:
             return None
@@ -242,12 +243,12 @@ def _uniform(low: float, high: float) -> float:
     return low + (high - low) * random.random_sample()
 
 
-def _suits(window: Window, boxes: np.ndarray, min_iou: float) -> bool:
+def _suits(window: Window, boxes: NDArray[Any], min_iou: float) -> bool:
     """Whether each box has the IoU with the window, and at least one its centre inside; True where there are none."""
     return not len(boxes) or bool(_ious(window, boxes).min() >= min_iou and _has_centre(window, boxes).any())
 
 
-def _ious(window: Window, boxes: np.ndarray) -> np.ndarray:
+def _ious(window: Window, boxes: NDArray[Any]) -> NDArray[Any]:
     """IoU of the window with each box, (N,), rounded at every step as mmdet's are."""
     window_xyxy = np.array(window, np.float32)
     sides = np.minimum(boxes[:, 2:], window_xyxy[2:]) - np.maximum(boxes[:, :2], window_xyxy[:2])
@@ -255,7 +256,7 @@ def _ious(window: Window, boxes: np.ndarray) -> np.ndarray:
     return common / np.maximum(np.float32(_area(window)) + _areas(boxes) - common, np.float32(1e-6))
 
 
-def _has_centre(window: Window, boxes: np.ndarray) -> np.ndarray:
+def _has_centre(window: Window, boxes: NDArray[Any]) -> NDArray[Any]:
     """Whether each box has its centre inside the window, (N,)."""
     centres = (boxes[:, 2:] + boxes[:, :2]) / 2
     return ((centres > window[:2]) & (centres < window[2:])).all(axis=1)
@@ -265,11 +266,11 @@ def _area(window: Window) -> int:
     return (window[2] - window[0]) * (window[3] - window[1])
 
 
-def _areas(boxes: np.ndarray) -> np.ndarray:
+def _areas(boxes: NDArray[Any]) -> NDArray[Any]:
     return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _cut_boxes(results: dict, window: Window) -> None:
+def _cut_boxes(results: dict[str, Any], window: Window) -> None:
     """Drop boxes with their centre outside, cut the others, and count from the window's corner."""
     keep = _has_centre(window, results['gt_bboxes'].tensor.numpy())
     for key in ('gt_bboxes', 'gt_bboxes_labels', 'gt_ignore_flags'):
@@ -279,7 +280,7 @@ def _cut_boxes(results: dict, window: Window) -> None:
     results['gt_bboxes'].clip_((window[3] - window[1], window[2] - window[0]))
 
 
-def cut(image: np.ndarray, left: int, top: int, window: Window) -> np.ndarray:
+def cut(image: NDArray[Any], left: int, top: int, window: Window) -> NDArray[Any]:
     """What a window shows of an image (H, W, C) whose corner lies at (left, top), with black around it.
 
     Returns:

@@ -10,9 +10,11 @@ A size is always (width, height) in px.
 from __future__ import annotations
 
 from io import BytesIO
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from iouquery_runtime import image_faults
 from iouquery_runtime.image_faults import BMP, GIF, JPEG, PNG, RIFF, lacks_end
@@ -26,7 +28,7 @@ class ImageError(InputError):
     """An image that cannot be used: the message is the reason alone, without the file's name."""
 
 
-def decode(data: bytes, size: tuple[float, float] | None = None) -> np.ndarray:
+def decode(data: bytes, size: tuple[float, float] | None = None) -> NDArray[Any]:
     """Decode an image as mmcv does, after having seen that the file is whole.
 
     Grey is repeated, CMYK and palettes are converted, transparency is dropped, 16 bits are scaled to 8, the first frame
@@ -68,7 +70,7 @@ def check(data: bytes) -> None:
         raise ImageError(f'its samples are {kind}; only whole numbers of 8 or 16 bits are read')
 
 
-def size_of(image: np.ndarray) -> tuple[float, float]:
+def size_of(image: NDArray[Any]) -> tuple[float, float]:
     """Width and height of an array (H, W, ...)."""
     return image.shape[1], image.shape[0]
 
@@ -83,7 +85,7 @@ def fault(data: bytes) -> str | None:
     return _strict_fault(data)
 
 
-def remark(data: bytes, image: np.ndarray) -> str | None:
+def remark(data: bytes, image: NDArray[Any]) -> str | None:
     """What should be known of a file that is used nevertheless; None: nothing.
 
     Args:
@@ -122,7 +124,7 @@ def _strict_fault(data: bytes) -> str | None:
     return None
 
 
-def _decode(data: bytes, flag: int) -> np.ndarray:
+def _decode(data: bytes, flag: int) -> NDArray[Any]:
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as error:

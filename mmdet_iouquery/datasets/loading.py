@@ -47,7 +47,9 @@ class LoadCheckedImage(LoadImageFromFile):
         InputError: an image is unusable and ``on_error`` is 'raise'; or 100 on end were.
     """
 
-    def __init__(self, *, on_error: str = 'raise', to_float32: bool = False, backend_args: dict | None = None) -> None:
+    def __init__(
+        self, *, on_error: str = 'raise', to_float32: bool = False, backend_args: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(to_float32=to_float32, backend_args=backend_args)
         if on_error not in ON_ERROR:
             raise ValueError(f'on_error must be one of {ON_ERROR}, got {on_error!r}')
@@ -60,7 +62,7 @@ class LoadCheckedImage(LoadImageFromFile):
         """How often a sample was skipped so far, over all workers of the data loader."""
         return self.ledger.total
 
-    def transform(self, results: dict) -> dict | None:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """Set ``img`` (H, W, 3) BGR, ``img_shape`` and ``ori_shape``.
 
         Needs ``img_path``; ``width`` and ``height`` in px are compared where the dataset gives them.
@@ -110,10 +112,10 @@ class CheckImage(BaseTransform):
         InputError: the image is unusable.
     """
 
-    def __init__(self, *, backend_args: dict | None = None) -> None:
+    def __init__(self, *, backend_args: dict[str, Any] | None = None) -> None:
         self.backend_args = backend_args
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Needs ``img`` and, where the image comes from a file, ``img_path``."""
         path = results.get('img_path')
         if path is None:
@@ -141,7 +143,7 @@ def _log_once(path: str, message: str | None) -> None:
         print_log(f'{path}: {message}', logger='current', level=logging.WARNING)
 
 
-def _read(path: str, backend_args: dict | None) -> bytes:
+def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:
     try:
         return fileio.get(path, backend_args=backend_args)
     except OSError as error:

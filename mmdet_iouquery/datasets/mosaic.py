@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from numpy import random
+from numpy.typing import NDArray
 
 from ..argument_checks import check_counts, check_numbers, check_range
 from ..errors import InputError
@@ -64,7 +66,7 @@ class QuarterMosaic(BaseTransform):
         self.shift = shift
         self.scale_range = check_range('scale_range', scale_range, least=0.01)
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """``results['img']`` (H, W, 3) uint8, ``img_shape``, ``gt_bboxes``, their labels and flags."""
         if FURTHER_IMAGES not in results:
             raise InputError(
@@ -84,7 +86,7 @@ class QuarterMosaic(BaseTransform):
                 results[key] = np.concatenate([sample[key] for sample in samples])[keep]
         return results
 
-    def _quarter(self, sample: dict) -> tuple[np.ndarray, np.ndarray]:
+    def _quarter(self, sample: dict[str, Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """An image, resized, and its boxes (N, 4) float32."""
         for key in _STAY_BEHIND:
             if key in sample:
@@ -99,7 +101,7 @@ class QuarterMosaic(BaseTransform):
         scale = np.array([new_width / width, new_height / height] * 2, np.float32)
         return antialiased(image, (new_width, new_height)), boxes * scale
 
-    def _draw_matrix(self, height: int, width: int) -> np.ndarray:
+    def _draw_matrix(self, height: int, width: int) -> NDArray[Any]:
         """(2, 3), from a point (x, y, 1) of the canvas to where it goes."""
         angle = math.radians(random.uniform(-self.rotation, self.rotation))
         shift = [round(random.uniform(-self.shift * side, self.shift * side)) for side in (width, height)]
@@ -115,7 +117,7 @@ class QuarterMosaic(BaseTransform):
         )
 
 
-def _tiled(quarters: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+def _tiled(quarters: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> tuple[NDArray[Any], NDArray[Any]]:
     """The canvas (H, W, 3) uint8 with four images, and the boxes (N, 4) of all."""
     height, width = (max(image.shape[axis] for image, _ in quarters) for axis in (0, 1))
     canvas, moved = np.zeros((2 * height, 2 * width, 3), np.uint8), []
@@ -126,7 +128,7 @@ def _tiled(quarters: Sequence[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarra
     return canvas, np.concatenate(moved)
 
 
-def _warped(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
+def _warped(image: NDArray[Any], matrix: NDArray[Any]) -> NDArray[Any]:
     """An image (H, W, 3) moved by a matrix (2, 3), with black around it."""
     height, width = image.shape[:2]
     # OpenCV counts from the middle of the first pixel, boxes from its corner
@@ -135,7 +137,7 @@ def _warped(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(image, by_pixel, (width, height), flags=cv2.INTER_NEAREST)
 
 
-def _moved(boxes: np.ndarray, matrix: np.ndarray, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+def _moved(boxes: NDArray[Any], matrix: NDArray[Any], height: int, width: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """What encloses the corners of boxes (N, 4) moved by a matrix, cut at the canvas; of which something is left."""
     corners = boxes[:, [[0, 1], [2, 1], [2, 3], [0, 3]]] @ matrix[:, :2].T + matrix[:, 2]  # (N, 4, 2)
     limits = np.array([width, height])

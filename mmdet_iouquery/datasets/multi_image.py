@@ -25,7 +25,7 @@ class FurtherImages:
     def __deepcopy__(self, memo: object) -> FurtherImages:
         return self  # transforms copy samples, and none of them means the data set
 
-    def draw(self, number: int) -> list[dict]:
+    def draw(self, number: int) -> list[dict[str, Any]]:
         """Samples at random, with replacement, by NumPy's global generator."""
         return [self._dataset[int(index)] for index in random.randint(len(self._dataset), size=number)]
 
@@ -61,7 +61,7 @@ class MultiImageDataset:
             )
 
     @property
-    def metainfo(self) -> dict:
+    def metainfo(self) -> dict[str, Any]:
         """The data set's."""
         return self.dataset.metainfo
 
@@ -69,7 +69,7 @@ class MultiImageDataset:
         """Read the annotations, unless that is done."""
         self.dataset.full_init()
 
-    def get_data_info(self, index: int) -> dict:
+    def get_data_info(self, index: int) -> dict[str, Any]:
         """The annotation of an image, as the data set gives it."""
         return self.dataset.get_data_info(index)
 

@@ -20,7 +20,7 @@ def seed_of(*numbers: int) -> int:
     return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=4).digest(), 'little')
 
 
-class SeededBatch(list):
+class SeededBatch(list[int]):
     """Indices of one batch. Going through them seeds Python's, NumPy's and torch's generators anew before each.
 
     A data loader goes through a batch in the process that loads it, and loads each sample before it asks for the next

@@ -46,7 +46,7 @@ class InStages(BaseTransform):
         """Say which stage the training is in, to all processes that hold this transform."""
         self._entered.fill_(stage in self.stages)
 
-    def transform(self, results: dict) -> dict | None:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any] | None:
         """What the transforms make of it in one of the stages; None where one of them gives that."""
         return self.transforms(results) if self._entered else results
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from mmcv.transforms import BaseTransform
 from mmdet.datasets.transforms import Resize
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import autocast_box_type
+from numpy.typing import NDArray
 
 from ..errors import InputError
 
@@ -24,7 +27,7 @@ class CleanBoxes(BaseTransform):
     """
 
     @autocast_box_type()
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """Clean ``gt_bboxes``, and with them labels, masks and flags, by ``img_shape``."""
         boxes = results['gt_bboxes']
         boxes.clip_(results['img_shape'])
@@ -44,7 +47,7 @@ class ToUint8(BaseTransform):
     are a quarter of the size on the way from the data workers.
     """
 
-    def transform(self, results: dict) -> dict:
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         """``results['img']`` (H, W, 3), any number type, to uint8."""
         results['img'] = np.clip(np.rint(results['img']), 0, 255).astype(np.uint8)
         return results
@@ -80,7 +83,7 @@ class AntialiasedResize(Resize):
             interpolation='bilinear',
         )
 
-    def _resize_img(self, results: dict) -> None:
+    def _resize_img(self, results: dict[str, Any]) -> None:
         image = check_bytes(results['img'], self)
         if not torch_resizes_quickly():
             super()._resize_img(results)
@@ -98,7 +101,7 @@ def torch_resizes_quickly() -> bool:
     return torch.backends.cpu.get_cpu_capability() in ('AVX2', 'AVX512')
 
 
-def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resized(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """A image (H, W, 3) uint8 stretched to ``size`` (width, height), bilinear and antialiased."""
     if image.strides[1] < 0:  # as mmcv mirrors; OpenCV copies that some 30 times faster than NumPy
         image = cv2.flip(image[:, ::-1], 1)
@@ -109,14 +112,14 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return planes.numpy().transpose(1, 2, 0)
 
 
-def antialiased(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def antialiased(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """As :func:`resized`; by Pillow where torch has no vector code for it."""
     if torch_resizes_quickly():
         return resized(image, size)
     return imresize(image, size, interpolation='bilinear', backend='pillow')
 
 
-def check_bytes(image: np.ndarray, transform: BaseTransform) -> np.ndarray:
+def check_bytes(image: NDArray[Any], transform: BaseTransform) -> NDArray[Any]:
     """The image itself; InputError naming the transform unless it is (H, W, 3) uint8."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
         raise InputError(

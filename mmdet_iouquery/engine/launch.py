@@ -341,6 +341,6 @@ def _enable_auto_scale(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
-def _bare(model: nn.Module | dict) -> nn.Module:
+def _bare(model: nn.Module | dict[str, Any]) -> nn.Module:
     """A model without its distributed wrapper; built for the purpose where the runner has not built it yet."""
     return MODELS.build(copy.deepcopy(model)) if isinstance(model, dict) else getattr(model, 'module', model)

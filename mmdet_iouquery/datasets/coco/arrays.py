@@ -12,6 +12,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import InputError
 from .json_file import CocoFile, Record
@@ -37,24 +38,24 @@ class CocoArrays:
         image_sizes: (I, 2) float64, width, height in px.
     """
 
-    image_rows: np.ndarray
-    category_rows: np.ndarray
-    boxes: np.ndarray
-    areas: np.ndarray
-    crowd: np.ndarray
-    ignored: np.ndarray
-    image_sizes: np.ndarray
+    image_rows: NDArray[Any]
+    category_rows: NDArray[Any]
+    boxes: NDArray[Any]
+    areas: NDArray[Any]
+    crowd: NDArray[Any]
+    ignored: NDArray[Any]
+    image_sizes: NDArray[Any]
 
     @property
-    def sizes(self) -> np.ndarray:
+    def sizes(self) -> NDArray[Any]:
         """Width and height of each annotation's image, (A, 2) in px."""
         return np.asarray(self.image_sizes[self.image_rows])
 
-    def degenerate(self) -> np.ndarray:
+    def degenerate(self) -> NDArray[Any]:
         """(A,) bool: boxes that CocoDataset drops: a side under 1 px, NaN, no area, or outside the image."""
         return np.logical_or.reduce(list(self.degenerate_by_reason().values()))
 
-    def degenerate_by_reason(self) -> dict[str, np.ndarray]:
+    def degenerate_by_reason(self) -> dict[str, NDArray[Any]]:
         """What :meth:`degenerate` consists of: each such box with the first reason that holds, (A,) bool each."""
         common = np.minimum(self.boxes[:, :2] + self.boxes[:, 2:], self.sizes) - np.maximum(self.boxes[:, :2], 0)
         remaining = np.ones(len(self.boxes), dtype=bool)
@@ -69,18 +70,18 @@ class CocoArrays:
             remaining &= ~holds
         return by_reason
 
-    def beyond_border(self, tolerance: float = BORDER_TOLERANCE) -> np.ndarray:
+    def beyond_border(self, tolerance: float = BORDER_TOLERANCE) -> NDArray[Any]:
         """(A,) bool: boxes that reach over the image's border by more than ``tolerance`` px."""
         far = self.boxes[:, :2] + self.boxes[:, 2:]
         return np.asarray(((self.boxes[:, :2] < -tolerance) | (far > self.sizes + tolerance)).any(axis=1))
 
-    def inside_as_corners(self) -> np.ndarray:
+    def inside_as_corners(self) -> NDArray[Any]:
         """(A,) bool: boxes that lie inside their image, each with an extent, if they are read as x1, y1, x2, y2."""
         low, high = self.boxes[:, :2], self.boxes[:, 2:]
         inside = (low >= -BORDER_TOLERANCE) & (high <= self.sizes + BORDER_TOLERANCE)
         return np.asarray((inside & (high > low)).all(axis=1))
 
-    def relative(self) -> np.ndarray:
+    def relative(self) -> NDArray[Any]:
         """(A,) bool: boxes of four numbers from 0 to 1, as shares of width and height are written."""
         return np.asarray(((self.boxes >= 0) & (self.boxes <= 1)).all(axis=1))
 
@@ -115,7 +116,7 @@ def coco_arrays(coco: CocoFile) -> CocoArrays:
     )
 
 
-def _image_sizes(coco: CocoFile) -> np.ndarray:
+def _image_sizes(coco: CocoFile) -> NDArray[Any]:
     sizes = [(image['width'], image['height']) for image in coco.images]
     stated = _numbers(coco, 'image', coco.images, 'width, height', sizes, 2)
     bad = np.flatnonzero(~((stated >= 1) & (stated <= _LARGEST_SIDE) & (stated == np.floor(stated))).all(axis=1))
@@ -128,7 +129,7 @@ def _image_sizes(coco: CocoFile) -> np.ndarray:
     return stated
 
 
-def _rows_of(coco: CocoFile, kind: str, records: list[Record]) -> np.ndarray:
+def _rows_of(coco: CocoFile, kind: str, records: list[Record]) -> NDArray[Any]:
     """Row in ``records`` of each annotation's image or category, (A,) int64."""
     row_of = {record['id']: row for row, record in enumerate(records)}
     key = f'{kind}_id'
@@ -157,7 +158,7 @@ def _remedy(kind: str, wanted: Any, row_of: dict[Any, int]) -> str:
 
 def _numbers(
     coco: CocoFile, kind: str, records: list[Record], quantity: str, rows: list[Any], length: int
-) -> np.ndarray:
+) -> NDArray[Any]:
     """``rows`` as float64 (len(rows), length); InputError naming the first record whose row isn't such numbers."""
     formed = all(isinstance(row, (list, tuple)) and len(row) == length for row in rows)
     try:

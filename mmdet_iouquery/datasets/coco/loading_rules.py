@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...compat import without_garbage_collection
 from ...errors import InputError
@@ -36,9 +37,9 @@ class LoadedSet:
 
     coco: CocoFile
     arrays: CocoArrays
-    image_rows: np.ndarray
-    counts: np.ndarray
-    labels: np.ndarray
+    image_rows: NDArray[Any]
+    counts: NDArray[Any]
+    labels: NDArray[Any]
     label_names: tuple[str, ...] | None
     own_rules: bool
 

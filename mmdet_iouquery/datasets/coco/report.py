@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import InputError
 from .arrays import CocoArrays
@@ -95,10 +96,10 @@ class CheckedSet:
     remarks: tuple[str, ...]
     arrays: CocoArrays
     annotation_ids: tuple[object, ...]
-    wanted: np.ndarray
+    wanted: NDArray[Any]
     file_names: tuple[str, ...]
     image_dir: Path | None
-    image_rows: np.ndarray
+    image_rows: NDArray[Any]
     image_ids: tuple[object, ...]
     truth: GroundTruth
 
@@ -197,20 +198,20 @@ def _check_content(names: tuple[str, ...], image_dir: Path | None, coco: CocoFil
         check_files_exist(coco.path, [image['file_name'] for image in coco.images], image_dir)
 
 
-def targets(arrays: CocoArrays, wanted: np.ndarray) -> np.ndarray:
+def targets(arrays: CocoArrays, wanted: NDArray[Any]) -> NDArray[Any]:
     """(A,) bool: what CocoDataset hands on to be learnt."""
     return np.asarray(wanted & ~arrays.degenerate() & ~arrays.ignored & ~arrays.crowd)
 
 
-def _check_boxes(coco: CocoFile, arrays: CocoArrays, wanted: np.ndarray) -> None:
+def _check_boxes(coco: CocoFile, arrays: CocoArrays, wanted: NDArray[Any]) -> None:
     """Raise InputError where there is no target, or a mistake in how the file was written is shared by most boxes."""
     objects = wanted & ~arrays.ignored & ~arrays.crowd
     total = int(objects.sum())
 
-    def most(faulty: np.ndarray) -> bool:
+    def most(faulty: NDArray[Any]) -> bool:
         return bool((faulty & objects).sum() > _MOST * total)
 
-    def refuse(faulty: np.ndarray, problem: str) -> None:
+    def refuse(faulty: NDArray[Any], problem: str) -> None:
         count, example = int((faulty & objects).sum()), coco.annotations[int(np.flatnonzero(faulty & objects)[0])]
         shown = f'id {example["id"]!r}: bbox {example["bbox"]}, area {example["area"]}'
         raise InputError(f'{coco.path}: {count} of its {total} boxes {problem} ({shown})')
@@ -233,7 +234,7 @@ def _check_boxes(coco: CocoFile, arrays: CocoArrays, wanted: np.ndarray) -> None
         )
 
 
-def _lost(arrays: CocoArrays, wanted: np.ndarray) -> str:
+def _lost(arrays: CocoArrays, wanted: NDArray[Any]) -> str:
     """Why annotations are no targets, each counted once."""
     reasons = {
         'of categories outside the class list': ~wanted,
@@ -248,7 +249,7 @@ def _lost(arrays: CocoArrays, wanted: np.ndarray) -> str:
     )
 
 
-def _mismatch(loaded: LoadedSet, wanted: np.ndarray, kind: str) -> Iterator[str]:
+def _mismatch(loaded: LoadedSet, wanted: NDArray[Any], kind: str) -> Iterator[str]:
     """Targets of the data set class against those of the file; InputError where CocoDataset's own rules make others."""
     coco, arrays = loaded.coco, loaded.arrays
     rows = arrays.image_rows[targets(arrays, wanted)]
@@ -267,7 +268,7 @@ def _mismatch(loaded: LoadedSet, wanted: np.ndarray, kind: str) -> Iterator[str]
     yield text
 
 
-def _count(loaded: LoadedSet, wanted: np.ndarray, names: tuple[str, ...], where: str) -> CocoReport:
+def _count(loaded: LoadedSet, wanted: NDArray[Any], names: tuple[str, ...], where: str) -> CocoReport:
     coco, arrays = loaded.coco, loaded.arrays
     usable = wanted & ~arrays.degenerate() & ~arrays.ignored
     others = np.bincount(arrays.category_rows[~wanted], minlength=len(coco.categories)).tolist()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...config_options import type_name
 from .report import CheckedSet, targets
@@ -27,7 +28,7 @@ class Resizing(NamedTuple):
         width, height = (scale, scale) if isinstance(scale, int) else scale
         return cls(int(width), int(height), bool(step.get('keep_ratio', False)))
 
-    def factors(self, sizes: np.ndarray) -> np.ndarray:
+    def factors(self, sizes: NDArray[Any]) -> NDArray[Any]:
         """Scale of width and height for images of ``sizes`` (N, 2), (N, 2)."""
         if not self.keep_ratio:
             return np.asarray((self.width, self.height) / sizes)

@@ -132,7 +132,7 @@ def _ranges(cfg: Mapping[str, Any]) -> Iterator[_Range]:
     yield '', cfg, 'log_level', lambda x: x in _LOG_LEVELS or type(x) is int, levels
 
 
-def _arguments(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], list[Callable]]]:
+def _arguments(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], list[Callable[..., Any]]]]:
     """Section, settings and who takes them, where a wrong name surfaces late or not at all."""
     for section, hook in _checkpoint_hooks(cfg):
         yield section, hook, [CheckpointHook, Runner.save_checkpoint]

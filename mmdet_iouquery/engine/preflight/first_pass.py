@@ -77,7 +77,7 @@ def first_pass(runner: Any, model: nn.Module, cfg: Config, mode: str) -> list[st
     return left_out
 
 
-def _step(runner: Any, twin: Any, loader: DataLoader, cfg: Config) -> list[str]:
+def _step(runner: Any, twin: Any, loader: DataLoader[Any], cfg: Config) -> list[str]:
     """Optimizer, schedules, an image, losses, gradients, a step."""
     wrapper = _optimizer(runner, twin, cfg)
     if isinstance(loader.dataset, IterableDataset):

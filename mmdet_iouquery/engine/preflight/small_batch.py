@@ -19,7 +19,7 @@ _LOOKED_AT = 8
 _INSTANCES = {name: {'bboxes', 'labels', 'masks'} for name in ('gt_instances', 'ignored_instances')}
 
 
-def check_batches(loader: DataLoader, section: str) -> None:
+def check_batches(loader: DataLoader[Any], section: str) -> None:
     """Raise InputError where a data loader of the config's ``section`` has nothing to give."""
     if isinstance(loader.dataset, IterableDataset):
         return
@@ -74,7 +74,7 @@ def can_shrink(sample: DetDataSample) -> bool:
     return all(name in _INSTANCES and set(sample.get(name).keys()) <= _INSTANCES[name] for name in list(sample.keys()))
 
 
-def small_batch(loader: DataLoader, data: Mapping[str, Any], side: int | None, *, to_train: bool) -> Any:
+def small_batch(loader: DataLoader[Any], data: Mapping[str, Any], side: int | None, *, to_train: bool) -> Any:
     """A batch as the loader collates it: one image, or two to train where the run has at least two.
 
     Args:
@@ -86,7 +86,7 @@ def small_batch(loader: DataLoader, data: Mapping[str, Any], side: int | None, *
     return loader.collate_fn([image if side is None else _shrunk(image, side, to_train) for image in images])
 
 
-def _batch_size(loader: DataLoader) -> int:
+def _batch_size(loader: DataLoader[Any]) -> int:
     """Also where a batch sampler knows it; 2 where nobody does."""
     return loader.batch_size or getattr(loader.batch_sampler, 'batch_size', None) or 2
 
