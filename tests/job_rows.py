@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tolerances import about
 
 from iouquery_runtime import Detector
 from iouquery_runtime.jobs import parts
@@ -39,6 +40,6 @@ def same(found: Rows, wanted: Rows) -> None:
     for one, other in zip(found, wanted):
         for key in ('id', 'width', 'height', 'labels', 'error'):
             assert one[key] == other[key], (key, one, other)
-        assert one['scores'] == pytest.approx(other['scores'], abs=1e-6)
+        assert one['scores'] == about(other['scores'], 'unit')
         for box, wanted_box in zip(one['boxes'], other['boxes']):
-            assert box == pytest.approx(wanted_box, abs=1e-4)
+            assert box == pytest.approx(wanted_box, abs=1e-4)  # px

@@ -173,6 +173,7 @@ def test_get_flops(folder: Path, tool: Tool) -> None:
         model = build_detector('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py').eval()
         images = torch.empty(1, 3, 640, 640)
     ours = count_flops(lambda: model.bbox_head.forward(model.extract_feat(images))) / 1e9
+    # it prints M of three decimals
     assert params == pytest.approx(sum(parameter.numel() for parameter in model.parameters()) / 1e6, abs=1e-3)
     # the table's 60; norms and interpolation are counted there and not here, attention here and not there
     assert 2 * flops == pytest.approx(ours, rel=0.01) and math.floor(2 * flops) == 59

@@ -142,4 +142,4 @@ def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         elif cell['cell_type'] == 'code':
             exec(re.sub(r'epochs = \d+', 'epochs = 1', text), given)
     assert given['checkpoint'].is_file() and given['metrics']['coco/bbox_mAP'] >= 0
-    assert given['same'].boxes == pytest.approx(given['result'].boxes, abs=0.5)
+    assert given['same'].boxes == pytest.approx(given['result'].boxes, abs=0.5)  # px

@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from PIL import Image
+from tolerances import within
 from torch import nn
 
 from iouquery_runtime import Result
@@ -92,8 +93,8 @@ def test_results_are_those_of_the_test(trained: dict[str, Any], data: Path, tmp_
         expected = sorted((one for one in found if one['image_id'] == image['id']), key=lambda one: -one['score'])
         ours = sorted(result.to_coco(image['id'], category_ids), key=lambda one: -one['score'])
         assert len(ours) == len(expected) == 30 and (result.width, result.height) == (96, 96)
-        np.testing.assert_allclose([one['score'] for one in ours], [one['score'] for one in expected], atol=1e-6)
-        np.testing.assert_allclose([one['bbox'] for one in ours], [one['bbox'] for one in expected], atol=1e-3)
+        np.testing.assert_allclose([one['score'] for one in ours], [one['score'] for one in expected], **within('unit'))
+        np.testing.assert_allclose([one['bbox'] for one in ours], [one['bbox'] for one in expected], **within('px'))
     assert detector.test(data) == pytest.approx(metrics)
 
 
@@ -127,7 +128,7 @@ def test_a_folder_to_share_and_an_exported_file_find_the_same(
     from iouquery_runtime import Detector as Exported
 
     found = Exported(detector.export(tmp_path / 'model.onnx'), threads=1)(path, 0.0)
-    np.testing.assert_allclose(found.scores, detector(path).scores, atol=1e-4)
+    np.testing.assert_allclose(found.scores, detector(path).scores, **within(torch.float32))
 
 
 def test_a_config_that_was_changed_is_what_is_used(trained: dict[str, Any], data: Path, tmp_path: Path) -> None:
@@ -150,7 +151,9 @@ def test_a_prepared_model_detects_the_same_and_is_trained_on(
     for ours, expected in zip(prepared(images), plain(images)):
         # a sum in another order may change two of equal rank
         ours, expected = ours.to_coco(0), expected.to_coco(0)
-        np.testing.assert_allclose([one['score'] for one in ours], [one['score'] for one in expected], atol=1e-4)
+        np.testing.assert_allclose(
+            [one['score'] for one in ours], [one['score'] for one in expected], **within(torch.float32)
+        )
         for one in expected:
             assert min(np.abs(np.subtract(other['bbox'], one['bbox'])).max() for other in ours) < 0.05
     before = prepared.model

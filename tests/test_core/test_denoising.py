@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import DATA
+from tolerances import about
 
 from mmdet_iouquery.core import box_cxcywh_to_xyxy, denoising_layout, first_group, noisy_truth
 
@@ -138,7 +139,7 @@ def test_corners_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     corners = [0.4 + 0.1 * 0.1, 0.3 - 0.2 * 0.2, 0.6 + 0.3 * 0.1, 0.7 - 0.4 * 0.2]
     far = [0.4 + 0.6 * 0.1, 0.3 - 0.7 * 0.2, 0.6 + 0.8 * 0.1, 0.7 - 0.9 * 0.2]
     for noisy, expected in ((positive, corners), (negative, far)):
-        assert box_cxcywh_to_xyxy(torch.tensor(noisy)).tolist() == pytest.approx(expected, abs=1e-6)
+        assert box_cxcywh_to_xyxy(torch.tensor(noisy)).tolist() == about(expected, 'unit')
 
 
 def test_centre_and_size_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +147,7 @@ def test_centre_and_size_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = {'box_noise_scale': 0.5, 'box_noise': 'centre_size'}
     noisy, _ = drawn(monkeypatch, BOX, [0.2, 0.4, 0.6, 0.8], [1, -1, 1, -1], settings)
     expected = [0.5 + 0.1 * 0.1, 0.5 - 0.2 * 0.2, 0.2 * 1.3, 0.4 * 0.6]
-    assert noisy == pytest.approx(expected, abs=1e-6)
+    assert noisy == about(expected, 'unit')
 
 
 @pytest.mark.parametrize('box_noise', ['corners', 'centre_size'])
@@ -156,7 +157,7 @@ def test_a_corner_beyond_the_image_is_put_on_its_edge(box_noise: str, monkeypatc
     sizes = [0.5] * 4 if box_noise == 'corners' else [0.5, 0.5, 0.0, 0.0]
     noisy, _ = drawn(monkeypatch, (0.05, 0.9, 0.1, 0.2), sizes, signs, {'box_noise': box_noise})
     expected = [0.0, 0.85, 0.075, 1.0]
-    assert box_cxcywh_to_xyxy(torch.tensor(noisy)).tolist() == pytest.approx(expected, abs=1e-5)
+    assert box_cxcywh_to_xyxy(torch.tensor(noisy)).tolist() == about(expected, 'unit')
 
 
 @pytest.mark.parametrize('scale', [0.4, 1.0])
@@ -172,8 +173,9 @@ def test_corners_move_by_at_most_their_bounds(scale: float) -> None:
     assert upright[:, ~layout.negative].all() and (scale == 1.0 or upright.all())
     positive, negative = moved[:, ~layout.negative], moved[upright & layout.negative]
     assert 0.99 * scale < positive.abs().max() <= scale + 1e-4
+    # four standard deviations of the mean of 4000
     assert positive.abs().mean().item() == pytest.approx(scale / 2, abs=0.02)
-    assert positive.mean((0, 1)).tolist() == pytest.approx([0.0] * 4, abs=0.05)
+    assert positive.mean((0, 1)).tolist() == pytest.approx([0.0] * 4, abs=0.05)  # three of the mean of 1000
     assert scale - 1e-4 <= negative.abs().min() < 1.01 * scale
     assert 1.99 * scale < negative.abs().max() <= 2 * scale + 1e-4
     # each coordinate by itself
@@ -199,7 +201,7 @@ def test_half_the_ratio_of_labels_is_drawn_anew(ratio: float) -> None:
         if ratio == 0:
             assert (part == 1).all()
         else:  # four standard deviations of the largest
-            assert shares.tolist() == pytest.approx(expected, abs=4 * 0.5 / 20000**0.5)
+            assert shares.tolist() == pytest.approx(expected, abs=4 * 0.5 / 20000**0.5)  # 0.5: of one draw, at most
 
 
 def test_without_noise_the_truth_comes_back() -> None:
@@ -241,9 +243,10 @@ def test_centre_and_size_noise_keeps_to_its_bounds() -> None:
     noisy = unact.sigmoid()[0]
     shift = (noisy[:, :2] - boxes[:, :2]).abs() / (0.5 * boxes[:, 2:])
     growth = noisy[:, 2:] / boxes[:, 2:]
+    # eight standard deviations of 8000 draws
     assert shift.max() <= scale + 1e-6 and shift.mean().item() == pytest.approx(scale / 2, abs=0.01)
     assert growth.min() >= 1 - scale - 1e-6 and growth.max() <= 1 + scale + 1e-6
-    assert growth.std().item() == pytest.approx(scale / 3**0.5, abs=0.01)
+    assert growth.std().item() == pytest.approx(scale / 3**0.5, abs=0.01)  # eight standard deviations of 8000 draws
 
 
 @pytest.mark.parametrize('contrastive', [True, False])

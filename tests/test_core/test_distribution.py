@@ -8,6 +8,7 @@ import golden_formula as formula
 import pytest
 import torch
 from helpers import golden
+from tolerances import about, within
 from torch import Tensor
 
 from mmdet_iouquery.core import (
@@ -27,7 +28,6 @@ from mmdet_iouquery.core import (
 
 UNITS = golden('next_units')
 SCALES = [(32, 0.5, 4), (32, 0.5, 8), (16, 0.5, 4), (32, 0.25, 4)]
-CLOSE = {'rtol': 1e-5, 'atol': 1e-5}
 
 
 def unit(name: str) -> Tensor:
@@ -45,7 +45,7 @@ def two_bins(targets: EdgeTargets, num_bins: int) -> Tensor:
 def assert_targets(actual: EdgeTargets, expected_bin: Tensor, expected_share: Tensor) -> None:
     """A target on a bin may be told from either side of it, so what is compared is bin and share as one number."""
     position = actual.left_bin + actual.right_share
-    torch.testing.assert_close(position.flatten(), expected_bin.trunc() + expected_share, **CLOSE)
+    torch.testing.assert_close(position.flatten(), expected_bin.trunc() + expected_share, **within(torch.float32))
 
 
 @pytest.fixture(scope='module')
@@ -58,7 +58,7 @@ class TestBinValues:
     @pytest.mark.parametrize(('reg_max', 'up', 'reg_scale'), SCALES)
     def test_the_authors(self, reg_max: int, up: float, reg_scale: int) -> None:
         expected = unit(f'weighting/{reg_max}_{up}_{reg_scale}')
-        torch.testing.assert_close(bin_values(reg_max, reg_scale, up), expected, **CLOSE)
+        torch.testing.assert_close(bin_values(reg_max, reg_scale, up), expected, **within(torch.float32))
 
     def test_by_hand(self) -> None:
         # u = 1, c = 2 ** (2 / 4): 0, c - 1, c ** 2 - 1 = u, and 2 u
@@ -74,12 +74,14 @@ class TestBinValues:
 class TestBoxes:
     def test_the_authors_mean(self) -> None:
         corners = unit('corner_logits').unflatten(-1, (4, 33))
-        torch.testing.assert_close(expected_distances(corners, bin_values(32, 4)), unit('integral'), **CLOSE)
+        torch.testing.assert_close(
+            expected_distances(corners, bin_values(32, 4)), unit('integral'), **within(torch.float32)
+        )
 
     @pytest.mark.parametrize('reg_scale', [4, 8])
     def test_the_authors_boxes(self, reg_scale: int) -> None:
         boxes = distances_to_boxes(unit('points'), unit('distance'), reg_scale)
-        torch.testing.assert_close(boxes, unit(f'distance2bbox/{reg_scale}'), **CLOSE)
+        torch.testing.assert_close(boxes, unit(f'distance2bbox/{reg_scale}'), **within(torch.float32))
 
     def test_by_hand(self) -> None:
         """Of four parts in the width of 0.4, the left edge moves outwards by one, the lower one inwards by half."""
@@ -97,7 +99,7 @@ class TestBoxes:
 
     def test_uniform_logits_mean_no_distance(self) -> None:
         distances = expected_distances(torch.full((3, 4, 33), 1.7), bin_values(32, 4))
-        torch.testing.assert_close(distances, torch.zeros(3, 4), rtol=0, atol=1e-6)
+        torch.testing.assert_close(distances, torch.zeros(3, 4), **within('unit'))
 
     @pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
     def test_half_precision_is_left(self, dtype: torch.dtype) -> None:
@@ -124,14 +126,14 @@ class TestTargets:
             targets = edge_targets(reference, boxes, bin_values(reg_max, reg_scale, up), reg_scale)
             of_edge = EdgeTargets(*(x[:, edge] for x in targets))
             assert_targets(of_edge, unit(f'{name}/index').double(), unit(f'{name}/right').double())
-        torch.testing.assert_close(unit(f'{name}/left'), 1 - unit(f'{name}/right'), **CLOSE)
+        torch.testing.assert_close(unit(f'{name}/left'), 1 - unit(f'{name}/right'), **within(torch.float32))
 
     @pytest.mark.parametrize('reg_scale', [4, 8])
     def test_the_authors_boxes(self, reg_scale: int) -> None:
         targets = edge_targets(unit('points'), unit('boxes'), bin_values(32, reg_scale), reg_scale)
         name = f'bbox2distance/{reg_scale}'
         assert_targets(targets, unit(f'{name}/bin'), unit(f'{name}/right'))
-        torch.testing.assert_close(unit(f'{name}/left'), 1 - unit(f'{name}/right'), **CLOSE)
+        torch.testing.assert_close(unit(f'{name}/left'), 1 - unit(f'{name}/right'), **within(torch.float32))
 
     def test_by_hand(self) -> None:
         """Edges of a reference of two parts of 0.25 are moved by 0, -1 / 2, 3 / 2 and 9 parts; bins are those above."""
@@ -147,8 +149,8 @@ class TestTargets:
         distances = (torch.rand(200, 4, dtype=torch.float64) - 0.25) * 5  # -1.25 to 3.75: no edges pass each other
         truth = distances_to_boxes(references, distances, 4.0)
         actual = two_bins(edge_targets(references, truth, values, 4.0), 33) @ values
-        torch.testing.assert_close(actual, distances, rtol=0, atol=1e-12)
-        torch.testing.assert_close(distances_to_boxes(references, actual, 4.0), truth, rtol=0, atol=1e-12)
+        torch.testing.assert_close(actual, distances, **within(torch.float64))
+        torch.testing.assert_close(distances_to_boxes(references, actual, 4.0), truth, **within(torch.float64))
 
     def test_a_reference_without_size(self) -> None:
         targets = edge_targets(torch.zeros(1, 4), torch.tensor([[0.5, 0.5, 0.2, 0.2]]), bin_values(32, 4), 4.0)
@@ -163,7 +165,7 @@ class TestCrossEntropy:
         probabilities = two_bins(targets, 33)
         corners = torch.randn(4, 33, dtype=torch.float64, requires_grad=True)
         (gradient,) = torch.autograd.grad(edge_cross_entropy(corners, targets).sum(), corners)
-        torch.testing.assert_close(gradient, corners.softmax(-1) - probabilities, rtol=0, atol=1e-12)
+        torch.testing.assert_close(gradient, corners.softmax(-1) - probabilities, **within(torch.float64))
 
     def test_of_uniform_logits(self) -> None:
         targets = EdgeTargets(torch.tensor([3, 0, 31, 16]), torch.rand(4))
@@ -246,10 +248,10 @@ class TestTheAuthorsLosses:
         targets = edge_targets(unit('reference')[at], true_boxes, bin_values(32, 4), 4.0)
         loss = iou * edge_cross_entropy(corners.unflatten(-1, (4, 33))[at], targets).sum(-1)
         loss = loss.sum() / (12 if denoising else 6)
-        assert loss.item() == pytest.approx(UNITS[f'loss/{name}'].item(), rel=1e-5)
+        assert loss.item() == about(UNITS[f'loss/{name}'].item(), 'sum')
         if not denoising:
             (gradient,) = torch.autograd.grad(loss, corners)
-            torch.testing.assert_close(gradient, unit('grad/fgl'), **CLOSE)
+            torch.testing.assert_close(gradient, unit('grad/fgl'), **within(torch.float32))
 
     @pytest.mark.parametrize(('denoising', 'name'), [(False, 'ddf'), (True, 'ddf_dn')])
     def test_distillation(self, truth: list[Tensor], denoising: bool, name: str) -> None:
@@ -262,9 +264,9 @@ class TestTheAuthorsLosses:
         loss = weight * distillation_divergence(student, teacher).sum(-1)
         # the denoising queries have the matching ones' weights, those of 6 queries of 60
         weights = balance(torch.tensor(4 * 6), torch.tensor(4 * 54), batch=2)
-        torch.testing.assert_close(weights, (unit('num_pos').float(), unit('num_neg').float()), **CLOSE)
+        torch.testing.assert_close(weights, (unit('num_pos').float(), unit('num_neg').float()), **within('sum'))
         mean = balanced_mean(loss[None], matched[None], *weights)
-        assert mean.item() == pytest.approx(UNITS[f'loss/{name}'].item(), rel=1e-5)
+        assert mean.item() == about(UNITS[f'loss/{name}'].item(), 'sum')
         if not denoising:
             (gradient,) = torch.autograd.grad(mean, corners)
             # the largest is 3e-4

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import golden
+from tolerances import about, within
 
 from mmdet_iouquery.core import (
     MatchCosts,
@@ -29,13 +30,13 @@ def test_cost_of_one_pair_by_hand() -> None:
     p = torch.sigmoid(torch.tensor(-1.2)).double()
     focal = 0.25 * (1 - p) ** 2 * -torch.log(p) - 0.75 * p**2 * -torch.log(1 - p)
     giou = generalized_box_iou_elementwise(box_cxcywh_to_xyxy(box), box_cxcywh_to_xyxy(truth))
-    assert cost.item() == pytest.approx((2 * focal + 5 * 0.3 - 2 * giou).item(), abs=1e-5)
+    assert cost.item() == about((2 * focal + 5 * 0.3 - 2 * giou).item())
 
 
 def test_cost_of_sure_scores_is_that_of_1e_8() -> None:
     """Where a probability is 0 or 1 exactly: a quarter of -log(1e-8), and three quarters less."""
     cost = MatchCosts().class_cost(torch.tensor([-200.0, 200.0], dtype=torch.float64))
-    assert cost.tolist() == pytest.approx([0.25 * 8 * math.log(10), -0.75 * 8 * math.log(10)], rel=1e-6)
+    assert cost.tolist() == about([0.25 * 8 * math.log(10), -0.75 * 8 * math.log(10)], 'doubles')
 
 
 def test_quality_cost_of_one_pair_by_hand() -> None:
@@ -46,7 +47,7 @@ def test_quality_cost_of_one_pair_by_hand() -> None:
     p = 1 / (1 + math.exp(1.2))
     for power in (1.0, 4.0):
         cost = QualityCost(iou_power=power)(logits, boxes, torch.tensor([1]), truth, image)
-        assert cost.flatten().tolist() == pytest.approx([-p / 3**power, 0.0], rel=1e-5)
+        assert cost.flatten().tolist() == about([-p / 3**power, 0.0], 'sum')
 
 
 @pytest.mark.parametrize(('epoch', 'costs'), [(0, MatchCosts()), (45, QualityCost())])
@@ -80,7 +81,7 @@ def test_laws_of_the_quality_cost() -> None:
     before = cost(logits, boxes, truth)
     assert ((before <= 0) & (before >= -1)).all() and (before < 0).any()
     scale, shift = torch.tensor([2.0, 0.5, 2.0, 0.5]), torch.tensor([0.3, -0.1, 0.0, 0.0])
-    torch.testing.assert_close(cost(logits, boxes * scale + shift, truth * scale + shift), before, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(cost(logits, boxes * scale + shift, truth * scale + shift), before, **within('unit'))
     torch.testing.assert_close(cost(logits.flip(2), boxes.flip(2), truth), before.flip(2))
     overlapping = before < 0
     assert (cost(logits + 1, boxes, truth) < before)[overlapping].all()

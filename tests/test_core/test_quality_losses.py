@@ -10,6 +10,7 @@ import golden_formula
 import numpy as np
 import pytest
 import torch
+from tolerances import about
 from torch import Tensor
 
 from mmdet_iouquery.core import (
@@ -55,7 +56,7 @@ def test_minimum_lies_at_the_iou() -> None:
     for iou in (0.2, 0.5, 0.9):
         x = torch.linspace(-6, 6, 2401, dtype=torch.float64)
         loss = varifocal_loss(x[:, None], torch.zeros(2401, dtype=torch.long), torch.full((2401,), iou).double())
-        assert x[loss.argmin()].sigmoid().item() == pytest.approx(iou, abs=2e-3)
+        assert x[loss.argmin()].sigmoid().item() == pytest.approx(iou, abs=2e-3)  # steps of 0.005 in logits
 
 
 def test_matchability_by_hand() -> None:
@@ -103,7 +104,8 @@ def test_the_authors_values_and_gradients(name: str, loss: Any, settings: dict[s
         quality[image, query] = _iou(golden['predicted_boxes'][image][query], boxes[truth])
     total = loss(logits.flatten(0, 1), labels.flatten(), quality.flatten(), **settings).sum() / 6
     total.backward()
-    assert total.item() == pytest.approx(float(golden[f'loss/{name}']), rel=1e-5)
+    assert total.item() == about(float(golden[f'loss/{name}']), 'sum')
+    # gradients are below 0.2
     torch.testing.assert_close(logits.grad, torch.tensor(golden[f'grad/{name}']), rtol=1e-5, atol=1e-7)
 
 

@@ -42,7 +42,7 @@ def assert_same(
     found = torch.autograd.grad(y, maps + parameters, grad)
     wanted = torch.autograd.grad(expected, maps + others, grad)
     for one, other in zip(found, wanted):
-        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
+        torch.testing.assert_close(one, other, **within(torch.float64))
     for one, other in zip(modules, copies):
         for a, b in zip(one.buffers(), other.buffers()):
             torch.testing.assert_close(a, b, **within(torch.float64))

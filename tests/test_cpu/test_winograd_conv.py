@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from tolerances import within
 from torch import Tensor, nn
 
 from mmdet_iouquery.cpu.convolution import WinogradConv2d, can_filter
@@ -56,7 +57,7 @@ def test_output_and_gradients_are_torchs(bias: bool) -> None:
         found.append((y, *torch.autograd.grad(y, (x, *conv.parameters()), grad)))
     assert 'Backward' in type(found[0][0].grad_fn).__name__ and found[0][0].grad_fn.name() != found[1][0].grad_fn.name()
     for one, other in zip(*found):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+        torch.testing.assert_close(one, other, **within(torch.float64))
 
 
 @pytest.mark.usefixtures('filtered_small_maps')

@@ -140,7 +140,7 @@ def test_images_that_are_never_detected_on_count_as_missed(
     cfg: dict[str, Any], settings: dict[str, Any], images: int, boxes: int, expected: float
 ) -> None:
     cfg['val_dataloader']['dataset'].update(settings)
-    assert perfect_ap(cfg) == pytest.approx(expected, abs=0.006)
+    assert perfect_ap(cfg) == pytest.approx(expected, abs=0.006)  # AP is a mean over 101 recalls, of which 0 is one
     (warning,) = warnings(cfg)
     assert warning.startswith(f'{images} images of ') and f'with {boxes} boxes are not in the evaluated set' in warning
     cfg['val_dataloader']['dataset'].update(test_mode=True)
@@ -158,7 +158,7 @@ def test_images_filtered_for_want_of_a_class_miss_nothing(cfg: dict[str, Any], t
 def test_ignored_boxes_count_as_missed_and_crowds_do_not(cfg: dict[str, Any], tmp_path: Path) -> None:
     """COCO's evaluation sets ``ignore`` itself, by ``iscrowd``."""
     rewrite(tmp_path / 'ann.json', lambda made: [annotation.update(ignore=1) for annotation in made['annotations'][:2]])
-    assert perfect_ap(cfg) == pytest.approx(0.75, abs=0.006)
+    assert perfect_ap(cfg) == pytest.approx(0.75, abs=0.006)  # AP is a mean over 101 recalls, of which 0 is one
     (warning,) = warnings(cfg)
     assert warning.startswith('2 annotations are marked ignore: training drops them, ') and 'missed' in warning
     rewrite(

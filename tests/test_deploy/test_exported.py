@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmdet.structures import DetDataSample
 from PIL import Image
+from tolerances import about, within
 
 from iouquery_runtime import Detector
 from iouquery_runtime import InputError as RuntimeInputError
@@ -88,7 +89,7 @@ def test_the_test_tool_takes_an_exported_file(config: Path, tmp_path: Path) -> N
     assert len(written) == len(truth)
     for ours, theirs in zip(written, truth):
         assert ours['category_id'] == theirs['category_id']
-        assert ours['bbox'] == pytest.approx(theirs['bbox'], abs=1e-3)
+        assert ours['bbox'] == about(theirs['bbox'], 'px')
 
 
 def test_what_an_exported_file_cannot_do_is_refused(config: Path, tmp_path: Path) -> None:
@@ -173,8 +174,8 @@ def test_images_go_to_the_file_in_rgb_and_in_batches_that_it_takes(tmp_path: Pat
     model = ExportedDetector(path=str(path), rgb=rgb)
     predicted = model.test_step(dict(inputs=inputs, data_samples=samples))
     for sample, expected in zip(predicted, Detector(path)([*images])):
-        assert np.allclose(sample.pred_instances.bboxes.numpy(), expected.boxes, atol=1e-4)
-        assert np.allclose(sample.pred_instances.scores.numpy(), expected.scores, atol=1e-6)
+        assert np.allclose(sample.pred_instances.bboxes.numpy(), expected.boxes, **within('px'))
+        assert np.allclose(sample.pred_instances.scores.numpy(), expected.scores, **within('unit'))
         assert np.array_equal(sample.pred_instances.labels.numpy(), expected.labels)
 
 

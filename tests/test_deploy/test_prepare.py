@@ -108,7 +108,7 @@ def test_logits_and_boxes_are_the_same(config: str, changes: dict[str, object]) 
     ours, expected = by_token(raw(prepared, images)), by_token(raw(model, images))
     assert torch.equal(ours[2], expected[2])
     for one, other in zip(ours[:2], expected[:2]):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(one, other, **within(torch.float32))
     merged = (nn.BatchNorm2d, RepVGGBlock, LayerScale, UnbiasedKeys)
     assert not any(isinstance(module, merged) for module in prepared.modules())
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
@@ -132,7 +132,7 @@ def test_affines_go_into_the_convolutions_whatever_their_sign(scales: tuple[floa
     with torch.no_grad():
         prepared = prepare_for_inference(model)
         for x, expected in zip(prepared(images), model(images)):
-            torch.testing.assert_close(x, expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(x, expected, **within(torch.float32))
     assert not any(isinstance(module, (nn.BatchNorm2d, LearnableAffine)) for module in prepared.modules())
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
@@ -162,6 +162,7 @@ def test_norms_that_are_no_batch_norms_stay(fusion: str) -> None:
     prepared = prepare_for_inference(neck)
     with torch.no_grad():
         for ours, expected in zip(prepared(maps), neck(maps)):
+            # a group of few pixels may have a small deviation, by which it is divided
             torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
     assert sum(isinstance(module, nn.GroupNorm) for module in prepared.modules()) == len(norms)
 

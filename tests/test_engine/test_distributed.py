@@ -19,6 +19,7 @@ import torch.distributed as dist
 from helpers import DISTILLED, FAMILY, NARROW, random_batch, small_detector, with_fixed_norms
 from hosts import host_config
 from started_run import in_processes
+from tolerances import about
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -199,7 +200,7 @@ def test_the_weight_of_a_distillation_is_the_same_in_all_processes(left: list[di
     assert first['loss'] != second['loss'] and first['weights'] == second['weights']
     assert first['train/gradient_share'] == second['train/gradient_share'] == pytest.approx(8.0)
     before, after = first['weights']
-    assert before != 5.0 and after == pytest.approx(before * (0.12 * 0.92) / (0.08 * 0.88), rel=1e-5)
+    assert before != 5.0 and after == about(before * (0.12 * 0.92) / (0.08 * 0.88), 'sum')
 
 
 @pytest.mark.parametrize('task', [name for name in WORK if name.startswith(('plain', 'denoising'))])
@@ -235,6 +236,6 @@ def test_every_loss_is_divided_by_the_mean_number_of_boxes(name: str, left: list
     for (losses, _), (expected, _), weight in zip(found, alone, weights):
         assert losses.keys() == expected.keys() and 'dn_loss_cls' in losses
         for key, loss in losses.items():
-            assert loss == pytest.approx(weight * expected[key], rel=1e-9, abs=1e-15), key
+            assert loss == about(weight * expected[key], 'doubles'), key
     mean = {key: sum(w * grads[key] for w, (_, grads) in zip(weights, alone)) / PROCESSES for key in alone[0][1]}
     check_gradients([gradients for _, gradients in found], mean)

@@ -243,4 +243,5 @@ def test_sharded_training_learns_the_same(several: Several) -> None:
     trained = [name for name, weight in whole.items() if 'running_' not in name and not weight.equal(before[name])]
     assert len(trained) > 100 and whole.keys() == sharded.keys()
     for name in trained:
+        # weights, of gradients summed in another order
         torch.testing.assert_close(sharded[name], whole[name], rtol=1e-5, atol=1e-7, msg=name)

@@ -169,6 +169,7 @@ def test_the_size_of_a_checkpoint_is_known_beforehand(
     cfg = Config(
         {'optim_wrapper': {'optimizer': optimizer}, 'custom_hooks': [{'type': 'mmdet.EMAHook'}] if ema else []}
     )
+    # names and settings
     assert checkpoint_size(cfg, model) == pytest.approx((tmp_path / 'a.pth').stat().st_size, rel=0.02)
 
 

@@ -94,7 +94,7 @@ def test_sums_are_right() -> None:
     for rate, long, long_unit, short, short_unit in rows:
         for images, number, unit in ((1e9, long, long_unit), (1e7, short, short_unit)):
             told = float(number.replace(',', '')) * seconds[unit]
-            assert images / float(rate.replace(',', '')) == pytest.approx(told, rel=0.03)
+            assert images / float(rate.replace(',', '')) == pytest.approx(told, rel=0.03)  # the page has two digits
 
 
 def test_a_stop_before_anything_was_done_says_so(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import torch
 from helpers import UNION_AND_EDGES, random_batch, small_detector, with_fixed_norms
 from mmdet.models.task_modules import HungarianAssigner
 from mmengine.logging import MMLogger
+from tolerances import within
 from torch import nn
 
 from mmdet_iouquery.models.losses import PerImageAssigner
@@ -60,8 +61,8 @@ def test_denoising_changes_no_other_loss(changes: dict[str, Any]) -> None:
         found.append((losses, {name: g for name, g in gradients.items() if 'label_embedding' not in name}))
     (losses, gradients), (expected_losses, expected_gradients) = found
     assert losses.keys() == expected_losses.keys() and gradients.keys() == expected_gradients.keys()
-    torch.testing.assert_close(losses, expected_losses, rtol=1e-6, atol=1e-9)
-    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-5, atol=1e-8)
+    torch.testing.assert_close(losses, expected_losses, **within(torch.float64))
+    torch.testing.assert_close(gradients, expected_gradients, **within(torch.float64))
 
 
 @every_decoder

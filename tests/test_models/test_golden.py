@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import assert_golden_maps, build_detector, difference_as_sets, golden, golden_weights, with_fixed_norms
+from tolerances import about, within
 from torch import Tensor, nn
 
 from mmdet_iouquery import accelerate_training, restore
@@ -122,9 +123,10 @@ def test_prediction(case: Built) -> None:
     if 'selected_index' in reference:
         assert all(set(ours) == set(theirs) for ours, theirs in zip(index.tolist(), reference['selected_index']))
         chosen = torch.from_numpy(reference['selected_score'])
+        # logits up to seven, behind backbone and neck
         torch.testing.assert_close(scores[:, : index.shape[1]], chosen, rtol=0, atol=2e-5)
         margin = scores[:, index.shape[1] - 1] - scores[:, index.shape[1]]
-        torch.testing.assert_close(margin, torch.from_numpy(reference['selection_margin']), rtol=0, atol=1e-5)
+        torch.testing.assert_close(margin, torch.from_numpy(reference['selection_margin']), **within(torch.float32))
     expected = tuple(torch.from_numpy(reference[key]).to(dtype) for key in ('logits', 'boxes'))
     assert difference_as_sets((logits, boxes), expected, CASES[name].num_ties) < 1e-4
     if CASES[name].num_ties:
@@ -236,11 +238,11 @@ def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch
     num_layers = len(model.bbox_head.decoder.layers)
     if 'enc_logits_mean_std' in reference:
         logits = decoded.selection.encoder.logits.detach()
-        assert [logits.mean().item(), logits.std().item()] == pytest.approx(reference['enc_logits_mean_std'], abs=1e-5)
+        assert [logits.mean().item(), logits.std().item()] == about(reference['enc_logits_mean_std'])
 
     assert_losses(losses, reference, '', chosen, num_layers)
     total = sum(losses.values())
-    assert total.item() == pytest.approx(float(reference['loss_total']), rel=1e-4)
+    assert total.item() == about(float(reference['loss_total']), 'reference sum')
 
     total.backward()
     norms = {key[len('gradnorm/') :]: reference[key] for key in reference if key.startswith('gradnorm/')}
@@ -249,7 +251,7 @@ def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch
         key: float(x) for key, x in convert({k: torch.tensor(x) for k, x in norms.items()}, chosen.source).items()
     }
     gradients = {key: x.grad.norm().item() for key, x in model.named_parameters() if key in expected}
-    assert gradients == pytest.approx(expected, rel=1e-3)
+    assert gradients == pytest.approx(expected, rel=1e-3)  # single precision, through all layers and back
     model.zero_grad()
 
     assigner = model.bbox_head.criterion.assigner
@@ -288,7 +290,7 @@ def assert_losses(
     # the last layer's distributions from themselves, which D-FINE's code gives and DEIM's does not
     assert theirs.pop(f'loss/loss_ddf_dn_{num_layers - 1}', 0.0) == 0.0
     ours = {their_name(key, chosen, num_layers): value.item() for key, value in losses.items()}
-    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert ours == about(theirs, 'reference sum')
 
 
 def assert_matching(
@@ -316,14 +318,15 @@ def test_distillation(case: Built) -> None:
     student, _ = with_student(model.eval(), x)
     projected = preprocessor.project(student)
     torch.testing.assert_close(
-        projected[:, ::96, ::4, ::4].detach(), torch.from_numpy(reference['student_slice']), atol=1e-5, rtol=1e-4
+        projected[:, ::96, ::4, ::4].detach(), torch.from_numpy(reference['student_slice']), **within('reference map')
     )
     loss, large = (distillation(preprocessor, student, teacher_map(x, stride)) / 5 for stride in (32, 16))
+    # one mean, in single precision
     assert loss.item() == pytest.approx(float(reference['loss/loss_distill']) / 5, rel=1e-6)
-    assert large.item() == pytest.approx(float(reference['distill_large_teacher_unweighted']), rel=1e-6)
+    assert large.item() == pytest.approx(float(reference['distill_large_teacher_unweighted']), rel=1e-6)  # the same
     loss.backward()
     theirs = {key.split('/')[1]: reference[key] for key in reference if key.startswith('distill_gradnorm/')}
     expected = convert({key: torch.tensor(x) for key, x in theirs.items()}, 'rtdetrv4')
     gradients = {key: model.get_parameter(key).grad.norm().item() for key in expected}
     assert len(expected) == 4
-    assert gradients == pytest.approx({key: float(x) for key, x in expected.items()}, rel=1e-4)
+    assert gradients == about({key: float(x) for key, x in expected.items()}, 'reference sum')

@@ -45,4 +45,4 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients(changes: dict[s
         found.append(kept_and_gradients(model))
     (kept, expected), (kept_less, gradients) = found
     assert kept_less < 0.5 * kept
-    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)  # of sizes that differ a lot

@@ -54,5 +54,6 @@ def test_losses_of_three_steps(name: str, accelerate: bool) -> None:
         ]
         losses = model.loss(images, samples)
         actual = {their_name(key, case, num_layers).removeprefix('loss/'): loss.item() for key, loss in losses.items()}
+        # doubles, but for anchors and boxes
         assert actual == pytest.approx(expected, rel=1e-6), f'step {step + 1}'
         optim_wrapper.update_params(sum(losses.values()))

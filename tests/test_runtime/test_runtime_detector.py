@@ -20,6 +20,7 @@ import pytest
 from exported_files import MAX_PER_IMG, NAMES, SIDE, metadata, raw_outputs, write_model, write_openvino
 from picture_files import half_of_zeros, picture
 from PIL import Image
+from tolerances import within
 
 from iouquery_runtime import Detector, InputError, Result
 from iouquery_runtime import backends as backends_module
@@ -63,11 +64,11 @@ def expected(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.clip(corners, 0, [width, height, width, height]), scores[best], best % 3
 
 
-def check(result: Result, path: Path, atol: float = 1e-3) -> None:
+def check(result: Result, path: Path) -> None:
     boxes, scores, labels = expected(path)
     np.testing.assert_array_equal(result.labels, labels)
-    np.testing.assert_allclose(result.scores, scores, rtol=0, atol=1e-5)
-    np.testing.assert_allclose(result.boxes, boxes, rtol=0, atol=atol)
+    np.testing.assert_allclose(result.scores, scores, **within())
+    np.testing.assert_allclose(result.boxes, boxes, rtol=0, atol=1e-3)  # px
     assert result.names == tuple(NAMES[label] for label in labels)
     assert (result.width, result.height) == Image.open(path).size and result.error is None
     assert (result.boxes.dtype, result.scores.dtype, result.labels.dtype) == (np.float32, np.float32, np.int64)
@@ -95,7 +96,7 @@ def test_an_image_is_a_path_a_file_s_content_an_array_or_one_of_pillow(folder: P
         result = detector(image)
         check(result, images[0])
     check(detector(rgb[..., ::-1], bgr=True), images[0])
-    assert not np.allclose(detector(rgb[..., ::-1]).scores, expected(images[0])[1], atol=1e-3)
+    assert not np.allclose(detector(rgb[..., ::-1]).scores, expected(images[0])[1], atol=1e-3)  # far more than rounding
     mixed = detector((image for image in (images[3], rgb, Image.open(images[2]))), batch_size=2)
     for result, i in zip(mixed, (3, 0, 2)):
         check(result, images[i])
@@ -156,7 +157,7 @@ def test_settings_of_the_file_hold_unless_a_threshold_is_given(images: list[Path
             ('calibration', high, np.interp(scores[:3], calibration['scores'], calibration['precision'])),
         ):
             actual = detectors[name](images[0], score_thr=threshold).scores  # type: ignore[arg-type]
-            np.testing.assert_allclose(actual, chosen, rtol=0, atol=1e-5, err_msg=f'{name} {threshold}')
+            np.testing.assert_allclose(actual, chosen, **within(), err_msg=f'{name} {threshold}')
         assert 0 < len(detectors['overlap'](images[0])) < MAX_PER_IMG
 
 
@@ -190,7 +191,7 @@ def test_images_are_resized_to_another_size_where_the_file_takes_any(folder: Pat
     scores = np.sort(1 / (1 + np.exp(-raw_outputs(stretched[None]).logits.ravel())))[::-1][:MAX_PER_IMG]
     for one in (detector, pickle.loads(pickle.dumps(detector))):
         assert one.image_size == (96, 160)
-        np.testing.assert_allclose(one(images[2]).scores, scores, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(one(images[2]).scores, scores, **within())
     assert Detector(folder / 'model.onnx', image_size=[SIDE, SIDE]).image_size == (SIDE, SIDE)
 
 
@@ -238,7 +239,7 @@ def test_a_detector_goes_to_other_processes_by_its_path(
         monkeypatch.chdir(folder)
     with multiprocessing.get_context('spawn').Pool(1) as pool:
         scores = pool.apply(in_another_process, (detector, images[1]))
-    np.testing.assert_allclose(scores, expected(images[1])[1], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(scores, expected(images[1])[1], **within())
 
 
 def test_bfloat16_is_a_hint_to_openvino(folder: Path, images: list[Path]) -> None:
@@ -246,6 +247,7 @@ def test_bfloat16_is_a_hint_to_openvino(folder: Path, images: list[Path]) -> Non
     assert detector._backend._compiled.get_property('INFERENCE_PRECISION_HINT').to_string() == 'bf16'  # type: ignore[attr-defined]
     plain = Detector(folder / 'model.xml')._backend._compiled.get_property('INFERENCE_PRECISION_HINT')  # type: ignore[attr-defined]
     assert plain.to_string() == 'f32'
+    # five roundings of bfloat16
     np.testing.assert_allclose(detector(images[0]).scores, expected(images[0])[1], rtol=0, atol=0.02)
     with pytest.raises(InputError, match='bfloat16 is for OpenVINO files'):
         Detector(folder / 'model.onnx', precision='bfloat16')
@@ -397,7 +399,7 @@ def test_every_interpolation_is_one_of_pillow_s(folder: Path, images: list[Path]
         stretched = np.asarray(image.resize((SIDE, SIDE), Image.Resampling[name.upper()]))
         logits, _ = raw_outputs(stretched[None])
         scores = np.sort(1 / (1 + np.exp(-logits.ravel())))[::-1][:MAX_PER_IMG]
-        np.testing.assert_allclose(Detector(path)(images[2]).scores, scores, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(Detector(path)(images[2]).scores, scores, **within())
 
 
 def test_metadata_of_openvino_are_those_of_onnx(folder: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from helpers import small_detector
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tolerances import within
 
 from iouquery_runtime.postprocess import (
     Detections,
@@ -60,8 +61,8 @@ def test_detections_are_those_of_the_head(name: str, head: Any) -> None:
     found = apply_settings(found, *(test_cfg.get(key) for key in ('score_thr', 'overlap_thr', 'calibration')))
     assert 3 < len(found.scores) <= max_per_img
     np.testing.assert_array_equal(found.labels, expected.labels)
-    np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-6)
-    np.testing.assert_allclose(found.boxes, expected.bboxes, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(found.scores, expected.scores, **within('unit'))
+    np.testing.assert_allclose(found.boxes, expected.bboxes, **within('px'))
     assert found.scores.dtype == (np.float64 if 'calibration' in test_cfg else np.float32)
     assert found.boxes.dtype == np.float32 and found.labels.dtype == np.int64
 

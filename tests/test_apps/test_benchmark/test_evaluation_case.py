@@ -34,4 +34,5 @@ def test_numbers_are_plausible_and_repeat() -> None:
 def test_each_back_end_gives_the_same_numbers() -> None:
     case = evaluation_case(30, 150, seed=1)
     assert set(case) == {'pycocotools', 'faster-coco-eval'}
+    # means of doubles, in another order
     assert case['faster-coco-eval']() == pytest.approx(case['pycocotools'](), rel=0, abs=1e-14)

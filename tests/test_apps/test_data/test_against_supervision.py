@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from form_sets import TURNED, boxes_of, truth_of, voc_xml, write_image, write_text, yolo_set
+from tolerances import within
 
 from mmdet_iouquery import read_data
 from mmdet_iouquery.apps.data.folder import Folder
@@ -60,7 +61,7 @@ def assert_alike(reading: Reading, data: sv.DetectionDataset) -> None:
     for path, detections in data.annotations.items():
         boxes = np.array([box for _, box in mine[Path(path).name]]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        np.testing.assert_allclose(boxes, detections.xyxy, rtol=0, atol=1e-4)
+        np.testing.assert_allclose(boxes, detections.xyxy, **within('px'))
         assert [label for label, _ in mine[Path(path).name]] == [data.classes[key] for key in detections.class_id]
 
 

@@ -65,9 +65,10 @@ def test_each_stages_boxes_stand_where_its_numbers_are() -> None:
     for start, stage in zip(stage_times(4), shown):
         for group, row in zip(reversed(groups), range(2)):  # the best is drawn last
             for time in (start, start + HOLD_S - 0.01):
-                assert np.allclose(box_at(group, time), stage.boxes_px[row], atol=0.011)
+                assert np.allclose(box_at(group, time), stage.boxes_px[row], atol=0.011)  # px: two decimals are written
                 assert float(value_at(group, 'opacity', time)) == pytest.approx(
-                    0.3 + 0.7 * stage.scores[row], abs=0.006
+                    0.3 + 0.7 * stage.scores[row],
+                    abs=0.006,  # two decimals are written
                 )
     x, y = trace.tokens.centres_px[0]  # boxes begin as points
     assert np.allclose(box_at(groups[-1], 0.0), [x, y, x, y])

@@ -15,6 +15,7 @@ from mmdet.apis import DetInferencer
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from PIL import Image
+from tolerances import within
 from torch import nn
 
 from iouquery_runtime import Detector
@@ -70,7 +71,8 @@ def check_detections(run: ListedModel, model: DemoModel, picture: Path, threshol
     kept = [(box, *of) for box, of in best.items() if of[1] >= threshold]
     assert len(found) == len(kept) > 0
     for mine, (box, label, score) in zip(found, kept):
-        assert np.allclose(mine.xyxy_px, box, atol=0.05) and mine.label == label and abs(mine.score - score) < 1e-4
+        # px, rounded to two decimals
+        assert np.allclose(mine.xyxy_px, box, atol=0.006) and mine.label == label and abs(mine.score - score) < 1e-4
 
 
 def test_the_model_runs_once_for_a_picture(
@@ -194,7 +196,7 @@ def test_an_exported_file_shows_what_its_runtime_finds(picture: Path, tmp_path: 
         assert [box.label for box in found] == result.labels.tolist()
         assert np.allclose([box.score for box in found], result.scores)
         size = np.tile(look.image.size, 2)
-        assert np.allclose([box.xyxy_px for box in found], result.boxes.clip(0, size), atol=1e-4)
+        assert np.allclose([box.xyxy_px for box in found], result.boxes.clip(0, size), **within('px'))
 
 
 def test_bad_input_of_an_exported_file_gets_a_sentence(tmp_path: Path) -> None:

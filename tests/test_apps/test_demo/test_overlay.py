@@ -74,7 +74,7 @@ def test_tokens_are_dots_at_their_place_by_level_and_score() -> None:
     widths = []
     for centre, share in zip(trace.tokens.centres_px, (1.0, 0.4 / 0.9)):
         x1, y1, x2, y2 = extent(drawing, token_colour(share))
-        assert np.allclose((0.5 * (x1 + x2), 0.5 * (y1 + y2)), centre * 4, atol=1)
+        assert np.allclose((0.5 * (x1 + x2), 0.5 * (y1 + y2)), centre * 4, atol=1)  # whole px
         widths.append(x2 - x1)
     assert widths[1] == widths[0] + 4
     changed = (np.asarray(drawing) != 128).any(-1)

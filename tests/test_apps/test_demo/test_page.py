@@ -229,6 +229,7 @@ def test_the_animation_moves_the_boxes_from_stage_to_stage(
         for row in range(len(queries)):
             x1, y1, x2, y2 = stage.boxes_px[row]
             seen = browser.execute_script(BOX, row, start + HOLD_S / 2)
+            # px: two decimals are written, and the browser rounds
             assert np.allclose(seen, [x1, y1, x2 - x1, y2 - y1], atol=0.02)
     paused = 'return document.querySelector("#layers svg").animationsPaused()'
     assert browser.execute_script(paused)

@@ -11,6 +11,7 @@ import torch
 from helpers import DATA, assert_golden_maps, golden, learning
 from mmdet.registry import MODELS
 from mmengine.config import Config
+from tolerances import about
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -47,7 +48,7 @@ def test_maps_and_gradients_are_the_authors(case: tuple[str, nn.Module], size: t
     assert [list(x.shape) for x in maps] == [reference[key].tolist() for key in reference if key.endswith('shape')]
     assert_golden_maps(maps, reference, 'stage')
     sum(x.mean() for x in maps).backward()
-    assert images.grad.norm().item() == pytest.approx(reference['grad_input_norm'].item(), rel=1e-4)
+    assert images.grad.norm().item() == about(reference['grad_input_norm'].item(), 'reference sum')
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_initial_weights_are_pytorchs_own() -> None:
             bound = module.weight[0].numel() ** -0.5
             assert module.weight.abs().max() <= bound
     weight = model.stages[3].blocks[0].aggregation[1].conv.weight
-    assert weight.std().item() == pytest.approx((512 * 3) ** -0.5, rel=0.01)
+    assert weight.std().item() == pytest.approx((512 * 3) ** -0.5, rel=0.01)  # of hundreds of thousands of draws
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.structures import InstanceData
 from test_batch_mix_up import at_iteration
+from tolerances import about
 from torch import Tensor
 
 from mmdet_iouquery import config_path
@@ -78,7 +79,7 @@ def test_an_object_is_where_its_box_says() -> None:
         for i, ((label, box),) in enumerate(pasted(samples, after)):
             source, (x1, y1, x2, y2) = SOURCES[label][0], inside(label)
             right, down = round(box[0] - x1), round(box[1] - y1)
-            assert box == pytest.approx([x1 + right, y1 + down, x2 + right, y2 + down], abs=1e-4)
+            assert box == about([x1 + right, y1 + down, x2 + right, y2 + down], 'px')
             left, top, end, bottom = int(x1), int(y1), int(-(-x2 // 1)), int(-(-y2 // 1))
             there = expected[i, :, top + down : bottom + down, left + right : end + right]
             there.copy_(0.25 * there + 0.75 * inputs[source, :, top:bottom, left:end])
@@ -155,10 +156,11 @@ def test_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     assert boxes_of(1) != first
     ours, mix_up = augment(prob=0.5), MODELS.build({'type': 'BatchMixUp', 'prob': 0.5})
     fires = [(ours.ratio_at(i) is not None, mix_up.ratio_at(i) is not None) for i in range(4000)]
+    # three and a half standard deviations
     assert all(count == pytest.approx(1000, abs=100) for count in Counter(fires).values())
     lefts = [box[0] for i in range(400) for label, box in boxes_of(i)[0] if label == 3]
     assert min(lefts) == 0 and max(lefts) == 60, 'of 80 px, for an object of 20'
-    assert sum(lefts) / len(lefts) == pytest.approx(30, abs=3)
+    assert sum(lefts) / len(lefts) == pytest.approx(30, abs=3)  # three standard deviations
 
 
 def test_batches_that_mixup_mixed_stay_as_they_are() -> None:
@@ -183,8 +185,9 @@ def test_batches_that_mixup_mixed_stay_as_they_are() -> None:
         # mixed: the neighbour's boxes; blended: the one object in both images
         shares[stage] = [seen[1, 1], seen[2, 1], seen[1, 0]]
         assert sum(shares[stage]) == 400, seen
+    # four standard deviations
     assert shares['mosaic'] == [pytest.approx(200, abs=40), pytest.approx(100, abs=35), pytest.approx(100, abs=35)]
-    assert shares['strong'] == [0, pytest.approx(200, abs=40), pytest.approx(200, abs=40)]
+    assert shares['strong'] == [0, pytest.approx(200, abs=40), pytest.approx(200, abs=40)]  # four standard deviations
     assert shares['plain'] == [0, 0, 400]
 
 

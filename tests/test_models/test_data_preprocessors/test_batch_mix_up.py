@@ -49,13 +49,13 @@ def test_what_is_drawn() -> None:
     assert ratios == [twin.ratio_at(i) for i in range(8000)]
     assert ratios != [other.ratio_at(i) for i in range(8000)]
     drawn = torch.tensor([ratio for ratio in ratios if ratio is not None])
-    assert len(drawn) == pytest.approx(4000, abs=180)
+    assert len(drawn) == pytest.approx(4000, abs=180)  # four standard deviations, as those below
     assert drawn.min() >= 0.45 and drawn.max() <= 0.55
-    assert drawn.mean().item() == pytest.approx(0.5, abs=2e-3)
-    assert drawn.std().item() == pytest.approx(0.1 / 12**0.5, rel=0.05)
+    assert drawn.mean().item() == pytest.approx(0.5, abs=2e-3)  # four standard deviations
+    assert drawn.std().item() == pytest.approx(0.1 / 12**0.5, rel=0.05)  # seven standard deviations
     sizes = MODELS.build({'type': 'BatchMultiScale', 'sizes': [1, 2], 'seed': 1})
     mixed_and_large = sum(ratio is not None and sizes.size_at(i) == 2 for i, ratio in enumerate(ratios))
-    assert mixed_and_large == pytest.approx(2000, abs=160)
+    assert mixed_and_large == pytest.approx(2000, abs=160)  # four standard deviations
 
 
 def test_batches_that_stay_as_they_are() -> None:

@@ -34,7 +34,8 @@ def test_draws_as_often_as_listed_and_the_same_for_everyone() -> None:
     assert drawn == [theirs.size_at(i) for i in range(13000)]
     counts = Counter(drawn)
     assert set(counts) == set(SIZES)
-    assert counts[640] == pytest.approx(3000, abs=200)
+    assert counts[640] == pytest.approx(3000, abs=200)  # four standard deviations
+    # five standard deviations
     assert all(count == pytest.approx(1000, abs=150) for size, count in counts.items() if size != 640)
 
 

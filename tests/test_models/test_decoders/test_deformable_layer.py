@@ -56,6 +56,7 @@ def test_a_gate_takes_the_place_of_the_second_norm() -> None:
         gated.cross_attn.output_proj.bias.copy_(torch.arange(DIMS))
     content = gated(*inputs(), None)
     expected = nn.functional.layer_norm(torch.arange(DIMS).float(), (DIMS,))
+    # two norms add an eps of 1e-5 each
     torch.testing.assert_close(content, expected.expand_as(content), rtol=0, atol=1e-4)
 
 

@@ -11,6 +11,7 @@ import torch
 from helpers import golden
 from mmdet.registry import MODELS
 from test_deformable_decoder import CLASSES, DIMS, memory, queries
+from tolerances import within
 from torch import Tensor, nn
 
 from mmdet_iouquery.core import bin_values, distances_to_boxes, expected_distances
@@ -46,7 +47,7 @@ def test_at_first_all_boxes_are_the_anchors_and_all_edges_undecided() -> None:
     decoder, given = build(), queries()
     predictions = decoder(given, memory())
     anchors = given.anchors_unact.sigmoid()
-    torch.testing.assert_close(predictions.boxes, anchors.expand(LAYERS, -1, -1, -1), atol=1e-7, rtol=1e-6)
+    torch.testing.assert_close(predictions.boxes, anchors.expand(LAYERS, -1, -1, -1), **within(torch.float64))
     torch.testing.assert_close(refinement_of(predictions).initial_boxes[0], anchors)
     assert refinement_of(predictions).corners.shape == (LAYERS, 2, 5, 4, BINS)
     assert not refinement_of(predictions).corners.any()
@@ -90,9 +91,9 @@ def test_a_predicted_box_whose_edges_have_passed_has_no_size() -> None:
     with torch.no_grad():
         decoder.bbox_heads[0].layers[-1].bias.unflatten(0, (4, BINS))[::2, 0] = 50.0  # left and right, all inwards
     (trained,), anchors = decoder(given, read, num_layers=1).boxes, given.anchors_unact.sigmoid()
-    torch.testing.assert_close(trained, anchors * torch.tensor([1, 1, -1, 1]), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(trained, anchors * torch.tensor([1, 1, -1, 1]), **within(torch.float64))
     (predicted,) = decoder.eval()(given, read, num_layers=1).boxes
-    torch.testing.assert_close(predicted, anchors * torch.tensor([1, 1, 0, 1]), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(predicted, anchors * torch.tensor([1, 1, 0, 1]), **within(torch.float64))
 
 
 def test_how_far_gradients_go() -> None:
@@ -172,7 +173,7 @@ def test_quality_is_the_authors(act: str | None) -> None:
     head.load_state_dict(weights)
     corners = torch.from_numpy(reference['corner_logits']).unflatten(-1, (4, -1))
     expected = torch.from_numpy(reference['lqe_silu' if act else 'lqe'])
-    torch.testing.assert_close(head(corners).expand_as(expected), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(head(corners).expand_as(expected), expected, **within(torch.float32))
 
 
 def test_quality_depends_on_the_certainty_of_edges_alone() -> None:

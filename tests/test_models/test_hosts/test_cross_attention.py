@@ -90,7 +90,7 @@ def test_torchs_attention_as_read() -> None:
         )[1]
         read = attention_of(module, inputs, some)
         assert isinstance(read, DenseAttention) and is_dense(module)
-        torch.testing.assert_close(read.weights, expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(read.weights, expected, **within('unit'))
         torch.testing.assert_close(read.weights.sum(-1), torch.ones(1, 8, 3))
 
 

@@ -109,11 +109,11 @@ def test_own_path_computes_the_parents_losses(name: str, loss: str) -> None:
         ours, theirs = losses_of(adapter, images, samples), losses_of(parent, images, samples)
         assert ours.keys() == theirs.keys()
         for term in theirs:
-            torch.testing.assert_close(ours[term], theirs[term].squeeze(), rtol=2e-4, atol=2e-5, msg=term)
+            torch.testing.assert_close(ours[term], theirs[term].squeeze(), **within('sum'), msg=term)
         with torch.no_grad():
             mine, its = (m.eval().predict(images, copy.deepcopy(samples))[1].pred_instances for m in (adapter, parent))
-        torch.testing.assert_close(mine.scores, its.scores, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close(mine.bboxes, its.bboxes, rtol=1e-4, atol=2e-3)
+        torch.testing.assert_close(mine.scores, its.scores, **within('unit'))
+        torch.testing.assert_close(mine.bboxes, its.bboxes, **within('px'))
 
 
 def test_dab_detr_of_our_parts_is_mmdets_on_equal_weights() -> None:
@@ -135,13 +135,13 @@ def test_dab_detr_of_our_parts_is_mmdets_on_equal_weights() -> None:
         mine, its = losses_of(ours, images, samples), losses_of(parent, images, samples)
         assert mine.keys() == its.keys()
         for term in its:
-            torch.testing.assert_close(mine[term], its[term].squeeze(), rtol=1e-3, atol=1e-4, msg=term)
+            torch.testing.assert_close(mine[term], its[term].squeeze(), **within('sum'), msg=term)
         with torch.no_grad():
             found, expected = (
                 m.eval().predict(images, copy.deepcopy(samples))[1].pred_instances for m in (ours, parent)
             )
         torch.testing.assert_close(found.scores, expected.scores, **within(torch.float32))
-        torch.testing.assert_close(found.bboxes, expected.bboxes, rtol=1e-3, atol=1e-2)
+        torch.testing.assert_close(found.bboxes, expected.bboxes, **within('px'))
 
 
 @pytest.mark.parametrize('name', ['DeformableDETR', 'DINO'])

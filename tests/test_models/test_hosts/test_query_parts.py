@@ -176,7 +176,7 @@ def test_selected_boxes_refer_to_the_picture_not_to_the_padding(name: str) -> No
     # the image's tokens come first; those that only padding is under come after them
     assert inside[: int(inside.sum())].all() and inside.sum() >= 2
     valid = inside & (boxes < 1).all(-1)
-    torch.testing.assert_close(boxes[valid][:, :2] * width, expected[valid], rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(boxes[valid][:, :2] * width, expected[valid], **within('px'))
 
 
 def test_soft_targets_of_another_overlap() -> None:

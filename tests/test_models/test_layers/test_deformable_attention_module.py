@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from tolerances import about, within
 from torch import Tensor
 
 from mmdet_iouquery.errors import InputError
@@ -85,7 +86,7 @@ def test_offset_p_moves_a_point_by_p_of_the_number_of_points_half_sizes(
     attention = reading(points=points)
     set_offsets(attention, [[[offset] * points]])
     read = attention(query(), boxes(BOX), coordinates((8, 10)))
-    assert read[0, 0].tolist() == pytest.approx([*place, 1.0, 0.0], abs=1e-12)
+    assert read[0, 0].tolist() == about([*place, 1.0, 0.0], torch.float64)
 
 
 def test_gradients_of_a_place_to_its_box() -> None:
@@ -134,14 +135,14 @@ def test_what_is_read_is_the_weighted_mean_over_levels_and_points() -> None:
     set_shares(attention, [[[0.1, 0.2], [0.3, 0.4]]])
     read = attention(query(), boxes(BOX), coordinates((8, 10), (4, 5)))
     x = 0.1 * 0.5 + 0.2 * 0.55 + 0.3 * 0.6 + 0.4 * 0.4
-    assert read[0, 0].tolist() == pytest.approx([x, 0.6 * 0.4 + 0.4 * 0.6, 1.0, 0.7], abs=1e-12)
+    assert read[0, 0].tolist() == about([x, 0.6 * 0.4 + 0.4 * 0.6, 1.0, 0.7], torch.float64)
 
 
 def test_each_head_reads_its_own_channels_at_its_own_points() -> None:
     attention = reading(heads=2, dims=8)
     set_offsets(attention, [[[(-1.0, 0.0)]], [[(0.0, 0.5)]]])
     read = attention(query(1, 8), boxes(BOX), coordinates((8, 10), repeat=2))
-    assert read[0, 0].tolist() == pytest.approx([0.4, 0.4, 1.0, 0.0, 0.5, 0.5, 1.0, 0.0], abs=1e-12)
+    assert read[0, 0].tolist() == about([0.4, 0.4, 1.0, 0.0, 0.5, 0.5, 1.0, 0.0], torch.float64)
 
 
 def test_each_query_reads_by_its_own_content_in_its_own_image() -> None:
@@ -175,7 +176,7 @@ def test_each_query_reads_by_its_own_content_in_its_own_image() -> None:
 )
 def test_beyond_a_maps_edge_everything_is_zero(centre: tuple[float, float], share: float) -> None:
     read = reading()(query(), boxes((*centre, 0.2, 0.2)), coordinates((8, 10)))
-    assert read[0, 0, 2].item() == pytest.approx(share, abs=1e-12)
+    assert read[0, 0, 2].item() == about(share, torch.float64)
 
 
 def test_padding_counts_as_zero_behind_the_projections() -> None:
@@ -203,8 +204,8 @@ def test_boxes_of_an_image_are_read_in_its_part_of_the_map() -> None:
     memory = coordinates((8, 10), batch=2)._replace(extent=torch.tensor([[0.5, 0.8], [1.0, 1.0]], dtype=torch.float64))
     read = attention(query(1, batch=2), boxes((0.5, 0.5, 0.4, 0.5)).expand(2, -1, -1), memory)
     # in the map (0.25, 0.4, 0.2, 0.4), its upper right corner
-    assert read[0, 0, :2].tolist() == pytest.approx([0.35, 0.2], abs=1e-12)
-    assert read[1, 0, :2].tolist() == pytest.approx([0.7, 0.25], abs=1e-12)
+    assert read[0, 0, :2].tolist() == about([0.35, 0.2], torch.float64)
+    assert read[1, 0, :2].tolist() == about([0.7, 0.25], torch.float64)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +255,7 @@ def test_points_of_each_level_read_that_level() -> None:
     attention = reading(points=RAGGED, levels=3)
     set_offsets(attention, [[(3.0, 0.0), (0.0, 0.0), (0.0, 0.0), (1.0, 0.0), (0.0, 0.0), (0.0, 0.0)]])
     read = attention(query(), boxes((0.5, 0.5, 0.2, 0.2)), coordinates((8, 10), (8, 10), (8, 10)))
-    assert read[0, 0].tolist() == pytest.approx([(2 * 0.6 + 4 * 0.5) / 6, 0.5, 1.0, (1 + 2 * 2) / 6], abs=1e-12)
+    assert read[0, 0].tolist() == about([(2 * 0.6 + 4 * 0.5) / 6, 0.5, 1.0, (1 + 2 * 2) / 6], torch.float64)
 
 
 def test_points_of_each_level_start_at_distances_1_2_and_so_on() -> None:
@@ -262,7 +263,7 @@ def test_points_of_each_level_start_at_distances_1_2_and_so_on() -> None:
     offsets = attention.sampling_offsets.bias.view(4, 6, 2)
     for head, direction in enumerate([(1, 0), (0, 1), (-1, 0), (0, -1)]):
         expected = torch.tensor([1.0, 2, 3, 1, 1, 2])[:, None] * torch.tensor(direction)
-        torch.testing.assert_close(offsets[head], expected, rtol=0, atol=1e-6)
+        torch.testing.assert_close(offsets[head], expected, **within('unit'))
 
 
 def test_as_many_points_on_every_level_is_one_number_of_them() -> None:

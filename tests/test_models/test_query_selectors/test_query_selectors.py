@@ -277,8 +277,9 @@ def test_random_centres_are_spread_evenly_and_stay() -> None:
     """Fixed x, y: no gradient, not a parameter, but part of a checkpoint."""
     selector = build('LearnedAnchors', num_queries=4000, random_xy=True)
     centres = selector(memory()).queries.anchors_unact[0, :, :2].sigmoid()
+    # four standard deviations of the mean of 4000
     assert centres.mean(0).tolist() == pytest.approx([0.5, 0.5], abs=0.02)
-    assert centres.std(0).tolist() == pytest.approx([12**-0.5] * 2, abs=0.01)
+    assert centres.std(0).tolist() == pytest.approx([12**-0.5] * 2, abs=0.01)  # four standard deviations
     assert [name for name, _ in selector.named_parameters()] == ['wh_unact']
     assert set(selector.state_dict()) == {'xy_unact', 'wh_unact'}
 
