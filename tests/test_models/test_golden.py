@@ -232,6 +232,7 @@ def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch
     if chosen.num_vote_ties or (name == 'deim_n_320x320' and not accelerate):
         monkeypatch.setattr(set_criterion, 'union_pairs', partial(their_union, name))
     restore(model)
+    model.zero_grad()
     if accelerate:
         accelerate_training(model)
     losses, decoded, targets = train_step(name, model)
@@ -252,7 +253,6 @@ def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch
     }
     gradients = {key: x.grad.norm().item() for key, x in model.named_parameters() if key in expected}
     assert gradients == pytest.approx(expected, rel=1e-3)  # single precision, through all layers and back
-    model.zero_grad()
 
     assigner = model.bbox_head.criterion.assigner
     if 'match_last_0' in reference:
