@@ -21,6 +21,7 @@ import packaging
 import pytest
 import torch
 from mmengine.logging.history_buffer import HistoryBuffer
+from mmengine.registry import Registry
 
 from mmdet_iouquery import compat
 from mmdet_iouquery.version import FAMILIES
@@ -172,7 +173,7 @@ def test_without_mmdet_nothing_is_checked_nor_imported(tmp_path: Path) -> None:
     assert result.stdout.split(maxsplit=1)[0] == 'False', result.stderr
     names = [
         f'mmdet_iouquery.compat{name}'
-        for name in ('', '.c_library', '.environment', '.operators', '.runner', '.torch_operators')
+        for name in ('', '.c_library', '.environment', '.operators', '.runner', '.torch_operators', '.tracebacks')
     ]
     assert result.stdout.split(maxsplit=1)[1].strip() == str([*names, 'mmdet_iouquery.version'])
 
@@ -425,3 +426,35 @@ def test_mmdets_notes_on_import_are_kept_back_and_nothing_else(capsys: pytest.Ca
 def test_an_import_says_nothing() -> None:
     done = subprocess.run([sys.executable, '-c', 'import mmdet_iouquery'], capture_output=True, text=True, check=True)
     assert 'OneDL' not in done.stdout + done.stderr and 'metrics will not be computed' not in done.stderr
+
+
+class Owner:
+    """One method of it fails, in whatever it is asked to build."""
+
+    def forward(self, number: int, registry: Registry, *others: int, cfg: dict) -> None:
+        number += 1
+        registry.build(cfg)
+
+
+def refusing(size: int) -> None:
+    raise TypeError(size)
+
+
+@pytest.mark.parametrize(('name', 'kind'), [('Refusing', refusing), ('Missing', None)])
+def test_calls_tell_what_mmengine_was_building(name: str, kind: object) -> None:
+    registry, owner, cfg = Registry('own'), Owner(), {'type': name, 'size': 3}
+    registry.register_module('Refusing', module=refusing)
+    with pytest.raises((TypeError, KeyError)) as caught:
+        owner.forward(1, registry, 7, cfg=cfg)
+    of_test, of_owner, *of_mmengine = compat.calls(caught.value)
+    assert (of_test.function, of_test.owner, of_test.building) == (
+        'test_calls_tell_what_mmengine_was_building',
+        None,
+        None,
+    )
+    assert of_owner.module == __name__ and of_owner.owner is owner and of_owner.building is None
+    assert of_owner.arguments == {'number': 2, 'registry': registry}
+    (build,) = [call for call in of_mmengine if call.building]
+    assert build.function == 'build_from_cfg' and build.building == compat.Building(cfg, name, registry, kind)
+    assert (of_mmengine[-1].arguments == {'size': 3}) is (kind is refusing)
+    assert compat.calls(ValueError()) == []

@@ -2,8 +2,8 @@
 
 Which packages are installed and whether they fit (:mod:`.environment`), mmcv without compiled operators
 (:mod:`.operators`), what a run fixes (:mod:`.runner`), operators of torch that are no public interface
-(:mod:`.torch_operators`), and what the C library and the garbage collector do with memory (:mod:`.c_library`).
-Importing it imports none of these packages.
+(:mod:`.torch_operators`), what a function was at work on when it raised (:mod:`.tracebacks`), and what the C library
+and the garbage collector do with memory (:mod:`.c_library`). Importing it imports none of these packages.
 """
 
 from .c_library import keep_freed_memory, take_maps_from_heap, without_garbage_collection
@@ -27,6 +27,7 @@ from .operators import install_ops_stand_in, ops_state, without_import_notes
 from .runner import (
     STATISTICS,
     allow_own_checkpoints,
+    annotations_of,
     batches_counted_from,
     boxes_evaluated_by,
     dumped_as,
@@ -51,17 +52,22 @@ from .torch_operators import (
     silu_gradient,
     trained_batch_norm,
 )
+from .tracebacks import Building, Call, calls
 
 __all__ = [
     'MODULES',
     'STATISTICS',
+    'Building',
+    'Call',
     'Finding',
     'allow_own_checkpoints',
+    'annotations_of',
     'autocast_dtype',
     'batch_norm_again',
     'batch_norm_gradients',
     'batches_counted_from',
     'boxes_evaluated_by',
+    'calls',
     'check_environment',
     'compiled_ops_line',
     'computes_fast',

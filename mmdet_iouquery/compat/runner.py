@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -126,6 +126,12 @@ _EVALUATORS = ('COCOeval', 'COCOevalMP')
 def has_box_evaluator() -> bool:
     """Whether mmdet's ``CocoMetric`` is as :func:`boxes_evaluated_by` needs it."""
     return hasattr(importlib.import_module(_COCO_METRIC), _EVALUATORS[0])
+
+
+def annotations_of(metric: Any) -> Mapping[Any, Mapping[str, Any]]:
+    """The annotations, by their ids, that a ``CocoMetric`` has read; none where it makes them of its data set."""
+    coco = getattr(metric, '_coco_api', None)
+    return {} if coco is None else coco.anns
 
 
 @contextmanager

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import re
 import signal
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..compat import calls
 from ..errors import CheckpointWriteError, DataWorkerError, TrainingStopped, goes_on
 from .atomic_backend import NO_ROOM, cannot_write
 from .hooks.stop_hook import stopping_hook
@@ -59,8 +59,8 @@ def _is_worker_death(error: OSError | EOFError | RuntimeError) -> bool:
     """
     if isinstance(error, RuntimeError):
         return _WORKER_DIED.search(str(error)) is not None
-    called = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
-    return isinstance(error, (EOFError, ConnectionError)) and '_try_get_data' in called
+    taken = any((call.module, call.function) == ('multiprocessing.queues', 'get') for call in calls(error))
+    return isinstance(error, (EOFError, ConnectionError)) and taken
 
 
 def worker_died(error: BaseException, folder: Path) -> str:

@@ -10,7 +10,7 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import METRICS
 from mmengine.logging import MMLogger
 
-from ..compat import boxes_evaluated_by, has_box_evaluator
+from ..compat import annotations_of, boxes_evaluated_by, has_box_evaluator
 from ..errors import InputError
 from ..version import FASTER_COCO_EVAL
 from .faster_coco import FasterCOCOeval, obstacle
@@ -47,8 +47,7 @@ class FastCocoMetric(CocoMetric):
                 f"\"python -m pip install '{FASTER_COCO_EVAL.requirement}'\" or set backend='auto'"
             )
         super().__init__(ann_file, **settings)
-        if self._coco_api is not None:
-            _check_annotations(ann_file, self._coco_api.anns)
+        _check_annotations(ann_file, annotations_of(self))
         self.backend = PLAIN if backend == PLAIN or reason else FASTER
         why = f' ({FASTER}: {reason})' if reason else ''
         MMLogger.get_current_instance().info(f'FastCocoMetric: boxes are evaluated by {self.backend}{why}')

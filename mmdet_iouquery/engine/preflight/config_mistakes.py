@@ -9,12 +9,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from mmengine.registry import Registry
 from mmengine.runner import BaseLoop
 
+from ...compat import Building, calls
 from ...config_options import type_name
 from ...errors import InputError, RunError
 from ..stop_reasons import DISK_FAULTS
@@ -97,10 +97,10 @@ def _raise_interrupt_behind(error: BaseException) -> None:
 
 def while_starting(error: Exception) -> bool:
     """Whether an exception out of a runner's ``train`` or ``test`` comes from before its loop has taken up work."""
-    frames = _frames(error)
-    for outer, inner in zip(frames, [*frames[1:], None]):
-        if isinstance(outer.f_locals.get('self'), BaseLoop) and outer.f_code.co_name == 'run':
-            hook = inner.f_locals.get('fn_name') if inner is not None else None
+    through = calls(error)
+    for outer, inner in zip(through, [*through[1:], None]):
+        if isinstance(outer.owner, BaseLoop) and outer.function == 'run':
+            hook = inner.arguments.get('fn_name') if inner is not None else None
             return hook in ('before_train', 'before_test')
     return True
 
@@ -121,18 +121,17 @@ def text_of(error: BaseException) -> str:
 def entry_of(error: BaseException, cfg: Mapping[str, Any], sections: Sequence[str] = SECTIONS) -> str:
     """Dotted key of the entry whose object an exception comes from; '' where that is not to be seen.
 
-    Followed from the outermost frame of the traceback inwards: a frame belongs to an entry below the last one when it
-    builds an object from it, or when it is a method of an object of the entry's type. Of a single section at least that
-    is named.
+    Followed from the outermost function inwards: one belongs to an entry below the last one when it builds an object
+    from it, or when it is a method of an object of the entry's type. Of a single section at least that is named.
     """
     whole: Mapping[str, Any] = {name: cfg[name] for name in sections if cfg.get(name) is not None}
     entry, node = sections[0] if len(sections) == 1 else '', whole
-    for frame in _frames(error):
-        wanted = _built_from(frame)
-        if wanted is None:
-            match = _of_class(node, frame.f_locals.get('self'), '' if node is whole else entry)
+    for call in calls(error):
+        above = '' if node is whole else entry
+        if call.building is None:
+            match = _of_class(node, call.owner, above)
         else:  # a loop builds its data loader, which stands beside it
-            match = _most_alike(node, wanted, '' if node is whole else entry) or _most_alike(whole, wanted)
+            match = _most_alike(node, call.building.cfg, above) or _most_alike(whole, call.building.cfg)
         if match is not None:
             entry, node = match
     return entry
@@ -148,22 +147,6 @@ def entries(node: Any, where: str = '') -> Iterator[tuple[str, Mapping[str, Any]
     elif isinstance(node, (list, tuple)):
         for index, value in enumerate(node):
             yield from entries(value, f'{where}[{index}]')
-
-
-def _frames(error: BaseException) -> list[FrameType]:
-    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-
-
-def _built_from(frame: FrameType) -> Mapping[str, Any] | None:
-    """The config that mmengine builds an object from in this frame."""
-    code = frame.f_code
-    if code.co_name == 'build_dataloader':
-        cfg = frame.f_locals.get('dataloader')
-    elif Path(code.co_filename).name == 'build_functions.py' and code.co_name != 'build_runner_from_cfg':
-        cfg = frame.f_locals.get('cfg')
-    else:
-        return None
-    return cfg if isinstance(cfg, Mapping) else None
 
 
 def _most_alike(node: Any, wanted: Mapping[str, Any], where: str = '') -> tuple[str, Mapping[str, Any]] | None:
@@ -192,11 +175,11 @@ def _of_class(node: Any, owner: Any, where: str) -> tuple[str, Mapping[str, Any]
 
 def _not_registered(error: BaseException) -> list[str]:
     """Of a name that mmengine's registry does not know: that, the names most alike, and how it gets to know one."""
-    frames = _frames(error)
-    last = frames[-1].f_locals if frames else {}
-    name, registry = last.get('obj_type'), last.get('registry')
-    unknown = isinstance(error, KeyError) and isinstance(name, str) and last.get('obj_cls') is None
-    if not unknown or not isinstance(registry, Registry):
+    building = next((call.building for call in calls(error)[-1:]), None)
+    if not isinstance(error, KeyError) or building is None or building.kind is not None:
+        return []
+    name, registry = building.type, building.registry
+    if not isinstance(name, str) or not isinstance(registry, Registry):
         return []
     where, known = f'{registry.scope}::{registry.name}', set()
     while registry is not None:
@@ -204,20 +187,18 @@ def _not_registered(error: BaseException) -> list[str]:
         registry = registry.parent
     return [
         f'no type {name!r} is registered ({where})',
-        *alike(str(name).rpartition('.')[2], sorted(known)),
+        *alike(name.rpartition('.')[2], sorted(known)),
         "a class of your own is known once its module is imported: custom_imports=dict(imports=['package.module'])",
     ]
 
 
 def _remedies(error: BaseException) -> Iterator[str]:
+    building = next((call.building for call in reversed(calls(error)) if call.building), Building({}))
     unexpected = _UNEXPECTED.search(str(error))
-    if isinstance(error, TypeError) and unexpected:
-        kinds = [frame.f_locals.get('obj_cls') for frame in _frames(error) if _built_from(frame) is not None]
-        known = list(inspect.signature(kinds[-1]).parameters) if kinds and callable(kinds[-1]) else []
-        yield from alike(unexpected[1], known)
+    if isinstance(error, TypeError) and unexpected and callable(building.kind):
+        yield from alike(unexpected[1], list(inspect.signature(building.kind).parameters))
     if isinstance(error, TypeError) and str(error).endswith('() takes no arguments'):
-        given = [cfg for cfg in map(_built_from, _frames(error)) if cfg is not None][-1:]
-        names = [key for cfg in given for key in cfg if key != 'type' and not key.startswith('_')]
+        names = [key for key in building.cfg if key != 'type' and not key.startswith('_')]
         yield f'remove {", ".join(names)} from the entry'
     if isinstance(error, ImportError):
         yield 'install what is missing, or take the entry out of the config'

@@ -11,6 +11,7 @@ from typing import Any
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from ...compat import calls
 from ...config_options import type_name
 from ...errors import InputError
 from ...models.losses import IoUVarifocalLoss, MatchabilityAwareLoss
@@ -81,14 +82,12 @@ class MapShapes:
     def failed_in(self, error: Exception) -> Iterator[str]:
         """The innermost module that an exception has gone through, and the shapes it was given."""
         names = {id(module): name for name, module in self.model.named_modules()}
-        for frame, _ in reversed([*traceback.walk_tb(error.__traceback__)]):
-            name = names.get(id(frame.f_locals.get('self')))
-            if name and frame.f_code.co_name == 'forward':
-                arguments = frame.f_code.co_varnames[1 : frame.f_code.co_argcount]
-                given = [frame.f_locals.get(argument) for argument in arguments]
-                shapes = ', '.join(str(tuple(argument.shape)) for argument in given if isinstance(argument, Tensor))
-                yield f'it was model.{name}, a {type(frame.f_locals["self"]).__name__}' + (
-                    f', given {shapes}' if shapes else ''
+        for call in reversed(calls(error)):
+            name = names.get(id(call.owner))
+            if name and call.function == 'forward':
+                given = [str(tuple(x.shape)) for x in call.arguments.values() if isinstance(x, Tensor)]
+                yield f'it was model.{name}, a {type(call.owner).__name__}' + (
+                    f', given {", ".join(given)}' if given else ''
                 )
                 return
 
