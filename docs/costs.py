@@ -16,26 +16,20 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmdet.utils import register_all_modules
 from mmengine.config import Config
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmdet_iouquery.apps.cost import count_flops, count_parameters
+from mmdet_iouquery.compat import dispatch_mode
 from mmdet_iouquery.config_files import COSTS, config_names, config_path, config_root
 
-COUNTED = {
-    torch.ops.aten.convolution.default,
-    torch.ops.aten.mm.default,
-    torch.ops.aten.addmm.default,
-    torch.ops.aten.bmm.default,
-    torch.ops.aten.baddbmm.default,
-}
+COUNTED = {f'aten.{name}.default' for name in ('convolution', 'mm', 'addmm', 'bmm', 'baddbmm')}
 
 
-class NotComputed(TorchDispatchMode):
+class NotComputed(dispatch_mode()):  # type: ignore[misc]
     """What has multiplications to count is not computed: it gives zeros of the right shape."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Of every operation, below autograd."""
-        if func not in COUNTED:
+        if str(func) not in COUNTED:
             return func(*args, **(kwargs or {}))
         shapes = [value.to('meta') if isinstance(value, torch.Tensor) else value for value in args]
         result = func(*shapes, **(kwargs or {}))

@@ -96,7 +96,6 @@ class _CountOperations(dispatch_mode()):  # type: ignore[misc]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        aliases = [value.alias_info for value in func._schema.returns if value.alias_info is not None]
-        if not any(not alias.is_write for alias in aliases):
+        if not func.is_view:
             self.operations[str(func)] += 1
         return func(*args, **(kwargs or {}))

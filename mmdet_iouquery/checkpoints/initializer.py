@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from mmengine.logging import print_log
@@ -66,7 +66,7 @@ class ConvertedPretrained:
         for child in module.modules():
             if child is not whole and isinstance(child, BaseModule):
                 child.is_init = True
-        if hasattr(module, '_params_init_info'):
+        with suppress(AssertionError, AttributeError):  # mmengine keeps notes only while it initialises a model
             update_init_info(module, init_info=f'{type(self).__name__}: load {self.source} from {self.checkpoint}')
 
     def _part(self, module: nn.Module) -> nn.Module:

@@ -74,7 +74,7 @@ class Normalise(nn.Module):
         self.channels_last = channels_last
         normalises = hasattr(preprocessor, 'mean')
         self.subtracts = normalises and bool(preprocessor.mean.any())
-        self.reverse = not getattr(preprocessor, '_channel_conversion', False)  # mmcv loads BGR
+        self.reverse = not _reverses_channels(preprocessor)  # mmcv loads BGR
         for name, none in (('mean', 0.0), ('std', 1.0)):
             values = getattr(preprocessor, name).flatten().tolist() if normalises else [none] * 3
             values = values * 3 if len(values) == 1 else values
@@ -94,6 +94,18 @@ class Normalise(nn.Module):
             images = images - self.mean
         images = images / self.std
         return images[:, [2, 1, 0]] if self.reverse else images
+
+
+def _reverses_channels(preprocessor: Any) -> bool:
+    """Whether a data preprocessor puts the channel first that comes last, tried on an image of that alone."""
+    if preprocessor is None:
+        return False
+    image = torch.zeros(3, STRIDE, STRIDE, dtype=torch.uint8)
+    image[2] = 255
+    size = (STRIDE, STRIDE)
+    sample = DetDataSample(metainfo=dict(img_shape=size, ori_shape=size, scale_factor=(1.0, 1.0)))
+    given = preprocessor(dict(inputs=[image], data_samples=[sample]))['inputs']
+    return int(given[0][:, 0, 0].argmax()) == 0
 
 
 class MapAttention(DeformableAttention):

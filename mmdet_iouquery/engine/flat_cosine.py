@@ -6,9 +6,10 @@ import math
 from typing import Any
 
 from mmdet.registry import PARAM_SCHEDULERS
+from mmengine.optim import _ParamScheduler
 from mmengine.optim.scheduler.lr_scheduler import LRSchedulerMixin
 from mmengine.optim.scheduler.momentum_scheduler import MomentumSchedulerMixin
-from mmengine.optim.scheduler.param_scheduler import INF, _ParamScheduler
+from mmengine.optim.scheduler.param_scheduler import INF
 
 from ..argument_checks import check_counts, check_numbers
 from ..errors import InputError

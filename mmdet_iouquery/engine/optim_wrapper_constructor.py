@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from mmcv.cnn import is_norm
 from mmdet.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
 from mmengine.model import is_model_wrapper
 from mmengine.optim import OptimWrapper
@@ -14,9 +15,6 @@ from torch import nn
 
 from ..argument_checks import check_flags, check_numbers
 from ..models.layers import LearnableAffine, RMSNorm
-
-_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm, RMSNorm, LearnableAffine)
-"""Modules whose parameters scale and shift what passes: decay would only draw it to nothing."""
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
@@ -79,7 +77,7 @@ class NoDecayOptimWrapperConstructor:
                     f'paramwise_cfg.rules: {rule["pattern"]!r} is found in no name of the parameters; correct the '
                     'pattern'
                 )
-        norms = {id(p) for module in model.modules() if isinstance(module, _NORMS) for p in module.parameters(False)}
+        norms = {id(p) for module in model.modules() if _scales(module) for p in module.parameters(False)}
         grouped: dict[tuple[float, bool], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:
@@ -94,6 +92,11 @@ class NoDecayOptimWrapperConstructor:
     def _factor(self, name: str) -> float:
         fitting = [prefix for prefix in self.lr_mult if name.startswith(prefix)]
         return self.lr_mult[max(fitting, key=len)] if fitting else 1.0
+
+
+def _scales(module: nn.Module) -> bool:
+    """Whether its parameters scale and shift what passes: decay would only draw it to nothing."""
+    return is_norm(module) or isinstance(module, (RMSNorm, LearnableAffine))
 
 
 def _checked(rule: Mapping[str, Any]) -> dict[str, Any]:

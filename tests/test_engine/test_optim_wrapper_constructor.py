@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from mmengine.optim import build_optim_wrapper
 from torch import nn
 
 from mmdet_iouquery.engine import NoDecayOptimWrapperConstructor
-from mmdet_iouquery.models.layers import LearnableAffine
+from mmdet_iouquery.models.layers import LearnableAffine, RMSNorm
 
 
 def model() -> nn.Module:
@@ -43,6 +45,17 @@ def build(paramwise_cfg: dict | None) -> dict[str, tuple[float, float]]:
     assert repr(cfg) == before
     names = {id(p): n for n, p in net.named_parameters()}
     return {names[id(p)]: (g['lr'], g['weight_decay']) for g in optimizer.param_groups for p in g['params']}
+
+
+@pytest.mark.parametrize(
+    'norm',
+    [nn.BatchNorm1d, nn.SyncBatchNorm, partial(nn.InstanceNorm3d, affine=True), partial(nn.GroupNorm, 1), RMSNorm],
+)
+def test_no_kind_of_norm_decays(norm: Callable[[int], nn.Module]) -> None:
+    net = nn.Sequential(nn.Linear(4, 4, bias=False), norm(4))
+    decayed, kept = NoDecayOptimWrapperConstructor({}).groups(net, 1.0)
+    assert [*map(id, decayed['params'])] == [id(net[0].weight)] and 'weight_decay' not in decayed
+    assert {*map(id, kept['params'])} == {*map(id, net[1].parameters())} and kept['weight_decay'] == 0
 
 
 def test_rates_and_decay() -> None:

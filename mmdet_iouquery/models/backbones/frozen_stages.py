@@ -6,7 +6,6 @@ from typing import TypeVar
 
 from mmengine.model import BaseModule
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 Backbone = TypeVar('Backbone', bound='FrozenStages')
 
@@ -15,7 +14,7 @@ class FrozenStages(BaseModule):
     """A backbone whose frozen parts stay in evaluation mode while it trains."""
 
     norm_eval = False
-    """Whether all batch norms keep their statistics."""
+    """Whether norms keep their running statistics."""
 
     def _frozen(self) -> list[nn.Module]:
         """The parts that do not learn."""
@@ -24,7 +23,7 @@ class FrozenStages(BaseModule):
     def train(self: Backbone, mode: bool = True) -> Backbone:
         """As everywhere in torch, but for what is frozen."""
         super().train(mode)
-        norms = [module for module in self.modules() if self.norm_eval and isinstance(module, _BatchNorm)]
+        norms = [module for module in self.modules() if self.norm_eval and hasattr(module, 'running_mean')]
         for module in [*self._frozen(), *norms]:
             module.eval()
         return self

@@ -172,7 +172,7 @@ class HGNetv2(FrozenStages):
         out_indices: stages whose maps are given, numbered from 0, ascending; None: all.
         frozen_stages: the stem and as many stages do not learn, and keep their norms' statistics; -1: none.
         norm_cfg: of the convolutions; None: ``dict(type='BN')``.
-        norm_eval: all norms keep their statistics.
+        norm_eval: norms keep their running statistics.
         init_cfg: as everywhere in mmdet. None leaves PyTorch's default weights.
 
     Raises:

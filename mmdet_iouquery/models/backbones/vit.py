@@ -216,7 +216,7 @@ class VisionTransformer(FrozenStages):
         out_indices: blocks whose tokens are given, numbered from 0, ascending; None: the last.
         frozen_stages: patch embedding, further tokens and as many blocks do not learn; -1: none.
         norm_cfg: of the pyramid's convolutions; None: ``dict(type='BN')``.
-        norm_eval: batch norms keep their statistics.
+        norm_eval: norms keep their running statistics.
         with_cp: in training, compute blocks' inner values anew for gradients rather than keep them.
         init_cfg: as everywhere in mmdet.
 

@@ -125,8 +125,9 @@ class IoUQueryDDQDETR(DINOQueryParts, DDQDETR):
 
         mmdet registers them a second time, so a trained DDQ has names in its checkpoints that a new one lacks.
         """
-        self.decoder._modules.pop('aux_reg_branches', None)
-        self.decoder.__dict__['aux_reg_branches'] = self.bbox_head.aux_reg_branches
+        if hasattr(self.decoder, 'aux_reg_branches'):
+            del self.decoder.aux_reg_branches
+        object.__setattr__(self.decoder, 'aux_reg_branches', self.bbox_head.aux_reg_branches)
 
     def _distinct(self, selection: Selection) -> Selection:
         """The best queries of a ranking of all tokens that NMS leaves, equally many for each image."""
