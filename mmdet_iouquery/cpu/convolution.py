@@ -42,7 +42,7 @@ class WinogradConv2d(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, D, h, w)."""
-        values = self._buffers.get('values')
+        values = getattr(self, 'values', None)
         if values is not None and x.device.type == 'cpu' and not is_recorded(x, self.weight):
             return winograd_conv2d(x, values, self.bias)
         if self.is_filtered(x):
