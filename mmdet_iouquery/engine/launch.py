@@ -38,6 +38,7 @@ from ..deploy import prepare_for_inference
 from ..deploy.exported import ExportedDetector, differences
 from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
+from .hooks.progress_hook import closed_progress
 from .loggers import add_loggers
 from .preflight.checkpoint_check import check_checkpoint, check_pretrained
 from .preflight.config_mistakes import named_mistakes, while_starting
@@ -97,7 +98,7 @@ def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = ()) -> None:
         for hook in hooks:
             runner.register_hook(hook)
         starting = named_mistakes(cfg, 'starting the training', only=while_starting)
-        with told_endings(runner, checkpoint_folder(cfg)), starting:
+        with told_endings(runner, checkpoint_folder(cfg)), starting, closed_progress(runner):
             runner.train()
 
 

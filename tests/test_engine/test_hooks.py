@@ -9,6 +9,8 @@ import pytest
 import torch
 from mmdet.registry import HOOKS, TRANSFORMS
 
+from mmdet_iouquery.engine.hooks.progress_hook import closed_progress
+
 
 def test_progress_counts_steps_and_shows_loss_and_ap(capsys: pytest.CaptureFixture[str]) -> None:
     hook = HOOKS.build({'type': 'ProgressHook'})
@@ -20,6 +22,17 @@ def test_progress_counts_steps_and_shows_loss_and_ap(capsys: pytest.CaptureFixtu
     hook.after_train(runner)
     shown = capsys.readouterr().err
     assert 'loss=2.3' in shown and 'AP=0.432' in shown and '10/30' in shown
+
+
+def test_the_bar_of_a_training_that_fails_ends_its_line(capsys: pytest.CaptureFixture[str]) -> None:
+    hook = HOOKS.build({'type': 'ProgressHook'})
+    runner = SimpleNamespace(rank=0, max_iters=30, iter=0, hooks=[hook])
+    hook.before_train(runner)
+    hook.after_train_iter(runner, 0)
+    assert not capsys.readouterr().err.endswith('\n')
+    with pytest.raises(ZeroDivisionError), closed_progress(runner):
+        raise ZeroDivisionError
+    assert capsys.readouterr().err.endswith('\n') and hook.bar.disable
 
 
 def test_progress_is_silent_on_other_ranks(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from mmdet.registry import HOOKS
@@ -53,3 +55,14 @@ class ProgressHook(Hook):
     def after_train(self, runner: Runner) -> None:
         if self.bar is not None:
             self.bar.close()
+
+
+@contextmanager
+def closed_progress(runner: Any) -> Iterator[None]:
+    """End the line of a progress bar, however a training inside ends: mmengine tells hooks of success only."""
+    try:
+        yield
+    finally:
+        for hook in runner.hooks:
+            if isinstance(hook, ProgressHook):
+                hook.after_train(runner)

@@ -290,8 +290,10 @@ def test_a_fault_of_ones_own_module_keeps_its_cause(text: str, tmp_path: Path) -
     assert 'own_neck.py' in kept and kept.rstrip().endswith('ZeroDivisionError: my own fault')
 
 
-def test_only_the_start_is_a_matter_of_the_config(text: str, tmp_path: Path) -> None:
-    """From the first step on, an exception of another's is one: with its traceback."""
+def test_only_the_start_is_a_matter_of_the_config(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the first step on, an exception of another's is one: with its traceback, on lines of its own."""
     (tmp_path / 'own_hook.py').write_text(
         'from mmdet.registry import HOOKS\n'
         'from mmengine.hooks import Hook\n'
@@ -307,9 +309,13 @@ def test_only_the_start_is_a_matter_of_the_config(text: str, tmp_path: Path) -> 
     )
     for stage, kind in (('before_train', InputError), ('before_train_iter', ZeroDivisionError)):
         config = tmp_path / f'{stage}.py'
-        config.write_text(f"{imports}{text}custom_hooks = [dict(type='OwnHook', stage='{stage}')]\n")
+        config.write_text(
+            f"{imports}{text}custom_hooks = [dict(type='OwnHook', stage='{stage}'), dict(type='ProgressHook')]\n"
+        )
         with pytest.raises(kind, match='my own fault'):
             launch.train([str(config), '--work-dir', str(tmp_path / stage)])
+        bar = re.findall('\rtraining: .*\n?', capsys.readouterr().err)
+        assert [line[-1] for line in bar[-1:]] == ['\n'] * (stage == 'before_train_iter')
 
 
 @pytest.mark.parametrize('interrupt', [KeyboardInterrupt(), TrainingStopped(signal.SIGTERM, 'here')], ids=repr)
