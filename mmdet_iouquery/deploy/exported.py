@@ -23,6 +23,8 @@ from .model_source import predicting_values, resize_of
 
 _NAMED = 3
 """Values of a model that a note lists."""
+_OF_DETECTIONS = ('score_thr', 'overlap_thr', 'calibration', 'max_per_img')
+"""Of ``test_cfg``, each with a sentence of its own."""
 
 
 def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
@@ -41,7 +43,7 @@ def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
         if own != theirs:
             sentences.append(f'images are resized to {own}, as the config says, and not to {theirs}, as the file does')
     test_cfg = (cfg.get('model') or {}).get('test_cfg') or {}
-    for name in ('score_thr', 'overlap_thr', 'calibration', 'max_per_img'):
+    for name in _OF_DETECTIONS:
         own, theirs = (json.loads(json.dumps(value or None)) for value in (test_cfg.get(name), getattr(metadata, name)))
         if own != theirs and not (name == 'max_per_img' and own is None):  # each detector has its own number
             other = _shown(own) if _shown(own) != _shown(theirs) else 'another'
@@ -56,7 +58,8 @@ def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
 
 def _other_values(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """Of a file's model and a config's, the first values that differ."""
-    keys = [key for key in {**theirs, **own} if theirs.get(key) != own.get(key)]
+    told = tuple(f'test_cfg.{name}' for name in _OF_DETECTIONS)
+    keys = [key for key in {**theirs, **own} if theirs.get(key) != own.get(key) and not key.startswith(told)]
     sentences = [
         f'model.{key} is {theirs.get(key)}, as the file says, and not {own.get(key)}, as the config does'
         for key in keys[:_NAMED]

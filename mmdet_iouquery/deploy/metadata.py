@@ -37,14 +37,17 @@ class ModelSource:
     config_options: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the config."""
     model: Mapping[str, Any] | None = None
-    """Of the config, by dotted keys, see :func:`.source.predicting_values`; None: not known."""
+    """Of the config, by dotted keys, see :func:`.model_source.predicting_values`; None: not known."""
 
 
 RESIZE = {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}
 
 
 def origin(source: ModelSource, settings: ExportSettings) -> dict[str, str]:
-    """The part of :func:`describe` that is known before the model is built: of what, and how, a file was written."""
+    """The part of :func:`describe` that is known before the model is built: of what, and how, a file was written.
+
+    A file of the same origin is the same.
+    """
     return {
         'config': source.config,
         'checkpoint_sha256': source.checkpoint_sha256,
@@ -52,6 +55,9 @@ def origin(source: ModelSource, settings: ExportSettings) -> dict[str, str]:
         'package_version': __version__,
         'settings': json.dumps({**asdict(settings), 'opset': settings.written_opset}, sort_keys=True),
         'precision': settings.precision,  # which a file in eight bits, made of this one, has not
+        'test_pipeline': json.dumps({'size': source.default_size, 'resize': source.resize}, sort_keys=True),
+        **({} if source.names is None else {'names': json.dumps(_by_label(source.names))}),
+        **({} if source.model is None else {'model': json.dumps(dict(source.model), sort_keys=True)}),
     }
 
 
@@ -79,7 +85,7 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
     of_any_size = tokens_needed(deployed, num_queries, settings.size) if settings.dynamic_size else {}
     structured = {
         **of_any_size,
-        'names': {str(label): name for label, name in enumerate(names)},
+        'names': _by_label(names),
         'imgsz': None if settings.dynamic_size else [*settings.size],
         'default_imgsz': [*_default_size(source, settings, **of_any_size)],
         'mean': mean,
@@ -96,13 +102,16 @@ def describe(source: ModelSource, settings: ExportSettings, deployed: Deployed, 
         'channel_order': 'RGB',
         'num_queries': str(num_queries),
         'max_per_img': str(prediction.max_per_img),
-        **origin(source, settings),
         'torch_version': torch.__version__,
         'opset': str(settings.written_opset),
         'attention': settings.attention,
-        **({} if source.model is None else {'model': json.dumps(dict(source.model), sort_keys=True)}),
         **{key: json.dumps(value) for key, value in structured.items()},
+        **origin(source, settings),
     }
+
+
+def _by_label(names: Sequence[str]) -> dict[str, str]:
+    return {str(label): name for label, name in enumerate(names)}
 
 
 def tokens_needed(deployed: Deployed, num_queries: int, size: Sequence[int]) -> dict[str, Any]:

@@ -18,6 +18,9 @@ _WRITTEN = {
     'package_version': 'by another version of this package',
     'settings': 'with other settings',
     'precision': 'in another precision',
+    'test_pipeline': 'with another test pipeline',
+    'names': 'with other names of classes',
+    'model': 'with other values of the model',
     'quantised_from': 'of another file',
     'quantised_on': 'by ranges of other images',
 }

@@ -17,8 +17,8 @@ from .metadata import ModelSource
 _PADDING = ('Pad', 'BatchFixedSizePad', 'LetterResize', 'YOLOv5KeepRatioResize')
 _RESIZING = ('Resize', 'AntialiasedResize')
 _NOT_PREDICTING = {
-    *('init_cfg', 'pretrained', 'train_cfg', 'test_cfg', 'criterion', 'denoising', 'dn_cfg', 'assigner'),
-    *('loss_cls', 'loss_bbox', 'loss_iou', 'loss_distill', 'batch_augments', 'teacher'),
+    *('init_cfg', 'pretrained', 'train_cfg', 'criterion', 'denoising', 'dn_cfg', 'assigner', 'loss_cls', 'loss_bbox'),
+    *('loss_iou', 'loss_distill', 'batch_augments', 'teacher', 'keep_selected'),
 }
 """Of a model's config, at any depth."""
 _OTHERS = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'ToUint8')
@@ -58,10 +58,7 @@ def source_of(cfg: Any, checkpoint: str | Path) -> ModelSource:
 
 
 def predicting_values(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config says of how its model predicts, by dotted keys: neither where its weights begin nor how it learns.
-
-    Thresholds and the like (``test_cfg``) are not among it.
-    """
+    """What a config says of how its model predicts, by dotted keys, but for how weights begin and learn."""
     return flattened(_predicting(cfg.get('model') or {}))
 
 

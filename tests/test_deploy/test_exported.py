@@ -152,6 +152,7 @@ def test_a_model_of_another_config_is_told_by_its_values(
     parts = "backbone=dict(depth=18, init_cfg=dict(checkpoint='x.pth')), train_cfg=dict(assigner=dict(type='A'))"
     for more, said in (
         ('neck=dict(out_channels=64), a=1, b=2', []),
+        ('neck=dict(out_channels=64), a=1, b=2, test_cfg=dict(num_queries=5)', ['model.test_cfg.num_queries is None']),
         ('neck=dict(out_channels=32), a=1, b=2', ['model.neck.out_channels is 64, as the file says, and not 32, as']),
         (
             'c=5',
