@@ -34,7 +34,7 @@ from ..engine import launch
 from ..engine.detector import load_detector, read_config
 from ..engine.resume import latest_checkpoint
 from ..engine.trained_files import model_files
-from ..engine.work_dir import checkpoint_folder
+from ..engine.work_dir import checkpoint_folder, unchanged_unless_started
 from ..errors import InputError
 from ..file_io import write_text
 from .analyze.command import PAGE_NAME, analyze
@@ -43,7 +43,7 @@ from .export.command import export
 from .predict.test_pipeline import PipelineImage, TestPipeline, detections
 from .train.arguments import NONE
 from .train.fit import Wishes, fitted
-from .train.request import TrainRequest, default_folder, written_config
+from .train.request import WRITTEN, TrainRequest, default_folder, written_config
 
 Callback = Callable[[Runner], None]
 Model = Union[str, 'os.PathLike[str]', Config]
@@ -226,10 +226,12 @@ class Detector:
             options=cfg_options or {},
             restart=restart,
         )
-        folder = Path(work_dir) if work_dir else default_folder(begin.filename or 'config.py', request.data)
-        config = written_config(_config_file(begin, folder), request._replace(work_dir=folder))
-        arguments = [str(config), '--work-dir', str(config.parent), *_arguments(dict(restart=restart, resume=resume))]
-        launch.train(arguments, hooks=[*hooks, *map(_AfterValidation, callbacks)])
+        folder = Path(work_dir or default_folder(begin.filename or 'config.py', request.data)).expanduser()
+        more = _arguments(dict(restart=restart, resume=resume))
+        with unchanged_unless_started(folder, [*WRITTEN, BASE]):
+            config, summary = written_config(_config_file(begin, folder), request._replace(work_dir=folder))
+            arguments = [str(config), '--work-dir', str(config.parent), *more]
+            launch.train(arguments, [*hooks, *map(_AfterValidation, callbacks)], summary)
         self.config = read_config(str(config))
         self.weights, self._model = latest_checkpoint(config.parent, checkpoint_folder(self.config)), None
         return Path(self._trained('go on with'))

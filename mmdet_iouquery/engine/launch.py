@@ -9,11 +9,13 @@ import json
 import logging
 import math
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +40,7 @@ from ..deploy import prepare_for_inference
 from ..deploy.exported import ExportedDetector, differences
 from ..errors import InputError, RunError, TrainingStopped, same_command
 from ..file_io import write_text
+from .held_output import held_back
 from .hooks.progress_hook import closed_progress
 from .loggers import add_loggers
 from .preflight.checkpoint_check import check_checkpoint, check_pretrained
@@ -70,13 +73,19 @@ def load_config(args: argparse.Namespace) -> Config:
     return cfg
 
 
-def train(arguments: Sequence[str] | None = None, hooks: Sequence[Hook] = ()) -> None:
+def train(arguments: Sequence[str] | None = None, hooks: Sequence[Hook] = (), summary: str = '') -> None:
     """What :func:`run_training` does, with the arguments of a command line."""
-    run_training(training_parser().parse_args(arguments), hooks)
+    run_training(training_parser().parse_args(arguments), hooks, summary)
 
 
-def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = ()) -> None:
-    """Check everything that a config names, then train, with ``hooks`` beside those of the config."""
+def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = (), summary: str = '') -> None:
+    """Check everything that a config names, then train.
+
+    Args:
+        args: of the command line.
+        hooks: beside those of the config.
+        summary: printed where the training is not refused.
+    """
     if args.dry_run is not None and args.dry_run < 1:
         raise InputError(f'--dry-run {args.dry_run}: name at least 1 box an image')
     cfg = load_config(args)
@@ -89,10 +98,15 @@ def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = ()) -> None:
     if args.restart and args.resume:
         raise InputError('--restart starts anew and --resume goes on: give one of them')
     is_first = process_rank(cfg.launcher) == 0
-    claims = is_first and args.dry_run is None  # for all processes of this training
-    with made(cfg.work_dir) if is_first else nullcontext(), claimed(cfg.work_dir) if claims else nullcontext():
-        with unchanged_by_errors(cfg.work_dir, checkpoint_folder(cfg)) if claims else nullcontext():
-            runner = _ready(cfg, args)
+    with ExitStack() as stack:
+        if args.dry_run is not None:  # nothing of it is kept
+            cfg.work_dir = tempfile.mkdtemp(prefix='iouquery-dry-run-')
+            stack.callback(shutil.rmtree, cfg.work_dir, ignore_errors=True)
+        elif is_first:  # for all processes of this training
+            stack.enter_context(made(cfg.work_dir))
+            stack.enter_context(claimed(cfg.work_dir))
+            stack.enter_context(unchanged_by_errors(cfg.work_dir, checkpoint_folder(cfg)))
+        runner = _ready(cfg, args, summary)
         if runner is None:
             return
         for hook in hooks:
@@ -102,30 +116,34 @@ def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = ()) -> None:
             runner.train()
 
 
-def _ready(cfg: Config, args: argparse.Namespace) -> Any:
+def _ready(cfg: Config, args: argparse.Namespace, summary: str) -> Any:
     """A runner that can train, after everything has been looked at; None: there is nothing to train."""
     settings = settings_of(cfg)
     if args.log is not None:  # how a run is watched is no setting of it
         add_loggers(cfg, args.log.split(','))
-    if args.dry_run is None and not begin(cfg, settings, resume=args.resume, restart=args.restart):
+    with held_back() as held:
+        with redirect_stdout(held):
+            print(summary, end='')
+            if args.dry_run is None and not begin(cfg, settings, resume=args.resume, restart=args.restart):
+                return None
+        if not args.no_check:
+            report_dataset(cfg, splits=('train', 'val'))
+        with named_mistakes(cfg, 'building the run'), redirect_stdout(held):
+            runner = build_runner(cfg)
+            model = _bare(runner.model)
+        check_pretrained(cfg.model)
+        if cfg.get('load_from'):
+            check_checkpoint(model, cfg.load_from, to_resume=cfg.get('resume', False))
+            report_preprocessing(cfg, cfg.load_from)
+        if not args.no_check:
+            try_out(runner, model, cfg, 'train')
+        largest_step = None if args.dry_run is None else dry_run(runner, args.dry_run)
+        if largest_step is None and runner.rank == 0:
+            check_room(cfg, model)
+            record(Path(cfg.work_dir), settings)
+    if largest_step is not None:
+        print(largest_step)
         return None
-    if not args.no_check:
-        report_dataset(cfg, splits=('train', 'val'))
-    with named_mistakes(cfg, 'building the run'):
-        runner = build_runner(cfg)
-        model = _bare(runner.model)
-    check_pretrained(cfg.model)
-    if cfg.get('load_from'):
-        check_checkpoint(model, cfg.load_from, to_resume=cfg.get('resume', False))
-        report_preprocessing(cfg, cfg.load_from)
-    if not args.no_check:
-        try_out(runner, model, cfg, 'train')
-    if args.dry_run is not None:
-        print(dry_run(runner, args.dry_run))
-        return None
-    if runner.rank == 0:
-        check_room(cfg, model)
-        record(Path(cfg.work_dir), settings)
     return runner
 
 
@@ -150,6 +168,19 @@ def as_json(metrics: Mapping[str, float]) -> str:
 
 
 def _test(args: argparse.Namespace) -> dict[str, float]:
+    with held_back() as held:
+        runner = _ready_to_test(args, held)
+    with named_mistakes(runner.cfg, 'starting the test', only=while_starting):
+        metrics = runner.test()
+    if args.out and runner.rank == 0:
+        _name_results(Path(args.out))
+        text = json.dumps({k: float(v) for k, v in metrics.items()}, indent=1)
+        write_text(Path(f'{args.out}.metrics.json'), text + '\n')
+    return metrics
+
+
+def _ready_to_test(args: argparse.Namespace, held: Any) -> Any:
+    """A runner that can test, after everything has been looked at; mmengine logs to ``held``."""
     args.config, args.checkpoint = model_files(named_files(args))
     cfg = load_config(args)
     check_sections(cfg, 'test')
@@ -168,7 +199,7 @@ def _test(args: argparse.Namespace) -> dict[str, float]:
         check_writable(cfg.work_dir)
     if not args.no_check:
         report_dataset(cfg, splits=('test',))
-    with named_mistakes(cfg, 'building the run'):
+    with named_mistakes(cfg, 'building the run'), redirect_stdout(held):
         runner = build_runner(cfg)
         model = _bare(runner.model)
     if isinstance(model, ExportedDetector):
@@ -183,13 +214,7 @@ def _test(args: argparse.Namespace) -> dict[str, float]:
     if not args.no_check and not isinstance(model, ExportedDetector):
         tried = prepare_for_inference(model, getattr(torch, args.dtype)) if args.prepare else model
         try_out(runner, tried, cfg, 'test')
-    with named_mistakes(cfg, 'starting the test', only=while_starting):
-        metrics = runner.test()
-    if args.out and runner.rank == 0:
-        _name_results(Path(args.out))
-        text = json.dumps({k: float(v) for k, v in metrics.items()}, indent=1)
-        write_text(Path(f'{args.out}.metrics.json'), text + '\n')
-    return metrics
+    return runner
 
 
 def _require_data(cfg: Config, args: argparse.Namespace) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -22,15 +22,18 @@ from torch import nn
 
 from ..config_options import type_name
 from ..errors import InputError
+from . import run_settings
 from .atomic_backend import remove_leftovers
+from .preflight.config_mistakes import while_starting
 
-# checkpoints, mmengine's logs of each start, those of --log, and what this package notes beside them
-_OF_A_TRAINING = re.compile(
-    r'.*\.pth(\.outdated|\.tmp)?|\d{8}_\d{6}|last_checkpoint|last_validation|settings\.json|csv|tensorboard|mlflow|wandb'
-)
+# mmengine's logs of each start, those of --log, and what this package notes beside checkpoints
+_NOTES = r'\d{8}_\d{6}|last_checkpoint|last_validation|settings\.json|csv|tensorboard|mlflow|wandb'
+_OF_A_TRAINING = re.compile(rf'.*\.pth(\.outdated|\.tmp)?|{_NOTES}')
+_OF_A_START = re.compile(rf'.*\.py|{_NOTES}')
 CONFIG = 'config.py'
 REPLACED = '.config.replaced.py'
 """The config of an earlier run: so it is called from when another one is written until that run is set aside."""
+_LOCK = '.lock'
 _ASIDE = 'before-*'
 _LOGS = f'{"[0-9]" * 8}_{"[0-9]" * 6}'  # mmengine's folder of a start
 # tensors as large as the parameters that an optimiser keeps: two of the Adam family, one of SGD with momentum
@@ -59,20 +62,30 @@ def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
 def made(folder: str | Path) -> Iterator[None]:
     """Make a folder that can be written to (:func:`check_writable`); with an InputError a new, empty one goes again."""
     folder = Path(folder)
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = _missing(folder)
     check_writable(folder)
     try:
         yield
     except InputError:
-        with suppress(OSError):  # of one that is not empty
-            for path in new:
-                path.rmdir()
+        _remove_empty(new)
         raise
+
+
+def _missing(folder: Path) -> list[Path]:
+    """A folder and those that it is in, as far as they are not there, the innermost first."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    """Of folders within each other, the innermost first, up to one that is not empty."""
+    with suppress(OSError):
+        for folder in folders:
+            folder.rmdir()
 
 
 @contextmanager
 def unchanged_by_errors(*folders: str | Path) -> Iterator[None]:
-    """With an InputError, claimed folders get back what was set aside, and lose what a runner wrote as it was built."""
+    """With an InputError before a loop has begun, claimed folders get back what was set aside, and lose what is new."""
     with ExitStack() as stack:
         for folder in {*map(Path, folders)}:
             stack.enter_context(_unchanged_by_errors(folder))
@@ -81,19 +94,20 @@ def unchanged_by_errors(*folders: str | Path) -> Iterator[None]:
 
 @contextmanager
 def _unchanged_by_errors(folder: Path) -> Iterator[None]:
-    logs, aside, configs = ({*folder.glob(pattern)} for pattern in (_LOGS, _ASIDE, '*.py'))
-    texts = {path: path.read_bytes() for path in configs}
+    new, before = _missing(folder), {*folder.glob('*')}
+    texts = {path: path.read_bytes() for path in before if path.suffix == '.py' or path.name == run_settings.NAME}
     try:
         yield
-    except InputError:
-        for path in {*folder.glob(_LOGS)} - logs:
-            shutil.rmtree(path, ignore_errors=True)
-        for path in folder.glob('*.py'):
-            if path not in texts:
-                path.unlink()
-            elif path.read_bytes() != texts[path]:
-                path.write_bytes(texts[path])
-        for earlier in {*folder.glob(_ASIDE)} - aside:
+    except InputError as error:
+        if not while_starting(error):
+            raise
+        for path in {*folder.glob('*')} - before:
+            if _OF_A_START.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        for path, text in texts.items():
+            if path.is_file() and path.read_bytes() != text:
+                path.write_bytes(text)
+        for earlier in {*folder.glob(_ASIDE)} - before:
             for path in earlier.iterdir():
                 if (folder / path.name).is_dir():  # begun anew
                     shutil.rmtree(folder / path.name)
@@ -102,11 +116,36 @@ def _unchanged_by_errors(folder: Path) -> Iterator[None]:
         replaced = folder / REPLACED
         if replaced.is_file():
             replaced.replace(folder / CONFIG)
+        _remove_empty(new)
         raise
 
 
 @contextmanager
-def claimed(folder: str | Path, name: str = '.lock') -> Iterator[None]:
+def unchanged_unless_started(folder: Path, names: Sequence[str]) -> Iterator[None]:
+    """With an error and no training started, files of these names are gone where they are new, and configs as before.
+
+    A start is known by its folder of logs, which :func:`unchanged_by_errors` takes away where it is refused. A folder
+    that another process has claimed is left alone.
+    """
+    new, starts = _missing(folder), {*folder.glob(_LOGS)}
+    paths = [folder / name for name in names]
+    absent = [path for path in paths if not path.exists()]
+    texts = {path: path.read_bytes() for path in paths if path.is_file() and path.suffix == '.py'}
+    try:
+        yield
+    except BaseException:
+        if not (folder / _LOCK).exists() and not {*folder.glob(_LOGS)} - starts:
+            for path in absent:
+                path.unlink(missing_ok=True)
+            for path, text in texts.items():
+                if not path.is_file() or path.read_bytes() != text:
+                    path.write_bytes(text)
+            _remove_empty(new)
+        raise
+
+
+@contextmanager
+def claimed(folder: str | Path, name: str = _LOCK) -> Iterator[None]:
     """Keep other processes out of a folder as long as this one is inside; the claim ends with the process, however.
 
     The file that is locked goes at the end; that of a process that was killed stays, and keeps nobody out. Nor is

@@ -11,10 +11,11 @@ from ...config_files import tools_root
 from ...config_options import read_options
 from ...engine.launch import run_training
 from ...engine.trained_files import trained_checkpoint
+from ...engine.work_dir import unchanged_unless_started
 from ...errors import InputError
 from ..child_process import run_child
 from .arguments import check
-from .request import TrainRequest, written_config
+from .request import WRITTEN, TrainRequest, folder_of, written_config
 
 
 def execute(args: argparse.Namespace) -> None:
@@ -43,18 +44,26 @@ def execute(args: argparse.Namespace) -> None:
     if not request.is_plain:
         if args.launcher != 'none':
             raise InputError('a config is fitted by one process: name --devices, or train the written config')
-        config = written_config(args.config, request)
-        args.config, args.work_dir, args.cfg_options = str(config), str(config.parent), None
-    if devices == 1:
-        run_training(args)
+        with unchanged_unless_started(folder_of(args.config, request), WRITTEN):
+            path, summary = written_config(args.config, request)
+            args.config, args.work_dir, args.cfg_options = str(path), str(path.parent), None
+            _train(args, devices, summary)
     else:
-        from torch.distributed import run
-
-        status = run_child(Path(run.__file__), *_launch_line(args, devices), patience=None)
-        if status:
-            raise SystemExit(status if status > 0 else 128 - status)
+        _train(args, devices)
     if args.launcher == 'none' and args.dry_run is None and args.work_dir:
         _say_what_comes_next(Path(args.work_dir))
+
+
+def _train(args: argparse.Namespace, devices: int, summary: str = '') -> None:
+    if devices == 1:
+        run_training(args, summary=summary)
+        return
+    from torch.distributed import run
+
+    print(summary, end='', flush=True)
+    status = run_child(Path(run.__file__), *_launch_line(args, devices), patience=None)
+    if status:
+        raise SystemExit(status if status > 0 else 128 - status)
 
 
 def _say_what_comes_next(folder: Path) -> None:

@@ -25,9 +25,12 @@ from ..data.conversion import read_data
 from .arguments import NONE
 from .child_config import child_text
 from .fit import Wishes, fitted, learning_rate, nodes
+from .weights import NAME as WEIGHTS
 from .weights import check_weights, fitted_weights
 
 NAME = 'config.py'
+WRITTEN = (NAME, REPLACED, WEIGHTS)
+"""Files that may be new in the work folder before a training starts."""
 BATCH = 8
 """Images a device and step, where data is named and no batch."""
 _BATCH_SIZE = 'train_dataloader.batch_size'
@@ -58,8 +61,16 @@ class TrainRequest(NamedTuple):
         return all(value is None for value in (self.data, self.weights, self.epochs, self.size, self.batch))
 
 
-def written_config(config: str, request: TrainRequest) -> Path:
-    """Write ``config.py`` into the work folder, based on another config, and say what it does.
+class FittedConfig(NamedTuple):
+    """A config that was written into a work folder."""
+
+    path: Path
+    summary: str
+    """Lines for a person: what it does."""
+
+
+def written_config(config: str, request: TrainRequest) -> FittedConfig:
+    """Write ``config.py`` into the work folder, based on another config.
 
     Args:
         config: a file, or the name of a shipped one.
@@ -69,8 +80,7 @@ def written_config(config: str, request: TrainRequest) -> Path:
         InputError: the config, data or weights are not to be had, or do not go with what is asked for; the folder holds
             another config.
     """
-    base = Path(config if Path(config).is_file() else config_path(config)).resolve()
-    folder = (request.work_dir or default_folder(base, request.data)).expanduser().absolute()
+    base, folder = _base(config), folder_of(config, request)
     path = folder / NAME
     if path == base:
         raise InputError(f'{base} would be written over itself; name another folder with --work-dir')
@@ -91,8 +101,16 @@ def written_config(config: str, request: TrainRequest) -> Path:
         if request.restart and path.is_file() and not path.with_name(REPLACED).exists():
             path.replace(path.with_name(REPLACED))
         write_text(path, text)
-    _say(path, cfg, data, images, request, notes)
-    return path
+    return FittedConfig(path, _summary(path, cfg, data, images, request, notes))
+
+
+def folder_of(config: str, request: TrainRequest) -> Path:
+    """The work folder of a training that is asked for."""
+    return (request.work_dir or default_folder(_base(config), request.data)).expanduser().absolute()
+
+
+def _base(config: str) -> Path:
+    return Path(config if Path(config).is_file() else config_path(config)).resolve()
 
 
 def default_folder(base: str | Path, data: Path | None) -> Path:
@@ -174,16 +192,16 @@ def _check_same_config(path: Path, text: str, restart: bool) -> None:
         )
 
 
-def _say(
+def _summary(
     path: Path, cfg: Config, data: CocoSet | None, images: int | None, request: TrainRequest, notes: list[str]
-) -> None:
-    print(f'config   {path}')
+) -> str:
+    lines = [f'config   {path}']
     if data is not None:
         shown = ', '.join(data.classes[:10]) + (f' and {len(data.classes) - 10} more' if len(data.classes) > 10 else '')
-        print(f'data     {images} images for training, {len(read_coco(data.val_ann).images)} for validation: {shown}')
+        num_val = len(read_coco(data.val_ann).images)
+        lines.append(f'data     {images} images for training, {num_val} for validation: {shown}')
     rate, batch = learning_rate(cfg, request.devices), cfg.train_dataloader.batch_size * request.devices
-    print(f'rate     {rate:.3g} at {batch} images a step' if rate is not None else f'batch    {batch} images a step')
-    for note in notes:
-        print(note)
+    step = f'{batch} images a step'
+    lines += [f'batch    {step}' if rate is None else f'rate     {rate:.3g} at {step}', *notes]
     again = f'iouquery train {shlex.quote(str(path))}' + (f' --log {shlex.quote(request.log)}' if request.log else '')
-    print(f'again    {again}   (goes on where it stopped)', flush=True)
+    return '\n'.join([*lines, f'again    {again}   (goes on where it stopped)', ''])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _HINTS = {
     'width': "the image's width in px",
     'height': "the image's height in px",
 }
+_LARGE = 64 * 2**20
+"""Bytes of a file that takes seconds to read."""
 _LARGEST_ID = 2**53
 """From here on not every whole number is a float, and COCO's evaluation, which puts ids into arrays, mixes them up."""
 
@@ -113,6 +116,7 @@ def read_json(path: Path) -> Any:
     """
     if not path.is_file():
         raise InputError(f'no annotation file {path}{_neighbours(path)}')
+    say_if_large(path)
     try:
         text = path.read_text(encoding='utf-8')
     except UnicodeDecodeError as error:
@@ -142,6 +146,12 @@ def read_json(path: Path) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists within lists without end
         raise InputError(f'{path} is no JSON that can be read: {error}; export it again') from error
+
+
+def say_if_large(path: Path) -> None:
+    """Say on the error stream that a large file is being read, so that the silence meanwhile is explained."""
+    if path.is_file() and (size := path.stat().st_size) >= _LARGE:
+        print(f'reading {path}, {size / 1e6:.0f} MB', file=sys.stderr, flush=True)
 
 
 def _neighbours(path: Path) -> str:

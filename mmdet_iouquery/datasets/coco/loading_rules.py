@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from ...compat import without_garbage_collection
 from ...errors import InputError
 from .arrays import CocoArrays, coco_arrays
-from .json_file import CocoFile, coco_file, read_coco
+from .json_file import CocoFile, coco_file, read_coco, say_if_large
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def load_set(dataset: Any, *, need_annotations: bool, check_content: Callable[[C
     api = dataset.COCOAPI
 
     def checked_api(local_path: str) -> Any:
+        say_if_large(path)
         try:
             parsed = api(local_path)
         except Exception:

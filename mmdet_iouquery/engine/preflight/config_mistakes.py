@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import re
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def named_mistakes(
     """Turn any exception inside into an InputError that names the config's entry it comes from.
 
     What the project itself raises for a person to read, a full disk and an interrupt pass as they are. The traceback of
-    anything else goes to ``traceback.txt`` in the work folder: it may be a fault of the code after all.
+    anything else goes to a file of the system's temporary folder: it may be a fault of the code after all.
 
     Args:
         stage: what is done inside, as a subject: 'building the run'.
@@ -83,7 +84,7 @@ def named_mistakes(
         where = f' fails at {entry}' if entry else ' fails'
         sentences = _not_registered(error) or [text_of(error), *_remedies(error)]
         parts = [f'{stage}{where}: {sentences[0]}', *sentences[1:], *(facts(error) if facts else ())]
-        raise InputError('; '.join(parts) + _traceback_file(error, cfg)) from error
+        raise InputError('; '.join(parts) + _traceback_file(error)) from error
 
 
 def _raise_interrupt_behind(error: BaseException) -> None:
@@ -211,14 +212,12 @@ def alike(name: str, known: Sequence[str]) -> Iterator[str]:
         yield f'did you mean {" or ".join(close)}?'
 
 
-def _traceback_file(error: BaseException, cfg: Mapping[str, Any]) -> str:
-    """Keep the traceback in the work folder; says where, or nothing where that cannot be."""
-    folder = cfg.get('work_dir')
-    if not folder or not Path(folder).is_dir():
-        return ''
-    path = Path(folder) / 'traceback.txt'
+def _traceback_file(error: BaseException) -> str:
+    """Keep the traceback, outside the work folder, which stays as it was; says where, or nothing where it cannot be."""
     try:
-        path.write_text(''.join(traceback.format_exception(type(error), error, error.__traceback__)), encoding='utf-8')
+        descriptor, path = tempfile.mkstemp('.txt', 'iouquery-traceback-')
+        with open(descriptor, 'w', encoding='utf-8') as file:
+            file.writelines(traceback.format_exception(type(error), error, error.__traceback__))
     except OSError:
         return ''
     return f' (traceback: {path})'

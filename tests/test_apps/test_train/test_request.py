@@ -13,10 +13,13 @@ from helpers import small_detector
 from mmengine.config import Config
 
 from mmdet_iouquery.apps.quickstart.digits import build_digits
+from mmdet_iouquery.apps.train import command
 from mmdet_iouquery.apps.train import request as subject
 from mmdet_iouquery.apps.train.request import TrainRequest, default_folder, written_config
-from mmdet_iouquery.engine.work_dir import set_aside, unchanged_by_errors
+from mmdet_iouquery.config_files import config_path
+from mmdet_iouquery.engine.work_dir import claimed, set_aside, unchanged_by_errors, unchanged_unless_started
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.main import main
 
 pytest.importorskip('sklearn')
 
@@ -35,15 +38,13 @@ def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def write(data: Path, folder: Path, config: str = 'rtdetr_r18vd', **asked: Any) -> Path:
-    return written_config(config, TrainRequest(data, work_dir=folder, **asked))
+    return written_config(config, TrainRequest(data, work_dir=folder, **asked)).path
 
 
-def test_what_is_written_and_said(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], fetched: list[str]
-) -> None:
-    path = write(data, tmp_path, epochs=3, size=320, log='csv')
-    output = capsys.readouterr().out
-    assert path == tmp_path / 'config.py'
+def test_what_is_written_and_said(data: Path, tmp_path: Path, fetched: list[str]) -> None:
+    request = TrainRequest(data, work_dir=tmp_path, epochs=3, size=320, log='csv')
+    path, output = written_config('rtdetr_r18vd', request)
+    assert path == tmp_path / 'config.py' and output.endswith('\n')
     assert f'again    iouquery train {path} --log csv   (goes on' in output
     assert f'config   {path}\n' in output and f'iouquery train {path}' in output
     assert len(fetched) == 1 and f"weights  the config's backbone: {fetched[0]}\n" in output
@@ -55,12 +56,13 @@ def test_what_is_written_and_said(
     assert path.read_text().startswith('"""rtdetr_r18vd_8xb2-72e_coco with --data ')
 
 
-def test_overrides_are_the_last_word(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_overrides_are_the_last_word(data: Path, tmp_path: Path) -> None:
     """A batch of theirs is as that of ``--batch``: the rate goes with it."""
     options = {'train_dataloader.batch_size': 4, 'default_hooks.checkpoint.interval': 2}
-    cfg = Config.fromfile(write(data, tmp_path, epochs=3, options=options))
+    path, summary = written_config('rtdetr_r18vd', TrainRequest(data, work_dir=tmp_path, epochs=3, options=options))
+    cfg = Config.fromfile(path)
     assert cfg.train_dataloader.batch_size == 4 and cfg.default_hooks.checkpoint.interval == 2
-    assert 'rate     2.5e-05 at 4 images a step\n' in capsys.readouterr().out
+    assert 'rate     2.5e-05 at 4 images a step\n' in summary
 
 
 def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
@@ -107,12 +109,14 @@ def _interrupted(*_: object) -> None:
     raise KeyboardInterrupt
 
 
-def test_weights_are_fitted_or_none(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_are_fitted_or_none(data: Path, tmp_path: Path) -> None:
     torch.save(dict(state_dict=small_detector(bbox_head__num_classes=80).state_dict()), tmp_path / 'coco.pth')
-    cfg = Config.fromfile(write(data, tmp_path / 'run', weights=str(tmp_path / 'coco.pth')))
+    request = TrainRequest(data, str(tmp_path / 'coco.pth'), work_dir=tmp_path / 'run')
+    path, summary = written_config('rtdetr_r18vd', request)
+    cfg = Config.fromfile(path)
     assert cfg.load_from == str(tmp_path / 'run' / 'weights.pth') and Path(cfg.load_from).is_file()
     assert cfg.model.backbone.init_cfg is None
-    assert 'classes started afresh: 0, 1, 2' in capsys.readouterr().out
+    assert 'classes started afresh: 0, 1, 2' in summary
     cfg = Config.fromfile(write(data, tmp_path / 'other', weights='none'))
     assert cfg.load_from is None and cfg.model.backbone.init_cfg is None
 
@@ -181,7 +185,8 @@ def test_a_teachers_files_are_found_from_another_folder(
     ):
         options = {f'{place}.model': model, f'{place}.checkpoint': checkpoint}
         request = TrainRequest(data, epochs=3, options=options, work_dir=tmp_path / 'run')
-        teacher = Config.fromfile(written_config('rtdetr_r18vd_distilled', request)).model.data_preprocessor.teacher
+        path = written_config('rtdetr_r18vd_distilled', request).path
+        teacher = Config.fromfile(path).model.data_preprocessor.teacher
         assert (teacher.model, teacher.checkpoint) == expected
 
 
@@ -210,9 +215,9 @@ def test_only_addresses_are_fetched_before_the_run(init_cfg: Any, said: list[str
     assert subject._own_weights(cfg) == [f"weights  the config's backbone: {name}" for name in said] and not fetched
 
 
-def test_a_line_to_type_is_quoted(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = write(data, tmp_path / 'a set', weights='none')
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith('again '))
+def test_a_line_to_type_is_quoted(data: Path, tmp_path: Path) -> None:
+    path, summary = written_config('rtdetr_r18vd', TrainRequest(data, 'none', work_dir=tmp_path / 'a set'))
+    (line,) = (line for line in summary.splitlines() if line.startswith('again '))
     assert shlex.split(line.partition('   (')[0]) == ['again', 'iouquery', 'train', str(path)]
 
 
@@ -225,11 +230,74 @@ def test_folders_and_bases(data: Path, tmp_path: Path, monkeypatch: pytest.Monke
     path = write(data, tmp_path / 'run', epochs=3)
     with pytest.raises(InputError, match='would be written over itself; name another folder with --work-dir'):
         written_config(str(path), TrainRequest(epochs=4, work_dir=tmp_path / 'run'))
-    again = written_config(str(path), TrainRequest(epochs=4, work_dir=tmp_path / 'longer'))
+    again = written_config(str(path), TrainRequest(epochs=4, work_dir=tmp_path / 'longer')).path
     cfg = Config.fromfile(again)
     assert cfg.train_cfg.max_epochs == 4 and cfg.model.bbox_head.num_classes == 10
     assert TrainRequest(work_dir=tmp_path).is_plain and not TrainRequest(epochs=1).is_plain
     assert subject.BATCH == 8
+
+
+@pytest.mark.parametrize(
+    ('asked', 'hooks', 'refusal'),
+    [
+        (['--log', 'nonesuch'], [], '--log nonesuch: there is no such log'),
+        (['--cfg-options', 'visualizer.type=Nope'], [], "building the run fails at visualizer: no type 'Nope'"),
+        (
+            ['--log', 'csv'],
+            [dict(type='GradientShareHook', rho=5, delta=1, default_weight=1)],
+            'changes the weight of a distillation',
+        ),
+    ],
+    ids=['before', 'while it is built', 'while it starts'],
+)
+def test_a_refusal_stands_alone_and_leaves_nothing(
+    asked: list[str], hooks: list[Any], refusal: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The config that was written for it is gone, or as it was, and nothing is said of it."""
+    folder, config = tmp_path / 'new' / 'run', tmp_path / 'own.py'
+    config.write_text(f'_base_ = {config_path("rtdetr_r18vd")!r}\ncustom_hooks = {hooks}\n')
+    torch.save(dict(state_dict=small_detector(bbox_head__num_classes=80).state_dict()), tmp_path / 'coco.pth')
+    line = ['train', str(config), '--data', str(data), '--weights', str(tmp_path / 'coco.pth'), '--size', '64']
+    for before in (None, 'mine = 1\n'):
+        if before is not None:
+            folder.mkdir(parents=True)
+            (folder / 'config.py').write_text(before)
+        assert main([*line, '--epochs', '1', '--no-check', '--work-dir', str(folder), *asked]) == 2
+        out, err = capsys.readouterr()
+        *_, sentence = err.splitlines()
+        assert sentence.startswith('error: ') and refusal in sentence
+        assert bool(out) == bool(hooks)  # which are asked only when a run starts
+        if before is None:
+            assert not (tmp_path / 'new').exists()
+        else:
+            assert [(path.name, path.read_text()) for path in folder.iterdir()] == [('config.py', before)]
+
+
+@pytest.mark.parametrize('started', [False, True])
+def test_what_processes_on_several_devices_refuse_leaves_nothing(
+    started: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their start is known by its log."""
+
+    def run(*_: object, **__: object) -> int:
+        assert (tmp_path / 'run' / 'config.py').is_file()
+        if started:
+            (tmp_path / 'run' / '20260101_000000').mkdir()
+        return 1
+
+    monkeypatch.setattr('torch.cuda.device_count', lambda: 2)
+    monkeypatch.setattr(command, 'run_child', run)
+    line = ['train', 'rtdetr_r18vd', '--data', str(data), '--weights', 'none', '--epochs', '1', '--devices', '2']
+    with pytest.raises(SystemExit):
+        main([*line, '--work-dir', str(tmp_path / 'run')])
+    assert (tmp_path / 'run' / 'config.py').exists() == (tmp_path / 'run').exists() == started
+
+
+def test_what_another_process_has_claimed_is_left_alone(tmp_path: Path) -> None:
+    with claimed(tmp_path), suppress(InputError), unchanged_unless_started(tmp_path, ['config.py']):
+        (tmp_path / 'config.py').touch()
+        raise InputError('it writes here')
+    assert (tmp_path / 'config.py').exists()
 
 
 def test_a_restart_keeps_the_config_of_the_run_before(data: Path, tmp_path: Path) -> None:
