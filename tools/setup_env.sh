@@ -155,6 +155,8 @@ if [ -n "$pins" ]; then
     # shellcheck disable=SC2086 # one argument a line
     pip_install -c "$constraints" $pins
 fi
+# two environments made at once would write this checkout's egg-info at the same time
+if command -v flock >/dev/null; then exec 9<. && flock 9; fi
 say "installing this package with ${todo% }"
 pip_install -c "$constraints" -e ".[$(printf '%s' "${todo% }" | tr ' ' ',')]"
 
