@@ -44,7 +44,7 @@ def config_of(given: str) -> str:
         return given
     config = config_in(folder)
     if config is None:
-        raise InputError(f'the folder {folder} has no config, a .py file; name CONFIG')
+        raise InputError(f'the folder {folder} has no config, a .py file; name CONFIG, or call: iouquery data {folder}')
     return str(config)
 
 

@@ -67,6 +67,8 @@ def curves_figure(curves: Sequence[Curve]) -> Figure:
     loss.set_xlabel('training steps')
     ap.set_ylim(0, max(1, ap.get_ylim()[1]))  # of no AP at all, the usual limits are fractions of one
     loss.set_xlim(left=0)
+    loss.xaxis.get_major_locator().set_params(integer=True)
+    figure.align_ylabels((ap, loss))
     if any(len(curve.ap) > 1 for curve in curves):
         loss.set_title('thick: mean over seeds, thin: each seed', loc='right', fontsize='small', color='0.35')
     for axes in (ap, loss):

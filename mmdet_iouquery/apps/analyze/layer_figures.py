@@ -60,8 +60,9 @@ def layer_chart(models: Mapping[str, Refinement], name: str = 'layers') -> Chart
             )
     depth = max(len(refinement.ious) for refinement in models.values())
     for axes, (quantity, label) in zip(panels, _QUANTITIES.items()):
-        plain_axes(axes).set(title=label, xlabel='decoder layer (0: the start)')
-        axes.set_xticks(range(quantity == 'shifts', depth))
+        first = int(quantity == 'shifts')
+        plain_axes(axes).set(title=label, xlabel='decoder layer' if first else 'decoder layer (0: the start)')
+        axes.set_xticks(range(first, depth))
         axes.set_ylim(bottom=0, top=None if quantity == 'shifts' else 1)
     figure.legend(*panels[0].get_legend_handles_labels(), loc='outside upper left', frameon=False)
     caption = (

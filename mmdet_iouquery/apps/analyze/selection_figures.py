@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +52,7 @@ def selection_chart(runs: Runs, name: str = 'selection-quality') -> Chart:
     top.set_ylabel('queries (%)')
     right.set_xlabel('queries (%)')
     for axes in (plain_axes(top), plain_axes(right)):
-        axes.set_yscale('log') if axes is top else axes.set_xscale('log')
+        _logarithmic(axes, 'y' if axes is top else 'x')
         axes.tick_params(labelbottom=axes is right, labelleft=axes is top)
     _legend(figure, scatter)
     caption = (
@@ -86,9 +87,16 @@ def threshold_chart(runs: Runs, name: str = 'selection-thresholds') -> Chart:
     thin = ' Thick: the mean of the trainings, thin: each.' if any(len(seeds) > 1 for seeds in runs.values()) else ''
     caption = (
         'How many of the selected queries are both sure and well placed, whatever one calls sure and well placed: the '
-        f'higher the curve, the better the selection. At 0.5 it is the Prop_both of the table.{thin}'
+        f'higher the curve, the better the selection. At 0.5 it is Prop_both (RT-DETR, table 4).{thin}'
     )
     return Chart(name, 'Selected queries with both score and IoU above a threshold', caption, figure, rows)
+
+
+def _logarithmic(axes: Axes, direction: str) -> None:
+    """An axis from the power of ten below the lowest bar that is not empty."""
+    heights = [value for bar in axes.patches for value in bar.get_data().values if value > 0]
+    bottom = 10.0 ** math.floor(math.log10(0.999 * min(heights, default=1.0)))
+    axes.set(**{f'{direction}scale': 'log', f'{direction}lim': (bottom, None)})
 
 
 def _marginal(axes: Axes, values: Any, orientation: str, style: dict[str, Any]) -> None:

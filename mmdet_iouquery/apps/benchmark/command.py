@@ -176,8 +176,9 @@ _SUBJECTS: dict[str, Callable[[argparse.Namespace, Reference | None], Rows]] = {
 def table(rows: Rows) -> str:
     """Rows as text: seconds in ms, ratios to two digits; lists are left to the JSON file."""
     columns = list(dict.fromkeys(key for row in rows for key in row if not isinstance(row[key], list)))
-    columns = [column for column in columns if column not in _MEASURED[1:]]
-    lines = [columns] + [[_cell(column, row.get(column)) for column in columns] for row in rows]
+    columns = [c for c in columns if c not in _MEASURED[1:] and any(row.get(c) is not None for row in rows)]
+    names = [column.removesuffix('_s') if column in _MEASURED else column for column in columns]
+    lines = [names] + [[_cell(column, row.get(column)) for column in columns] for row in rows]
     widths = [max(map(len, column)) for column in zip(*lines)]
     return '\n'.join('  '.join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines)
 

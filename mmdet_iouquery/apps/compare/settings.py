@@ -25,6 +25,7 @@ from .run_results import RESULT_NAME
 from .schedule import set_iters
 
 DIGITS = Path('data') / 'digits'
+_STEPS = 'train_cfg.max_iters'
 CONFIG_NAME = 'config.py'
 
 
@@ -114,7 +115,12 @@ def set_others_aside(run: Run) -> None:
 def _differences(run: Run) -> str:
     before = recorded(run.folder)
     has_trained = (run.folder / RESULT_NAME).is_file() or any(run.folder.glob('*.pth'))
-    return differences(before, settings_of(run.cfg)) if before is not None and has_trained else ''
+    if before is None or not has_trained:
+        return ''
+    asked = settings_of(run.cfg)
+    if before.get(_STEPS) != asked.get(_STEPS):  # from which schedules and intervals follow
+        return differences({'--iters': before.get(_STEPS)}, {'--iters': asked.get(_STEPS)})
+    return differences(before, asked)
 
 
 def write_settings(run: Run) -> None:

@@ -167,7 +167,8 @@ def find_images(coco: CocoFile, root: Path, role: str) -> Path:
         InputError: no folder has them, or two equally good ones do.
     """
     count = len(coco.images)
-    names = [coco.images[row * count // _NAMES_TRIED]['file_name'] for row in range(_NAMES_TRIED)]
+    rows = sorted({row * count // _NAMES_TRIED for row in range(_NAMES_TRIED)})
+    names = [coco.images[row]['file_name'] for row in rows]
     scores_by_folder: dict[Path, int] = {}
     for folders in _image_folders(coco.path, root, role):
         scores = {folder: sum((folder / name).is_file() for name in names) for folder in folders}
@@ -182,12 +183,13 @@ def find_images(coco: CocoFile, root: Path, role: str) -> Path:
         scores_by_folder.update(scores)
     best = max(scores_by_folder, key=lambda folder: scores_by_folder[folder])
     lost = next(name for name in names if not (best / name).is_file())
-    nearest = (
-        f'; {best} has {scores_by_folder[best]} of {len(names)} names tried, not {lost!r}'
-        if scores_by_folder[best]
-        else ''
-    )
-    raise InputError(f'{coco.path}: no folder of {root} has its images, such as {names[0]!r}{nearest}; {_ARRANGEMENTS}')
+    if scores_by_folder[best]:
+        score = f'{scores_by_folder[best]} of {len(names)} that were looked for'
+        raise InputError(
+            f'{coco.path}: {best} lacks the image {lost!r}, though it has {score}; put it there, or take it out of the '
+            f'file; where all images are elsewhere, {_ARRANGEMENTS}'
+        )
+    raise InputError(f'{coco.path}: no folder of {root} has its images, such as {lost!r}; {_ARRANGEMENTS}')
 
 
 def _image_folders(ann_file: Path, root: Path, role: str) -> Iterator[list[Path]]:

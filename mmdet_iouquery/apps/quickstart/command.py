@@ -209,7 +209,7 @@ def _stages(tools: Path, work_dir: Path, config: Path, coco: CocoSet, iters: int
             Path(f'{detections}.metrics.json'),
             lambda: _run(tools / 'test.py', config, checkpoint, '--work-dir', work_dir / 'test', '--out', detections),
         ),
-        Stage('drawing', f'drawing detections of {NUM_IMAGES_DRAWN} images', work_dir / 'pictures.png', draw),
+        Stage('drawing', f'drawing detections of up to {NUM_IMAGES_DRAWN} images', work_dir / 'pictures.png', draw),
         Stage(
             'analysis',
             'looking at what the queries select, and where they go',

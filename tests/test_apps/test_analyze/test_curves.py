@@ -48,6 +48,7 @@ def test_axes_and_legend_say_what_is_drawn() -> None:
     ap, loss = figure.axes
     assert (ap.get_ylabel(), loss.get_ylabel()) == ('AP on validation (%)', 'training loss')
     assert loss.get_xlabel() == 'training steps'
+    assert all(tick == int(tick) for tick in curves_figure([ONE_SEED]).axes[1].get_xticks())
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ['two_seeds', 'one_seed']
     assert loss.get_title(loc='right') == 'thick: mean over seeds, thin: each seed'
     assert curves_figure([ONE_SEED]).axes[1].get_title(loc='right') == ''

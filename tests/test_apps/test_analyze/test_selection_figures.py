@@ -35,6 +35,14 @@ def test_every_point_is_drawn_at_its_numbers() -> None:
     )
 
 
+def test_a_bar_that_is_the_lowest_of_all_has_a_height() -> None:
+    """A logarithmic axis begins at the power of ten below it."""
+    rare = SelectedQueries(np.array([0.1] * 73 + [0.5] * 27), np.full(100, 0.3), np.ones(100, bool), np.arange(100))
+    _, top, right = selection_chart({'rare': [rare]}).figure.axes
+    assert top.get_yscale() == right.get_xscale() == 'log'
+    assert top.get_ylim()[0] == 10 and right.get_xlim()[0] == 10  # % of 27 and of 100
+
+
 def test_the_curve_at_half_is_the_tables_share() -> None:
     chart = threshold_chart(RUNS)
     thick = [line for line in chart.figure.axes[0].lines if line.get_linewidth() > 2]

@@ -105,6 +105,7 @@ def test_what_is_measured_is_printed_and_written(
         assert (out.parent / f'criterion-growth.{kind}').is_file()
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].split()[:4] == ['model', 'varied', 'images', 'objects'] and len(printed) == 1 + 5 + 2
+    assert printed[0].split()[-2:] == ['median', 'operations']  # in ms here; no ratio, as there is no reference
 
 
 def test_every_model_that_is_named_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -449,7 +449,7 @@ def test_a_comparison_goes_on_where_it_was_cut_off(interrupted: Path, arguments:
     [
         (
             ['--iters', '6'],
-            r'many/seed_0 holds a run with other settings \(.*train_cfg.max_iters: 4 there, 6 asked for now',
+            r'many/seed_0 holds a run with other settings \(--iters: 4 there, 6 asked for now\); choose',
         ),
         (
             ['--cfg-options', 'train_dataloader.batch_size=2'],

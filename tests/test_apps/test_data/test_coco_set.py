@@ -206,7 +206,10 @@ def test_images_that_are_nowhere_and_images_that_are_twice(tmp_path: Path) -> No
         find_coco_set(tmp_path)
     shutil.rmtree(tmp_path / 'backup')
     (tmp_path / 'images/train001.jpg').unlink()
-    with pytest.raises(InputError, match=r"train\.json: no folder of .* 'train000\.jpg'.*not 'train001\.jpg'"):
+    with pytest.raises(InputError, match=r"images lacks the image 'train001\.jpg', though it has 2 of 3 that"):
+        find_coco_set(tmp_path)
+    shutil.rmtree(tmp_path / 'images')
+    with pytest.raises(InputError, match=r"no folder of .* has its images, such as 'train000\.jpg'; arrange"):
         find_coco_set(tmp_path)
 
 
