@@ -92,11 +92,14 @@ def threshold_chart(runs: Runs, name: str = 'selection-thresholds') -> Chart:
     return Chart(name, 'Selected queries with both score and IoU above a threshold', caption, figure, rows)
 
 
-def _logarithmic(axes: Axes, direction: str) -> None:
+def _logarithmic(axes: Any, direction: str) -> None:
     """An axis from the power of ten below the lowest bar that is not empty."""
     heights = [value for bar in axes.patches for value in bar.get_data().values if value > 0]
     bottom = 10.0 ** math.floor(math.log10(0.999 * min(heights, default=1.0)))
     axes.set(**{f'{direction}scale': 'log', f'{direction}lim': (bottom, None)})
+    axis = axes.xaxis if direction == 'x' else axes.yaxis
+    axis.set_major_formatter('{x:g}')
+    axis.set_minor_formatter('')
 
 
 def _marginal(axes: Axes, values: Any, orientation: str, style: dict[str, Any]) -> None:
