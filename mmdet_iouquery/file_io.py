@@ -42,6 +42,11 @@ def checksum(path: Path) -> str:
     return sha256(path)[:32]
 
 
+def text_checksum(text: str) -> str:
+    """That of a file that :func:`write_text` writes."""
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
 def identity(path: Path) -> str:
     """A file by its name and the beginning of its checksum: what a message about another file can show."""
     return f'{path.name}, SHA-256 {checksum(path)[:16]}'

@@ -15,10 +15,11 @@ from mmengine.config import Config
 from ..config_options import flattened
 from ..datasets.coco.json_file import read_json
 from ..errors import InputError
-from ..file_io import write_json
+from ..file_io import checksum, write_json
 
 NAME = 'settings.json'
 _OF_THE_START = ('work_dir', 'resume', 'launcher')  # what may differ from start to start of one run
+_SUMS = 'checksums of annotation files'  # a name that no setting has
 _NAMED = 3  # differences that a message lists
 
 
@@ -27,15 +28,33 @@ def settings_of(cfg: Config) -> dict[str, Any]:
     return flattened({key: value for key, value in cfg.to_dict().items() if key not in _OF_THE_START})
 
 
-def record(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Write down the settings of the run that a folder holds from now on."""
-    write_json(folder / NAME, settings)
+def annotations_of(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Checksums of the annotation files of training and validation that flat settings name by whole paths."""
+    keys = [key for key in settings if key.startswith(('train_', 'val_')) and key.endswith('.ann_file')]
+    paths = {settings[key] for key in keys if isinstance(settings[key], str) and Path(settings[key]).is_absolute()}
+    return {path: checksum(Path(path)) for path in sorted(paths) if Path(path).is_file()}
+
+
+def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str]:
+    """Paths of the files that have other checksums than before; a file that was not recorded has not changed."""
+    return [path for path, value in now.items() if before.get(path, value) != value]
+
+
+def record(folder: Path, settings: Mapping[str, Any], annotations: Mapping[str, str] | None = None) -> None:
+    """Write down the settings of the run that a folder holds from now on, and :func:`annotations_of` them."""
+    write_json(folder / NAME, {**settings, **({_SUMS: annotations} if annotations else {})})
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
     """The settings of the run that a folder holds; None: they were not written down."""
     path = folder / NAME
-    return read_json(path) if path.is_file() else None
+    return {key: value for key, value in read_json(path).items() if key != _SUMS} if path.is_file() else None
+
+
+def recorded_annotations(folder: Path) -> dict[str, str]:
+    """The checksums of the annotation files that the run in a folder was trained on; empty: they were not recorded."""
+    path = folder / NAME
+    return read_json(path).get(_SUMS, {}) if path.is_file() else {}
 
 
 def finished_before(note: Path, settings: Mapping[str, Any], restart: bool) -> bool:

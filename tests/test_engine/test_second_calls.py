@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 import torch
+from form_sets import BOX_LINE, yolo_set
 from mmengine.config import Config
 from mmengine.runner import IterBasedTrainLoop, TestLoop, ValLoop
 from PIL import Image
 from runs import SMALL_MODEL
 from started_run import Started, ended, errors, run_test, run_train, small_config
 
+from mmdet_iouquery import read_data
 from mmdet_iouquery.apps.analyze import command as analyze
 from mmdet_iouquery.apps.calibrate import command as calibrate
 from mmdet_iouquery.apps.quickstart import command as quickstart
@@ -28,6 +30,7 @@ from mmdet_iouquery.engine import launch, work_dir
 from mmdet_iouquery.engine.start_or_resume import begin
 from mmdet_iouquery.engine.work_dir import claimed
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.main import main
 
 pytestmark = pytest.mark.skipif(os.name == 'nt', reason='kills processes')
 TOOLS = Path(__file__).parents[2] / 'tools'
@@ -286,6 +289,83 @@ def test_a_training_of_other_settings_is_refused_unless_resumed(trained: Path, c
     status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, *longer)
     (error,) = errors(said)
     assert status == 2 and 'whose settings are not known' in error and '--restart' in error
+
+
+# --- iouquery train --data --------------------------------------------------------------------------------------------
+
+
+def run_fitted(stop: bool, *arguments: object) -> int:
+    """``iouquery train``; killed in step 4."""
+    if stop:
+        killed_in(IterBasedTrainLoop, 'run_iter', 4)
+    return main(['train', *map(str, arguments)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.suffix != '.log'}
+
+
+def grown(root: Path, count: int) -> Path:
+    return yolo_set(root, {f'{number}.jpg': BOX_LINE for number in range(count)})
+
+
+def names_in(path: Path) -> set[str]:
+    return {image['file_name'] for image in json.loads(path.read_text())['images']}
+
+
+def test_a_training_on_data_that_grew_is_refused(config: Path, tmp_path: Path) -> None:
+    """Stopped or finished, and before anything is written; the split stays where it is begun anew."""
+    root, work_dir, out, log = tmp_path / 'set', tmp_path / 'run', tmp_path / 'set-coco', tmp_path / 'log'
+    grown(root, 6)
+    asked = (config, '--data', root, '--weights', 'none', '--batch', '2', '--work-dir', work_dir)
+    assert ended(log, run_fitted, True, *asked)[0] == -signal.SIGKILL and (work_dir / 'iter_2.pth').is_file()
+    split = [names_in(out / name) for name in ('train.json', 'val.json')]
+    for finished in (False, True):
+        grown(root, 9)
+        before = {**contents(work_dir), **contents(out)}
+        for _ in range(2):
+            status, said = ended(log, run_fitted, False, *asked)
+            (error,) = errors(said)
+            assert status == 2 and f'{work_dir} holds a run on {root} as it was before it changed' in error
+            assert '(9 images now, 6 then)' in error and '--restart' in error and '--work-dir' in error
+            assert {**contents(work_dir), **contents(out)} == before
+        for number in range(6, 9):
+            (root / 'images' / f'{number}.jpg').unlink()
+            (root / 'labels' / f'{number}.txt').unlink()
+        status, said = ended(log, run_fitted, False, *asked)  # the set is put back
+        assert status == 0 and ('this training is finished' if finished else 'resuming from') in said, said[-3000:]
+    grown(root, 9)
+    read_data(root)  # somebody else has it converted
+    own = (work_dir / 'config.py', '--work-dir', work_dir)
+    for line in (asked, own):
+        status, said = ended(log, run_fitted, False, *line)
+        assert status == 2 and f'{out / "train.json"}' in errors(said)[0] and '--restart' in errors(said)[0]
+    status, said = ended(log, run_fitted, False, *asked, '--restart')
+    assert status == 0 and 'the earlier run is in' in said, said[-3000:]
+    now = [names_in(out / name) for name in ('train.json', 'val.json')]
+    assert all(first <= second for first, second in zip(split, now)) and sum(map(len, now)) == 9
+    status, said = ended(log, run_fitted, False, *asked)
+    assert status == 0 and 'this training is finished' in said
+
+
+def test_a_training_on_coco_annotations_that_changed_is_refused(config: Path, data: Path, tmp_path: Path) -> None:
+    """They are used where they lie. A run that has no record of them goes on as it did."""
+    own, work_dir, log = shutil.copytree(data, tmp_path / 'own'), tmp_path / 'run', tmp_path / 'log'
+    asked = (config, '--data', own, '--weights', 'none', '--work-dir', work_dir)
+    assert ended(log, run_fitted, True, *asked)[0] == -signal.SIGKILL
+    annotations, settings = own / 'annotations' / 'val.json', work_dir / 'settings.json'
+    annotations.write_text(annotations.read_text() + ' ')
+    for _ in range(2):
+        status, said = ended(log, run_fitted, False, *asked)
+        (error,) = errors(said)
+        assert status == 2 and f'as it was before it changed (in {annotations})' in error
+    note = json.loads(settings.read_text())
+    assert note.pop('checksums of annotation files').keys() == {
+        str(own / 'annotations' / f'{split}.json') for split in ('train', 'val')
+    }
+    settings.write_text(json.dumps(note))
+    status, said = ended(log, run_fitted, False, *asked)
+    assert status == 0 and 'resuming from' in said, said[-3000:]
 
 
 def test_a_restarted_training_is_a_new_one(config: Path, tmp_path: Path) -> None:

@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from ...errors import InputError
-from ...file_io import checksum, write_text
+from ...file_io import checksum, text_checksum, write_text
 from .reading import LabelledImage
 from .split import Splits
 
@@ -47,6 +46,22 @@ def check_ours(folder: Path, note: Mapping[str, Any], option: str) -> None:
             raise InputError(
                 f'{path} {why}, and is not written over; move it away, or name another folder with {option}'
             )
+
+
+def earlier_splits(folder: Path, note: Mapping[str, Any], seed: int) -> dict[Path, str]:
+    """The split of each image in the files of an earlier call that drew it with the same seed; empty: none did."""
+    report = note.get('report')  # empty: a single COCO JSON was split
+    if note.get('request', {}).get('seed') != seed or (report and report['drawn_with_seed'] is None):
+        return {}
+    splits: dict[Path, str] = {}
+    for split in ('train', 'val'):
+        path, name = folder / f'{split}.json', f'{split}.json'
+        ours = (note['files'].get(name), note.get('replaced', {}).get(name))
+        if path.is_file() and checksum(path) in ours:
+            content = json.loads(path.read_text(encoding='utf-8'))
+            images = Path(content['info']['image_folder'])
+            splits.update({images / image['file_name']: split for image in content['images']})
+    return splits
 
 
 def check_source(folder: Path, note: Mapping[str, Any], source: Path, option: str) -> None:
@@ -88,7 +103,7 @@ def write_set(
     Raises:
         InputError: the disk refuses.
     """
-    sums = {f'{split}.json': sha256(text.encode()).hexdigest()[:32] for split, text in texts.items()}
+    sums = {f'{split}.json': text_checksum(text) for split, text in texts.items()}
     replaced = (path for path in folder.glob('*.json') if path.name in {**before.get('files', {}), **sums})
     try:
         write_note(folder, {**content, 'files': sums, 'replaced': {path.name: checksum(path) for path in replaced}})

@@ -6,14 +6,19 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Optional
 
 from ...datasets.coco.arrays import coco_arrays
 from ...datasets.coco.json_file import CocoFile, read_coco
 from ...errors import InputError
+from ...file_io import text_checksum, write_text
 
+Check = Callable[[Mapping[str, str], Optional[int]], None]
+"""Is called with the checksums of a set's annotation files, by their paths, and, before they are written, the number of
+images in them."""
 _WORDS = {'train': 'train', 'training': 'train', 'val': 'val', 'valid': 'val', 'validation': 'val', 'test': 'test'}
 # Official COCO keeps these beside its boxes; they are other tasks.
 _OTHER_TASKS = ('captions_', 'person_keypoints_', 'panoptic_', 'stuff_', 'image_info_')
@@ -39,7 +44,13 @@ class CocoSet:
     classes: tuple[str, ...]
 
 
-def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str] | None = None) -> CocoSet:
+def find_coco_set(
+    path: str | os.PathLike[str],
+    split_to: str | os.PathLike[str] | None = None,
+    *,
+    earlier: Mapping[Path, str] | None = None,
+    check: Check | None = None,
+) -> CocoSet:
     """Find annotations and images of training and validation.
 
     Arrangements that are recognised, by the words ``train`` and ``val``/``valid``/``validation`` in a JSON's name or,
@@ -55,6 +66,8 @@ def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str]
         path: a folder in one of the arrangements above, or a JSON file, which is then taken for the whole set.
         split_to: folder for ``train.json`` and ``val.json`` where the set is a single JSON: one image in five, chosen
             by a hash of its id, is for validation. A line on stdout says so.
+        earlier: the split, ``train`` or ``val``, of image files that were split before; they keep it.
+        check: is called before a split is written.
 
     Raises:
         InputError: nothing or more than one set is found, a JSON is unfit, its images aren't found, or training and
@@ -63,7 +76,7 @@ def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str]
     root = Path(path).expanduser().absolute()
     if root.is_file():
         folder = root.parent.parent if root.parent.name == 'annotations' else root.parent
-        return _split(read_coco(root), folder, split_to)
+        return _split(read_coco(root), folder, split_to, earlier or {}, check)
     if not root.is_dir():
         raise InputError(f'no folder or file {root}; correct the path')
     files = _annotation_files(root)
@@ -73,7 +86,7 @@ def find_coco_set(path: str | os.PathLike[str], split_to: str | os.PathLike[str]
     if val is not None:
         raise InputError(f'{root} has annotations for validation ({val}) but none for training; {_ARRANGEMENTS}')
     single = read_coco(train) if train is not None else _only_coco(root, files[''])
-    return _split(single, root, split_to)
+    return _split(single, root, split_to, earlier or {}, check)
 
 
 def role_of(file: Path, root: Path) -> str:
@@ -209,7 +222,13 @@ def _folders(parent: Path) -> list[Path]:
         return sorted(Path(entry.path) for entry in entries if entry.is_dir() and not entry.name.startswith('.'))
 
 
-def _split(coco: CocoFile, root: Path, split_to: str | os.PathLike[str] | None) -> CocoSet:
+def _split(
+    coco: CocoFile,
+    root: Path,
+    split_to: str | os.PathLike[str] | None,
+    earlier: Mapping[Path, str],
+    check: Check | None,
+) -> CocoSet:
     """Write a single JSON's images as two, one in five for validation."""
     if split_to is None:
         raise InputError(f'{coco.path} has no validation part; name a folder (split_to) that a split is written to')
@@ -218,11 +237,14 @@ def _split(coco: CocoFile, root: Path, split_to: str | os.PathLike[str] | None) 
     coco_arrays(coco)  # an annotation of an unknown image would be lost in the split without a word
     images = find_images(coco, root, role_of(coco.path, root))
     folder = Path(split_to).expanduser().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    val_ids = _validation_ids([image['id'] for image in coco.images])
+    ids = {image['id']: earlier.get(images / image['file_name'], '') for image in coco.images}
+    val_ids = _validation_ids(ids)
     train_ann, val_ann = folder / 'train.json', folder / 'val.json'
-    _write_split(coco, train_ann, {image['id'] for image in coco.images} - val_ids, images)
-    _write_split(coco, val_ann, val_ids, images)
+    texts = {train_ann: _text(coco, ids.keys() - val_ids, images), val_ann: _text(coco, val_ids, images)}
+    if check is not None:
+        check({str(path): text_checksum(text) for path, text in texts.items()}, len(ids))
+    for path, text in texts.items():
+        write_text(path, text)
     print(
         f'{coco.path} has no validation part: {len(coco.images) - len(val_ids)} of its images are for training '
         f'({train_ann}) and {len(val_ids)} for validation ({val_ann})'
@@ -230,19 +252,24 @@ def _split(coco: CocoFile, root: Path, split_to: str | os.PathLike[str] | None) 
     return CocoSet(train_ann, images, val_ann, images, coco.classes)
 
 
-def _validation_ids(ids: list[object]) -> set[object]:
-    """A fifth of the ids, at least one: those of the smallest hash, so that neither order nor names of files matter."""
+def _validation_ids(splits: Mapping[object, str]) -> set[object]:
+    """A fifth of the ids, at least one: those of the smallest hash, so that neither order nor names of files matter.
+
+    Args:
+        splits: ``train`` or ``val`` for each id that was split before and keeps it, else empty.
+    """
+    kept = {image_id for image_id, split in splits.items() if split == 'val'}
+    free = [image_id for image_id, split in splits.items() if not split]
+    ids = free if kept or free else [*splits]
     by_hash = sorted(ids, key=lambda image_id: (hashlib.sha256(str(image_id).encode()).hexdigest(), str(image_id)))
-    return set(by_hash[: max(1, round(len(ids) * _VAL_SHARE))])
+    return kept | {*by_hash[: max(0 if kept else 1, round(len(splits) * _VAL_SHARE) - len(kept))]}
 
 
-def _write_split(coco: CocoFile, path: Path, ids: set[object], folder: Path) -> None:
+def _text(coco: CocoFile, ids: Collection[object], folder: Path) -> str:
     content = {
         'info': {'image_folder': str(folder)},
         'images': [image for image in coco.images if image['id'] in ids],
         'annotations': [annotation for annotation in coco.annotations if annotation['image_id'] in ids],
         'categories': coco.categories,
     }
-    partial = path.with_name(path.name + '.partial')
-    partial.write_text(json.dumps(content), encoding='utf-8')
-    os.replace(partial, path)
+    return json.dumps(content)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ...datasets.coco.report import CocoReport, check_coco
 from ...errors import InputError
-from ...file_io import checksum
+from ...file_io import checksum, text_checksum
 from .archive import unpacked
-from .coco_files import NOTE, OUT_OPTION, check_ours, check_source, is_whole, read_note, texts_of, write_note, write_set
+from .coco_files import (
+    NOTE,
+    OUT_OPTION,
+    check_ours,
+    check_source,
+    earlier_splits,
+    is_whole,
+    read_note,
+    texts_of,
+    write_note,
+    write_set,
+)
 from .coco_masks import lacks_boxes, read_coco_masks
-from .coco_set import CocoSet, find_coco_set, role_of
+from .coco_set import Check, CocoSet, find_coco_set, role_of
 from .folder import Folder, fingerprint
 from .known_forms import Form, form_of_file, form_of_folder
 from .reading import Reading, check_reading
@@ -39,6 +50,7 @@ def read_data(
     out: str | os.PathLike[str] | None = None,
     option: str = OUT_OPTION,
     seed: int = 0,
+    check: Check | None = None,
 ) -> CocoSet:
     """Find a set, and write it in COCO's form where it is in another one; what was understood is printed.
 
@@ -52,13 +64,16 @@ def read_data(
             Files there that were not written here are left alone.
         option: what a person names another ``out`` with, for messages.
         seed: of the draw of validation images, where the set has none. A single COCO JSON is split by its images' ids.
+            Images that an earlier call drew with the same seed keep their split.
+        check: is called with the checksums of the annotation files of training and validation, by their paths, before
+            any is written, and may raise.
 
     Raises:
         InputError: nothing, or more than one set is found; labels or images are unfit, or what comes out does not pass
             :func:`~mmdet_iouquery.datasets.check_coco`; the folder holds what was made of another set, or cannot be
             written. What was looked for and what was found is in the message.
     """
-    return find_data(path, out=out, option=option, seed=seed).coco
+    return find_data(path, out=out, option=option, seed=seed, check=check).coco
 
 
 def find_data(
@@ -67,8 +82,18 @@ def find_data(
     out: str | os.PathLike[str] | None = None,
     option: str = OUT_OPTION,
     seed: int = 0,
+    check: Check | None = None,
 ) -> Data:
     """As :func:`read_data`, with what was understood."""
+    data = _find_data(path, out, option, seed, check)
+    if check is not None:  # nothing may have been written, so that it was not called
+        check({str(path): checksum(path) for path in (data.coco.train_ann, data.coco.val_ann)}, None)
+    return data
+
+
+def _find_data(
+    path: str | os.PathLike[str], out: str | os.PathLike[str] | None, option: str, seed: int, check: Check | None
+) -> Data:
     given = Path(os.path.abspath(Path(path).expanduser()))
     if not given.exists():
         raise InputError(f'no folder or file {given}; name a set of images with its labels')
@@ -91,7 +116,8 @@ def find_data(
     if form.read is None:
         if out is None:  # into a folder that somebody has named, a split has always been written over
             check_ours(target, note, option)
-        read = _coco(root if is_zip else given, folder, form, target)
+        earlier = earlier_splits(target, note, seed)
+        read = _coco(root if is_zip else given, folder, form, target, earlier, check)
         if isinstance(read, CocoSet):
             if read.train_ann.parent == target:
                 files = {path.name: checksum(path) for path in (read.train_ann, read.val_ann)}
@@ -100,7 +126,7 @@ def find_data(
         reading = read
     else:
         reading = form.read()
-    return _converted(reading, folder, target, note, request, option)
+    return _converted(reading, folder, target, note, request, option, check)
 
 
 def _base(given: Path, is_zip: bool) -> Path:
@@ -124,10 +150,12 @@ def check_splits(splits: dict[str, tuple[Path, Path]], classes: Sequence[str]) -
     ]
 
 
-def _coco(named: Path, folder: Folder, form: Form, target: Path) -> CocoSet | Reading:
+def _coco(
+    named: Path, folder: Folder, form: Form, target: Path, earlier: Mapping[Path, str], check: Check | None
+) -> CocoSet | Reading:
     """A COCO set as it is, or what is read of one whose annotations have masks alone."""
     try:
-        return find_coco_set(named, split_to=target)
+        return find_coco_set(named, split_to=target, earlier=earlier, check=check)
     except InputError:
         without = [path for path in form.shown_by if lacks_boxes(path)]
         if not without:
@@ -145,13 +173,23 @@ def _remarks(coco: CocoSet, folder: Folder, form: Form, out: Path | None) -> tup
 
 
 def _converted(
-    reading: Reading, folder: Folder, target: Path, note: dict[str, Any], request: dict[str, Any], option: str
+    reading: Reading,
+    folder: Folder,
+    target: Path,
+    note: dict[str, Any],
+    request: dict[str, Any],
+    option: str,
+    check: Check | None,
 ) -> Data:
     check_reading(reading)
-    splits, drawn = splits_of(reading.images, reading.account, reading.source, request['seed'])
+    earlier = earlier_splits(target, note, request['seed'])
+    splits, drawn = splits_of(reading.images, reading.account, reading.source, request['seed'], earlier)
     report = report_of(reading, splits, drawn, request['seed'], target)
     check_ours(target, note, option)
     texts, folders = texts_of(splits, reading.classes)
+    if check is not None:
+        sums = {str(target / f'{split}.json'): text_checksum(texts[split]) for split in ('train', 'val')}
+        check(sums, len(splits['train']) + len(splits['val']))
     coco = CocoSet(target / 'train.json', folders['train'], target / 'val.json', folders['val'], reading.classes)
     write_set(target, texts, _content(request, coco, _looked_at(reading, folder.root), target, report), note, option)
     print(describe(report))

@@ -16,14 +16,14 @@ from ...config_files import config_path, tools_root
 from ...config_options import flattened
 from ...datasets.coco.json_file import read_coco, read_json
 from ...engine.preflight.config_mistakes import text_of
-from ...engine.run_settings import differences
+from ...engine.run_settings import changed_files, differences
 from ...engine.work_dir import check_writable, claimed, set_aside
 from ...errors import InputError
 from ...file_io import checksum, write_json, write_text
 from ..analyze.draw import contact_sheet
 from ..analyze.draw_run import draw_run
 from ..child_process import run_child
-from ..data.coco_set import CocoSet, find_coco_set
+from ..data.coco_set import Check, CocoSet, find_coco_set
 from ..data.conversion import read_data
 from .arguments import parser
 from .digits import build_digits
@@ -67,7 +67,7 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
             _set_aside(work_dir)
         progress = Progress(work_dir)
         progress.require_same('settings', _options(args))
-        coco = _data(args.data, work_dir)
+        coco = _data(args.data, work_dir, lambda sums, _: progress.require_unchanged(sums))
         text = config_text(
             coco,
             iters=args.iters,
@@ -76,7 +76,6 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
             num_queries=enough_queries(coco),
         )
         progress.require_same('config', flattened(Config.fromstring(text, '.py').to_dict()))
-        progress.require_unchanged([coco.train_ann, coco.val_ann])
         config = progress.write_config(text)
         minutes = progress.run(_stages(tools or tools_root(), work_dir, config, coco, args.iters))
         if minutes:
@@ -120,15 +119,14 @@ class Progress:
             raise InputError(f'{self.work_dir} holds a run with other {kind} ({differing}); {_WAYS_OUT}')
         self.settings[kind] = dict(asked)
 
-    def require_unchanged(self, annotations: Sequence[Path]) -> None:
+    def require_unchanged(self, asked: Mapping[str, str]) -> None:
         """Likewise of annotation files, by their checksums."""
-        before, asked = self.settings.get('annotations', {}), {str(path): checksum(path) for path in annotations}
-        changed = [path for path, value in asked.items() if before.get(path, value) != value]
+        changed = changed_files(self.settings.get('annotations', {}), asked)
         if changed and self.has_trained:
             raise InputError(
                 f'{self.work_dir} holds a run with other annotations ({", ".join(changed)} changed since); {_WAYS_OUT}'
             )
-        self.settings['annotations'] = asked
+        self.settings['annotations'] = dict(asked)
 
     def write_config(self, text: str) -> Path:
         """Write the run's config, a child of the shipped one, and the note; refuse to write over one that was edited.
@@ -223,10 +221,12 @@ def _default_work_dir(data: str | None) -> Path:
     return Path('work_dirs') / ('quickstart' if data is None else f'quickstart_{Path(data).resolve().stem}')
 
 
-def _data(data: str | None, work_dir: Path) -> CocoSet:
+def _data(data: str | None, work_dir: Path, check: Check) -> CocoSet:
     if data is not None:
-        return read_data(data, out=work_dir / 'annotations', option='--work-dir')
-    return find_coco_set(build_digits(Path('data') / 'digits'))
+        return read_data(data, out=work_dir / 'annotations', option='--work-dir', check=check)
+    coco = find_coco_set(build_digits(Path('data') / 'digits'))
+    check({str(path): checksum(path) for path in (coco.train_ann, coco.val_ann)}, None)
+    return coco
 
 
 def _options(args: argparse.Namespace) -> dict[str, Any]:

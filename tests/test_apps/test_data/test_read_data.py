@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import zipfile
+from collections.abc import Mapping
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -28,6 +30,7 @@ from mmdet_iouquery.apps.data.reading import Tally
 from mmdet_iouquery.apps.data.report import describe
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.file_io import checksum
 
 CLASSES = tuple('0123456789')
 
@@ -192,6 +195,63 @@ def test_what_has_changed_is_read_anew(small: Path, change: str) -> None:
     coco = read_data(small, seed=seed)
     now = [truth_of(coco.train_ann), truth_of(coco.val_ann)]
     assert (now == before) == (change == 'lost file')
+
+
+def names_of(path: Path) -> set[str]:
+    return {image['file_name'] for image in json.loads(path.read_text())['images']}
+
+
+def test_a_drawn_split_is_kept_as_the_set_grows(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    coco = read_data(small)
+    train, val = names_of(coco.train_ann), names_of(coco.val_ann)
+    gone = min(val)
+    for path in (small / 'images' / gone, small / 'labels' / f'{Path(gone).stem}.txt'):
+        path.unlink()
+    for number in range(16):
+        write_image(small / 'images' / f'0new{number}.jpg')
+        write_text(small / 'labels' / f'0new{number}.txt', BOX_LINE)
+    assert read_data(small) == coco
+    assert 'images that keep the split of an earlier draw: 9\n' in capsys.readouterr().out
+    now = names_of(coco.train_ann), names_of(coco.val_ann)
+    assert train < now[0] and val - {gone} < now[1] and [len(names) for names in now] == [20, 5]
+    before = state_of(coco.train_ann.parent)
+    assert read_data(small) == coco and state_of(coco.train_ann.parent) == before
+    read_data(small, seed=1)
+    assert 'earlier draw' not in capsys.readouterr().out, 'another seed draws anew'
+
+
+def test_a_single_coco_json_keeps_its_split_as_it_grows(digits: Path, tmp_path: Path) -> None:
+    """New ids have smaller hashes here than those that were chosen."""
+    single, content = tmp_path / 'single', json.loads((digits / 'annotations' / 'train.json').read_text())
+    shutil.copytree(digits / 'train', single / 'images')
+    content['images'].sort(key=lambda image: sha256(str(image['id']).encode()).hexdigest(), reverse=True)
+    splits = []
+    for count in (5, 8):
+        images = content['images'][:count]
+        ids = {image['id'] for image in images}
+        annotations = [entry for entry in content['annotations'] if entry['image_id'] in ids]
+        write_text(single / 'all.json', json.dumps({**content, 'images': images, 'annotations': annotations}))
+        coco = read_data(single)
+        splits.append([names_of(coco.train_ann), names_of(coco.val_ann)])
+    assert [[len(names) for names in split] for split in splits] == [[4, 1], [6, 2]]
+    assert all(before < now for before, now in zip(*splits))
+
+
+def test_a_check_comes_before_anything_is_written(small: Path) -> None:
+    seen = []
+
+    def check(sums: Mapping[str, str], images: int | None) -> None:
+        seen.append((sums, images))
+        if len(seen) == 1:
+            raise InputError('not these')
+
+    out = small.with_name('small-coco')
+    with pytest.raises(InputError, match='not these'):
+        read_data(small, check=check)
+    assert not out.exists()
+    read_data(small, check=check)
+    sums = {str(out / f'{split}.json'): checksum(out / f'{split}.json') for split in ('train', 'val')}
+    assert seen == [(sums, 10), (sums, 10), (sums, None)]
 
 
 def test_files_that_are_not_ours_stay(small: Path) -> None:

@@ -112,6 +112,25 @@ def test_the_order_of_reading_does_not_matter() -> None:
     assert first == second and len(first['val']) == 4
 
 
+@pytest.mark.parametrize('seed', range(5))
+def test_images_that_were_drawn_before_keep_their_split(seed: int) -> None:
+    labels = labels_of('a ' * 10 + 'b ' * 10 + '- ' * 10)
+    before = draw(labels, seed)
+    kept = {index: 'val' if index in before else 'train' for index in range(30)}
+    assert draw(labels, seed + 1, kept=kept) == before, 'nothing is new'
+    grown = [*labels, *labels_of('a ' * 20 + 'b ' * 5 + '- ' * 5)]
+    chosen = draw(grown, seed, kept=kept)
+    assert {index for index in chosen if index < 30} == before
+    assert Counter(''.join(grown[index]) or '-' for index in chosen) == {'a': 6, 'b': 3, '-': 3}
+
+
+def test_new_images_take_the_place_of_validation_images_that_are_gone() -> None:
+    """And where none is new, one of training does, as a set needs one."""
+    labels = labels_of('a a a a a - -')
+    assert len(draw(labels, 0, kept=dict.fromkeys(range(4), 'train')) & {4}) == 1
+    assert draw(labels, 0, kept=dict.fromkeys(range(5), 'train')) <= set(range(5))
+
+
 def test_images_named_twice_count_once() -> None:
     account = Account()
     parts, _ = splits_of(

@@ -105,7 +105,7 @@ def test_a_stop_before_the_name_is_given_leaves_what_was_there(
     write(data, tmp_path, epochs=4)
 
 
-def _interrupted(*_: object) -> None:
+def _interrupted(*_: object, **__: object) -> None:
     raise KeyboardInterrupt
 
 
