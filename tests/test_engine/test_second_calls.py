@@ -63,6 +63,20 @@ def killed_in_writing(name: str) -> None:
     Path.write_text = half  # type: ignore[method-assign, assignment]
 
 
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files, but for the claim that a killed process leaves."""
+    files = (path for path in folder.rglob('*') if path.is_file() and not path.name.endswith('.lock'))
+    return {str(path): path.read_bytes() for path in files}
+
+
+def grown(root: Path, count: int) -> Path:
+    return yolo_set(root, {f'{number}.jpg': BOX_LINE for number in range(count)})
+
+
+def names_in(path: Path) -> set[str]:
+    return {image['file_name'] for image in json.loads(path.read_text())['images']}
+
+
 # --- make quickstart --------------------------------------------------------------------------------------------------
 
 # in the order in which they are reached; validations come after steps 4 and 8, checkpoints after every second step
@@ -190,6 +204,19 @@ def test_changed_annotations_and_an_edited_config_are_refused(
         assert status == 2 and named in error and path.name in error
 
 
+def test_a_quickstart_on_data_that_grew_is_refused_before_they_are_converted(tmp_path: Path) -> None:
+    root, work_dir = tmp_path / 'set', tmp_path / 'run'
+    grown(root, 6)
+    status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(root), 'step 4')
+    assert status == -signal.SIGKILL, said[-3000:]
+    grown(root, 9)
+    before = contents(work_dir)
+    for _ in range(2):
+        status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(root))
+        (error,) = errors(said)
+        assert status == 2 and 'other annotations' in error and contents(work_dir) == before
+
+
 def test_data_that_were_corrected_as_told_are_taken(data: Path, tmp_path: Path) -> None:
     """Nothing has been trained yet, so there is nothing that other settings would mix with."""
     own, work_dir = shutil.copytree(data, tmp_path / 'own'), tmp_path / 'run'
@@ -299,18 +326,6 @@ def run_fitted(stop: bool, *arguments: object) -> int:
     if stop:
         killed_in(IterBasedTrainLoop, 'run_iter', 4)
     return main(['train', *map(str, arguments)])
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {str(path): path.read_bytes() for path in folder.rglob('*') if path.is_file() and path.suffix != '.log'}
-
-
-def grown(root: Path, count: int) -> Path:
-    return yolo_set(root, {f'{number}.jpg': BOX_LINE for number in range(count)})
-
-
-def names_in(path: Path) -> set[str]:
-    return {image['file_name'] for image in json.loads(path.read_text())['images']}
 
 
 def test_a_training_on_data_that_grew_is_refused(config: Path, tmp_path: Path) -> None:
