@@ -146,6 +146,10 @@ def test_an_image_that_always_kills_its_worker_is_a_row(
     assert Calls(tmp_path / 'calls').by_image['deadly.png'] == 4
 
 
+SLOW = 0.5
+"""Seconds an image: the others of 60 take half a minute after the first are there, which a busy machine cannot miss."""
+
+
 def driver(address: str, model: Path, images: Path, folder: Path, seconds: float) -> subprocess.Popen[str]:
     given = [model, images, folder / 'out', folder / 'calls', seconds, address]
     environment = {**os.environ, 'PYTHONPATH': SEARCHED}
@@ -167,7 +171,7 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_in_a_part(
     """What is in a part is not read again; the next call does the rest."""
     done: set[str] = set()
     for _ in range(2):
-        with driver(address, model, images, tmp_path, 0.1) as process:
+        with driver(address, model, images, tmp_path, SLOW) as process:
             wait_for_rows(process, tmp_path, len(done))
             process.kill()
         before = Calls(tmp_path / 'calls').by_image
@@ -188,7 +192,7 @@ def test_a_driver_that_is_killed_loses_nothing_that_is_in_a_part(
 def test_a_signal_ends_it_in_a_sentence_with_the_rows_in_hand(
     address: str, model: Path, images: Path, tmp_path: Path, signum: signal.Signals
 ) -> None:
-    with driver(address, model, images, tmp_path, 0.1) as process:
+    with driver(address, model, images, tmp_path, SLOW) as process:
         wait_for_rows(process, tmp_path, 0)
         process.send_signal(signum)
         said = process.communicate(timeout=120)[1]

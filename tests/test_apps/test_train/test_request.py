@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers import small_detector
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.apps.train import command
@@ -262,6 +263,7 @@ def test_a_refusal_stands_alone_and_leaves_nothing(
         if before is not None:
             folder.mkdir(parents=True)
             (folder / 'config.py').write_text(before)
+        MMLogger._instance_dict.clear()  # the logger of a run that began in the same second would be taken over
         assert main([*line, '--epochs', '1', '--no-check', '--work-dir', str(folder), *asked]) == 2
         out, err = capsys.readouterr()
         *_, sentence = err.splitlines()
