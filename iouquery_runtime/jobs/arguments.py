@@ -34,7 +34,8 @@ def parser(prog: str, **model: Any) -> argparse.ArgumentParser:
     add('--threads', type=int, default=1, metavar='N', help='CPUs of each worker (1)')
     add('--gpus-per-worker', type=int, default=0, choices=(0, 1), help='1: workers on GPUs, reading on CPUs (0)')
     add('--address', metavar='HOST:PORT', help='of a cluster of Ray, or auto; without it, this machine alone')
-    add('--resume', action='store_true', help='do what is missing of a job that was stopped')
+    resume = 'do what is missing of a job that was stopped; of a finished one, try unreadable images again'
+    add('--resume', action='store_true', help=resume)
     add('--on-error', choices=('skip', 'stop'), default='skip', help='at an image that cannot be read (skip)')
     add('--dry-run', action='store_true', help='say how many images, workers and how much memory; write nothing')
     return parser

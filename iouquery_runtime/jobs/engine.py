@@ -405,12 +405,27 @@ def _ending_threads() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _own_signals() -> Iterator[None]:
-    """Ray has SIGTERM end the process at once; what was to be done on it stays as it was."""
+    """Ray has SIGTERM raise ``SystemExit``; what was to be done on it is done in its place, at the end, and stays.
+
+    That it came is known by Python's wake-up descriptor, also where Ray's own code swallows the exit.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield  # Python sets handlers in the main thread only
         return
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+    before, ray_exit = signal.getsignal(signal.SIGTERM) or signal.SIG_DFL, None
+    received, wakeup = socket.socketpair()
+    with received, wakeup:
+        wakeup.setblocking(False)
+        wakeup_before = signal.set_wakeup_fd(wakeup.fileno(), warn_on_full_buffer=False)
+        try:
+            yield
+        except SystemExit as error:
+            ray_exit = error
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            signal.set_wakeup_fd(wakeup_before)
+        wakeup.close()
+        if signal.SIGTERM in received.recv(4096):
+            signal.raise_signal(signal.SIGTERM)
+    if ray_exit:
+        raise ray_exit

@@ -99,7 +99,8 @@ class Job:
         """Remove a job without rows, as if it had not been begun."""
         for folder in (self.manifest, self.parts):
             shutil.rmtree(folder, ignore_errors=True)
-        (self.folder / _RECORD).unlink(missing_ok=True)
+        for name in (_RECORD, f'.{_RECORD}.tmp'):
+            (self.folder / name).unlink(missing_ok=True)
         self.record = {}
 
     @contextmanager

@@ -65,13 +65,9 @@ def write_manifest(images: Iterable[Image], folder: Path) -> NDArray[Any]:
         InputError: two images have one id.
         WriteError: the disk is full or faulty.
     """
-    rows, ids = iter(images), [np.zeros(0, np.int64)]
-    while chunk := list(islice(rows, ROWS)):
-        outside = next((image for image in chunk if not -ID_RANGE <= image.id < ID_RANGE), None)
-        if outside:
-            raise InputError(f'the id {outside.id} of {outside.path} does not fit in 64 bits; number the images again')
-        table = pa.table([[image.id for image in chunk], [image.path for image in chunk]], schema=SCHEMA)
-        _write(table, folder / f'{len(ids) - 1:05d}.parquet')
+    ids = [np.zeros(0, np.int64)]
+    for number, table in enumerate(_tables(images)):
+        _write(table, folder / f'{number:05d}.parquet')
         ids.append(table['id'].to_numpy())
     all_ids = np.sort(np.concatenate(ids))
     twice = all_ids[1:][all_ids[1:] == all_ids[:-1]]
@@ -92,6 +88,31 @@ def manifest_ids(folder: Path) -> NDArray[Any]:
     return np.sort(np.concatenate([np.zeros(0, np.int64), *ids]))
 
 
+def difference(images: Iterable[Image], folder: Path) -> str | None:
+    """How images differ from those that were written: both numbers, and an example; None: they do not.
+
+    Neither their order counts nor whether they are named twice.
+    """
+    remaining, written = Remaining(manifest_ids(folder)), manifest_tables(folder)
+    num_then, num_now, example = remaining.count, 0, None
+    for table in _tables(images):
+        num_now += len(table)
+        then, ids = next(written, None), table['id'].to_numpy()
+        known = remaining.is_known(ids)
+        remaining.finish(ids[known])
+        if not example and not (then and table.equals(then)):
+            paths_then = dict(zip(then['id'].to_pylist(), then['path'].to_pylist())) if then else {}
+            for image_id, path, is_old in zip(ids.tolist(), table['path'].to_pylist(), known):
+                path_then = paths_then.get(image_id, path)
+                if not is_old or path != path_then:
+                    example = f'{path} has the id of {path_then}' if is_old else f'{path} is new'
+                    break
+    gone = next(remaining.of(manifest_tables(folder)), None)
+    if not example and gone:
+        example = f'{gone["path"][0].as_py()} is gone'
+    return example and f'it began with {num_then}, and there are {num_now} now, of which ' + example
+
+
 class Remaining:
     """Which images are still to be done.
 
@@ -103,9 +124,13 @@ class Remaining:
         self._ids, self._done = ids, np.zeros(len(ids), bool)
         self.count = len(ids)
 
+    def is_known(self, ids: NDArray[Any]) -> NDArray[Any]:
+        """Which of ``ids`` (N,) are of the job."""
+        return self._ids[self._positions(ids)] == ids
+
     def mask(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Which of ``ids`` (N,) are of the job and not done."""
-        return self._known(ids) & ~self._done[self._positions(ids)]
+        return self.is_known(ids) & ~self._done[self._positions(ids)]
 
     def finish(self, ids: NDArray[Any]) -> NDArray[Any]:
         """Count ``ids`` (N,) as done, and tell which of them were not before; the second of a pair in it was.
@@ -113,8 +138,8 @@ class Remaining:
         Raises:
             ValueError: one of them is no image of the job.
         """
-        if not self._known(ids).all():
-            raise ValueError(f'image {ids[~self._known(ids)][0]} is none of this job')
+        if not self.is_known(ids).all():
+            raise ValueError(f'image {ids[~self.is_known(ids)][0]} is none of this job')
         first = np.zeros(len(ids), bool)
         first[np.unique(ids, return_index=True)[1]] = True
         fresh = first & ~self._done[self._positions(ids)]
@@ -132,8 +157,15 @@ class Remaining:
     def _positions(self, ids: NDArray[Any]) -> NDArray[Any]:
         return np.minimum(np.searchsorted(self._ids, ids), len(self._ids) - 1)
 
-    def _known(self, ids: NDArray[Any]) -> NDArray[Any]:
-        return self._ids[self._positions(ids)] == ids
+
+def _tables(images: Iterable[Image]) -> Iterator[pa.Table]:
+    """Of ``ROWS`` images each."""
+    rows = iter(images)
+    while chunk := list(islice(rows, ROWS)):
+        outside = next((image for image in chunk if not -ID_RANGE <= image.id < ID_RANGE), None)
+        if outside:
+            raise InputError(f'the id {outside.id} of {outside.path} does not fit in 64 bits; number the images again')
+        yield pa.table([[image.id for image in chunk], [image.path for image in chunk]], schema=SCHEMA)
 
 
 def _write(table: pa.Table, path: Path) -> None:

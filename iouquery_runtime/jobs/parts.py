@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pyarrow import parquet
+from pyarrow import compute, parquet
 
 from ..errors import InputError, reason
 from ..results import Result
@@ -139,6 +139,21 @@ def part_tables(folder: Path, columns: Sequence[str] | None = None) -> Iterator[
     """
     for path in part_files(folder):
         yield _opened(path, lambda path: parquet.read_table(path, columns=None if columns is None else [*columns]))
+
+
+def remove_errors(folder: Path) -> None:
+    """Remove the rows of images that could not be read, so that these are to be done again.
+
+    Raises:
+        InputError: a part cannot be read.
+        WriteError: the disk is full or faulty; each part is as it was, or without such rows.
+    """
+    for path, errors in zip(part_files(folder), part_tables(folder, ['error'])):
+        readable = compute.is_null(errors['error'])
+        if not compute.any(readable).as_py():
+            path.unlink()
+        elif not compute.all(readable).as_py():
+            _write_synced(_opened(path, parquet.read_table).filter(readable), path)
 
 
 def _opened(path: Path, read: Callable[[Path], Any]) -> Any:

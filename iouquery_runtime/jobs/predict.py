@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from PIL import Image
+from PIL import Image as PILImage
 from tqdm import tqdm
 
 from ..command import Terminated
@@ -29,9 +29,9 @@ from .coco import write_coco, write_results
 from .engine import Size
 from .filesystems import read_bytes
 from .job import FINISHED, LISTING, RUNNING, STOPPED, Job
-from .manifest import Remaining, Shard, manifest_ids, manifest_tables, write_manifest
-from .parts import ROWS, SECONDS, PartsWriter, count_rows, part_tables
-from .sources import Root, Source
+from .manifest import Remaining, Shard, difference, manifest_ids, manifest_tables, write_manifest
+from .parts import ROWS, SECONDS, PartsWriter, count_rows, part_tables, remove_errors
+from .sources import Image, Root, Source
 from .worker import Opener
 
 FORMATS = ('parquet', 'coco')
@@ -61,7 +61,8 @@ class Request:
     address: str | None = None
     """Of a cluster of Ray, or 'auto'; None: this machine alone."""
     resume: bool = False
-    """Whether a job that was stopped is gone on with."""
+    """Whether a job that was stopped is gone on with; of one that is finished, images are tried again that could not be
+    read."""
     on_error: str = 'skip'
     """What an image does that cannot be read: 'skip' leaves a row with the error, 'stop' ends the job."""
     part_rows: int = ROWS
@@ -94,11 +95,10 @@ def predict(request: Request, opener: Opener) -> int:
     settings = request.settings(opener)
     job.check(settings, request.resume)
     category_ids = source.category_ids(opener.names) if 'coco' in request.formats else None
-    if job.state != FINISHED:
-        _check_some(request, source)
+    _check_images(request, job, source)
     with job.claimed():
         job.check(settings, request.resume)
-        if job.state != FINISHED:
+        if job.state != FINISHED or (request.resume and job.record['errors']):
             with _started(request, job, settings, source, opener) as size:
                 _detect(request, job, opener, source.root, size)
         else:
@@ -115,9 +115,9 @@ def dry_run(request: Request, opener: Opener) -> None:
     """
     source, job, size = Source(request.images, request.root), Job(request.out), request.size
     job.check(request.settings(opener), request.resume)
-    _check_some(request, source)
+    _check_images(request, job, source)
     with tempfile.TemporaryDirectory() as folder:  # ids are compared as the job itself does it
-        count = len(write_manifest(_images(source, request.shard), Path(folder)))
+        count = len(write_manifest(_images(request, source), Path(folder)))
         unread = _unread(opener, source.root, Path(folder), count)
     done = count_rows(job.parts)
     memory = _memory_mb(opener, size.batch_size)
@@ -133,24 +133,26 @@ def dry_run(request: Request, opener: Opener) -> None:
 
 @contextlib.contextmanager
 def _started(request: Request, job: Job, settings: dict[str, Any], source: Source, opener: Opener) -> Iterator[Size]:
-    """The images are listed, and workers to hand: how many. Where that fails, the folder is as it was."""
-    is_new = job.state in (None, LISTING)
+    """The images are listed, and workers to hand: how many. Where it fails or is stopped, the folder is as it was."""
+    is_new, is_finished = job.state in (None, LISTING), job.state == FINISHED
     with contextlib.ExitStack() as stack:
         try:
             if request.address:
                 size = stack.enter_context(engine.session(request.address, request.size, job.folder))
             if is_new:
                 job.start(settings, names=[*opener.names])
-                ids = write_manifest(_images(source, request.shard), job.manifest)
-                job.update(state=RUNNING, images=len(ids))
-            else:
-                job.update(state=RUNNING)
+                job.update(images=len(write_manifest(_images(request, source), job.manifest)))
             if not request.address:
                 size = stack.enter_context(engine.session(None, request.size, job.folder))
-        except InputError:
+        except BaseException:
             if is_new:
                 job.drop()
             raise
+        job.update(state=RUNNING)
+        if is_finished:
+            for path in _format_files(job):
+                path.unlink(missing_ok=True)
+            remove_errors(job.parts)
         yield size
 
 
@@ -205,7 +207,7 @@ def _check_whole(job: Job, total: int) -> None:
 def _write_formats(
     request: Request, job: Job, source: Source, names: Sequence[str], category_ids: Sequence[int] | None
 ) -> None:
-    coco, results = job.folder / 'coco.json', job.folder / 'results.json'
+    coco, results = _format_files(job)
     if 'coco' not in request.formats or (coco.exists() and results.exists()):
         return
     image_ids = 'own' if source.has_ids() else 'numbered'
@@ -216,20 +218,46 @@ def _write_formats(
 
 def _summary(job: Job) -> int:
     errors = job.record['errors']
-    written = [path for path in (job.folder / 'coco.json', job.folder / 'results.json') if path.exists()]
-    number = job.record['images']
-    print(f'{number} image{"s" if number != 1 else ""}, of which {errors} could not be read')
+    written = [path for path in _format_files(job) if path.exists()]
+    number, again = job.record['images'], '; --resume tries again' if errors else ''
+    print(f'{number} image{"s" if number != 1 else ""}, of which {errors} could not be read{again}')
     print(f'rows: {job.parts}' + ''.join(f'   {path.stem}: {path}' for path in written))
     return 2 if errors else 0
 
 
-def _images(source: Source, shard: Shard | None) -> Iterable[Any]:
-    return source if shard is None else shard.of(source)
+def _format_files(job: Job) -> tuple[Path, Path]:
+    return job.folder / 'coco.json', job.folder / 'results.json'
+
+
+def _images(request: Request, source: Source) -> Iterable[Image]:
+    """Those that are meant; files of the job itself are none, whatever a pattern says."""
+    images: Iterable[Image] = source
+    if source.kind == 'pattern':
+        own = f'{os.path.abspath(request.out)}/'
+        images = (image for image in source if not image.path.startswith(own))
+    return images if request.shard is None else request.shard.of(images)
+
+
+def _check_images(request: Request, job: Job, source: Source) -> None:
+    """Whether a job's images are those that it began with, and some are there where it is not finished.
+
+    A folder or pattern in a store is not listed anew, as that takes a request per 1,000 files.
+    """
+    is_far = source.kind in ('folder', 'pattern') and source.root.filesystem.type_name != 'local'
+    if job.state not in (None, LISTING) and job.manifest.is_dir() and not is_far:
+        differing = difference(_images(request, source), job.manifest)
+        if differing:
+            raise InputError(
+                f'{job.folder} holds a job of other images: {differing}; name another folder with --out, or remove '
+                'this one to begin anew'
+            )
+    if job.state != FINISHED:
+        _check_some(request, source)
 
 
 def _check_some(request: Request, source: Source) -> None:
     """Whether there are images, and workers; and one of the first images, where workers are on this machine."""
-    first = [*islice(_images(source, request.shard), LOOKED_AT)]
+    first = [*islice(_images(request, source), LOOKED_AT)]
     if not first and request.shard:
         raise InputError(f'--shard {request.shard} of {source.images} has no images; take fewer shards')
     if request.address:
@@ -263,6 +291,6 @@ def _memory_mb(opener: Opener, batch_size: int) -> float:
     import resource
 
     blank = BytesIO()
-    Image.new('RGB', (640, 480)).save(blank, 'PNG')
+    PILImage.new('RGB', (640, 480)).save(blank, 'PNG')
     opener.open()([opener.prepare(blank.getvalue(), 'a blank image')] * batch_size)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024) / 1e6

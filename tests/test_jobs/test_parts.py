@@ -145,3 +145,20 @@ def test_a_part_that_is_damaged_is_named(tmp_path: Path) -> None:
             InputError, match=r'000003.parquet cannot be read: .*; remove it, and --resume does its images'
         ):
             read(tmp_path)
+
+
+def test_rows_of_images_that_could_not_be_read_are_removed(tmp_path: Path) -> None:
+    """From a part with one of them; a part of them alone is gone, and one without is not written anew."""
+    writer, failed = parts.PartsWriter(tmp_path, NAMES, rows=1), Result.failed('it is cut short')
+    for first, results in ((0, [result(2), failed, result(1)]), (3, [failed, failed]), (5, [result(1), result(0)])):
+        ids = [*range(first, first + len(results))]
+        writer.add(parts.rows_of(ids, [f'/{i}.jpg' for i in ids], results))
+    before, schema = (
+        {path: path.stat() for path in parts.part_files(tmp_path)},
+        parquet.read_schema(tmp_path / '000000.parquet'),
+    )
+    parts.remove_errors(tmp_path)
+    assert ids_in(tmp_path) == [0, 2, 5, 6]
+    assert [path.name for path in parts.part_files(tmp_path)] == ['000000.parquet', '000002.parquet']
+    assert parquet.read_schema(tmp_path / '000000.parquet').equals(schema, check_metadata=True)
+    assert (tmp_path / '000002.parquet').stat() == before[tmp_path / '000002.parquet']

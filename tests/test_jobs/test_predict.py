@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -202,6 +203,78 @@ def test_a_signal_ends_it_in_a_sentence_with_the_rows_in_hand(
     assert last == f'stopped by {signum.name}; {done} of 60 images are done, and --resume does the others'
     assert 'Traceback' not in said and 0 < done < 60
     assert Job(tmp_path / 'out').state == 'stopped'
+
+
+def test_sigterm_while_ray_starts_ends_it_in_a_sentence_and_leaves_nothing(
+    model: Path, images: Path, tmp_path: Path
+) -> None:
+    environment = {**os.environ, 'PYTHONPATH': SEARCHED, 'RAY_RUNTIME_ENV_HOOK': 'counted.terminate'}
+    line = [sys.executable, '-m', 'iouquery_runtime.jobs', model, '--images', images, '-o', 'out', '--workers', '1']
+    ended = subprocess.run(
+        [*map(str, line)], cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (143, ''), ended.stderr
+    assert ended.stderr == 'stopped by SIGTERM; nothing was detected yet\n'
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize('swallowed', [True, False])
+def test_what_was_to_be_done_on_sigterm_is_done_when_ray_gives_it_back(swallowed: bool) -> None:
+    came: list[int] = []
+
+    def before(signum: int, _frame: object) -> None:
+        came.append(signum)
+
+    outside = signal.signal(signal.SIGTERM, before)
+    try:
+        expected = contextlib.nullcontext() if swallowed else pytest.raises(SystemExit)
+        with expected, engine._own_signals():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+            with contextlib.suppress(SystemExit if swallowed else KeyError):
+                signal.raise_signal(signal.SIGTERM)
+            assert not came
+        assert came == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is before
+        with engine._own_signals():
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        assert came == [signal.SIGTERM] and signal.getsignal(signal.SIGTERM) is before
+    finally:
+        signal.signal(signal.SIGTERM, outside)
+
+
+def test_a_folder_that_has_grown_is_refused_and_unreadable_images_are_tried_again(
+    job: Callable[..., int], model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a job that is finished; a pattern takes in no file of the job's own folder."""
+    paths = make_images(tmp_path / 'set', 6)
+    good = paths[3].read_bytes()
+    paths[3].write_bytes(b'no image')
+    given: dict[str, Any] = dict(images=f'{tmp_path}/*/*', formats=('parquet', 'coco'))
+    assert job(**given) == 2
+    assert '6 images, of which 1 could not be read; --resume tries again' in capsys.readouterr().out
+    assert job(**given) == 2
+    assert 'out was finished before; nothing to detect' in capsys.readouterr().out
+    assert Calls(tmp_path / 'calls').by_image == {f'{i:05d}.png': 1 for i in range(6)}
+
+    make_images(tmp_path / 'set', 0, 'new.png')
+    for resume in (False, True):
+        said = (
+            r'out holds a job of other images: it began with 6, and there are 7 now, of which .*/new.png is new; name'
+        )
+        with pytest.raises(InputError, match=said):
+            job(**given, resume=resume)
+    (tmp_path / 'set' / 'new.png').unlink()
+
+    assert job(**given, resume=True) == 2
+    paths[3].write_bytes(good)
+    assert json.loads((tmp_path / 'out' / 'coco.json').read_text())['info']['images_that_could_not_be_read'] == 1
+    assert job(**given, resume=True) == 0
+    assert '6 images, of which 0 could not be read\n' in capsys.readouterr().out
+    same(rows(tmp_path / 'out'), expected(model, tmp_path / 'set'))
+    assert Calls(tmp_path / 'calls').by_image == {f'{i:05d}.png': 3 if i == 3 else 1 for i in range(6)}
+    assert len(json.loads((tmp_path / 'out' / 'coco.json').read_text())['images']) == 6
+    paths[5].unlink()
+    with pytest.raises(InputError, match=r'there are 5 now, of which .*/00005.png is gone; name another folder'):
+        job(**given)
 
 
 def test_a_full_disk_ends_it_in_a_sentence_and_it_resumes(
