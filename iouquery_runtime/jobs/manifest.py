@@ -110,7 +110,7 @@ def difference(images: Iterable[Image], folder: Path) -> str | None:
     gone = next(remaining.of(manifest_tables(folder)), None)
     if not example and gone:
         example = f'{gone["path"][0].as_py()} is gone'
-    return example and f'it began with {num_then}, and there are {num_now} now, of which ' + example
+    return example and f'it began with {num_then}, and there are {num_now} now ({example})'
 
 
 class Remaining:

@@ -49,7 +49,7 @@ from .preflight.config_values import check_sections, check_values
 from .preflight.dry_run import dry_run
 from .preflight.first_pass import first_pass
 from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
-from .run_settings import annotations_of, record, settings_of
+from .run_settings import annotation_checksums, record, settings_of
 from .start_or_resume import begin
 from .stop_reasons import told_endings
 from .trained_files import model_files
@@ -140,7 +140,7 @@ def _ready(cfg: Config, args: argparse.Namespace, summary: str) -> Any:
         largest_step = None if args.dry_run is None else dry_run(runner, args.dry_run)
         if largest_step is None and runner.rank == 0:
             check_room(cfg, model)
-            record(Path(cfg.work_dir), settings, annotations_of(settings))
+            record(Path(cfg.work_dir), settings, annotation_checksums(settings))
     if largest_step is not None:
         print(largest_step)
         return None

@@ -28,7 +28,7 @@ def settings_of(cfg: Config) -> dict[str, Any]:
     return flattened({key: value for key, value in cfg.to_dict().items() if key not in _OF_THE_START})
 
 
-def annotations_of(settings: Mapping[str, Any]) -> dict[str, str]:
+def annotation_checksums(settings: Mapping[str, Any]) -> dict[str, str]:
     """Checksums of the annotation files of training and validation that flat settings name by whole paths."""
     keys = [key for key in settings if key.startswith(('train_', 'val_')) and key.endswith('.ann_file')]
     paths = {settings[key] for key in keys if isinstance(settings[key], str) and Path(settings[key]).is_absolute()}
@@ -40,9 +40,9 @@ def changed_files(before: Mapping[str, str], now: Mapping[str, str]) -> list[str
     return [path for path, value in now.items() if before.get(path, value) != value]
 
 
-def record(folder: Path, settings: Mapping[str, Any], annotations: Mapping[str, str] | None = None) -> None:
-    """Write down the settings of the run that a folder holds from now on, and :func:`annotations_of` them."""
-    write_json(folder / NAME, {**settings, **({_SUMS: annotations} if annotations else {})})
+def record(folder: Path, settings: Mapping[str, Any], checksums: Mapping[str, str] | None = None) -> None:
+    """Write down the settings of the run that a folder holds from now on, and :func:`annotation_checksums`."""
+    write_json(folder / NAME, {**settings, **({_SUMS: checksums} if checksums else {})})
 
 
 def recorded(folder: Path) -> dict[str, Any] | None:
@@ -51,7 +51,7 @@ def recorded(folder: Path) -> dict[str, Any] | None:
     return {key: value for key, value in read_json(path).items() if key != _SUMS} if path.is_file() else None
 
 
-def recorded_annotations(folder: Path) -> dict[str, str]:
+def recorded_checksums(folder: Path) -> dict[str, str]:
     """The checksums of the annotation files that the run in a folder was trained on; empty: they were not recorded."""
     path = folder / NAME
     return read_json(path).get(_SUMS, {}) if path.is_file() else {}

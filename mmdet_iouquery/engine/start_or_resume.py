@@ -13,7 +13,7 @@ from ..errors import InputError
 from .hooks.missed_validation_hook import MissedValidationHook, noted_iteration
 from .processes import process_rank
 from .resume import OUTDATED, checkpoint_to_resume, latest_checkpoint
-from .run_settings import annotations_of, changed_files, differences, recorded, recorded_annotations
+from .run_settings import annotation_checksums, changed_files, differences, recorded, recorded_checksums
 from .work_dir import checkpoint_folder, set_aside
 
 _WAYS_OUT = '--resume goes on from it, --restart sets it aside and starts anew, or name another --work-dir'
@@ -81,7 +81,7 @@ def _compare_settings(work_dir: Path, checkpoint: Path, settings: Mapping[str, A
         if not asked_to:
             raise InputError(f'{work_dir} holds {checkpoint.name} of a run whose settings are not known; {_WAYS_OUT}')
         return
-    changed = changed_files(recorded_annotations(work_dir), annotations_of(settings))
+    changed = changed_files(recorded_checksums(work_dir), annotation_checksums(settings))
     differing = '; '.join(filter(None, [differences(before, settings), *(f'{path} changed since' for path in changed)]))
     if differing and not asked_to:
         raise InputError(

@@ -117,11 +117,9 @@ def test_how_images_differ_from_those_that_were_written(tmp_path: Path) -> None:
     assert manifest.difference([*listed[::-1], listed[0]], tmp_path) is None
     began = 'it began with 12000, and there are'
     new, (image_id, path) = Image(1, '/images/new.jpg'), listed[11_000]
-    assert manifest.difference([new, *listed], tmp_path) == f'{began} 12001 now, of which /images/new.jpg is new'
+    assert manifest.difference([new, *listed], tmp_path) == f'{began} 12001 now (/images/new.jpg is new)'
     without = [image for image in listed if image.path != path]
-    assert manifest.difference(without, tmp_path) == f'{began} 11999 now, of which {path} is gone'
-    assert manifest.difference([*without, new], tmp_path) == f'{began} 12000 now, of which /images/new.jpg is new'
+    assert manifest.difference(without, tmp_path) == f'{began} 11999 now ({path} is gone)'
+    assert manifest.difference([*without, new], tmp_path) == f'{began} 12000 now (/images/new.jpg is new)'
     renamed = [Image(image.id, '/images/other.jpg') if image.id == image_id else image for image in listed]
-    assert (
-        manifest.difference(renamed, tmp_path) == f'{began} 12000 now, of which /images/other.jpg has the id of {path}'
-    )
+    assert manifest.difference(renamed, tmp_path) == f'{began} 12000 now (/images/other.jpg has the id of {path})'

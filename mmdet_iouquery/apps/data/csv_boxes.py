@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
 
+from ...datasets.coco.json_file import decoded
 from ...datasets.image_files import ImageError
 from ...errors import InputError
 from .coco_set import role_of
-from .folder import Folder, NotFoundError, counted, file_role, folder_role, read_text
+from .folder import Folder, NotFoundError, counted, file_role, folder_role
 from .image_sizes import agreed_size
 from .reading import Account, Box, LabelledBox, LabelledImage, Reading, Size, number, reading_of_files, sound_boxes
 
@@ -243,7 +244,7 @@ def _in_px(box: Box, relative: bool, size: Size) -> Box:
 
 def _rows(path: Path) -> Iterator[list[str]]:
     """Rows of a file that is separated by commas, semicolons or tabs, whichever its first line has most of."""
-    text = read_text(path)
+    text = decoded(path, 'utf-8-sig')
     first = text.partition('\n')[0]
     separator = max(',;\t', key=first.count)
     try:

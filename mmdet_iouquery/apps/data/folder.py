@@ -181,23 +181,6 @@ def _key(name: str) -> str:
     return unicodedata.normalize('NFC', name).casefold()
 
 
-def read_text(path: Path) -> str:
-    """The text of a file in UTF-8, without the byte order mark that some programs begin it with.
-
-    Raises:
-        InputError: it cannot be read, or is in another encoding.
-    """
-    try:
-        return path.read_bytes().decode('utf-8-sig')
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f'{path} cannot be read: it is not in UTF-8 ({error}); convert it, for instance with iconv -f LATIN1 -t '
-            f'UTF-8 {path} > NEW_FILE (or -f UTF-16)'
-        ) from error
-    except OSError as error:
-        raise InputError(f'{path} cannot be read: {error.strerror or error}; check who may read it') from error
-
-
 def counted(items: Sequence[Item], kind: str) -> Iterable[Item]:
     """The items, with a bar on standard error where that is a terminal."""
     return tqdm(items, desc=f'reading {kind}', unit='image', disable=None, leave=False)

@@ -15,9 +15,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 
+from ...datasets.coco.json_file import decoded
 from ...datasets.image_files import ImageError
 from ...errors import InputError
-from .folder import IMAGE_SUFFIXES, Folder, NotFoundError, counted, file_role, folder_role, read_text
+from .folder import IMAGE_SUFFIXES, Folder, NotFoundError, counted, file_role, folder_role
 from .image_sizes import agreed_size
 from .reading import (
     Account,
@@ -70,7 +71,7 @@ def read_label_studio(folder: Folder, documents: Sequence[Path]) -> Reading:
 
 def _tasks(document: Path) -> Sequence[Task]:
     try:
-        tasks = json.loads(read_text(document))
+        tasks = json.loads(decoded(document, 'utf-8-sig'))
     except (ValueError, RecursionError) as error:
         raise InputError(f'{document} is not valid JSON: {error}; export it again') from error
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):

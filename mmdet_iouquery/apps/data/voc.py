@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
+from ...datasets.coco.json_file import decoded
 from ...datasets.image_files import ImageError
 from ...errors import InputError
-from .folder import Folder, NotFoundError, counted, folder_role, read_text
+from .folder import Folder, NotFoundError, counted, folder_role
 from .image_sizes import agreed_size
 from .reading import (
     Account,
@@ -151,7 +152,9 @@ def _lists(folder: Folder) -> dict[str, list[str]]:
     if len(kits) > 1:
         names = ', '.join(map(folder.name, kits))
         raise InputError(f'{folder.root} holds several sets of Pascal VOC, with lists in {names}; name one of them')
-    return {path.stem: [line.strip() for line in read_text(path).splitlines() if line.strip()] for path in files}
+    return {
+        path.stem: [line.strip() for line in decoded(path, 'utf-8-sig').splitlines() if line.strip()] for path in files
+    }
 
 
 def _image(folder: Folder, xml: Path, account: Account) -> VocImage | None:
@@ -215,7 +218,7 @@ def _classes(folder: Folder, names: set[str]) -> tuple[str, ...]:
     """In the order of labelmap.txt (CVAT, Datumaro) or classes.txt, if there is one; else sorted, numbers by value."""
     for path in folder.with_suffix('.txt', depth=1):
         if path.name in ('labelmap.txt', 'classes.txt'):
-            lines = [line.strip() for line in read_text(path).splitlines()]
+            lines = [line.strip() for line in decoded(path, 'utf-8-sig').splitlines()]
             listed = [line.partition(':')[0] if path.name == 'labelmap.txt' else line for line in lines if line]
             listed = [name for name in listed if not name.startswith('#') and (name != 'background' or name in names)]
             return (*listed, *sorted(names - set(listed), key=natural))

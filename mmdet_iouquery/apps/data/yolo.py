@@ -16,9 +16,10 @@ from typing import Any
 
 import yaml
 
+from ...datasets.coco.json_file import decoded
 from ...datasets.image_files import ImageError
 from ...errors import InputError
-from .folder import IMAGE_SUFFIXES, Folder, Images, counted, folder_role, read_text
+from .folder import IMAGE_SUFFIXES, Folder, Images, counted, folder_role
 from .image_sizes import agreed_size
 from .reading import Account, Box, LabelledBox, LabelledImage, Reading, number, polygon_box, sound_boxes
 
@@ -122,7 +123,7 @@ class _Reader:
         return LabelledImage(path, size, sound_boxes(self.account, boxes, self.folder.name(label)), role)
 
     def _lines(self, label: Path) -> Iterator[tuple[int, Box]]:
-        for row, line in enumerate(read_text(label).splitlines(), 1):
+        for row, line in enumerate(decoded(label, 'utf-8-sig').splitlines(), 1):
             if not line.strip():
                 continue
             where = f'{self.folder.name(label)} line {row}'
@@ -173,7 +174,7 @@ class _Reader:
 
 def _has_objects(path: Path) -> bool:
     """Whether it is a label file: a list of images or a readme may lie beside them."""
-    values = next((line.split() for line in read_text(path).splitlines() if line.strip()), [])
+    values = next((line.split() for line in decoded(path, 'utf-8-sig').splitlines() if line.strip()), [])
     return len(values) >= 5 and values[0].isdecimal()
 
 
@@ -281,7 +282,7 @@ def _content(path: Path) -> Mapping[str, Any]:
     Raises:
         InputError: it is not that.
     """
-    text = read_text(path)
+    text = decoded(path, 'utf-8-sig')
     if path.suffix.lower() == '.data':
         pairs = [line.partition('=') for line in text.splitlines() if '=' in line]
         return {key.strip(): value.strip() for key, _, value in pairs}
@@ -340,7 +341,7 @@ def _names_beside(folder: Folder) -> dict[int, str]:
 
 
 def _lines_of(path: Path) -> list[str]:
-    return [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    return [line.strip() for line in decoded(path, 'utf-8-sig').splitlines() if line.strip()]
 
 
 def has_labels(images: Images) -> bool:

@@ -16,7 +16,7 @@ from ...config_files import config_path, model_name
 from ...config_options import flattened
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import begin_at_random, read_config
-from ...engine.run_settings import changed_files, differences, recorded_annotations
+from ...engine.run_settings import changed_files, differences, recorded_checksums
 from ...engine.work_dir import REPLACED, made
 from ...errors import InputError
 from ...file_io import checksum, write_text
@@ -176,7 +176,7 @@ def _has_trained(folder: Path) -> bool:
 
 def _same_data_check(folder: Path, request: TrainRequest) -> Check | None:
     """Raises :class:`InputError` where the folder's run was trained on other annotations; None: it may not matter."""
-    before = recorded_annotations(folder)
+    before = recorded_checksums(folder)
     if request.restart or not before or not _has_trained(folder):
         return None
 

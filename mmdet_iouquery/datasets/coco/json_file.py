@@ -117,15 +117,7 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f'no annotation file {path}{_neighbours(path)}')
     say_if_large(path)
-    try:
-        text = path.read_text(encoding='utf-8')
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f'{path} cannot be read: it is not in UTF-8 ({error}); convert it, for instance with iconv -f LATIN1 -t '
-            f'UTF-8 {path} > NEW_FILE (or -f UTF-16)'
-        ) from error
-    except OSError as error:
-        raise InputError(f'{path} cannot be read: {error}; check who may read it') from error
+    text = decoded(path)
     if not text.strip():
         raise InputError(f'{path} is empty; copy or export it again')
     if text.startswith('\ufeff'):
@@ -146,6 +138,27 @@ def read_json(path: Path) -> Any:
         ) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits; lists within lists without end
         raise InputError(f'{path} is no JSON that can be read: {error}; export it again') from error
+
+
+def decoded(path: Path, encoding: str = 'utf-8') -> str:
+    """The text of a file.
+
+    Args:
+        path: of the file.
+        encoding: 'utf-8', or 'utf-8-sig' to leave out the byte order mark that some programs begin it with.
+
+    Raises:
+        InputError: it cannot be read, or is in another encoding.
+    """
+    try:
+        return path.read_bytes().decode(encoding)  # line ends as they are, which a CSV's fields may hold
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f'{path} cannot be read: it is not in UTF-8 ({error}); convert it, for instance with iconv -f LATIN1 -t '
+            f'UTF-8 {path} > NEW_FILE (or -f UTF-16)'
+        ) from error
+    except OSError as error:
+        raise InputError(f'{path} cannot be read: {error.strerror or error}; check who may read it') from error
 
 
 def say_if_large(path: Path) -> None:
