@@ -34,10 +34,9 @@ def is_trained(layer: nn.Conv2d | nn.Linear, x: Tensor) -> bool:
 class WinogradConv2d(nn.Conv2d):
     """A convolution, see :func:`can_filter`, by minimal filtering.
 
-    It is trained so, forward and backward, in single or double precision, in training mode, on maps that together have
-    200 tiles of 4 x 4 pixels, and predicts so once :func:`filtered`. Everywhere else (other devices, smaller maps,
-    autocast, compiled, exported or traced graphs) this is torch's convolution. Rounding differs, by 3e-6 of the largest
-    output in single precision.
+    It is trained so, forward and backward, in single or double precision, of maps that together have 200 tiles of 4 x 4
+    pixels, and predicts so once :func:`filtered`. Elsewhere (other devices, smaller maps, autocast, captured graphs)
+    it is torch's. Rounding differs by 3e-6 of the largest output in single precision.
     """
 
     def forward(self, x: Tensor) -> Tensor:

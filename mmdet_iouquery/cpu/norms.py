@@ -25,10 +25,7 @@ from ..models.necks.fusion import RepVGGBlock
 
 
 def can_fuse(norm: nn.Module, x: Tensor) -> bool:
-    """Whether a norm is trained here: a plain batch norm, by its batch's statistics, on a CPU.
-
-    ``x`` is its input, or that of the convolution before it.
-    """
+    """Whether a norm, of x or of a convolution of x, is a plain batch norm that is trained on a CPU."""
     plain = type(norm) is nn.BatchNorm2d and norm.affine and norm.track_running_stats and norm.momentum is not None
     here = x.device.type == 'cpu' and torch.is_grad_enabled() and not is_captured()
     in_range = torch.float16 not in (x.dtype, autocast_dtype())  # float16 is watched between the layers
@@ -64,10 +61,7 @@ class FusedRepVGGBlock(RepVGGBlock):
 
 
 def norm_silu(maps: Sequence[Tensor], norms: Sequence[Any]) -> Tensor:
-    """The SiLU of the sum of maps (B, C, h, w), each normalised by a norm of its own, see :func:`can_fuse`.
-
-    Kept for the backward pass are the maps alone; the sum, which SiLU's gradient needs, is computed again.
-    """
+    """The SiLU of the sum of maps (B, C, h, w), each through a norm, see :func:`can_fuse`; kept are the maps alone."""
     parameters = [parameter for norm in norms for parameter in (norm.weight, norm.bias)]
     return _NormSiLU.apply(list(norms), *maps, *parameters)  # type: ignore[no-untyped-call]
 
@@ -93,10 +87,7 @@ class _NormSiLU(torch.autograd.Function):
 
 
 def norm_relu_affine(x: Tensor, norm: Any, affine: Any) -> Tensor:
-    """A map (B, C, h, w) through a norm, see :func:`can_fuse`, a ReLU and a learnable affine.
-
-    Kept for the backward pass is the map alone; what the ReLU was given is made again.
-    """
+    """A map (B, C, h, w) through a norm, see :func:`can_fuse`, a ReLU and a learnable affine; kept is the map alone."""
     parameters = norm.weight, norm.bias, affine.scale, affine.bias
     return _NormReLUAffine.apply(norm, x, *parameters)  # type: ignore[no-untyped-call]
 

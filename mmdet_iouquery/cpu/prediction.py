@@ -20,10 +20,9 @@ _ACTIVATIONS: dict[type[nn.Module], str] = {nn.ReLU: 'relu', nn.SiLU: 'swish', n
 def accelerate_prediction(module: nn.Module) -> None:
     """Put faster layers in the place of convolutions, linear layers and attention, for prediction on a CPU.
 
-    Wide 3x3 convolutions in single precision are computed by minimal filtering; other convolutions, with a ReLU, a SiLU
-    or a Hardtanh that follows in a ``Sequential``, and linear layers by oneDNN with weights packed once, where torch
-    offers that; attention by its products, see :class:`.products.ProductAttention`; max pools of neighbours by maxima.
-    Subclasses are left alone: they may compute something else.
+    Wide 3x3 convolutions in single precision are computed by minimal filtering; others, with a ReLU, SiLU or Hardtanh
+    that follows in a ``Sequential``, and linear layers by oneDNN with weights packed once, where torch offers that;
+    attention as :class:`.products.ProductAttention` does; max pools of neighbours by maxima. Subclasses are left alone.
     """
     last: nn.Module | None = None  # what an activation follows at once
     for name, child in module.named_children():
@@ -71,11 +70,7 @@ class NeighboursMaxPool2d(nn.Module):
 
 
 class PackedConv2d(nn.Module):
-    """What a convolution computes, and the activation after it, in one call of oneDNN.
-
-    A plain convolution lays its weights out anew in every call. Here it is done once for each of the last four shapes
-    of the input.
-    """
+    """A convolution and the activation after it, by oneDNN; weights are laid out once for each of four input shapes."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
@@ -95,7 +90,7 @@ class PackedConv2d(nn.Module):
 
 
 class PackedLinear(nn.Module):
-    """What a linear layer computes, by oneDNN; its weights are laid out once for each of the last four row counts."""
+    """A linear layer by oneDNN; its weights are laid out once for each of the last four row counts."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()

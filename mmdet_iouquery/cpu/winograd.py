@@ -20,23 +20,15 @@ from torch import Tensor
 
 KERNEL, TILE = 3, 4
 POINTS = (0.0, -1.0, 1.0, 0.5, -2.0)
-"""Where polynomials are evaluated, beside infinity. These lose the fewest digits (Barabasz et al. 2020, "Error analysis
-and improving the accuracy of Winograd convolution for deep neural networks", table 1)."""
+"""Where polynomials are evaluated, beside infinity, with the least error (Barabasz et al. 2020, table 1)."""
 _STRIP = 200  # tiles at a time: enough rows for fast matrix products, few enough to stay in the cache
 
 
 def winograd_conv2d(x: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
     """A 3x3 convolution of stride 1 and padding 1.
 
-    In single precision, its error is some three times that of the convolution itself, 3e-6 of the largest output.
-
-    Args:
-        x: (B, C, h, w).
-        values: the weights, by :func:`winograd_weight`, (P, D, C).
-        bias: (D,).
-
-    Returns:
-        (B, D, h, w), channels last.
+    Of maps (B, C, h, w), the weights' ``values`` (P, D, C), see :func:`winograd_weight`, and a bias (D,), to
+    (B, D, h, w), channels last. In single precision its error is 3e-6 of the largest output, three times torch's.
     """
     pixels = _pixels(x)
     output = pixels.new_empty(*pixels.shape[:3], values.shape[1])
@@ -57,9 +49,8 @@ def winograd_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """The gradients of :func:`winograd_conv2d` for its input (B, C, h, w) and for the weights (D, C, 3, 3).
 
-    All its steps transposed, in the other order. The gradient of the weights' values is summed over all tiles before
-    it is transformed back. ``grad`` is that of the output, (B, D, h, w); ``of_input`` and ``of_weight`` say which of
-    the two to compute, else ``None``.
+    All its steps transposed, in the other order. That of the weights' values is summed over all tiles before it is
+    transformed back. ``grad`` is the output's, (B, D, h, w); ``of_input`` and ``of_weight`` say which to compute.
     """
     pixels, grad_pixels = _pixels(x), _pixels(grad)
     grad_input, grad_values = torch.empty_like(pixels), torch.zeros_like(values)
@@ -129,13 +120,8 @@ def _strips(pixels: Tensor) -> Iterator[tuple[slice, slice, _Tiles, slice, _Tile
 class _Tiles:
     """Overlapping tiles of images (n, h, w, C), and their values at P points: a linear map and its transpose.
 
-    Args:
-        of: 'input' pixels, 6 x 6 a tile, or 'output' pixels, 4 x 4.
-        height: h.
-        above: rows above the images at which the first tile begins. Pixels beyond the images are zero.
-        images, width: n and w.
-        rows: of tiles.
-        dtype: of the images.
+    A tile has 6 x 6 'input' or 4 x 4 'output' pixels. The first of the ``rows`` of tiles begins ``above`` rows over the
+    images; pixels beyond these are zero.
     """
 
     def __init__(
@@ -180,8 +166,7 @@ def _along(matrix: NDArray[Any], pixels: int, tiles: int, before: int, lines: in
 def row_sums(matrix: sparse.csr_matrix, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
     """What gives, of tables (R, C) of a type of numbers, their product with a sparse matrix (M, R), not for autograd.
 
-    By torch's ``embedding_bag``, which goes over a table once and takes a third of the time of torch's sparse products.
-    Explicit zeros of the matrix count as entries.
+    By ``embedding_bag``, in a third of the time of torch's sparse products. Explicit zeros count as entries.
     """
     index, start = (torch.from_numpy(x.astype(np.int32)) for x in (matrix.indices, matrix.indptr))
     weight = torch.from_numpy(matrix.data).to(dtype)

@@ -20,7 +20,7 @@ from mmdet_iouquery import accelerate_training, restore
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.cpu import training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
-from mmdet_iouquery.cpu.products import ProductConv2d
+from mmdet_iouquery.cpu.products import LeanSwiGLU, ProductConv2d
 from mmdet_iouquery.engine.hooks import AccelerateTrainingHook
 from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
@@ -47,8 +47,11 @@ def losses_and_gradients(model: nn.Module, half: bool = False) -> tuple[dict[str
 
 def test_every_kind_of_module_is_replaced_where_there_is_a_faster_one() -> None:
     replaced = set()
-    for changes in (D_FINE_NECK, {}):
-        model = small_detector(neck__expansion=0.5, **changes)
+    for model in (
+        small_detector(**FAMILY['DEIMv2-X']),
+        small_detector(neck__expansion=0.5, **D_FINE_NECK),
+        small_detector(neck__expansion=0.5),
+    ):
         before = classes(model)
         accelerate_training(model)
         after = classes(model)
@@ -228,7 +231,7 @@ def test_a_training_is_accelerated_and_leaves_a_plain_model_and_checkpoint(tmp_p
     look, before = Look(), classes(runner.model)
     runner.register_hook(look)
     runner.train()
-    faster = {WinogradConv2d, ProductConv2d, *training._FASTER.values()}
+    faster = {WinogradConv2d, ProductConv2d, *training._FASTER.values()} - {LeanSwiGLU}  # RT-DETR has none
     assert faster <= look.of_model and not faster & look.of_average
     assert classes(runner.model) == before
     saved = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=True)['state_dict']

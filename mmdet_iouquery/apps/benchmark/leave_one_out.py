@@ -12,7 +12,7 @@ from torch import nn
 from ...cpu import accelerate_training
 from ...cpu.convolution import WinogradConv2d
 from ...cpu.norms import FusedConvNormAct, FusedRepVGGBlock
-from ...cpu.products import ProductAttention, ProductConv2d, ProductLinear
+from ...cpu.products import LeanMLP, LeanSwiGLU, ProductAttention, ProductConv2d, ProductLinear
 from ...errors import InputError
 from ..timing import rows_of, time_in_turn
 from .models import Batch, detector
@@ -23,7 +23,8 @@ PLAIN = f'{OURS}, plain modules'
 WAYS: dict[str, tuple[type[nn.Module], ...]] = {
     'minimal filtering': (WinogradConv2d,),
     'norms with their SiLU': (FusedConvNormAct, FusedRepVGGBlock),
-    "oneDNN's products": (ProductLinear, ProductConv2d, ProductAttention),
+    "oneDNN's products": (ProductLinear, ProductConv2d, ProductAttention, LeanMLP, LeanSwiGLU),
+    'activations computed again': (LeanMLP, LeanSwiGLU),
 }
 """Of :func:`~mmdet_iouquery.cpu.accelerate_training`, the classes that make each."""
 

@@ -63,5 +63,10 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        gate, hidden = within_range(self.w12(x)).chunk(2, dim=-1)
-        return within_range(self.w3(within_range(F.silu(gate) * hidden)))
+        return within_range(self.w3(self.act(within_range(self.w12(x)))))
+
+    @staticmethod
+    def act(x: Tensor) -> Tensor:
+        """a and b side by side, (..., 2h), to silu(a) * b, (..., h)."""
+        gate, hidden = x.chunk(2, dim=-1)
+        return within_range(F.silu(gate) * hidden)
