@@ -57,6 +57,11 @@ def recorded_checksums(folder: Path) -> dict[str, str]:
     return read_json(path).get(_SUMS, {}) if path.is_file() else {}
 
 
+def has_trained(folder: Path) -> bool:
+    """Whether there are checkpoints in a work folder."""
+    return any(folder.glob('*.pth'))
+
+
 def finished_before(note: Path, settings: Mapping[str, Any], restart: bool) -> bool:
     """Whether an outcome of the same settings is there, as the note says that is written after it.
 

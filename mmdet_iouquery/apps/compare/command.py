@@ -15,7 +15,9 @@ from ...file_io import write_json, write_text
 from ..analyze.chart import save_chart
 from ..analyze.curves import Curve, Line, draw_curves
 from ..child_process import run_child
+from ..data.coco_set import CocoSet
 from ..data.conversion import read_data
+from ..data.earlier_runs import same_data_check
 from ..train.arguments import NONE, check_size
 from ..train.fit import Wishes
 from .arguments import EVALUATIONS, parser
@@ -113,7 +115,7 @@ def _check(args: argparse.Namespace) -> None:
 def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
     """Look at everything that can be wrong, then write the config of every run that isn't finished."""
     paths = [find_config(name) for name in args.configs]
-    data = read_data(args.data, out=work_dir / 'annotations', option='--work-dir') if args.data else None
+    data = _data(args, work_dir) if args.data else None
     evaluations = args.evaluations or min(EVALUATIONS, args.iters or EVALUATIONS)
     wishes = Wishes(data=data, size=args.size, batch=args.batch)
     changes = Changes(wishes, args.iters, evaluations, read_options(args.cfg_options), args.weights == NONE)
@@ -133,6 +135,12 @@ def prepare(args: argparse.Namespace, work_dir: Path) -> list[Run]:
         if read_result(run.folder) is None:
             write_settings(run)
     return runs
+
+
+def _data(args: argparse.Namespace, work_dir: Path) -> CocoSet:
+    folders = [work_dir / _name(config) / f'seed_{seed}' for config in args.configs for seed in args.seeds or [0]]
+    check = None if args.restart else same_data_check(args.data, folders)
+    return read_data(args.data, out=work_dir / 'annotations', option='--work-dir', check=check)
 
 
 def finished(tools: Path, run: Run, title: str) -> RunResult:

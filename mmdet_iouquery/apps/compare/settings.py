@@ -16,7 +16,16 @@ from ...config_files import config_path, model_name
 from ...config_options import as_list
 from ...datasets.coco.checks import is_coco_metric
 from ...engine.detector import begin_at_random, read_config
-from ...engine.run_settings import differences, record, recorded, settings_of
+from ...engine.run_settings import (
+    annotation_checksums,
+    changed_files,
+    differences,
+    has_trained,
+    record,
+    recorded,
+    recorded_checksums,
+    settings_of,
+)
 from ...errors import InputError
 from ...file_io import write_text
 from ..quickstart.digits import build_digits
@@ -114,19 +123,20 @@ def set_others_aside(run: Run) -> None:
 
 def _differences(run: Run) -> str:
     before = recorded(run.folder)
-    has_trained = (run.folder / RESULT_NAME).is_file() or any(run.folder.glob('*.pth'))
-    if before is None or not has_trained:
+    if before is None or not ((run.folder / RESULT_NAME).is_file() or has_trained(run.folder)):
         return ''
     asked = settings_of(run.cfg)
     if before.get(_STEPS) != asked.get(_STEPS):  # from which schedules and intervals follow
         return differences({'--iters': before.get(_STEPS)}, {'--iters': asked.get(_STEPS)})
-    return differences(before, asked)
+    changed = changed_files(recorded_checksums(run.folder), annotation_checksums(asked))
+    return '; '.join(filter(None, [differences(before, asked), *(f'{path} changed since' for path in changed)]))
 
 
 def write_settings(run: Run) -> None:
     """Write the run's config, and what :func:`require_same_settings` reads."""
     run.folder.mkdir(parents=True, exist_ok=True)
-    record(run.folder, settings_of(run.cfg))
+    settings = settings_of(run.cfg)
+    record(run.folder, settings, annotation_checksums(settings))
     write_text(run.folder / CONFIG_NAME, run.cfg.pretty_text)
 
 

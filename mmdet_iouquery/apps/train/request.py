@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,13 @@ from ...config_files import config_path, model_name
 from ...config_options import flattened
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import begin_at_random, read_config
-from ...engine.run_settings import changed_files, differences, recorded_checksums
+from ...engine.run_settings import differences, has_trained
 from ...engine.work_dir import REPLACED, made
 from ...errors import InputError
-from ...file_io import checksum, write_text
-from ..data.coco_set import Check, CocoSet
+from ...file_io import write_text
+from ..data.coco_set import CocoSet
 from ..data.conversion import read_data
+from ..data.earlier_runs import same_data_check
 from .arguments import NONE
 from .child_config import child_text
 from .fit import Wishes, fitted, learning_rate, nodes
@@ -88,7 +89,8 @@ def written_config(config: str, request: TrainRequest) -> FittedConfig:
         cfg = read_config(str(base), dict(request.options))
         if request.weights not in (None, NONE):  # before data are converted, which may take long
             check_weights(cfg, request.weights, any_classes=request.data is not None)
-        data = None if request.data is None else read_data(request.data, check=_same_data_check(folder, request))
+        same_data = None if request.restart or request.data is None else same_data_check(request.data, [folder])
+        data = None if request.data is None else read_data(request.data, check=same_data)
         images = None if data is None else len(read_coco(data.train_ann).images)
         batch = request.batch or request.options.get(_BATCH_SIZE) or (None if data is None else BATCH)
         cfg = fitted(cfg, Wishes(data, images, request.epochs, request.size, batch, request.devices), request.options)
@@ -170,41 +172,9 @@ def _title(base: Path, request: TrainRequest) -> str:
     return f'{base.stem} with {" ".join(words)}. Yours to change.'.replace('\\', '/').replace('"', "'")
 
 
-def _has_trained(folder: Path) -> bool:
-    return any(folder.glob('*.pth'))
-
-
-def _same_data_check(folder: Path, request: TrainRequest) -> Check | None:
-    """Raises :class:`InputError` where the folder's run was trained on other annotations; None: it may not matter."""
-    before = recorded_checksums(folder)
-    if request.restart or not before or not _has_trained(folder):
-        return None
-
-    def check(now: Mapping[str, str], images: int | None) -> None:
-        changed = changed_files(before, now)
-        if changed:
-            then = None if images is None else _count(before, now)
-            of_files = f'in {", ".join(changed)}'
-            difference = of_files if then in (None, images) else f'{images} images now, {then} then'
-            raise InputError(
-                f'{folder} holds a run on {request.data} as it was before it changed ({difference}); begin anew on '
-                'the set as it is with --restart, name another --work-dir, or put the set back'
-            )
-
-    return check
-
-
-def _count(before: Mapping[str, str], paths: Iterable[str]) -> int | None:
-    """Images in annotation files that are still as recorded; None: they are not."""
-    files = [Path(path) for path in paths]
-    if not all(file.is_file() and checksum(file) == before.get(str(file)) for file in files):
-        return None
-    return sum(len(read_coco(file).images) for file in files)
-
-
 def _check_same_config(path: Path, text: str, restart: bool) -> None:
     """Raise :class:`InputError` where another config has been trained in the folder."""
-    if restart or not path.is_file() or not _has_trained(path.parent):
+    if restart or not path.is_file() or not has_trained(path.parent):
         return
     present = path.read_text(encoding='utf-8')
     if present == text:

@@ -672,6 +672,42 @@ def test_other_data_than_the_folders_is_refused_with_the_commands_own_option(
         compare(TOOLS, arguments)
 
 
+def test_a_set_that_grew_is_refused_before_it_is_written(
+    configs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs on it would stand beside runs on what it was."""
+    root, out = tmp_path / 'set', tmp_path / 'out'
+
+    def train(_: Path, config: Path, *__: object, **___: object) -> int:
+        config.with_name('iter_2.pth').touch()
+        return 1
+
+    def attempt(number: int, *more: str) -> str:
+        yolo_set(root, {f'{i}.jpg': '0 0.5 0.5 0.5 0.5\n' for i in range(number)})
+        with pytest.raises(InputError) as refused:
+            compare(TOOLS, [str(configs[0]), '--work-dir', str(out), '--data', str(root), '--iters', '4', *more])
+        return str(refused.value)
+
+    def written() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in (out / 'annotations').glob('*.json')}
+
+    monkeypatch.setattr(command, 'run_child', train)
+    assert 'the training ended with status 1' in attempt(6)
+    before = written()
+    for _ in range(2):
+        said = attempt(9)
+        assert f'{out / "many" / "seed_0"} holds a run on {root} as it was before it changed' in said
+        assert '(9 images now, 6 then)' in said and '--restart' in said and written() == before
+    assert 'the training ended with status 1' in attempt(9, '--restart') and written() != before
+    assert len([*(out / 'many').glob('before-*_seed_0')]) == 1
+    assert 'the training ended with status 1' in attempt(9)
+    annotations = out / 'annotations' / 'train.json'
+    read_data(yolo_set(root, {f'{i}.jpg': '0 0.5 0.5 0.5 0.5\n' for i in range(12)}), out=out / 'annotations')
+    assert str(annotations) in attempt(12)  # converted by somebody else
+    (out / 'many' / 'seed_0' / 'iter_2.pth').unlink()
+    assert 'the training ended with status 1' in attempt(12)  # nothing was trained on the set as it was
+
+
 def test_a_model_that_can_not_be_built_is_said_before_the_first_training(
     configs: list[Path], digits: Path, tmp_path: Path
 ) -> None:
