@@ -68,6 +68,7 @@ COMMANDS = {
         'apps.data.command:convert_data',
         'apps.data.arguments:parser',
         'data.py',
+        check='apps.data.arguments:check',
     ),
     'train': Command(
         'train a detector, on your own data too',

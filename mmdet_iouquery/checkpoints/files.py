@@ -47,13 +47,32 @@ def read_checkpoint(path: str | Path) -> Mapping[str, Any]:
 
 
 def checkpoint_file(path: str | Path) -> Path:
-    """The file that a path names, in a Hugging Face folder its weights; raises :class:`InputError`: there is none."""
+    """The file that a path names, in a Hugging Face folder its weights.
+
+    Raises:
+        InputError: there is none, or it is no checkpoint by its first bytes.
+    """
     path = Path(path).expanduser()
     if path.is_dir():
         path = _in_folder(path)
     if not path.is_file():
         raise InputError(f'there is no file {path}; correct the path')
+    if path.suffix != '.safetensors':
+        _check_start(path)
     return path
+
+
+def _check_start(path: Path) -> None:
+    start = _start(path)
+    if path.stat().st_size == 0:
+        raise InputError(f'{path} is empty; get the file again')
+    if start != _ARCHIVE and path.suffix == '.bin' and path.with_suffix('.xml').is_file():
+        raise InputError(
+            f'{path} holds the weights of the exported file {path.with_suffix(".xml")}, and is no checkpoint; name '
+            'that file where exported ones are taken, otherwise the checkpoint that it was exported from'
+        )
+    if start and start[:1] not in (_ARCHIVE[:1], pickle.PROTO):
+        raise InputError(_no_checkpoint(path))
 
 
 def _in_folder(folder: Path) -> Path:
@@ -64,19 +83,9 @@ def _in_folder(folder: Path) -> Path:
 
 
 def _read_torch(path: Path) -> Any:
-    start = _start(path)
-    reason = damage(path, opens=False) if start == _ARCHIVE else None  # torch itself looks at no checksums
-    if path.stat().st_size == 0:
-        reason = 'is empty'
+    reason = damage(path, opens=False) if has_checksums(path) else None  # torch itself looks at none
     if reason:
         raise InputError(f'{path} {reason}; get the file again')
-    if start != _ARCHIVE and path.suffix == '.bin' and path.with_suffix('.xml').is_file():
-        raise InputError(
-            f'{path} holds the weights of the exported file {path.with_suffix(".xml")}, and is no checkpoint; name '
-            'that file where exported ones are taken, otherwise the checkpoint that it was exported from'
-        )
-    if start and start[:1] not in (_ARCHIVE[:1], pickle.PROTO):
-        raise InputError(_no_checkpoint(path))
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', 'Detected pickle protocol')  # the message says what it is

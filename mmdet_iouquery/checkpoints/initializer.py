@@ -142,13 +142,18 @@ def check_constants(model: nn.Module, weights: Mapping[str, Tensor], checkpoint:
                 raise InputError(f'{checkpoint} does not fit the config: {error}') from error
 
 
+def is_local(checkpoint: str) -> bool:
+    """Whether a checkpoint is named by a path, not by an address."""
+    return ':' not in checkpoint or os.path.exists(checkpoint)
+
+
 def load_checkpoint(checkpoint: str) -> Mapping[str, Any]:
     """Content of a checkpoint, code in it refused: a local file or folder, or an address that mmengine can fetch.
 
     Raises:
         InputError: it cannot be fetched or read, or is no checkpoint.
     """
-    if ':' not in checkpoint or os.path.exists(checkpoint):
+    if is_local(checkpoint):
         return read_checkpoint(checkpoint)
     try:
         with _weights_only():

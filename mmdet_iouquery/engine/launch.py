@@ -28,6 +28,8 @@ from torch import nn
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.backends import check_file
 
+from ..checkpoints.files import checkpoint_file
+from ..checkpoints.initializer import is_local
 from ..checkpoints.model_card import DATA_OPTIONS, WEIGHTS
 from ..checkpoints.preprocessing import preprocessing_notes
 from ..choices import is_exported
@@ -53,7 +55,7 @@ from .run_settings import annotation_checksums, record, settings_of
 from .start_or_resume import begin
 from .stop_reasons import told_endings
 from .trained_files import model_files
-from .work_dir import check_room, check_writable, checkpoint_folder, claimed, made, unchanged_by_errors
+from .work_dir import check_room, checkpoint_folder, claimed, made, unchanged_by_errors
 
 _PARTIAL = '.partial'  # between prefix and ending of files that an evaluation has not finished
 
@@ -189,16 +191,17 @@ def _ready_to_test(args: argparse.Namespace, held: Any) -> Any:
     of_model = copy.deepcopy(cfg)
     if is_exported(args.checkpoint):
         _test_exported(cfg, args)
+    elif is_local(args.checkpoint):
+        checkpoint_file(args.checkpoint)  # before data, which may take long
     if args.prepare:
         hook = dict(type='PrepareForInferenceHook', dtype=args.dtype)
         cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), hook]
     if args.out:
         _coco_metric(cfg).outfile_prefix = f'{args.out}{_PARTIAL}'
     _require_data(cfg, args)
-    if process_rank(cfg.launcher) == 0:
-        check_writable(cfg.work_dir)
-    if not args.no_check:
-        report_dataset(cfg, splits=('test',))
+    with made(cfg.work_dir) if process_rank(cfg.launcher) == 0 else nullcontext():
+        if not args.no_check:
+            report_dataset(cfg, splits=('test',))
     with named_mistakes(cfg, 'building the run'), redirect_stdout(held):
         runner = build_runner(cfg)
         model = _bare(runner.model)

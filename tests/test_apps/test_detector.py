@@ -175,6 +175,9 @@ def test_bad_input_is_said(trained: dict[str, Any], data: Path, tmp_path: Path) 
             call()
     with pytest.raises(InputError, match=r'there is no file .*none\.pth; correct the path'):
         Detector(CONFIG, weights=tmp_path / 'none.pth')
+    (tmp_path / 'text.pth').write_text('an error page')
+    with pytest.raises(InputError, match=r'text\.pth is no checkpoint'):
+        Detector(CONFIG, weights=tmp_path / 'text.pth')
     detector = trained['detector']
     (tmp_path / 'a.jpg').write_bytes(b'no image')
     unreadable = {'gone.jpg': 'gone.jpg cannot be read: No such file', 'a.jpg': r'a.jpg: .*; repair the file'}

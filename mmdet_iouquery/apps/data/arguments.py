@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
+from pathlib import Path
+
+from ...errors import InputError
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -22,3 +26,16 @@ def parser(prog: str) -> argparse.ArgumentParser:
         '--json', action='store_true', help='print what was understood as JSON, all else on standard error'
     )
     return parser
+
+
+def check(args: argparse.Namespace) -> None:
+    """Whether the set is there, see :func:`given_path`."""
+    given_path(args.path)
+
+
+def given_path(path: str | os.PathLike[str]) -> Path:
+    """The whole path of a set; raises :class:`InputError` where there is nothing."""
+    given = Path(os.path.abspath(Path(path).expanduser()))
+    if not given.exists():
+        raise InputError(f'no folder or file {given}; name a set of images with its labels')
+    return given

@@ -8,6 +8,7 @@ import json
 import sys
 from typing import Any
 
+from .coco_files import NOTE
 from .coco_set import CocoSet
 from .conversion import Data, check_splits, find_data
 
@@ -32,7 +33,8 @@ def _of_coco(data: Data) -> dict[str, Any]:
     """The account of a set that is COCO already; it is checked and printed."""
     coco = data.coco
     splits = {'train': (coco.train_ann, coco.train_images), 'val': (coco.val_ann, coco.val_images)}
-    print('COCO, taken as it is', *data.remarks, sep='\n  ')
+    split = (coco.train_ann.parent / NOTE).is_file()
+    print(f'COCO, {"split in two, otherwise " if split else ""}taken as it is', *data.remarks, sep='\n  ')
     reports = check_splits(splits, coco.classes)
     for report in reports:
         print(report)

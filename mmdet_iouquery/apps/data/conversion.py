@@ -12,6 +12,7 @@ from ...datasets.coco.report import CocoReport, check_coco
 from ...errors import InputError
 from ...file_io import checksum, text_checksum
 from .archive import unpacked
+from .arguments import given_path
 from .coco_files import (
     NOTE,
     OUT_OPTION,
@@ -94,9 +95,7 @@ def find_data(
 def _find_data(
     path: str | os.PathLike[str], out: str | os.PathLike[str] | None, option: str, seed: int, check: Check | None
 ) -> Data:
-    given = Path(os.path.abspath(Path(path).expanduser()))
-    if not given.exists():
-        raise InputError(f'no folder or file {given}; name a set of images with its labels')
+    given = given_path(path)
     if (given / NOTE).is_file():
         return _made_before(given)
     is_zip = given.is_file() and given.suffix.lower() == '.zip'

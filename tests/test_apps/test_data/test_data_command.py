@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from form_sets import BOX_LINE, yolo_set
 
+from mmdet_iouquery import REGISTER_VARIABLE
 from mmdet_iouquery.apps.data.arguments import parser
 from mmdet_iouquery.apps.data.command import convert_data
 from mmdet_iouquery.apps.quickstart.digits import build_digits
@@ -45,6 +47,17 @@ def test_coco_is_checked_and_reported_in_the_same_form(tmp_path: Path, capsys: p
     assert report['parts']['train']['boxes'] == len(boxes)
 
 
+def test_a_coco_file_that_is_split_is_not_said_to_be_taken_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digits = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
+    (digits / 'annotations' / 'val.json').unlink()
+    for said in ('has no validation part', 'nothing to do'):
+        run(digits)
+        lines = capsys.readouterr().out.splitlines()
+        assert said in lines[0] and lines[1] == 'COCO, split in two, otherwise taken as it is'
+
+
 def test_what_is_not_done_with_coco_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     digits = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
     shutil.copy(digits / 'annotations' / 'val.json', digits / 'annotations' / 'test.json')
@@ -65,7 +78,10 @@ def test_the_tool_ends_with_status_2_and_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_parser_loads_nothing_heavy() -> None:
-    code = 'import runpy, sys; runpy.run_path(sys.argv[1])["parser"]("data").format_help(); print(*sys.modules)'
-    path = TOOL.parents[1] / 'mmdet_iouquery' / 'apps' / 'data' / 'arguments.py'
-    done = subprocess.run([sys.executable, '-c', code, path], capture_output=True, text=True, check=True)
+    code = 'import sys; from mmdet_iouquery.apps.data import arguments as a; a.parser("data").format_help(); '
+    code += 'print(*sys.modules)'
+    environment = {**os.environ, REGISTER_VARIABLE: 'later'}
+    done = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, check=True, env=environment, cwd=TOOL.parents[1]
+    )
     assert not {'torch', 'mmengine', 'mmdet', 'numpy', 'matplotlib', 'pyarrow'} & {*done.stdout.split()}

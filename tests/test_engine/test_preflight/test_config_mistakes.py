@@ -259,6 +259,12 @@ def test_before_a_test_too(text: str, tmp_path: Path) -> None:
         launch.test([*arguments, '--cfg-options', 'test_dataloader=None'])
     with pytest.raises(InputError, match=r'predicting an image fails at model.backbone: RuntimeError: .*Conv2d, given'):
         launch.test([*arguments, '--prepare', '--dtype', 'bfloat16'])  # CSPNeXt has no half precision
+    (tmp_path / 'text.pth').write_text('an error page')
+    nowhere = ['--work-dir', str(tmp_path / 'new'), '--cfg-options', 'test_dataloader.dataset.ann_file=gone.json']
+    for checkpoint, message in (('text.pth', 'text.pth is no checkpoint'), ('run/iter_1.pth', 'gone.json')):
+        with pytest.raises(InputError, match=message):
+            launch.test([str(config), str(tmp_path / checkpoint), *nowhere])
+        assert not (tmp_path / 'new').exists()
     assert earlier.read_text() == 'of an earlier test'
     Visualizer._instance_dict.clear()
     assert 'coco/bbox_mAP' in launch.test(arguments)
