@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _WIDTH = 1000
 _LARGEST_HEAT = 480  # px of a heat map's longer side: panels are smaller
+_MARGIN = 1.2  # of a panel around sampling points, beside what they extend over
+_SMALLEST_SHARE = 0.25  # of the image's width and height that a panel shows
 
 
 def interesting_queries(trace: QueryTrace, count: int) -> Numbers:
@@ -48,7 +50,7 @@ def attention_chart(
     """Cross-attention of some queries (rows) in each decoder layer (columns), mean over heads.
 
     Dense attention is a heat map of the tokens' weights, see :func:`spread_over_image`; of deformable attention the
-    sampling points are drawn, their area in proportion to their weight.
+    sampling points are drawn, their area in proportion to their weight, on the part of the image that they lie in.
 
     Args:
         image: the trace's, (H, W, 3) uint8 RGB or a PIL image.
@@ -87,14 +89,16 @@ def attention_chart(
             _draw_points(column, layer_points, area)
             rows += _point_rows(layer_points, keys)
         rows += _draw_input_boxes(column, input_boxes(trace, layer), keys)
+    sampled = [layer_points[0] for layer_points in points if layer_points is not None]
+    if len(sampled) == depth:  # else the heat maps need the whole image
+        boxes = [boxes for layer in range(depth) if (boxes := input_boxes(trace, layer)) is not None]
+        for line, query, *points_px in zip(grid, queries, *sampled):
+            corners_px = [of_layer[query].reshape(2, 2) for of_layer in boxes]
+            _show_part(line, np.concatenate([*points_px, *corners_px]), trace.size_px)
     _legend(figure, trace, {} if dense else {weight: area * weight for weight in (heaviest / 4, heaviest)})
     if dense:
         heat_bar(figure, grid)
-    caption = (
-        'Rows are queries, columns are decoder layers. '
-        + (_HEAT if dense else 'Each mark is a sampling point, its area in proportion to its weight.')
-        + f' {_BOX}'
-    )
+    caption = 'Rows are queries, columns are decoder layers. ' + (_HEAT if dense else _POINTS) + f' {_BOX}'
     return Chart(name, 'Where queries look, layer by layer', caption, figure, rows)
 
 
@@ -193,6 +197,10 @@ _HEAT = (
     "A heat map shows the tokens' weights, mean over heads, each spread over its cell and all levels summed; its "
     f"colours run from 0 to the panel's own highest value. {CUT}"
 )
+_POINTS = (
+    'Each mark is a sampling point, its area in proportion to its weight. A row shows the part of the image that its '
+    'points lie in.'
+)
 _BOX = (
     'The black box is the anchor in the first layer, where queries have anchors, and the box predicted by the layer '
     'before in the others.'
@@ -260,6 +268,18 @@ def _draw_points(line: Sequence[Axes] | Numbers, points: tuple[Numbers, Numbers,
                 linewidths=0,
                 zorder=4,
             )
+
+
+def _show_part(line: Sequence[Axes] | Numbers, places: Numbers, size_px: tuple[int, int]) -> None:
+    """Of the image, the part of its proportions around places (N, 2)."""
+    size = np.array(size_px, dtype=float)
+    low, high = places.min(axis=0).clip(0, size), places.max(axis=0).clip(0, size)
+    share = ((high - low) / size).max() * _MARGIN
+    shown = size * np.clip(share, _SMALLEST_SHARE, 1)
+    left, top = ((low + high - shown) / 2).clip(0, size - shown)
+    for axes in line:
+        axes.set_xlim(left, left + shown[0])
+        axes.set_ylim(top + shown[1], top)
 
 
 def _draw_input_boxes(line: Sequence[Axes] | Numbers, boxes: Numbers | None, keys: Sequence[Row]) -> list[Row]:

@@ -178,6 +178,33 @@ def test_points_of_sampling_layers() -> None:
     assert texts[1:] == ['level 0 (a token every 10 px)', 'level 1 (a token every 20 px)', 'weight 18 %', 'weight 70 %']
 
 
+@pytest.mark.parametrize(
+    ('low', 'high', 'expected'),
+    [
+        ((30, 20), (50, 30), (28.0, 52.0, 16.0, 34.0)),  # 20 x 10 px and a fifth: 0.3 of both sides
+        ((2, 1), (4, 2), (0.0, 20.0, 0.0, 15.0)),  # a quarter of each side at least, inside the image
+        ((-5, 40), (90, 70), (0.0, 80.0, 0.0, 60.0)),  # as wide as the image
+    ],
+)
+def test_a_row_shows_what_its_points_and_boxes_extend_over(
+    low: tuple[float, float], high: tuple[float, float], expected: tuple[float, ...]
+) -> None:
+    class Corners(SamplingLayer):
+        def points(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            _, weights, levels = super().points(queries)
+            return np.array([[low, high, low, high]] * len(queries), float), weights, levels
+
+    inside = np.array([[*low, *low]] * 4, float)
+    layers = (ScoredBoxes(inside, SCORES), ScoredBoxes(BOXES, SCORES))  # the last layer's are no layer's input
+    chart = attention_chart(made(Corners, anchors_px=inside, layers=layers), PICTURE, [1], 'attention', CLASSES)
+    for axes in panels(chart, 1, 2)[0]:
+        left, right, top, bottom = expected
+        assert axes.get_xlim() == pytest.approx((left, right)) and axes.get_ylim() == pytest.approx((bottom, top))
+    wide = made(Corners, anchors_px=BOXES, layers=layers)  # the first layer's input, of query 1, is (40, 20, 80, 60)
+    axes = panels(attention_chart(wide, PICTURE, [1], 'attention', CLASSES), 1, 2)[0, 1]
+    assert axes.get_xlim()[1] == 80 and axes.get_ylim()[0] == 60
+
+
 def test_queries_that_are_no_boxes_have_none_in_the_first_layer() -> None:
     grid = panels(attention_chart(made(anchors_px=None), PICTURE, [1], 'attention', CLASSES), 1, 2)
     assert not grid[0, 0].patches and box_of(grid[0, 1]) == [*(BOXES[1] + 2)]
