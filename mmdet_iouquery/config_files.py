@@ -39,6 +39,11 @@ def config_names(root: Path | None = None) -> list[str]:
     return sorted(name for name in names if not name.startswith('_base_/'))
 
 
+def find_config(config: str | Path) -> Path:
+    """A config file, or one that is shipped, see :func:`config_path`, whose errors it raises."""
+    return Path(config) if Path(config).is_file() else Path(config_path(str(config)))
+
+
 def config_path(name: str, root: Path | None = None) -> str:
     """The absolute path of a shipped config.
 

@@ -10,6 +10,8 @@ import json
 import os
 from pathlib import Path
 
+from iouquery_runtime.files import sha256
+
 
 def write_text(path: Path, text: str) -> None:
     """Write ``text`` in UTF-8 beside ``path``, and rename it into place. The folder is made where it is missing."""
@@ -26,15 +28,6 @@ def write_json(path: Path, content: object) -> None:
         ValueError: it holds NaN or infinity, which JSON does not know.
     """
     write_text(path, json.dumps(content, indent=1, allow_nan=False) + '\n')
-
-
-def sha256(path: Path) -> str:
-    """A file's SHA-256, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def checksum(path: Path) -> str:

@@ -171,10 +171,7 @@ def test_without_mmdet_nothing_is_checked_nor_imported(tmp_path: Path) -> None:
     """
     result = run_bare(code, site)
     assert result.stdout.split(maxsplit=1)[0] == 'False', result.stderr
-    names = [
-        f'mmdet_iouquery.compat{name}'
-        for name in ('', '.c_library', '.environment', '.operators', '.runner', '.torch_operators', '.tracebacks')
-    ]
+    names = [f'mmdet_iouquery.compat{name}' for name in ('', '.environment', '.native', '.operators', '.runner')]
     assert result.stdout.split(maxsplit=1)[1].strip() == str([*names, 'mmdet_iouquery.version'])
 
 

@@ -25,6 +25,7 @@ from collections.abc import Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..backends import num_cores
 from ..command import Terminated
 from ..errors import InputError, WorkersError, optional, reason
 from .worker import IN_FLIGHT, Detecting, Opener, Reading
@@ -156,7 +157,7 @@ def fitting(address: str | None, size: Size) -> int:
     resources = ray.cluster_resources() if ray.is_initialized() else {}
     if size.gpus:
         return max(1, int(resources.get('GPU', 1)) // size.gpus)
-    cpus = int(resources.get('CPU', 1)) - _READERS if address else _own_cpus()
+    cpus = int(resources.get('CPU', 1)) - _READERS if address else num_cores()
     return max(1, cpus // size.threads)
 
 
@@ -297,10 +298,6 @@ def _runtime_folder(job: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=0o700)
     return folder
-
-
-def _own_cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
 def _quieten() -> None:

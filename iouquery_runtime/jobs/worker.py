@@ -6,7 +6,6 @@ time; an image on which it dies again and again gets a row that says so, and the
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..detector import Detector
 from ..errors import InputError, WorkersError, reason
+from ..files import sha256
 from ..preprocess import read_image, resized
 from ..results import Result
 from .filesystems import read_bytes
@@ -115,7 +115,7 @@ class ExportedOpener:
         detector.detect_resized([np.zeros((*detector.image_size, 3), np.uint8)], [(1, 1)], score_thr)
         self.names = detector.names
         self._size, self._resize = detector.image_size, detector.metadata.resize
-        self._sums = {path: file_sum(path) for path in _files(self._path)}
+        self._sums = {path: sha256(Path(path)) for path in _files(self._path)}
         self.settings = dict(model=Path(model).name, sha256='+'.join(self._sums.values()), score_thr=score_thr)
 
     def prepare(self, data: bytes, name: str) -> Prepared:
@@ -125,7 +125,7 @@ class ExportedOpener:
     def open(self) -> Detect:
         detector = Detector(self._path, threads=self._threads, providers=self._providers)
         for path, expected in self._sums.items():
-            if file_sum(path) != expected:
+            if sha256(Path(path)) != expected:
                 raise InputError(f'{path} has changed, or is another file on this machine; copy the same to all')
 
         def detect(images: Sequence[Prepared]) -> list[Result]:
@@ -256,15 +256,6 @@ class Detecting:
             return [Result.failed(message, path=items[0].path)]
         self._failed_on_end = 0
         return results
-
-
-def file_sum(path: str) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, 'rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _reader(opener: Opener, root: Root) -> Callable[[int, str], Item]:

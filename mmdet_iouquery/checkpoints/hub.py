@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.backends import open_file
+from iouquery_runtime.files import sha256
 
 from ..config_files import model_name
 from ..errors import InputError
-from ..file_io import sha256
 from ..version import __version__
 from .class_names import named_classes, plain_meta
 from .convert import unwrap

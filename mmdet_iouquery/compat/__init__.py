@@ -1,12 +1,10 @@
 """What this project has to know about the inside of mmengine, mmcv, mmdet and torch: nothing else looks in there.
 
 Which packages are installed and whether they fit (:mod:`.environment`), mmcv without compiled operators
-(:mod:`.operators`), what a run fixes (:mod:`.runner`), operators of torch that are no public interface
-(:mod:`.torch_operators`), what a function was at work on when it raised (:mod:`.tracebacks`), and what the C library
-and the garbage collector do with memory (:mod:`.c_library`). Importing it imports none of these packages.
+(:mod:`.operators`), mmengine's runs (:mod:`.runner`), and what no public interface of Python gives (:mod:`.native`).
+Importing it imports none of these packages.
 """
 
-from .c_library import keep_freed_memory, take_maps_from_heap, without_garbage_collection
 from .environment import (
     MODULES,
     Finding,
@@ -23,24 +21,13 @@ from .environment import (
     mmdet_installed,
     torch_findings,
 )
-from .operators import install_ops_stand_in, ops_state, without_import_notes
-from .runner import (
-    STATISTICS,
-    allow_own_checkpoints,
-    annotations_of,
-    batches_counted_from,
-    boxes_evaluated_by,
-    dumped_as,
-    forget_visualizers,
-    has_box_evaluator,
-    load_weights_and_average,
-)
-from .torch_operators import (
+from .native import (
     autocast_dtype,
     batch_norm_again,
     batch_norm_gradients,
     computes_fast,
     dispatch_mode,
+    keep_freed_memory,
     note_if_slow,
     pack_convolution,
     pack_linear,
@@ -50,9 +37,25 @@ from .torch_operators import (
     run_packed_convolution,
     run_packed_linear,
     silu_gradient,
+    take_maps_from_heap,
     trained_batch_norm,
+    without_garbage_collection,
 )
-from .tracebacks import Building, Call, calls
+from .operators import install_ops_stand_in, ops_state, without_import_notes
+from .runner import (
+    STATISTICS,
+    Building,
+    Call,
+    allow_own_checkpoints,
+    annotations_of,
+    batches_counted_from,
+    boxes_evaluated_by,
+    calls,
+    dumped_as,
+    forget_visualizers,
+    has_box_evaluator,
+    load_weights_and_average,
+)
 
 __all__ = [
     'MODULES',

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from iouquery_runtime.files import sha256
+
 from ..checkpoints.class_names import trained_class_names
 from ..checkpoints.files import checkpoint_file
 from ..checkpoints.preprocessing import test_dataset
 from ..config_options import flattened, type_name
 from ..errors import InputError
-from ..file_io import sha256
 from .metadata import ModelSource
 
 _PADDING = ('Pad', 'BatchFixedSizePad', 'LetterResize', 'YOLOv5KeepRatioResize')

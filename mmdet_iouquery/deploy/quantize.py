@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from iouquery_runtime import Detector
 from iouquery_runtime.backends import openvino_core
 from iouquery_runtime.command import SUFFIXES as IMAGE_SUFFIXES
+from iouquery_runtime.files import sha256
 from iouquery_runtime.preprocess import network_inputs, read_image, resized
 
 from ..argument_checks import check_counts, check_numbers
 from ..errors import InputError, RunError
-from ..file_io import sha256
 from .accuracy import LabelledImages, average_precision, progress
 from .model_files import check_destination, files_of, is_written
 from .openvino_file import write_openvino

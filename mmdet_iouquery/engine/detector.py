@@ -12,7 +12,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 from torch import nn
 
-from ..config_files import config_path
+from ..config_files import find_config
 from ..config_options import merge_options
 from ..errors import InputError
 from ..models import hosts
@@ -26,7 +26,7 @@ def read_config(name: str, options: dict[str, Any] | None = None) -> Config:
     Raises:
         InputError: there is neither, one that it is based on is gone, or a module that it names cannot be imported.
     """
-    path = name if Path(name).is_file() else config_path(name)
+    path = find_config(name)
     with named_mistakes({}, f'reading {path}'):
         try:
             cfg = Config.fromfile(path)

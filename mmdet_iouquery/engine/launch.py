@@ -34,7 +34,7 @@ from ..checkpoints.model_card import DATA_OPTIONS, WEIGHTS
 from ..checkpoints.preprocessing import preprocessing_notes
 from ..choices import is_exported
 from ..command_line import evaluation_parser, named_files, training_parser
-from ..config_files import config_path
+from ..config_files import find_config
 from ..config_options import as_list, merge_options, read_options
 from ..datasets import check_config
 from ..datasets.coco.checks import is_coco_metric
@@ -62,7 +62,7 @@ _PARTIAL = '.partial'  # between prefix and ending of files that an evaluation h
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config with the command line's overrides and a work folder."""
-    path = args.config if Path(args.config).is_file() else config_path(args.config)
+    path = find_config(args.config)
     options = read_options(args.cfg_options)
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     refuse_nccl_without_cuda(args.launcher, (options or {}).get('env_cfg.dist_cfg.backend'))
@@ -71,7 +71,7 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.launcher = args.launcher
         merge_options(cfg, options)
     if args.work_dir or not cfg.get('work_dir'):
-        cfg.work_dir = args.work_dir or str(Path('work_dirs') / Path(path).stem)
+        cfg.work_dir = args.work_dir or str(Path('work_dirs') / path.stem)
     return cfg
 
 

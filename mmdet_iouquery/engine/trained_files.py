@@ -79,7 +79,7 @@ def model_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
 
 def config_in(folder: Path) -> Path | None:
     """The config of a run: the quickstart's name for it, or the newest that mmengine left; None: there is none."""
-    return min(folder.glob('*.py'), key=lambda path: (path.name != 'config.py', *_newest_first(path)), default=None)
+    return min(folder.glob('*.py'), key=lambda path: (path.name != 'config.py', *newest_first(path)), default=None)
 
 
 def trained_checkpoint(folder: Path) -> Path | None:
@@ -89,7 +89,7 @@ def trained_checkpoint(folder: Path) -> Path | None:
 
 def _checkpoints_in(folder: Path) -> Iterator[Path]:
     """Whole ones: the best, the newest, that of a shared detector."""
-    best = sorted(folder.glob('best_*.pth'), key=_newest_first)
+    best = sorted(folder.glob('best_*.pth'), key=newest_first)
     yield from (path for path in best if path.is_file() and damage(path) is None)
     newest = latest_checkpoint(folder)
     if newest is not None:
@@ -97,5 +97,6 @@ def _checkpoints_in(folder: Path) -> Iterator[Path]:
     yield from (folder / name for name in FOLDER_FILES if (folder / name).is_file())
 
 
-def _newest_first(path: Path) -> tuple[float, str]:
+def newest_first(path: Path) -> tuple[float, str]:
+    """A key to sort files by."""
     return -path.stat().st_mtime, str(path)

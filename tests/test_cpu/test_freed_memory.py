@@ -14,7 +14,7 @@ import pytest
 import torch
 from mmdet.registry import HOOKS
 
-from mmdet_iouquery.compat import c_library
+from mmdet_iouquery.compat import native
 from mmdet_iouquery.engine.hooks import cpu_hooks
 
 TENSOR_MB, COUNT, STEPS = 40, 6, 5
@@ -78,8 +78,8 @@ def test_blocks_of_up_to_32_megabytes_come_from_the_heap() -> None:
 
 def test_another_c_library_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, 'libc_ver', lambda: ('', ''))
-    monkeypatch.setattr(c_library.ctypes, 'CDLL', lambda name: pytest.fail('called'))
-    assert c_library.keep_freed_memory() is False
+    monkeypatch.setattr(native.ctypes, 'CDLL', lambda name: pytest.fail('called'))
+    assert native.keep_freed_memory() is False
 
 
 @pytest.mark.parametrize(('device', 'calls'), [('cpu', 1), ('meta', 0)])

@@ -12,7 +12,7 @@ from tolerances import within
 from torch import nn
 
 from mmdet_iouquery import compat, prepare_for_inference
-from mmdet_iouquery.compat import torch_operators
+from mmdet_iouquery.compat import native
 from mmdet_iouquery.cpu.convolution import filtered
 from mmdet_iouquery.cpu.prediction import NeighboursMaxPool2d, PackedConv2d, PackedLinear, accelerate_prediction
 
@@ -130,7 +130,7 @@ def test_max_pools_of_neighbours(dtype: torch.dtype, layout: torch.memory_format
 
 def test_without_packed_weights_torchs_own_layers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     compat.packs_weights.cache_clear()
-    monkeypatch.setattr(torch_operators, 'pack_convolution', lambda *_: torch.ops.mkldnn.there_is_no_such_operator())
+    monkeypatch.setattr(native, 'pack_convolution', lambda *_: torch.ops.mkldnn.there_is_no_such_operator())
     assert not compat.packs_weights(torch.float32)
     prepared = prepare_for_inference(nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Linear(8, 8)))
     assert [type(part) for part in prepared] == [nn.Conv2d, nn.ReLU, nn.Linear]

@@ -18,7 +18,7 @@ from tolerances import within
 from torch import Tensor, nn
 
 from mmdet_iouquery import prepare_for_inference
-from mmdet_iouquery.compat import torch_operators
+from mmdet_iouquery.compat import native
 from mmdet_iouquery.core import TableCache
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.backbones import HGNetv2
@@ -186,10 +186,10 @@ def test_half_precision_is_close(dtype: torch.dtype, changes: dict[str, object])
 
 def test_half_precision_without_instructions_for_it_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     model = small_detector()
-    monkeypatch.setattr(torch_operators, 'computes_fast', lambda dtype: dtype == torch.float32)
+    monkeypatch.setattr(native, 'computes_fast', lambda dtype: dtype == torch.float32)
     with pytest.warns(UserWarning, match=r'bfloat16 will take .* predict in float32, or on a GPU'):
         prepare_for_inference(model, torch.bfloat16)
-    monkeypatch.setattr(torch_operators, 'computes_fast', lambda _: True)
+    monkeypatch.setattr(native, 'computes_fast', lambda _: True)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         prepare_for_inference(model, torch.bfloat16)

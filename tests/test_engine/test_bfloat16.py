@@ -14,7 +14,7 @@ from runs import small_run
 from torch import nn
 
 from mmdet_iouquery.apps.quickstart.digits import build_digits
-from mmdet_iouquery.compat import torch_operators
+from mmdet_iouquery.compat import native
 from mmdet_iouquery.engine import BFloat16OptimWrapper
 from mmdet_iouquery.engine.launch import _enable_amp
 from mmdet_iouquery.errors import InputError
@@ -39,7 +39,7 @@ def test_the_log_says_once_that_this_processor_is_slow_in_it(monkeypatch: pytest
     layer, logged = nn.Linear(1, 1), []
     monkeypatch.setattr(MMLogger.get_current_instance(), 'log', lambda level, text: logged.append((level, text)))
     for is_fast in (True, False):
-        monkeypatch.setattr(torch_operators, 'computes_fast', lambda _, is_fast=is_fast: is_fast)
+        monkeypatch.setattr(native, 'computes_fast', lambda _, is_fast=is_fast: is_fast)
         wrapper = BFloat16OptimWrapper(torch.optim.SGD(layer.parameters(), lr=0.25))
         for _ in range(2):
             with wrapper.optim_context(layer):

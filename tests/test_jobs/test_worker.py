@@ -14,6 +14,7 @@ from counted import Calls, CountedOpener, make_images
 
 from iouquery_runtime import Detector
 from iouquery_runtime.errors import InputError, WorkersError
+from iouquery_runtime.files import sha256
 
 pytest.importorskip('onnxruntime')
 pa = pytest.importorskip('pyarrow')
@@ -208,6 +209,6 @@ def test_models_that_are_none_are_refused_before_there_are_workers(tmp_path: Pat
 def test_openers_say_what_detections_depend_on(tmp_path: Path) -> None:
     model = write_model(tmp_path / 'model.onnx')
     opener = worker.ExportedOpener(str(model), score_thr=0.25, threads=3)
-    assert opener.settings == dict(model='model.onnx', sha256=worker.file_sum(str(model)), score_thr=0.25)
+    assert opener.settings == dict(model='model.onnx', sha256=sha256(Path(model)), score_thr=0.25)
     assert opener.names == Detector(model).names
     assert not Calls(tmp_path / 'calls').lines

@@ -7,7 +7,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ...config_files import model_name, tools_root
+from ...config_files import find_config, model_name, tools_root
 from ...config_options import read_options
 from ...engine.launch import report_dataset
 from ...errors import InputError
@@ -29,7 +29,6 @@ from .settings import (
     Run,
     build_missing_digits,
     changed_config,
-    find_config,
     require_buildable,
     require_same_data,
     require_same_settings,

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
-from ...config_files import config_path, model_name
+from ...config_files import model_name
 from ...config_options import as_list
 from ...datasets.coco.checks import is_coco_metric
 from ...engine.detector import begin_at_random, read_config
@@ -57,11 +57,6 @@ class Run(NamedTuple):
     seed: int
     folder: Path
     cfg: Config
-
-
-def find_config(name: str) -> Path:
-    """A config file, or one that came with the package; raises :class:`InputError` where there is neither."""
-    return Path(name) if Path(name).is_file() else Path(config_path(name))
 
 
 def changed_config(path: Path, changes: Changes) -> Config:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from iouquery_runtime.errors import optional
 
-from ...config_files import COSTS, config_names, config_path, config_root, short_name
+from ...config_files import COSTS, config_names, config_root, find_config, short_name
 from ...errors import InputError
 
 
@@ -73,7 +73,7 @@ def shown(name: str) -> str:
     Raises:
         InputError: there is no such file, nor a shipped config of the name; or mmengine is not installed.
     """
-    path = name if Path(name).is_file() else config_path(name)
+    path = find_config(name)
     config = optional('mmengine.config', 'showing a config', "'mmdet-iouquery[onedl]'")
     return str(config.Config.fromfile(path).pretty_text)
 

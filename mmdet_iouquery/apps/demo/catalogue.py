@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...choices import EXPORTED, is_exported
-from ...config_files import config_path
+from ...config_files import find_config
 from ...deploy.model_files import files_of
 from ...engine.resume import is_complete
-from ...engine.trained_files import config_in, model_files
+from ...engine.trained_files import config_in, model_files, newest_first
 from ...errors import InputError
 
 FIRST_RUN = 'quickstart'
@@ -36,7 +36,7 @@ def found_models(work_dirs: str | Path) -> list[ListedModel]:
     """
     root = Path(work_dirs)
     runs: dict[Path, list[Path]] = {}
-    for path in sorted(_model_files(root), key=_age):
+    for path in sorted(_model_files(root), key=newest_first):
         runs.setdefault(path.parent, []).append(path)
     models = []
     for folder in sorted(runs, key=lambda folder: folder != root / FIRST_RUN):  # others stay in their order
@@ -64,7 +64,7 @@ def named_model(path: str | Path, config: str | Path | None = None) -> ListedMod
     if not path.is_file():
         raise InputError(f'there is no checkpoint {path}; correct the path')
     if config is not None:
-        return ListedModel(str(path), Path(config if Path(config).is_file() else config_path(str(config))), path)
+        return ListedModel(str(path), find_config(config), path)
     beside = config_in(path.parent)
     if beside is None and not is_exported(path):
         raise InputError(f'there is no config beside {path}; name it with --config')
@@ -75,7 +75,3 @@ def _model_files(root: Path) -> Iterator[Path]:
     yield from filter(is_complete, root.rglob('*.pth'))
     for suffix in EXPORTED:
         yield from (path for path in root.rglob(f'*{suffix}') if all(file.is_file() for file in files_of(path)))
-
-
-def _age(path: Path) -> tuple[float, str]:
-    return -path.stat().st_mtime, str(path)

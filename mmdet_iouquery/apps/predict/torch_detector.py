@@ -14,6 +14,7 @@ from torch import nn
 
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime import Result
+from iouquery_runtime.files import sha256
 from iouquery_runtime.jobs.worker import Detect, Prepared
 
 from ...checkpoints.class_names import trained_class_names
@@ -23,7 +24,6 @@ from ...datasets.image_files import ImageError, decode
 from ...deploy.prepare import prepare_for_inference
 from ...engine.detector import load_detector
 from ...errors import InputError
-from ...file_io import sha256
 from ...models.dense_heads import RTDETRHead
 from .test_pipeline import PipelineImage, TestPipeline, detections
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from ...checkpoints.initializer import load_checkpoint
-from ...config_files import config_path, model_name
+from ...config_files import find_config, model_name
 from ...config_options import flattened
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import begin_at_random, read_config
@@ -112,7 +112,7 @@ def folder_of(config: str, request: TrainRequest) -> Path:
 
 
 def _base(config: str) -> Path:
-    return Path(config if Path(config).is_file() else config_path(config)).resolve()
+    return find_config(config).resolve()
 
 
 def default_folder(base: str | Path, data: Path | None) -> Path:

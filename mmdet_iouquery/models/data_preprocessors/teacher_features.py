@@ -16,7 +16,7 @@ from mmengine.model import initialize
 from torch import Tensor, nn
 
 from ...argument_checks import check_counts
-from ...config_files import config_path
+from ...config_files import find_config
 from ...errors import InputError
 
 _PARTS = ('backbone', 'neck')
@@ -134,7 +134,7 @@ class TeacherFeatures:
         settings: Any = self.model
         if isinstance(settings, str):
             try:
-                path = settings if Path(settings).is_file() else config_path(settings)
+                path = find_config(settings)
             except InputError as error:
                 raise InputError(f'{_PLACE}.model: {error}') from error
             settings = Config.fromfile(path).get('model') or {}
