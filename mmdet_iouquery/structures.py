@@ -269,10 +269,20 @@ class Decoded(NamedTuple):
         return self.split()[1]
 
     @property
+    def denoising_slice(self) -> slice:
+        """Where the denoising queries stand in the decoder's sequence: first."""
+        return slice(0, self.num_denoising)
+
+    @property
+    def matching_slice(self) -> slice:
+        """Where the matching queries stand in the decoder's sequence."""
+        return slice(self.num_denoising, self.predictions.logits.shape[2])
+
+    @property
     def matching_index(self) -> Tensor:
-        """(Q,) int64, where the matching queries stand in the decoder's sequence."""
-        logits = self.predictions.logits
-        return torch.arange(self.num_denoising, logits.shape[2], device=logits.device)
+        """(Q,) int64, the same as numbers."""
+        where = self.matching_slice
+        return torch.arange(where.start, where.stop, device=self.predictions.logits.device)
 
     def with_matching(self, matching: Predictions) -> Decoded:
         """The same, but for these predictions (L, B, Q', ...) of the matching queries."""

@@ -19,24 +19,30 @@ class Block(NamedTuple):
 
     prefixes: Sequence[str]
     """Of their losses' names, one a layer."""
-    num_queries: int
+    queries: slice
+    """Where they stand among all."""
     pairs: Pairs
     """Which of them answer for what, counted from the block's first query."""
-    divisor: Tensor
-    """What each sum is divided by, of :class:`Divisors` (mmdet's ``avg_factor``)."""
+    avg_factor: Tensor
+    """What each sum is divided by, one of :class:`Numbers` or, for denoising, a multiple."""
+
+    @property
+    def num_queries(self) -> int:
+        """Of an image."""
+        return int(self.queries.stop - self.queries.start)
 
 
-class Divisors(NamedTuple):
-    """What sums are divided by."""
+class Numbers(NamedTuple):
+    """What sums are divided by: means over the processes, at least 1."""
 
-    boxes: Tensor
-    """The number of ground-truth boxes."""
-    union: Tensor
-    """The number of pairs of the union."""
+    num_boxes: Tensor
+    """Of ground-truth boxes."""
+    num_pairs: Tensor
+    """Of the union."""
 
 
 def decoder_blocks(
-    decoded: Decoded, own: Pairs, union: Pairs | None, divisors: Divisors, num_layers: int
+    decoded: Decoded, own: Pairs, union: Pairs | None, numbers: Numbers, num_layers: int
 ) -> tuple[list[Block], list[Block]]:
     """The denoising queries, where there are some, and the matching ones.
 
@@ -51,15 +57,15 @@ def decoder_blocks(
     logits = decoded.predictions.logits
     prefixes = [*(f'd{i}.' for i in range(logits.shape[0] - 1)), '', 'pre.'][:num_layers]
     pairs = own.first_layers(num_layers).to(logits.device)
-    blocks = [Block(prefixes, decoded.num_matching, pairs, divisors.boxes)]
+    blocks = [Block(prefixes, decoded.matching_slice, pairs, numbers.num_boxes)]
     if decoded.denoising is not None:
         pairs = Pairs.of_layers(num_layers, *decoded.denoising.pairs)
-        names, divisor = [f'{prefix}dn_' for prefix in prefixes], divisors.boxes * decoded.denoising.num_groups
-        blocks.insert(0, Block(names, decoded.num_denoising, pairs, divisor))
+        names, avg_factor = [f'{prefix}dn_' for prefix in prefixes], numbers.num_boxes * decoded.denoising.num_groups
+        blocks.insert(0, Block(names, decoded.denoising_slice, pairs, avg_factor))
     if union is None:
         return blocks, blocks
     pairs = Pairs.of_layers(num_layers, *union.to(logits.device)[1:])
-    return blocks, [*blocks[:-1], blocks[-1]._replace(pairs=pairs, divisor=divisors.union)]
+    return blocks, [*blocks[:-1], blocks[-1]._replace(pairs=pairs, avg_factor=numbers.num_pairs)]
 
 
 class MatchedBoxes(NamedTuple):
@@ -78,28 +84,27 @@ class MatchedBoxes(NamedTuple):
     @classmethod
     def of(cls, blocks: Sequence[Block], boxes: Tensor, truth_boxes: Tensor) -> MatchedBoxes:
         """Of predicted boxes (L, B, Q, 4) of all blocks' queries and those of the ground truth (T, 4)."""
-        pairs, names, first_query, first_name = [], [], 0, 0
+        pairs, names, first_name = [], [], 0
         for block in blocks:
-            pairs.append(block.pairs._replace(query=block.pairs.query + first_query))
+            pairs.append(block.pairs._replace(query=block.pairs.query + block.queries.start))
             names.append(block.pairs.layer + first_name)
-            first_query += block.num_queries
             first_name += len(block.prefixes)
         joined = Pairs(*(torch.cat(columns) for columns in zip(*pairs)))
         return cls(blocks, joined, torch.cat(names), boxes[joined.predicted], truth_boxes[joined.truth])
 
     def sums(self, loss: Tensor) -> dict[str, Tensor]:
-        """Of each pair's loss (M,), the sum of each block and layer over the block's divisor, by prefix."""
+        """Of each pair's loss (M,), the sum of each block and layer over its ``avg_factor``, by prefix."""
         prefixes = [prefix for block in self.blocks for prefix in block.prefixes]
         sums = loss.new_zeros(len(prefixes)).index_add(0, self.name, loss)
-        return dict(zip(prefixes, (sums / _divisors(self.blocks)).unbind()))
+        return dict(zip(prefixes, (sums / _avg_factors(self.blocks)).unbind()))
 
 
 def query_sums(blocks: Sequence[Block], loss: Tensor) -> dict[str, Tensor]:
-    """Of each query's loss (L, B, Q, ...), the sum of each block and layer over the block's divisor, by prefix."""
-    by_block = loss.split([block.num_queries for block in blocks], dim=2)
+    """Of each query's loss (L, B, Q, ...), the sum of each block and layer over its ``avg_factor``, by prefix."""
+    by_block = [loss[:, :, block.queries] for block in blocks]
     sums = torch.cat([block_loss.sum(tuple(range(1, block_loss.dim()))) for block_loss in by_block])
     prefixes = [prefix for block in blocks for prefix in block.prefixes]
-    return dict(zip(prefixes, (sums / _divisors(blocks)).unbind()))
+    return dict(zip(prefixes, (sums / _avg_factors(blocks)).unbind()))
 
 
 def named(terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
@@ -108,6 +113,6 @@ def named(terms: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
     return {prefix + term: terms[term][prefix] for prefix in prefixes for term in terms if prefix in terms[term]}
 
 
-def _divisors(blocks: Sequence[Block]) -> Tensor:
+def _avg_factors(blocks: Sequence[Block]) -> Tensor:
     """(S,)."""
-    return torch.stack([block.divisor for block in blocks for _ in block.prefixes])
+    return torch.stack([block.avg_factor for block in blocks for _ in block.prefixes])

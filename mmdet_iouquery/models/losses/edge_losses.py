@@ -127,12 +127,9 @@ def _distillation(
     images = weight.shape[1]
     shares = balance(*_edge_counts(matched.blocks[-1], num_layers, images), images)
     losses: dict[str, Tensor] = {}
-    first = 0
     for block in matched.blocks:
-        rows = slice(first, first + block.num_queries)
-        means = balanced_mean(loss[:, :, rows], is_matched[:-1, :, rows], *shares)
+        means = balanced_mean(loss[:, :, block.queries], is_matched[:-1, :, block.queries], *shares)
         losses.update(zip(block.prefixes, means.unbind()))
-        first += block.num_queries
     return losses
 
 
