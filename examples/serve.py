@@ -37,4 +37,4 @@ if __name__ == '__main__':
     sys.argv[1:] or sys.exit(__doc__)
     signal.signal(signal.SIGTERM, stop)  # as Ctrl-C, or workers stay
     server = litserve.LitServer(DetectionAPI(max_batch_size=8, batch_timeout=0.01), accelerator='cpu')
-    server.run(host='127.0.0.1', port=int((sys.argv[2:] or [8000])[0]), generate_client_file=False)
+    server.run(host='127.0.0.1', port=int((sys.argv[2:] or ['8000'])[0]), generate_client_file=False)

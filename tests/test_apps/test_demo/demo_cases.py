@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from mmdet_iouquery.apps.analyze.trace import Objects, QueryTrace, ScoredBoxes, Tokens
+from mmdet_iouquery.apps.analyze.trace import QueryTrace, ScoredBoxes, Tokens
+from mmdet_iouquery.evaluation.selection_quality import Objects
 
 WIDTH, HEIGHT = 128, 96
 GREY = Image.new('RGB', (WIDTH, HEIGHT), (128, 128, 128))

@@ -21,11 +21,12 @@ PATIENCE = 120  # s, for a machine that does much else
 
 def wait_for(condition: Callable[[], Any], what: str, ignored: tuple[type[Exception], ...] = ()) -> Any:
     """The condition's value as soon as it is true."""
+    expected: tuple[type[Exception], ...] = (OSError, HTTPException, *ignored)
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
             value = condition()
-        except (OSError, HTTPException, *ignored):  # a server that isn't up; a file that is just being written
+        except expected:  # a server that isn't up; a file that is just being written
             value = None
         if value:
             return value
