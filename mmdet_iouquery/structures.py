@@ -4,7 +4,7 @@ To a type checker the call of mmengine's modules is anything, and so are they: w
 part's ``forward``, in ``tests/test_models/test_protocols.py``.
 
 Letters as in :mod:`mmdet_iouquery.core`; P denoising queries and Q matching ones make up the decoder's sequence, the
-denoising ones first. Where the one kind ends and the other begins is known here alone.
+denoising ones first. Where the one kind ends and the other begins is known here alone. R + 1 bins of a distribution.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 from inside import Look, looks_inside, shipped
-from structure import Import, imports, modules
+from structure import ROOT, Import, imports, modules
 
 LAYERS = (
     ('choices', 'errors', 'file_io', 'registry', 'version'),
@@ -27,6 +27,24 @@ LAYERS = (
 """Folders and files of the package, the lowest first: each imports of itself and of layers below its own."""
 
 HEIGHT = {unit: height for height, units in enumerate(LAYERS) for unit in units}
+
+
+A_QUERYS_WAY = (
+    'models.query_selectors.iou_aware',
+    'models.pipeline',
+    'models.decoders.deformable',
+    'models.losses.set_criterion',
+    'models.losses.blocks',
+)
+"""From its selection to its losses, as CONTRIBUTING.md has it."""
+
+
+def test_a_querys_way_is_short_and_described() -> None:
+    known, text = modules(), (ROOT / 'CONTRIBUTING.md').read_text(encoding='utf-8')
+    paths = [f'{name.removeprefix("models.").replace(".", "/")}.py' for name in A_QUERYS_WAY]
+    places = [text.index(f'`{path}`') for path in paths]
+    assert places == sorted(places)
+    assert sum(known[name].num_lines for name in A_QUERYS_WAY) <= 900
 
 
 def test_every_file_has_a_layer() -> None:

@@ -1,6 +1,6 @@
 """COCO's evaluation of made-up detections, once for each back end.
 
-Shape shorthand: I images, D detections an image, G objects of the set, N = I * D detections of the set.
+Shape shorthand: I images, G objects of the set.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ that ``CocoDataset`` reads it like anyone's data::
 
 Train and validation share neither a scan nor a pixel of the photographs.
 
-Shape shorthand: S scans, H and W the image's height and width, h and w a digit's.
+Shape shorthand: S scans, h and w a digit's height and width.
 """
 
 from __future__ import annotations

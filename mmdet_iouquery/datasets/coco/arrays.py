@@ -1,6 +1,6 @@
 """The annotations of a COCO JSON as arrays, and the errors of references and numbers that come to light on the way.
 
-Shape shorthand: A annotations, I images, C categories of the file. Boxes are x, y, w, h in px.
+Shape shorthand: A annotations, I images. Boxes are x, y, w, h in px.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Blocks that fuse the maps of two neighbouring scales."""
+"""Blocks that fuse the maps of two neighbouring scales, as in RT-DETR's CCFF (cross-scale feature fusion)."""
 
 from __future__ import annotations
 
