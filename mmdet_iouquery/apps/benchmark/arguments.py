@@ -74,6 +74,7 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         '--objects', type=int, default=20, metavar='N', help='training, leave-one-out: boxes an image (default: 20)'
     )
     parser.add_argument('--bfloat16', action='store_true', help='leave-one-out: under bfloat16 autocast')
+    parser.add_argument('--prediction', action='store_true', help='leave-one-out: of a prediction, not of a step')
     parser.add_argument('--compile', action='store_true', help='inference: torch.compile as well')
     parser.add_argument('--growth', action='store_true', help='criterion: vary objects, queries, images and layers')
     parser.add_argument('--counts', type=int, nargs='+', default=[200, 1000], metavar='N', help='scale: images of jobs')

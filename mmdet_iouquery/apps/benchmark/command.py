@@ -23,7 +23,7 @@ from .data import data_case, one_core, shares
 from .evaluation import evaluation_case
 from .figures import growth_chart
 from .inference import inference
-from .leave_one_out import leave_one_out
+from .leave_one_out import leave_one_out, leave_one_out_of_prediction
 from .machine import machine
 from .reference import Reference
 from .training import training
@@ -93,6 +93,10 @@ def _training(args: argparse.Namespace, reference: Reference | None) -> Rows:
 def _leave_one_out(args: argparse.Namespace, reference: Reference | None) -> Rows:
     settings = dict(side=args.side, objects=args.objects, rounds=args.rounds, half=args.bfloat16)
     rows: Rows = []
+    if args.prediction:
+        for model, batch in itertools.product(args.models, args.batches or [1]):
+            rows += leave_one_out_of_prediction(model_name=model, batch=batch, side=args.side, rounds=args.rounds)
+        return rows
     for model, batch in itertools.product(args.models, args.batches or [2]):
         rows += leave_one_out(reference, model_name=model, batch=batch, **settings)
     return rows
