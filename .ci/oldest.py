@@ -13,13 +13,14 @@ from packaging.requirements import Requirement
 
 def oldest(family: str) -> list[str]:
     """Requirements that begin somewhere, held to where they begin."""
-    found = []
+    pins = []
     for line in importlib.metadata.requires('mmdet-iouquery') or []:
-        one = Requirement(line)
-        if one.marker is None or any(one.marker.evaluate({'extra': extra}) for extra in (family, 'fast')):
-            bounds = [part.version for part in one.specifier if part.operator == '>=']
-            found += [f'{one.name}=={version}' for version in bounds]
-    return found
+        requirement = Requirement(line)
+        marker = requirement.marker
+        if marker is None or any(marker.evaluate({'extra': extra}) for extra in (family, 'fast')):
+            bounds = [clause.version for clause in requirement.specifier if clause.operator == '>=']
+            pins += [f'{requirement.name}=={version}' for version in bounds]
+    return pins
 
 
 if __name__ == '__main__':

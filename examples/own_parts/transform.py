@@ -32,11 +32,11 @@ class CopySmallObjects(BaseTransform):
         copied: list[int] = []
         for i in np.repeat(np.arange(len(boxes)), self.copies):
             x1, y1, x2, y2 = (int(side) for side in (*np.floor(boxes[i, :2]), *np.ceil(boxes[i, 2:])))
-            place = None if results['gt_ignore_flags'][i] else self._place(x2 - x1, y2 - y1, image.shape, taken)
-            if place is None or np.prod(boxes[i, 2:] - boxes[i, :2]) > self.most_area:
+            corner = None if results['gt_ignore_flags'][i] else self._place(x2 - x1, y2 - y1, image.shape, taken)
+            if corner is None or np.prod(boxes[i, 2:] - boxes[i, :2]) > self.most_area:
                 continue
-            image[place[1] : place[1] + y2 - y1, place[0] : place[0] + x2 - x1] = source[y1:y2, x1:x2]
-            taken = np.vstack([taken, boxes[i] + np.tile([place[0] - x1, place[1] - y1], 2).astype(np.float32)])
+            image[corner[1] : corner[1] + y2 - y1, corner[0] : corner[0] + x2 - x1] = source[y1:y2, x1:x2]
+            taken = np.vstack([taken, boxes[i] + np.tile([corner[0] - x1, corner[1] - y1], 2).astype(np.float32)])
             copied.append(i)
         results['img'], results['gt_bboxes'] = image, HorizontalBoxes(torch.from_numpy(taken))
         for key in ('gt_bboxes_labels', 'gt_ignore_flags'):

@@ -56,8 +56,8 @@ def distances_to_boxes(references: Tensor, distances: Tensor, reg_scale: float) 
     """
     centre, size = as_float(references).split(2, dim=-1)
     near, far = as_float(distances).split(2, dim=-1)
-    part = size / reg_scale
-    return torch.cat([centre + (far - near) * part / 2, size + (near + far) * part], dim=-1)
+    unit = size / reg_scale
+    return torch.cat([centre + (far - near) * unit / 2, size + (near + far) * unit], dim=-1)
 
 
 class EdgeTargets(NamedTuple):
@@ -77,8 +77,8 @@ def edge_targets(references: Tensor, truth: Tensor, values: Tensor, reg_scale: f
     """
     centre, size = as_float(references).split(2, dim=-1)
     low, high = box_cxcywh_to_xyxy(as_float(truth)).split(2, dim=-1)
-    part = size / reg_scale + 1e-16
-    distances = torch.cat([(centre - low) / part, (high - centre) / part], dim=-1) - reg_scale / 2
+    unit = size / reg_scale + 1e-16
+    distances = torch.cat([(centre - low) / unit, (high - centre) / unit], dim=-1) - reg_scale / 2
     values = values.to(distances.dtype)
     left_bin = (torch.bucketize(distances, values, right=True) - 1).clamp(0, values.shape[0] - 2)
     left, right = values[left_bin], values[left_bin + 1]

@@ -168,11 +168,11 @@ class _Attention(torch.autograd.Function):
         for q, k, v, g, mean, of_q, of_k, of_v in zip(query, key, value, grad, own, *gradients):
             turned = k.t().contiguous()
             for i in range(0, len(q), _ROWS):
-                part = slice(i, i + _ROWS)
-                scores = run_packed_linear(q[part], k)
+                rows = slice(i, i + _ROWS)
+                scores = run_packed_linear(q[rows], k)
                 weights = torch.softmax(scores, -1, out=scores)
-                of_v += run_packed_linear(weights.t(), g[part].t())
-                of_score = run_packed_linear(g[part], v).sub_(mean[part]).mul_(weights)
-                of_q[part] = run_packed_linear(of_score, turned)
-                of_k += run_packed_linear(of_score.t(), q[part].t())
+                of_v += run_packed_linear(weights.t(), g[rows].t())
+                of_score = run_packed_linear(g[rows], v).sub_(mean[rows]).mul_(weights)
+                of_q[rows] = run_packed_linear(of_score, turned)
+                of_k += run_packed_linear(of_score.t(), q[rows].t())
         return tuple(x.unflatten(0, (-1, ctx.heads)) for x in (gradients[0].mul_(ctx.scale), *gradients[1:]))

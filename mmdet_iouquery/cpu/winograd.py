@@ -133,8 +133,8 @@ class _Tiles:
         by_row = _along(matrix, height, rows, above, lines=images)
         by_row = sparse.kron(sparse.identity(self._points), by_row, format='csr')
         by_column = _along(matrix, width, self._columns, left, lines=images * height)
-        self._split = [row_sums(part, dtype) for part in (by_column, by_row)]
-        self._join = [row_sums(part.T.tocsr(), dtype) for part in (by_row, by_column)]
+        self._split = [row_sums(transform, dtype) for transform in (by_column, by_row)]
+        self._join = [row_sums(transform.T.tocsr(), dtype) for transform in (by_row, by_column)]
 
     def split(self, pixels: Tensor) -> Tensor:
         """(n, h, w, C) to (P, N, C), of N tiles."""

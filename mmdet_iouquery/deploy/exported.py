@@ -58,8 +58,8 @@ def differences(detector: Detector, cfg: Mapping[str, Any]) -> str:
 
 def _other_values(theirs: Mapping[str, Any], own: Mapping[str, Any]) -> list[str]:
     """Of a file's model and a config's, the first values that differ."""
-    told = tuple(f'test_cfg.{name}' for name in _OF_DETECTIONS)
-    keys = [key for key in {**theirs, **own} if theirs.get(key) != own.get(key) and not key.startswith(told)]
+    prefixes = tuple(f'test_cfg.{name}' for name in _OF_DETECTIONS)
+    keys = [key for key in {**theirs, **own} if theirs.get(key) != own.get(key) and not key.startswith(prefixes)]
     sentences = [
         f'model.{key} is {theirs.get(key)}, as the file says, and not {own.get(key)}, as the config does'
         for key in keys[:_NAMED]

@@ -156,11 +156,11 @@ def _pair(root: Path, train: CocoFile, val: CocoFile) -> CocoSet:
 
 
 def _check_same_categories(train: CocoFile, val: CocoFile) -> None:
-    mine, other = ([(category['id'], category['name']) for category in coco.categories] for coco in (train, val))
-    if mine == other:
+    in_train, in_val = ([(category['id'], category['name']) for category in coco.categories] for coco in (train, val))
+    if in_train == in_val:
         return
-    only_train = [pair for pair in mine if pair not in other][:5]
-    only_val = [pair for pair in other if pair not in mine][:5]
+    only_train = [pair for pair in in_train if pair not in in_val][:5]
+    only_val = [pair for pair in in_val if pair not in in_train][:5]
     if only_train or only_val:
         difference = f'(id, name) only in the first: {only_train or "none"}, only in the second: {only_val or "none"}'
     else:

@@ -102,10 +102,10 @@ class _Corners(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, locations: Tensor, weights: Tensor, grid: _Grid) -> tuple[Tensor, Tensor]:
-        place = (locations.movedim(-1, 0).contiguous() * grid.size).sub_(0.5)
+        position = (locations.movedim(-1, 0).contiguous() * grid.size).sub_(0.5)
         # fmin and fmax let no NaN into an index
-        low = torch.fmin(torch.fmax(place.floor(), place.new_zeros(())), grid.last)
-        distance = place.sub_(low)
+        low = torch.fmin(torch.fmax(position.floor(), position.new_zeros(())), grid.last)
+        distance = position.sub_(low)
         of_x, of_y = torch.stack([_hat(distance), _hat(distance - 1).mul_(grid.several)], dim=-2)
         x, y = low.int()
         pixel = torch.addcmul(grid.first_row, y, grid.step[1]).addcmul_(x, grid.step[0])

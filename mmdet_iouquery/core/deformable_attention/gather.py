@@ -71,14 +71,14 @@ def _corners(x: Tensor, y: Tensor, maps: _Maps) -> tuple[Tensor, Tensor]:
     return (top * maps.width + left).unsqueeze(-1) + others, torch.stack(shares, dim=-1)
 
 
-def _pair(place: Tensor, size: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+def _pair(position: Tensor, size: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
     """On one axis the first of the two pixels around a place, or of the nearest two of the map; and the shares of both.
 
     A pixel's share is ``max(0, 1 - |distance|)``: less than all at a place beyond the outermost pixels, then none.
     """
-    several = (size > 1).to(place.dtype)
-    first = _held(place.floor(), size - 1 - several)
-    distance = place - first
+    several = (size > 1).to(position.dtype)
+    first = _held(position.floor(), size - 1 - several)
+    distance = position - first
     shares = (1 - distance.abs()).clamp(min=0), (1 - (distance - 1).abs()).clamp(min=0) * several
     return first, shares
 

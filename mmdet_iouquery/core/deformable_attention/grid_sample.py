@@ -43,7 +43,7 @@ def _read(level_map: Tensor, locations: Tensor, sampling: str) -> Tensor:
         grid = 2 * locations - 1
         return F.grid_sample(level_map, grid, mode='bilinear', padding_mode='zeros', align_corners=False)
     height, width = level_map.shape[-2:]
-    x, y = ((place * size + 0.5).long() for place, size in zip(locations.detach().unbind(-1), (width, height)))
+    x, y = ((share * size + 0.5).long() for share, size in zip(locations.detach().unbind(-1), (width, height)))
     index = y.clamp(0, height - 1) * width + x.clamp(0, width - 1)
     read = level_map.flatten(2).gather(2, index.flatten(1).unsqueeze(1).expand(-1, level_map.shape[1], -1))
     return read.unflatten(2, index.shape[1:])

@@ -149,10 +149,10 @@ def _remedy(kind: str, wanted: Any, row_of: dict[Any, int]) -> str:
     """What to do about a reference that leads nowhere; it may be of another type only."""
     for known in row_of:
         if type(known) is not type(wanted) and str(known) == str(wanted):
-            mine, other = ('text', 'numbers') if isinstance(wanted, str) else ('a number', 'text')
+            own_type, type_of_ids = ('text', 'numbers') if isinstance(wanted, str) else ('a number', 'text')
             records = 'images' if kind == 'image' else 'categories'
             right, wrong = json.dumps(known), json.dumps(wanted)
-            return f'it is {mine}, the ids of the {records} are {other}: write {right} instead of {wrong}'
+            return f'it is {own_type}, the ids of the {records} are {type_of_ids}: write {right} instead of {wrong}'
     return f'add the {kind} or remove the annotation'
 
 

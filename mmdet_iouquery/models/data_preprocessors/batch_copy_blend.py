@@ -150,30 +150,30 @@ class BatchCopyBlend(BatchBlend):
     ) -> list[Paste]:
         """What an image of ``extent`` (height, width) gets."""
         height, width = extent
-        fitting = [one for one in objects if one.width <= width and one.height <= height]
+        fitting = [source for source in objects if source.width <= width and source.height <= height]
         pastes = []
-        for one in draw.sample(fitting, min(self.num_objects, len(fitting))):
-            left, top = draw.randint(0, width - one.width), draw.randint(0, height - one.height)
+        for source in draw.sample(fitting, min(self.num_objects, len(fitting))):
+            left, top = draw.randint(0, width - source.width), draw.randint(0, height - source.height)
             share = draw.uniform(*self.surroundings)
-            aside, above = int(share * one.width), int(share * one.height)
-            source_height, source_width = extents[one.image]
+            aside, above = int(share * source.width), int(share * source.height)
+            source_height, source_width = extents[source.image]
             margins = (
-                min(aside, one.left, left),
-                min(above, one.top, top),
-                min(aside, source_width - one.left - one.width, width - left - one.width),
-                min(above, source_height - one.top - one.height, height - top - one.height),
+                min(aside, source.left, left),
+                min(above, source.top, top),
+                min(aside, source_width - source.left - source.width, width - left - source.width),
+                min(above, source_height - source.top - source.height, height - top - source.height),
             )
-            pastes.append(Paste(one, left - one.left, top - one.top, margins))
+            pastes.append(Paste(source, left - source.left, top - source.top, margins))
         return pastes
 
 
 def _paste(image: Tensor, source: Tensor, paste: Paste, ratio: float) -> None:
     """Blend px of ``source`` (3, H, W) into those of ``image``."""
-    one, (left, top, right, bottom) = paste.source, paste.margins
-    x, y = one.left - left, one.top - top
-    width, height = left + one.width + right, top + one.height + bottom
-    there = image[:, y + paste.down : y + paste.down + height, x + paste.right : x + paste.right + width]
-    there.copy_(blended(there, source[:, y : y + height, x : x + width], ratio))
+    pasted, (left, top, right, bottom) = paste.source, paste.margins
+    x, y = pasted.left - left, pasted.top - top
+    width, height = left + pasted.width + right, top + pasted.height + bottom
+    target = image[:, y + paste.down : y + paste.down + height, x + paste.right : x + paste.right + width]
+    target.copy_(blended(target, source[:, y : y + height, x : x + width], ratio))
 
 
 def _with_pasted(data_samples: SampleList, pastes: Sequence[Sequence[Paste]]) -> SampleList:

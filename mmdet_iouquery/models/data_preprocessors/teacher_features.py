@@ -209,11 +209,11 @@ def map_of(outputs: Sequence[Any], where: str) -> Tensor:
     Raises:
         InputError: there is none.
     """
-    found = outputs[-1] if outputs else None
-    if isinstance(found, (list, tuple)) and found:
-        found = found[-1]
-    if not isinstance(found, Tensor) or found.dim() != 4:
-        kind = f'a tensor of {found.dim()} dimensions' if isinstance(found, Tensor) else type(found).__name__
+    output = outputs[-1] if outputs else None
+    if isinstance(output, (list, tuple)) and output:
+        output = output[-1]
+    if not isinstance(output, Tensor) or output.dim() != 4:
+        kind = f'a tensor of {output.dim()} dimensions' if isinstance(output, Tensor) else type(output).__name__
         gives = f'gives {kind}' if outputs else 'was not run'
         raise InputError(f'{where} {gives}, where a map (B, C, h, w) is compared; name a module that gives one')
-    return found
+    return output
