@@ -24,12 +24,12 @@ class Case(NamedTuple):
     """A set in COCO's form and its detections in COCO's form, boxes x, y, w, h."""
 
     truth: dict[str, Any]
-    found: list[dict[str, Any]]
+    detections: list[dict[str, Any]]
 
 
 def make_case(
     objects: Sequence[tuple[Any, ...]],
-    found: Sequence[tuple[Any, ...]],
+    detections: Sequence[tuple[Any, ...]],
     images: Sequence[Any] = (1,),
     classes: Sequence[Any] = (1,),
     first_id: int = 1,
@@ -44,7 +44,7 @@ def make_case(
         annotations=annotations,
         categories=[dict(id=c, name=f'class {c}') for c in classes],
     )
-    return Case(truth, [dict(image_id=i, category_id=c, bbox=box, score=score) for i, c, box, score in found])
+    return Case(truth, [dict(image_id=i, category_id=c, bbox=box, score=score) for i, c, box, score in detections])
 
 
 def grid(number: int, side: float = 10.0) -> list[list[float]]:
@@ -63,21 +63,21 @@ def random_case(seed: int) -> Case:
     number = int(rng.integers(1, 6))
     classes = (rng.permutation(90)[:number] * 7).tolist()
     images = rng.permutation(10**6)[: rng.integers(1, 9)].tolist()
-    objects, found = [], []
+    objects, detections = [], []
     for image in images:
-        mine = []
+        rows = []
         for _ in range(rng.integers(0, 7) * (rng.random() < 0.8)):
             box = [*rng.integers(0, 200, 2), *rng.choice([8, 16, 32, 50, 96, 130], 2)]
-            mine.append((image, classes[rng.integers(max(1, number - 1))], box, rng.random() < 0.15))
+            rows.append((image, classes[rng.integers(max(1, number - 1))], box, rng.random() < 0.15))
         for _ in range(rng.choice([0, 5, 20, 250], p=[0.2, 0.4, 0.3, 0.1])):
             _, label, box, _ = (
-                mine[rng.integers(len(mine))] if mine and rng.random() < 0.7 else (0, classes[-1], [0, 0, 9, 9], 0)
+                rows[rng.integers(len(rows))] if rows and rng.random() < 0.7 else (0, classes[-1], [0, 0, 9, 9], 0)
             )
             label = label if rng.random() < 0.9 else classes[rng.integers(number)]
             shifted = np.maximum(np.add(box, rng.choice([0, 0, 0, 2, 5, -3], 4)), 1)
-            found.append((image, label, shifted.astype(float).tolist(), int(rng.integers(0, 10)) / 8))
-        objects += [(i, label, list(map(float, box)), crowd) for i, label, box, crowd in mine]
-    case = make_case(objects, found, images, classes, first_id=int(rng.integers(2)))
+            detections.append((image, label, shifted.astype(float).tolist(), int(rng.integers(0, 10)) / 8))
+        objects += [(i, label, list(map(float, box)), crowd) for i, label, box, crowd in rows]
+    case = make_case(objects, detections, images, classes, first_id=int(rng.integers(2)))
     for annotation in case.truth['annotations']:
         annotation['area'] *= float(rng.choice([1, 1, 0.5]))  # as a mask's
     return case

@@ -80,13 +80,13 @@ def predicted(model: Any, images: Tensor, sizes: Tensor) -> list[Any]:
     return [result.pred_instances for result in results]
 
 
-def distance(found: dict[str, Tensor], expected: list[Any], sizes: Tensor) -> float:
+def distance(ours: dict[str, Tensor], expected: list[Any], sizes: Tensor) -> float:
     """The largest difference between detections of files and of mmdet, as sets: equal scores may change places.
 
     Of each, the nearest of the same label in score and in box, relative to the image.
     """
     farthest = 0.0
-    for boxes, scores, labels, size, theirs in zip(found['boxes'], found['scores'], found['labels'], sizes, expected):
+    for boxes, scores, labels, size, theirs in zip(ours['boxes'], ours['scores'], ours['labels'], sizes, expected):
         scale = torch.cat([size, size])
         ours_rows = torch.cat([boxes / scale, scores[:, None], labels[:, None].float()], dim=1)
         their_rows = torch.cat([theirs.bboxes / scale, theirs.scores[:, None], theirs.labels[:, None].float()], dim=1)

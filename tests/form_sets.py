@@ -86,8 +86,8 @@ def digits_as_yolo(digits: Path, root: Path) -> Path:
         content = json.loads((digits / 'annotations' / f'{part}.json').read_text())
         for image in content['images']:
             size = image['width'], image['height']
-            mine = [annotation for annotation in content['annotations'] if annotation['image_id'] == image['id']]
-            lines = [' '.join([str(one['category_id'] - 1), *_shares(one['bbox'], size)]) for one in mine]
+            annotations = [annotation for annotation in content['annotations'] if annotation['image_id'] == image['id']]
+            lines = [' '.join([str(entry['category_id'] - 1), *_shares(entry['bbox'], size)]) for entry in annotations]
             write_text(root / 'labels' / part / Path(image['file_name']).with_suffix('.txt'), '\n'.join(lines) + '\n')
     write_text(root / 'data.yaml', f'path: .\ntrain: images/train\nval: images/val\nnames:\n{names}\n')
     return root
@@ -102,8 +102,8 @@ def digits_as_voc(digits: Path, root: Path) -> Path:
             ids.append(f'{part}{Path(image["file_name"]).stem}')
             (root / 'JPEGImages').mkdir(parents=True, exist_ok=True)
             shutil.copy(digits / part / image['file_name'], root / 'JPEGImages' / f'{ids[-1]}.jpg')
-            mine = [annotation for annotation in content['annotations'] if annotation['image_id'] == image['id']]
-            objects = [(str(one['category_id'] - 1), _pixels(one['bbox'])) for one in mine]
+            annotations = [annotation for annotation in content['annotations'] if annotation['image_id'] == image['id']]
+            objects = [(str(entry['category_id'] - 1), _pixels(entry['bbox'])) for entry in annotations]
             text = voc_xml(objects, (image['width'], image['height']))
             write_text(root / 'Annotations' / f'{ids[-1]}.xml', text)
         write_text(root / 'ImageSets' / 'Main' / f'{part}.txt', '\n'.join(ids) + '\n')

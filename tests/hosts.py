@@ -136,8 +136,8 @@ def flat(losses: dict[str, Any]) -> dict[str, Tensor]:
 _PROJECTIONS = {'qcontent': 'q_content', 'qpos': 'q_pos', 'kcontent': 'k_content', 'kpos': 'k_pos', 'v': 'value'}
 _MMDETS_DAB = {
     **{
-        f'{place}.{theirs}_proj.': f'{place}.{ours}.'
-        for place in ('self_attn', 'cross_attn')
+        f'{attention}.{theirs}_proj.': f'{attention}.{ours}.'
+        for attention in ('self_attn', 'cross_attn')
         for theirs, ours in _PROJECTIONS.items()
     },
     'cross_attn.qpos_sine_proj.': 'cross_attn.q_sine.',

@@ -51,12 +51,12 @@ def blocks(page: str | Path) -> list[Block]:
 def lines(block: Block) -> list[list[str]]:
     """The words of each command of a shell block, without comments and without what its output goes to."""
     assert block.language == 'bash'
-    found = []
+    command_lines = []
     for line in block.text.replace('\\\n', ' ').splitlines():
         words = shlex.split(line, comments=True)
         if words:
-            found.append(words[: words.index('>')] if '>' in words else words)
-    return found
+            command_lines.append(words[: words.index('>')] if '>' in words else words)
+    return command_lines
 
 
 def command(words: list[str]) -> list[str] | None:

@@ -93,7 +93,7 @@ def run_test(*arguments: object) -> int:
     """What ``tools/test.py`` does with these arguments."""
     from mmdet_iouquery.engine.launch import run_tool, test
 
-    return run_tool(lambda: test([str(one) for one in arguments]))
+    return run_tool(lambda: test([str(argument) for argument in arguments]))
 
 
 def errors(text: str) -> list[str]:

@@ -43,18 +43,18 @@ class Module(NamedTuple):
 
 def modules(root: Path = ROOT) -> dict[str, Module]:
     """Every module of the package, by name."""
-    found = {}
+    by_name = {}
     for path in sorted((root / PACKAGE).rglob('*.py')):
         parts = path.relative_to(root / PACKAGE).with_suffix('').parts
         name = '.'.join(parts[:-1] if parts[-1] == '__init__' else parts)
-        found[name] = Module(name, path, ast.parse(path.read_text(encoding='utf-8')))
-    return found
+        by_name[name] = Module(name, path, ast.parse(path.read_text(encoding='utf-8')))
+    return by_name
 
 
 def imports(module: Module, known: dict[str, Module]) -> list[Import]:
     """What a module imports of the package; of a folder that names something else, the folder itself."""
     above = module.name.split('.') if module.path.name == '__init__.py' else module.name.split('.')[:-1]
-    found = []
+    inner_imports = []
     for node in ast.walk(module.tree):
         if isinstance(node, ast.ImportFrom):
             if node.level:
@@ -69,20 +69,20 @@ def imports(module: Module, known: dict[str, Module]) -> list[Import]:
             of = '.'.join(part for part in base if part)
             for alias in node.names:
                 inside = f'{of}.{alias.name}' if of else alias.name
-                found.append(Import(inside if inside in known else of, node.lineno))
+                inner_imports.append(Import(inside if inside in known else of, node.lineno))
         elif isinstance(node, ast.Import):
             names = [alias.name.split('.') for alias in node.names]
-            found += [Import('.'.join(rest), node.lineno) for first, *rest in names if first == PACKAGE]
-    return found
+            inner_imports += [Import('.'.join(rest), node.lineno) for first, *rest in names if first == PACKAGE]
+    return inner_imports
 
 
 def importers(known: dict[str, Module]) -> dict[str, set[str]]:
     """Which modules import each one."""
-    found: dict[str, set[str]] = defaultdict(set)
+    by_module: dict[str, set[str]] = defaultdict(set)
     for module in known.values():
         for imported in imports(module, known):
-            found[imported.module].add(module.name)
-    return found
+            by_module[imported.module].add(module.name)
+    return by_module
 
 
 def function_sizes(module: Module) -> list[int]:

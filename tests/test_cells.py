@@ -117,8 +117,8 @@ def batch() -> dict:
 def losses(model: nn.Module) -> dict[str, Tensor]:
     """The losses of :func:`batch`, ``loss`` their sum; noise and dropout draw the same numbers at every call."""
     torch.manual_seed(5)
-    found = model(**model.data_preprocessor(batch(), training=True), mode='loss')
-    total, parts = model.parse_losses(found)
+    terms = model(**model.data_preprocessor(batch(), training=True), mode='loss')
+    total, parts = model.parse_losses(terms)
     return {**parts, 'loss': total}
 
 
@@ -139,13 +139,13 @@ def train(model: nn.Module, falls: str, steps: int) -> list[float]:
     optimizer = torch.optim.AdamW(trained.values(), lr=1e-4)
     history = []
     for _ in range(steps):
-        found = losses(model)
+        terms = losses(model)
         optimizer.zero_grad()
-        found['loss'].backward()
+        terms['loss'].backward()
         # distributed training stops at a parameter that has no part in the loss
         assert [name for name, p in trained.items() if p.grad is None] == []
         optimizer.step()
-        history.append(found[falls].item())
+        history.append(terms[falls].item())
     assert [name for name, p in trained.items() if not torch.isfinite(p).all()] == []
     return history
 

@@ -341,13 +341,13 @@ class CountsNoLayers(BaseModule):
 
 class DividesByAnchors(DeformableDecoder):
     def forward(self, queries: Queries, *others: Any, **more: Any) -> Predictions:
-        found = super().forward(queries, *others, **more)
-        return found._replace(logits=found.logits - (1 - queries.anchors_unact.sigmoid()).log().sum(-1)[..., None])
+        output = super().forward(queries, *others, **more)
+        return output._replace(logits=output.logits - (1 - queries.anchors_unact.sigmoid()).log().sum(-1)[..., None])
 
 
 def position_first(decode: Callable, part: nn.Module, q: Queries, *others: Any) -> Predictions:
-    place = torch.arange(q.content.shape[1])[:, None] / 10
-    return decode(q._replace(content=q.content + place), *others)
+    position = torch.arange(q.content.shape[1])[:, None] / 10
+    return decode(q._replace(content=q.content + position), *others)
 
 
 def mean_of_all(decode: Callable, part: nn.Module, q: Queries, m: Memory, mask: Any, n: Any) -> Predictions:

@@ -54,7 +54,7 @@ def test_every_file_has_a_layer() -> None:
 def test_nothing_imports_upwards() -> None:
     known = modules()
     assert Import('models.pipeline', 24) in [
-        one._replace(line=24) for one in imports(known['models.hosts.query_parts'], known)
+        imported._replace(line=24) for imported in imports(known['models.hosts.query_parts'], known)
     ]
     for module in known.values():
         for imported in imports(module, known):

@@ -108,8 +108,8 @@ def test_test(folder: Path, predictions: Path, tool: Tool, checkpoint: Path) -> 
     logged = [json.loads(line) for line in next((folder / 'trained').glob('*/vis_data/scalars.json')).open()]
     tested = metrics_of(folder / 'tested')
     assert tested['coco/bbox_mAP_50'] == logged[-1]['coco/bbox_mAP_50']
-    found = pickle.loads(predictions.read_bytes())
-    assert len(found) == VAL and all(len(one['pred_instances']['scores']) == 50 for one in found)
+    results = pickle.loads(predictions.read_bytes())
+    assert len(results) == VAL and all(len(result['pred_instances']['scores']) == 50 for result in results)
     drawn = folder / 'drawn'
     tool('test.py', folder / 'config.py', checkpoint, '--work-dir', drawn, '--show-dir', 'images')
     assert len([*drawn.glob('*/images/*.jpg')]) == VAL
@@ -199,10 +199,10 @@ def test_publish_model(folder: Path, checkpoint: Path, tool: Tool) -> None:
     """Weights and meta alone, under a name with a hash, in a file that the doctor reads and a detector loads."""
     tool('publish_model', checkpoint, folder / 'published.pth')
     deadline = time.monotonic() + 60
-    while not (found := [*folder.glob('published-*.pth')]) or (folder / 'published.pth').exists():
+    while not (published := [*folder.glob('published-*.pth')]) or (folder / 'published.pth').exists():
         assert time.monotonic() < deadline, 'it leaves the renaming to a process that it does not wait for'
         time.sleep(0.1)
-    (path,) = found
+    (path,) = published
     content, given = torch.load(path, weights_only=True), torch.load(checkpoint, weights_only=True)
     assert content.keys() == {'meta', 'state_dict'}
     assert all(torch.equal(content['state_dict'][key], value) for key, value in given['state_dict'].items())
@@ -226,8 +226,8 @@ def test_image_demo(folder: Path, checkpoint: Path, tool: Tool) -> None:
         pytest.skip('wheels of mmdet carry no demo/, and there is no source tree of it in build/mmdet-tests')
     image = next((folder / 'digits' / 'val').glob('*.jpg'))
     tool(path, image, folder / 'config.py', '--weights', checkpoint, '--device', 'cpu', '--out-dir', folder / 'demo')
-    found = json.loads((folder / 'demo' / 'preds' / f'{image.stem}.json').read_text())
-    assert len(found['scores']) == 50 and (folder / 'demo' / 'vis' / image.name).is_file()
+    detections = json.loads((folder / 'demo' / 'preds' / f'{image.stem}.json').read_text())
+    assert len(detections['scores']) == 50 and (folder / 'demo' / 'vis' / image.name).is_file()
 
 
 # --- python -m mmdet_iouquery.run -------------------------------------------------------------------------------------

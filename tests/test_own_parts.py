@@ -127,11 +127,11 @@ def test_small_objects_are_copied_with_their_pixels_and_labels() -> None:
         'gt_ignore_flags': np.array([False, False]),
     }
     np.random.seed(0)
-    found = CopySmallObjects(copies=2, tries=100).transform(dict(results))
-    assert found['gt_bboxes_labels'].tolist() == [4, 5, 4, 4] and (image[10:20, 30:45] == 7).all()
-    for x1, y1, x2, y2 in found['gt_bboxes'].tensor[2:].int().tolist():
-        assert (x2 - x1, y2 - y1) == (15, 10) and (found['img'][y1:y2, x1:x2] == 7).all()
-    assert (found['img'] == 7).sum() == 3 * (image == 7).sum() and (found['img'] == 9).sum() == (image == 9).sum()
+    after = CopySmallObjects(copies=2, tries=100).transform(dict(results))
+    assert after['gt_bboxes_labels'].tolist() == [4, 5, 4, 4] and (image[10:20, 30:45] == 7).all()
+    for x1, y1, x2, y2 in after['gt_bboxes'].tensor[2:].int().tolist():
+        assert (x2 - x1, y2 - y1) == (15, 10) and (after['img'][y1:y2, x1:x2] == 7).all()
+    assert (after['img'] == 7).sum() == 3 * (image == 7).sum() and (after['img'] == 9).sum() == (image == 9).sum()
     results['gt_ignore_flags'] = np.array([True, True])
     assert len(CopySmallObjects().transform(dict(results))['gt_bboxes']) == 2
 
@@ -202,9 +202,9 @@ def test_the_transform_runs_in_the_shipped_pipeline(tmp_path: Path) -> None:
     for transforms in (built(steps), built([*steps[:3], {'type': 'CopySmallObjects', 'copies': 3}, *steps[3:]])):
         np.random.seed(2)
         packed = [run(transforms, path, [[5, 5, 20, 20], [60, 30, 75, 50], [30, 60, 45, 78]]) for _ in range(5)]
-        for one in packed:
-            check_laws(one, (96, 64))
-        numbers.append(sum(len(one['data_samples'].gt_instances) for one in packed))
+        for sample in packed:
+            check_laws(sample, (96, 64))
+        numbers.append(sum(len(sample['data_samples'].gt_instances) for sample in packed))
     assert numbers[1] > numbers[0]
 
 

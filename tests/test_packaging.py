@@ -68,13 +68,13 @@ def metadata(wheel: Path) -> Message:
 
 def requirements(metadata: Message, extra: str | None) -> list[str]:
     """The requirements of an extra, or those that always hold, without their markers and blanks."""
-    found = []
+    collected = []
     for line in metadata.get_all('Requires-Dist') or []:
         requirement, _, marker = line.partition(';')
         match = re.search(r'extra\s*==\s*["\']([^"\']+)', marker)
         if (match.group(1) if match else None) == extra:
-            found.append(requirement.strip())
-    return found
+            collected.append(requirement.strip())
+    return collected
 
 
 def test_wheel_is_pure_and_carries_the_version(wheel: Path, metadata: Message) -> None:

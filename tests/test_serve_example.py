@@ -123,13 +123,13 @@ def test_requests_are_answered_in_batches(server: Server) -> None:
         answers += [pool.submit(server.post, request) for request in requests[1:]]
         time.sleep(2)  # for the others to arrive while the first one is held up
         (server.folder / 'go').touch()
-        *found, cut, empty = [answer.result(timeout=120) for answer in answers]
-    for answer, wanted in zip(found, expected):
+        *complete, cut, empty = [answer.result(timeout=120) for answer in answers]
+    for answer, wanted in zip(complete, expected):
         assert answer['width'] == wanted['width']
-        assert [one['name'] for one in answer['detections']] == [one['name'] for one in wanted['detections']]
-        for one, other in zip(answer['detections'], wanted['detections']):
-            assert one['box'] == pytest.approx(other['box'], abs=0.01)  # px
-            assert one['score'] == about(other['score'])
+        assert [entry['name'] for entry in answer['detections']] == [entry['name'] for entry in wanted['detections']]
+        for entry, other in zip(answer['detections'], wanted['detections']):
+            assert entry['box'] == pytest.approx(other['box'], abs=0.01)  # px
+            assert entry['score'] == about(other['score'])
     assert (cut[0], empty[0]) == (422, 422)
     assert 'the file is cut short: the PNG has no end' in cut[1] and 'the file is empty' in empty[1]
     assert sum(server.batches()) == len(requests) and 1 < max(server.batches()) <= 8
@@ -137,13 +137,13 @@ def test_requests_are_answered_in_batches(server: Server) -> None:
 
 def alive(group: int) -> list[str]:
     """The command lines of a group's processes that have not ended."""
-    found = []
+    commands = []
     for process in Path('/proc').glob('[0-9]*'):
         with suppress(OSError):
             state, _, of_group = (process / 'stat').read_text().rpartition(')')[2].split()[:3]
             if int(of_group) == group and state != 'Z':
-                found.append((process / 'cmdline').read_text().replace('\0', ' '))
-    return found
+                commands.append((process / 'cmdline').read_text().replace('\0', ' '))
+    return commands
 
 
 def test_sigterm_ends_all_of_its_processes(server: Server) -> None:

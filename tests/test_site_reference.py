@@ -59,7 +59,7 @@ def test_every_registered_class_is_in_it() -> None:
         if part.__module__.startswith('mmdet_iouquery.') and not part.__module__.startswith(code.UNREGISTERED)
     }
     assert filled == {
-        (path, name, one.source.module.path) for one in code.registered() for path, name in one.names.items()
+        (path, name, entry.source.module.path) for entry in code.registered() for path, name in entry.names.items()
     }
 
 

@@ -35,7 +35,7 @@ def text_calls(path: Path) -> Iterator[tuple[str, bool]]:
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
         given = {keyword.arg: keyword.value for keyword in node.keywords}
-        modes = [one.value for one in [*node.args[1:2], given.get('mode')] if isinstance(one, ast.Constant)]
+        modes = [arg.value for arg in [*node.args[1:2], given.get('mode')] if isinstance(arg, ast.Constant)]
         of_path = isinstance(node.func, ast.Attribute) and name in ('read_text', 'write_text')
         opened = name == 'open' and isinstance(node.func, ast.Name) and not any('b' in str(mode) for mode in modes)
         piped = 'text' in given or 'universal_newlines' in given
@@ -49,9 +49,9 @@ def text_calls(path: Path) -> Iterator[tuple[str, bool]]:
 def test_every_text_file_of_the_package_is_opened_with_an_encoding() -> None:
     folders = ('mmdet_iouquery', 'iouquery_runtime', 'tools', 'configs')
     files = [path for folder in folders for path in (ROOT / folder).rglob('*.py')]
-    found = [call for path in files for call in text_calls(path)]
-    assert len(found) > 20
-    assert [place for place, named in found if not named] == []
+    calls = [call for path in files for call in text_calls(path)]
+    assert len(calls) > 20
+    assert [location for location, named in calls if not named] == []
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='elsewhere the C locale is UTF-8 as well')

@@ -135,10 +135,10 @@ def test_links_lead_to_files_and_headings_that_exist() -> None:
 
 
 def test_statuses_are_those_of_the_errors() -> None:
-    told = {int(one) for row in PROSE['statuses'] for one in row[0].split(', ')}
+    listed = {int(number) for row in PROSE['statuses'] for number in row[0].split(', ')}
     own = {kind.status for kind in vars(errors).values() if isinstance(kind, type) and hasattr(kind, 'status')}
-    assert own | {0, 1} == {status for status in told if status < 128}
-    assert 128 + signal.SIGINT in told and 128 + signal.SIGTERM in told
+    assert own | {0, 1} == {status for status in listed if status < 128}
+    assert 128 + signal.SIGINT in listed and 128 + signal.SIGTERM in listed
 
 
 # --- what is raised is found ------------------------------------------------------------------------------------------
@@ -280,8 +280,8 @@ def _evaluated(folder: Path, image_id: int, **annotation: Any) -> Any:
     plain = {key: value for key, value in _content()['annotations'][0].items() if key != 'iscrowd'}
     metric = CocoMetric(ann_file=str(_coco(folder, _content(annotations=[plain | annotation]))), metric='bbox')
     metric.dataset_meta = dict(classes=('cat',))
-    found = dict(bboxes=torch.ones(1, 4), scores=torch.ones(1), labels=torch.zeros(1, dtype=torch.long))
-    metric.process({}, [dict(img_id=image_id, ori_shape=(48, 64), pred_instances=found)])
+    instances = dict(bboxes=torch.ones(1, 4), scores=torch.ones(1), labels=torch.zeros(1, dtype=torch.long))
+    metric.process({}, [dict(img_id=image_id, ori_shape=(48, 64), pred_instances=instances)])
     return metric.evaluate(1)
 
 

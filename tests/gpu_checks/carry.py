@@ -61,12 +61,12 @@ def needed(*roots: str) -> list[str]:
     """Names of distributions and, as far as they are installed here, of all that they require."""
     from packaging.requirements import Requirement
 
-    found, waiting = [], list(map(normal, roots))
+    names, waiting = [], list(map(normal, roots))
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in names:
             continue
-        found.append(name)
+        names.append(name)
         try:
             lines = importlib.metadata.requires(name) or []
         except importlib.metadata.PackageNotFoundError:
@@ -77,7 +77,7 @@ def needed(*roots: str) -> list[str]:
             for requirement in requirements
             if requirement.marker is None or requirement.marker.evaluate({'extra': ''})
         ]
-    return found
+    return names
 
 
 def normal(name: str) -> str:

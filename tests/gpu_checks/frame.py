@@ -134,11 +134,11 @@ def _one(command: list[str], report: Path, log: Path, limit: float) -> dict[str,
             state = 'timed out'
         finally:  # whatever it has started goes with it, also when this process is interrupted
             _end_group(process)
-    told = json.loads(report.read_text(encoding='utf-8')) if report.exists() else {'found': {}, 'failures': []}
+    content = json.loads(report.read_text(encoding='utf-8')) if report.exists() else {'found': {}, 'failures': []}
     report.unlink(missing_ok=True)
-    if state == 'passed' and 'skipped' in told['found']:
+    if state == 'passed' and 'skipped' in content['found']:
         state = 'skipped'
-    result = {'state': state, 'seconds': round(time.monotonic() - start, 1), **told}
+    result = {'state': state, 'seconds': round(time.monotonic() - start, 1), **content}
     if state not in ('passed', 'skipped'):
         result['log'] = log.read_text(encoding='utf-8', errors='replace').splitlines()[-LINES_KEPT:]
     return result

@@ -54,10 +54,10 @@ def check_environment(report: Report, device: str) -> None:
     with report.step('doctor'):
         from mmdet_iouquery.apps.doctor.environment import examine, gather
 
-        found = examine(gather())
-        report.add('doctor', [f'{row.name} {row.value} {row.note}'.strip() for row in found.rows])
-        report.add('problems', [f'{finding.level}: {finding.text}' for finding in found.findings])
-        report.add('slow', [str(one) for one in found.slow])
+        diagnosis = examine(gather())
+        report.add('doctor', [f'{row.name} {row.value} {row.note}'.strip() for row in diagnosis.rows])
+        report.add('problems', [f'{finding.level}: {finding.text}' for finding in diagnosis.findings])
+        report.add('slow', [str(reason) for reason in diagnosis.slow])
     reasons = {name: why_not(name, torch.device(device), (4, 4, 4), 'bilinear') for name in BACKENDS}
     report.add('back ends that cannot run', {name: reason for name, reason in reasons.items() if reason})
 
@@ -133,9 +133,9 @@ def check_parity(report: Report, device: str) -> None:
                 there = copy.deepcopy(model).to(device)
                 if not use_backend(there, backend):
                     raise SkipError(f'{backend} does not know its points, {points}')
-                found = outcome(there, images, samples)
+                actual = outcome(there, images, samples)
                 for kind, limit in (('losses', 1e-3), ('gradients', 1e-2)):
-                    report.at_most(f'{family} by {backend}: {kind}', furthest(found[kind], expected[kind]), limit)
+                    report.at_most(f'{family} by {backend}: {kind}', furthest(actual[kind], expected[kind]), limit)
 
 
 def use_backend(model: nn.Module, backend: str) -> bool:
@@ -250,9 +250,9 @@ def benchmarked(report: Report, device: str, *arguments: str) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder) / 'report.json'
         benchmark([*arguments, *small, '--out', str(path)])
-        told = json.loads(path.read_text(encoding='utf-8'))
-    report.add('machine', told['machine'])
-    report.add('rows', told['rows'])
+        measured = json.loads(path.read_text(encoding='utf-8'))
+    report.add('machine', measured['machine'])
+    report.add('rows', measured['rows'])
 
 
 def check_attention(report: Report, device: str) -> None:
@@ -285,8 +285,8 @@ def check_export(report: Report, device: str) -> None:
     model.init_weights()
     with TemporaryDirectory() as folder:
         path = Path(folder) / 'model.onnx'
-        told = export_onnx(model, path, settings)
-        report.add('file', [f'{told.num_bytes / 1e6:.1f} MB, {told.num_nodes} nodes', *map(str, told.parity)])
+        export = export_onnx(model, path, settings)
+        report.add('file', [f'{export.num_bytes / 1e6:.1f} MB, {export.num_nodes} nodes', *map(str, export.parity)])
         images = np.random.default_rng(0).random((1, 3, side, side), dtype=np.float32)
         expected = by_onnxruntime(path, images, 'CPUExecutionProvider')
         with report.step('onnxruntime'):
@@ -301,10 +301,10 @@ def check_export(report: Report, device: str) -> None:
             compare(report, 'TensorRT', by_tensorrt(report, path, images), expected)
 
 
-def compare(report: Report, name: str, found: list[NDArray[Any]], expected: list[NDArray[Any]]) -> None:
+def compare(report: Report, name: str, actual: list[NDArray[Any]], expected: list[NDArray[Any]]) -> None:
     """Best logits of the queries, in their order, and shapes; equal scores may have changed places."""
-    report.holds(f'{name}: shapes', true=[x.shape for x in found] == [x.shape for x in expected])
-    best = [np.sort(outputs[0].max(-1)) for outputs in (found, expected)]
+    report.holds(f'{name}: shapes', true=[x.shape for x in actual] == [x.shape for x in expected])
+    best = [np.sort(outputs[0].max(-1)) for outputs in (actual, expected)]
     report.at_most(f'{name}: sorted scores', float(np.abs(best[0] - best[1]).max()), 5e-2)
 
 
@@ -313,7 +313,7 @@ def by_onnxruntime(path: Path, images: NDArray[Any], provider: str) -> list[NDAr
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=[provider])
-    given = {one.name: images for one in session.get_inputs()}
+    given = {entry.name: images for entry in session.get_inputs()}
     outputs: list[NDArray[Any]] = session.run(None, given)
     return outputs
 

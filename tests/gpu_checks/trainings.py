@@ -101,8 +101,8 @@ def check_resume(report: Report, device: str) -> None:
         whole = trained(digits, folder / 'whole', watches[0])
         again = trained(digits, folder / 'again', watches[1])
         trained(digits, folder / 'part', watches[2])
-        found = str(folder / 'part' / 'stopped.pth')
-        resumed = trained(digits, folder / 'resumed', watches[3], resume=True, load_from=found)
+        checkpoint = str(folder / 'part' / 'stopped.pth')
+        resumed = trained(digits, folder / 'resumed', watches[3], resume=True, load_from=checkpoint)
     report.add('losses', [watch.losses for watch in watches])
     noise = apart(again, whole)
     report.add('two whole runs are apart by', noise)
@@ -176,10 +176,10 @@ def check_ddp(report: Report, device: str) -> None:
             work_dir = folder / f'from_{Path(command[2]).stem}'
             subprocess.run([*command, f'--work-dir={work_dir}', '--no-check'], env=environment, check=True)
         met = (folder / 'from_launched' / 'met.txt') if (folder / 'from_launched').exists() else None
-        found = sorted(folder.glob('from_*/met.txt'))
-        report.add('met over', found[0].read_text() if found else f'nothing was noted in {met}')
+        notes = sorted(folder.glob('from_*/met.txt'))
+        report.add('met over', notes[0].read_text() if notes else f'nothing was noted in {met}')
         expected = 'nccl 1' if device == 'cuda' else 'gloo 1'
-        report.holds(f'it is {expected}', true=bool(found) and found[0].read_text() == expected)
+        report.holds(f'it is {expected}', true=bool(notes) and notes[0].read_text() == expected)
         weights = [torch.load(path, map_location='cpu', weights_only=True) for path in folder.glob('from_*/iter_4.pth')]
         report.holds('both left a checkpoint', true=len(weights) == 2)
         states = [{k: v for k, v in weight['state_dict'].items() if v.is_floating_point()} for weight in weights]

@@ -61,12 +61,12 @@ def test_a_child_that_was_not_told_is(tmp_path: Path) -> None:
 def test_its_status_is_handed_on_and_the_handlers_are_as_before(tmp_path: Path) -> None:
     program = tmp_path / 'program.py'
     program.write_text('import os, sys; print(os.environ["WORD"]); raise SystemExit(int(sys.argv[1]))')
-    before = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     for status in (0, 3):
         with open(tmp_path / 'said', 'w') as said:
             assert run_child(program, status, stdout=said, environment={**os.environ, 'WORD': 'heard'}) == status
         assert (tmp_path / 'said').read_text() == 'heard\n'
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == before
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_a_signal_stops_what_would_come_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

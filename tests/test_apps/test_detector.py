@@ -88,13 +88,13 @@ def test_results_are_those_of_the_test(trained: dict[str, Any], data: Path, tmp_
     truth = json.loads((data / 'annotations' / 'val.json').read_text())
     images, category_ids = truth['images'], [category['id'] for category in truth['categories']]
     results = detector([data / 'val' / image['file_name'] for image in images], batch_size=4)
-    found = json.loads((tmp_path / 'found.bbox.json').read_text())
+    rows = json.loads((tmp_path / 'found.bbox.json').read_text())
     for image, result in zip(images, results):
-        expected = sorted((one for one in found if one['image_id'] == image['id']), key=lambda one: -one['score'])
-        ours = sorted(result.to_coco(image['id'], category_ids), key=lambda one: -one['score'])
+        expected = sorted((row for row in rows if row['image_id'] == image['id']), key=lambda row: -row['score'])
+        ours = sorted(result.to_coco(image['id'], category_ids), key=lambda row: -row['score'])
         assert len(ours) == len(expected) == 30 and (result.width, result.height) == (96, 96)
-        np.testing.assert_allclose([one['score'] for one in ours], [one['score'] for one in expected], **within('unit'))
-        np.testing.assert_allclose([one['bbox'] for one in ours], [one['bbox'] for one in expected], **within('px'))
+        np.testing.assert_allclose([row['score'] for row in ours], [row['score'] for row in expected], **within('unit'))
+        np.testing.assert_allclose([row['bbox'] for row in ours], [row['bbox'] for row in expected], **within('px'))
     assert detector.test(data) == pytest.approx(metrics)
 
 
@@ -127,8 +127,8 @@ def test_a_folder_to_share_and_an_exported_file_find_the_same(
     pytest.importorskip('onnxruntime')
     from iouquery_runtime import Detector as Exported
 
-    found = Exported(detector.export(tmp_path / 'model.onnx'), threads=1)(path, 0.0)
-    np.testing.assert_allclose(found.scores, detector(path).scores, **within(torch.float32))
+    exported = Exported(detector.export(tmp_path / 'model.onnx'), threads=1)(path, 0.0)
+    np.testing.assert_allclose(exported.scores, detector(path).scores, **within(torch.float32))
 
 
 def test_a_config_that_was_changed_is_what_is_used(trained: dict[str, Any], data: Path, tmp_path: Path) -> None:
@@ -152,10 +152,10 @@ def test_a_prepared_model_detects_the_same_and_is_trained_on(
         # a sum in another order may change two of equal rank
         ours, expected = ours.to_coco(0), expected.to_coco(0)
         np.testing.assert_allclose(
-            [one['score'] for one in ours], [one['score'] for one in expected], **within(torch.float32)
+            [row['score'] for row in ours], [row['score'] for row in expected], **within(torch.float32)
         )
-        for one in expected:
-            assert min(np.abs(np.subtract(other['bbox'], one['bbox'])).max() for other in ours) < 0.05
+        for row in expected:
+            assert min(np.abs(np.subtract(other['bbox'], row['bbox'])).max() for other in ours) < 0.05
     before = prepared.model
     prepared.train(data, epochs=1, size=64, batch=4, work_dir=tmp_path / 'run')
     assert prepared.model is not before and len(prepared(images[0])) == 30
@@ -187,7 +187,7 @@ def test_bad_input_is_said(trained: dict[str, Any], data: Path, tmp_path: Path) 
     with pytest.raises(InputError, match=r'images\[0\] is a builtins.int; give a path'):
         detector([7])
     skipped = detector([tmp_path / 'gone.jpg', image, tmp_path / 'a.jpg'], batch_size=2, on_error='skip')
-    assert [one.error is None for one in skipped] == [False, True, False]
+    assert [result.error is None for result in skipped] == [False, True, False]
     np.testing.assert_array_equal(skipped[1].scores, detector(image).scores)
     with pytest.raises(InputError, match=r'score_thr must lie in \[0, 1\), got 1'):
         detector(image, score_thr=1)

@@ -77,9 +77,9 @@ def error(theirs: Any, difference: Callable[..., float], formula: Any) -> Callab
     def measure(ours: Any, height: int, width: int) -> float:
         image = torch.as_tensor(formula.image(f'{height}x{width}', (2, 3, height, width)))
         with torch.no_grad():
-            mine, answer = ours(image, mode='tensor'), theirs(pixel_values=image)
+            outputs, answer = ours(image, mode='tensor'), theirs(pixel_values=image)
         assert answer.logits.std() > 0.1 and answer.pred_boxes.std() > 0.01
-        return difference(mine, (answer.logits, answer.pred_boxes))
+        return difference(outputs, (answer.logits, answer.pred_boxes))
 
     return measure
 
@@ -212,6 +212,6 @@ def test_version_2_gives_the_same_outputs(
     ours.load_state_dict(account.weights, strict=True)
     image = torch.as_tensor(formula.image('160x160', (2, 3, 160, 160))).double()
     with torch.no_grad():
-        mine, answer = ours.double()(image, mode='tensor'), version_2.double()(pixel_values=image)
+        outputs, answer = ours.double()(image, mode='tensor'), version_2.double()(pixel_values=image)
     assert answer.logits.std() > 0.1 and answer.pred_boxes.std() > 0.01
-    assert difference(mine, (answer.logits, answer.pred_boxes)) < 1e-4
+    assert difference(outputs, (answer.logits, answer.pred_boxes)) < 1e-4

@@ -138,9 +138,9 @@ def test_the_outputs_are_theirs(theirs: Any, ours: Any, formula: Any, height: in
     ours.load_state_dict(convert(theirs.state_dict(), 'transformers'), strict=True)
     image = torch.as_tensor(formula.image(f'{height}x{width}', (2, 3, height, width)))
     with torch.no_grad():
-        mine, answer = ours(image, mode='tensor'), theirs(pixel_values=image)
+        outputs, answer = ours(image, mode='tensor'), theirs(pixel_values=image)
     assert answer.logits.std() > 0.1 and answer.pred_boxes.std() > 0.01
-    assert difference_as_sets(mine, (answer.logits, answer.pred_boxes)) < 1e-4
+    assert difference_as_sets(outputs, (answer.logits, answer.pred_boxes)) < 1e-4
 
 
 def test_what_is_trained_is_theirs(theirs: Any, ours: Any, formula: Any) -> None:
@@ -159,17 +159,17 @@ def test_what_is_trained_is_theirs(theirs: Any, ours: Any, formula: Any) -> None
         hook.remove()
         theirs.eval()
         ours.eval()
-    (mine,), refinement = kept, kept[0].refinement
-    assert refinement is not None and len(mine.logits) == LAYERS
+    (predictions,), refinement = kept, kept[0].refinement
+    assert refinement is not None and len(predictions.logits) == LAYERS
     logits, boxes = answer.intermediate_logits, answer.intermediate_reference_points  # the initial one before all
     first = (refinement.initial_logits[0], refinement.initial_boxes[0])
     assert difference_as_sets(first, (logits[:, 0], boxes[:, 0])) < 1e-4
     for i in range(LAYERS):
-        pair = (mine.logits[i], mine.boxes[i]), (logits[:, i + 1], boxes[:, i + 1])
+        pair = (predictions.logits[i], predictions.boxes[i]), (logits[:, i + 1], boxes[:, i + 1])
         assert difference_as_sets(*pair) < 1e-4
         corners, their_corners = refinement.corners[i].flatten(-2), answer.intermediate_predicted_corners[:, i]
         assert their_corners.std() > 0.1
-        assert difference_as_sets((corners, mine.boxes[i]), (their_corners, boxes[:, i + 1])) < 1e-4
+        assert difference_as_sets((corners, predictions.boxes[i]), (their_corners, boxes[:, i + 1])) < 1e-4
 
 
 def test_the_way_on_to_the_authors_names(theirs: Any) -> None:

@@ -152,8 +152,8 @@ def test_safetensors_files_and_folders(tmp_path: Path, monkeypatch: pytest.Monke
 
     path = tmp_path / 'model.safetensors'
     save_file(WEIGHTS, path)
-    for place in (path, tmp_path):
-        content = read_checkpoint(place)
+    for source in (path, tmp_path):
+        content = read_checkpoint(source)
         assert all(torch.equal(content[key], WEIGHTS[key]) for key in WEIGHTS)
     whole = path.read_bytes()
     for part in (0, 4, len(whole) // 2, len(whole) - 1):

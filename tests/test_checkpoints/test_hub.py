@@ -85,8 +85,8 @@ def folder(checkpoint: Path, cfg: Config, tmp_path_factory: pytest.TempPathFacto
 @pytest.fixture(scope='module')
 def exported(checkpoint: Path) -> Path:
     """A file that says it is of the checkpoint."""
-    told = {'checkpoint_sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
-    return write_model(checkpoint.parent / 'a.onnx', format_changes=told)
+    changes = {'checkpoint_sha256': hashlib.sha256(checkpoint.read_bytes()).hexdigest()}
+    return write_model(checkpoint.parent / 'a.onnx', format_changes=changes)
 
 
 @pytest.fixture(scope='module')
@@ -171,9 +171,9 @@ def test_a_detector_comes_back(folder: Path, cfg: Config, weights: dict[str, Ten
     own = MODELS.build(cfg.model).eval()
     own.load_state_dict(weights)
     own.cfg = cfg
-    mine, expected = (inference_detector(model, image).pred_instances for model in (detector, own))
-    assert len(mine.scores) == len(expected.scores) > 0
-    assert torch.equal(mine.scores, expected.scores) and torch.equal(mine.bboxes, expected.bboxes)
+    actual, expected = (inference_detector(model, image).pred_instances for model in (detector, own))
+    assert len(actual.scores) == len(expected.scores) > 0
+    assert torch.equal(actual.scores, expected.scores) and torch.equal(actual.bboxes, expected.bboxes)
 
 
 def test_it_trains_from_its_weights(folder: Path, weights: dict[str, Tensor]) -> None:
@@ -194,9 +194,9 @@ def test_mmdet_opens_the_files_by_itself(folder: Path, weights: dict[str, Tensor
     assert tuple(detector.dataset_meta['classes']) == CLASSES
     assert all(torch.equal(value, weights[key]) for key, value in detector.state_dict().items())
     inferencer = DetInferencer(config, file, device='cpu', show_progress=False)
-    [found] = inferencer(image[..., ::-1], no_save_vis=True)['predictions']
+    [predictions] = inferencer(image[..., ::-1], no_save_vis=True)['predictions']
     expected = inference_detector(from_pretrained(folder), image[..., ::-1]).pred_instances
-    assert found['scores'] == about(expected.scores.tolist(), 'unit')
+    assert predictions['scores'] == about(expected.scores.tolist(), 'unit')
     load_checkpoint(MODELS.build(Config.fromfile(config).model), file, strict=True)
 
 
@@ -285,8 +285,8 @@ def test_what_cannot_be_saved_is_refused_and_nothing_written(
     (tmp_path / 'page.onnx').write_text('<html>')
     same = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     others = [
-        write_model(tmp_path / f'{name}.onnx', format_changes=told)
-        for name, told in (
+        write_model(tmp_path / f'{name}.onnx', format_changes=changes)
+        for name, changes in (
             ('other', {'checkpoint_sha256': 'abc'}),
             ('no', {}),
             ('config', {'checkpoint_sha256': same, 'config': 'b.py'}),
@@ -349,15 +349,15 @@ def test_types_are_looked_up_and_never_imported(kind: str, tmp_path: Path) -> No
 
 def test_what_cannot_be_opened_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(message: str, **changes: bytes | None) -> None:
-        place = tmp_path / 'broken'
-        place.mkdir(exist_ok=True)
+        broken = tmp_path / 'broken'
+        broken.mkdir(exist_ok=True)
         for name in FILES:
             content = changes.get(name.partition('.')[0], (folder / name).read_bytes())
-            (place / name).unlink(missing_ok=True)
+            (broken / name).unlink(missing_ok=True)
             if content is not None:
-                (place / name).write_bytes(content)
+                (broken / name).write_bytes(content)
         with pytest.raises(InputError, match=message) as caught:
-            from_pretrained(place)
+            from_pretrained(broken)
         assert '\n' not in str(caught.value)
 
     whole = (folder / 'model.safetensors').read_bytes()

@@ -47,6 +47,6 @@ def test_an_unknown_key_is_named() -> None:
 
 def test_both_projects_lead_to_the_same_names() -> None:
     """Apart from the prefixes of whole modules, which are cut at other places."""
-    for one, other in ((rtdetr.DETECTOR, transformers.DETECTOR), (dfine.DETECTOR, transformers.DETECTOR_DFINE)):
-        backbone = {ours for _, ours in one.pairs if ours.startswith('backbone.')}
-        assert backbone == {ours for _, ours in other.pairs if ours.startswith('backbone.')}
+    for first, second in ((rtdetr.DETECTOR, transformers.DETECTOR), (dfine.DETECTOR, transformers.DETECTOR_DFINE)):
+        backbone = {ours for _, ours in first.pairs if ours.startswith('backbone.')}
+        assert backbone == {ours for _, ours in second.pairs if ours.startswith('backbone.')}

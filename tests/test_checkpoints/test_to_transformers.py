@@ -117,19 +117,19 @@ def theirs(case: str, folder: Path) -> Any:
 def test_outputs_are_equal(ours: Any, theirs: Any, formula: Any) -> None:
     image = torch.as_tensor(formula.image('160x160', (2, 3, SIZE, SIZE)))
     with torch.no_grad():
-        mine, answer = ours(image, mode='tensor'), theirs(pixel_values=image)
+        outputs, answer = ours(image, mode='tensor'), theirs(pixel_values=image)
     assert answer.logits.shape == (2, 30, len(CLASSES))
     assert answer.logits.std() > 0.1 and answer.pred_boxes.std() > 0.01
-    assert difference_as_sets(mine, (answer.logits, answer.pred_boxes)) < 1e-4
+    assert difference_as_sets(outputs, (answer.logits, answer.pred_boxes)) < 1e-4
 
 
 def test_keys_are_those_that_transformers_writes(theirs: Any, folder: Path, tmp_path: Path) -> None:
     """And their values, so that a folder written once is the same after being opened and saved there."""
     with quietly():
         theirs.save_pretrained(tmp_path)
-    written, mine = read_checkpoint(tmp_path), read_checkpoint(folder)['state_dict']
-    assert written.keys() == mine.keys()
-    assert all(torch.equal(written[key], mine[key]) for key in mine)
+    written, expected = read_checkpoint(tmp_path), read_checkpoint(folder)['state_dict']
+    assert written.keys() == expected.keys()
+    assert all(torch.equal(written[key], expected[key]) for key in expected)
 
 
 def test_files_without_batch_counters_are_completed(ours: Any, cfg: Config, folder: Path) -> None:

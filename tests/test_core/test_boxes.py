@@ -73,10 +73,10 @@ def test_distance_and_complete_iou_by_hand(
     """IoU less the squares of the centres' distance over the diagonal; less v^2 / (1 - IoU + v) for the aspects."""
     v = 4 / math.pi**2 * (math.atan(aspects[0]) - math.atan(aspects[1])) ** 2
     a_xyxy, b_xyxy = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
-    for one, other in ((a_xyxy, b_xyxy), (b_xyxy, a_xyxy)):
-        assert distance_box_iou_elementwise(one, other).item() == pytest.approx(iou - shift)
+    for first, second in ((a_xyxy, b_xyxy), (b_xyxy, a_xyxy)):
+        assert distance_box_iou_elementwise(first, second).item() == pytest.approx(iou - shift)
         complete = iou - shift - (v * v / (1 - iou + v) if v else 0)
-        assert complete_box_iou_elementwise(one, other).item() == pytest.approx(complete)
+        assert complete_box_iou_elementwise(first, second).item() == pytest.approx(complete)
 
 
 @pytest.mark.parametrize(

@@ -128,8 +128,8 @@ def drawn(
     for name, values in draws.items():
         monkeypatch.setattr(torch, name, lambda x, *_, values=values: values.to(x.dtype).expand_as(x))
     _, unact = noisy_truth(layout, torch.tensor([0]), truth, 5, label_noise_ratio=0, **settings)
-    found = unact.sigmoid()[0].tolist()
-    return found[0], found[-1]
+    boxes = unact.sigmoid()[0].tolist()
+    return boxes[0], boxes[-1]
 
 
 def test_corners_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

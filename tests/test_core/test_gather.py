@@ -55,13 +55,13 @@ def test_an_export_has_it_where_it_is_named(monkeypatch: pytest.MonkeyPatch) -> 
     assert chosen == ['grid_sample', 'gather', 'grid_sample']
 
 
-@pytest.mark.parametrize('place', [float('nan'), float('inf')])
-def test_what_is_no_place_reads_no_token_that_is_not_there(place: float) -> None:
+@pytest.mark.parametrize('coordinate', [float('nan'), float('inf')])
+def test_what_is_no_place_reads_no_token_that_is_not_there(coordinate: float) -> None:
     """Of an odd number of heads, whose rows no overflow brings back into the table."""
     value, weights = torch.randn(1, 4, 3, 2), torch.ones(1, 2, 3, 1)
     locations = torch.full((1, 2, 3, 1, 2), 0.5)
     expected = multi_scale_deformable_attention(value, [(2, 2)], locations, weights, num_points=[1], backend='gather')
-    locations[0, 0, 0] = place
+    locations[0, 0, 0] = coordinate
     ours = multi_scale_deformable_attention(value, [(2, 2)], locations, weights, num_points=[1], backend='gather')
     torch.testing.assert_close(ours.flatten()[2:], expected.flatten()[2:], rtol=0, atol=0)
-    assert ours[0, 0, :2].isnan().all() or (place == float('inf') and not ours[0, 0, :2].any())
+    assert ours[0, 0, :2].isnan().all() or (coordinate == float('inf') and not ours[0, 0, :2].any())

@@ -59,8 +59,8 @@ def test_matchings_before_and_after_the_change_are_the_authors(epoch: int, costs
     image = torch.tensor([0] * 4 + [1] * 2)
     _, query, matched = hungarian_pairs(costs(logits, boxes, labels, truth, image), counts)
     for i, first in enumerate((0, 4)):
-        mine = image[matched] == i
-        ours = set(zip(query[mine].tolist(), (matched[mine] - first).tolist()))
+        in_image = image[matched] == i
+        ours = set(zip(query[in_image].tolist(), (matched[in_image] - first).tolist()))
         assert ours == set(zip(*reference[f'match/epoch_{epoch}_{i}'].tolist()))
 
 
@@ -96,8 +96,8 @@ def test_ties_of_the_quality_cost_are_matched_all_the_same() -> None:
     truth = torch.full((3, 4), 0.8)
     cost = QualityCost()(logits, boxes, torch.zeros(3, dtype=torch.long), truth, torch.zeros(3, dtype=torch.long))
     assert (cost == 0).all()
-    found = [[index.tolist() for index in hungarian_pairs(cost, (3,))] for _ in range(3)]
-    assert found[0] == found[1] == found[2] and len(set(found[0][1])) == 3 and found[0][2] == [0, 1, 2]
+    pairs = [[index.tolist() for index in hungarian_pairs(cost, (3,))] for _ in range(3)]
+    assert pairs[0] == pairs[1] == pairs[2] and len(set(pairs[0][1])) == 3 and pairs[0][2] == [0, 1, 2]
 
 
 @pytest.mark.parametrize('costs', [MatchCosts(), QualityCost()])
@@ -111,21 +111,21 @@ def test_costs_are_in_single_precision(half: str, costs: Any) -> None:
     }
     labels, image = torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.long)
     single = {key: value.float() for key, value in given.items()}
-    found = []
+    results = []
     for values in (single, {**single, half: given[half]}):
-        found.append(costs(values['logits'], values['boxes'], labels, values['truth'], image))
-    assert found[1].dtype == torch.float32 and torch.equal(*found)
+        results.append(costs(values['logits'], values['boxes'], labels, values['truth'], image))
+    assert results[1].dtype == torch.float32 and torch.equal(*results)
 
 
 @pytest.mark.parametrize('costs', [MatchCosts(), QualityCost()])
 def test_batched_costs_equal_one_image_at_a_time(costs: Any) -> None:
     logits, boxes = torch.randn(3, 2, 7, 4), torch.rand(3, 2, 7, 4) * 0.5 + 0.1
     labels, truth, image = torch.randint(4, (5,)), torch.rand(5, 4) * 0.5 + 0.1, torch.tensor([0, 0, 1, 1, 1])
-    together = costs(logits, boxes, labels, truth, image)
+    batched = costs(logits, boxes, labels, truth, image)
     for t in range(5):
         b = image[t]
         alone = costs(logits[:, b : b + 1], boxes[:, b : b + 1], labels[t : t + 1], truth[t : t + 1], torch.tensor([0]))
-        torch.testing.assert_close(together[:, t], alone[:, 0])
+        torch.testing.assert_close(batched[:, t], alone[:, 0])
 
 
 def test_assignment_is_the_cheapest() -> None:
@@ -135,9 +135,9 @@ def test_assignment_is_the_cheapest() -> None:
     assert layer.tolist() == [0] * 5 + [1] * 5
     for i in range(2):
         for rows in ([0, 1], [2, 3, 4]):
-            mine = sum(cost[i, t, q] for q, t in zip(query[layer == i], truth[layer == i]) if t in rows)
+            total = sum(cost[i, t, q] for q, t in zip(query[layer == i], truth[layer == i]) if t in rows)
             best = min(sum(cost[i, t, q] for t, q in zip(rows, p)) for p in permutations(range(4), len(rows)))
-            assert mine.item() == pytest.approx(best.item())
+            assert total.item() == pytest.approx(best.item())
 
 
 def test_more_boxes_than_queries() -> None:
@@ -182,7 +182,7 @@ def test_each_query_has_its_most_frequent_box_in_a_union() -> None:
 
 
 def test_the_union_of_equal_matchings_is_the_matching_and_of_none_is_empty() -> None:
-    one = torch.tensor([(0, 5, 0), (0, 3, 1), (1, 0, 2)])
-    union = union_pairs(*one.repeat(4, 1).unbind(1))
-    assert sorted(zip(*(index.tolist() for index in union))) == sorted(map(tuple, one.tolist()))
+    matching = torch.tensor([(0, 5, 0), (0, 3, 1), (1, 0, 2)])
+    union = union_pairs(*matching.repeat(4, 1).unbind(1))
+    assert sorted(zip(*(index.tolist() for index in union))) == sorted(map(tuple, matching.tolist()))
     assert all(index.shape == (0,) for index in union_pairs(*torch.zeros(3, 0, dtype=torch.long)))

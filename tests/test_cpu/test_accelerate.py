@@ -157,8 +157,8 @@ def test_prediction_and_frozen_norms_are_untouched() -> None:
     model = copy.deepcopy(plain)
     accelerate_training(model)
     images, _ = random_batch([1, 1], *SIZE)
-    for one, other in zip(model.extract_feat(images), plain.extract_feat(images)):
-        assert torch.equal(one, other)
+    for actual, expected in zip(model.extract_feat(images), plain.extract_feat(images)):
+        assert torch.equal(actual, expected)
 
 
 def test_copied_and_pickled_it_is_accelerated_still() -> None:

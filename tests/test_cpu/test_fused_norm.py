@@ -39,12 +39,12 @@ def assert_same(
     grad = torch.randn_like(expected)
     torch.testing.assert_close(y, expected, **within(torch.float64))
     parameters, others = ([p for module in side for p in module.parameters()] for side in (modules, copies))
-    found = torch.autograd.grad(y, maps + parameters, grad)
+    gradients = torch.autograd.grad(y, maps + parameters, grad)
     wanted = torch.autograd.grad(expected, maps + others, grad)
-    for one, other in zip(found, wanted):
-        torch.testing.assert_close(one, other, **within(torch.float64))
-    for one, other in zip(modules, copies):
-        for a, b in zip(one.buffers(), other.buffers()):
+    for actual, reference in zip(gradients, wanted):
+        torch.testing.assert_close(actual, reference, **within(torch.float64))
+    for actual, reference in zip(modules, copies):
+        for a, b in zip(actual.buffers(), reference.buffers()):
             torch.testing.assert_close(a, b, **within(torch.float64))
 
 

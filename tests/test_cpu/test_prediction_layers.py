@@ -25,9 +25,9 @@ def test_winograd_equals_the_convolution(size: tuple[int, int], bias: bool) -> N
     expected = F.conv2d(x.double(), conv.weight.double(), None if bias is False else conv.bias.double(), padding=1)
     for given in (x, x.contiguous(memory_format=torch.channels_last)):
         with torch.no_grad():
-            found = filtered(conv)(given)
+            actual = filtered(conv)(given)
         # single precision; the transforms lose a digit at most
-        assert (found - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
+        assert (actual - expected).abs().max() < 1e-5 * max(1.0, expected.abs().max().item())
     double = filtered(copy.deepcopy(conv).double().requires_grad_(False))
     torch.testing.assert_close(double(x.double()), expected, **within(torch.float64))
     # on another device than it was prepared on it is torch's own
@@ -74,9 +74,9 @@ def test_packed_equals_linear(width: int, bias: bool, dtype: torch.dtype) -> Non
             torch.empty(0, 24),
         ):
             expected = F.linear(x.to(dtype).double(), linear.weight.double(), linear.bias.double() if bias else None)
-            found = packed(x.to(dtype))
-            assert found.dtype == dtype
-            torch.testing.assert_close(found.double(), expected, **within(dtype, roundings=4))
+            actual = packed(x.to(dtype))
+            assert actual.dtype == dtype
+            torch.testing.assert_close(actual.double(), expected, **within(dtype, roundings=4))
         x = torch.randn(9, 24, dtype=dtype)
         torch.testing.assert_close(copy.deepcopy(packed)(x), packed(x))
         other = torch.bfloat16 if dtype == torch.float32 else torch.float32
@@ -157,5 +157,5 @@ def test_gradients_for_the_pictures_are_torchs_own() -> None:
         nn.Conv2d(3, 128, 1), nn.SiLU(), nn.Conv2d(128, 128, 3, padding=1), nn.Flatten(2), nn.Linear(36, 5)
     ).eval()
     x = torch.randn(1, 3, 6, 6, requires_grad=True)
-    ours, expected = (torch.autograd.grad(one(x).square().sum(), x)[0] for one in (prepare_for_inference(model), model))
+    ours, expected = (torch.autograd.grad(net(x).square().sum(), x)[0] for net in (prepare_for_inference(model), model))
     torch.testing.assert_close(ours, expected, **within(torch.float32))

@@ -15,9 +15,9 @@ from mmdet_iouquery.cpu.products import ProductAttention, ProductConv2d, Product
 with_onednn = pytest.mark.skipif(not is_offered(), reason='no such products here, or no faster ones')
 
 
-def close(one: Tensor, exact: Tensor) -> bool:
+def close(actual: Tensor, exact: Tensor) -> bool:
     """To single precision's rounding of sums of some hundred numbers."""
-    return bool((one.double() - exact).abs().max() <= 3e-6 * exact.abs().max())
+    return bool((actual.double() - exact).abs().max() <= 3e-6 * exact.abs().max())
 
 
 class Calls:
@@ -51,9 +51,9 @@ def test_a_linear_layer_is_trained_as_torchs(bias: bool, frozen: str, monkeypatc
     z = F.linear(*exact)
     z.backward(grad.double())
     assert calls.number == 1 and close(y, z)
-    for one, other in zip((x, *linear.parameters()), exact):
-        assert (one.grad is None) != one.requires_grad
-        assert one.grad is None or close(one.grad, other.grad)
+    for ours, theirs in zip((x, *linear.parameters()), exact):
+        assert (ours.grad is None) != ours.requires_grad
+        assert ours.grad is None or close(ours.grad, theirs.grad)
     restore(layer)
     assert type(layer[0]) is nn.Linear
 
@@ -76,8 +76,8 @@ def test_a_convolution_of_single_pixels_is_trained_as_torchs(bias: bool, monkeyp
     z = F.conv2d(*exact)
     z.backward(grad.double())
     assert calls.number == 1 and close(y, z) and y.is_contiguous(memory_format=torch.channels_last)
-    for one, other in zip((x, *conv.parameters()), exact):
-        assert one.grad.shape == other.shape and close(one.grad, other.grad)
+    for ours, theirs in zip((x, *conv.parameters()), exact):
+        assert ours.grad.shape == theirs.shape and close(ours.grad, theirs.grad)
     assert x.grad.is_contiguous(memory_format=torch.channels_last)
     conv(x.detach().contiguous())  # laid out otherwise
     conv.eval()(x)
@@ -121,8 +121,8 @@ def test_attention_of_many_tokens_is_torchs(
     exact = [x.detach().double().requires_grad_() for x in tokens]
     z = F.scaled_dot_product_attention(*(x.transpose(1, 2) for x in exact))
     assert calls.number == 1 and close(y, z)
-    for one, other in zip(torch.autograd.grad(y, tokens, grad), torch.autograd.grad(z, exact, grad.double())):
-        assert one.shape == other.shape and close(one, other)
+    for actual, expected in zip(torch.autograd.grad(y, tokens, grad), torch.autograd.grad(z, exact, grad.double())):
+        assert actual.shape == expected.shape and close(actual, expected)
 
 
 @pytest.mark.parametrize('masked', [True, False])
@@ -136,8 +136,8 @@ def test_attention_of_narrow_heads_is_torchs(channels: tuple[int, int], masked: 
     y, z = ProductAttention()(*inputs, allowed), F.scaled_dot_product_attention(*exact, attn_mask=allowed)
     assert y.shape == z.shape and close(y, z)
     grad = torch.randn(z.shape)
-    for one, other in zip(torch.autograd.grad(y, inputs, grad), torch.autograd.grad(z, exact, grad.double())):
-        assert one.shape == other.shape and close(one, other)
+    for actual, expected in zip(torch.autograd.grad(y, inputs, grad), torch.autograd.grad(z, exact, grad.double())):
+        assert actual.shape == expected.shape and close(actual, expected)
 
 
 @with_onednn

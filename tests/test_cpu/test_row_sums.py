@@ -19,9 +19,9 @@ def test_equals_the_product(width: int, dtype: torch.dtype, tolerance: float) ->
     table = torch.randn(40, width, dtype=dtype)
     sums = row_sums(sparse.csr_matrix(dense.numpy()), dtype)
     for some in (table[:31], table[9:]):
-        found = sums(some)
-        assert found.dtype == dtype and not found[[0, 9, 22]].any()
-        torch.testing.assert_close(found.double(), dense @ some.double(), rtol=0, atol=tolerance)
+        actual = sums(some)
+        assert actual.dtype == dtype and not actual[[0, 9, 22]].any()
+        torch.testing.assert_close(actual.double(), dense @ some.double(), rtol=0, atol=tolerance)
 
 
 def test_rows_without_an_entry_are_not_read() -> None:

@@ -46,9 +46,9 @@ def test_equals_the_convolution_and_its_gradients(
     x, grad = (part.detach().to(dtype).contiguous(memory_format=layout) for part in (x, grad))
     values, bias = winograd_weight(weight.detach().to(dtype)), bias.to(dtype)
     ours = winograd_conv2d(x, values, bias), *winograd_gradients(x, values, grad)
-    for found, expected in zip(ours, (y, of_input, of_weight)):
-        assert found.dtype == dtype
-        assert (found - expected).abs().max() <= tolerance * max(1.0, expected.abs().max().item())
+    for actual, expected in zip(ours, (y, of_input, of_weight)):
+        assert actual.dtype == dtype
+        assert (actual - expected).abs().max() <= tolerance * max(1.0, expected.abs().max().item())
 
 
 def test_of_no_pictures() -> None:
@@ -62,8 +62,8 @@ def test_only_the_gradients_asked_for() -> None:
     x, values, grad = torch.randn(1, 3, 9, 6), winograd_weight(torch.randn(5, 3, 3, 3)), torch.randn(1, 5, 9, 6)
     of_input, of_weight = winograd_gradients(x, values, grad)
     for asked in ((True, False), (False, True), (False, False)):
-        for found, expected, wanted in zip(winograd_gradients(x, values, grad, *asked), (of_input, of_weight), asked):
-            assert found is None if not wanted else torch.equal(found, expected)
+        for actual, expected, wanted in zip(winograd_gradients(x, values, grad, *asked), (of_input, of_weight), asked):
+            assert actual is None if not wanted else torch.equal(actual, expected)
 
 
 @pytest.mark.parametrize('tiles', [1, 3 * 5, 21 * 5])
@@ -77,6 +77,6 @@ def test_in_strips_it_is_the_same(tiles: int, monkeypatch: pytest.MonkeyPatch) -
     whole = winograd_conv2d(x, values), *winograd_gradients(x, values, grad)
     monkeypatch.setattr(winograd, '_STRIP', tiles)
     in_strips = winograd_conv2d(x, values), *winograd_gradients(x, values, grad)
-    for one, other in zip(in_strips, whole):
+    for actual, expected in zip(in_strips, whole):
         # of the largest number, as that of a tile mixes all of its pixels
-        torch.testing.assert_close(one, other, rtol=0, atol=1e-5 * other.abs().max().item())
+        torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5 * expected.abs().max().item())

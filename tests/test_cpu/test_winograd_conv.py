@@ -50,14 +50,14 @@ def test_output_and_gradients_are_torchs(bias: bool) -> None:
     torchs = nn.Conv2d(128, 130, 3, padding=1, bias=bias).double()
     torchs.load_state_dict(ours.state_dict())
     x = torch.randn(2, 128, 6, 9).double().requires_grad_()
-    grad, found = None, []
+    grad, runs = None, []
     for conv in (ours, torchs):
         y = conv(x)
         grad = torch.randn_like(y) if grad is None else grad
-        found.append((y, *torch.autograd.grad(y, (x, *conv.parameters()), grad)))
-    assert 'Backward' in type(found[0][0].grad_fn).__name__ and found[0][0].grad_fn.name() != found[1][0].grad_fn.name()
-    for one, other in zip(*found):
-        torch.testing.assert_close(one, other, **within(torch.float64))
+        runs.append((y, *torch.autograd.grad(y, (x, *conv.parameters()), grad)))
+    assert 'Backward' in type(runs[0][0].grad_fn).__name__ and runs[0][0].grad_fn.name() != runs[1][0].grad_fn.name()
+    for actual, expected in zip(*runs):
+        torch.testing.assert_close(actual, expected, **within(torch.float64))
 
 
 @pytest.mark.usefixtures('filtered_small_maps')
@@ -80,8 +80,8 @@ def test_elsewhere_it_is_torchs_own() -> None:
     torchs = nn.Conv2d(**PLAIN)
     torchs.load_state_dict(ours.state_dict())
 
-    def same(one: nn.Module, other: nn.Module, x: Tensor) -> bool:
-        return torch.equal(one(x), other(x))
+    def same(first: nn.Module, second: nn.Module, x: Tensor) -> bool:
+        return torch.equal(first(x), second(x))
 
     assert not same(ours, torchs, x)  # trained
     assert same(copy.deepcopy(ours).eval(), torchs, x)

@@ -103,9 +103,9 @@ def test_the_papers_pipeline_is_mmdets_draw_for_draw(tmp_path: Path) -> None:
         a, b = packed
         assert a['drawn next'] == b['drawn next']
         for kind in ('gt_instances', 'ignored_instances'):
-            one, other = a['data_samples'].get(kind), b['data_samples'].get(kind)
-            assert torch.equal(one.bboxes.tensor, other.bboxes.tensor)
-            assert torch.equal(one.labels, other.labels)
+            actual, expected = a['data_samples'].get(kind), b['data_samples'].get(kind)
+            assert torch.equal(actual.bboxes.tensor, expected.bboxes.tensor)
+            assert torch.equal(actual.labels, expected.labels)
         assert a['data_samples'].metainfo == b['data_samples'].metainfo
         distance = difference(a['inputs'].numpy(), b['inputs'].numpy())
         assert distance.max() <= 2
@@ -197,9 +197,9 @@ def test_settings_of_expansion_and_crop_are_mmdets() -> None:
     ]
     for seed in range(30):
         given = sample(rng, 90, 70)
-        (one, _), (other, _) = (apply(steps, given, seed) for steps in ([dict(ours, crop_prob=1)], theirs))
-        assert np.array_equal(one['img'], other['img'])
-        assert torch.equal(one['gt_bboxes'].tensor, other['gt_bboxes'].tensor)
+        (actual, _), (expected, _) = (apply(steps, given, seed) for steps in ([dict(ours, crop_prob=1)], theirs))
+        assert np.array_equal(actual['img'], expected['img'])
+        assert torch.equal(actual['gt_bboxes'].tensor, expected['gt_bboxes'].tensor)
 
 
 @pytest.mark.parametrize(

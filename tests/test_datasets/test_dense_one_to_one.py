@@ -74,5 +74,5 @@ def test_plain_images_are_only_mirrored_and_resized(digits: Path) -> None:
         assert packed['inputs'].shape == (3, 640, 640) and meta['ori_shape'] == (96, 96)
     plain, strong = (images_of(dataset, stage) for stage in ('plain', 'strong'))
     again = images_of(dataset, 'plain')
-    assert all((one['inputs'] == other['inputs']).all() for one, other in zip(plain, again))
-    assert not all((one['inputs'] == other['inputs']).all() for one, other in zip(plain, strong))
+    assert all((first['inputs'] == second['inputs']).all() for first, second in zip(plain, again))
+    assert not all((first['inputs'] == second['inputs']).all() for first, second in zip(plain, strong))

@@ -66,8 +66,8 @@ def perfect_ap(cfg: dict[str, Any]) -> float:
     for info in CocoDataset(**settings, pipeline=[]):
         kept = [instance for instance in info['instances'] if not instance['ignore_flag']]
         predicted = dict(
-            bboxes=torch.tensor([one['bbox'] for one in kept], dtype=torch.float32).reshape(-1, 4),
-            labels=torch.tensor([one['bbox_label'] for one in kept], dtype=torch.long),
+            bboxes=torch.tensor([instance['bbox'] for instance in kept], dtype=torch.float32).reshape(-1, 4),
+            labels=torch.tensor([instance['bbox_label'] for instance in kept], dtype=torch.long),
             scores=torch.ones(len(kept)),
         )
         metric.process({}, [dict(img_id=info['img_id'], ori_shape=(48, 64), pred_instances=predicted)])

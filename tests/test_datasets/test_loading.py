@@ -218,7 +218,7 @@ def test_mmdets_inferencer_takes_files_and_arrays_through_our_test_pipeline(tmp_
     (tmp_path / 'whole.png').write_bytes(encoded(picture(), 'PNG'))
     (tmp_path / 'cut.jpg').write_bytes(encoded(picture(), 'JPEG')[:-60])
     array = np.ascontiguousarray(np.asarray(picture())[..., ::-1])
-    found = [inferencer(one, no_save_vis=True)['predictions'][0] for one in (str(tmp_path / 'whole.png'), array)]
-    assert len(found[0]['scores']) == 50 and found[0] == found[1]
+    results = [inferencer(item, no_save_vis=True)['predictions'][0] for item in (str(tmp_path / 'whole.png'), array)]
+    assert len(results[0]['scores']) == 50 and results[0] == results[1]
     with pytest.raises((InputError, AssertionError), match=r'cut.jpg'):
         inferencer(str(tmp_path / 'cut.jpg'), no_save_vis=True)

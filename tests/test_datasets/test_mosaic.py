@@ -51,7 +51,7 @@ class InTurn(FurtherImages):
     """Further images in their order instead of at random."""
 
     def draw(self, number: int) -> list[dict]:
-        return [copy.deepcopy(one) for one in self._dataset[:number]]
+        return [copy.deepcopy(entry) for entry in self._dataset[:number]]
 
 
 def mosaic(samples: Sequence[dict], **settings: Any) -> dict:
@@ -94,9 +94,9 @@ def test_boxes_enclose_what_they_enclosed(seed: int) -> None:
     """Patches of a colour each, turned, shifted, scaled: a box holds all of its patch, and fits one that is whole."""
     four = []
     for number in range(4):
-        one = sample(90, 120, 0, [[30, 20, 80, 60]], label=number)
-        one['img'][20:60, 30:80] = 50 * (number + 1)
-        four.append(one)
+        quarter = sample(90, 120, 0, [[30, 20, 80, 60]], label=number)
+        quarter['img'][20:60, 30:80] = 50 * (number + 1)
+        four.append(quarter)
     np.random.seed(seed)
     results = mosaic(four, short_side=90)
     height, width = results['img_shape']

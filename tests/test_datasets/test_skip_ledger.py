@@ -27,7 +27,7 @@ class Skipping(Dataset):
 def test_what_workers_count_the_main_process_reads(context: str, workers: int) -> None:
     items = Skipping()
     items.ledger.add('of the main process.jpg')
-    new = [bool(one) for one in DataLoader(items, None, num_workers=workers, multiprocessing_context=context)]
+    new = [bool(item) for item in DataLoader(items, None, num_workers=workers, multiprocessing_context=context)]
     assert len(new) == 24 and items.ledger.total == 25 and items.ledger.files == 7
     assert sum(new) == 6 or (workers > 1 and sum(new) >= 6)  # two that meet a file at the same instant may both name it
 

@@ -224,7 +224,7 @@ class SortedWorkshop(CocoDataset):
 
         def by_id(path: str) -> Any:
             coco = api(path)
-            coco.dataset['categories'] = sorted(coco.dataset['categories'], key=lambda one: one['id'])
+            coco.dataset['categories'] = sorted(coco.dataset['categories'], key=lambda category: category['id'])
             return coco
 
         self.COCOAPI = by_id

@@ -101,10 +101,11 @@ def test_detections_are_those_of_mmdets_pipeline(model: nn.Module, path: Path, b
 
 
 def test_the_file_tells_all_that_a_runtime_needs(report: ExportReport) -> None:
-    told = metadata(report.path)
-    assert told == report.metadata
+    entries = metadata(report.path)
+    assert entries == report.metadata
     parsed = {
-        key: json.loads(told[key]) for key in ('names', 'imgsz', 'default_imgsz', 'mean', 'std', 'resize', 'test_cfg')
+        key: json.loads(entries[key])
+        for key in ('names', 'imgsz', 'default_imgsz', 'mean', 'std', 'resize', 'test_cfg')
     }
     assert parsed == {
         'names': dict(zip('01234', CLASSES)),
@@ -116,10 +117,10 @@ def test_the_file_tells_all_that_a_runtime_needs(report: ExportReport) -> None:
         'test_cfg': {'score_thr': None, 'overlap_thr': None, 'calibration': None},
     }
     words = ('iouquery.format', 'task', 'input', 'output', 'channel_order', 'num_queries', 'max_per_img', 'opset')
-    assert [told[key] for key in words] == ['1', 'detect', 'float32-nchw', 'detections', 'RGB', '30', '300', '17']
+    assert [entries[key] for key in words] == ['1', 'detect', 'float32-nchw', 'detections', 'RGB', '30', '300', '17']
     words = ('config', 'checkpoint_sha256', 'attention', 'precision', 'float32_layers')
-    assert [told[key] for key in words] == ['some_config.py', 'abc', 'grid_sample', 'float32', '[]']
-    assert told['torch_version'] == torch.__version__
+    assert [entries[key] for key in words] == ['some_config.py', 'abc', 'grid_sample', 'float32', '[]']
+    assert entries['torch_version'] == torch.__version__
 
 
 def test_settings_of_the_head_are_for_the_runtime(tmp_path: Path) -> None:
@@ -128,13 +129,13 @@ def test_settings_of_the_head_are_for_the_runtime(tmp_path: Path) -> None:
         test_cfg__score_thr=[0.1, 0.2, 0.3, 0.4, 0.5], test_cfg__overlap_thr=0.7, test_cfg__calibration=calibration
     )
     model.dataset_meta = {'classes': CLASSES}
-    told = write(model, tmp_path / 'model.onnx', verify=False).metadata
-    assert json.loads(told['test_cfg']) == {
+    entries = write(model, tmp_path / 'model.onnx', verify=False).metadata
+    assert json.loads(entries['test_cfg']) == {
         'score_thr': [0.1, 0.2, 0.3, 0.4, 0.5],
         'overlap_thr': 0.7,
         'calibration': calibration,
     }
-    assert [*json.loads(told['names']).values()] == [*CLASSES]
+    assert [*json.loads(entries['names']).values()] == [*CLASSES]
 
 
 def test_names_of_another_number_of_classes_are_refused(model: nn.Module, tmp_path: Path) -> None:
@@ -161,12 +162,12 @@ def test_no_weight_stands_there_twice(path: Path) -> None:
 
 def test_no_shape_is_computed_and_norms_are_whole(path: Path) -> None:
     """AIFI has two norms, the selector one, used twice, and each of three decoder layers three."""
-    found = operators(path)
-    assert found['LayerNormalization'] == 2 + 2 + 3 * 3
+    counts = operators(path)
+    assert counts['LayerNormalization'] == 2 + 2 + 3 * 3
     computed = {'Shape', 'Range', 'ConstantOfShape', 'Sin', 'Cos', 'Where', 'Equal', 'Pow', 'Mod'}
-    assert not computed & {*found}
+    assert not computed & {*counts}
     # three levels in three layers
-    assert found['GridSample'] == 9
+    assert counts['GridSample'] == 9
 
 
 def test_values_of_attention_are_read_as_they_are_projected(path: Path) -> None:
@@ -224,9 +225,9 @@ def test_every_kind_of_detector_is_what_the_model_is(name: str, tmp_path: Path) 
     for parity in report.parity:
         assert max(parity.logits, parity.boxes, parity.detections or 0.0, parity.token_scores or 0.0) < 1e-5
         assert (parity.token_scores is None) == (name in ('learned anchors', 'learned embeddings'))
-    found = operators(report.path)
-    assert not {'Sin', 'Cos'} & {*found} or name not in ('DEIMv2-X', 'ECDet-S')  # a rotary code is a constant
-    assert {*found} <= OF_THE_FAMILY and bool(found['GridSample']) == (attention == 'grid_sample' and by_points(name))
+    counts = operators(report.path)
+    assert not {'Sin', 'Cos'} & {*counts} or name not in ('DEIMv2-X', 'ECDet-S')  # a rotary code is a constant
+    assert {*counts} <= OF_THE_FAMILY and bool(counts['GridSample']) == (attention == 'grid_sample' and by_points(name))
 
 
 @pytest.mark.parametrize(
@@ -247,9 +248,9 @@ def test_any_size(exporter: str, name: str, tmp_path: Path) -> None:
     # the least that has as many tokens as queries: of 32 x 32, on three maps, the coarsest has one pixel
     least = (64, 64) if name == 'DEIMv2-N' else (32, 32)
     assert {parity.size for parity in report.parity} == {SIZE, (64, 160), (96, 96), least}
-    told = metadata(report.path)
-    assert json.loads(told['imgsz']) is None and json.loads(told['default_imgsz']) == [*SIZE]
-    assert told['opset'] == {'torchscript': '17', 'dynamo': '18'}[exporter]
+    entries = metadata(report.path)
+    assert json.loads(entries['imgsz']) is None and json.loads(entries['default_imgsz']) == [*SIZE]
+    assert entries['opset'] == {'torchscript': '17', 'dynamo': '18'}[exporter]
     images, _ = example(2, (128, 192), 'float32-nchw', raw=False)
     sizes = torch.tensor([[120.0, 50.0], [96.0, 64.0]])
     assert distance(run(report.path, images, sizes), predicted(model, images, sizes), sizes) < 1e-5
@@ -271,8 +272,8 @@ def test_a_file_of_any_size_tells_which_images_are_too_small(
     model = detector(**SHORT, **changes, test_cfg__num_queries=num_queries)
     source = ModelSource(default_size=(32, 32))
     report = write(model, tmp_path / 'model.onnx', source, dynamic_size=True)
-    told = {key: json.loads(value) for key, value in report.metadata.items() if key in ('strides', 'min_tokens')}
-    assert told == {'strides': strides, 'min_tokens': min_tokens}
+    entries = {key: json.loads(value) for key, value in report.metadata.items() if key in ('strides', 'min_tokens')}
+    assert entries == {'strides': strides, 'min_tokens': min_tokens}
     assert json.loads(report.metadata['default_imgsz']) == [*SIZE]
     assert min(parity.size for parity in report.parity) == (64, 64)
     refused = rf'model.onnx chooses its queries from {min_tokens} tokens .* 32x32 .* has {min_tokens - 1}; name'
@@ -309,8 +310,8 @@ def test_raw_predictions_of_bytes_for_two_images(model: nn.Module, tmp_path: Pat
     assert {value.name: shape_of(value) for value in graph.input} == {'images': [2, *SIZE, 3]}
     assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
     assert {value.name: shape_of(value) for value in graph.output} == {'logits': [2, 30, 5], 'boxes': [2, 30, 4]}
-    told = metadata(report.path)
-    assert (told['input'], told['output'], told['opset']) == ('uint8-nhwc', 'raw', '19')
+    entries = metadata(report.path)
+    assert (entries['input'], entries['output'], entries['opset']) == ('uint8-nhwc', 'raw', '19')
     assert [(parity.batch, parity.detections) for parity in report.parity] == [(2, None)]
 
 

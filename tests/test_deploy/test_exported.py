@@ -110,9 +110,9 @@ def test_what_an_exported_file_cannot_do_is_refused(config: Path, tmp_path: Path
     renamed.write_text(config.read_text().replace("'person', 'dog'", "'dog', 'person'"), encoding='utf-8')
     named = write_model(tmp_path / 'named.onnx', format_changes={'config': 'other_coco.py'})
     said = r'\.onnx has the classes person, dog, .* and the data set dog, person.* the file was exported with'
-    for one, its in ((file, ', or'), (named, r' \(other_coco\.py\), or')):
+    for path, its in ((file, ', or'), (named, r' \(other_coco\.py\), or')):
         with pytest.raises(InputError, match=said + its):
-            run(renamed, one, tmp_path, '--no-check')
+            run(renamed, path, tmp_path, '--no-check')
     renamed.write_text(config.read_text().replace('scale=(64, 64)', 'scale=(96, 64)'), encoding='utf-8')
     with pytest.raises(InputError, match=r'gives images of 64x96 .* and .*onnx takes 64x64.*--dynamic-size'):
         run(renamed, file, tmp_path)
@@ -123,8 +123,8 @@ def test_what_the_config_says_otherwise_than_the_file_is_noted(
 ) -> None:
     """Once, with both values and the one that holds; nothing where they agree."""
     table = {'scores': [0.0, 1.0], 'precision': [0.0, 0.5]}
-    told = {'config': 'given.py', 'test_cfg': {'score_thr': 0.25, 'overlap_thr': None, 'calibration': table}}
-    write_model(tmp_path / 'other.onnx', size=None, format_changes=told)
+    changes = {'config': 'given.py', 'test_cfg': {'score_thr': 0.25, 'overlap_thr': None, 'calibration': table}}
+    write_model(tmp_path / 'other.onnx', size=None, format_changes=changes)
     run(config, config.parent / 'model.onnx', tmp_path)
     assert 'differ' not in capsys.readouterr().out
     changed = tmp_path / 'config.py'

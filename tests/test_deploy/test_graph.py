@@ -38,10 +38,10 @@ PREPROCESSORS: dict[str, dict[str, Any]] = {
 def test_detections_are_those_of_mmdets_pipeline(settings: dict[str, Any]) -> None:
     model = detector(**{f'data_preprocessor__{key}': value for key, value in settings.items()})
     images, _ = example(2, SIZE, 'float32-nchw', raw=False)
-    found = detections(Deployed(model), images, SIZES)
-    assert distance(found, predicted(model, images, SIZES), SIZES) < 1e-5
-    assert (found['scores'].diff(dim=1) <= 0).all()
-    assert found['boxes'].min() >= 0 and (found['boxes'].amax((1,)) <= SIZES.repeat(1, 2) + 1e-4).all()
+    actual = detections(Deployed(model), images, SIZES)
+    assert distance(actual, predicted(model, images, SIZES), SIZES) < 1e-5
+    assert (actual['scores'].diff(dim=1) <= 0).all()
+    assert actual['boxes'].min() >= 0 and (actual['boxes'].amax((1,)) <= SIZES.repeat(1, 2) + 1e-4).all()
 
 
 def test_statistics_are_told_in_the_order_of_red_green_and_blue() -> None:
@@ -75,8 +75,8 @@ def test_an_adapters_detections_are_its_own(softmax: bool) -> None:
     cfg = host_config('DETR', sigmoid=not softmax, type='IoUQueryDETR')
     model = MODELS.build(cfg).eval()
     images, _ = example(2, SIZE, 'float32-nchw', raw=False)
-    found = detections(Deployed(model), images, SIZES)
-    assert distance(found, predicted(model, images, SIZES), SIZES) < 1e-5
+    actual = detections(Deployed(model), images, SIZES)
+    assert distance(actual, predicted(model, images, SIZES), SIZES) < 1e-5
 
 
 def refusal(model: nn.Module, **settings: Any) -> str:

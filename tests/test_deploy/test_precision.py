@@ -65,8 +65,8 @@ def test_it_says_so_and_is_as_near_as_float16_allows(reports: tuple[ExportReport
     for parity in half.parity:
         assert parity.holds and parity.tolerance == TOLERANCES['float16']
         assert 1e-6 < parity.logits < TOLERANCES['float16'].logits  # it is float16 that was compared
-    found, expected = (Detector(report.path)(IMAGE) for report in reports)
-    assert np.abs(np.sort(found.scores) - np.sort(expected.scores)).max() < 1e-2
+    actual, expected = (Detector(report.path)(IMAGE) for report in reports)
+    assert np.abs(np.sort(actual.scores) - np.sort(expected.scores)).max() < 1e-2
 
 
 def test_openvino_files_say_what_the_onnx_file_says(reports: tuple[ExportReport, ExportReport], tmp_path: Path) -> None:
@@ -80,9 +80,9 @@ def test_openvino_files_say_what_the_onnx_file_says(reports: tuple[ExportReport,
         ]
         detector = Detector(path)
         assert dict(detector.metadata.values) == report.metadata
-        found, expected = detector(IMAGE), Detector(report.path)(IMAGE)
+        actual, expected = detector(IMAGE), Detector(report.path)(IMAGE)
         tolerance = 1e-4 if report.metadata['precision'] == 'float32' else 2e-2
-        assert np.abs(np.sort(found.scores) - np.sort(expected.scores)).max() < tolerance
+        assert np.abs(np.sort(actual.scores) - np.sort(expected.scores)).max() < tolerance
 
 
 def test_a_fixed_number_of_images(tmp_path: Path) -> None:

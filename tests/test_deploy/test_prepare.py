@@ -107,8 +107,8 @@ def test_logits_and_boxes_are_the_same(config: str, changes: dict[str, object]) 
     prepared = prepare_for_inference(model)
     ours, expected = by_token(raw(prepared, images)), by_token(raw(model, images))
     assert torch.equal(ours[2], expected[2])
-    for one, other in zip(ours[:2], expected[:2]):
-        torch.testing.assert_close(one, other, **within(torch.float32))
+    for actual, wanted in zip(ours[:2], expected[:2]):
+        torch.testing.assert_close(actual, wanted, **within(torch.float32))
     merged = (nn.BatchNorm2d, RepVGGBlock, LayerScale, UnbiasedKeys)
     assert not any(isinstance(module, merged) for module in prepared.modules())
     assert not any(parameter.requires_grad for parameter in prepared.parameters())
@@ -200,9 +200,9 @@ def test_whether_this_processor_has_such_instructions() -> None:
     tells += 'print(*(computes_fast(dtype) for dtype in (torch.float32, torch.bfloat16, torch.float16)))'
     # oneDNN then takes an x86 processor for one of AVX2; mmdet is not asked, and not imported
     environment = {**os.environ, 'ONEDNN_MAX_CPU_ISA': 'AVX2', 'MMDET_IOUQUERY_REGISTER': 'later'}
-    told = subprocess.run([sys.executable, '-c', tells], env=environment, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, '-c', tells], env=environment, capture_output=True, text=True, check=True)
     slow = platform.machine() in ('x86_64', 'AMD64') and torch.backends.mkldnn.is_available()
-    assert told.stdout.split() == ['True', str(not slow), str(not slow)]
+    assert done.stdout.split() == ['True', str(not slow), str(not slow)]
 
 
 def test_detections_are_the_same_through_mmdets_own_call() -> None:
@@ -210,10 +210,10 @@ def test_detections_are_the_same_through_mmdets_own_call() -> None:
     images, samples = random_batch([0, 0], 64, 64)
     data = {'inputs': list((images * 255).byte()), 'data_samples': samples}
     with torch.no_grad():
-        found, expected = prepare_for_inference(model).test_step(copy.deepcopy(data)), model.test_step(data)
-    for one, other in zip(found, expected):
-        torch.testing.assert_close(one.pred_instances.scores, other.pred_instances.scores, **within(torch.float32))
-        assert len(one.pred_instances) == len(other.pred_instances) > 0
+        actual, expected = prepare_for_inference(model).test_step(copy.deepcopy(data)), model.test_step(data)
+    for ours, theirs in zip(actual, expected):
+        torch.testing.assert_close(ours.pred_instances.scores, theirs.pred_instances.scores, **within(torch.float32))
+        assert len(ours.pred_instances) == len(theirs.pred_instances) > 0
 
 
 def test_mmdets_own_detectors_can_be_prepared() -> None:
@@ -223,7 +223,7 @@ def test_mmdets_own_detectors_can_be_prepared() -> None:
     images, samples = random_batch([0], 64, 64, num_classes=80)
     samples[0].set_metainfo({'img_shape': (64, 64)})
     with torch.no_grad():
-        ours, expected = (one.predict(images, copy.deepcopy(samples)) for one in (prepare_for_inference(model), model))
+        ours, expected = (net.predict(images, copy.deepcopy(samples)) for net in (prepare_for_inference(model), model))
     torch.testing.assert_close(
         ours[0].pred_instances.scores, expected[0].pred_instances.scores, **within(torch.float32)
     )
@@ -264,6 +264,6 @@ def test_tables_follow_the_size_of_the_pictures() -> None:
     sizes = [(64, 64), (96, 64), (64, 64)]
     pictures = [torch.rand(1, 3, *size) for size in sizes]
     in_turn = [raw(model, image) for image in pictures]
-    for image, found in zip(pictures, in_turn):
+    for image, outputs in zip(pictures, in_turn):
         alone = raw(copy.deepcopy(model), image)
-        assert all(torch.equal(one, other) for one, other in zip(found, alone))
+        assert all(torch.equal(actual, expected) for actual, expected in zip(outputs, alone))

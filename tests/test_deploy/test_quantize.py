@@ -89,13 +89,13 @@ def test_ap_goes_by_the_names_of_classes(exported: Path, labelled: LabelledImage
     numbers = labelled.category_ids(NAMES)
     assert numbers == [3, 7, 90, 1, 12]
     truth = labelled.file.annotations
-    (name,) = {one['category_id'] for one in truth[:1]}
-    of_class = [one for one in truth if one['category_id'] == name]
-    found = [dict(image_id=one['image_id'], category_id=name, bbox=one['bbox'], score=0.9) for one in of_class[:1]]
+    (name,) = {entry['category_id'] for entry in truth[:1]}
+    of_class = [entry for entry in truth if entry['category_id'] == name]
+    rows = [dict(image_id=entry['image_id'], category_id=name, bbox=entry['bbox'], score=0.9) for entry in of_class[:1]]
     # precision 1 up to the recall that one object makes; read at the 101 recalls of COCO, mean over the classes present
     recalls = sum(recall <= 1 / len(of_class) + 1e-9 for recall in np.linspace(0, 1, 101)) / 101
-    present = len({one['category_id'] for one in truth})
-    assert evaluate(labelled, found, numbers)['AP'] == pytest.approx(recalls / present)
+    present = len({entry['category_id'] for entry in truth})
+    assert evaluate(labelled, rows, numbers)['AP'] == pytest.approx(recalls / present)
     assert evaluate(labelled, [], numbers)['AP'] == 0
 
 
@@ -181,10 +181,10 @@ def test_norms_and_attention_of_a_vit_stay_in_floating_point(
         3,
         3 * 2,
     ]
-    told = json.loads(next(entry.value for entry in written.metadata_props if entry.key == 'float32_layers'))
-    assert told[:3] == [*FLOAT_PARTS] and len(told) == 3 + 3 * 2 + final_norms + 3
-    assert all(f'/detector/backbone/vit/blocks.{i}/norm{n}' in told for i in range(3) for n in (1, 2))
-    assert sum(layer.endswith('/attn/dot_product') for layer in told) == 3
+    layer_names = json.loads(next(entry.value for entry in written.metadata_props if entry.key == 'float32_layers'))
+    assert layer_names[:3] == [*FLOAT_PARTS] and len(layer_names) == 3 + 3 * 2 + final_norms + 3
+    assert all(f'/detector/backbone/vit/blocks.{i}/norm{n}' in layer_names for i in range(3) for n in (1, 2))
+    assert sum(layer.endswith('/attn/dot_product') for layer in layer_names) == 3
 
 
 def test_no_file_is_left_that_finds_too_little(exported: Path, labelled: LabelledImages, tmp_path: Path) -> None:
@@ -209,9 +209,9 @@ def test_the_command_line(
     out = tmp_path / 'new' / 'model.xml'
     more = ['-o', out, '--sample-images', exported.parent / 'samples', '--samples', 2, '--max-drop', 1, '--threads', 1]
     report = quantize_file(arguments(exported, *more))
-    told = capsys.readouterr().err.splitlines()
-    assert told[0] == 'AP before: 1 of 1 images' and told[-1] == 'AP after: 1 of 1 images'
-    assert {*told[1:-1]} == {'ranges: 1 of 2 images'}  # NNCF tells the end itself
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == 'AP before: 1 of 1 images' and lines[-1] == 'AP after: 1 of 1 images'
+    assert {*lines[1:-1]} == {'ranges: 1 of 2 images'}  # NNCF tells the end itself
     whole = {key: value for key, value in Detector(exported).metadata.values.items() if key in ORIGIN}
     assert whole.keys() == ORIGIN and is_written(exported, whole, force=False)
     with pytest.raises(InputError, match=r'was written in another precision'):  # not the export

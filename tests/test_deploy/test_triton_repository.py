@@ -80,21 +80,21 @@ def test_the_configuration_is_that_of_the_file(case: str, tmp_path: Path) -> Non
     source = write_model(tmp_path / 'detector.onnx', **CASES[case])
     folder = write_repository(source, tmp_path / 'models')
     assert folder == tmp_path / 'models' / 'detector'
-    found = config(folder)
-    served = folder / '1' / found['default_model_filename'][0]
+    content = config(folder)
+    served = folder / '1' / content['default_model_filename'][0]
     assert served.read_bytes() == source.read_bytes()
-    assert found['name'] == ['detector'] and found['backend'] == ['onnxruntime']
+    assert content['name'] == ['detector'] and content['backend'] == ['onnxruntime']
     any_number = case != 'fixed batch'
-    assert found['max_batch_size'] == [8 if any_number else 0]
-    assert found.get('dynamic_batching') == ([{}] if any_number else None)
+    assert content['max_batch_size'] == [8 if any_number else 0]
+    assert content.get('dynamic_batching') == ([{}] if any_number else None)
     session = onnxruntime.InferenceSession(served)
     for kind, tensors in (('input', session.get_inputs()), ('output', session.get_outputs())):
-        assert len(found[kind]) == len(tensors)
-        for entry, tensor in zip(found[kind], tensors):
+        assert len(content[kind]) == len(tensors)
+        for entry, tensor in zip(content[kind], tensors):
             shape = [side if isinstance(side, int) else -1 for side in tensor.shape]
             assert entry['dims'] == (shape[1:] if any_number else shape)
             assert entry['name'] == [tensor.name] and TYPES[entry['data_type'][0]] == tensor.type
-    parameters = {entry['key'][0]: entry['value'][0]['string_value'][0] for entry in found['parameters']}
+    parameters = {entry['key'][0]: entry['value'][0]['string_value'][0] for entry in content['parameters']}
     assert json.loads(parameters['names']) == {str(label): name for label, name in enumerate(NAMES)}
     expected = metadata(**({'imgsz': None} if case == 'any size' else {}))
     assert parameters['resize'] == expected['resize'] and parameters['default_imgsz'] == f'[{SIDE}, {SIDE}]'
@@ -104,11 +104,11 @@ def test_the_configuration_is_that_of_the_file(case: str, tmp_path: Path) -> Non
 def test_a_request_of_the_configuration_s_shapes_runs(tmp_path: Path) -> None:
     """As many images as Triton would put together."""
     folder = write_repository(write_model(tmp_path / 'm.onnx'), tmp_path / 'models', 'other-name_1.0', max_batch_size=5)
-    found = config(folder)
-    assert folder.name == found['name'][0] == 'other-name_1.0' and found['max_batch_size'] == [5]
-    inputs = {one['name'][0]: np.ones([5, *one['dims']], np.float32) for one in found['input']}
+    content = config(folder)
+    assert folder.name == content['name'][0] == 'other-name_1.0' and content['max_batch_size'] == [5]
+    inputs = {tensor['name'][0]: np.ones([5, *tensor['dims']], np.float32) for tensor in content['input']}
     outputs = onnxruntime.InferenceSession(folder / '1' / 'model.onnx').run(None, inputs)
-    shapes = {one['name'][0]: (5, *one['dims']) for one in found['output']}
+    shapes = {tensor['name'][0]: (5, *tensor['dims']) for tensor in content['output']}
     assert shapes == {'boxes': (5, MAX_PER_IMG, 4), 'scores': (5, MAX_PER_IMG), 'labels': (5, MAX_PER_IMG)}
     assert [output.shape for output in outputs] == [*shapes.values()]
 

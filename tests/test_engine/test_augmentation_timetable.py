@@ -105,8 +105,8 @@ def test_every_sample_of_an_epoch_is_augmented_by_its_stage(workers: int) -> Non
         assert seen(loader) == [SEEN[stage]] * 100, epoch
         assert given.message_hub.get_info(STAGE) == stage
     assert [hook.stage_at(epoch) for epoch in range(6)] == ['plain', 'plain', 'mosaic', 'strong', 'strong', 'plain']
-    told = [line.rpartition('augmentation: ')[2] for line in given.logger.lines]
-    assert told == [
+    messages = [line.rpartition('augmentation: ')[2] for line in given.logger.lines]
+    assert messages == [
         'plain, after 0 epochs',
         'mosaic, after 2 epochs',
         'strong, after 3 epochs',

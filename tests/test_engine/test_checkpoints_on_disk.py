@@ -90,37 +90,37 @@ def test_there_is_a_whole_checkpoint_at_every_moment(
     Until then they have another name, under which they are found.
     """
     present: list[list[str]] = []
-    found: list[str] = []
+    latest: list[str] = []
 
     def write(self: AtomicLocalBackend, obj: bytes, path: Path, original: Any = AtomicLocalBackend._write) -> None:
         original(self, obj, path)
         present.append(sorted(path.name for path in tmp_path.glob('*.pth*') if path.suffix != '.tmp'))
-        found.append(getattr(latest_checkpoint(tmp_path), 'name', ''))
+        latest.append(getattr(latest_checkpoint(tmp_path), 'name', ''))
 
     monkeypatch.setattr(AtomicLocalBackend, '_write', write)
     best = {'save_best': save_best, 'rule': 'greater', 'validate': 1} if save_best else {}
     toy_runner(tmp_path, by_epoch=True, length=3, interval=1, max_keep_ckpts=1, **best).train()
     if save_best is None:
         assert present == [[], ['epoch_1.pth.outdated'], ['epoch_2.pth.outdated']]
-        assert found == ['', 'epoch_1.pth.outdated', 'epoch_2.pth.outdated']
+        assert latest == ['', 'epoch_1.pth.outdated', 'epoch_2.pth.outdated']
         assert sorted(path.name for path in tmp_path.glob('*.pth')) == ['epoch_3.pth']
         return
     # of each epoch: the training checkpoint, the best one, and the former again, which then tells of the best one
-    one, two, three = 'best_acc_epoch_1.pth', 'best_acc_epoch_2.pth', 'best_acc_epoch_3.pth'
+    best_1, best_2, best_3 = 'best_acc_epoch_1.pth', 'best_acc_epoch_2.pth', 'best_acc_epoch_3.pth'
     old = '.outdated'
     assert present == [
         [],
         ['epoch_1.pth'],
-        [one, 'epoch_1.pth'],
-        [one, 'epoch_1.pth' + old],
-        [one + old, 'epoch_2.pth'],
-        [one + old, two, 'epoch_2.pth'],
-        [two, 'epoch_2.pth' + old],
-        [two + old, 'epoch_3.pth'],
-        [two + old, three, 'epoch_3.pth'],
+        [best_1, 'epoch_1.pth'],
+        [best_1, 'epoch_1.pth' + old],
+        [best_1 + old, 'epoch_2.pth'],
+        [best_1 + old, best_2, 'epoch_2.pth'],
+        [best_2, 'epoch_2.pth' + old],
+        [best_2 + old, 'epoch_3.pth'],
+        [best_2 + old, best_3, 'epoch_3.pth'],
     ]
-    assert found[1:] == [next(name for name in names if name.startswith('epoch')) for names in present[1:]]
-    assert sorted(path.name for path in tmp_path.glob('*.pth')) == [three, 'epoch_3.pth']
+    assert latest[1:] == [next(name for name in names if name.startswith('epoch')) for names in present[1:]]
+    assert sorted(path.name for path in tmp_path.glob('*.pth')) == [best_3, 'epoch_3.pth']
 
 
 def test_newest_whole_checkpoint(tmp_path: Path) -> None:
@@ -169,18 +169,18 @@ def test_the_note_leads_to_other_names_and_folders(tmp_path: Path) -> None:
 def test_a_flipped_bit_is_found_or_does_not_matter(tmp_path: Path) -> None:
     """Wherever it is; the directory, which is all that a quick look sees, is at the end."""
     path = save(tmp_path / 'iter_1.pth', value=3.0)
-    whole, chance, found = path.read_bytes(), random.Random(0), 0
+    whole, chance, num_noticed = path.read_bytes(), random.Random(0), 0
     weights = whole.index(torch.full((9,), 3.0).numpy().tobytes())
-    for place in [*range(weights, weights + 36), *(chance.randrange(len(whole)) for _ in range(300))]:
+    for offset in [*range(weights, weights + 36), *(chance.randrange(len(whole)) for _ in range(300))]:
         changed = bytearray(whole)
-        changed[place] ^= 1 << chance.randrange(8)
+        changed[offset] ^= 1 << chance.randrange(8)
         path.write_bytes(changed)
         if damage(path) is None:
-            assert torch.equal(read_checkpoint(path)['state_dict']['w'], torch.full((9,), 3.0)), place
+            assert torch.equal(read_checkpoint(path)['state_dict']['w'], torch.full((9,), 3.0)), offset
         else:
-            found += 1
+            num_noticed += 1
             assert latest_checkpoint(tmp_path) is None
-    assert found > 100
+    assert num_noticed > 100
     changed = bytearray(whole)
     changed[weights] ^= 1
     path.write_bytes(changed)
@@ -291,8 +291,8 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(
     }[way]
     tool = test if way == 'test' else train
     assert run_tool(lambda: tool([str(config), *arguments, '--work-dir', str(work_dir)])) == 2
-    (told,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
-    assert 'iter_5.pth holds more than tensors' in told and 'could run code from the file' in told
+    (message,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith('error: '))
+    assert 'iter_5.pth holds more than tensors' in message and 'could run code from the file' in message
     assert not marker.exists()
     torch.load(file, weights_only=False)
     assert marker.exists(), 'the file has no teeth'

@@ -113,9 +113,9 @@ def distil_by_shares(rank: int) -> dict[str, Any]:
 
     Of these 6 % are the encoder's in the first process, and 10 % in the second.
     """
-    model, found = built(**NARROW, **DISTILLED), dict[str, Any](weights=[])
+    model, log = built(**NARROW, **DISTILLED), dict[str, Any](weights=[])
     wrapped, optimizer = DistributedDataParallel(model), torch.optim.SGD(model.parameters(), lr=0.0)
-    hook, hub = GradientShareHook(rho=11, delta=1, default_weight=20), SimpleNamespace(update_scalar=found.__setitem__)
+    hook, hub = GradientShareHook(rho=11, delta=1, default_weight=20), SimpleNamespace(update_scalar=log.__setitem__)
     runner: Any = SimpleNamespace(
         model=wrapped,
         optim_wrapper=SimpleNamespace(optimizer=optimizer),
@@ -129,7 +129,7 @@ def distil_by_shares(rank: int) -> dict[str, Any]:
     torch.manual_seed(rank)
     loss = total(wrapped(*random_batch([1 + rank], *SIZE), mode='loss'))
     loss.backward()
-    found['loss'] = float(loss)
+    log['loss'] = float(loss)
     for epoch in range(2):
         if epoch:
             optimizer.zero_grad()
@@ -141,8 +141,8 @@ def distil_by_shares(rank: int) -> dict[str, Any]:
         optimizer.step()
         hook.after_train_epoch(runner)
         runner.epoch += 1
-        found['weights'].append(model.data_preprocessor.loss_distill.loss_weight)
-    return found
+        log['weights'].append(model.data_preprocessor.loss_distill.loss_weight)
+    return log
 
 
 WORK: dict[str, Callable[[int], Any]] = {
@@ -186,17 +186,17 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 @pytest.mark.parametrize('task', [name for name in WORK if name.startswith('an empty rank')])
 def test_a_rank_without_boxes(task: str, left: list[dict[str, Any]]) -> None:
     """Three steps, each with another set of images and one rank empty: no parameter unused, equal weights after."""
-    first, second = (one[task] for one in left)
+    first, second = (result[task] for result in left)
     assert first['names'] == second['names'] and len(first['names']) == 1
     assert any('dn_loss' in name for name in next(iter(first['names'])))
-    assert all(torch.tensor(one['losses']).isfinite().all() for one in (first, second))
+    assert all(torch.tensor(result['losses']).isfinite().all() for result in (first, second))
     assert second['losses'][0] > 0  # of the class scores alone
     assert first['weights'] == second['weights']
 
 
 def test_the_weight_of_a_distillation_is_the_same_in_all_processes(left: list[dict[str, Any]]) -> None:
     """By the mean of their shares, in a wrapped model: 6 % here and 10 % there are 8 %, which are to become 12 %."""
-    first, second = (one['shares of the gradients'] for one in left)
+    first, second = (result['shares of the gradients'] for result in left)
     assert first['loss'] != second['loss'] and first['weights'] == second['weights']
     assert first['train/gradient_share'] == second['train/gradient_share'] == pytest.approx(8.0)
     before, after = first['weights']
@@ -212,11 +212,11 @@ def test_two_processes_of_one_picture_are_one_of_two(task: str, left: list[dict[
     which are to be called background, and alone it has none.
     """
     _, expected = losses_and_gradients(slice(0, 2), **WORK[task].keywords)
-    check_gradients([one[task][1] for one in left], expected)
+    check_gradients([result[task][1] for result in left], expected)
 
 
-def check_gradients(found: list[dict[str, torch.Tensor]], expected: dict[str, torch.Tensor]) -> None:
-    first, second = found
+def check_gradients(actual: list[dict[str, torch.Tensor]], expected: dict[str, torch.Tensor]) -> None:
+    first, second = actual
     assert first.keys() == second.keys() == expected.keys()
     for name, gradient in expected.items():
         assert torch.equal(first[name], second[name]), name
@@ -232,10 +232,10 @@ def test_every_loss_is_divided_by_the_mean_number_of_boxes(name: str, left: list
     counts = COUNTS[name]
     alone = [losses_and_gradients(slice(rank, rank + 1), counts, NARROW) for rank in range(PROCESSES)]
     weights = [max(count, 1) / (sum(counts) / PROCESSES) for count in counts]
-    found = [one[f'noisy, {name}'] for one in left]
-    for (losses, _), (expected, _), weight in zip(found, alone, weights):
+    actual = [result[f'noisy, {name}'] for result in left]
+    for (losses, _), (expected, _), weight in zip(actual, alone, weights):
         assert losses.keys() == expected.keys() and 'dn_loss_cls' in losses
         for key, loss in losses.items():
             assert loss == about(weight * expected[key], 'doubles'), key
     mean = {key: sum(w * grads[key] for w, (_, grads) in zip(weights, alone)) / PROCESSES for key in alone[0][1]}
-    check_gradients([gradients for _, gradients in found], mean)
+    check_gradients([gradients for _, gradients in actual], mean)

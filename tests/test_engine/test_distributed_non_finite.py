@@ -77,7 +77,7 @@ def test_both_leave_the_step_out_and_both_stop(left: list[dict[str, Any]]) -> No
     assert first['weights'] == second['weights']
     skipped, trained, again, stopped = first['weights']
     assert skipped != trained != again == stopped
-    assert all(len(one['warnings']) == 1 and len(one['errors']) == 1 for one in left)
+    assert all(len(result['warnings']) == 1 and len(result['errors']) == 1 for result in left)
 
 
 def test_the_process_that_met_it_names_it(left: list[dict[str, Any]]) -> None:

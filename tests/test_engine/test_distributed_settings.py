@@ -75,8 +75,8 @@ def test_the_interpreter_can_be_named(recorder: Path) -> None:
 def test_several_machines(recorder: Path) -> None:
     """The same settings as those of mmdet's scripts."""
     where = {'NNODES': '2', 'NODE_RANK': '1', 'MASTER_ADDR': 'node7', 'PORT': '1234'}
-    found = called('dist_train.sh', CONFIG, '8', recorder=recorder, **where)
-    assert ' '.join(found[2:10]) == '--nnodes 2 --node-rank 1 --master-addr node7 --master-port 1234'
+    arguments = called('dist_train.sh', CONFIG, '8', recorder=recorder, **where)
+    assert ' '.join(arguments[2:10]) == '--nnodes 2 --node-rank 1 --master-addr node7 --master-port 1234'
     again = called('dist_train.sh', CONFIG, '8', recorder=recorder, MAX_RESTARTS='3', **where)
     assert ' '.join(again[2:14]) == (
         '--nnodes 2 --rdzv-backend c10d --rdzv-id 1234 --rdzv-conf is_host=false --rdzv-endpoint node7:1234 '
@@ -86,16 +86,16 @@ def test_several_machines(recorder: Path) -> None:
 
 def test_slurm(recorder: Path) -> None:
     settings = {'GPUS': '16', 'CPUS_PER_TASK': '6', 'SRUN_ARGS': '--time 1:00:00  --exclude=node[1-2]'}
-    found = called('slurm_train.sh', 'gpu', 'my job', CONFIG, '--resume', recorder=recorder, **settings)
-    assert found[:4] == ['--partition', 'gpu', '--job-name', 'my job']
-    assert ' '.join(found[4:16]) == (
+    arguments = called('slurm_train.sh', 'gpu', 'my job', CONFIG, '--resume', recorder=recorder, **settings)
+    assert arguments[:4] == ['--partition', 'gpu', '--job-name', 'my job']
+    assert ' '.join(arguments[4:16]) == (
         '--gres gpu:8 --ntasks 16 --ntasks-per-node 8 --cpus-per-task 6 --kill-on-bad-exit=1 --signal USR1@120 --time'
     )
     last = ['1:00:00', '--exclude=node[1-2]', 'python', '-u', str(TOOLS / 'train.py')]
-    assert found[16:] == [*last, CONFIG, '--launcher', 'slurm', '--resume']
-    found = called('slurm_test.sh', 'gpu', 'job', CONFIG, 'a b.pth', recorder=recorder, GPUS='2')
-    assert ' '.join(found[4:10]) == '--gres gpu:2 --ntasks 2 --ntasks-per-node 2'
-    assert found[-6:] == ['-u', str(TOOLS / 'test.py'), CONFIG, 'a b.pth', '--launcher', 'slurm']
+    assert arguments[16:] == [*last, CONFIG, '--launcher', 'slurm', '--resume']
+    arguments = called('slurm_test.sh', 'gpu', 'job', CONFIG, 'a b.pth', recorder=recorder, GPUS='2')
+    assert ' '.join(arguments[4:10]) == '--gres gpu:2 --ntasks 2 --ntasks-per-node 2'
+    assert arguments[-6:] == ['-u', str(TOOLS / 'test.py'), CONFIG, 'a b.pth', '--launcher', 'slurm']
 
 
 @pytest.mark.parametrize(
@@ -186,9 +186,9 @@ def alone(monkeypatch: pytest.MonkeyPatch, no_launcher: None) -> Iterator[None]:
     """The one task of a Slurm job, on a machine without CUDA."""
     monkeypatch.setattr(processes, 'get_device', lambda: 'cpu')
     monkeypatch.setattr(processes, 'Runner', Taken)
-    with socket.socket() as one:
-        one.bind(('localhost', 0))
-        port = one.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(('localhost', 0))
+        port = free.getsockname()[1]
     given = {'SLURM_PROCID': '0', 'SLURM_LOCALID': '0', 'SLURM_NTASKS': '1', 'SLURM_NODELIST': 'localhost'}
     for name, value in {**given, 'MASTER_PORT': str(port), 'RANK': '', 'LOCAL_RANK': '', 'WORLD_SIZE': ''}.items():
         monkeypatch.setenv(name, value)

@@ -172,13 +172,13 @@ def write_several(folder: Folder) -> None:
         annotation for annotation in content['annotations'] if annotation['image_id'] == content['images'][0]['id']
     ]
     (path / 'one.json').write_text(json.dumps(content))
-    one = f'one_picture = {str(path / "one.json")!r}\ntest_dataloader = dict(dataset=dict(ann_file=one_picture))\n'
-    one += "metric = dict(type='CocoMetric', ann_file=one_picture, metric='bbox')\n"
-    one += "test_evaluator = [metric, dict(type='QuerySelectionMetric')]\n"
+    single = f'one_picture = {str(path / "one.json")!r}\ntest_dataloader = dict(dataset=dict(ann_file=one_picture))\n'
+    single += "metric = dict(type='CocoMetric', ann_file=one_picture, metric='bbox')\n"
+    single += "test_evaluator = [metric, dict(type='QuerySelectionMetric')]\n"
     sgd = SGD.replace('{checkpoint!r}', repr(str(path / 'run' / f'iter_{STEPS}.pth')))
     dead = 'default_hooks = dict(die=dict(step=1))\n'
     strategy = "runner_type = 'FlexibleRunner'\nstrategy = dict(type='FSDPStrategy')\n"
-    for name, text in {'five': '', 'one': one, 'whole': sgd, 'sharded': sgd + strategy, 'dead': dead}.items():
+    for name, text in {'five': '', 'one': single, 'whole': sgd, 'sharded': sgd + strategy, 'dead': dead}.items():
         (path / f'{name}.py').write_text(f'_base_ = [{str(folder.config)!r}]\n{text}')
     (path / 'several.py').write_text(SEVERAL)
 
@@ -208,7 +208,7 @@ def test_a_process_that_dies_ends_the_others(several: Several) -> None:
     assert not list(several.path.glob('dead/*.pth'))
 
 
-def found(prefix: Path) -> tuple[list[dict[str, Any]], dict[str, float]]:
+def results_of(prefix: Path) -> tuple[list[dict[str, Any]], dict[str, float]]:
     return json.loads(Path(f'{prefix}.bbox.json').read_text()), json.loads(Path(f'{prefix}.metrics.json').read_text())
 
 
@@ -225,12 +225,12 @@ def test_two_processes_find_what_one_finds(pictures: int, several: Several) -> N
     finally:
         sys.path.remove(str(path))
         torch.set_num_threads(threads)
-    detections, metrics = found(path / f'two_{name}')
+    detections, metrics = results_of(path / f'two_{name}')
     images = Config.fromfile(path / f'{name}.py').test_evaluator[0].ann_file
     ids = [image['id'] for image in json.loads(Path(images).read_text())['images']]
     assert len(ids) == pictures
     assert [detection['image_id'] for detection in detections] == [image_id for image_id in ids for _ in range(50)]
-    assert (detections, metrics) == found(path / f'alone_{name}')
+    assert (detections, metrics) == results_of(path / f'alone_{name}')
     assert 'selection/spearman' in metrics and 'coco/bbox_mAP' in metrics
 
 

@@ -53,8 +53,8 @@ def test_a_disk_that_gets_full_in_training(config: Path, small_disk: Path, tmp_p
     status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir)
     assert status == 4, said[-3000:]
     first, second = work_dir / 'iter_1.pth', work_dir / 'iter_2.pth'
-    (told,) = errors(said)
-    assert told == (
+    (message,) = errors(said)
+    assert message == (
         f'error: cannot write {second}: No space left on device; the newest whole checkpoint is {first}; make room '
         "there, then the same command goes on from it (mmdet's own tools: with --resume)"
     )
@@ -64,16 +64,16 @@ def test_a_disk_that_gets_full_in_training(config: Path, small_disk: Path, tmp_p
     (small_disk / 'ballast').write_bytes(bytes(2 * 2**20))
     status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, '--resume')
     assert status == 2
-    (told,) = errors(said)
-    assert re.search(rf'a checkpoint takes about \d MB and there are \d MB free at {work_dir}; make room', told)
+    (message,) = errors(said)
+    assert re.search(rf'a checkpoint takes about \d MB and there are \d MB free at {work_dir}; make room', message)
 
 
 def test_a_limit_of_file_sizes(config: Path, tmp_path: Path) -> None:
     """The write itself breaks off: nothing of it is left."""
     status, said = ended(tmp_path / 'log', limited, config, '--work-dir', tmp_path / 'run')
     assert status == 4, said[-3000:]
-    (told,) = errors(said)
-    assert told == (
+    (message,) = errors(said)
+    assert message == (
         f'error: cannot write {tmp_path / "run" / "iter_1.pth"}: File too large; there is no whole checkpoint in '
         f'{tmp_path / "run"} yet; raise the limit of the size of a file (ulimit -f, or the file system), then start '
         'again'
@@ -122,21 +122,21 @@ def test_a_log_that_cannot_be_written_ends_training_likewise(tmp_path: Path) -> 
         raise FileNotFoundError(errno.ENOENT, 'no such image', 'a.jpg')
 
     runner = toy_runner(tmp_path, CallAt('before_train_iter', 3, full), by_epoch=False, length=5, interval=2)
-    told = r'scalars\.json: No space left.* is .*iter_2\.pth; make room'
-    with pytest.raises(CheckpointWriteError, match=told), told_endings(runner, tmp_path):
+    message = r'scalars\.json: No space left.* is .*iter_2\.pth; make room'
+    with pytest.raises(CheckpointWriteError, match=message), told_endings(runner, tmp_path):
         runner.train()
     runner = toy_runner(tmp_path, CallAt('before_train_iter', 3, other), by_epoch=False, length=5)
     with pytest.raises(FileNotFoundError), told_endings(runner, tmp_path):
         runner.train()
 
 
-@pytest.mark.parametrize('place', ['file/run', '/proc/run'])
+@pytest.mark.parametrize('folder', ['file/run', '/proc/run'])
 def test_a_work_folder_that_cannot_be_written(
-    place: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+    folder: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     """Below a file, and where not even root may write: said before anything is built."""
     (tmp_path / 'file').write_text('')
-    work_dir = tmp_path / place
+    work_dir = tmp_path / folder
     assert run_tool(lambda: train([str(config), '--work-dir', str(work_dir)])) == 2
     assert re.fullmatch(
         rf'error: cannot write to the folder {work_dir}: .+; name another with --work-dir\n',

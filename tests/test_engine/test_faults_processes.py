@@ -53,14 +53,14 @@ def test_a_data_worker_that_is_killed(tmp_path: Path) -> None:
     config = small_config(tmp_path, WORKERS.format(folder=str(calls), call=30, signum=int(signal.SIGKILL)))
     status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', tmp_path / 'run')
     assert status == 5, said[-3000:]
-    (told,) = errors(said)
+    (message,) = errors(said)
     # not known where the main process was at its socket just then, as below
     how = "was ended by the signal 'Killed'|exited without an error message"
-    assert re.match(f'error: a process that loads data ({how})', told)
+    assert re.match(f'error: a process that loads data ({how})', message)
     saved = sorted((tmp_path / 'run').glob('iter_*.pth'))
     assert saved and all(damage(path) is None for path in saved)
     for words in ('ran out of memory', 'num_workers', '/dev/shm', f'is {saved[-1]}; the same command goes on from it'):
-        assert words in told
+        assert words in message
     assert not list((tmp_path / 'run').glob('*.tmp'))
 
 
@@ -102,9 +102,9 @@ def next_from_a_dead_worker(marker: Path) -> None:
 def test_a_batch_whose_worker_is_just_being_killed(tmp_path: Path) -> None:
     """torch hands on what the worker's socket says; outside of the main thread no signal tells of the death."""
     refused = pytest.raises(DataWorkerError, match='exited without an error message')
-    with ThreadPoolExecutor(1) as pool, refused as told, told_endings(NO_HOOKS, tmp_path):
+    with ThreadPoolExecutor(1) as pool, refused as error, told_endings(NO_HOOKS, tmp_path):
         pool.submit(next_from_a_dead_worker, tmp_path / 'marker').result()
-    assert isinstance(told.value.__cause__, ConnectionError)
+    assert isinstance(error.value.__cause__, ConnectionError)
     # the same from elsewhere, such as a store of checkpoints, is not a data worker's
     with pytest.raises(ConnectionRefusedError), told_endings(NO_HOOKS, tmp_path):
         raise ConnectionRefusedError
@@ -234,7 +234,7 @@ def rank(number: int, store: str, folder: str) -> None:
 def test_all_ranks_stop_after_the_same_iteration(tmp_path: Path) -> None:
     """Only the second of two gets the signal, and only the first writes."""
     in_processes(rank, str(tmp_path / 'store'), str(tmp_path))
-    told = f'3 143 stopped by SIGTERM after iteration 3; saved {tmp_path / "iter_3.pth"}, from which it can be resumed'
-    assert [(tmp_path / f'rank_{number}').read_text() for number in range(2)] == [told, told]
+    line = f'3 143 stopped by SIGTERM after iteration 3; saved {tmp_path / "iter_3.pth"}, from which it can be resumed'
+    assert [(tmp_path / f'rank_{number}').read_text() for number in range(2)] == [line, line]
     content: dict[str, Any] = torch.load(tmp_path / 'iter_3.pth', weights_only=True)
     assert content['meta']['iter'] == 3

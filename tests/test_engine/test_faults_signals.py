@@ -35,15 +35,15 @@ def content(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
-def assert_equal_training(one: dict[str, Any], other: dict[str, Any]) -> None:
+def assert_equal_training(actual: dict[str, Any], expected: dict[str, Any]) -> None:
     """Weights, moving average, optimiser and schedule, bit for bit."""
     for name in ('state_dict', 'ema_state_dict'):
-        assert one[name].keys() == other[name].keys()
-        assert all(torch.equal(one[name][key], other[name][key]) for key in one[name]), name
-    for mine, others in zip(one['optimizer']['state'].values(), other['optimizer']['state'].values()):
-        assert all(torch.equal(mine[key], others[key]) for key in mine)
-    assert one['optimizer']['param_groups'] == other['optimizer']['param_groups']
-    assert one['param_schedulers'] == other['param_schedulers']
+        assert actual[name].keys() == expected[name].keys()
+        assert all(torch.equal(actual[name][key], expected[name][key]) for key in actual[name]), name
+    for state, expected_state in zip(actual['optimizer']['state'].values(), expected['optimizer']['state'].values()):
+        assert all(torch.equal(state[key], expected_state[key]) for key in state)
+    assert actual['optimizer']['param_groups'] == expected['optimizer']['param_groups']
+    assert actual['param_schedulers'] == expected['param_schedulers']
 
 
 @pytest.mark.parametrize('name', SIGNALS)

@@ -131,12 +131,12 @@ def test_a_step_that_was_left_out_is_none() -> None:
 
 def test_the_default_weight_counts_from_its_epoch_on() -> None:
     run = Run(Tiny(), GradientShareHook(rho=11, delta=1, default_weight=20, default_from=2)).begin()
-    found = []
+    weights = []
     for _ in range(3):
-        found.append(run.weight)
+        weights.append(run.weight)
         run.step(0.08, 0.92)
         run.end_epoch()
-    assert found == about([5, AT_8_PERCENT, 20], 'sum') and run.weight == 20
+    assert weights == about([5, AT_8_PERCENT, 20], 'sum') and run.weight == 20
     assert Run(Tiny(), run.hook, at=(2, 2)).begin().weight == 20, 'also where a run begins there'
 
 

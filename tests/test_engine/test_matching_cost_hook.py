@@ -59,12 +59,12 @@ def test_from_its_epoch_on_the_other_query_answers() -> None:
     given = runner(nn.Sequential(model))
     assert who_answers(model) == 0, 'also before a training says anything'
     hook.before_train(given)
-    found = []
+    answers = []
     for epoch in range(4):
         for iteration in (10 * epoch, 10 * epoch + 9):
             one_step(hook, given, epoch=epoch, iteration=iteration)
-            found.append(who_answers(model))
-    assert found == [0] * 4 + [1] * 4
+            answers.append(who_answers(model))
+    assert answers == [0] * 4 + [1] * 4
     assert given.logger.lines == ['matching by the quality cost, after 2 epochs']
 
 
@@ -119,7 +119,7 @@ def test_a_cost_that_nothing_switches_on_is_refused_and_the_phases_are_told() ->
     class Batches(list):
         dataset: Any = ()
 
-    def told(model: nn.Module, *hooks: Any) -> str:
+    def first_log_line(model: nn.Module, *hooks: Any) -> str:
         given = runner(model, hooks=hooks)
         given.train_dataloader = Batches(range(10))
         ScheduleHook().before_train(given)
@@ -127,11 +127,11 @@ def test_a_cost_that_nothing_switches_on_is_refused_and_the_phases_are_told() ->
 
     late = criterion(quality_cost={'iou_power': 4})
     with pytest.raises(InputError, match=r"quality_cost, but nothing says .* add dict\(type='MatchingCostHook'"):
-        told(late)
-    told(criterion())
-    text = told(late, HOOKS.build({'type': 'MatchingCostHook', 'begin': 4}))
+        first_log_line(late)
+    first_log_line(criterion())
+    text = first_log_line(late, HOOKS.build({'type': 'MatchingCostHook', 'begin': 4}))
     assert text.endswith('MatchingCostHook: epochs, quality cost of matching from 4 to 6')
-    text = told(late, MatchingCostHook(begin=4, by_epoch=False))
+    text = first_log_line(late, MatchingCostHook(begin=4, by_epoch=False))
     assert text.endswith('MatchingCostHook: steps, quality cost of matching from 4 to 60')
 
 

@@ -180,11 +180,11 @@ def test_stages_of_augmentation_are_the_same_after_resuming(
 
 def compare_with_a_whole_run(given: dict[str, Any], ends: list[int], digits: Path, tmp_path: Path) -> None:
     """A run of 11 steps that was stopped at some, and one that was not."""
-    losses, found = [], None
+    losses, checkpoint = [], None
     for number, end in enumerate([*ends, 11]):
-        losses += train(digits, tmp_path / f'part_{number}', given, end, found)
-        found = tmp_path / f'part_{number}' / f'iter_{end}.pth'
-    parts = torch.load(found, weights_only=True)
+        losses += train(digits, tmp_path / f'part_{number}', given, end, checkpoint)
+        checkpoint = tmp_path / f'part_{number}' / f'iter_{end}.pth'
+    parts = torch.load(checkpoint, weights_only=True)
     # by epoch, the first part drew a seed, and the others took it over
     given['randomness'] = dict(seed=parts['meta']['seed'])
     expected = train(digits, tmp_path / 'whole', given, 11)

@@ -100,8 +100,8 @@ def test_what_waits_for_a_stage_without_a_timetable_is_refused() -> None:
 
 
 def test_schedules_without_end_and_others_than_warm_ups_pass() -> None:
-    one = optimizer()
-    kept = [ConstantLR(one, factor=0.5), MultiStepLR(one, milestones=[100]), CosineAnnealingLR(one, T_max=500, end=500)]
+    sgd = optimizer()
+    kept = [ConstantLR(sgd, factor=0.5), MultiStepLR(sgd, milestones=[100]), CosineAnnealingLR(sgd, T_max=500, end=500)]
     given = runner(kept, epochs=2, steps=3)
     ScheduleHook().before_train(given)
     assert 'CosineAnnealingLR of lr: epochs 0 to 2' in given.logger.lines[0]
@@ -113,10 +113,10 @@ def test_schedules_without_end_and_others_than_warm_ups_pass() -> None:
 @pytest.mark.parametrize('epochs', [1, 2, 3, 5, 12, 36, 72, 200])
 def test_phases_lie_inside_the_run_and_follow_each_other(epochs: int) -> None:
     """As a config derives them from one number, for every length of the run."""
-    one, steps = optimizer(), 40
+    sgd, steps = optimizer(), 40
     schedulers = [
-        LinearLR(one, by_epoch=False, begin=0, end=10),
-        CosineAnnealingLR(one, by_epoch=True, begin=epochs // 2, end=epochs, T_max=max(1, epochs - epochs // 2)),
+        LinearLR(sgd, by_epoch=False, begin=0, end=10),
+        CosineAnnealingLR(sgd, by_epoch=True, begin=epochs // 2, end=epochs, T_max=max(1, epochs - epochs // 2)),
     ]
     switches = (SimpleNamespace(switch_epoch=max(0, epochs - 2)), SimpleNamespace(num_last_epochs=1))
     given = runner(schedulers, epochs=epochs, steps=steps, hooks=switches)

@@ -94,5 +94,5 @@ def test_pairs_and_folders_mix(folder: Path) -> None:
 
 
 def test_the_demo_takes_a_folder(folder: Path) -> None:
-    found = named_model(folder)
-    assert (found.config, found.checkpoint) == (folder / 'rtdetr.py', folder / 'best_coco_bbox_mAP_iter_2.pth')
+    model = named_model(folder)
+    assert (model.config, model.checkpoint) == (folder / 'rtdetr.py', folder / 'best_coco_bbox_mAP_iter_2.pth')

@@ -86,15 +86,15 @@ def work_dir(database: Path | None, tmp_path: Path) -> Path:
 
 
 def read_csv(work_dir: Path) -> tuple[Series, list[str]]:
-    found: dict[str, list[tuple[int, float]]] = {}
+    values: dict[str, list[tuple[int, float]]] = {}
     for path in (work_dir / 'csv').glob('*.csv'):
         for row in csv.DictReader(path.open()):
             for name, value in row.items():
                 if name != 'step' and value:
                     key = name if path.stem == 'other' else f'{path.stem}/{name}'
-                    found.setdefault(key, []).append((int(row['step']), float(value)))
+                    values.setdefault(key, []).append((int(row['step']), float(value)))
     folder = work_dir / 'csv' / 'images'
-    return found, sorted(str(path.relative_to(folder).with_suffix('')) for path in folder.glob('**/*.jpg'))
+    return values, sorted(str(path.relative_to(folder).with_suffix('')) for path in folder.glob('**/*.jpg'))
 
 
 def read_tensorboard(work_dir: Path) -> tuple[Series, list[str]]:
@@ -111,17 +111,17 @@ def mlflow_runs(work_dir: Path) -> tuple[Any, list[Any]]:
     import mlflow
 
     client = mlflow.MlflowClient(tracking_uri=f'sqlite:///{work_dir / "mlflow" / "mlflow.db"}')
-    return client, client.search_runs([one.experiment_id for one in client.search_experiments()])
+    return client, client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
 
 
 def read_mlflow(work_dir: Path) -> tuple[Series, list[str]]:
     client, (run,) = mlflow_runs(work_dir)
-    found = {
-        key: sorted((one.step, one.value) for one in client.get_metric_history(run.info.run_id, key))
+    values = {
+        key: sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, key))
         for key in run.data.metrics
     }
     files = Path(unquote(urlparse(run.info.artifact_uri).path)) / 'images'
-    return found, sorted(str(path.relative_to(files).with_suffix('')) for path in files.glob('**/*.jpg'))
+    return values, sorted(str(path.relative_to(files).with_suffix('')) for path in files.glob('**/*.jpg'))
 
 
 READ: dict[str, Callable[[Path], tuple[Series, list[str]]]] = {
@@ -161,9 +161,9 @@ def test_values_come_back_under_their_names(kind: str, work_dir: Path) -> None:
     validate(log, 4, 0.75)
     log.add_scalar('mine/odd (name): é', 2, 4)
     log.close()
-    found, images = READ[kind](work_dir)
+    logged, images = READ[kind](work_dir)
     own = 'mine/odd _name__ é' if kind == 'mlflow' else 'mine/odd (name): é'
-    assert found == {
+    assert logged == {
         'train/lr': [(2, 0.25), (4, 0.0625)],
         'train/loss': [(2, 0.5), (4, 0.25)],
         'train/skipped_pictures': [(4, 3.0)],
@@ -186,9 +186,9 @@ def test_steps_that_are_done_again_stand_once(kind: str, work_dir: Path) -> None
         train_step(log, step, step / 64)
     validate(log, 8, 0.5)
     log.close()
-    found, images = READ[kind](work_dir)
-    assert found['train/loss'] == [(2, 2 / 16), (4, 4 / 16), (6, 6 / 64), (8, 8 / 64), (10, 10 / 64)]
-    assert found['val/coco/bbox_mAP'] == [(4, 4 / 32), (8, 0.5)]
+    logged, images = READ[kind](work_dir)
+    assert logged['train/loss'] == [(2, 2 / 16), (4, 4 / 16), (6, 6 / 64), (8, 8 / 64), (10, 10 / 64)]
+    assert logged['val/coco/bbox_mAP'] == [(4, 4 / 32), (8, 0.5)]
     assert images == ['detections/0_street/00000004', 'detections/0_street/00000008']
 
 
@@ -205,10 +205,10 @@ def test_a_validation_that_is_made_up_for_stands_once(kind: str, work_dir: Path)
     log = begun(kind, work_dir, 8)
     validate(log, 8, 0.0625)
     log.close()
-    found, _ = READ[kind](work_dir)
-    assert found['train/loss'] == [(4, 0.5), (8, 0.125)]
-    assert found['val/coco/bbox_mAP'] == [(4, 0.25), (8, 0.0625)]
-    assert found['val/time'] == [(4, 0.25), (8, 0.25)]
+    logged, _ = READ[kind](work_dir)
+    assert logged['train/loss'] == [(4, 0.5), (8, 0.125)]
+    assert logged['val/coco/bbox_mAP'] == [(4, 0.25), (8, 0.0625)]
+    assert logged['val/time'] == [(4, 0.25), (8, 0.25)]
 
 
 def test_a_start_before_the_first_checkpoint_begins_anew(kind: str, work_dir: Path) -> None:
@@ -353,24 +353,24 @@ pytestmark = pytest.mark.skipif(os.name == 'nt', reason='kills processes')
 
 def test_a_training_logs_curves_rates_and_selection_quality(whole: Path) -> None:
     """The tables are what mmengine's own log of the run holds, all else what the tables hold."""
-    found = rows('csv', whole)
+    logged = rows('csv', whole)
     (path,) = whole.glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in path.open()]
     for key, part in (('loss', 'train'), ('lr', 'train'), ('grad_norm', 'train'), ('coco/bbox_mAP', 'val')):
-        assert found[f'{part}/{key}'] == [(record['step'], record[key]) for record in records if key in record]
-    assert [step for step, _ in found['train/loss']] == [*range(2, STEPS + 1, 2)]
+        assert logged[f'{part}/{key}'] == [(record['step'], record[key]) for record in records if key in record]
+    assert [step for step, _ in logged['train/loss']] == [*range(2, STEPS + 1, 2)]
     for name in ('coco/bbox_mAP', 'selection/prop_both', 'selection/calibration_error'):
-        assert [step for step, _ in found[f'val/{name}']] == [*range(EVERY, STEPS + 1, EVERY)]
+        assert [step for step, _ in logged[f'val/{name}']] == [*range(EVERY, STEPS + 1, EVERY)]
 
 
 def test_every_log_holds_the_same(kind: str, whole: Path) -> None:
-    expected, found = rows('csv', whole), rows(kind, whole)
-    assert found.keys() == expected.keys()
+    expected, actual = rows('csv', whole), rows(kind, whole)
+    assert actual.keys() == expected.keys()
     for name, values in expected.items():
-        assert [step for step, _ in found[name]] == [step for step, _ in values], name
+        assert [step for step, _ in actual[name]] == [step for step, _ in values], name
         if kind == 'tensorboard':  # which keeps single precision
             values = [(step, float(np.float32(value))) for step, value in values]
-        assert found[name] == values, name
+        assert actual[name] == values, name
 
 
 def test_killed_twice_it_logs_what_an_uninterrupted_training_logs(kind: str, whole: Path, killed: Path) -> None:
@@ -449,7 +449,7 @@ def test_a_config_gets_its_loggers_once() -> None:
     add_loggers(cfg, ['csv', 'csv'])
     assert cfg.to_dict() == once
     assert [vis_backend.type for vis_backend in cfg.visualizer.vis_backends] == ['LocalVisBackend', 'CsvLog']
-    assert [one.type for one in cfg.val_evaluator][-1] == 'QuerySelectionMetric'
+    assert [metric.type for metric in cfg.val_evaluator][-1] == 'QuerySelectionMetric'
     assert cfg.model.test_cfg.keep_selected is True and cfg.default_hooks.logger.log_metric_by_epoch is False
 
 
@@ -507,7 +507,7 @@ class Kept(TrainingLog):
         super().__init__()
         self.images: dict[tuple[str, int], np.ndarray] = {}
 
-    def _begin(self, place: Path, step: int) -> str:
+    def _begin(self, folder: Path, step: int) -> str:
         return 'look'
 
     def _write(self, part: str, values: Mapping[str, float], step: int) -> None:
@@ -521,10 +521,10 @@ def test_samples_show_ground_truth_and_what_scores_above_the_threshold(tmp_path:
     Image.new('RGB', (40, 20), (0, 0, 0)).save(tmp_path / 'a street.png')
 
     def instances(box: list[float], score: float | None = None) -> InstanceData:
-        found = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([0]))
+        objects = InstanceData(bboxes=torch.tensor([box]), labels=torch.tensor([0]))
         if score is not None:
-            found.scores = torch.tensor([score])
-        return found
+            objects.scores = torch.tensor([score])
+        return objects
 
     samples = []
     for score in (0.2, 0.9):

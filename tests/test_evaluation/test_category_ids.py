@@ -49,9 +49,9 @@ class Oracle(nn.Module):
             truth = sample.gt_instances
             height, width = sample.ori_shape
             corners = truth.bboxes.tensor / torch.tensor([width, height] * 2)
-            found = range(len(truth))
-            logits[0, i, found, truth.labels] = 9.0
-            boxes[0, i, found] = (
+            first_queries = range(len(truth))
+            logits[0, i, first_queries, truth.labels] = 9.0
+            boxes[0, i, first_queries] = (
                 torch.cat([corners[:, :2] + corners[:, 2:], 2 * (corners[:, 2:] - corners[:, :2])], 1) / 2
             )
         return Predictions(logits, boxes)
@@ -114,12 +114,12 @@ def test_perfect_predictions_score_1_under_the_files_own_ids(kind: str, tmp_path
     assert metrics['coco/bbox_mAP'] == 1.0
     for name in classes:
         assert metrics[f'coco/{name}_precision'] == 1.0
-    sure = [one for one in written if one['score'] > 0.9]
+    sure = [detection for detection in written if detection['score'] > 0.9]
     truth = json.loads(ann_file.read_text())['annotations']
-    assert len(sure) == len(truth) and {one['category_id'] for one in written} == set(categories)
-    for one in truth:
-        same = [d for d in sure if (d['image_id'], d['category_id']) == (one['image_id'], one['category_id'])]
-        assert max(overlap(d['bbox'], one['bbox']) for d in same) > 0.999
+    assert len(sure) == len(truth) and {detection['category_id'] for detection in written} == set(categories)
+    for row in truth:
+        same = [d for d in sure if (d['image_id'], d['category_id']) == (row['image_id'], row['category_id'])]
+        assert max(overlap(d['bbox'], row['bbox']) for d in same) > 0.999
 
 
 def test_a_class_list_in_another_order_would_give_wrong_names_and_is_refused(tmp_path: Path) -> None:

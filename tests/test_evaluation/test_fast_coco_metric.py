@@ -46,13 +46,13 @@ def samples_of(case: Case) -> list[dict[str, Any]]:
     labels = {category['id']: label for label, category in enumerate(case.truth['categories'])}
     samples = []
     for image in case.truth['images']:
-        mine = [one for one in case.found if one['image_id'] == image['id']]
-        boxes = torch.tensor([one['bbox'] for one in mine], dtype=torch.float64).reshape(-1, 4)
+        detections = [detection for detection in case.detections if detection['image_id'] == image['id']]
+        boxes = torch.tensor([detection['bbox'] for detection in detections], dtype=torch.float64).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         predicted = dict(
             bboxes=boxes,
-            scores=torch.tensor([one['score'] for one in mine], dtype=torch.float64),
-            labels=torch.tensor([labels[one['category_id']] for one in mine], dtype=torch.long),
+            scores=torch.tensor([detection['score'] for detection in detections], dtype=torch.float64),
+            labels=torch.tensor([labels[detection['category_id']] for detection in detections], dtype=torch.long),
         )
         instances = [
             dict(
@@ -112,12 +112,12 @@ def outcome_of(
     return Outcome(metrics, list(log), [line for line in capsys.readouterr().out.splitlines() if '@[' in line])
 
 
-def assert_equal_outcomes(one: Outcome, other: Outcome) -> None:
+def assert_equal_outcomes(actual: Outcome, expected: Outcome) -> None:
     """Equal keys in equal order, values (NaN too), tables and printed lines."""
-    assert list(one.metrics) == list(other.metrics)
-    np.testing.assert_array_equal(list(one.metrics.values()), list(other.metrics.values()))
-    assert one.log == other.log
-    assert one.printed == other.printed
+    assert list(actual.metrics) == list(expected.metrics)
+    np.testing.assert_array_equal(list(actual.metrics.values()), list(expected.metrics.values()))
+    assert actual.log == expected.log
+    assert actual.printed == expected.printed
 
 
 @pytest.mark.parametrize('backend', BACKENDS)
@@ -180,7 +180,7 @@ def test_truth_that_comes_with_the_samples(
 def test_a_set_without_any_detection_ends_as_with_the_parent(
     backend: str, tmp_path: Path, log: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    case = random_case(5)._replace(found=[])
+    case = random_case(5)._replace(detections=[])
     file = write(case, tmp_path)
     parent = outcome_of(CocoMetric(file), case, log, capsys)
     ours = outcome_of(FastCocoMetric(file, backend=backend), case, log, capsys)
@@ -257,7 +257,7 @@ OBSTACLES = {
 }
 
 
-@pytest.mark.parametrize('obstruct', OBSTACLES, ids=lambda one: one.__name__)
+@pytest.mark.parametrize('obstruct', OBSTACLES, ids=lambda obstacle: obstacle.__name__)
 def test_a_back_end_that_cannot_be_used_is_named_with_the_reason(
     obstruct: Any, monkeypatch: pytest.MonkeyPatch, log: list[str]
 ) -> None:

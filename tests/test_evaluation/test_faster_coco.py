@@ -25,12 +25,12 @@ def both(case: Case, limits: Sequence[int] = (100, 300, 1000), use_classes: bool
         truth = COCO()
         truth.dataset = json.loads(json.dumps(case.truth))
         truth.createIndex()
-        one = kind(truth, truth.loadRes(json.loads(json.dumps(case.found))), 'bbox')
-        one.params.maxDets, one.params.useCats = list(limits), int(use_classes)
-        one.evaluate()
-        one.accumulate()
-        one.summarize()
-        evaluators.append(one)
+        evaluator = kind(truth, truth.loadRes(json.loads(json.dumps(case.detections))), 'bbox')
+        evaluator.params.maxDets, evaluator.params.useCats = list(limits), int(use_classes)
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+        evaluators.append(evaluator)
     return evaluators
 
 
@@ -52,7 +52,7 @@ def assert_same(plain: COCOeval, faster: COCOeval) -> None:
 )
 def test_random_sets_give_the_same_arrays(seed: int, limits: tuple[int, ...], use_classes: bool) -> None:
     case = random_case(seed)
-    if case.found:
+    if case.detections:
         assert_same(*both(case, limits, use_classes))
 
 
@@ -131,7 +131,7 @@ def test_ids_that_the_engine_does_not_hold_are_left_to_pycocotools(name: str) ->
 def test_what_is_not_finite_is_left_to_pycocotools(where: str, value: float) -> None:
     """As of a training that has gone wrong: it must not end in the evaluation."""
     case = random_case(3)
-    case.found[1][where] = value if where == 'score' else [value, *case.found[1]['bbox'][1:]]
+    case.detections[1][where] = value if where == 'score' else [value, *case.detections[1]['bbox'][1:]]
     plain, faster = both(case)
     assert len(faster.evalImgs) > 0
     np.testing.assert_array_equal(plain.stats, faster.stats)
@@ -146,11 +146,11 @@ def test_an_evaluator_can_be_used_again() -> None:
     faster.evaluate()
     faster.accumulate()
     faster.cocoDt.anns[1].update(broken)
-    for one in (plain, faster):
-        one.params.iouThrs = np.array([0.3, 0.6])
-        one.evaluate()
-        one.accumulate()
-    for one in (plain, faster):
-        one.summarize()
+    for evaluator in (plain, faster):
+        evaluator.params.iouThrs = np.array([0.3, 0.6])
+        evaluator.evaluate()
+        evaluator.accumulate()
+    for evaluator in (plain, faster):
+        evaluator.summarize()
     assert plain.eval['recall'].shape[0] == 2
     assert_same(plain, faster)

@@ -26,13 +26,13 @@ def models() -> dict[str, nn.Module]:
     dino = host_config('DINO')
     dino.update(type=HOSTS['DINO'].adapter, query_selector={'type': 'IoUAwareQuerySelector'})
     dino.test_cfg.keep_selected = True
-    found = {'RT-DETR': small_detector(test_cfg={'keep_selected': True}), 'DINO': MODELS.build(dino)}
-    for model in found.values():
+    by_name = {'RT-DETR': small_detector(test_cfg={'keep_selected': True}), 'DINO': MODELS.build(dino)}
+    for model in by_name.values():
         model.init_weights()
         for module in model.modules():  # boxes of many sizes
             if isinstance(module, nn.Linear) and module.out_features == 4:
                 nn.init.normal_(module.weight, std=0.2)
-    return found
+    return by_name
 
 
 @pytest.mark.parametrize('name', ['RT-DETR', 'DINO'])
@@ -53,13 +53,13 @@ def test_the_numbers_are_those_of_the_traced_queries(name: str) -> None:
         batch = model.data_preprocessor({'inputs': [picture], 'data_samples': [sample]}, False)
         with torch.no_grad():
             predicted = model.predict(batch['inputs'], batch['data_samples'])
-        metric.process(None, [one.to_dict() for one in predicted])
+        metric.process(None, [data_sample.to_dict() for data_sample in predicted])
     quality = selection_quality(SelectedQueries.joined(expected), 1e-4)
-    found = metric.evaluate(size=2)
-    assert found['selection/both_above'] == quality.both_above > 0
+    metrics = metric.evaluate(size=2)
+    assert metrics['selection/both_above'] == quality.both_above > 0
     for key in ('prop_score', 'prop_both', 'spearman', 'calibration_error', 'right_class'):
-        assert found[f'selection/{key}'] == about(getattr(quality, key), 'sum'), key
-    assert quality.queries == sum(len(one.scores) for one in expected)
+        assert metrics[f'selection/{key}'] == about(getattr(quality, key), 'sum'), key
+    assert quality.queries == sum(len(queries.scores) for queries in expected)
 
 
 def sample_with(**changes: Any) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def test_overlap_by_hand() -> None:
     ious, which = best_overlap(boxes, OBJECTS)
     assert np.allclose(ious, [0.5, 50 / 150, 0, 0.9]) and which[[0, 1, 3]].tolist() == [0, 0, 1]
     labels, scores = np.array([2, 5, 2, 5]), np.array([0.9, 0.8, 0.7, 0.6])
-    found = compare_with_objects(boxes, scores, labels, OBJECTS)
-    assert found.right_class.tolist() == [True, False, False, True]
+    comparison = compare_with_objects(boxes, scores, labels, OBJECTS)
+    assert comparison.right_class.tolist() == [True, False, False, True]
     assert not compare_with_objects(boxes, scores, None, OBJECTS).right_class.any()
     nothing = compare_with_objects(boxes, scores, labels, Objects(np.zeros((0, 4)), np.zeros(0, int)))
     assert nothing.ious.tolist() == [0] * 4 and not nothing.right_class.any()
@@ -48,7 +48,7 @@ def test_counts_by_loops() -> None:
     assert quality.prop_both == pytest.approx(100 * both / 500)
     assert quality.score_above == sum(1 for score, _ in pairs if score > 0.5)
     assert quality.prop_score == pytest.approx(100 * quality.score_above / 500)
-    right = [one for one, (_, iou) in zip(queries.right_class, pairs) if iou > 0.5]
+    right = [is_right for is_right, (_, iou) in zip(queries.right_class, pairs) if iou > 0.5]
     assert quality.iou_above == len(right) and quality.right_class == pytest.approx(sum(right) / len(right))
     thresholds = np.linspace(0, 1, 11)
     expected = [sum(1 for score, iou in pairs if min(score, iou) > t) for t in thresholds]

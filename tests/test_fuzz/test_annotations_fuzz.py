@@ -112,12 +112,12 @@ def test_what_passes_trains_and_evaluates_as_the_check_has_said(
     path.write_text(json.dumps(content), encoding='utf-8')
     cfg = config(path, classes)
     try:
-        found = checked_sets(cfg)
+        sets = checked_sets(cfg)
     except InputError as error:
         note(str(error))
         assert path.name in str(error) or 'metainfo.classes' in str(error)
         return
-    reports = {one.split: checked.report for one, checked in found}
+    reports = {data_set.split: checked.report for data_set, checked in sets}
     trained = list(opened(cfg['train_dataloader']['dataset']))
     assert len(trained) == reports['train'].images_used
     targets = Counter(
@@ -129,8 +129,8 @@ def test_what_passes_trains_and_evaluates_as_the_check_has_said(
     assert dict(targets) == {name: count for name, count in reports['train'].class_counts.items() if count}
     names = {category['id']: category['name'] for category in content['categories']}
     for info in trained:
-        mine = [annotation for annotation in content['annotations'] if annotation['image_id'] == info['img_id']]
-        labelled = {(tuple(one['bbox'][:2]), names[one['category_id']]) for one in mine}
+        annotations = [annotation for annotation in content['annotations'] if annotation['image_id'] == info['img_id']]
+        labelled = {(tuple(annotation['bbox'][:2]), names[annotation['category_id']]) for annotation in annotations}
         assert {
             (tuple(instance['bbox'][:2]), classes[instance['bbox_label']]) for instance in info['instances']
         } <= labelled
@@ -149,8 +149,8 @@ def evaluated(cfg: dict[str, Any], classes: tuple[str, ...]) -> float:
     metric.dataset_meta = dict(classes=classes)
     for info in opened(cfg['val_dataloader']['dataset']):
         kept = [instance for instance in info['instances'] if not instance['ignore_flag']]
-        boxes = torch.tensor([one['bbox'] for one in kept], dtype=torch.float32).reshape(-1, 4)
-        labels = torch.tensor([one['bbox_label'] for one in kept], dtype=torch.long)
+        boxes = torch.tensor([instance['bbox'] for instance in kept], dtype=torch.float32).reshape(-1, 4)
+        labels = torch.tensor([instance['bbox_label'] for instance in kept], dtype=torch.long)
         predicted = dict(bboxes=boxes, labels=labels, scores=torch.ones(len(kept)))
         size = (info['height'], info['width'])
         metric.process({}, [dict(img_id=info['img_id'], ori_shape=size, pred_instances=predicted)])

@@ -138,12 +138,12 @@ def test_every_key_that_is_kept_comes_back(source: str, data: st.DataObject) -> 
 
 @given(data=st.data(), width=st.integers(1, 4))
 def test_projections_are_joined_only_where_they_fit(data: st.DataObject, width: int) -> None:
-    place = 'model.decoder.layers.0.self_attn.'
+    prefix = 'model.decoder.layers.0.self_attn.'
     parts = {name: data.draw(tensors) for name in data.draw(st.sets(st.sampled_from('qkv'), min_size=1))}
     if data.draw(st.booleans()):
         parts = {name: torch.full((width, width), float(ord(name))) for name in 'qkv'}
     try:
-        ours = convert({f'{place}{name}_proj.weight': value for name, value in parts.items()}, 'transformers')
+        ours = convert({f'{prefix}{name}_proj.weight': value for name, value in parts.items()}, 'transformers')
     except InputError as error:
         assert 'self_attn' in str(error)
         return
@@ -220,8 +220,8 @@ def test_a_part_of_a_checkpoint_is_none(tmp_path: Path, zipped: bool, length: fl
 def test_flipped_bits_are_found_or_do_not_matter(tmp_path: Path, zipped: bool, flips: list[tuple[float, int]]) -> None:
     """The old format has no checksums, so there another number may be read; but nothing breaks."""
     path, content = tmp_path / 'a.pth', bytearray(WRITTEN[zipped])
-    for place, bit in flips:
-        content[math.floor(place * len(content))] ^= 1 << bit
+    for share, bit in flips:
+        content[math.floor(share * len(content))] ^= 1 << bit
     path.write_bytes(content)
     actual = read(path)
     if zipped and actual is not None:

@@ -73,15 +73,15 @@ def test_any_batch_has_the_same_finite_losses(head: nn.Module, given_pictures: l
 def test_detections_lie_in_their_pictures(head: nn.Module, given_pictures: list) -> None:
     maps, samples = batch_of(given_pictures)
     with torch.no_grad():
-        found = head.eval().predict(maps, samples)
-    assert len(found) == len(samples)
-    for one, data_sample in zip(found, samples):
+        predictions = head.eval().predict(maps, samples)
+    assert len(predictions) == len(samples)
+    for detections, data_sample in zip(predictions, samples):
         height, width = data_sample.img_shape
         tokens = sum(m.shape[-2] * m.shape[-1] for m in maps)
         queries = min(30, tokens) if hasattr(head.query_selector, 'cls_head') else 30
-        assert len(one) == min(300, CLASSES * queries)
-        assert one.bboxes.isfinite().all() and one.bboxes.min() >= 0
-        assert (one.bboxes[:, :2] <= one.bboxes[:, 2:]).all()
-        assert one.bboxes[:, 0::2].max() <= width and one.bboxes[:, 1::2].max() <= height
-        assert ((one.scores > 0) & (one.scores < 1)).all() and (one.scores.diff() <= 0).all()
-        assert one.labels.min() >= 0 and one.labels.max() < CLASSES
+        assert len(detections) == min(300, CLASSES * queries)
+        assert detections.bboxes.isfinite().all() and detections.bboxes.min() >= 0
+        assert (detections.bboxes[:, :2] <= detections.bboxes[:, 2:]).all()
+        assert detections.bboxes[:, 0::2].max() <= width and detections.bboxes[:, 1::2].max() <= height
+        assert ((detections.scores > 0) & (detections.scores < 1)).all() and (detections.scores.diff() <= 0).all()
+        assert detections.labels.min() >= 0 and detections.labels.max() < CLASSES

@@ -96,14 +96,14 @@ def test_long_pictures_with_any_boxes_become_lawful_samples(
 
 def damaged(data: bytes, how: str, where: float, more: bytes) -> bytes:
     """A file cut, overwritten, lengthened or with a hole, at ``where`` in [0, 1] of its length."""
-    place = int(where * len(data))
-    after = place + len(more)
+    start = int(where * len(data))
+    end = start + len(more)
     return {
-        'cut': data[:place],
-        'overwritten': data[:place] + more + data[after:],
-        'inserted': data[:place] + more + data[place:],
-        'zeroed': data[:place] + bytes(len(data) - place),
-        'hole': data[:place] + bytes(len(data[place:after])) + data[after:],
+        'cut': data[:start],
+        'overwritten': data[:start] + more + data[end:],
+        'inserted': data[:start] + more + data[start:],
+        'zeroed': data[:start] + bytes(len(data) - start),
+        'hole': data[:start] + bytes(len(data[start:end])) + data[end:],
         'appended': data + more,
     }[how]
 

@@ -73,20 +73,20 @@ def assert_documented(coco: dict[str, Any]) -> None:
         ),
     }
     for kind, types in fields.items():
-        for one in coco[kind]:
-            assert {key: type(value) for key, value in one.items()} == types
-        ids = [one['id'] for one in coco[kind]]
+        for record in coco[kind]:
+            assert {key: type(value) for key, value in record.items()} == types
+        ids = [record['id'] for record in coco[kind]]
         assert len({*ids}) == len(ids) and all(number > 0 for number in ids)
     images = {image['id']: image for image in coco['images']}
-    for one in coco['images']:
-        assert one['width'] > 0 and one['height'] > 0 and not one['file_name'].startswith('/')
-    for one in coco['annotations']:
-        x, y, width, height = one['bbox']
-        image = images[one['image_id']]
+    for record in coco['images']:
+        assert record['width'] > 0 and record['height'] > 0 and not record['file_name'].startswith('/')
+    for record in coco['annotations']:
+        x, y, width, height = record['bbox']
+        image = images[record['image_id']]
         assert 0 <= x <= x + width <= image['width'] and 0 <= y <= y + height <= image['height']
-        assert one['area'] == width * height and one['iscrowd'] == 0 and one['segmentation'] == []
-        assert one['category_id'] in [category['id'] for category in coco['categories']]
-        assert 0 <= one['score'] <= 1
+        assert record['area'] == width * height and record['iscrowd'] == 0 and record['segmentation'] == []
+        assert record['category_id'] in [category['id'] for category in coco['categories']]
+        assert 0 <= record['score'] <= 1
 
 
 def test_a_dataset_is_of_the_documented_form(tmp_path: Path) -> None:
@@ -130,10 +130,10 @@ def test_results_load_onto_the_dataset(tmp_path: Path) -> None:
     for write, name in ((write_coco, 'coco'), (write_results, 'results')):
         write(tables_of(rows), tmp_path / f'{name}.json', names=NAMES, image_ids='numbered')
     coco = COCO(str(tmp_path / 'coco.json'))
-    found = coco.loadRes(str(tmp_path / 'results.json'))
+    loaded = coco.loadRes(str(tmp_path / 'results.json'))
     assert sorted(coco.imgs) == [number for number, row in enumerate(rows, start=1) if row['error'] is None]
     for number, annotation in coco.anns.items():
-        assert {key: found.anns[number][key] for key in ('image_id', 'category_id', 'bbox', 'score', 'area')} == {
+        assert {key: loaded.anns[number][key] for key in ('image_id', 'category_id', 'bbox', 'score', 'area')} == {
             key: annotation[key] for key in ('image_id', 'category_id', 'bbox', 'score', 'area')
         }
 

@@ -40,18 +40,18 @@ def test_rows_hold_what_was_detected() -> None:
     table = parts.rows_of([4, 2, 9, 7], ['a', 'b', 'c', 'd'], results)
     assert table.schema.equals(parts.COLUMNS)
     table.validate(full=True)
-    for row, one, image_id, path in zip(table.to_pylist(), results, (4, 2, 9, 7), 'abcd'):
-        assert (row['id'], row['path'], row['error']) == (image_id, path, one.error)
-        assert (row['width'], row['height']) == (one.width, one.height)
-        np.testing.assert_array_equal(np.reshape(row['boxes'], (-1, 4)).astype(np.float32), one.boxes)
-        np.testing.assert_array_equal(np.float32(row['scores']), one.scores)
-        np.testing.assert_array_equal(row['labels'], one.labels)
+    for row, detections, image_id, path in zip(table.to_pylist(), results, (4, 2, 9, 7), 'abcd'):
+        assert (row['id'], row['path'], row['error']) == (image_id, path, detections.error)
+        assert (row['width'], row['height']) == (detections.width, detections.height)
+        np.testing.assert_array_equal(np.reshape(row['boxes'], (-1, 4)).astype(np.float32), detections.boxes)
+        np.testing.assert_array_equal(np.float32(row['scores']), detections.scores)
+        np.testing.assert_array_equal(row['labels'], detections.labels)
     assert parts.rows_of([], [], []).num_rows == 0
 
 
 def test_calibrated_scores_are_rounded_to_single_precision() -> None:
-    one = Result(np.zeros((1, 4), np.float32), np.array([0.1]), np.array([0]), ('',), 1, 1)
-    assert parts.rows_of([1], ['a'], [one])['scores'].to_pylist() == [[float(np.float32(0.1))]]
+    result = Result(np.zeros((1, 4), np.float32), np.array([0.1]), np.array([0]), ('',), 1, 1)
+    assert parts.rows_of([1], ['a'], [result])['scores'].to_pylist() == [[float(np.float32(0.1))]]
 
 
 def test_other_programs_read_them(tmp_path: Path) -> None:
@@ -62,11 +62,11 @@ def test_other_programs_read_them(tmp_path: Path) -> None:
     assert path.name == '000000.parquet'
     assert json.loads(parquet.read_schema(path).metadata[b'names']) == [*NAMES]
     duckdb, pandas = pytest.importorskip('duckdb'), pytest.importorskip('pandas')
-    found = duckdb.sql(
+    answer = duckdb.sql(
         f"SELECT id, len(boxes), boxes[1][4], scores[1] FROM '{tmp_path}/*.parquet' ORDER BY id"
     ).fetchall()
     frame = pandas.read_parquet(tmp_path)
-    for i, (image_id, count, bottom, best) in enumerate(found):
+    for i, (image_id, count, bottom, best) in enumerate(answer):
         expected = result(i % 4, i)
         assert (image_id, count) == (i, i % 4) == (frame.id[i], len(frame.boxes[i]))
         if count:

@@ -25,7 +25,7 @@ def python_of(module: str) -> str:
 
 
 @pytest.fixture
-def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+def written_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Rows in ``found/parts`` of the current folder, of two files."""
     boxes = [[1.5, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.5]]
     rows = [
@@ -51,7 +51,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any
     return rows
 
 
-def test_lines_for_duckdb(found: list[dict[str, Any]]) -> None:
+def test_lines_for_duckdb(written_rows: list[dict[str, Any]]) -> None:
     pytest.importorskip('duckdb')
     pytest.importorskip('pandas')
     given: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def test_lines_for_duckdb(found: list[dict[str, Any]]) -> None:
     assert detections == [['a.jpg', 1.5, 2.0, 3.0, 4.0, 0.75, 2], ['d.jpg', 1.5, 2.0, 3.0, 4.0, 0.875, 1]]
 
 
-def test_lines_for_pandas(found: list[dict[str, Any]]) -> None:
+def test_lines_for_pandas(written_rows: list[dict[str, Any]]) -> None:
     pytest.importorskip('pandas')
     given: dict[str, Any] = {}
     exec(python_of('pandas'), given)
@@ -93,8 +93,8 @@ def test_sums_are_right() -> None:
     assert len(rows) == 4
     for rate, long, long_unit, short, short_unit in rows:
         for images, number, unit in ((1e9, long, long_unit), (1e7, short, short_unit)):
-            told = float(number.replace(',', '')) * seconds[unit]
-            assert images / float(rate.replace(',', '')) == pytest.approx(told, rel=0.03)  # the page has two digits
+            stated = float(number.replace(',', '')) * seconds[unit]
+            assert images / float(rate.replace(',', '')) == pytest.approx(stated, rel=0.03)  # the page has two digits
 
 
 def test_a_stop_before_anything_was_done_says_so(capsys: pytest.CaptureFixture[str]) -> None:

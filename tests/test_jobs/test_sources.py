@@ -39,10 +39,10 @@ def manifest(file: Path, /, **columns: Any) -> None:
 
 
 def test_a_folder_with_all_below_it(tree: Path) -> None:
-    found = ['a.PNG', 'b.jpg', 'über.webp', 'sub/[x].jpg', 'sub/c.jpg', 'sub/deep/d e%20f.jpg']
+    paths = ['a.PNG', 'b.jpg', 'über.webp', 'sub/[x].jpg', 'sub/c.jpg', 'sub/deep/d e%20f.jpg']
     for folder in ('set', 'set/', './set', str(tree), f'{tree.parent}/./set'):
-        assert names(folder) == found
-        assert [image.path for image in Source(folder)] == [f'{tree}/{name}' for name in found]
+        assert names(folder) == paths
+        assert [image.path for image in Source(folder)] == [f'{tree}/{name}' for name in paths]
 
 
 def test_ids_of_paths_are_63_bits_of_their_blake2b(tree: Path) -> None:
@@ -54,7 +54,7 @@ def test_ids_of_paths_are_63_bits_of_their_blake2b(tree: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('pattern', 'found'),
+    ('pattern', 'expected'),
     [
         ('set/*.jpg', ['b.jpg']),
         ('set/*', ['a.PNG', 'b.jpg', 'notes.txt', 'über.webp']),
@@ -67,9 +67,9 @@ def test_ids_of_paths_are_63_bits_of_their_blake2b(tree: Path) -> None:
         ('set/sub/deep/d e%20f.jpg', ['sub/deep/d e%20f.jpg']),
     ],
 )
-def test_patterns_are_those_of_a_shell(tree: Path, pattern: str, found: list[str]) -> None:
-    assert names(pattern) == found
-    assert names(f'{tree.parent}/{pattern}') == found
+def test_patterns_are_those_of_a_shell(tree: Path, pattern: str, expected: list[str]) -> None:
+    assert names(pattern) == expected
+    assert names(f'{tree.parent}/{pattern}') == expected
 
 
 def test_a_manifest_with_ids_or_without(tree: Path) -> None:
@@ -110,13 +110,13 @@ def test_an_annotation_file_gives_its_ids_and_categories(tree: Path) -> None:
 
 def test_the_folder_that_an_annotation_file_names_is_taken_where_the_images_are_not_beside_it(tree: Path) -> None:
     images = [dict(id=5, file_name='c.jpg')]
-    for info, found in (
+    for info, expected in (
         (dict(image_folder=f'{tree}/sub'), f'{tree}/sub/c.jpg'),
         (dict(image_folder='sub'), f'{tree.parent}/c.jpg'),  # of what, nobody knows
         ({}, f'{tree.parent}/c.jpg'),
     ):
         (tree.parent / 'val.json').write_text(json.dumps(dict(info=info, images=images)))
-        assert [*Source('val.json')] == [(5, found)]
+        assert [*Source('val.json')] == [(5, expected)]
         assert [image.path for image in Source('val.json', '/data')] == ['/data/c.jpg']
     (tree.parent / 'c.jpg').touch()
     (tree.parent / 'val.json').write_text(json.dumps(dict(info=dict(image_folder=f'{tree}/sub'), images=images)))

@@ -50,7 +50,7 @@ def test_denoising_changes_no_other_loss(changes: dict[str, Any]) -> None:
     """Main, auxiliary and encoder losses and their gradients, with denoising on and off."""
     model = still(changes).double()
     images, samples = random_batch([3, 0, 1], *SIZE)
-    found = []
+    results = []
     for denoising in (model.bbox_head.denoising, None):
         model.bbox_head.denoising = denoising
         model.zero_grad()
@@ -58,8 +58,8 @@ def test_denoising_changes_no_other_loss(changes: dict[str, Any]) -> None:
         losses = {name: loss for name, loss in losses.items() if 'dn_' not in name}
         sum(losses.values()).backward()
         gradients = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        found.append((losses, {name: g for name, g in gradients.items() if 'label_embedding' not in name}))
-    (losses, gradients), (expected_losses, expected_gradients) = found
+        results.append((losses, {name: g for name, g in gradients.items() if 'label_embedding' not in name}))
+    (losses, gradients), (expected_losses, expected_gradients) = results
     assert losses.keys() == expected_losses.keys() and gradients.keys() == expected_gradients.keys()
     torch.testing.assert_close(losses, expected_losses, **within(torch.float64))
     torch.testing.assert_close(gradients, expected_gradients, **within(torch.float64))

@@ -54,9 +54,9 @@ def test_boxes_are_shares_of_their_own_image_when_asked() -> None:
 
 @pytest.mark.parametrize('dtype', [torch.float16, torch.float64])
 def test_boxes_are_in_single_precision_whatever_the_annotations_are(dtype: torch.dtype) -> None:
-    one = sample([[24, 16, 72, 48]], [2], INPUT)
-    one.gt_instances.bboxes = one.gt_instances.bboxes.to(dtype)
-    assert targets_of([one], 5).boxes.dtype == torch.float32
+    data_sample = sample([[24, 16, 72, 48]], [2], INPUT)
+    data_sample.gt_instances.bboxes = data_sample.gt_instances.bboxes.to(dtype)
+    assert targets_of([data_sample], 5).boxes.dtype == torch.float32
 
 
 def test_a_batch_without_boxes_keeps_its_images() -> None:
@@ -69,20 +69,20 @@ def test_a_batch_without_boxes_keeps_its_images() -> None:
     ('labels', 'wrong'), [([0, 4], None), ([0, 5], 5), ([-1, 4], -1), ([-2, 7], 7)], ids=['fits', 'high', 'low', 'both']
 )
 def test_labels_are_those_of_the_models_classes(labels: list[int], wrong: int | None) -> None:
-    one = sample([[1, 1, 9, 9]] * 2, labels, INPUT)
+    data_sample = sample([[1, 1, 9, 9]] * 2, labels, INPUT)
     if wrong is None:
-        assert targets_of([one], 5).labels.tolist() == labels
+        assert targets_of([data_sample], 5).labels.tolist() == labels
         return
     message = rf'pictures/one.jpg has the label {wrong}, but the model has num_classes=5, labels 0\.\.4; make'
     with pytest.raises(ValueError, match=message):
-        targets_of([one], 5)
+        targets_of([data_sample], 5)
 
 
 def test_the_box_that_is_not_finite_is_named() -> None:
-    one = sample([[1, 1, 9, 9], [2, 3, float('nan'), 9]], [0, 0], INPUT)
-    del one.img_path
+    data_sample = sample([[1, 1, 9, 9], [2, 3, float('nan'), 9]], [0, 0], INPUT)
+    del data_sample.img_path
     with pytest.raises(ValueError, match=r'an image has the box \[2\.0, 3\.0, nan, 9\.0\], which is not finite'):
-        targets_of([one], 5)
+        targets_of([data_sample], 5)
 
 
 def rows(text: str) -> list[bool]:
@@ -138,8 +138,8 @@ def test_boxes_to_pixels_by_hand(settings: dict[str, Any], expected: list[float]
 
 
 def test_boxes_in_pixels_are_not_cut() -> None:
-    found = boxes_in_px(torch.tensor([[1.0, 0.0, 0.5, 0.5]]), META, rescale=False)
-    assert found.tolist() == [[72.0, -16.0, 120.0, 16.0]]
+    boxes = boxes_in_px(torch.tensor([[1.0, 0.0, 0.5, 0.5]]), META, rescale=False)
+    assert boxes.tolist() == [[72.0, -16.0, 120.0, 16.0]]
 
 
 @pytest.mark.parametrize('by_image', [False, True])
@@ -162,23 +162,23 @@ def selection(**more: Any) -> Selection:
 
 def selected(settings: dict[str, Any], **more: Any) -> list[DetDataSample]:
     samples = [sample([], [], INPUT), sample([], [], INPUT, SMALL)]
-    for one in samples:
-        one.set_metainfo({'scale_factor': (0.5, 0.25)})
+    for data_sample in samples:
+        data_sample.set_metainfo({'scale_factor': (0.5, 0.25)})
     keep_selected(selection(**more), samples, **settings)
     return samples
 
 
 def test_the_encoders_best_class_of_each_selected_query_is_kept() -> None:
     """With the probability of the class, each by itself."""
-    for one, labels, best in zip(selected({}), ([1, 2], [0, 0]), ([1.0, 3.0], [-1.0, 5.0])):
-        assert one.selected_queries.labels.tolist() == labels
-        torch.testing.assert_close(one.selected_queries.scores, torch.tensor(best).sigmoid())
+    for data_sample, labels, best in zip(selected({}), ([1, 2], [0, 0]), ([1.0, 3.0], [-1.0, 5.0])):
+        assert data_sample.selected_queries.labels.tolist() == labels
+        torch.testing.assert_close(data_sample.selected_queries.scores, torch.tensor(best).sigmoid())
 
 
 def test_an_encoder_of_objects_alone_keeps_no_labels() -> None:
-    for one, first in zip(selected({}, class_agnostic=True), ([0.0, 2.0], [-1.0, 5.0])):
-        assert 'labels' not in one.selected_queries
-        torch.testing.assert_close(one.selected_queries.scores, torch.tensor(first).sigmoid())
+    for data_sample, first in zip(selected({}, class_agnostic=True), ([0.0, 2.0], [-1.0, 5.0])):
+        assert 'labels' not in data_sample.selected_queries
+        torch.testing.assert_close(data_sample.selected_queries.scores, torch.tensor(first).sigmoid())
 
 
 @pytest.mark.parametrize(

@@ -141,10 +141,10 @@ def test_any_input_size(training: nn.Module, moved: nn.Module, shape: tuple[int,
     train(training, *random_batch([2], *shape))
     with torch.no_grad():
         logits, boxes = moved(torch.rand(1, 3, *shape), mode='tensor')
-        (found,) = moved.predict(*random_batch([0], *shape))
+        (predicted,) = moved.predict(*random_batch([0], *shape))
     assert logits.isfinite().all() and boxes.isfinite().all() and logits.shape[1] in (20, 30)
     assert not moved.bbox_head.decoder.refines_distributions or (boxes[..., 2] == 0).all()
-    corners = found.pred_instances.bboxes
+    corners = predicted.pred_instances.bboxes
     assert corners.min() >= 0 and (corners[:, :2] <= corners[:, 2:]).all(), 'inside out'
     assert corners[:, 2].max() <= shape[1] and corners[:, 3].max() <= shape[0]
 
@@ -178,10 +178,10 @@ def test_an_image_is_predicted_the_same_alone_and_among_others(moved: nn.Module)
     model = moved.double()
     images = torch.rand(3, 3, 96, 128).double()
     with torch.no_grad():
-        together = model(images, mode='tensor')
+        batched = model(images, mode='tensor')
         alone = [model(image[None], mode='tensor') for image in images]
-    for found, expected in zip(together, zip(*alone)):
-        torch.testing.assert_close(found, torch.cat(expected), **within(torch.float64))
+    for actual, expected in zip(batched, zip(*alone)):
+        torch.testing.assert_close(actual, torch.cat(expected), **within(torch.float64))
 
 
 def test_numbers_that_are_not_finite_are_told_by_the_losses(training: nn.Module) -> None:

@@ -270,15 +270,15 @@ def test_training(case: Built, accelerate: bool, monkeypatch: pytest.MonkeyPatch
 def test_union_of_matchings(case: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also of those that do not learn by it."""
     name, model = case
-    found: list[tuple[Tensor, ...]] = []
+    unions: list[tuple[Tensor, ...]] = []
     monkeypatch.setattr(
-        set_criterion, 'union_pairs', lambda *votes: found.append(their_union(name, *votes)) or found[-1]
+        set_criterion, 'union_pairs', lambda *votes: unions.append(their_union(name, *votes)) or unions[-1]
     )
     monkeypatch.setattr(model.bbox_head.criterion, 'union_matching', True)
     restore(model)
     with torch.no_grad():
         train_step(name, model)
-    assert len(found) == 1
+    assert len(unions) == 1
 
 
 def assert_losses(
@@ -300,8 +300,8 @@ def assert_matching(
     pairs = assigner(decoded.matching_predictions.apply(lambda x: x[-1:].detach()), targets)
     starts = np.cumsum([0, *targets.counts])
     for image in range(len(targets.counts)):
-        mine = pairs.image == image
-        ours = dict(zip(pairs.truth[mine].tolist(), pairs.query[mine].tolist()))
+        in_image = pairs.image == image
+        ours = dict(zip(pairs.truth[in_image].tolist(), pairs.query[in_image].tolist()))
         query, truth = reference[f'{field}_{image}']
         assert ours == {int(t) + int(starts[image]): int(q) for q, t in zip(query, truth)}
 

@@ -45,13 +45,13 @@ def test_batch_against_single_pictures(changes: dict[str, Any], accelerate: bool
     for sample in samples:
         sample.gt_instances.bboxes = sample.gt_instances.bboxes.double()
     both = gradients(model, images, copy.deepcopy(samples))
-    one, other = (
+    first, second = (
         gradients(model, images[i : i + 1], copy.deepcopy(samples[i : i + 1]), weight)
         for i, weight in ((0, 0.8), (1, 0.2))
     )
     assert any(name.startswith('backbone.stem') for name in both)
     for name, gradient in both.items():
-        assert (one[name] + other[name] - gradient).abs().max() <= 1e-6 * gradient.abs().max() + 1e-12, name
+        assert (first[name] + second[name] - gradient).abs().max() <= 1e-6 * gradient.abs().max() + 1e-12, name
 
 
 @pytest.mark.parametrize('training', [False, True])
@@ -60,7 +60,7 @@ def test_tokens_of_a_normed_map(training: bool, batch: int) -> None:
     """Against the same sum written without tokens."""
     block = ConvNormAct(6, 8, 1, norm_cfg={'type': 'BN'}).double().train(training)
     x, weight = torch.rand(batch, 6, 3, 4).double(), torch.rand(batch, 12, 8).double()
-    found = []
+    results = []
     for as_map in (False, True):
         block.zero_grad()
         given = x.clone().requires_grad_()
@@ -70,6 +70,6 @@ def test_tokens_of_a_normed_map(training: bool, batch: int) -> None:
             tokens = as_tokens(block(given))
             assert tokens.shape == (batch, 12, 8)
             (tokens * weight).sum().backward()
-        found.append([given.grad, *(p.grad.clone() for p in block.parameters())])
-    for ours, expected in zip(*found):
+        results.append([given.grad, *(p.grad.clone() for p in block.parameters())])
+    for ours, expected in zip(*results):
         torch.testing.assert_close(ours, expected)

@@ -84,12 +84,12 @@ def test_prediction_is_close_to_single_precision(changes: dict[str, Any], dtype:
         low = copy.deepcopy(model).to(dtype)
         low_memory = low.bbox_head.memory([x.to(dtype) for x in maps], samples)
         queries = selection.queries._replace(content=selection.queries.content.to(dtype))
-        found = low.bbox_head.decoder(queries, low_memory)
+        actual = low.bbox_head.decoder(queries, low_memory)
         with torch.autocast('cpu', dtype=dtype):
             mixed = model.bbox_head.decoder(selection.queries, model.bbox_head.memory(maps, samples))
-    assert found.boxes.dtype == mixed.boxes.dtype == torch.float32
-    assert found.logits.dtype == dtype
-    for logits, boxes in (found[:2], mixed[:2]):
+    assert actual.boxes.dtype == mixed.boxes.dtype == torch.float32
+    assert actual.logits.dtype == dtype
+    for logits, boxes in (actual[:2], mixed[:2]):
         # three layers, each some roundings; a box is a share of the image, a probability lies in [0, 1]
         assert (boxes - expected.boxes).abs().max() < within(dtype, roundings=30)['rtol']
         assert (logits.float().sigmoid() - expected.logits.sigmoid()).abs().max() < within(dtype, roundings=30)['rtol']
@@ -104,10 +104,10 @@ def test_a_cast_model_predicts(changes: dict[str, Any], dtype: torch.dtype) -> N
     data = {'inputs': [255 * images[0]], 'data_samples': samples}
     with torch.no_grad():
         (expected,) = model.test_step(copy.deepcopy(data))
-        (found,) = model.to(dtype).test_step(copy.deepcopy(data))
-    assert found.pred_instances.bboxes.isfinite().all() and found.pred_instances.scores.isfinite().all()
-    assert len(found.pred_instances) == len(expected.pred_instances)
-    best = (part.pred_instances.scores.max() for part in (found, expected))
+        (predicted,) = model.to(dtype).test_step(copy.deepcopy(data))
+    assert predicted.pred_instances.bboxes.isfinite().all() and predicted.pred_instances.scores.isfinite().all()
+    assert len(predicted.pred_instances) == len(expected.pred_instances)
+    best = (data_sample.pred_instances.scores.max() for data_sample in (predicted, expected))
     assert abs(next(best) - next(best)) < within(dtype, roundings=30)['rtol']
 
 
@@ -125,8 +125,8 @@ def test_activations_past_the_range_stay_finite(changes: dict[str, Any]) -> None
         with torch.autocast('cpu', dtype=torch.bfloat16):
             mixed += model(images, copy.deepcopy(samples), mode='predict')
         mixed += copy.deepcopy(model).half()(images, copy.deepcopy(samples), mode='predict')
-    for one in mixed:
-        assert one.pred_instances.bboxes.isfinite().all() and one.pred_instances.scores.isfinite().all()
+    for data_sample in mixed:
+        assert data_sample.pred_instances.bboxes.isfinite().all() and data_sample.pred_instances.scores.isfinite().all()
 
 
 @every_half

@@ -38,11 +38,11 @@ def test_recomputed_layers_keep_less_and_give_the_same_gradients(changes: dict[s
     """Dropout included: what is computed again draws the same."""
     model = still({**changes, 'bbox_head__decoder__dropout': 0.2})
     torch.manual_seed(0)
-    found = []
+    results = []
     for with_cp in (False, True):
         model.bbox_head.decoder.with_cp = with_cp
         torch.manual_seed(0)
-        found.append(kept_and_gradients(model))
-    (kept, expected), (kept_less, gradients) = found
+        results.append(kept_and_gradients(model))
+    (kept, expected), (kept_less, gradients) = results
     assert kept_less < 0.5 * kept
     torch.testing.assert_close(gradients, expected, rtol=1e-4, atol=1e-6)  # of sizes that differ a lot

@@ -160,7 +160,7 @@ def test_a_signal_ends_it_and_leaves_whole_files(
 ) -> None:
     """While the second figure is being written."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored where the tests run in the background
-    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)]
+    handlers = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     save, written = Image.Image.save, []
 
     def interrupted(self: Image.Image, path: Path, *arguments: object, **options: object) -> None:
@@ -175,7 +175,7 @@ def test_a_signal_ends_it_and_leaves_whole_files(
     assert capsys.readouterr().err == f'stopped by {name}; every file written so far is whole\n'
     assert files(folder / 'found') == ['a.jpg'] and was_drawn(folder / 'found' / 'a.jpg')
     assert not (folder / 'found.json').exists()
-    assert [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)] == handlers
+    assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
 def test_as_a_program(folder: Path) -> None:

@@ -189,9 +189,9 @@ def test_images_are_resized_to_another_size_where_the_file_takes_any(folder: Pat
     detector = Detector(folder / 'any-size.onnx', image_size=np.array([96, 160]))  # type: ignore[arg-type]
     stretched = resized(np.asarray(Image.open(images[2])), 96, 160, Resize())
     scores = np.sort(1 / (1 + np.exp(-raw_outputs(stretched[None]).logits.ravel())))[::-1][:MAX_PER_IMG]
-    for one in (detector, pickle.loads(pickle.dumps(detector))):
-        assert one.image_size == (96, 160)
-        np.testing.assert_allclose(one(images[2]).scores, scores, **within())
+    for candidate in (detector, pickle.loads(pickle.dumps(detector))):
+        assert candidate.image_size == (96, 160)
+        np.testing.assert_allclose(candidate(images[2]).scores, scores, **within())
     assert Detector(folder / 'model.onnx', image_size=[SIDE, SIDE]).image_size == (SIDE, SIDE)
 
 

@@ -57,14 +57,14 @@ def test_detections_are_those_of_the_head(name: str, head: Any) -> None:
     meta = dict(img_shape=(320, 640), batch_input_shape=(320, 640), scale_factor=(640 / width, 320 / height))
     scores, labels, query = top_detections_of_torch(logits, max_per_img)
     expected = head.prediction_settings.detections(boxes[0][query[0]], scores[0], labels[0], meta, rescale=True)
-    found = top_detections(logits[0].numpy(), boxes[0].numpy(), (width, height), max_per_img)
-    found = apply_settings(found, *(test_cfg.get(key) for key in ('score_thr', 'overlap_thr', 'calibration')))
-    assert 3 < len(found.scores) <= max_per_img
-    np.testing.assert_array_equal(found.labels, expected.labels)
-    np.testing.assert_allclose(found.scores, expected.scores, **within('unit'))
-    np.testing.assert_allclose(found.boxes, expected.bboxes, **within('px'))
-    assert found.scores.dtype == (np.float64 if 'calibration' in test_cfg else np.float32)
-    assert found.boxes.dtype == np.float32 and found.labels.dtype == np.int64
+    detections = top_detections(logits[0].numpy(), boxes[0].numpy(), (width, height), max_per_img)
+    detections = apply_settings(detections, *(test_cfg.get(key) for key in ('score_thr', 'overlap_thr', 'calibration')))
+    assert 3 < len(detections.scores) <= max_per_img
+    np.testing.assert_array_equal(detections.labels, expected.labels)
+    np.testing.assert_allclose(detections.scores, expected.scores, **within('unit'))
+    np.testing.assert_allclose(detections.boxes, expected.bboxes, **within('px'))
+    assert detections.scores.dtype == (np.float64 if 'calibration' in test_cfg else np.float32)
+    assert detections.boxes.dtype == np.float32 and detections.labels.dtype == np.int64
 
 
 def test_a_score_that_equals_the_threshold_is_left_out() -> None:
@@ -77,9 +77,9 @@ def test_a_score_that_equals_the_threshold_is_left_out() -> None:
 
 def test_scores_of_extreme_logits_are_zero_and_one() -> None:
     with np.errstate(all='raise'):
-        found = top_detections(np.float32([[200, -200]]), np.full((1, 4), 0.5, np.float32), (10, 10), 5)
-    assert found.scores.tolist() == [1, 0] and found.labels.tolist() == [0, 1]
-    assert found.boxes.tolist() == [[2.5, 2.5, 7.5, 7.5]] * 2
+        detections = top_detections(np.float32([[200, -200]]), np.full((1, 4), 0.5, np.float32), (10, 10), 5)
+    assert detections.scores.tolist() == [1, 0] and detections.labels.tolist() == [0, 1]
+    assert detections.boxes.tolist() == [[2.5, 2.5, 7.5, 7.5]] * 2
 
 
 @settings(deadline=None, max_examples=50)

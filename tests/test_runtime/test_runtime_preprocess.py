@@ -87,9 +87,9 @@ def test_pixels_are_those_of_the_test_pipeline(kind: str, pipeline: Any, tmp_pat
     expected = packed['inputs'].numpy().transpose(1, 2, 0)[..., ::-1]
     image = read_image(path, '')
     assert image.shape[:2] == packed['data_samples'].ori_shape
-    found = resized(image, *size, Resize())
-    assert found.dtype == np.uint8 and found.shape == (*size, 3) == expected.shape
-    assert np.abs(found.astype(int) - expected).max() <= (kind in UP_TO_ONE)
+    actual = resized(image, *size, Resize())
+    assert actual.dtype == np.uint8 and actual.shape == (*size, 3) == expected.shape
+    assert np.abs(actual.astype(int) - expected).max() <= (kind in UP_TO_ONE)
 
 
 @pytest.mark.parametrize('kind', FILES)

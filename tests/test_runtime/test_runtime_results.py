@@ -111,8 +111,10 @@ def test_name_and_score_stand_apart_and_off_the_edges(side: int, tmp_path: Path)
     """Half an em between them, about a quarter around; at the image's right edge too."""
     size = max(11, side // 50)
     boxes = np.float32([[side // 8, 40, side // 2, 140], [side - 12, 40, side, 140]])
-    found = Detections(boxes, np.float32([0.75, 0.5]), np.int64([1, 1]))
-    Result.of(found, CLASSES, (side, 150), source=Image.new('RGB', (side, 150), 'white')).draw(tmp_path / 'figure.png')
+    detections = Detections(boxes, np.float32([0.75, 0.5]), np.int64([1, 1]))
+    Result.of(detections, CLASSES, (side, 150), source=Image.new('RGB', (side, 150), 'white')).draw(
+        tmp_path / 'figure.png'
+    )
     pixels = np.asarray(Image.open(tmp_path / 'figure.png')).astype(int)[40 + max(2, round(side / 400)) :]
     first = pixels[: size + size // 2]
     inked = (first.max(-1) < 170).any(0)

@@ -86,9 +86,9 @@ class Trained:
 def drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Figures as PNG files alone: for what is not about the SVG files and the images within the page."""
 
-    def save(self: Figure, place: Any, *, format: str, original: Any = Figure.savefig, **options: Any) -> None:
-        if isinstance(place, Path) and format == 'png':
-            original(self, place, format=format, **options)
+    def save(self: Figure, file: Any, *, format: str, original: Any = Figure.savefig, **options: Any) -> None:
+        if isinstance(file, Path) and format == 'png':
+            original(self, file, format=format, **options)
 
     monkeypatch.setattr(Figure, 'savefig', save)
 
@@ -111,7 +111,7 @@ def overlaps(config: str, checkpoint: str) -> list[tuple[float, float]]:
     model.load_state_dict(torch.load(checkpoint)['state_dict'])
     dataset = DATASETS.build({**cfg.val_dataloader.dataset, 'test_mode': True})
     truth = json.loads(Path(cfg.val_evaluator[0].ann_file).read_text())
-    found = []
+    pairs = []
     for element in dataset:
         batch = model.data_preprocessor({key: [value] for key, value in element.items()}, False)
         with torch.no_grad():
@@ -126,8 +126,8 @@ def overlaps(config: str, checkpoint: str) -> list[tuple[float, float]]:
             for x, y, bw, bh in boxes:
                 inner = max(0.0, min(box[2], x + bw) - max(box[0], x)) * max(0.0, min(box[3], y + bh) - max(box[1], y))
                 best = max(best, inner / ((box[2] - box[0]) * (box[3] - box[1]) + bw * bh - inner))
-            found.append((float(logits.max().sigmoid()), best))
-    return found
+            pairs.append((float(logits.max().sigmoid()), best))
+    return pairs
 
 
 class Links(HTMLParser):

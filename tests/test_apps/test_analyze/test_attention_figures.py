@@ -125,13 +125,13 @@ def test_what_lies_in_the_padding_is_not_on_the_picture() -> None:
 
 
 def test_heat_maps_and_boxes_of_dense_layers(tmp_path: Path) -> None:
-    found, queries = made(), [2, 0]
-    chart = attention_chart(found, PICTURE, queries, 'attention', CLASSES)
+    record, queries = made(), [2, 0]
+    chart = attention_chart(record, PICTURE, queries, 'attention', CLASSES)
     grid = panels(chart, 2, 2)
     for layer, boxes in enumerate((BOXES + 1, BOXES + 2)):
         for row, query in enumerate(queries):
             axes = grid[row, layer]
-            expected = spread_over_image(found.attention[layer].maps(np.array([query])), (80, 60), SIZE)[0]
+            expected = spread_over_image(record.attention[layer].maps(np.array([query])), (80, 60), SIZE)[0]
             heat = axes.images[1]
             assert np.allclose(heat.get_array(), expected) and heat.get_extent() == [0, 80, 60, 0]
             assert heat.norm.vmin == 0 and heat.norm.vmax == expected.max()
@@ -144,10 +144,10 @@ def test_heat_maps_and_boxes_of_dense_layers(tmp_path: Path) -> None:
 
 
 def test_rows_hold_the_weights_down_to_the_least() -> None:
-    found = made()
-    found.attention[1].weights[0] = LEAST_WEIGHT / 2
-    found.attention[1].weights[0, [5, 50]] = 0.6, 0.4
-    rows = attention_chart(found, PICTURE, [0], 'attention', CLASSES).rows
+    record = made()
+    record.attention[1].weights[0] = LEAST_WEIGHT / 2
+    record.attention[1].weights[0, [5, 50]] = 0.6, 0.4
+    rows = attention_chart(record, PICTURE, [0], 'attention', CLASSES).rows
     cells = [row for row in rows if row['kind'] == 'cell']
     # 60 cells, of which some are left out
     assert sum(row['weight'] for row in cells if row['layer'] == 1) == pytest.approx(1, abs=60 * LEAST_WEIGHT)
@@ -158,8 +158,8 @@ def test_rows_hold_the_weights_down_to_the_least() -> None:
 
 
 def test_points_of_sampling_layers() -> None:
-    found = made(SamplingLayer)
-    chart = attention_chart(found, PICTURE, [1, 3], 'attention', CLASSES)
+    record = made(SamplingLayer)
+    chart = attention_chart(record, PICTURE, [1, 3], 'attention', CLASSES)
     places, weights, levels = SamplingLayer().points(np.array([1, 3]))
     for row, axes in enumerate(panels(chart, 2, 2)[:, 0]):
         assert [collection.get_offsets().tolist() for collection in axes.collections] == [
@@ -279,8 +279,8 @@ def test_sine_attention_is_the_softmax_of_cosines() -> None:
     along_x = np.cos((x[:, None] - anchor[0]) * frequencies).sum(1) * 0.25 / anchor[2]
     along_y = np.cos((y[:, None] - anchor[1]) * frequencies).sum(1) * 0.25 / anchor[3]
     expected = np.exp((along_y[:, None] + along_x[None]) / np.sqrt(width))
-    found = sine_attention(anchor, grid, temperature, reference_side=0.25, embed_dims=width)
-    assert np.allclose(found, expected / expected.sum(), **within('sum'))
+    actual = sine_attention(anchor, grid, temperature, reference_side=0.25, embed_dims=width)
+    assert np.allclose(actual, expected / expected.sum(), **within('sum'))
 
 
 def test_attention_widens_with_temperature() -> None:
@@ -333,28 +333,28 @@ def test_a_detectors_own_attention() -> None:
     torch.manual_seed(0)
     model = small_detector(bbox_head__decoder={'type': 'DABDecoder', 'num_layers': 2}).eval()
     sample = DetDataSample(metainfo={'img_shape': (60, 80), 'ori_shape': (60, 80), 'scale_factor': (1.0, 1.0)})
-    found = trace(
+    record = trace(
         model, {'inputs': torch.from_numpy(PICTURE.transpose(2, 0, 1).copy()), 'data_samples': sample}, OBJECTS
     )
-    queries = interesting_queries(found, 2)
-    chart = attention_chart(found, PICTURE, queries, 'attention', 'abcde')
+    queries = interesting_queries(record, 2)
+    chart = attention_chart(record, PICTURE, queries, 'attention', 'abcde')
     for column, axes in enumerate(panels(chart, 2, 2)[1]):
         assert axes.images[1].get_array().sum() == pytest.approx(1, abs=0.1)  # the rest is padding
-        boxes = found.anchors_px if column == 0 else found.layers[0].boxes_px
+        boxes = record.anchors_px if column == 0 else record.layers[0].boxes_px
         assert box_of(axes) == pytest.approx([*boxes[queries[1]]])
     total = sum(row['weight'] for row in chart.rows if row['kind'] == 'cell')
     assert total == pytest.approx(4, abs=0.01)  # cells below the least weight are left out
-    chart = positional_attention_chart({'dab': found}, {'dab': queries}, {'dab': PICTURE}, 'position')
+    chart = positional_attention_chart({'dab': record}, {'dab': queries}, {'dab': PICTURE}, 'position')
     assert np.allclose(
         chart.figure.axes[0].images[1].get_array(),
-        spread_over_image(found.attention[1].maps(queries[:1], content=False), found.input_px, SIZE)[0],
+        spread_over_image(record.attention[1].maps(queries[:1], content=False), record.input_px, SIZE)[0],
     )
 
 
 def test_heat_maps_of_large_pictures_are_drawn_coarser_but_in_place() -> None:
-    found = made(size_px=(1600, 1200), input_px=(1600.0, 1200.0))
+    record = made(size_px=(1600, 1200), input_px=(1600.0, 1200.0))
     chart = positional_attention_chart(
-        {'dab': found}, {'dab': [2]}, {'dab': np.zeros((1200, 1600, 3), np.uint8)}, 'large'
+        {'dab': record}, {'dab': [2]}, {'dab': np.zeros((1200, 1600, 3), np.uint8)}, 'large'
     )
     heat = chart.figure.axes[0].images[1]
     assert heat.get_array().shape == (360, 480) and heat.get_extent() == [0, 1600, 1200, 0]

@@ -21,12 +21,12 @@ ONE_SEED = Curve('one_seed', ap=(Line((10, 20), (0.0, 0.25)),), loss=(Line((5, 1
 
 def drawn(axes: Axes) -> dict[str, list[tuple[list[float], list[float]]]]:
     """The data of an axes' lines: by name those of the legend, under '' the thin ones."""
-    found: dict[str, list[tuple[list[float], list[float]]]] = {}
+    lines: dict[str, list[tuple[list[float], list[float]]]] = {}
     for line in axes.get_lines():
         name = line.get_label()
         data = list(line.get_xdata()), pytest.approx(list(line.get_ydata()))
-        found.setdefault('' if name.startswith('_') else name, []).append(data)
-    return found
+        lines.setdefault('' if name.startswith('_') else name, []).append(data)
+    return lines
 
 
 def test_lines_hold_the_means_and_each_seed() -> None:

@@ -81,8 +81,8 @@ def test_drawn_outlines_stand_at_the_mapped_coordinates() -> None:
 
 
 def test_ground_truth_is_left_and_detections_are_right() -> None:
-    truth, found = [Box((10, 60, 60, 90), 0)], [Box((120, 120, 200, 220), 2, 0.9)]
-    drawing = np.asarray(draw_side_by_side(_grey(256, 256), truth, found, CLASSES))
+    truth, detections = [Box((10, 60, 60, 90), 0)], [Box((120, 120, 200, 220), 2, 0.9)]
+    drawing = np.asarray(draw_side_by_side(_grey(256, 256), truth, detections, CLASSES))
     left, right = side_by_side_views(256, 256)
     truth_colour, found_colour = ((drawing == colour_of(label)).all(axis=2) for label in (0, 2))
     assert truth_colour[:, : right.left].any() and not truth_colour[:, right.left :].any()
@@ -90,8 +90,8 @@ def test_ground_truth_is_left_and_detections_are_right() -> None:
     assert (drawing[left.top + 300, left.left + 400] == 128).all()
 
 
-@pytest.mark.parametrize('place', ['top left', 'top right', 'bottom left', 'bottom right', 'all of it'])
-def test_labels_are_never_cut_at_the_edge(place: str) -> None:
+@pytest.mark.parametrize('position', ['top left', 'top right', 'bottom left', 'bottom right', 'all of it'])
+def test_labels_are_never_cut_at_the_edge(position: str) -> None:
     """A label has the same number of coloured pixels at every edge as in the middle, so none of it is lost."""
     boxes = {
         'top left': (0, 0, 20, 20),
@@ -101,7 +101,7 @@ def test_labels_are_never_cut_at_the_edge(place: str) -> None:
         'all of it': (0, 0, 256, 256),
     }
     name = 'a rather long name'
-    drawing = np.asarray(draw_side_by_side(_grey(256, 256), [], [Box(boxes[place], 0, 0.25)], (name,)))
+    drawing = np.asarray(draw_side_by_side(_grey(256, 256), [], [Box(boxes[position], 0, 0.25)], (name,)))
     _, view = side_by_side_views(256, 256)
     inside = np.zeros(drawing.shape[:2], bool)
     inside[view.top : view.top + view.height, view.left : view.left + view.width] = True
@@ -176,8 +176,8 @@ def test_boxes_of_instances() -> None:
 
     boxes, labels = torch.tensor([[1.0, 2, 3, 4], [5, 6, 7, 8]]), torch.tensor([2, 0])
     assert boxes_of(Instances(bboxes=boxes, labels=labels)) == [Box((1, 2, 3, 4), 2), Box((5, 6, 7, 8), 0)]
-    found = Instances(bboxes=boxes, labels=labels, scores=torch.tensor([0.25, 0.75]))
-    assert boxes_of(found, score_thr=0.5) == [Box((5, 6, 7, 8), 0, 0.75)]
+    instances = Instances(bboxes=boxes, labels=labels, scores=torch.tensor([0.25, 0.75]))
+    assert boxes_of(instances, score_thr=0.5) == [Box((5, 6, 7, 8), 0, 0.75)]
 
 
 def test_contact_sheet_lays_pictures_row_by_row(tmp_path: Path) -> None:
@@ -211,12 +211,12 @@ def run(tmp_path: Path) -> dict[str, Any]:
     truth['annotations'].append(
         dict(id=9, image_id=10, category_id=3, bbox=[float('nan'), 1, 5, 5], area=25, iscrowd=0)
     )
-    found = [
+    results = [
         dict(image_id=11, category_id=3, bbox=[60.0, 70.0, 90.0, 50.0], score=0.8),
         dict(image_id=11, category_id=900, bbox=[10.0, 150.0, 90.0, 50.0], score=0.2),
     ]
     (tmp_path / 'ann.json').write_text(json.dumps(truth))
-    (tmp_path / 'val.bbox.json').write_text(json.dumps(found))
+    (tmp_path / 'val.bbox.json').write_text(json.dumps(results))
     return dict(
         ann_file=tmp_path / 'ann.json',
         image_dir=tmp_path / 'images',
@@ -255,9 +255,9 @@ def test_draw_run_score_threshold(run: dict[str, Any]) -> None:
     ],
 )
 def test_draw_run_faults(run: dict[str, Any], entry: dict[str, Any], message: str) -> None:
-    found = json.loads(run['results'].read_text())
-    found[1] = {key: value for key, value in {**found[1], **entry}.items() if value is not ...}
-    run['results'].write_text(json.dumps(found))
+    results = json.loads(run['results'].read_text())
+    results[1] = {key: value for key, value in {**results[1], **entry}.items() if value is not ...}
+    run['results'].write_text(json.dumps(results))
     with pytest.raises(InputError, match=message) as error:
         draw_run(**run)
     assert str(run['results']) in str(error.value)

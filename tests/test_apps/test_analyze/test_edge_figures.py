@@ -49,10 +49,10 @@ def test_by_hand() -> None:
         torch.tensor([-4.0, -1.0, 0.0, 1.0, 4.0]),
         reg_scale=4.0,
     )
-    found = edge_distributions(refinement, lambda boxes: np.array([[30.0, 32, 70, 48]]))
-    assert found.initial_px.tolist() == [[30, 32, 70, 48]]
-    assert found.distances_px[0].tolist() == [[-40, -10, 0, 10, 40], [-16, -4, 0, 4, 16]] * 2
-    assert found.means_px.tolist() == [[[5, 2, 5, 2]]]
+    edges = edge_distributions(refinement, lambda boxes: np.array([[30.0, 32, 70, 48]]))
+    assert edges.initial_px.tolist() == [[30, 32, 70, 48]]
+    assert edges.distances_px[0].tolist() == [[-40, -10, 0, 10, 40], [-16, -4, 0, 4, 16]] * 2
+    assert edges.means_px.tolist() == [[[5, 2, 5, 2]]]
 
 
 def test_lines_are_the_probabilities_over_px() -> None:

@@ -65,21 +65,21 @@ def boxes(axes: Axes, *, objects: bool = False) -> list[tuple[list[float], tuple
     """Corners and colour of the boxes drawn, objects or others."""
     drawn = [patch for patch in axes.patches if isinstance(patch, Rectangle)]
     return [
-        ([*one.get_bbox().extents], one.get_edgecolor())
-        for one in drawn
-        if same_color(one.get_edgecolor(), OBJECT_COLOUR) == objects
+        ([*patch.get_bbox().extents], patch.get_edgecolor())
+        for patch in drawn
+        if same_color(patch.get_edgecolor(), OBJECT_COLOUR) == objects
     ]
 
 
 def by_place(places: np.ndarray, values: np.ndarray) -> dict[tuple[float, ...], float]:
-    return {tuple(place): float(value) for place, value in zip(places, values)}
+    return {tuple(centre): float(value) for centre, value in zip(places, values)}
 
 
 def test_tokens_are_drawn_at_their_place_in_the_colours_of_score_and_iou() -> None:
-    found = made()
-    by_score, by_iou = selected_tokens_chart(found, PICTURE, 'tokens').figure.axes[:2]
-    assert by_place(found.tokens.centres_px, [0.6, 0.3, 0.9, 0.05]) == pytest.approx(by_place(*points(by_score)))
-    assert by_place(found.tokens.centres_px, IOUS) == pytest.approx(by_place(*points(by_iou)))
+    record = made()
+    by_score, by_iou = selected_tokens_chart(record, PICTURE, 'tokens').figure.axes[:2]
+    assert by_place(record.tokens.centres_px, [0.6, 0.3, 0.9, 0.05]) == pytest.approx(by_place(*points(by_score)))
+    assert by_place(record.tokens.centres_px, IOUS) == pytest.approx(by_place(*points(by_iou)))
     assert by_score.collections[0].get_array().tolist() == [0.3, 0.6, 0.9]  # the highest last, on top
     norms = [
         [(collection.norm.vmin, collection.norm.vmax) for collection in axes.collections] for axes in (by_score, by_iou)
@@ -95,8 +95,8 @@ def test_boxes_of_highest_score_and_of_the_objects() -> None:
     colours = [matplotlib.colormaps[CMAP]((score - 0.05) / 0.85) for score in (0.6, 0.9)]
     assert [box for box, _ in boxes(axes)] == [[*BOXES[0]], [*BOXES[2]]]  # the best last, on top
     assert np.allclose([colour for _, colour in boxes(axes)], colours)
-    for one in selected_tokens_chart(made(), PICTURE, 'tokens').figure.axes[:3]:
-        assert [box for box, _ in boxes(one, objects=True)] == OBJECTS.boxes_px.tolist()
+    for panel in selected_tokens_chart(made(), PICTURE, 'tokens').figure.axes[:3]:
+        assert [box for box, _ in boxes(panel, objects=True)] == OBJECTS.boxes_px.tolist()
 
 
 def test_pictures_axes_are_px_and_end_at_its_edges() -> None:
@@ -151,12 +151,12 @@ def test_levels_are_named_by_the_distance_of_their_tokens() -> None:
 
 
 def test_denoising_boxes_before_and_after() -> None:
-    found = made()
-    chart = denoising_chart(found, PICTURE, 'noise')
+    record = made()
+    chart = denoising_chart(record, PICTURE, 'noise')
     before, after = chart.figure.axes
-    assert [box for box, _ in boxes(before)] == found.noise.before_px.tolist()
-    assert [box for box, _ in boxes(after)] == found.noise.after.boxes_px.tolist()
-    for axes, drawn in ((before, found.noise.before_px), (after, found.noise.after.boxes_px)):
+    assert [box for box, _ in boxes(before)] == record.noise.before_px.tolist()
+    assert [box for box, _ in boxes(after)] == record.noise.after.boxes_px.tolist()
+    for axes, drawn in ((before, record.noise.before_px), (after, record.noise.after.boxes_px)):
         lines = [line.get_xydata().tolist() for line in axes.get_lines()]
         targets = [[20, 20], [60, 40], [20, 20], [60, 40]]
         assert lines == [[[*(0.5 * (box[:2] + box[2:]))], target] for box, target in zip(drawn, targets)]
@@ -215,9 +215,9 @@ def test_a_detectors_own_queries() -> None:
     model = small_detector().eval()
     sample = DetDataSample(metainfo={'img_shape': (60, 80), 'ori_shape': (60, 80), 'scale_factor': (1.0, 1.0)})
     data = {'inputs': torch.from_numpy(PICTURE.transpose(2, 0, 1).copy()), 'data_samples': sample}
-    found = trace(model, data, OBJECTS)
-    chart = selected_tokens_chart(found, PICTURE, 'tokens')
+    record = trace(model, data, OBJECTS)
+    chart = selected_tokens_chart(record, PICTURE, 'tokens')
     places, scores = points(chart.figure.axes[0])
-    assert by_place(places, scores) == pytest.approx(by_place(found.tokens.centres_px, found.encoder.scores))
-    noise = denoising_chart(found, PICTURE, 'noise')
-    assert [box for box, _ in boxes(noise.figure.axes[1])] == found.noise.after.boxes_px.tolist()
+    assert by_place(places, scores) == pytest.approx(by_place(record.tokens.centres_px, record.encoder.scores))
+    noise = denoising_chart(record, PICTURE, 'noise')
+    assert [box for box, _ in boxes(noise.figure.axes[1])] == record.noise.after.boxes_px.tolist()

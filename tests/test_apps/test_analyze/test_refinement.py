@@ -42,38 +42,38 @@ def test_queries_that_end_up_on_objects() -> None:
 
 
 def test_stage_by_stage_by_hand() -> None:
-    found = refinement(moving_trace())
+    refined = refinement(moving_trace())
     overlap = [(20 - far) / (20 + far) for far in (8, 4, 0)]  # 20 px wide, moved along x
-    assert np.allclose(found.ious[:, 0], overlap)
-    assert np.allclose(found.ious[:, 1], [(40 - 2 * far) / (40 + 2 * far) for far in (8, 4, 0)])
-    assert np.allclose(found.scores, [[0.3] * 2, [0.5] * 2, [0.7] * 2])
-    assert np.allclose(found.shifts, [[4 / 20, 8 / 40], [4 / 20, 8 / 40]])
-    rows = summary(found.ious)
+    assert np.allclose(refined.ious[:, 0], overlap)
+    assert np.allclose(refined.ious[:, 1], [(40 - 2 * far) / (40 + 2 * far) for far in (8, 4, 0)])
+    assert np.allclose(refined.scores, [[0.3] * 2, [0.5] * 2, [0.7] * 2])
+    assert np.allclose(refined.shifts, [[4 / 20, 8 / 40], [4 / 20, 8 / 40]])
+    rows = summary(refined.ious)
     assert rows[2] == {'mean': 1.0, 'q10': 1.0, 'q25': 1.0, 'q50': 1.0, 'q75': 1.0, 'q90': 1.0}
-    assert rows[0]['q50'] == pytest.approx(np.median(found.ious[0]))
+    assert rows[0]['q50'] == pytest.approx(np.median(refined.ious[0]))
 
 
 def test_a_start_without_boxes_or_scores_is_left_out() -> None:
-    found = refinement(moving_trace(anchors=False, encoder=False))
-    assert np.isnan(found.ious[0]).all() and np.isnan(found.scores[0]).all() and np.isnan(found.shifts[0]).all()
-    assert np.isfinite(found.ious[1:]).all() and summary(found.shifts)[0]['mean'] is None
-    chart = layer_chart({'learned': found})
+    refined = refinement(moving_trace(anchors=False, encoder=False))
+    assert np.isnan(refined.ious[0]).all() and np.isnan(refined.scores[0]).all() and np.isnan(refined.shifts[0]).all()
+    assert np.isfinite(refined.ious[1:]).all() and summary(refined.shifts)[0]['mean'] is None
+    chart = layer_chart({'learned': refined})
     starts = [row for row in chart.rows if row['layer'] == 0 or (row['quantity'] == 'shifts' and row['layer'] == 1)]
     assert len(starts) == 3 and all(row['mean'] is None for row in starts)
 
 
 def test_lines_are_drawn_through_the_numbers() -> None:
-    found = Refinement.joined([refinement(moving_trace())] * 3)
-    assert found.ious.shape == (3, 6)
-    chart = layer_chart({'a': found, 'b': found})
+    refined = Refinement.joined([refinement(moving_trace())] * 3)
+    assert refined.ious.shape == (3, 6)
+    chart = layer_chart({'a': refined, 'b': refined})
     for axes, quantity in zip(chart.figure.axes, ('ious', 'scores', 'shifts')):
         line = axes.lines[0]
-        values = getattr(found, quantity)
+        values = getattr(refined, quantity)
         assert np.allclose(line.get_ydata(), values.mean(1))
         assert line.get_xdata().tolist() == [*range(3 - len(values), 3)]
         means = [row['mean'] for row in chart.rows if row['quantity'] == quantity and row['model'] == 'b']
         assert np.allclose(means, values.mean(1))
-    quantiles = layer_quantile_chart('a', found)
+    quantiles = layer_quantile_chart('a', refined)
     last = quantiles.figure.axes[1].lines[-1]
     assert np.allclose(last.get_ydata(), 0.7) and len(quantiles.figure.axes[0].lines) == 3
 
@@ -87,8 +87,8 @@ def test_boxes_are_drawn_where_they_are() -> None:
     for axes, boxes in zip(panels, stages):
         drawn = [[*patch.get_xy(), patch.get_width(), patch.get_height()] for patch in axes.patches]
         for truth, box in zip(TRUTH, boxes[[2, 0]]):
-            for one in (truth, box):
-                assert [*one[:2], *(one[2:] - one[:2])] in drawn
+            for corners in (truth, box):
+                assert [*corners[:2], *(corners[2:] - corners[:2])] in drawn
         assert axes.get_xlim() == (0, 120) and axes.get_ylim() == (80, 0)
     row = next(row for row in chart.rows if row['stage'] == 'layer 1' and row['object'] == 1)
     assert [row[key] for key in ('x1', 'y1', 'x2', 'y2')] == trace.layers[0].boxes_px[0].tolist()

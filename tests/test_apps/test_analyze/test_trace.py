@@ -91,39 +91,40 @@ def traced(request: pytest.FixtureRequest) -> tuple[str, nn.Module, QueryTrace]:
 
 def test_the_last_layer_is_what_the_model_predicts(traced: tuple[str, nn.Module, QueryTrace]) -> None:
     """Boxes and scores of the last layer, ranked and cut at the image, are the detections."""
-    _, model, found = traced
+    _, model, record = traced
     data = element()
     with torch.no_grad():
         batch = model.data_preprocessor({'inputs': [data['inputs']], 'data_samples': [data['data_samples']]}, False)
         (predicted,) = model.predict(batch['inputs'], batch['data_samples'])
     detections = predicted.pred_instances
-    best = found.layers[-1].class_scores.max()
+    best = record.layers[-1].class_scores.max()
     assert abs(float(detections.scores[0]) - best) < 1e-5
-    query = int(found.layers[-1].scores.argmax())
-    limit = np.tile(found.size_px, 2)
-    expected = found.layers[-1].boxes_px[query].clip(0, limit)
+    query = int(record.layers[-1].scores.argmax())
+    limit = np.tile(record.size_px, 2)
+    expected = record.layers[-1].boxes_px[query].clip(0, limit)
     assert np.abs(detections.bboxes[0].numpy() - expected).max() < 0.05
-    assert int(detections.labels[0]) == found.layers[-1].labels[query]
+    assert int(detections.labels[0]) == record.layers[-1].labels[query]
 
 
 def test_scores_are_probabilities_and_all_layers_are_told_of(traced: tuple[str, nn.Module, QueryTrace]) -> None:
-    name, model, found = traced
+    name, model, record = traced
     layers = len(model.bbox_head.decoder.layers) if name in VARIANTS else 2
-    assert len(found.layers) == layers == len(found.attention)
-    assert not np.allclose(found.layers[0].boxes_px, found.layers[-1].boxes_px, atol=0.1)  # px: far more than rounding
-    for layer in found.layers:
+    assert len(record.layers) == layers == len(record.attention)
+    first, last = record.layers[0], record.layers[-1]
+    assert not np.allclose(first.boxes_px, last.boxes_px, atol=0.1)  # px: far more than rounding
+    for layer in record.layers:
         assert layer.class_scores.min() >= 0 and layer.class_scores.max() <= 1
         assert layer.boxes_px.shape == (30 if name in VARIANTS else 20, 4)
-    assert found.size_px == (240, 120) and found.image_id == 7 and found.path == 'pictures/7.jpg'
+    assert record.size_px == (240, 120) and record.image_id == 7 and record.path == 'pictures/7.jpg'
     assert not any(module.training for module in model.modules())
 
 
 def test_tokens_stand_where_their_boxes_are_centred(traced: tuple[str, nn.Module, QueryTrace]) -> None:
     """A box head that says nothing leaves the encoder's boxes centred on their tokens."""
-    name, model, found = traced
+    name, model, record = traced
     if name in ('DETR', 'ConditionalDETR', 'DABDETR'):
-        assert found.tokens is None and found.encoder is None
-        assert (found.anchors_px is None) == (name != 'DABDETR')
+        assert record.tokens is None and record.encoder is None
+        assert (record.anchors_px is None) == (name != 'DABDETR')
         return
     model = copy.deepcopy(model)
     head = model.bbox_head
@@ -131,62 +132,62 @@ def test_tokens_stand_where_their_boxes_are_centred(traced: tuple[str, nn.Module
     layer = [module for module in last if isinstance(module, nn.Linear)][-1]
     nn.init.zeros_(layer.weight)
     nn.init.zeros_(layer.bias)
-    found = trace(model, element(), OBJECTS)
-    assert found.tokens is not None and found.encoder is not None and found.anchors_px is not None
-    centres = 0.5 * (found.encoder.boxes_px[:, :2] + found.encoder.boxes_px[:, 2:])
-    inside = (found.tokens.centres_px < np.array(found.size_px) * 0.98).all(1)
+    record = trace(model, element(), OBJECTS)
+    assert record.tokens is not None and record.encoder is not None and record.anchors_px is not None
+    centres = 0.5 * (record.encoder.boxes_px[:, :2] + record.encoder.boxes_px[:, 2:])
+    inside = (record.tokens.centres_px < np.array(record.size_px) * 0.98).all(1)
     assert inside.sum() >= 5
-    assert np.abs(centres - found.tokens.centres_px)[inside].max() < 0.05
-    assert np.abs(found.encoder.boxes_px - found.anchors_px)[inside].max() < 0.05
-    cells = np.array([h * w for h, w in found.spatial_shapes])
-    assert (found.tokens.number < cells.sum()).all()
-    assert (np.cumsum(cells)[found.tokens.level] > found.tokens.number).all()
+    assert np.abs(centres - record.tokens.centres_px)[inside].max() < 0.05
+    assert np.abs(record.encoder.boxes_px - record.anchors_px)[inside].max() < 0.05
+    cells = np.array([h * w for h, w in record.spatial_shapes])
+    assert (record.tokens.number < cells.sum()).all()
+    assert (np.cumsum(cells)[record.tokens.level] > record.tokens.number).all()
     # of two levels random scores may all prefer one
-    assert len(np.unique(found.tokens.level)) > 1 or len(cells) == 2
+    assert len(np.unique(record.tokens.level)) > 1 or len(cells) == 2
 
 
 def test_denoising_queries_before_and_after(traced: tuple[str, nn.Module, QueryTrace]) -> None:
-    name, model, found = traced
+    name, model, record = traced
     if name not in VARIANTS and not name.startswith('DINO'):
-        assert found.noise is None
+        assert record.noise is None
         return
-    assert found.noise is not None
-    assert found.noise.truth.tolist() == [0, 1, 0, 1] and found.noise.positive.tolist() == [True, True, False, False]
+    assert record.noise is not None
+    assert record.noise.truth.tolist() == [0, 1, 0, 1] and record.noise.positive.tolist() == [True, True, False, False]
     sides = np.concatenate([OBJECTS.boxes_px[:, 2:] - OBJECTS.boxes_px[:, :2]] * 2, axis=1)
-    moved = np.abs(found.noise.before_px - OBJECTS.boxes_px[found.noise.truth]) / (0.5 * sides[found.noise.truth])
+    moved = np.abs(record.noise.before_px - OBJECTS.boxes_px[record.noise.truth]) / (0.5 * sides[record.noise.truth])
     assert moved[:2].max() <= 1 + 1e-3 and moved.min() > 0
     assert (moved[2:].max(1) > 1).all()  # all corners were; some were brought back to the edge, or across each other
     again, other = (trace(model, element(), OBJECTS, seed=seed).noise for seed in (0, 1))
-    assert np.array_equal(again.before_px, found.noise.before_px)
-    assert not np.array_equal(other.before_px, found.noise.before_px)
+    assert np.array_equal(again.before_px, record.noise.before_px)
+    assert not np.array_equal(other.before_px, record.noise.before_px)
     assert trace(model, element()).noise is None
 
 
 def test_where_queries_look(traced: tuple[str, nn.Module, QueryTrace]) -> None:
-    name, _, found = traced
+    name, _, record = traced
     dense = name in ('RT-DETR dense', 'DETR', 'ConditionalDETR', 'DABDETR')
     some = np.array([4, 0])
-    for layer in found.attention:
+    for layer in record.attention:
         assert layer.dense == dense
         if dense:
             for content in (True, False):
                 maps = layer.maps(some, content=content)
-                assert [level.shape[1:] for level in maps] == [*found.spatial_shapes]
+                assert [level.shape[1:] for level in maps] == [*record.spatial_shapes]
                 assert np.allclose(sum(level.sum((1, 2)) for level in maps), 1, **within(torch.float32))
         else:
             places, weights, levels = layer.points(some)
             assert places.shape == (2, len(levels), 2) and np.allclose(weights.sum(1), 1, **within(torch.float32))
-            assert set(levels) == set(range(len(found.spatial_shapes)))
+            assert set(levels) == set(range(len(record.spatial_shapes)))
 
 
 def test_points_are_told_by_their_own_level() -> None:
     """3, 5 and 2 a head, of which the p-th of n starts p / n of the way to the edge of the box."""
     model = small_detector(**RTDETRV2['points per level']).eval()
-    found = trace(model, element(), OBJECTS)
-    places, weights, levels = found.attention[0].points(np.array([3]))
+    record = trace(model, element(), OBJECTS)
+    places, weights, levels = record.attention[0].points(np.array([3]))
     assert np.bincount(levels).tolist() == [8 * 3, 8 * 5, 8 * 2]
     assert np.allclose(weights, 1 / 80)
-    x1, y1, x2, y2 = found.anchors_px[3]
+    x1, y1, x2, y2 = record.anchors_px[3]
     share = np.abs((places[0] - [(x1 + x2) / 2, (y1 + y2) / 2]) / [(x2 - x1) / 2, (y2 - y1) / 2]).max(1)
     for level, number in enumerate((3, 5, 2)):
         expected = np.tile(np.arange(1, number + 1) / number, 8)
@@ -196,9 +197,9 @@ def test_points_are_told_by_their_own_level() -> None:
 def test_points_lie_around_the_boxes_that_they_refine() -> None:
     """Untrained offsets are a ring: their mean is the anchor's centre, their reach half its size."""
     model = detector_of('RT-DETR')
-    found = trace(model, element(), OBJECTS)
+    record = trace(model, element(), OBJECTS)
     some = np.arange(5)
-    for layer, boxes in zip(found.attention, [found.anchors_px, *(layer.boxes_px for layer in found.layers)]):
+    for layer, boxes in zip(record.attention, [record.anchors_px, *(layer.boxes_px for layer in record.layers)]):
         places, _, _ = layer.points(some)
         centre, half = 0.5 * (boxes[some, :2] + boxes[some, 2:]), 0.5 * (boxes[some, 2:] - boxes[some, :2])
         assert np.allclose(places.mean(1), centre, **within('px'))
@@ -239,14 +240,14 @@ def test_a_model_without_queries_is_refused_in_a_sentence() -> None:
 
 def test_edges_are_those_of_the_boxes(traced: tuple[str, nn.Module, QueryTrace]) -> None:
     """The initial box with its edges moved outwards by each layer's means is that layer's box, in px of the disk."""
-    name, _, found = traced
+    name, _, record = traced
     if name not in REFINED:
-        assert found.edges is None
+        assert record.edges is None
         return
-    edges = found.edges
+    edges = record.edges
     assert edges is not None and np.allclose(edges.probabilities.sum(-1), 1)
     assert edges.probabilities.shape[2:] == edges.distances_px.shape[1:] == (4, 33)
-    for layer, means in zip(found.layers, edges.means_px):
+    for layer, means in zip(record.layers, edges.means_px):
         assert np.allclose(edges.initial_px + OUTWARDS * means, layer.boxes_px, **within('px'))
     sides = edges.initial_px[:, 2:] - edges.initial_px[:, :2]
     # W ends at +-2 up times the scale, in units of a side over the scale: at the side itself

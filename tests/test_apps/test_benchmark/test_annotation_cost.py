@@ -35,9 +35,9 @@ def test_slope_of_a_straight_line() -> None:
     """Whatever the fixed part is."""
     sizes = [10_000, 20_000, 40_000]
     costs = [ReadingCost(2 + 3e-4 * n, 50 + 0.01 * n, 0.004 * n, 7.0) for n in sizes]
-    found = per_million(sizes, costs)
-    assert [found.seconds, found.peak, found.held] == pytest.approx([300, 10_000, 4000])
-    assert found.worker == about(0, torch.float64)
+    slopes = per_million(sizes, costs)
+    assert [slopes.seconds, slopes.peak, slopes.held] == pytest.approx([300, 10_000, 4000])
+    assert slopes.worker == about(0, torch.float64)
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='memory is told by /proc')

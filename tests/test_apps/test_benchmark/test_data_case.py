@@ -14,23 +14,23 @@ from mmdet_iouquery.apps.benchmark.data import data_case, pipelines, shares, wri
 def test_both_sides_make_the_same_samples_again_and_again() -> None:
     case = data_case(3)
     ours, again, theirs = case['ours'](), case['ours'](), case["mmdet's transforms"]()
-    assert len(ours) == 3 and len({float(one['inputs'].float().mean()) for one in ours}) == 3
-    for one, same, other in zip(ours, again, theirs):
-        assert torch.equal(one['inputs'], same['inputs'])
-        assert tuple(one['inputs'].shape) == (3, 640, 640)
-        assert one['inputs'].dtype == other['inputs'].dtype == torch.uint8
-        assert (one['inputs'].int() - other['inputs'].int()).abs().max() <= 2  # rounded in two passes of the resize
-        boxes, expected = one['data_samples'].gt_instances, other['data_samples'].gt_instances
+    assert len(ours) == 3 and len({float(sample['inputs'].float().mean()) for sample in ours}) == 3
+    for sample, same, other in zip(ours, again, theirs):
+        assert torch.equal(sample['inputs'], same['inputs'])
+        assert tuple(sample['inputs'].shape) == (3, 640, 640)
+        assert sample['inputs'].dtype == other['inputs'].dtype == torch.uint8
+        assert (sample['inputs'].int() - other['inputs'].int()).abs().max() <= 2  # rounded in two passes of the resize
+        boxes, expected = sample['data_samples'].gt_instances, other['data_samples'].gt_instances
         assert torch.equal(boxes.bboxes.tensor, expected.bboxes.tensor) and torch.equal(boxes.labels, expected.labels)
 
 
 def test_opencvs_resize_is_another_law() -> None:
     """It is timed for comparison, not as an equal: floats, and not antialiased."""
     case = data_case(2)
-    for one, other in zip(case['ours'](), case["mmdet's transforms, OpenCV's resize"]()):
+    for sample, other in zip(case['ours'](), case["mmdet's transforms, OpenCV's resize"]()):
         assert other['inputs'].dtype == torch.float32
         assert torch.equal(
-            one['data_samples'].gt_instances.bboxes.tensor, other['data_samples'].gt_instances.bboxes.tensor
+            sample['data_samples'].gt_instances.bboxes.tensor, other['data_samples'].gt_instances.bboxes.tensor
         )
 
 
@@ -52,5 +52,5 @@ def test_shares_are_of_the_whole_and_threads_are_put_back(name: str) -> None:
 
 
 def test_the_draws_follow_the_seed() -> None:
-    one, other = (data_case(1, seed)['ours']()[0]['inputs'] for seed in (0, 1))
-    assert not np.array_equal(one.numpy(), other.numpy())
+    first, second = (data_case(1, seed)['ours']()[0]['inputs'] for seed in (0, 1))
+    assert not np.array_equal(first.numpy(), second.numpy())

@@ -10,7 +10,7 @@ from mmdet_iouquery.apps.benchmark.evaluation import HEIGHT, WIDTH, evaluation_c
 
 
 def test_the_set_is_like_coco() -> None:
-    truth, found = simulate(1500, 3, seed=0)
+    truth, detections = simulate(1500, 3, seed=0)
     assert truth == simulate(1500, 3, seed=0)[0] != simulate(1500, 3, seed=1)[0]
     owners = [annotation['image_id'] for annotation in truth['annotations']]
     assert 6.5 < len(owners) / 1500 < 8 and 0 < 1500 - len(set(owners)) < 40
@@ -20,14 +20,14 @@ def test_the_set_is_like_coco() -> None:
     assert min(x.min(), y.min()) >= 0 and (x + w).max() <= WIDTH and (y + h).max() <= HEIGHT
     assert {annotation['category_id'] for annotation in truth['annotations']} == set(range(80))
     assert 0 < sum(annotation['iscrowd'] for annotation in truth['annotations']) < 0.02 * len(owners)
-    assert np.bincount([one['image_id'] for one in found]).tolist() == [3] * 1500
+    assert np.bincount([detection['image_id'] for detection in detections]).tolist() == [3] * 1500
 
 
 def test_numbers_are_plausible_and_repeat() -> None:
-    found = evaluation_case(30, 40, seed=0)['pycocotools']
-    numbers = found()
+    evaluate = evaluation_case(30, 40, seed=0)['pycocotools']
+    numbers = evaluate()
     assert len(numbers) == 12 and 0.2 < numbers[0] < 0.8
-    assert found() == numbers
+    assert evaluate() == numbers
 
 
 @with_faster

@@ -141,7 +141,7 @@ def test_the_growth_chart_draws_what_was_measured() -> None:
         for side, k in (('ours', 1), ("the authors'", 2))
         for n in (1, 10)
     ]
-    [panel] = [one for one in growth_chart('growth', rows).figure.axes if one.get_visible()]
+    [panel] = [axes for axes in growth_chart('growth', rows).figure.axes if axes.get_visible()]
     drawn = {line.get_label(): (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in panel.lines}
     assert drawn == {'ours': ([1, 10], [1000, 10000]), "the authors'": ([1, 10], [2000, 20000])}
 

@@ -62,12 +62,12 @@ def detections(config: str, checkpoint: str) -> list[dict[str, np.ndarray]]:
     model = MODELS.build(cfg.model).eval()
     model.load_state_dict(torch.load(checkpoint)['state_dict'])
     dataset = DATASETS.build(cfg.val_dataloader.dataset)
-    found = []
+    predicted = []
     with torch.no_grad():
         for item in dataset:
             instances = model.test_step(pseudo_collate([item]))[0].pred_instances
-            found.append({name: instances[name].numpy() for name in ('bboxes', 'scores', 'labels')})
-    return found
+            predicted.append({name: instances[name].numpy() for name in ('bboxes', 'scores', 'labels')})
+    return predicted
 
 
 @pytest.mark.parametrize('family', [None, 'DEIMv2-X', 'ECDet-S'])
@@ -87,7 +87,7 @@ def test_what_is_written_is_what_the_model_then_does(
     plain, cut = detections(*trained), detections(f'{prefix}.py', trained[1])
     thresholds = np.array([row['threshold'] for row in report['classes']], dtype=np.float32)
     scores, precision = (report['calibration'][name] for name in ('scores', 'precision'))
-    assert sum(len(one['scores']) for one in cut) < sum(len(one['scores']) for one in plain)
+    assert sum(len(entry['scores']) for entry in cut) < sum(len(entry['scores']) for entry in plain)
     for before, after in zip(plain, cut):
         kept = before['scores'] > thresholds[before['labels']]
         assert np.array_equal(before['bboxes'][kept], after['bboxes'])
@@ -131,20 +131,20 @@ def some_judged() -> Judged:
 
 def test_a_class_without_a_threshold_of_its_own_has_that_for_all() -> None:
     """All: above 0.6, two of three are right and of four found, F1 4/7; class 0 alone: above 0.2, F1 1."""
-    found = fit(some_judged(), ['a', 'b', 'c', 'd'])
-    assert found.overall is not None and found.overall.f1 == 4 / 7 and found.overall.threshold == 0.65
-    assert found.thresholds == [0.45, 0.65, 0.65, 0.65]
-    lines = {line.split()[0]: line for line in table(found).splitlines()}
+    fitted = fit(some_judged(), ['a', 'b', 'c', 'd'])
+    assert fitted.overall is not None and fitted.overall.f1 == 4 / 7 and fitted.overall.threshold == 0.65
+    assert fitted.thresholds == [0.45, 0.65, 0.65, 0.65]
+    lines = {line.split()[0]: line for line in table(fitted).splitlines()}
     for name, why in (('b', 'no objects'), ('c', 'no detections'), ('d', 'no right detection')):
         assert lines[name].endswith(why) and ' 0.65 ' in lines[name]
     assert lines['a'].split()[1:] == ['2', '3', '0.45', '1.000', '1.000', '1.000']
-    assert 'classes without a best threshold have that for all' in table(found)
+    assert 'classes without a best threshold have that for all' in table(fitted)
 
 
 def test_nothing_right_at_all() -> None:
     judged = some_judged()
-    found = fit(judged._replace(right=np.zeros(5, bool)), ['a', 'b', 'c', 'd'])
-    assert found.thresholds == [0.5] * 4 and all(math.isfinite(value) for value in found.errors.values())
+    fitted = fit(judged._replace(right=np.zeros(5, bool)), ['a', 'b', 'c', 'd'])
+    assert fitted.thresholds == [0.5] * 4 and all(math.isfinite(value) for value in fitted.errors.values())
     empty = Judged(*(part[:0] for part in judged[:4]), judged.objects)
     assert fit(empty, ['a', 'b', 'c', 'd']).errors == {'before': 0.0, 'after': 0.0, 'held_out': 0.0}
 

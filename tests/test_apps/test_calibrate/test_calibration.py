@@ -58,9 +58,9 @@ def random_pictures(seed: int, count: int = 30) -> list[Picture]:
         near = rng.integers(8, size=20)
         boxes = np.concatenate([truth[near] + rng.normal(0, 3, (20, 4)), rng.uniform(0, 50, (15, 4))])
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 5)
-        found = np.concatenate([np.where(rng.random(20) < 0.8, labels[near], 0), rng.integers(CLASSES, size=15)])
+        predicted = np.concatenate([np.where(rng.random(20) < 0.8, labels[near], 0), rng.integers(CLASSES, size=15)])
         scores = rng.random(35).astype(np.float32).round(2).astype(float)
-        pictures.append((boxes, scores, found, Objects(truth[:6], labels[:6]), Objects(truth[6:], labels[6:])))
+        pictures.append((boxes, scores, predicted, Objects(truth[:6], labels[:6]), Objects(truth[6:], labels[6:])))
     return pictures
 
 
@@ -74,8 +74,8 @@ def coco_eval(pictures: list[Picture], scores: list[np.ndarray] | None = None) -
     images, annotations, results = [], [], []
     for i, (boxes, own, labels, truth, crowd) in enumerate(pictures):
         images.append(dict(id=i + 1, width=150, height=150))
-        for one, iscrowd in ((truth, 0), (crowd, 1)):
-            for box, label in zip(one.boxes_px, one.labels):
+        for objects, iscrowd in ((truth, 0), (crowd, 1)):
+            for box, label in zip(objects.boxes_px, objects.labels):
                 annotations.append(dict(entry(box, label, i), id=len(annotations) + 1, iscrowd=iscrowd))
         for box, score, label in zip(boxes, own if scores is None else scores[i], labels):
             results.append(dict(entry(box, label, i), score=float(score)))
@@ -114,12 +114,12 @@ def test_matching_is_that_of_pycocotools(iou: float) -> None:
     column = round((iou - 0.5) / 0.05)
     theirs: dict[tuple[int, int], list[tuple[float, int]]] = {}
     evaluation = coco_eval(pictures)
-    for one in evaluation.evalImgs:
-        if one is None or one['aRng'] != evaluation.params.areaRng[0]:
+    for entry in evaluation.evalImgs:
+        if entry is None or entry['aRng'] != evaluation.params.areaRng[0]:
             continue
-        matched, passed_over = one['dtMatches'][column] > 0, one['dtIgnore'][column] > 0
+        matched, passed_over = entry['dtMatches'][column] > 0, entry['dtIgnore'][column] > 0
         verdicts = np.where(passed_over, NEITHER, np.where(matched, RIGHT, WRONG))
-        theirs[one['image_id'] - 1, one['category_id']] = sorted(zip(one['dtScores'], verdicts.tolist()))
+        theirs[entry['image_id'] - 1, entry['category_id']] = sorted(zip(entry['dtScores'], verdicts.tolist()))
     for i, (boxes, scores, labels, truth, crowd) in enumerate(pictures):
         verdicts = judge(boxes, scores, labels, truth, crowd, iou)
         for label in range(CLASSES):
@@ -254,18 +254,18 @@ def test_the_model_applies_the_calibration_last() -> None:
     fit = Calibration([0.0, 0.3, 1.0], [0.0, 0.6, 0.7])
     images, samples = random_batch([0], 128, 128)
     model = small_detector().eval()
-    found = []
+    results = []
     with torch.no_grad():
         x = model.extract_feat(images)
         plain = model.bbox_head.predict(x, samples)[0]
         middle = plain.scores.median().item()
         for cfg in ({'calibration': None}, {'score_thr': middle}, {'score_thr': middle, 'calibration': fit._asdict()}):
             model.bbox_head.prediction_settings = PredictionSettings.from_cfg(cfg, 5)
-            found += model.bbox_head.predict(x, samples)
-    assert torch.equal(found[0].scores, plain.scores) and found[0].scores.dtype == plain.scores.dtype
-    assert 0 < len(found[1]) < len(plain) and torch.equal(found[1].bboxes, found[2].bboxes)
-    np.testing.assert_allclose(found[2].scores.numpy(), fit(found[1].scores.double().numpy()), **within('doubles'))
-    assert not np.allclose(found[2].scores.numpy(), found[1].scores.numpy())
+            results += model.bbox_head.predict(x, samples)
+    assert torch.equal(results[0].scores, plain.scores) and results[0].scores.dtype == plain.scores.dtype
+    assert 0 < len(results[1]) < len(plain) and torch.equal(results[1].bboxes, results[2].bboxes)
+    np.testing.assert_allclose(results[2].scores.numpy(), fit(results[1].scores.double().numpy()), **within('doubles'))
+    assert not np.allclose(results[2].scores.numpy(), results[1].scores.numpy())
 
 
 @pytest.mark.parametrize(

@@ -198,7 +198,7 @@ def test_report_from_finished_runs(tmp_path: Path, capsys: pytest.CaptureFixture
     def reported(*arguments: str) -> list[tuple[str, int]]:
         compare(TOOLS, [*arguments, '--work-dir', str(tmp_path), '--report-only'])
         assert capsys.readouterr().out == (tmp_path / 'table.md').read_text() + '\n'
-        return [(one['config'], one['seed']) for one in json.loads((tmp_path / 'results.json').read_text())]
+        return [(entry['config'], entry['seed']) for entry in json.loads((tmp_path / 'results.json').read_text())]
 
     assert reported() == [('other', 2), ('plain', 2), ('plain', 10)]
     assert reported('configs/plain.py', 'other') == [('plain', 2), ('plain', 10), ('other', 2)]
@@ -229,7 +229,7 @@ def quickstart_config() -> Config:
 
 
 def phases(cfg: Config) -> list[tuple[int, int]]:
-    return [(one.begin, one.end) for one in cfg.param_scheduler]
+    return [(scheduler.begin, scheduler.end) for scheduler in cfg.param_scheduler]
 
 
 @pytest.mark.parametrize(('iters', 'expected'), [(1200, [(0, 200), (600, 1200)]), (4, [(2, 4)])])
@@ -264,7 +264,7 @@ def test_iters_turn_epochs_into_steps() -> None:
     assert steps.milestones == [360, 600]
     assert (cosine.begin, cosine.end, cosine.T_max) == (360, 720, 360) and 'convert_to_iter_based' not in cosine
     assert exponential.gamma**10 == pytest.approx(0.5)  # ten steps stand for an epoch
-    assert not any(one.by_epoch for one in cfg.param_scheduler)
+    assert not any(scheduler.by_epoch for scheduler in cfg.param_scheduler)
     assert cfg.train_dataloader.sampler == {'type': 'InfiniteSampler', 'shuffle': True}
     assert cfg.log_processor.by_epoch is False
 
@@ -414,7 +414,7 @@ def test_a_comparison_goes_on_where_it_was_cut_off(interrupted: Path, arguments:
     assert (cut / 'iter_2.pth').is_file() and read_result(cut) is None
     before = {path: path.read_bytes() for path in interrupted.glob('*/*/result.json')}
     reported = json.loads((interrupted / 'results.json').read_text())
-    assert [(one['config'], one['seed']) for one in reported] == [('many', 0), ('many', 7), ('few', 0)]
+    assert [(entry['config'], entry['seed']) for entry in reported] == [('many', 0), ('many', 7), ('few', 0)]
 
     done = subprocess.run(
         [sys.executable, str(TOOLS / 'compare.py'), *arguments], capture_output=True, text=True, check=False
@@ -425,7 +425,7 @@ def test_a_comparison_goes_on_where_it_was_cut_off(interrupted: Path, arguments:
     assert all(path.read_bytes() == content for path, content in before.items())
     assert (interrupted / 'table.md').read_text() in done.stdout and (interrupted / 'curves.png').is_file()
 
-    results = [RunResult.from_json(one) for one in json.loads((interrupted / 'results.json').read_text())]
+    results = [RunResult.from_json(entry) for entry in json.loads((interrupted / 'results.json').read_text())]
     assert [(result.config, result.seed) for result in results] == [('many', 0), ('many', 7), ('few', 0), ('few', 7)]
     order = {(result.config, result.seed): result.data_order for result in results}
     assert order['many', 0] == order['few', 0] != order['many', 7] == order['few', 7]

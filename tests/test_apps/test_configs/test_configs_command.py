@@ -67,9 +67,9 @@ def test_what_is_no_short_name(name: str) -> None:
 
 
 def test_every_name_of_the_table_means_its_config() -> None:
-    found = entries()
-    assert [entry.path for entry in found] == config_names()
-    for entry in found:
+    table = entries()
+    assert [entry.path for entry in table] == config_names()
+    for entry in table:
         assert config_path(entry.name) == str(config_root() / entry.path)
         assert re.search(f'{_RECIPE}\\.py$', entry.path), 'a recipe that short names do not know'
 
@@ -131,9 +131,9 @@ def test_figures_are_those_of_the_familys_page(family: str) -> None:
     by_path = {entry.path: entry for entry in entries()}
     row_of = re.compile(r'\| \[[\w-]+\]\((\S+\.py)\) .*\| ([\d.]+) \| ([\d.]+) M \| ([\d.]+) G \|')
     rows = [row_of.match(line) for line in lines]
-    found = [row.groups() for row in rows if row]
-    assert len(found) >= 4
-    for file, ap, parameters, flops in found:
+    rows_of_page = [row.groups() for row in rows if row]
+    assert len(rows_of_page) >= 4
+    for file, ap, parameters, flops in rows_of_page:
         entry = by_path[f'{family}/{file}']
         figures = float(ap), float(parameters) * 10**6, float(flops) * 10**9
         assert (entry.ap, entry.parameters, entry.flops) == about(figures, 'doubles')
@@ -180,10 +180,10 @@ def test_the_table_and_its_json(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_models_with_figures_come_first(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(['configs', 'rtdetr', '--json']) == 0
-    found = json.loads(capsys.readouterr().out)
-    names = [entry['name'] for entry in found]
+    listed = json.loads(capsys.readouterr().out)
+    names = [entry['name'] for entry in listed]
     assert names[0] == 'rtdetr_r18vd' and 4 < names.index('rtdetrv2_r18vd') < names.index('deim-rtdetrv2_r18vd')
-    known = [entry['ap'] is not None for entry in found]
+    known = [entry['ap'] is not None for entry in listed]
     assert known == sorted(known, reverse=True) and any(known) and not all(known)
 
 

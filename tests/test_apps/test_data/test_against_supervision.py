@@ -46,23 +46,23 @@ def test_its_exports_of_the_digits(digits: Path, tmp_path: Path, form: str, tole
     coco = read_data(root)
     assert coco.classes == tuple('0123456789')
     for part, ann_file in (('train', coco.train_ann), ('val', coco.val_ann)):
-        expected, found = truth_of(digits / 'annotations' / f'{part}.json'), truth_of(ann_file)
-        assert found.keys() == expected.keys()
+        expected, actual = truth_of(digits / 'annotations' / f'{part}.json'), truth_of(ann_file)
+        assert actual.keys() == expected.keys()
         for name, boxes in expected.items():
-            assert [label for label, _ in found[name]] == [label for label, _ in boxes]
+            assert [label for label, _ in actual[name]] == [label for label, _ in boxes]
             np.testing.assert_allclose(
-                [box for _, box in found[name]], [box for _, box in boxes], rtol=0, atol=tolerance
+                [box for _, box in actual[name]], [box for _, box in boxes], rtol=0, atol=tolerance
             )
 
 
 def assert_alike(reading: Reading, data: sv.DetectionDataset) -> None:
-    mine = boxes_of(reading)
-    assert {Path(path).name for path in data.image_paths} == {*mine}
+    ours = boxes_of(reading)
+    assert {Path(path).name for path in data.image_paths} == {*ours}
     for path, detections in data.annotations.items():
-        boxes = np.array([box for _, box in mine[Path(path).name]]).reshape(-1, 4)
+        boxes = np.array([box for _, box in ours[Path(path).name]]).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         np.testing.assert_allclose(boxes, detections.xyxy, **within('px'))
-        assert [label for label, _ in mine[Path(path).name]] == [data.classes[key] for key in detections.class_id]
+        assert [label for label, _ in ours[Path(path).name]] == [data.classes[key] for key in detections.class_id]
 
 
 def test_yolo_is_read_alike(tmp_path: Path) -> None:

@@ -79,15 +79,15 @@ def test_test_files_and_other_tasks_are_ignored(tmp_path: Path) -> None:
     (tmp_path / 'annotations/image_info_test-dev2017.json').write_text('{}')
     (tmp_path / 'test').mkdir()
     (tmp_path / 'test/_annotations.coco.json').write_text('broken')
-    found = find_coco_set(tmp_path)
-    assert found.train_ann.name == 'instances_train2017.json' and found.val_images == tmp_path / 'val2017'
+    coco_set = find_coco_set(tmp_path)
+    assert coco_set.train_ann.name == 'instances_train2017.json' and coco_set.val_images == tmp_path / 'val2017'
 
 
 def test_sub_folders_in_file_names(tmp_path: Path) -> None:
     write_set(tmp_path / 'annotations/train.json', tmp_path / 'images', ['day/1.jpg', 'night/1.jpg'])
     write_set(tmp_path / 'annotations/val.json', tmp_path / 'images', ['dusk/1.jpg'])
-    found = find_coco_set(tmp_path)
-    assert found.train_images == found.val_images == tmp_path / 'images'
+    coco_set = find_coco_set(tmp_path)
+    assert coco_set.train_images == coco_set.val_images == tmp_path / 'images'
 
 
 def test_classes_keep_the_order_of_the_file(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_the_split_does_not_depend_on_the_order_of_the_file(tmp_path: Path) -> N
 
 def test_a_training_file_alone_is_split(tmp_path: Path) -> None:
     write_set(tmp_path / 'set/train/_annotations.coco.json', tmp_path / 'set/train', names('a', 5))
-    found = find_coco_set(tmp_path / 'set', tmp_path / 'split')
-    assert found.val_images == tmp_path / 'set/train' and found.val_ann == tmp_path / 'split/val.json'
+    coco_set = find_coco_set(tmp_path / 'set', tmp_path / 'split')
+    assert coco_set.val_images == tmp_path / 'set/train' and coco_set.val_ann == tmp_path / 'split/val.json'
 
 
 def test_a_single_json_needs_a_place_for_the_split(tmp_path: Path) -> None:

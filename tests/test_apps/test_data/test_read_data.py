@@ -41,13 +41,13 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_digits(root, num_train=8, num_val=4, image_size=96, progress=False)
 
 
-def assert_close(found: Truth, expected: Truth, tolerance: float) -> None:
+def assert_close(actual: Truth, expected: Truth, tolerance: float) -> None:
     """Equal names, and boxes that differ by less than so many px."""
-    assert found.keys() == expected.keys()
+    assert actual.keys() == expected.keys()
     for name, boxes in expected.items():
-        mine = found[name]
-        assert [label for label, _ in mine] == [label for label, _ in boxes]
-        for (_, box), (_, other) in zip(mine, boxes):
+        actual_boxes = actual[name]
+        assert [label for label, _ in actual_boxes] == [label for label, _ in boxes]
+        for (_, box), (_, other) in zip(actual_boxes, boxes):
             assert box == pytest.approx(other, abs=tolerance), name
 
 

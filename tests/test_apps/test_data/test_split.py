@@ -27,7 +27,7 @@ def labels_of(text: str) -> list[frozenset[str]]:
 def test_each_class_has_its_share(seed: int) -> None:
     labels = labels_of('a ' * 100 + 'b ' * 20 + 'c ' * 5 + '- ' * 10)
     chosen = draw(labels, seed)
-    assert Counter(''.join(labels[place]) or '-' for place in chosen) == {'a': 20, 'b': 4, 'c': 1, '-': 2}
+    assert Counter(''.join(labels[index]) or '-' for index in chosen) == {'a': 20, 'b': 4, 'c': 1, '-': 2}
 
 
 def test_a_seed_always_draws_the_same_and_another_one_does_not() -> None:
@@ -46,7 +46,7 @@ def test_images_of_several_classes(seed: int) -> None:
     ]
     chosen = draw(labels, seed)
     total = Counter(name for label in labels for name in label)
-    inside = Counter(name for place in chosen for name in labels[place])
+    inside = Counter(name for index in chosen for name in labels[index])
     for name, count in total.items():
         assert abs(inside[name] - 0.2 * count) <= max(2, 0.1 * count), (name, count, inside[name])
         assert count < 2 or 0 < inside[name] < count
@@ -69,9 +69,9 @@ def test_tiny_sets(text: str, expected: set[str] | None) -> None:
     labels = labels_of(text)
     for seed in range(10):
         chosen = draw(labels, seed)
-        drawn = {''.join(sorted(labels[place])) for place in chosen}
+        drawn = {''.join(sorted(labels[index])) for index in chosen}
         assert drawn == expected or expected is None
-        assert any(labels[place] for place in chosen) and len(chosen) < len(labels)
+        assert any(labels[index] for index in chosen) and len(chosen) < len(labels)
         if text == 'ap p aq q':
             assert set(''.join(drawn)) == {'a', 'p', 'q'}
 
@@ -79,11 +79,11 @@ def test_tiny_sets(text: str, expected: set[str] | None) -> None:
 @pytest.mark.parametrize('seed', range(10))
 def test_a_rare_class_keeps_its_share_and_its_only_image(seed: int) -> None:
     labels = labels_of('ab ' * 5 + 'a ' * 5)
-    assert sorted(''.join(sorted(labels[place])) for place in draw(labels, seed)) == ['a', 'ab'], (
+    assert sorted(''.join(sorted(labels[index])) for index in draw(labels, seed)) == ['a', 'ab'], (
         'one image of b, not two'
     )
     singles = labels_of('a ab ac ad ae af ag ah ai aj')
-    assert [singles[place] for place in draw(singles, seed)] == [{'a'}], (
+    assert [singles[index] for index in draw(singles, seed)] == [{'a'}], (
         'two of ten would cost another class its only one'
     )
 

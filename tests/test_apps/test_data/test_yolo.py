@@ -151,10 +151,10 @@ PLACES = {
 @pytest.mark.parametrize('arrangement', PLACES)
 def test_places_of_images_in_a_description(tmp_path: Path, arrangement: str) -> None:
     entries, train, val = PLACES[arrangement]
-    for number, place in enumerate((train, val, 'two/images')):
-        image = write_image(tmp_path / place / f'{number}.jpg')
-        label = tmp_path / place.replace('images', 'labels', 1) / f'{number}.txt'
-        write_text(label if 'images2' not in place else image.with_suffix('.txt'), BOX)
+    for number, folder in enumerate((train, val, 'two/images')):
+        image = write_image(tmp_path / folder / f'{number}.jpg')
+        label = tmp_path / folder.replace('images', 'labels', 1) / f'{number}.txt'
+        write_text(label if 'images2' not in folder else image.with_suffix('.txt'), BOX)
     reading = read(write_text(tmp_path / 'data.yaml', f'{entries}\nnames: [cat, dog]\n'))
     actual = {image.path.name: (image.split, len(image.boxes)) for image in reading.images}
     also = {'2.jpg': ('train', 1)} if arrangement == 'lists of folders' else {}

@@ -31,7 +31,7 @@ def parsed(trace: QueryTrace, threshold: float, classes: tuple[str, ...] = NAMES
 
 def value_at(element: Any, attribute: str, time: float) -> str:
     """What an animated attribute is, at a time when it stands still."""
-    (animation,) = (one for one in element if one.get('attributeName') == attribute)
+    (animation,) = (child for child in element if child.get('attributeName') == attribute)
     seconds = float(animation.get('dur').rstrip('s'))
     shares = [float(share) for share in animation.get('keyTimes').split(';')]
     values = animation.get('values').split(';')

@@ -27,7 +27,7 @@ def client(address: str) -> gradio_client.Client:
 
 
 def test_a_program_gets_what_the_page_shows(client: gradio_client.Client, work_dirs: Path, picture: Path) -> None:
-    names = [found.name for found in found_models(work_dirs)]
+    names = [model.name for model in found_models(work_dirs)]
     assert client.predict(api_name='/models') == names
     shelf, example = Shelf(lambda: found_models(work_dirs)), Example(picture)
     image = gradio_client.handle_file(picture)

@@ -23,16 +23,16 @@ def test_the_quickstarts_checkpoints_come_first_then_the_newest_runs(tmp_path: P
     checkpoint(tmp_path / 'compared' / 'new' / 'seed_0' / 'iter_50.pth', age=75)
     checkpoint(tmp_path / 'without_config' / 'iter_1.pth', age=0, config=None)
     (tmp_path / 'old' / 'torn.pth').write_bytes(b'PK')
-    found = found_models(tmp_path)
-    assert [one.name for one in found] == [
+    models = found_models(tmp_path)
+    assert [model.name for model in models] == [
         'quickstart/iter_800.pth',
         'quickstart/iter_450.pth',
         'compared/new/seed_0/iter_100.pth',
         'compared/new/seed_0/iter_50.pth',
         'old/epoch_9.pth',
     ]
-    assert found[0].checkpoint == tmp_path / 'quickstart' / 'iter_800.pth'
-    assert [one.config and one.config.name for one in found] == ['config.py'] * 4 + ['rtdetr.py']
+    assert models[0].checkpoint == tmp_path / 'quickstart' / 'iter_800.pth'
+    assert [model.config and model.config.name for model in models] == ['config.py'] * 4 + ['rtdetr.py']
     assert found_models(tmp_path / 'nowhere') == []
 
 
@@ -43,9 +43,9 @@ def test_exported_files_come_last_in_their_run_and_need_no_config(tmp_path: Path
     write_model(tmp_path / 'alone' / 'model.onnx')
     (tmp_path / 'run' / 'notes.xml').write_text('<annotation/>')  # without weights beside it, not OpenVINO's
     os.utime(tmp_path / 'alone' / 'model.onnx', (1e9 - 60, 1e9 - 60))
-    found = found_models(tmp_path)
-    assert [one.name for one in found] == ['run/iter_1.pth', 'run/model.onnx', 'alone/model.onnx']
-    assert [one.config for one in found] == [tmp_path / 'run' / 'config.py'] * 2 + [None]
+    models = found_models(tmp_path)
+    assert [model.name for model in models] == ['run/iter_1.pth', 'run/model.onnx', 'alone/model.onnx']
+    assert [model.config for model in models] == [tmp_path / 'run' / 'config.py'] * 2 + [None]
     assert named_model(tmp_path / 'alone' / 'model.onnx').config is None
 
 

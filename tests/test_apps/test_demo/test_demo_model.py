@@ -51,12 +51,12 @@ def test_detectors_that_refine_distributions_are_shown_layer_by_layer(
     take_family(cfg, name)
     cfg.dump(tmp_path / 'config.py')
     torch.save({'state_dict': MODELS.build(cfg.model).state_dict()}, tmp_path / 'iter_1.pth')
-    found = run._replace(config=tmp_path / 'config.py', checkpoint=tmp_path / 'iter_1.pth')
-    model = DemoModel(found.config, found.checkpoint)
+    saved = run._replace(config=tmp_path / 'config.py', checkpoint=tmp_path / 'iter_1.pth')
+    model = DemoModel(saved.config, saved.checkpoint)
     layers = [f'layer {i}' for i in range(1, cfg.model.bbox_head.decoder.num_layers)]
     assert [*model.look(picture).stages] == ['encoder', *layers, RESULT]
     assert layer_animation(model.look(picture), 0.0).startswith('<svg')
-    check_detections(found, model, picture, 0.0)
+    check_detections(saved, model, picture, 0.0)
 
 
 def check_detections(run: ListedModel, model: DemoModel, picture: Path, threshold: float) -> None:
@@ -67,12 +67,12 @@ def check_detections(run: ListedModel, model: DemoModel, picture: Path, threshol
     for box, label, score in zip(result['bboxes'], result['labels'], result['scores']):  # best first
         best.setdefault(tuple(np.round(box, 2)), (label, score))
     look = model.look(picture)
-    found = detections(stages(look.trace)[RESULT], look.image.size, threshold)
+    shown = detections(stages(look.trace)[RESULT], look.image.size, threshold)
     kept = [(box, *of) for box, of in best.items() if of[1] >= threshold]
-    assert len(found) == len(kept) > 0
-    for mine, (box, label, score) in zip(found, kept):
+    assert len(shown) == len(kept) > 0
+    for drawn, (box, label, score) in zip(shown, kept):
         # px, rounded to two decimals
-        assert np.allclose(mine.xyxy_px, box, atol=0.006) and mine.label == label and abs(mine.score - score) < 1e-4
+        assert np.allclose(drawn.xyxy_px, box, atol=0.006) and drawn.label == label and abs(drawn.score - score) < 1e-4
 
 
 def test_the_model_runs_once_for_a_picture(
@@ -168,8 +168,8 @@ def test_an_image_in_memory_is_seen_as_its_file(model: DemoModel, picture: Path,
         opened.save(path)
         from_memory, from_file = model.look(opened), model.look(path)
     assert np.array_equal(from_memory.image, from_file.image)
-    for mine, other in zip(from_memory.stages.values(), from_file.stages.values()):
-        assert np.array_equal(mine.boxes_px, other.boxes_px) and np.array_equal(mine.class_scores, other.class_scores)
+    for stage, other in zip(from_memory.stages.values(), from_file.stages.values()):
+        assert np.array_equal(stage.boxes_px, other.boxes_px) and np.array_equal(stage.class_scores, other.class_scores)
 
 
 @pytest.mark.parametrize('exported', [False, True])
@@ -191,12 +191,12 @@ def test_an_exported_file_shows_what_its_runtime_finds(picture: Path, tmp_path: 
     assert look.trace is None and list(look.stages) == [RESULT] and look.classes == NAMES
     for threshold in (0.0, 0.1):
         result = Detector(path)(picture, score_thr=max(threshold - 1e-6, 0))
-        found = detections(look.stages[RESULT], look.image.size, threshold)
-        assert len(found) == len(result) > 0
-        assert [box.label for box in found] == result.labels.tolist()
-        assert np.allclose([box.score for box in found], result.scores)
+        boxes = detections(look.stages[RESULT], look.image.size, threshold)
+        assert len(boxes) == len(result) > 0
+        assert [box.label for box in boxes] == result.labels.tolist()
+        assert np.allclose([box.score for box in boxes], result.scores)
         size = np.tile(look.image.size, 2)
-        assert np.allclose([box.xyxy_px for box in found], result.boxes.clip(0, size), **within('px'))
+        assert np.allclose([box.xyxy_px for box in boxes], result.boxes.clip(0, size), **within('px'))
 
 
 def test_bad_input_of_an_exported_file_gets_a_sentence(tmp_path: Path) -> None:

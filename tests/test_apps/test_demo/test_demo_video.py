@@ -81,10 +81,10 @@ def test_each_frame_carries_its_detections(film: Path, tmp_path: Path) -> None:
     frames = annotate_video(Video(film, 3), out, lambda image: show('model', model, image, 0.1), done.append)
     assert done == [1, 2, 3, 4, 5, 6]
     assert [frame['time'] for frame in frames] == pytest.approx([0, 0.333, 0.667, 1, 1.333, 1.667])
-    for frame, told in zip(Video(film, 3), frames):
+    for frame, record in zip(Video(film, 3), frames):
         shown = show('model', model, frame.image, 0.1)
         assert [(box.score, shown.names[box.label]) for box in shown.boxes] == [
-            (entry['score'], entry['name']) for entry in told['detections']
+            (entry['score'], entry['name']) for entry in record['detections']
         ]
         assert shown.boxes
     drawn = [*Video(out, 3)]

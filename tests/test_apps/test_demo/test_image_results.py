@@ -21,11 +21,11 @@ from mmdet_iouquery.evaluation.selection_quality import Objects
 class StubModel:
     """Finds what a made trace says; of ``told`` False as an exported file does, the result alone."""
 
-    def __init__(self, told: bool = True) -> None:
+    def __init__(self, with_trace: bool = True) -> None:
         self.classes, trace = NAMES, made_trace()
         self.seen: list[object] = []
-        of_stages = stages(trace) if told else {RESULT: trace.layers[-1]}
-        self._look = Look(GREY, of_stages, trace if told else None, NAMES)
+        of_stages = stages(trace) if with_trace else {RESULT: trace.layers[-1]}
+        self._look = Look(GREY, of_stages, trace if with_trace else None, NAMES)
 
     def look(self, source: object, size: object = None) -> Look:
         self.seen.append((source, size))
@@ -47,12 +47,12 @@ def test_a_stage_is_shown_and_the_result_where_there_is_none_of_its_name() -> No
 
 
 def test_the_sentence_counts_and_the_remark_explains() -> None:
-    told, untold = StubModel(), StubModel(told=False)
-    assert show('m', told, GREY, 0.4).sentence(0.4) == '**2 of 2 queries** score at least 0.40.'  # type: ignore[arg-type]
-    none = show('m', untold, GREY, 0.95)  # type: ignore[arg-type]
+    traced, untraced = StubModel(), StubModel(with_trace=False)
+    assert show('m', traced, GREY, 0.4).sentence(0.4) == '**2 of 2 queries** score at least 0.40.'  # type: ignore[arg-type]
+    none = show('m', untraced, GREY, 0.95)  # type: ignore[arg-type]
     assert none.sentence(0.95) == '**0 of 2 detections** score at least 0.95. The best has 0.90.'
     assert none.remark(with_tokens=True) == none.remark(with_tokens=False) == NO_LAYERS
-    shown = show('m', told, GREY, 0.4)  # type: ignore[arg-type]
+    shown = show('m', traced, GREY, 0.4)  # type: ignore[arg-type]
     assert shown.remark(with_tokens=True) == TOKENS and shown.remark(with_tokens=False) == ''
     without = shown._replace(
         look=shown.look._replace(trace=made_trace().__class__(**{**vars(made_trace()), 'tokens': None}))
@@ -70,11 +70,11 @@ def test_the_table_has_a_row_for_each_box_and_names_cannot_break_out() -> None:
 
 def test_json_tells_of_each_model_and_of_the_ground_truth() -> None:
     shown = [show(name, StubModel(), EXAMPLE, 0.5, 'encoder') for name in 'ab']  # type: ignore[arg-type]
-    told = json.loads(json.dumps(as_json(shown, 0.5, EXAMPLE)))
-    assert (told['image'], told['width'], told['height'], told['score_threshold']) == ('a.jpg', 128, 96, 0.5)
-    found = [dict(box=[10.0, 40.0, 30.0, 80.0], label=1, name='bee', score=0.9)]
-    assert told['models'] == [dict(model=name, boxes_of='encoder', detections=found) for name in 'ab']
-    assert told['ground_truth'] == [dict(box=[1.0, 2.0, 50.0, 60.0], label=1, name='dog')]
+    data = json.loads(json.dumps(as_json(shown, 0.5, EXAMPLE)))
+    assert (data['image'], data['width'], data['height'], data['score_threshold']) == ('a.jpg', 128, 96, 0.5)
+    detections = [dict(box=[10.0, 40.0, 30.0, 80.0], label=1, name='bee', score=0.9)]
+    assert data['models'] == [dict(model=name, boxes_of='encoder', detections=detections) for name in 'ab']
+    assert data['ground_truth'] == [dict(box=[1.0, 2.0, 50.0, 60.0], label=1, name='dog')]
     assert 'ground_truth' not in as_json(shown, 0.5, Example(Path('a.jpg')))
 
 

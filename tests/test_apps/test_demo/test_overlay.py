@@ -93,7 +93,7 @@ def test_colours_get_lighter_with_the_score() -> None:
 
 
 def test_every_label_has_a_name() -> None:
-    two, one = scored(((0, 0, 1, 1), 0.2, 0.1)), ScoredBoxes(np.zeros((1, 4)), np.zeros((1, 1)))
-    assert names_of(two, NAMES) == NAMES
-    assert names_of(two, ()) == names_of(two, ('a', 'b', 'c')) == ('class 0', 'class 1')
-    assert names_of(one, NAMES) == ('object',) and names_of(one, ('cat',)) == ('cat',)
+    two_classes, one_class = scored(((0, 0, 1, 1), 0.2, 0.1)), ScoredBoxes(np.zeros((1, 4)), np.zeros((1, 1)))
+    assert names_of(two_classes, NAMES) == NAMES
+    assert names_of(two_classes, ()) == names_of(two_classes, ('a', 'b', 'c')) == ('class 0', 'class 1')
+    assert names_of(one_class, NAMES) == ('object',) and names_of(one_class, ('cat',)) == ('cat',)

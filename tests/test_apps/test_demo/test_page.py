@@ -142,9 +142,9 @@ def read(address: str) -> bytes:
 
 @pytest.fixture(scope='module')
 def traced(work_dirs: Path, picture: Path) -> QueryTrace:
-    found = found_models(work_dirs)[0]
-    assert found.config is not None
-    traced = DemoModel(found.config, found.checkpoint).look(picture).trace
+    listed = found_models(work_dirs)[0]
+    assert listed.config is not None
+    traced = DemoModel(listed.config, listed.checkpoint).look(picture).trace
     assert traced is not None
     return traced
 
@@ -247,9 +247,9 @@ def test_the_animation_moves_the_boxes_from_stage_to_stage(
 
 
 def test_an_example_is_shown_beside_its_ground_truth(browser: Any, address: str, work_dirs: Path) -> None:
-    found = found_models(work_dirs)[0]
-    assert found.config is not None
-    examples = validation_examples(found.config)
+    listed = found_models(work_dirs)[0]
+    assert listed.config is not None
+    examples = validation_examples(listed.config)
     page = Page(browser, address)
     page.wait_for(lambda: page.count('#examples button img') == len(examples), 'examples')
     browser.find_elements('css selector', '#examples button')[1].click()
@@ -262,10 +262,10 @@ def test_an_example_is_shown_beside_its_ground_truth(browser: Any, address: str,
     page.find('#with-truth input').click()
     page.wait_for(lambda: page.count('#truth img') == 1, 'ground truth')
     assert page.picture('#truth') != page.picture()
-    told = json.loads(page.download('#json-file'))
-    expected = show(found.name, Shelf(lambda: [found]).model(found.name), examples[0], 0.5)
-    assert told == json.loads(json.dumps(as_json([expected], 0.5, examples[0])))
-    assert len(told['ground_truth']) == len(examples[0].objects.labels) > 0  # type: ignore[union-attr]
+    content = json.loads(page.download('#json-file'))
+    expected = show(listed.name, Shelf(lambda: [listed]).model(listed.name), examples[0], 0.5)
+    assert content == json.loads(json.dumps(as_json([expected], 0.5, examples[0])))
+    assert len(content['ground_truth']) == len(examples[0].objects.labels) > 0  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize('width', [1400, 420])
@@ -282,8 +282,8 @@ def test_two_models_are_shown_side_by_side(browser: Any, address: str, picture: 
         assert first['x'] + first['width'] <= second['x'] and abs(first['y'] - second['y']) < 2
     else:
         assert first['y'] + first['height'] <= second['y']
-    told = json.loads(page.download('#json-file'))
-    assert [model['model'] for model in told['models']] == [DEFAULT, EXPORTED]
+    content = json.loads(page.download('#json-file'))
+    assert [model['model'] for model in content['models']] == [DEFAULT, EXPORTED]
     with Image.open(io.BytesIO(page.download('#image-file'))) as both, Image.open(picture) as alone:
         assert both.width / both.height > 1.5 * alone.width / alone.height
 
@@ -322,9 +322,9 @@ def test_a_video_is_annotated_and_plays(browser: Any, address: str, film: Path, 
     page.set_threshold(0.2)
     page.find('#detect').click()
     page.wait_for_status('detections in 10 frames', '#video-status')
-    told = json.loads(page.download('#video-json'))
-    assert [frame['time'] for frame in told['frames']] == pytest.approx([0.2 * number for number in range(10)])
-    assert told['model'] == DEFAULT and sum(len(frame['detections']) for frame in told['frames']) > 0
+    content = json.loads(page.download('#video-json'))
+    assert [frame['time'] for frame in content['frames']] == pytest.approx([0.2 * number for number in range(10)])
+    assert content['model'] == DEFAULT and sum(len(frame['detections']) for frame in content['frames']) > 0
     ready = 'const it = document.querySelector("#annotated video"); return it && it.readyState >= 2 && it.videoWidth'
     assert page.wait_for(lambda: browser.execute_script(ready), 'playing video') >= 100
 
@@ -364,7 +364,7 @@ def test_a_checkpoint_that_does_not_fit_gets_a_sentence(
     page = Page(browser, address)
     page.upload(picture)
     page.wait_for_status('of 20 queries')
-    assert page.choose('#checkpoint', 'other/iter_1.pth') == [found.name for found in found_models(work_dirs)]
+    assert page.choose('#checkpoint', 'other/iter_1.pth') == [listed.name for listed in found_models(work_dirs)]
     page.wait_for_status('does not fit the model')
     assert page.count('#result img') == page.rows() == 0
 

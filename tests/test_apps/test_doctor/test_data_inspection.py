@@ -45,8 +45,8 @@ class Part:
         self.content['images'].append(dict(id=number, file_name=name, width=size[0], height=size[1]))
         for box in boxes:
             bbox, fields = (box, {}) if not isinstance(box[-1], dict) else (box[:-1], box[-1])
-            one = dict(id=len(self.content['annotations']) + 1, image_id=number, category_id=1, bbox=bbox, iscrowd=0)
-            self.content['annotations'].append({**one, 'area': bbox[2] * bbox[3], **fields})
+            entry = dict(id=len(self.content['annotations']) + 1, image_id=number, category_id=1, bbox=bbox, iscrowd=0)
+            self.content['annotations'].append({**entry, 'area': bbox[2] * bbox[3], **fields})
 
     def write(self) -> None:
         (self.folder / 'ann.json').write_text(json.dumps(self.content))
@@ -84,7 +84,7 @@ def config(root: Path, **model: Any) -> Config:
     )
 
 
-def found(cfg: Config, level: str | None = None, **options: Any) -> list[tuple[str, str, str]]:
+def found_in(cfg: Config, level: str | None = None, **options: Any) -> list[tuple[str, str, str]]:
     """(level, where, text) of all findings."""
     for part in ('train', 'val'):
         assert Path(cfg.train_dataloader.dataset.data_root, part, 'ann.json').is_file()
@@ -96,7 +96,7 @@ def test_a_sound_set_has_one_remark_only(parts: tuple[Part, Part], tmp_path: Pat
     """A class that is not in the training set is all there is to say."""
     for part in parts:
         part.write()
-    assert found(config(tmp_path)) == [('warning', 'train', "1 of 2 classes have no box: 'dog'")]
+    assert found_in(config(tmp_path)) == [('warning', 'train', "1 of 2 classes have no box: 'dog'")]
 
 
 CUT = encoded(picture(seed=3), 'JPEG')[:-80]
@@ -178,8 +178,8 @@ def test_files(
     parts: tuple[Part, Part], tmp_path: Path, part: str, data: bytes, size: Any, expected: Any, effect: str
 ) -> None:
     parts[part == 'val'].add('odd.img', data, [[1, 1, 8, 8, dict(category_id=2)]], size)
-    for one in parts:
-        one.write()
+    for split in parts:
+        split.write()
     cfg = config(tmp_path)
     sets = inspect(read_sets(cfg), workers=0, progress=False)
     (finding,) = [f for f in findings(sets, limits_of(cfg.model)) if f.examples]
@@ -192,7 +192,7 @@ def test_16_bits_of_which_12_are_used(parts: tuple[Part, Part], tmp_path: Path) 
     parts[0].add('camera.png', cv2.imencode('.png', deep)[1].tobytes(), [[1, 1, 8, 8, dict(category_id=2)]])
     for part in parts:
         part.write()
-    said = found(config(tmp_path))
+    said = found_in(config(tmp_path))
     assert ('warning', 'train', '1 image of 16 bits that use a small part of them') in said
     assert ('note', 'train', '1 image stored otherwise: 16 bits') in said
 
@@ -218,7 +218,7 @@ def test_an_unchecked_pipeline_makes_bad_files_an_error(parts: tuple[Part, Part]
         part.write()
     cfg = config(tmp_path)
     cfg.train_dataloader.dataset.pipeline[0] = dict(type='mmdet.LoadImageFromFile')
-    errors = found(cfg, 'error')
+    errors = found_in(cfg, 'error')
     assert [text[:40] for _, _, text in errors] == [
         '1 image cannot be used',
         '1 image annotated as stored, though EXIF',
@@ -229,7 +229,7 @@ def test_a_training_set_of_unusable_pictures_alone_is_an_error(parts: tuple[Part
     (tmp_path / 'train/images/t.png').write_bytes(b'')
     for part in parts:
         part.write()
-    assert ('error', 'train', '1 image cannot be used') in found(config(tmp_path))
+    assert ('error', 'train', '1 image cannot be used') in found_in(config(tmp_path))
 
 
 BOXES = [
@@ -249,7 +249,7 @@ def test_boxes(parts: tuple[Part, Part], tmp_path: Path, box: list[Any], text: s
     for part, name in zip(parts, 'ab'):
         part.add(f'{name}.png', encoded(picture(seed=ord(name)), 'PNG'), [[4, 4, 20, 20], box])
         part.write()
-    about_boxes = [f for f in found(config(tmp_path)) if 'box (' in f[2]]
+    about_boxes = [f for f in found_in(config(tmp_path)) if 'box (' in f[2]]
     assert [(level, where) for level, where, _ in sorted(about_boxes, key=lambda f: f[1])] == [
         (in_train, 'train'),
         (in_val, 'val'),
@@ -266,9 +266,9 @@ def test_crowded_pictures_and_those_without_a_box(parts: tuple[Part, Part], tmp_
             boxes = [[k % 30, k // 30, 6 + k % 7, 9] for k in range(count)]
             part.add(f'{count}.png', encoded(picture(seed=count), 'PNG'), boxes)
     train.add('empty.png', encoded(picture(seed=77), 'PNG'), [])
-    for one in parts:
-        one.write()
-    texts = {text: level for level, _, text in found(config(tmp_path))}
+    for split in parts:
+        split.write()
+    texts = {text: level for level, _, text in found_in(config(tmp_path))}
     assert texts['2 images with more boxes than num_denoising=5'] == 'note'
     assert texts['1 image with more boxes than num_queries=7'] == 'warning'
     assert texts['2 images with more boxes than num_queries=7'] == 'warning'
@@ -361,8 +361,8 @@ def test_pipelines_and_models_are_understood() -> None:
         'raise': [ours, dict(type='LoadCheckedImage'), dict(type='mmdet_iouquery.LoadImageFromFile'), check],
         'unchecked': [{}, dict(type='LoadImageFromFile'), dict(type='LoadImageFromFile', _scope_='mmdet')],
     }
-    for expected, ones in steps.items():
-        assert {on_error([one]) for one in ones} == {expected}
+    for expected, several in steps.items():
+        assert {on_error([step]) for step in several} == {expected}
     assert resizing([dict(type='Resize', scale=64), check]) == (64, 64, False)
     assert resizing([dict(type='AntialiasedResize', scale=(32, 64)), check]) == (32, 64, False)
     assert resizing([dict(type='RandomChoiceResize', scales=[(1, 2)])]) is None
@@ -433,7 +433,7 @@ def test_page_json_and_status(spoiled: Path, capsys: pytest.CaptureFixture[str])
         assert line in lines, page
     assert doctor.main(['data', str(spoiled), '--workers', '0', '--json']) == 1
     loaded = json.loads(capsys.readouterr().out)
-    assert loaded['status'] == 1 and [one['name'] for one in loaded['sets']] == ['train', 'val']
+    assert loaded['status'] == 1 and [entry['name'] for entry in loaded['sets']] == ['train', 'val']
     assert loaded['sets'][0]['class_counts'] == {'cat': 1, 'dog': 1} and loaded['sets'][0]['images_unusable'] == 1
     assert loaded['findings'][0]['examples'] == ['t.png = again.png']
 

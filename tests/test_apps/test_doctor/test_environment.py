@@ -260,7 +260,7 @@ def test_the_data_doctor_looks_at_what_a_config_names(tmp_path: Path, capsys: py
     config.write_text(config_text(data, iters=4, image_size=64))
     good = run_data_doctor(str(config), '--workers', '2', '--json')
     assert good.returncode == 0, good.stderr[-2000:]
-    assert [one['images_looked_at'] for one in json.loads(good.stdout)['sets']] == [6, 3]
+    assert [entry['images_looked_at'] for entry in json.loads(good.stdout)['sets']] == [6, 3]
 
     image = sorted(data.val_images.iterdir())[0]
     image.write_bytes(image.read_bytes()[:-50])

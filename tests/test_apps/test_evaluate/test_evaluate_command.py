@@ -130,8 +130,8 @@ def rows_of(tested: Tested) -> list[dict[str, Any]]:
     for image in json.loads(tested.truth.read_text(encoding='utf-8'))['images']:
         path = str(tested.folder / 'images' / image['file_name'])
         result = detector(path)
-        found = dict(boxes=result.boxes.tolist(), scores=result.scores.tolist(), labels=result.labels.tolist())
-        rows.append(dict(id=image['id'], path=path, width=result.width, height=result.height, **found, error=None))
+        detections = dict(boxes=result.boxes.tolist(), scores=result.scores.tolist(), labels=result.labels.tolist())
+        rows.append(dict(id=image['id'], path=path, width=result.width, height=result.height, **detections, error=None))
     return rows
 
 

@@ -56,15 +56,15 @@ def test_a_checkpoint_becomes_one_file(
     path = tmp_path / 'new' / 'model.onnx'
     report = export([*given, '-o', str(path)])
     assert report is not None
-    told = metadata(path)
-    assert [*json.loads(told['names']).values()] == [*'0123456789']
-    assert told['config'] == 'narrow_digits.py'
-    assert told['checkpoint_sha256'] == hashlib.sha256(Path(given[1]).read_bytes()).hexdigest()
-    values = json.loads(told['model'])
+    entries = metadata(path)
+    assert [*json.loads(entries['names']).values()] == [*'0123456789']
+    assert entries['config'] == 'narrow_digits.py'
+    assert entries['checkpoint_sha256'] == hashlib.sha256(Path(given[1]).read_bytes()).hexdigest()
+    values = json.loads(entries['model'])
     assert values['type'] == 'SingleStageDetector' and values['bbox_head.num_classes'] == 10
     assert not [key for key in values if 'init_cfg' in key or 'criterion' in key]
-    assert json.loads(told['imgsz']) == json.loads(told['default_imgsz']) == [64, 96]
-    assert json.loads(told['resize']) == {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}
+    assert json.loads(entries['imgsz']) == json.loads(entries['default_imgsz']) == [64, 96]
+    assert json.loads(entries['resize']) == {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f'{path}: {path.stat().st_size / 1e6:.1f} MB, {report.num_nodes} nodes, opset 17'
     assert [line.partition(':')[0] for line in lines[1:]] == [f'as the model, {n} x 64x96' for n in (1, 2, 3)]

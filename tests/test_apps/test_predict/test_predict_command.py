@@ -79,11 +79,11 @@ def test_the_command_gives_what_the_test_tool_gives(folder: Path) -> None:
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     done = subprocess.run([*map(str, line)], capture_output=True, text=True, env=environment, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
-    found, expected = (
-        sorted(json.loads(path.read_text()), key=lambda one: (one['image_id'], -one['score'], one['bbox']))
+    actual, expected = (
+        sorted(json.loads(path.read_text()), key=lambda row: (row['image_id'], -row['score'], row['bbox']))
         for path in (folder / 'out' / 'results.json', folder / 'found.bbox.json')
     )
-    assert len(found) == VAL * 50 and found == expected
+    assert len(actual) == VAL * 50 and actual == expected
     dataset = json.loads((folder / 'out' / 'coco.json').read_text())
     labels = json.loads((folder / 'digits' / 'annotations' / 'val.json').read_text())
     for key in ('id', 'file_name', 'width', 'height'):
@@ -108,9 +108,9 @@ def test_a_threshold_cuts_before_the_calibration(folder: Path) -> None:
 def test_it_travels_to_workers_and_prepared_finds_the_same(folder: Path) -> None:
     expected = detected(opener(folder), images(folder))
     for other in (pickle.loads(pickle.dumps(opener(folder))), opener(folder, prepare=True)):
-        for one, found in zip(expected, detected(other, images(folder))):
-            np.testing.assert_allclose(found.scores, one.scores, **within(torch.float32))
-            assert (found.width, found.height) == (96, 96)
+        for wanted, actual in zip(expected, detected(other, images(folder))):
+            np.testing.assert_allclose(actual.scores, wanted.scores, **within(torch.float32))
+            assert (actual.width, actual.height) == (96, 96)
 
 
 @pytest.mark.parametrize('name', ['DEIMv2-Atto', 'ECDet-S'])
@@ -123,9 +123,9 @@ def test_a_checkpoint_and_its_exported_file_find_the_same(name: str, folder: Pat
     given = [str(tmp_path / file) for file in ('config.py', 'weights.pth', 'model.onnx')]
     export([*given[:2], '-o', given[2], '--no-verify'])
     exported = ExportedOpener(given[2])
-    for one, found in zip(detected(opener(tmp_path), images(folder)), detected(exported, images(folder))):
-        assert one.width == found.width == 96 and len(one.scores) == len(found.scores) == 50
-        np.testing.assert_allclose(found.scores, one.scores, **within(torch.float32))
+    for wanted, actual in zip(detected(opener(tmp_path), images(folder)), detected(exported, images(folder))):
+        assert wanted.width == actual.width == 96 and len(wanted.scores) == len(actual.scores) == 50
+        np.testing.assert_allclose(actual.scores, wanted.scores, **within(torch.float32))
 
 
 def test_settings_say_what_detections_depend_on(folder: Path) -> None:

@@ -117,15 +117,13 @@ def test_runs_that_count_steps() -> None:
         fitted(config(DIGITS), Wishes(epochs=2))
 
 
-@pytest.mark.parametrize(
-    ('name', 'kind', 'place'), [(RTDETR, 'LinearLR', 'end'), (DEIM, 'FlatCosineLR', 'warmup_iters')]
-)
-def test_a_warm_up_takes_at_most_a_tenth_of_a_run(name: str, kind: str, place: str) -> None:
+@pytest.mark.parametrize(('name', 'kind', 'key'), [(RTDETR, 'LinearLR', 'end'), (DEIM, 'FlatCosineLR', 'warmup_iters')])
+def test_a_warm_up_takes_at_most_a_tenth_of_a_run(name: str, kind: str, key: str) -> None:
     for images, expected in ((400, 10 * 50 // 10), (1_000_000, 2000)):
         (scheduler,) = fitted(config(name), Wishes(data=SET, images=images, epochs=10, batch=8)).param_scheduler
-        assert (scheduler.type, scheduler[place]) == (kind, expected)
+        assert (scheduler.type, scheduler[key]) == (kind, expected)
     (scheduler,) = fitted(config(name), Wishes(data=SET, images=400, epochs=10, batch=4, devices=2)).param_scheduler
-    assert scheduler[place] == 50
+    assert scheduler[key] == 50
 
 
 @pytest.mark.parametrize('steps', [1, 2, 3, 9, 19, 20, 25])
@@ -135,7 +133,7 @@ def test_the_rate_is_reached_however_short_the_run(steps: int) -> None:
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimizer = torch.optim.SGD([parameter], lr=1.0)
     rates = []
-    schedulers = [PARAM_SCHEDULERS.build(dict(one, optimizer=optimizer)) for one in new.param_scheduler]
+    schedulers = [PARAM_SCHEDULERS.build(dict(scheduler, optimizer=optimizer)) for scheduler in new.param_scheduler]
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]['lr'])
         for scheduler in schedulers:

@@ -33,9 +33,9 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def fetched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What would be fetched."""
-    found: list[str] = []
-    monkeypatch.setattr(subject, 'load_checkpoint', found.append)
-    return found
+    loaded: list[str] = []
+    monkeypatch.setattr(subject, 'load_checkpoint', loaded.append)
+    return loaded
 
 
 def write(data: Path, folder: Path, config: str = 'rtdetr_r18vd', **asked: Any) -> Path:
@@ -179,12 +179,12 @@ def test_a_teachers_files_are_found_from_another_folder(
     for name in ('teacher.py', 'teacher.pth'):
         Path(name).touch()
     Path('rtdetr_r50vd').mkdir()
-    place = 'model.data_preprocessor.teacher'
+    prefix = 'model.data_preprocessor.teacher'
     for model, checkpoint, expected in (
         ('teacher.py', 'teacher.pth', (str(tmp_path / 'teacher.py'), str(tmp_path / 'teacher.pth'))),
         ('rtdetr_r50vd', 'http://host/a.pth', ('rtdetr_r50vd', 'http://host/a.pth')),
     ):
-        options = {f'{place}.model': model, f'{place}.checkpoint': checkpoint}
+        options = {f'{prefix}.model': model, f'{prefix}.checkpoint': checkpoint}
         request = TrainRequest(data, epochs=3, options=options, work_dir=tmp_path / 'run')
         path = written_config('rtdetr_r18vd_distilled', request).path
         teacher = Config.fromfile(path).model.data_preprocessor.teacher
@@ -305,18 +305,18 @@ def test_what_another_process_has_claimed_is_left_alone(tmp_path: Path) -> None:
 def test_a_restart_keeps_the_config_of_the_run_before(data: Path, tmp_path: Path) -> None:
     """It goes with what is set aside, and is back where the call is refused before or after that."""
     path = write(data, tmp_path, weights='none', epochs=2)
-    mine = f'{path.read_text()}\nmine = 1\n'
-    path.write_text(mine)
+    edited = f'{path.read_text()}\nmine = 1\n'
+    path.write_text(edited)
     (tmp_path / 'epoch_2.pth').touch()
     for refused_late in (False, True):
         write(data, tmp_path, weights='none', epochs=3, restart=True)
-        assert path.read_text() != mine
+        assert path.read_text() != edited
         with suppress(InputError), unchanged_by_errors(tmp_path):
             if refused_late:
                 set_aside(tmp_path)
             raise InputError('the refusal')
-        assert path.read_text() == mine and (tmp_path / 'epoch_2.pth').is_file() and not [*tmp_path.glob('before-*')]
+        assert path.read_text() == edited and (tmp_path / 'epoch_2.pth').is_file() and not [*tmp_path.glob('before-*')]
     write(data, tmp_path, weights='none', epochs=3, restart=True)
     aside = set_aside(tmp_path)
     assert aside is not None and {file.name for file in aside.iterdir()} == {'config.py', 'epoch_2.pth'}
-    assert (aside / 'config.py').read_text() == mine and 'max_epochs=3' in path.read_text()
+    assert (aside / 'config.py').read_text() == edited and 'max_epochs=3' in path.read_text()

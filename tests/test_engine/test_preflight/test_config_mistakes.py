@@ -359,9 +359,9 @@ def test_overrides_that_fit_nothing(
     config.write_text(text)
     checkpoint.touch()
     files = [str(config)] if tool is launch.train else [str(config), str(checkpoint)]
-    place = ['--work-dir' if tool is launch.train else '--out', str(tmp_path / 'out')]
+    output = ['--work-dir' if tool is launch.train else '--out', str(tmp_path / 'out')]
     try:
-        status = launch.run_tool(lambda: tool([*files, *place, '--cfg-options', *words]))
+        status = launch.run_tool(lambda: tool([*files, *output, '--cfg-options', *words]))
     except SystemExit as stop:  # argparse's
         status = stop.code
     assert status == 2 and said in capsys.readouterr().err

@@ -272,6 +272,6 @@ def test_metrics_get_a_detection_even_where_the_model_finds_none(digits: Path, t
     Seen.seen.clear()
     assert first_pass(runner, runner.model, runner.cfg, 'train') == []
     ((result,),) = Seen.seen
-    found = result['pred_instances']
-    assert [tuple(found[name].shape) for name in ('bboxes', 'scores', 'labels')] == [(1, 4), (1,), (1,)]
-    assert isinstance(found['bboxes'], Tensor) and result['ori_shape'] == (96, 96)
+    instances = result['pred_instances']
+    assert [tuple(instances[name].shape) for name in ('bboxes', 'scores', 'labels')] == [(1, 4), (1,), (1,)]
+    assert isinstance(instances['bboxes'], Tensor) and result['ori_shape'] == (96, 96)

@@ -41,10 +41,10 @@ def case(request: pytest.FixtureRequest) -> tuple[str, nn.Module]:
 @pytest.mark.parametrize('size', SIZES, ids=str)
 def test_maps_and_gradients_are_the_authors(case: tuple[str, nn.Module], size: tuple[int, int]) -> None:
     name, model = case
-    place = '{}x{}'.format(*size)
-    images = torch.as_tensor(formula.image(f'hgnetv2_{place}', (2, 3, *size))).requires_grad_()
+    size_text = '{}x{}'.format(*size)
+    images = torch.as_tensor(formula.image(f'hgnetv2_{size_text}', (2, 3, *size))).requires_grad_()
     maps = model(images)
-    reference = {key.split('/')[-1]: value for key, value in golden('hgnetv2').items() if f'{name}/{place}/' in key}
+    reference = {key.split('/')[-1]: value for key, value in golden('hgnetv2').items() if f'{name}/{size_text}/' in key}
     assert [list(x.shape) for x in maps] == [reference[key].tolist() for key in reference if key.endswith('shape')]
     assert_golden_maps(maps, reference, 'stage')
     sum(x.mean() for x in maps).backward()

@@ -146,15 +146,15 @@ def test_places_are_rescaled_in_training_alone() -> None:
 
 
 def test_gradients_are_the_same_where_inner_values_are_computed_anew() -> None:
-    images, found = torch.rand(2, 3, 48, 32), []
+    images, gradients = torch.rand(2, 3, 48, 32), []
     model = build_vit(size_cfg={**NARROW, 'rotary_rescale': 2.0}).train()
     for with_cp in (False, True):
         model.with_cp = with_cp
         model.zero_grad()
         torch.manual_seed(5)
         model(images)[0].square().sum().backward()
-        found.append([p.grad.clone() for p in model.parameters()])
-    for ours, others in zip(*found):
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for ours, others in zip(*gradients):
         torch.testing.assert_close(ours, others)
 
 

@@ -139,7 +139,7 @@ def test_batches_without_objects_stay_as_they_are() -> None:
     at_iteration(0)
     empty = [sample([], [], (16, 16)), sample(USELESS[0], [1], (16, 16))]
     images, after = augment()(torch.ones(2, 3, 16, 16), empty)
-    assert (images == 1).all() and [len(one.gt_instances) for one in after] == [0, 1]
+    assert (images == 1).all() and [len(data_sample.gt_instances) for data_sample in after] == [0, 1]
 
 
 def test_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -180,8 +180,8 @@ def test_batches_that_mixup_mixed_stay_as_they_are() -> None:
         for iteration in range(400):
             at_iteration(iteration, stage)
             samples = [sample([[0, 0, 12, 12]], [0], (16, 16)), sample([], [], (16, 16))]
-            found = preprocessor({'inputs': [torch.ones(3, 16, 16)] * 2, 'data_samples': samples}, training=True)
-            seen[tuple(len(data_sample.gt_instances) for data_sample in found['data_samples'])] += 1
+            blended = preprocessor({'inputs': [torch.ones(3, 16, 16)] * 2, 'data_samples': samples}, training=True)
+            seen[tuple(len(data_sample.gt_instances) for data_sample in blended['data_samples'])] += 1
         # mixed: the neighbour's boxes; blended: the one object in both images
         shares[stage] = [seen[1, 1], seen[2, 1], seen[1, 0]]
         assert sum(shares[stage]) == 400, seen
@@ -205,10 +205,10 @@ def test_before_multi_scale() -> None:
     at_iteration(0)
     settings = [{'type': 'BatchCopyBlend', 'prob': 1.0}, {'type': 'BatchMultiScale', 'sizes': [32]}]
     preprocessor = MODELS.build({'type': 'DetDataPreprocessor', 'batch_augments': settings})
-    found = preprocessor(
+    blended = preprocessor(
         {'inputs': [torch.rand(3, 16, 16)], 'data_samples': [sample([[0, 0, 16, 16]], [3], (16, 16))]}, training=True
     )
-    truth = found['data_samples'][0].gt_instances
+    truth = blended['data_samples'][0].gt_instances
     assert truth.bboxes.tolist() == [[0, 0, 32, 32]] * 2 and truth.labels.tolist() == [3, 3]
 
 
@@ -221,8 +221,8 @@ def test_the_config_of_dino_blends_images_of_two_sizes() -> None:
         at_iteration(iteration, stage)
         samples = [sample([[4, 4, 30, 40]], [1], (48, 64)), sample([[10, 10, 50, 30]], [2], (64, 56))]
         images = [torch.randint(256, (3, *sample.img_shape), dtype=torch.uint8) for sample in samples]
-        found = preprocessor({'inputs': images, 'data_samples': samples}, training=True)
-        assert [len(data_sample.gt_instances) for data_sample in found['data_samples']] == [1 + count] * 2
+        blended = preprocessor({'inputs': images, 'data_samples': samples}, training=True)
+        assert [len(data_sample.gt_instances) for data_sample in blended['data_samples']] == [1 + count] * 2
 
 
 def test_what_cannot_be_pasted_is_refused() -> None:

@@ -35,11 +35,11 @@ def test_each_image_is_mixed_with_the_one_before_it() -> None:
     images, samples = three()
     mixed, joined = augment(images, samples)
     torch.testing.assert_close(mixed, 0.2 * images + 0.8 * images.roll(1, 0))
-    assert [one.gt_instances.labels.tolist() for one in joined] == [[1, 2, 0], [1], [2, 0]]
+    assert [data_sample.gt_instances.labels.tolist() for data_sample in joined] == [[1, 2, 0], [1], [2, 0]]
     assert joined[0].gt_instances.bboxes.tolist() == [[0, 0, 4, 4], [1, 1, 2, 2], [3, 3, 8, 8]]
-    assert [one.img_shape for one in joined] == [(8, 6), (8, 8), (7, 8)]
+    assert [data_sample.img_shape for data_sample in joined] == [(8, 6), (8, 8), (7, 8)]
     assert [len(sample.gt_instances) for sample in samples] == [1, 0, 2], 'what came in stays as it was'
-    assert all(one.batch_input_shape == (8, 8) for one in joined)
+    assert all(data_sample.batch_input_shape == (8, 8) for data_sample in joined)
 
 
 def test_what_is_drawn() -> None:

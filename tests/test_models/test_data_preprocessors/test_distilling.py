@@ -55,10 +55,10 @@ def test_one_more_loss_whatever_the_batch(model: Any, plain: Any) -> None:
     """Rectangles, an image without boxes, a batch without; all the others as they are without a teacher."""
     model.load_state_dict(plain.state_dict(), strict=False)
     for counts in ([2, 0], [0, 0], [3, 1]):
-        found, others = losses(model, counts), losses(plain.train(), counts)
-        assert {**found} == {**others, 'loss_distill': found['loss_distill']}
-        assert 0 < found['loss_distill'].item() < 10
-    found['loss_distill'].backward()
+        distilled, others = losses(model, counts), losses(plain.train(), counts)
+        assert {**distilled} == {**others, 'loss_distill': distilled['loss_distill']}
+        assert 0 < distilled['loss_distill'].item() < 10
+    distilled['loss_distill'].backward()
     with_gradients = {name.split('.')[0] for name, p in model.named_parameters() if p.grad is not None}
     assert with_gradients == {'backbone', 'neck', 'data_preprocessor'}
     assert model.neck.fpn_blocks[0].conv1.conv.weight.grad is None, 'it is the map before fusion'
@@ -71,13 +71,13 @@ def test_it_is_the_loss_of_the_two_maps(model: Any) -> None:
     images, samples = random_batch([1, 2], 64, 96)
     part, seen = model.data_preprocessor, []
     handle = model.neck.encoder[0].register_forward_hook(lambda _, __, out: seen.append(out))
-    found = model(images, samples, mode='loss')['loss_distill']
+    loss = model(images, samples, mode='loss')['loss_distill']
     handle.remove()
     teacher = part.teacher(images, part.normalisation)
     vectors = seen[0].permute(0, 2, 3, 1) @ part.projector.weight.T + part.projector.bias
     cosine = nn.functional.cosine_similarity(vectors, teacher.permute(0, 2, 3, 1), dim=-1)
     assert teacher.shape == (2, 64, 2, 3) and not teacher.requires_grad
-    assert found.item() == about(5 * (1 - cosine).mean().item(), 'sum')
+    assert loss.item() == about(5 * (1 - cosine).mean().item(), 'sum')
 
 
 def test_padding_is_not_compared(model: Any) -> None:
@@ -205,9 +205,9 @@ def test_prediction_is_the_plain_detectors(model: Any, plain: Any) -> None:
     plain.load_state_dict({key: value for key, value in model.state_dict().items() if key not in KEYS})
     images, samples = random_batch([0, 0], 64, 96)
     with torch.no_grad():
-        found, expected = (one.eval()(images, mode='tensor') for one in (model, plain))
+        actual, expected = (detector.eval()(images, mode='tensor') for detector in (model, plain))
         assert len(model(images, samples, mode='predict')) == 2
-    assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected))
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(actual, expected))
     model.train()
 
 

@@ -114,8 +114,8 @@ def test_own_token_codes_are_those_of_the_centres() -> None:
     decoder, given, read = build().eval(), queries(), memory()
     position = sine_token_encoding(SHAPES, DIMS, temperature=20.0).expand(2, -1, -1)
     with torch.no_grad():
-        ours, told = decoder(given, read), decoder(given, read._replace(position=position))
-    torch.testing.assert_close(ours.boxes, told.boxes)
+        ours, explicit = decoder(given, read), decoder(given, read._replace(position=position))
+    torch.testing.assert_close(ours.boxes, explicit.boxes)
 
 
 @pytest.mark.parametrize(

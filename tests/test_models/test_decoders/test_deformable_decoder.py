@@ -95,11 +95,11 @@ def test_which_parts_each_layers_losses_reach() -> None:
     logits, boxes, _ = decoder(queries(), memory())
 
     def reached(value: Tensor, parts: nn.ModuleList) -> list[int]:
-        found = []
+        layers = []
         for index, part in enumerate(parts):
             gradients = torch.autograd.grad(value.sum(), [*part.parameters()], retain_graph=True, allow_unused=True)
-            found += [index] * any(gradient is not None and bool(gradient.any()) for gradient in gradients)
-        return found
+            layers += [index] * any(gradient is not None and bool(gradient.any()) for gradient in gradients)
+        return layers
 
     for i in range(LAYERS):
         before = list(range(i + 1))
@@ -227,10 +227,10 @@ def test_fewer_layers_on_the_same_weights() -> None:
         every = decoder.train()(given, read)
         for asked, depth in ((1, 1), (2, 2), (4, 4), (None, 4), (-1, 4), (-2, 3), (-4, 1)):
             calls.clear()
-            one = decoder.eval()(given, read, num_layers=asked)
-            assert len(calls) == depth and one.logits.shape == (1, 2, 5, CLASSES)
-            assert torch.equal(one.logits[0], every.logits[depth - 1])
-            assert torch.equal(one.boxes[0], every.boxes[depth - 1])
+            fewer = decoder.eval()(given, read, num_layers=asked)
+            assert len(calls) == depth and fewer.logits.shape == (1, 2, 5, CLASSES)
+            assert torch.equal(fewer.logits[0], every.logits[depth - 1])
+            assert torch.equal(fewer.boxes[0], every.boxes[depth - 1])
         few = decoder.train()(given, read, num_layers=-2)
     assert torch.equal(few.logits, every.logits[:3]) and torch.equal(few.boxes, every.boxes[:3])
     for wrong in (0, 5, -5):

@@ -134,9 +134,9 @@ def test_one_box_head_is_as_equal_heads_of_all_layers() -> None:
     apart.load_state_dict({**state, **copies})
     given, read = queries(), memory()
     ours, theirs = shared(given, read), apart(given, read)
-    for found, expected in zip(ours[:2], theirs[:2]):
-        assert torch.equal(found, expected)
-        found.square().sum().backward(retain_graph=True)
+    for actual, expected in zip(ours[:2], theirs[:2]):
+        assert torch.equal(actual, expected)
+        actual.square().sum().backward(retain_graph=True)
         expected.square().sum().backward(retain_graph=True)
     summed = sum(head.layers[0].weight.grad for head in apart.bbox_heads)
     torch.testing.assert_close(shared.bbox_heads[0].layers[0].weight.grad, summed)

@@ -111,8 +111,8 @@ def losses(predictions: Predictions, targets: Targets, denoising: DenoisingQueri
     """Those of denoising alone, for two matching queries that all predict the same."""
     matching = predictions.apply(lambda x: x.new_zeros(*x.shape[:2], 2, x.shape[-1]))
     joined = predictions.before(matching)
-    found = MODELS.build(CRITERION)(decoded(joined, None, denoising), targets)
-    return {name: loss for name, loss in found.items() if 'dn_' in name}
+    every_loss = MODELS.build(CRITERION)(decoded(joined, None, denoising), targets)
+    return {name: loss for name, loss in every_loss.items() if 'dn_' in name}
 
 
 def predictions_of(queries: int, layers: int = 2, images: int = 2) -> Predictions:
@@ -126,9 +126,9 @@ def predictions_of(queries: int, layers: int = 2, images: int = 2) -> Prediction
 def test_losses_do_not_depend_on_the_number_of_equal_groups(counts: tuple[int, ...], settings: dict[str, Any]) -> None:
     """One group's predictions said G times cost what they cost once, positives, negatives and padding alike."""
     targets, width = truth(*counts), max(1, *counts)
-    one = build(num_denoising=width, **settings)(targets, 2)
-    predictions = predictions_of(one.queries.content.shape[1])
-    expected = losses(predictions, targets, one)
+    single = build(num_denoising=width, **settings)(targets, 2)
+    predictions = predictions_of(single.queries.content.shape[1])
+    expected = losses(predictions, targets, single)
     assert len(expected) == 6 and expected['dn_loss_cls'] > 0 and (expected['dn_loss_iou'] > 0) == (sum(counts) > 0)
     for groups in (2, 5):
         several = build(num_denoising=width * groups, **settings)(targets, 2)
@@ -137,9 +137,9 @@ def test_losses_do_not_depend_on_the_number_of_equal_groups(counts: tuple[int, .
             continue
         assert several.num_groups == groups
         repeated = Predictions(*(x.repeat(1, 1, groups, 1) for x in predictions[:2]))
-        found = losses(repeated, targets, several)
-        assert found.keys() == expected.keys()
-        for name, loss in found.items():
+        actual = losses(repeated, targets, several)
+        assert actual.keys() == expected.keys()
+        for name, loss in actual.items():
             assert loss.item() == about(expected[name].item(), 'doubles'), name
 
 
@@ -148,8 +148,8 @@ def test_box_losses_are_those_of_the_positives() -> None:
     targets = truth(2, 1)
     given, predictions = build()(targets, 2), predictions_of(8)
     predictions.boxes.requires_grad_()
-    found = losses(predictions, targets, given)
-    total = sum(loss for name, loss in found.items() if 'cls' not in name)
+    terms = losses(predictions, targets, given)
+    total = sum(loss for name, loss in terms.items() if 'cls' not in name)
     (gradient,) = torch.autograd.grad(total, predictions.boxes)
     learning = gradient.any(-1)
     assert learning[:, 0].tolist() == [[True, True, False, False] * 2] * 2
@@ -162,8 +162,8 @@ def test_scores_of_negatives_and_padding_learn_background() -> None:
     given, predictions = exact()(targets, 2), predictions_of(8)
     logits = torch.zeros_like(predictions.logits).requires_grad_()
     boxes = targets.boxes[[0, 1, 2, 2]].view(1, 2, 2, 4).repeat(2, 1, 4, 1)  # where positives are, exactly
-    found = losses(Predictions(logits, boxes), targets, given)
-    (gradient,) = torch.autograd.grad(sum(loss for name, loss in found.items() if 'cls' in name), logits)
+    terms = losses(Predictions(logits, boxes), targets, given)
+    (gradient,) = torch.autograd.grad(sum(loss for name, loss in terms.items() if 'cls' in name), logits)
     rising = torch.zeros(2, 2, 8, CLASSES, dtype=torch.bool)
     for image, query, label in ((0, 0, 3), (0, 1, 2), (1, 0, 1)):
         rising[:, image, [query, query + 4], label] = True

@@ -130,24 +130,26 @@ def test_detections_are_cut_at_the_image_by_hand(detector: nn.Module) -> None:
     handle = head.decoder.register_forward_hook(lambda *_: Predictions(logits[None, None], boxes[None, None]))
     with torch.no_grad():
         x = detector.extract_feat(torch.rand(1, 3, *SIZE))
-        (found,), (in_input,) = (head.predict(x, [data], rescale=rescale) for rescale in (True, False))
+        (detections,), (in_input,) = (head.predict(x, [data], rescale=rescale) for rescale in (True, False))
     handle.remove()
     assert in_input.bboxes[:2].tolist() == [[32, 0, 64, 96], [16, 48, 48, 80]]
-    assert found.bboxes[:2].tolist() == [[64, 0, 128, 384], [32, 192, 96, 320]]
-    assert found.labels[:2].tolist() == [0, 3]
-    torch.testing.assert_close(found.scores[:2], torch.tensor([2.0, 1.0]).sigmoid())
+    assert detections.bboxes[:2].tolist() == [[64, 0, 128, 384], [32, 192, 96, 320]]
+    assert detections.labels[:2].tolist() == [0, 3]
+    torch.testing.assert_close(detections.scores[:2], torch.tensor([2.0, 1.0]).sigmoid())
 
 
 def test_without_scale_factor_nothing_was_resized() -> None:
     """As from a test pipeline without ``Resize``: a factor of 1, for boxes and for the queries that are kept."""
     detector = small_detector(test_cfg=dict(keep_selected=True), **NARROW).eval()
-    images, (told,) = random_batch([0], *SIZE)
-    untold = copy.deepcopy(told)
-    del untold.scale_factor
+    images, (with_factor,) = random_batch([0], *SIZE)
+    without_factor = copy.deepcopy(with_factor)
+    del without_factor.scale_factor
     with torch.no_grad():
-        found = [detector.predict(images, [one])[0] for one in (told, untold)]
+        results = [detector.predict(images, [data_sample])[0] for data_sample in (with_factor, without_factor)]
     for name in ('pred_instances', 'selected_queries'):
-        assert len(found[1].get(name).bboxes) and torch.equal(found[1].get(name).bboxes, found[0].get(name).bboxes)
+        assert len(results[1].get(name).bboxes) and torch.equal(
+            results[1].get(name).bboxes, results[0].get(name).bboxes
+        )
 
 
 def test_score_threshold_and_limit() -> None:
@@ -167,19 +169,19 @@ def test_thresholds_by_class(detector: nn.Module) -> None:
     """Each class has its own; equal ones are one for all."""
     images, samples = random_batch([0], *SIZE)
     head = detector.eval().bbox_head
-    found = []
+    detections = []
     with torch.no_grad():
         x = detector.extract_feat(images)
         (everything,) = head.predict(x, samples)
         median = everything.scores.median().item()
         for threshold in (median, [median] * 5, [median, 0.0, 0.999, 0.0, median]):
             head.prediction_settings = PredictionSettings.from_cfg({'score_thr': threshold}, 5)
-            found += head.predict(x, samples)
+            detections += head.predict(x, samples)
     head.prediction_settings = PredictionSettings()
-    assert torch.equal(found[0].scores, found[1].scores) and 0 < len(found[0]) < len(everything)
+    assert torch.equal(detections[0].scores, detections[1].scores) and 0 < len(detections[0]) < len(everything)
     kept = everything.labels.new_tensor([0, 4])[:, None] == everything.labels
     kept = (kept.any(0) & (everything.scores > median)) | (everything.labels == 1) | (everything.labels == 3)
-    assert torch.equal(found[2].bboxes, everything.bboxes[kept])
+    assert torch.equal(detections[2].bboxes, everything.bboxes[kept])
 
 
 def test_overlapping_detections_collapse_only_when_asked(detector: nn.Module) -> None:
@@ -194,9 +196,9 @@ def test_overlapping_detections_collapse_only_when_asked(detector: nn.Module) ->
         x = detector.extract_feat(images)
         for threshold in (None, 0.5, 1.0, 0.1):
             head.prediction_settings = PredictionSettings.from_cfg({'overlap_thr': threshold}, 5)
-            (found,) = head.predict(x, samples)
-            counts.append(len(found))
-            assert found.scores[0] == logits.max().sigmoid()
+            (detections,) = head.predict(x, samples)
+            counts.append(len(detections))
+            assert detections.scores[0] == logits.max().sigmoid()
     handle.remove()
     head.prediction_settings = PredictionSettings()
     assert counts == [150, 2, 150, 1]
@@ -214,13 +216,13 @@ def test_a_crowd_is_found_by_as_many_queries(detector: nn.Module) -> None:
     handle = head.decoder.register_forward_hook(lambda *_: Predictions(logits[None, None], boxes[None, None]))
     head.prediction_settings = PredictionSettings(max_per_img=600)
     with torch.no_grad():
-        (found,) = head.predict(detector.extract_feat(images), [sample([], [], SIZE)])
+        (detections,) = head.predict(detector.extract_feat(images), [sample([], [], SIZE)])
     handle.remove()
     head.prediction_settings = PredictionSettings()
     wanted = box_cxcywh_to_xyxy(boxes) * torch.tensor([SIZE[1], SIZE[0]] * 2)
-    order = [rows[:, 0].mul(1000).add(rows[:, 1]).argsort() for rows in (found.bboxes, wanted)]
-    torch.testing.assert_close(found.bboxes[order[0]], wanted[order[1]])
-    assert torch.equal(found.labels[order[0]], labels[order[1]])
+    order = [rows[:, 0].mul(1000).add(rows[:, 1]).argsort() for rows in (detections.bboxes, wanted)]
+    torch.testing.assert_close(detections.bboxes[order[0]], wanted[order[1]])
+    assert torch.equal(detections.labels[order[0]], labels[order[1]])
 
 
 def test_padding_holds_no_query(detector: nn.Module) -> None:

@@ -68,21 +68,21 @@ def test_same_outputs_and_losses(pair: tuple[nn.Module, nn.Module], padded: bool
         ours, theirs = (
             [x.pred_instances for x in m.eval().predict(images, copy.deepcopy(samples))] for m in (adapter, parent)
         )
-    for mine, its in zip(ours, theirs):
-        assert torch.equal(mine.bboxes, its.bboxes) and torch.equal(mine.scores, its.scores)
+    for actual, expected in zip(ours, theirs):
+        assert torch.equal(actual.bboxes, expected.bboxes) and torch.equal(actual.scores, expected.scores)
 
 
 def test_without_scale_factor_nothing_was_resized(pair: tuple[nn.Module, nn.Module]) -> None:
     """The parent needs one told; the adapter takes 1, as from a test pipeline without ``Resize``."""
     parent, adapter = pair
-    images, told = batch([1, 1], padded=False)
-    untold = copy.deepcopy(told)
-    for sample in untold:
+    images, with_factor = batch([1, 1], padded=False)
+    without_factor = copy.deepcopy(with_factor)
+    for sample in without_factor:
         del sample.scale_factor
     with torch.no_grad():
-        theirs, ours = parent.eval().predict(images, told), adapter.eval().predict(images, untold)
-    for its, mine in zip(theirs, ours):
-        assert len(mine.pred_instances) and torch.equal(mine.pred_instances.bboxes, its.pred_instances.bboxes)
+        theirs, ours = parent.eval().predict(images, with_factor), adapter.eval().predict(images, without_factor)
+    for expected, actual in zip(theirs, ours):
+        assert len(actual.pred_instances) and torch.equal(actual.pred_instances.bboxes, expected.pred_instances.bboxes)
 
 
 def forced(name: str, **changes: Any) -> tuple[nn.Module, nn.Module]:
@@ -111,9 +111,11 @@ def test_own_path_computes_the_parents_losses(name: str, loss: str) -> None:
         for term in theirs:
             torch.testing.assert_close(ours[term], theirs[term].squeeze(), **within('sum'), msg=term)
         with torch.no_grad():
-            mine, its = (m.eval().predict(images, copy.deepcopy(samples))[1].pred_instances for m in (adapter, parent))
-        torch.testing.assert_close(mine.scores, its.scores, **within('unit'))
-        torch.testing.assert_close(mine.bboxes, its.bboxes, **within('px'))
+            actual, expected = (
+                m.eval().predict(images, copy.deepcopy(samples))[1].pred_instances for m in (adapter, parent)
+            )
+        torch.testing.assert_close(actual.scores, expected.scores, **within('unit'))
+        torch.testing.assert_close(actual.bboxes, expected.bboxes, **within('px'))
 
 
 def test_dab_detr_of_our_parts_is_mmdets_on_equal_weights() -> None:
@@ -132,16 +134,16 @@ def test_dab_detr_of_our_parts_is_mmdets_on_equal_weights() -> None:
     ours.load_state_dict(state, strict=True)
     for padded in (False, True):
         images, samples = batch([2, 3], padded=padded)
-        mine, its = losses_of(ours, images, samples), losses_of(parent, images, samples)
-        assert mine.keys() == its.keys()
-        for term in its:
-            torch.testing.assert_close(mine[term], its[term].squeeze(), **within('sum'), msg=term)
+        our_losses, parent_losses = losses_of(ours, images, samples), losses_of(parent, images, samples)
+        assert our_losses.keys() == parent_losses.keys()
+        for term in parent_losses:
+            torch.testing.assert_close(our_losses[term], parent_losses[term].squeeze(), **within('sum'), msg=term)
         with torch.no_grad():
-            found, expected = (
+            actual, expected = (
                 m.eval().predict(images, copy.deepcopy(samples))[1].pred_instances for m in (ours, parent)
             )
-        torch.testing.assert_close(found.scores, expected.scores, **within(torch.float32))
-        torch.testing.assert_close(found.bboxes, expected.bboxes, **within('px'))
+        torch.testing.assert_close(actual.scores, expected.scores, **within(torch.float32))
+        torch.testing.assert_close(actual.bboxes, expected.bboxes, **within('px'))
 
 
 @pytest.mark.parametrize('name', ['DeformableDETR', 'DINO'])

@@ -63,14 +63,14 @@ def build(
 
 def combinations() -> list[tuple[str, str, bool, bool]]:
     """Every host with every selector, with and without denoising and the other decoder, where it makes sense."""
-    found = []
+    cases = []
     for name, selector, denoising, decoder in itertools.product(HOSTS, SELECTORS, (False, True), (False, True)):
         boxless = selector == 'embeddings' and not decoder and name not in ('DETR', 'ConditionalDETR')
         nothing = (selector, denoising, decoder) == ('parent', False, False)
         if nothing or boxless or (denoising and name in OWN_DENOISING):
             continue
-        found.append((name, selector, denoising, decoder))
-    return found
+        cases.append((name, selector, denoising, decoder))
+    return cases
 
 
 # a third of them, which is every part in every host: all of them take minutes

@@ -68,7 +68,7 @@ def set_shares(attention: DeformableAttention, shares: Sequence) -> None:
 
 
 @pytest.mark.parametrize(
-    ('points', 'offset', 'place'),
+    ('points', 'offset', 'position'),
     [
         (4, (1.0, 0.0), (0.525, 0.4)),  # a quarter of the half width
         (4, (4.0, 0.0), (0.6, 0.4)),  # the right edge
@@ -81,12 +81,12 @@ def set_shares(attention: DeformableAttention, shares: Sequence) -> None:
     ],
 )
 def test_offset_p_moves_a_point_by_p_of_the_number_of_points_half_sizes(
-    points: int, offset: tuple[float, float], place: tuple[float, float]
+    points: int, offset: tuple[float, float], position: tuple[float, float]
 ) -> None:
     attention = reading(points=points)
     set_offsets(attention, [[[offset] * points]])
     read = attention(query(), boxes(BOX), coordinates((8, 10)))
-    assert read[0, 0].tolist() == about([*place, 1.0, 0.0], torch.float64)
+    assert read[0, 0].tolist() == about([*position, 1.0, 0.0], torch.float64)
 
 
 def test_gradients_of_a_place_to_its_box() -> None:
@@ -94,7 +94,7 @@ def test_gradients_of_a_place_to_its_box() -> None:
     attention, given = reading(points=4), boxes(BOX).requires_grad_()
     set_offsets(attention, [[[(3.0, -2.0)] * 4]])
     x, y = attention(query(), given, coordinates((8, 10)))[0, 0, :2]
-    (of_x,), (of_y,) = (torch.autograd.grad(place, given, retain_graph=True) for place in (x, y))
+    (of_x,), (of_y,) = (torch.autograd.grad(coordinate, given, retain_graph=True) for coordinate in (x, y))
     assert of_x[0, 0].tolist() == pytest.approx([1.0, 0.0, 0.375, 0.0])
     assert of_y[0, 0].tolist() == pytest.approx([0.0, 1.0, 0.0, -0.25])
 
@@ -268,16 +268,16 @@ def test_points_of_each_level_start_at_distances_1_2_and_so_on() -> None:
 
 def test_as_many_points_on_every_level_is_one_number_of_them() -> None:
     torch.manual_seed(1)
-    one = DeformableAttention(8, 2, 3, 4)
+    single = DeformableAttention(8, 2, 3, 4)
     torch.manual_seed(1)
     several = DeformableAttention(8, 2, 3, [4, 4, 4])
-    assert all(torch.equal(a, b) for a, b in zip(one.state_dict().values(), several.state_dict().values()))
-    torch.nn.init.normal_(one.sampling_offsets.weight)
-    several.load_state_dict(one.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(single.state_dict().values(), several.state_dict().values()))
+    torch.nn.init.normal_(single.sampling_offsets.weight)
+    several.load_state_dict(single.state_dict())
     memory = coordinates(*RAGGED_SHAPES, repeat=2)
     memory, around = memory._replace(tokens=memory.tokens.float()), boxes(BOX).float()
     content = torch.randn(1, 1, 8)
-    assert torch.equal(one(content, around, memory), several(content, around, memory))
+    assert torch.equal(single(content, around, memory), several(content, around, memory))
 
 
 def test_without_projections_the_memory_itself_is_read_and_padding_is_zero() -> None:

@@ -132,15 +132,15 @@ def test_box_loss_of_the_union_by_hand() -> None:
 def test_divisors_are_means_over_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of boxes and of union pairs, in one call: here 3 and 5, and 1 and 7 elsewhere."""
     alone, *_ = losses_of(build(assigner=Told(*ROWS)))
-    told: list[list[float]] = []
+    reduced: list[list[float]] = []
 
     def mean_of_two(x: Tensor) -> Tensor:
-        told.append(x.tolist())
+        reduced.append(x.tolist())
         return (x + x.new_tensor([1.0, 7.0])) / 2
 
     monkeypatch.setattr(set_criterion, 'reduce_mean', mean_of_two)
     losses, *_ = losses_of(build(assigner=Told(*ROWS)))
-    assert told == [[3.0, 5.0]]
+    assert reduced == [[3.0, 5.0]]
     for name, loss in losses.items():
         union = 'dn_' not in name and not name.endswith('loss_cls')
         factor = 1.0 if name.endswith('loss_ddf') else 5 / 6 if union else 3 / 2

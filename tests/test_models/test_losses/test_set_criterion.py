@@ -74,18 +74,18 @@ def test_sums_are_divided_by_the_mean_number_of_boxes_of_the_processes(
     counts: tuple[int, ...], elsewhere: list[int], average: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them: the decoder's, the encoder's, its quality and denoising, which keeps its own number of groups."""
-    targets, told = truth(*counts), []
+    targets, reduced = truth(*counts), []
     alone = every_loss(targets)
 
     def mean_over_processes(x: Tensor) -> Tensor:
-        told.append(x.item())
+        reduced.append(x.item())
         return (x + sum(elsewhere)) / (1 + len(elsewhere))
 
     monkeypatch.setattr(set_criterion, 'reduce_mean', mean_over_processes)
-    found = every_loss(targets)
-    assert told == [sum(counts)]  # once, of what is here
-    assert len(found) == 2 * 3 * LAYERS + 4 and found.keys() == alone.keys()
-    for name, loss in found.items():
+    losses = every_loss(targets)
+    assert reduced == [sum(counts)]  # once, of what is here
+    assert len(losses) == 2 * 3 * LAYERS + 4 and losses.keys() == alone.keys()
+    for name, loss in losses.items():
         assert loss.item() == about(alone[name].item() * max(1, sum(counts)) / average, 'doubles'), name
 
 
@@ -118,20 +118,20 @@ def test_denoising_is_what_the_same_pairs_cost_as_a_match() -> None:
     targets, noisy, matching = truth(2, 1), predictions(4), predictions()
     pairs = [(0, 3, 0), (0, 0, 1), (1, 2, 2)]
     joined = noisy.before(matching)
-    found = build()(decoded(joined, None, denoising(pairs, 4, groups=1)), targets)
+    losses = build()(decoded(joined, None, denoising(pairs, 4, groups=1)), targets)
     every_layer = [torch.tensor(index).repeat(LAYERS) for index in zip(*pairs)]
     layer = torch.arange(LAYERS).repeat_interleave(len(pairs))
 
-    def told(*_: object) -> set_criterion.Pairs:
+    def fixed_pairs(*_: object) -> set_criterion.Pairs:
         return set_criterion.Pairs(layer, *every_layer)
 
-    expected = build(assigner=told)(decoded(noisy), targets)
+    expected = build(assigner=fixed_pairs)(decoded(noisy), targets)
     alone = build()(decoded(matching), targets)
-    assert len(found) == 18
+    assert len(losses) == 18
     for name, loss in expected.items():
         prefix, _, term = name.rpartition('loss')
-        torch.testing.assert_close(found[f'{prefix}dn_loss{term}'], loss)
-        torch.testing.assert_close(found[name], alone[name])
+        torch.testing.assert_close(losses[f'{prefix}dn_loss{term}'], loss)
+        torch.testing.assert_close(losses[name], alone[name])
 
 
 @pytest.mark.parametrize('counts', [(2, 1), (0, 7), (0, 0)], ids=str)
@@ -147,25 +147,25 @@ def test_an_encoders_losses_are_what_it_would_cost_as_a_decoder(
     if not even:
         assigner = criterion.assigner
         criterion.assigner = lambda *given: assigner(*given)
-    found = criterion(decoded(decoder, selection(encoder)), targets)
+    losses = criterion(decoded(decoder, selection(encoder)), targets)
     of_encoder, of_decoder = (build()(decoded(given), targets) for given in (encoder, decoder))
-    assert found.keys() == of_decoder.keys() | {f'enc_{term}' for term in TERMS}
+    assert losses.keys() == of_decoder.keys() | {f'enc_{term}' for term in TERMS}
     for term in TERMS:
-        torch.testing.assert_close(found[f'enc_{term}'], of_encoder[term])
+        torch.testing.assert_close(losses[f'enc_{term}'], of_encoder[term])
     for name, loss in of_decoder.items():
-        torch.testing.assert_close(found[name], loss)
+        torch.testing.assert_close(losses[name], loss)
 
 
 def test_a_class_agnostic_encoder_is_matched_by_objects() -> None:
     """Also where it says as many queries and classes as the decoder: all boxes are of class 0 to it."""
     targets, decoder, encoder = truth(2, 1), predictions(), predictions(layers=1)
-    found = build()(decoded(decoder, selection(encoder, class_agnostic=True)), targets)
+    losses = build()(decoded(decoder, selection(encoder, class_agnostic=True)), targets)
     objects = build()(decoded(encoder), targets._replace(labels=torch.zeros_like(targets.labels)))
     classes = build()(decoded(encoder), targets)
     for term in TERMS:
-        torch.testing.assert_close(found[f'enc_{term}'], objects[term])
-        assert not torch.isclose(found[f'enc_{term}'], classes[term])
-        torch.testing.assert_close(found[term], build()(decoded(decoder), targets)[term])
+        torch.testing.assert_close(losses[f'enc_{term}'], objects[term])
+        assert not torch.isclose(losses[f'enc_{term}'], classes[term])
+        torch.testing.assert_close(losses[term], build()(decoded(decoder), targets)[term])
 
 
 @pytest.mark.parametrize('class_agnostic', [False, True])
@@ -188,24 +188,24 @@ def test_each_query_learns_the_quality_of_its_own_box() -> None:
         encoder.boxes[0, image, query] = boxes[box]
         encoder.logits[0, image, query, targets.labels[box]] = 20.0
     quality = torch.tensor([[[0.3, -1.0], [9.0, 2.0]]], dtype=torch.float64)
-    found = build()(decoded(predictions(), selection(encoder, iou_logits=quality)), targets)['enc_loss_quality']
+    loss = build()(decoded(predictions(), selection(encoder, iou_logits=quality)), targets)['enc_loss_quality']
     cost = torch.nn.functional.softplus
     expected = cost(torch.tensor(-0.3)) + cost(torch.tensor(-1.0)) + 0.5 * 1.0 + cost(torch.tensor(2.0)) - 0.5 * 2.0
-    assert found.item() == about(expected.item() / 3, 'sum')
+    assert loss.item() == about(expected.item() / 3, 'sum')
 
 
 def test_an_encoder_may_have_a_class_loss_of_its_own() -> None:
     focal = {'type': 'FocalLoss', 'use_sigmoid': True, 'loss_weight': 3.0}
     targets, decoder, encoder = truth(2, 1), predictions(), predictions(layers=1)
     for score in (None, 'iou', 'label'):
-        found = build(encoder_loss_cls=focal)(decoded(decoder, selection(encoder, score=score)), targets)
-        torch.testing.assert_close(found['enc_loss_cls'], build(loss_cls=focal)(decoded(encoder), targets)['loss_cls'])
-        torch.testing.assert_close(found['loss_cls'], build()(decoded(decoder), targets)['loss_cls'])
+        losses = build(encoder_loss_cls=focal)(decoded(decoder, selection(encoder, score=score)), targets)
+        torch.testing.assert_close(losses['enc_loss_cls'], build(loss_cls=focal)(decoded(encoder), targets)['loss_cls'])
+        torch.testing.assert_close(losses['loss_cls'], build()(decoded(decoder), targets)['loss_cls'])
     # nor is it another one beside a decoder's loss that knows no soft targets
     soft = {'type': 'IoUVarifocalLoss', 'alpha': 0.3, 'loss_weight': 7.0}
-    found = build(loss_cls=focal, encoder_loss_cls=soft)(decoded(decoder, selection(encoder, score='iou')), targets)
+    losses = build(loss_cls=focal, encoder_loss_cls=soft)(decoded(decoder, selection(encoder, score='iou')), targets)
     expected = build(loss_cls=soft)(decoded(encoder), targets)['loss_cls']
-    torch.testing.assert_close(found['enc_loss_cls'], expected)
+    torch.testing.assert_close(losses['enc_loss_cls'], expected)
 
 
 def test_the_quality_of_boxes_teaches_scores_and_not_boxes() -> None:

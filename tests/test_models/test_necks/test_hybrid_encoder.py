@@ -27,9 +27,9 @@ def test_keeps_the_sizes(sizes: tuple) -> None:
 
 def test_images_do_not_mix() -> None:
     model, inputs = build(), maps()
-    together = model(inputs)
+    batched = model(inputs)
     alone = model([x[1:] for x in inputs])
-    for a, b in zip(together, alone):
+    for a, b in zip(batched, alone):
         torch.testing.assert_close(a[1:], b, **within(torch.float32))
 
 

@@ -39,9 +39,9 @@ def test_is_what_its_formula_says(size: tuple[int, int]) -> None:
     coarse = F.silu(conv(coarse + coarse.sum((2, 3), keepdim=True) / coarse[0, 0].numel(), weights, 'context.conv'))
     fine = elan(projected + F.interpolate(coarse, size=size, mode='nearest'), weights, 'fpn_block', 2)
     expected = fine, elan(coarse + halved(fine, 'downsample'), weights, 'pan_block', 2)
-    found = model([x])
-    assert len(found) == 2 and found[1].shape[2:] == tuple(-(-side // 2) for side in size)
-    for actual, by_formula in zip(found, expected):
+    outputs = model([x])
+    assert len(outputs) == 2 and outputs[1].shape[2:] == tuple(-(-side // 2) for side in size)
+    for actual, by_formula in zip(outputs, expected):
         torch.testing.assert_close(actual, by_formula, **within(torch.float64))
     for actual, by_formula in zip(prepare_for_inference(model)([x]), expected):
         torch.testing.assert_close(actual, by_formula, **within(torch.float64))
@@ -49,8 +49,8 @@ def test_is_what_its_formula_says(size: tuple[int, int]) -> None:
 
 def test_every_parameter_is_trained_and_images_do_not_mix() -> None:
     model, x = build(), torch.randn(2, 12, 6, 4, dtype=torch.float64)
-    for together, alone in zip(model([x]), model([x[1:]])):
-        torch.testing.assert_close(together[1:], alone, **within(torch.float64))
+    for batched, alone in zip(model([x]), model([x[1:]])):
+        torch.testing.assert_close(batched[1:], alone, **within(torch.float64))
     sum(map_.square().sum() for map_ in model([x])).backward()
     assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 

@@ -79,7 +79,7 @@ def test_tokens_whose_anchor_is_beyond_the_margin_count_as_zeros(kind: str) -> N
     inside[1:-1, 1:-1] = True
     inside = torch.cat([inside.flatten(), torch.ones(12, dtype=torch.bool)])
     other = given._replace(tokens=torch.where(inside[:, None], given.tokens, 9.0))
-    ours, theirs = (selector(one, num_queries=TOKENS) for one in (given, other))
+    ours, theirs = (selector(memory, num_queries=TOKENS) for memory in (given, other))
     assert torch.equal(ours.encoder.logits, theirs.encoder.logits)
     beyond = ~inside[ours.token_index]
     assert int(beyond.sum()) == 2 * 24 and (ours.encoder.boxes[0][beyond] == 1).all()
@@ -134,15 +134,15 @@ def test_gradients_are_those_of_all_tokens_without_keeping_them(kind: str, autoc
             [*theirs, iou_logits.gather(1, index[..., 0]).float()],
         )
     wanted = [given.tokens, *selector.memory_proj.parameters(), *selector.cls_head.parameters()]
-    found, expected = (
+    gradients, expected = (
         torch.autograd.grad(sum((part * (i + part.detach())).sum() for i, part in enumerate(side)), wanted)
         for side in (ours, theirs)
     )
-    for one, other in zip(found, expected):
-        assert other.abs().max() > 0
+    for actual, reference in zip(gradients, expected):
+        assert reference.abs().max() > 0
         # half precision: sums of bfloat16 products in another order
         tolerance = 0.02 if autocast else 1e-5
-        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * other.abs().max().item())
+        torch.testing.assert_close(actual, reference, rtol=tolerance, atol=tolerance * reference.abs().max().item())
 
 
 @pytest.mark.parametrize('kind', ENCODER_SELECTORS)
