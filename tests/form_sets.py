@@ -81,32 +81,32 @@ def truth_of(ann_file: Path) -> Truth:
 def digits_as_yolo(digits: Path, root: Path) -> Path:
     """The digits in YOLO's form, as Ultralytics arranges it."""
     names = '\n'.join(f'  {digit}: {digit}' for digit in range(10))
-    for part in ('train', 'val'):
-        shutil.copytree(digits / part, root / 'images' / part)
-        content = json.loads((digits / 'annotations' / f'{part}.json').read_text())
+    for split in ('train', 'val'):
+        shutil.copytree(digits / split, root / 'images' / split)
+        content = json.loads((digits / 'annotations' / f'{split}.json').read_text())
         for image in content['images']:
             size = image['width'], image['height']
             annotations = [annotation for annotation in content['annotations'] if annotation['image_id'] == image['id']]
             lines = [' '.join([str(entry['category_id'] - 1), *_shares(entry['bbox'], size)]) for entry in annotations]
-            write_text(root / 'labels' / part / Path(image['file_name']).with_suffix('.txt'), '\n'.join(lines) + '\n')
+            write_text(root / 'labels' / split / Path(image['file_name']).with_suffix('.txt'), '\n'.join(lines) + '\n')
     write_text(root / 'data.yaml', f'path: .\ntrain: images/train\nval: images/val\nnames:\n{names}\n')
     return root
 
 
 def digits_as_voc(digits: Path, root: Path) -> Path:
     """The digits in Pascal VOC's form, in whole pixels counted from 1; names of images begin with their part's."""
-    for part in ('train', 'val'):
-        content = json.loads((digits / 'annotations' / f'{part}.json').read_text())
+    for split in ('train', 'val'):
+        content = json.loads((digits / 'annotations' / f'{split}.json').read_text())
         ids = []
         for image in content['images']:
-            ids.append(f'{part}{Path(image["file_name"]).stem}')
+            ids.append(f'{split}{Path(image["file_name"]).stem}')
             (root / 'JPEGImages').mkdir(parents=True, exist_ok=True)
-            shutil.copy(digits / part / image['file_name'], root / 'JPEGImages' / f'{ids[-1]}.jpg')
+            shutil.copy(digits / split / image['file_name'], root / 'JPEGImages' / f'{ids[-1]}.jpg')
             annotations = [annotation for annotation in content['annotations'] if annotation['image_id'] == image['id']]
             objects = [(str(entry['category_id'] - 1), _pixels(entry['bbox'])) for entry in annotations]
             text = voc_xml(objects, (image['width'], image['height']))
             write_text(root / 'Annotations' / f'{ids[-1]}.xml', text)
-        write_text(root / 'ImageSets' / 'Main' / f'{part}.txt', '\n'.join(ids) + '\n')
+        write_text(root / 'ImageSets' / 'Main' / f'{split}.txt', '\n'.join(ids) + '\n')
     return root
 
 

@@ -44,7 +44,7 @@ class Started:
         """Wait until something is the case, while the process lives."""
         until = time.monotonic() + seconds
         while not reached():
-            assert self.process.is_alive() and time.monotonic() < until, self.said()[-3000:]
+            assert self.process.is_alive() and time.monotonic() < until, self.output()[-3000:]
             time.sleep(0.005)
 
     def kill(self) -> None:
@@ -60,10 +60,10 @@ class Started:
         self.process.join(seconds)
         if self.process.is_alive():
             self.kill()
-            raise AssertionError(f'it hangs: {self.said()[-3000:]}')
+            raise AssertionError(f'it hangs: {self.output()[-3000:]}')
         return self.process.exitcode
 
-    def said(self) -> str:
+    def output(self) -> str:
         """All that it wrote to the terminal."""
         return self.log.read_text(errors='replace') if self.log.exists() else ''
 
@@ -71,7 +71,7 @@ class Started:
 def ended(log: Path, call: Callable[..., object], *arguments: Any) -> tuple[int | None, str]:
     """Exit status of a call, and all that it wrote to the terminal."""
     run = Started(log, call, *arguments)
-    return run.status(), run.said()
+    return run.status(), run.output()
 
 
 def in_processes(call: Callable[..., None], *arguments: Any, count: int = 2, seconds: float = 240) -> None:

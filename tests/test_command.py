@@ -131,8 +131,8 @@ def test_ctrl_c_says_what_a_second_call_does(capsys: pytest.CaptureFixture[str])
         raise KeyboardInterrupt
 
     assert run_tool(stopped) == 130
-    said = 'stopped by SIGINT before it was done; the same command starts again, or goes on where it was\n'
-    assert capsys.readouterr().err == said
+    message = 'stopped by SIGINT before it was done; the same command starts again, or goes on where it was\n'
+    assert capsys.readouterr().err == message
 
 
 def test_a_reader_that_goes_away_ends_any_command_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,7 +178,7 @@ def test_an_exported_file_needs_neither_torch_nor_mmdet(tmp_path: Path) -> None:
 def test_mistakes_are_told_before_anything_heavy_is_imported(tmp_path: Path) -> None:
     for name in ('torch', 'mmengine', 'mmdet'):
         (tmp_path / f'{name}.py').write_text('raise RuntimeError(__name__)')
-    for words, said in {
+    for words, message in {
         ('train', 'rtdetr_r18vd', '--epochs', '0'): '--epochs 0: name at least 1',
         ('train', 'rtdetr_r18vd', '--size', '100'): '--size 100: name a multiple of 32, from 64 on',
         ('train', 'rtdetr_r18vd', '--data', 'gone'): '--data: there is no file or folder gone',
@@ -188,7 +188,7 @@ def test_mistakes_are_told_before_anything_heavy_is_imported(tmp_path: Path) -> 
         ('export', 'rtdetr_r18v', 'a.pth', '-o', 'a.onnx'): 'close to it: rtdetr_r18vd, ',
     }.items():
         done = run('-m', 'iouquery', *words, path=tmp_path, cwd=tmp_path)
-        assert done.returncode == 2 and said in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
+        assert done.returncode == 2 and message in done.stderr and len(done.stderr.splitlines()) == 1, done.stderr
 
 
 def test_an_environment_that_does_not_fit_is_told_without_a_traceback(tmp_path: Path) -> None:

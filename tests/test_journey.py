@@ -41,7 +41,7 @@ def config(digits: Path, tmp_path: Path) -> Path:
 
 def tool(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, TOOLS / f'{name}.py', *arguments]
-    return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
+    return subprocess.run([str(argument) for argument in command], capture_output=True, text=True, check=False)
 
 
 def train_until_killed(config: Path, work_dir: Path) -> Path:
@@ -49,7 +49,7 @@ def train_until_killed(config: Path, work_dir: Path) -> Path:
     command = [sys.executable, TOOLS / 'train.py', config, '--work-dir', work_dir]
     command += ['--cfg-options', f'default_hooks.checkpoint.interval={STEPS}']
     with open(work_dir.with_suffix('.txt'), 'w') as log:
-        process = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        process = subprocess.Popen([str(argument) for argument in command], stdout=log, stderr=log)
         while process.poll() is None and latest_checkpoint(work_dir) is None:
             time.sleep(0.02)
         process.send_signal(signal.SIGKILL)
@@ -68,10 +68,10 @@ def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
     total = done + STEPS
     options = [f'train_cfg.max_iters={total}', f'train_cfg.val_interval={total}', 'default_hooks.logger.interval=1']
     log = tmp_path / 'log'
-    status, said = ended(log, run_train, config, '--work-dir', work_dir, '--resume', '--cfg-options', *options)
-    assert status == 0, said[-3000:]
-    assert f'resuming from {saved}' in said
-    steps = [line.split('[')[1].split('/')[0].strip() for line in said.splitlines() if 'Iter(train)' in line]
+    status, output = ended(log, run_train, config, '--work-dir', work_dir, '--resume', '--cfg-options', *options)
+    assert status == 0, output[-3000:]
+    assert f'resuming from {saved}' in output
+    steps = [line.split('[')[1].split('/')[0].strip() for line in output.splitlines() if 'Iter(train)' in line]
     assert [int(step) for step in steps] == list(range(done + 1, total + 1))
     (scalars,) = (path for path in sorted(work_dir.glob('*/vis_data/scalars.json'))[1:])
     (metrics,) = (line for line in scalars.read_text().splitlines() if 'bbox_mAP' in line)
@@ -79,9 +79,9 @@ def test_train_kill_resume_test_predict(config: Path, tmp_path: Path) -> None:
     final = work_dir / f'iter_{total}.pth'
     assert latest_checkpoint(work_dir) == final
 
-    status, said = ended(log, run_test, work_dir, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'found')
-    assert status == 0, said[-3000:]
-    assert f'{work_dir} stands for {work_dir / "config.py"} and {final}' in said
+    status, output = ended(log, run_test, work_dir, '--work-dir', tmp_path / 'test', '--out', tmp_path / 'found')
+    assert status == 0, output[-3000:]
+    assert f'{work_dir} stands for {work_dir / "config.py"} and {final}' in output
     metrics = json.loads((tmp_path / 'found.metrics.json').read_text())
     assert 0 <= metrics['coco/bbox_mAP'] <= 1
     assert len(json.loads((tmp_path / 'found.bbox.json').read_text())) > 0
@@ -128,12 +128,12 @@ def test_bad_input_is_said_before_training(
     arguments = [str(config), '--work-dir', str(tmp_path / 'run'), '--cfg-options', option]
     if as_a_script:
         done = tool('train', *arguments)
-        status, said = done.returncode, done.stderr
+        status, output = done.returncode, done.stderr
     else:
-        status, said = run_tool(lambda: train(arguments)), capsys.readouterr().err
-    assert status == 2 and 'Traceback' not in said
-    errors = [line for line in said.splitlines() if line.startswith('error: ')]
-    assert len(errors) == 1 and re.search(message, errors[0]), said
+        status, output = run_tool(lambda: train(arguments)), capsys.readouterr().err
+    assert status == 2 and 'Traceback' not in output
+    errors = [line for line in output.splitlines() if line.startswith('error: ')]
+    assert len(errors) == 1 and re.search(message, errors[0]), output
     assert not list((tmp_path / 'run').glob('*.pth'))
 
 

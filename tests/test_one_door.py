@@ -81,9 +81,9 @@ def shell(site: Path, tmp_path: Path) -> Iterator[Callable[..., str]]:
                 file.write_text('')
             print(json.dumps([words, *files], default=str), file=door.stdin, flush=True)
             status = door.stdout.readline()
-            said, errors = (file.read_text() for file in files)
-            assert status == '0\n', f'{words}: {said[-2000:]} {errors[-2000:]}'
-            return said
+            output, errors = (file.read_text() for file in files)
+            assert status == '0\n', f'{words}: {output[-2000:]} {errors[-2000:]}'
+            return output
 
         yield typed
 
@@ -100,18 +100,18 @@ def test_the_readmes_commands_in_an_empty_folder(shell: Callable[..., str], digi
         {'state_dict': MODELS.build(Config.fromfile(config_path('rtdetr_r18vd')).model).state_dict()},
         tmp_path / 'rtdetr_r18vd.pth',
     )
-    said = {}
+    outputs = {}
     for block in blocks(ROOT / 'README.md'):
         for words in lines(block) if block.language == 'bash' else ():
             if words[0] == 'iouquery' and words[1] != 'doctor':
-                said[words[1]] = shell(*quick(words[1:]), *['--json'] * (words[1] == 'test'))
+                outputs[words[1]] = shell(*quick(words[1:]), *['--json'] * (words[1] == 'test'))
     run = tmp_path / 'work_dirs' / 'rtdetr_r18vd_my-set'
-    assert list(said) == ['configs', 'train', 'test', 'export', 'detect', 'predict', 'analyze']
-    assert f'{TRAIN} images for training, {VAL} for validation: 0, 1, 2' in said['train']
-    assert 0 <= json.loads(said['test'])['coco/bbox_mAP'] <= 1
+    assert list(outputs) == ['configs', 'train', 'test', 'export', 'detect', 'predict', 'analyze']
+    assert f'{TRAIN} images for training, {VAL} for validation: 0, 1, 2' in outputs['train']
+    assert 0 <= json.loads(outputs['test'])['coco/bbox_mAP'] <= 1
     assert (run / 'epoch_1.pth').is_file() and (tmp_path / 'queries' / 'index.html').is_file()
-    assert len(said['detect'].splitlines()) == VAL + 1 == len(list((tmp_path / 'found').iterdir()))
+    assert len(outputs['detect'].splitlines()) == VAL + 1 == len(list((tmp_path / 'found').iterdir()))
     assert parquet.read_table(tmp_path / 'boxes' / 'parts').num_rows == VAL
-    (line,) = (line for line in said['train'].splitlines() if line.startswith('again '))
+    (line,) = (line for line in outputs['train'].splitlines() if line.startswith('again '))
     assert line.split()[:2] == ['again', 'iouquery']
     assert 'this training is finished' in shell(*line.partition('   (')[0].split()[2:])

@@ -118,10 +118,10 @@ def test_test(folder: Path, predictions: Path, tool: Tool, checkpoint: Path) -> 
 @needs('analysis_tools/eval_metric.py')
 def test_eval_metric(folder: Path, predictions: Path, tool: Tool) -> None:
     """The same AP again, from the file."""
-    said = tool('eval_metric', folder / 'config.py', predictions)
+    output = tool('eval_metric', folder / 'config.py', predictions)
     expected = metrics_of(folder / 'tested')
     for name in ('bbox_mAP', 'bbox_mAP_50'):
-        assert f"'coco/{name}': {expected[f'coco/{name}']}" in said
+        assert f"'coco/{name}': {expected[f'coco/{name}']}" in output
 
 
 @needs('analysis_tools/browse_dataset.py')
@@ -135,13 +135,13 @@ def test_browse_dataset(name: str, size: int, folder: Path, tool: Tool) -> None:
     assert shapes == [(size, size, 3)] * TRAIN
 
 
-def of_digits(part: str, folder: Path) -> list[str]:
+def of_digits(split: str, folder: Path) -> list[str]:
     """Overrides by which a shipped config reads one part of the digits."""
-    key = f'{part}_dataloader'
+    key = f'{split}_dataloader'
     return [
         f'{key}.dataset.data_root={folder}/digits/',
-        f'{key}.dataset.ann_file=annotations/{part}.json',
-        f'{key}.dataset.data_prefix.img={part}/',
+        f'{key}.dataset.ann_file=annotations/{split}.json',
+        f'{key}.dataset.data_prefix.img={split}/',
         f'{key}.dataset.metainfo.classes={",".join("0123456789")}',
         f'{key}.num_workers=0',
         f'{key}.persistent_workers=False',
@@ -159,7 +159,7 @@ def test_confusion_matrix(folder: Path, predictions: Path, tool: Tool) -> None:
 def test_analyze_results(folder: Path, predictions: Path, tool: Tool) -> None:
     """It reads images by the training pipeline's loading steps, and parts them into the best and the worst."""
     tool('analyze_results', folder / 'config.py', predictions, folder / 'analyzed', '--topk', 2)
-    parted = [{path.name for path in (folder / 'analyzed' / part).glob('*.jpg')} for part in ('good', 'bad')]
+    parted = [{path.name for path in (folder / 'analyzed' / kind).glob('*.jpg')} for kind in ('good', 'bad')]
     assert [len(part) for part in parted] == [2, 2] and not parted[0] & parted[1]
 
 
@@ -167,8 +167,8 @@ def test_analyze_results(folder: Path, predictions: Path, tool: Tool) -> None:
 def test_get_flops(folder: Path, tool: Tool) -> None:
     """mmengine counts a multiplication with its addition as one, and of attention the projections alone."""
     config = config_path('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py')
-    said = tool('get_flops', config, '--num-images', 1, '--cfg-options', *of_digits('val', folder))
-    flops, params = (float(re.search(rf'{name}: ([\d.]+)', said)[1]) for name in ('Flops', 'Params'))  # type: ignore[index]
+    output = tool('get_flops', config, '--num-images', 1, '--cfg-options', *of_digits('val', folder))
+    flops, params = (float(re.search(rf'{name}: ([\d.]+)', output)[1]) for name in ('Flops', 'Params'))  # type: ignore[index]
     with torch.device('meta'):
         model = build_detector('rtdetr/rtdetr_r18vd_8xb2-72e_coco.py').eval()
         images = torch.empty(1, 3, 640, 640)
@@ -190,8 +190,8 @@ def test_analyze_logs(folder: Path, checkpoint: Path, tool: Tool) -> None:
     tool('analyze_logs', 'plot_curve', log, '--keys', 'loss', '--out', folder / 'loss.png', *style)
     assert cv2.imread(str(folder / 'loss.png')) is not None
     times = [line['time'] for line in map(json.loads, log.open()) if 'lr' in line]
-    said = tool('analyze_logs', 'cal_train_time', log)
-    assert len(times) == STEPS and f'average iter time: {sum(times[1:]) / (STEPS - 1):.4f}' in said
+    output = tool('analyze_logs', 'cal_train_time', log)
+    assert len(times) == STEPS and f'average iter time: {sum(times[1:]) / (STEPS - 1):.4f}' in output
 
 
 @needs('model_converters/publish_model.py')

@@ -160,7 +160,7 @@ def test_installing_forces_neither_torch_nor_a_family(metadata: Message) -> None
 def test_extra_of_a_family_is_the_version_table(family: str, metadata: Message) -> None:
     def normal(requirement: str) -> tuple[str, frozenset[str]]:
         name, specifier = re.fullmatch(r'([\w-]+)(.*)', requirement).groups()  # type: ignore[union-attr]
-        return name, frozenset(part.strip() for part in specifier.split(','))
+        return name, frozenset(bound.strip() for bound in specifier.split(','))
 
     actual = {normal(line) for line in requirements(metadata, family)}
     assert {normal(package.requirement) for package in FAMILIES[family]} <= actual

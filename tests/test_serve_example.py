@@ -111,9 +111,9 @@ def test_requests_are_answered_in_batches(server: Server) -> None:
     assert all(len(answer['detections']) > 1 for answer in expected) and expected[0] != expected[1]
     requests: list[object] = [{'image': base64.b64encode(file).decode()} for file in files]
     requests += [{'image': base64.b64encode(files[0][:-30]).decode()}, {'image': ''}]
-    for content, said in (({'image': 'abcde'}, 'valid base64'), ({'picture': ''}, 'required'), ([1], 'valid dict')):
+    for content, message in (({'image': 'abcde'}, 'valid base64'), ({'picture': ''}, 'required'), ([1], 'valid dict')):
         status, answer = server.post(content)
-        assert status == 422 and said in answer
+        assert status == 422 and message in answer
     with ThreadPoolExecutor(len(requests)) as pool:
         answers = [pool.submit(server.post, requests[0])]
         deadline = time.monotonic() + 120

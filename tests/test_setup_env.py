@@ -94,8 +94,8 @@ def test_a_set_up_that_was_killed_installs_what_is_half_there(
 ) -> None:
     environment = Environment(tmp_path)
     assert environment.set_up(stop_in=stop_in)[0] == -9
-    status, said, asked = environment.set_up()
-    assert (status, asked) == (0, asked_again) and f'installing {stop_in.replace("-", "_")}-' in said
+    status, output, asked = environment.set_up()
+    assert (status, asked) == (0, asked_again) and f'installing {stop_in.replace("-", "_")}-' in output
     assert environment.set_up() == (0, '', [])
 
 
@@ -112,8 +112,8 @@ def test_an_environment_of_another_checkout_is_left_alone(tmp_path: Path) -> Non
         (installed / 'direct_url.json').write_text(json.dumps(origin))
         return environment.set_up()
 
-    status, said, asked = set_up_beside(other)
-    assert (status, asked) == (1, []) and f'from another checkout, {other}, which' in said
+    status, output, asked = set_up_beside(other)
+    assert (status, asked) == (1, []) and f'from another checkout, {other}, which' in output
     other.rmdir()  # or moved to where it is set up from now
     assert set_up_beside(other)[::2] == (0, ['torch==2.13.0', PINS, '.[test]'])
     assert set_up_beside(environment.checkout) == (0, '', [])

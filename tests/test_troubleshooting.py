@@ -144,7 +144,7 @@ def test_statuses_are_those_of_the_errors() -> None:
 # --- what is raised is found ------------------------------------------------------------------------------------------
 
 
-def found_by_words(said: str) -> list[str]:
+def found_by_words(message: str) -> list[str]:
     """The entries that the page's own search puts first: by words, rare ones above all; those of few words last."""
 
     def words(text: str) -> set[str]:
@@ -164,7 +164,7 @@ def found_by_words(said: str) -> list[str]:
 
     ranked = []
     for line, own, values in entries():
-        hits = (own | values) & words(said)
+        hits = (own | values) & words(message)
         share = weight(own & hits) / (weight(own) or 1)
         if share >= 0.6:
             ranked.append((len(own | hits) < 5, -share * weight(hits), line))
@@ -245,7 +245,7 @@ def test_an_error_is_found_by_its_text(entry: str, tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
-    ('said', 'first'),
+    ('message', 'first'),
     [
         ('error: no annotation file data/mine/val.json; its folder does not exist', 'no annotation file {path}'),
         ("TypeError: A.__init__() got an unexpected keyword argument 'depth'", 'got an unexpected keyword argument'),
@@ -257,8 +257,8 @@ def test_an_error_is_found_by_its_text(entry: str, tmp_path: Path, capsys: pytes
         ('iouquery train: error: unrecognized arguments: --epocks 5', 'unrecognized arguments'),
     ],
 )
-def test_rare_words_decide_and_entries_of_few_words_come_last(said: str, first: str) -> None:
-    assert first in found_by_words(said)[0]
+def test_rare_words_decide_and_entries_of_few_words_come_last(message: str, first: str) -> None:
+    assert first in found_by_words(message)[0]
 
 
 def test_another_text_is_not_found() -> None:

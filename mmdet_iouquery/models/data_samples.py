@@ -35,7 +35,7 @@ def targets_of(samples: SampleList, num_classes: int, *, by_image: bool = False)
         boxes_px = get_box_tensor(instances.bboxes).float()
         boxes.append(box_xyxy_to_cxcywh(boxes_px / boxes_px.new_tensor([width, height, width, height])))
         labels.append(instances.labels)
-    return Targets(torch.cat(labels), torch.cat(boxes), tuple(part.shape[0] for part in labels))
+    return Targets(torch.cat(labels), torch.cat(boxes), tuple(of_image.shape[0] for of_image in labels))
 
 
 def _check_labels(labels: Tensor, num_classes: int, sample: object) -> None:

@@ -37,14 +37,14 @@ def hand_on(program: Path, argument: Path) -> int:
 def test_the_child_saves_before_it_ends(tmp_path: Path, signum: signal.Signals) -> None:
     (tmp_path / 'child.py').write_text(CHILD)
     parent = Started(tmp_path / 'log', hand_on, tmp_path / 'child.py', tmp_path / 'saved')
-    parent.wait_for(lambda: 'ready\n' in parent.said())
+    parent.wait_for(lambda: 'ready\n' in parent.output())
     if signum == signal.SIGINT:
         os.killpg(parent.process.pid, signum)  # as a terminal does
     else:
         os.kill(parent.process.pid, signum)
     assert parent.status(seconds=30) == 128 + signum
     assert (tmp_path / 'saved').read_text() == signum.name
-    assert f'stopped by {signum.name} in child.py; the same command goes on where it was' in parent.said()
+    assert f'stopped by {signum.name} in child.py; the same command goes on where it was' in parent.output()
 
 
 @pytest.mark.skipif(os.name == 'nt', reason='no signals to a group of processes')
@@ -52,7 +52,7 @@ def test_a_child_that_was_not_told_is(tmp_path: Path) -> None:
     """Ctrl-C as a supervisor or a notebook sends it: to this process alone."""
     (tmp_path / 'child.py').write_text(CHILD)
     parent = Started(tmp_path / 'log', hand_on, tmp_path / 'child.py', tmp_path / 'saved')
-    parent.wait_for(lambda: 'ready\n' in parent.said())
+    parent.wait_for(lambda: 'ready\n' in parent.output())
     os.kill(parent.process.pid, signal.SIGINT)
     assert parent.status(seconds=30) == 128 + signal.SIGINT
     assert (tmp_path / 'saved').read_text() == 'SIGTERM'
@@ -63,8 +63,8 @@ def test_its_status_is_handed_on_and_the_handlers_are_as_before(tmp_path: Path) 
     program.write_text('import os, sys; print(os.environ["WORD"]); raise SystemExit(int(sys.argv[1]))')
     before = [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)]
     for status in (0, 3):
-        with open(tmp_path / 'said', 'w') as said:
-            assert run_child(program, status, stdout=said, environment={**os.environ, 'WORD': 'heard'}) == status
+        with open(tmp_path / 'said', 'w') as output:
+            assert run_child(program, status, stdout=output, environment={**os.environ, 'WORD': 'heard'}) == status
         assert (tmp_path / 'said').read_text() == 'heard\n'
     assert [signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM)] == before
 

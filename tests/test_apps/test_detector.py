@@ -181,8 +181,8 @@ def test_bad_input_is_said(trained: dict[str, Any], data: Path, tmp_path: Path) 
     detector = trained['detector']
     (tmp_path / 'a.jpg').write_bytes(b'no image')
     unreadable = {'gone.jpg': 'gone.jpg cannot be read: No such file', 'a.jpg': r'a.jpg: .*; repair the file'}
-    for name, said in unreadable.items():
-        with pytest.raises(InputError, match=said):
+    for name, message in unreadable.items():
+        with pytest.raises(InputError, match=message):
             detector(tmp_path / name)
     with pytest.raises(InputError, match=r'images\[0\] is a builtins.int; give a path'):
         detector([7])

@@ -90,13 +90,13 @@ def test_other_destinations_are_refused(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize('zipped', [True, False])
-@pytest.mark.parametrize('part', [0.0, 0.1, 0.5, 0.99])
-def test_a_torn_file_is_refused(part: float, zipped: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize('share', [0.0, 0.1, 0.5, 0.99])
+def test_a_torn_file_is_refused(share: float, zipped: bool, tmp_path: Path) -> None:
     path = tmp_path / 'a.pth'
     torch.save({'w': torch.zeros(10_000)}, path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
     assert read_checkpoint(path).keys() == {'w'}
-    path.write_bytes(whole[: int(part * len(whole))])
+    path.write_bytes(whole[: int(share * len(whole))])
     with pytest.raises(InputError, match=r'a\.pth is ((cut short or no|no|not a complete) checkpoint|empty)'):
         read_checkpoint(path)
 
@@ -156,8 +156,8 @@ def test_safetensors_files_and_folders(tmp_path: Path, monkeypatch: pytest.Monke
         content = read_checkpoint(source)
         assert all(torch.equal(content[key], WEIGHTS[key]) for key in WEIGHTS)
     whole = path.read_bytes()
-    for part in (0, 4, len(whole) // 2, len(whole) - 1):
-        path.write_bytes(whole[:part])
+    for length in (0, 4, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:length])
         with pytest.raises(InputError, match='cut short or no safetensors file'):
             read_checkpoint(path)
     monkeypatch.setitem(sys.modules, 'safetensors', None)

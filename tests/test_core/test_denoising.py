@@ -195,11 +195,11 @@ def test_half_the_ratio_of_labels_is_drawn_anew(ratio: float) -> None:
     """Of positives and negatives alike, of all classes alike: one in four to what it was."""
     layout = denoising_layout((1,), 20000)
     labels, _ = noisy_truth(layout, torch.tensor([1]), torch.full((1, 4), 0.5), 4, label_noise_ratio=ratio)
-    for part in (labels[0, layout.negative], labels[0, ~layout.negative]):
-        shares = part.bincount() / len(part)
+    for drawn in (labels[0, layout.negative], labels[0, ~layout.negative]):
+        shares = drawn.bincount() / len(drawn)
         expected = [ratio / 8, 1 - 3 * ratio / 8, ratio / 8, ratio / 8]
         if ratio == 0:
-            assert (part == 1).all()
+            assert (drawn == 1).all()
         else:  # four standard deviations of the largest
             assert shares.tolist() == pytest.approx(expected, abs=4 * 0.5 / 20000**0.5)  # 0.5: of one draw, at most
 

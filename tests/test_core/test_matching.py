@@ -66,7 +66,7 @@ def test_matchings_before_and_after_the_change_are_the_authors(epoch: int, costs
 
 def golden_truth() -> tuple[torch.Tensor, torch.Tensor]:
     rows = formula.targets('units', 2, [4, 2], 6)
-    labels, boxes = (np.concatenate([np.asarray(part) for part in parts]) for parts in zip(*rows))
+    labels, boxes = (np.concatenate([np.asarray(column) for column in parts]) for parts in zip(*rows))
     return torch.from_numpy(labels).long(), torch.from_numpy(boxes)
 
 

@@ -17,16 +17,16 @@ def test_minimal_filtering_is_exact_in_rational_numbers() -> None:
     # each entry is the number in double precision that is nearest to a fraction of small numbers
     exact = [[[Fraction(x).limit_denominator(100) for x in row] for row in matrix.tolist()] for matrix in transforms()]
     assert [[[float(x) for x in row] for row in matrix] for matrix in exact] == [x.tolist() for x in transforms()]
-    of_weight, of_input, of_output = exact
+    from_weight, from_input, from_output = exact
     draw = random.Random(0)
     for _ in range(20):
         weights, inputs = ([Fraction(draw.randint(-9, 9), draw.randint(1, 9)) for _ in range(n)] for n in (3, 6))
         of_weights, of_inputs = (
             [sum(a * b for a, b in zip(row, numbers)) for row in matrix]
-            for matrix, numbers in ((of_weight, weights), (of_input, inputs))
+            for matrix, numbers in ((from_weight, weights), (from_input, inputs))
         )
         products = [a * b for a, b in zip(of_weights, of_inputs)]
-        actual = [sum(a * b for a, b in zip(row, products)) for row in of_output]
+        actual = [sum(a * b for a, b in zip(row, products)) for row in from_output]
         assert actual == [sum(weights[k] * inputs[i + k] for k in range(3)) for i in range(4)]
 
 
@@ -41,12 +41,12 @@ def test_equals_the_convolution_and_its_gradients(
     x.requires_grad_(), weight.requires_grad_()
     y = F.conv2d(x, weight, bias, padding=1)
     grad = torch.randn_like(y)
-    of_input, of_weight = torch.autograd.grad(y, (x, weight), grad)
+    grad_input, grad_weight = torch.autograd.grad(y, (x, weight), grad)
 
-    x, grad = (part.detach().to(dtype).contiguous(memory_format=layout) for part in (x, grad))
+    x, grad = (tensor.detach().to(dtype).contiguous(memory_format=layout) for tensor in (x, grad))
     values, bias = winograd_weight(weight.detach().to(dtype)), bias.to(dtype)
     ours = winograd_conv2d(x, values, bias), *winograd_gradients(x, values, grad)
-    for actual, expected in zip(ours, (y, of_input, of_weight)):
+    for actual, expected in zip(ours, (y, grad_input, grad_weight)):
         assert actual.dtype == dtype
         assert (actual - expected).abs().max() <= tolerance * max(1.0, expected.abs().max().item())
 
@@ -54,15 +54,17 @@ def test_equals_the_convolution_and_its_gradients(
 def test_of_no_pictures() -> None:
     x, weight = torch.empty(0, 4, 9, 6), torch.randn(5, 4, 3, 3)
     assert winograd_conv2d(x, winograd_weight(weight)).shape == (0, 5, 9, 6)
-    of_input, of_weight = winograd_gradients(x, winograd_weight(weight), x.new_empty(0, 5, 9, 6))
-    assert of_input.shape == x.shape and of_weight.shape == weight.shape and not of_weight.any()
+    grad_input, grad_weight = winograd_gradients(x, winograd_weight(weight), x.new_empty(0, 5, 9, 6))
+    assert grad_input.shape == x.shape and grad_weight.shape == weight.shape and not grad_weight.any()
 
 
 def test_only_the_gradients_asked_for() -> None:
     x, values, grad = torch.randn(1, 3, 9, 6), winograd_weight(torch.randn(5, 3, 3, 3)), torch.randn(1, 5, 9, 6)
-    of_input, of_weight = winograd_gradients(x, values, grad)
+    grad_input, grad_weight = winograd_gradients(x, values, grad)
     for asked in ((True, False), (False, True), (False, False)):
-        for actual, expected, wanted in zip(winograd_gradients(x, values, grad, *asked), (of_input, of_weight), asked):
+        for actual, expected, wanted in zip(
+            winograd_gradients(x, values, grad, *asked), (grad_input, grad_weight), asked
+        ):
             assert actual is None if not wanted else torch.equal(actual, expected)
 
 

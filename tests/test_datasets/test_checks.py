@@ -288,17 +288,17 @@ def test_missing_image_files(made: Made) -> None:
 @pytest.fixture
 def cfg(tmp_path: Path) -> dict[str, Any]:
     """A sound config of a training and a validation set."""
-    for part in ('train', 'val'):
-        Made(tmp_path / part).check()
+    for split in ('train', 'val'):
+        Made(tmp_path / split).check()
 
-    def dataset(part: str) -> dict[str, Any]:
+    def dataset(split: str) -> dict[str, Any]:
         return dict(
             type='CocoDataset',
             data_root=str(tmp_path),
-            ann_file=f'{part}/ann.json',
-            data_prefix=dict(img=f'{part}/images/'),
+            ann_file=f'{split}/ann.json',
+            data_prefix=dict(img=f'{split}/images/'),
             metainfo=dict(classes=CLASSES),
-            test_mode=part == 'val',
+            test_mode=split == 'val',
             filter_cfg=dict(filter_empty_gt=True, min_size=32),
         )
 
@@ -387,8 +387,8 @@ def test_cocos_own_classes_where_none_are_given(cfg: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"80 classes of train_dataloader\.dataset \(CocoDataset's own list") as error:
         check_config(cfg)
     assert '3 of val_dataloader.dataset' in str(error.value)
-    for part in ('val', 'test'):
-        del cfg[f'{part}_dataloader']['dataset']['metainfo']
+    for split in ('val', 'test'):
+        del cfg[f'{split}_dataloader']['dataset']['metainfo']
     cfg['model']['bbox_head']['num_classes'] = 80
     with pytest.raises(InputError, match=r"train_dataloader\.dataset: .*lacks 78 of the 80 .*CocoDataset's own list"):
         check_config(cfg)
@@ -416,10 +416,10 @@ def test_faults_of_a_set_name_the_place_in_the_config(cfg: dict[str, Any]) -> No
         check_config(cfg)
 
 
-@pytest.mark.parametrize('part', ['train', 'val'])
-def test_data_that_are_not_there_are_named_by_their_set(part: str, cfg: dict[str, Any]) -> None:
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_data_that_are_not_there_are_named_by_their_set(split: str, cfg: dict[str, Any]) -> None:
     """Not by the evaluator, which names the same file rightly."""
-    cfg[f'{part}_dataloader']['dataset']['data_root'] = '/nowhere'
+    cfg[f'{split}_dataloader']['dataset']['data_root'] = '/nowhere'
     cfg['val_evaluator'] = dict(type='CocoMetric', ann_file='/nowhere/val/ann.json', metric='bbox')
     with pytest.raises(InputError, match=r'no annotation file /nowhere') as refusal:
         check_config(cfg)
@@ -474,8 +474,8 @@ def test_annotation_ids_that_evaluation_cannot_tell_from_none_or_not_read(cfg: d
     def renamed(number: Any) -> Callable[[dict[str, Any]], None]:
         return lambda content: content['annotations'][0].update(id=number)
 
-    for part in ('train', 'val'):
-        _rewrite(tmp_path / part / 'ann.json', renamed(0))
+    for split in ('train', 'val'):
+        _rewrite(tmp_path / split / 'ann.json', renamed(0))
     assert 'counts as missed' in check_config(cfg)[1].warnings[0]
     _rewrite(tmp_path / 'train/ann.json', renamed('b12'))
     check_config(cfg)  # training does not mind

@@ -120,8 +120,8 @@ def test_16_bits_of_which_few_are_used_are_remarked_upon(extension: str) -> None
 
     dark = decode(stored(4095))
     assert dark.max() in (15, 16)
-    said = remark(stored(4095), dark)
-    assert said is not None and 'go up to 4095 of 65535 only' in said and '(here at most 16)' in said
+    text = remark(stored(4095), dark)
+    assert text is not None and 'go up to 4095 of 65535 only' in text and '(here at most 16)' in text
     for data in (stored(65535), stored(9000), stored(0), stored(20, np.uint8)):
         assert remark(data, decode(data)) is None
 

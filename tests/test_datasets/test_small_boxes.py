@@ -58,7 +58,7 @@ SIZES = [(48, 24)] * 3
 
 
 @pytest.mark.parametrize(
-    ('pipeline', 'said'),
+    ('pipeline', 'warning'),
     [
         ([at_least(8, 8)], '3 of 6 boxes, in 2 images, are .* up to 8 px in the image as it is read.*0.min_gt_bbox_wh'),
         # of the last box 4 px are in the image, which become 8
@@ -74,10 +74,10 @@ SIZES = [(48, 24)] * 3
         ([dict(type='FilterAnnotations', by_box=False, by_mask=True, min_gt_bbox_wh=(90, 90))], None),
     ],
 )
-def test_counts_by_hand(tmp_path: Path, pipeline: list[Any], said: str | None) -> None:
+def test_counts_by_hand(tmp_path: Path, pipeline: list[Any], warning: str | None) -> None:
     warnings = said_of(written(tmp_path, SIZES, BOXES), pipeline)
     small = [text for text in warnings if 'too small' in text]
-    assert len(small) == (said is not None) and (said is None or re.match(said, small[0])), warnings
+    assert len(small) == (warning is not None) and (warning is None or re.match(warning, small[0])), warnings
 
 
 def test_it_is_what_the_pipeline_leaves_out(tmp_path: Path) -> None:
@@ -96,8 +96,8 @@ def test_it_is_what_the_pipeline_leaves_out(tmp_path: Path) -> None:
         left = pipeline(dict(img=image, img_shape=(height, width), gt_bboxes=HorizontalBoxes(corners)))
         lost = len(of_image) - len(left['gt_bboxes'])
         dropped, images = dropped + lost, images + bool(lost)
-    said = said_of(written(tmp_path, sizes, [box.tolist() for box in boxes]), steps)
-    assert 20 < dropped < 200 and any(text.startswith(f'{dropped} of 240 boxes, in {images} images') for text in said)
+    texts = said_of(written(tmp_path, sizes, [box.tolist() for box in boxes]), steps)
+    assert 20 < dropped < 200 and any(text.startswith(f'{dropped} of 240 boxes, in {images} images') for text in texts)
 
 
 def test_only_what_is_trained_on_counts(tmp_path: Path) -> None:
@@ -107,14 +107,14 @@ def test_only_what_is_trained_on_counts(tmp_path: Path) -> None:
     content['annotations'][0]['iscrowd'] = 1
     ann_file.write_text(json.dumps(content))
 
-    def said(part: str, **settings: Any) -> list[str]:
-        of_part = {f'{part}_dataloader': dict(dataset=dataset(ann_file, [at_least(8, 8)], **settings))}
+    def counts(split: str, **settings: Any) -> list[str]:
+        of_part = {f'{split}_dataloader': dict(dataset=dataset(ann_file, [at_least(8, 8)], **settings))}
         return [text[:25] for text in check_config(of_part)[0].warnings if 'too small' in text]
 
-    assert said('train') == ['2 of 5 boxes, in 1 images'] and said('train', indices=[1, 2]) == [
+    assert counts('train') == ['2 of 5 boxes, in 1 images'] and counts('train', indices=[1, 2]) == [
         '2 of 3 boxes, in 1 images'
     ]
-    assert said('train', indices=[0, 1]) == said('val', test_mode=True) == []
+    assert counts('train', indices=[0, 1]) == counts('val', test_mode=True) == []
 
 
 @pytest.mark.parametrize(

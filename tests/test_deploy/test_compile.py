@@ -39,7 +39,7 @@ def predictor(model: nn.Module) -> Callable[[Tensor], tuple[Tensor, Tensor, Tens
 
 def by_token(logits: Tensor, boxes: Tensor, index: Tensor) -> list[Tensor]:
     """In the tokens' order: rounding decides between nearly equal scores."""
-    return [part.take_along_dim(index.argsort(1).unsqueeze(-1), 1) for part in (logits, boxes)]
+    return [output.take_along_dim(index.argsort(1).unsqueeze(-1), 1) for output in (logits, boxes)]
 
 
 def recorder(graphs: list[Any]) -> Callable[..., Any]:

@@ -109,9 +109,9 @@ def test_what_an_exported_file_cannot_do_is_refused(config: Path, tmp_path: Path
     renamed = tmp_path / 'config.py'
     renamed.write_text(config.read_text().replace("'person', 'dog'", "'dog', 'person'"), encoding='utf-8')
     named = write_model(tmp_path / 'named.onnx', format_changes={'config': 'other_coco.py'})
-    said = r'\.onnx has the classes person, dog, .* and the data set dog, person.* the file was exported with'
+    text = r'\.onnx has the classes person, dog, .* and the data set dog, person.* the file was exported with'
     for path, its in ((file, ', or'), (named, r' \(other_coco\.py\), or')):
-        with pytest.raises(InputError, match=said + its):
+        with pytest.raises(InputError, match=text + its):
             run(renamed, path, tmp_path, '--no-check')
     renamed.write_text(config.read_text().replace('scale=(64, 64)', 'scale=(96, 64)'), encoding='utf-8')
     with pytest.raises(InputError, match=r'gives images of 64x96 .* and .*onnx takes 64x64.*--dynamic-size'):
@@ -150,7 +150,7 @@ def test_a_model_of_another_config_is_told_by_its_values(
     file = write_model(tmp_path / 'other.onnx', format_changes={'config': config.name, 'model': model})
     changed, text = tmp_path / 'changed.py', config.read_text()
     parts = "backbone=dict(depth=18, init_cfg=dict(checkpoint='x.pth')), train_cfg=dict(assigner=dict(type='A'))"
-    for more, said in (
+    for more, sentences in (
         ('neck=dict(out_channels=64), a=1, b=2', []),
         ('neck=dict(out_channels=64), a=1, b=2, test_cfg=dict(num_queries=5)', ['model.test_cfg.num_queries is None']),
         ('neck=dict(out_channels=32), a=1, b=2', ['model.neck.out_channels is 64, as the file says, and not 32, as']),
@@ -162,7 +162,7 @@ def test_a_model_of_another_config_is_told_by_its_values(
         changed.write_text(text.replace("'SingleStageDetector'", f"'SingleStageDetector', {parts}, {more}"))
         run(changed, file, tmp_path)
         notes = [line for line in capsys.readouterr().out.splitlines() if 'differ' in line]
-        assert len(notes) == bool(said) and all(words in note for note in notes for words in said), notes
+        assert len(notes) == bool(sentences) and all(words in note for note in notes for words in sentences), notes
 
 
 @pytest.mark.parametrize(('batch', 'rgb'), [('batch', False), (2, False), ('batch', True)])

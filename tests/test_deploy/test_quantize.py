@@ -199,7 +199,7 @@ def test_no_file_is_left_that_finds_too_little(exported: Path, labelled: Labelle
 
 def arguments(exported: Path, *more: object) -> list[str]:
     folder = exported.parent
-    return [str(part) for part in (exported, '--data', folder / 'labels.json', '--images', folder / 'images', *more)]
+    return [str(word) for word in (exported, '--data', folder / 'labels.json', '--images', folder / 'images', *more)]
 
 
 def test_the_command_line(

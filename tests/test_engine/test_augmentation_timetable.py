@@ -135,8 +135,8 @@ def test_a_resumed_run_is_in_the_stage_of_its_epoch(epoch: int) -> None:
 
 
 def test_a_checkpoint_resumes_without_a_warning_about_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
-    said: list[str] = []
-    monkeypatch.setattr('mmengine.logging.message_hub.print_log', lambda text, **_: said.append(text))
+    messages: list[str] = []
+    monkeypatch.setattr('mmengine.logging.message_hub.print_log', lambda text, **_: messages.append(text))
     given = runner(numbers())
     given.message_hub = MessageHub('saved')
     hook = AugmentationTimetableHook(DEIM)
@@ -145,7 +145,7 @@ def test_a_checkpoint_resumes_without_a_warning_about_the_stage(monkeypatch: pyt
     given.message_hub.update_info('epoch', 1)
     resumed = MessageHub('resumed')
     resumed.load_state_dict(given.message_hub.state_dict())
-    assert (resumed.get_info('epoch'), resumed.get_info(STAGE), said) == (1, None, [])
+    assert (resumed.get_info('epoch'), resumed.get_info(STAGE), messages) == (1, None, [])
 
 
 def test_a_timetable_of_steps_without_workers() -> None:

@@ -123,7 +123,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
 def start(command: list[object], folder: Folder, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run to the end; 5 minutes stand for "it hangs"."""
     return subprocess.run(
-        [str(part) for part in command],
+        [str(argument) for argument in command],
         env={**folder.environment, **environment},
         cwd=folder.path,
         capture_output=True,

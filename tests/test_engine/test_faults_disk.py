@@ -50,29 +50,29 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_disk_that_gets_full_in_training(config: Path, small_disk: Path, tmp_path: Path) -> None:
     work_dir = small_disk / 'run'
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir)
-    assert status == 4, said[-3000:]
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir)
+    assert status == 4, output[-3000:]
     first, second = work_dir / 'iter_1.pth', work_dir / 'iter_2.pth'
-    (message,) = errors(said)
+    (message,) = errors(output)
     assert message == (
         f'error: cannot write {second}: No space left on device; the newest whole checkpoint is {first}; make room '
         "there, then the same command goes on from it (mmdet's own tools: with --resume)"
     )
     assert [path.name for path in work_dir.glob('*.pth*')] == ['iter_1.pth'] and damage(first) is None
-    assert re.search(r'note: 2 checkpoints of about \d MB are kept and one more.* are not enough for 3 more', said)
+    assert re.search(r'note: 2 checkpoints of about \d MB are kept and one more.* are not enough for 3 more', output)
 
     (small_disk / 'ballast').write_bytes(bytes(2 * 2**20))
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, '--resume')
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, '--resume')
     assert status == 2
-    (message,) = errors(said)
+    (message,) = errors(output)
     assert re.search(rf'a checkpoint takes about \d MB and there are \d MB free at {work_dir}; make room', message)
 
 
 def test_a_limit_of_file_sizes(config: Path, tmp_path: Path) -> None:
     """The write itself breaks off: nothing of it is left."""
-    status, said = ended(tmp_path / 'log', limited, config, '--work-dir', tmp_path / 'run')
-    assert status == 4, said[-3000:]
-    (message,) = errors(said)
+    status, output = ended(tmp_path / 'log', limited, config, '--work-dir', tmp_path / 'run')
+    assert status == 4, output[-3000:]
+    (message,) = errors(output)
     assert message == (
         f'error: cannot write {tmp_path / "run" / "iter_1.pth"}: File too large; there is no whole checkpoint in '
         f'{tmp_path / "run"} yet; raise the limit of the size of a file (ulimit -f, or the file system), then start '

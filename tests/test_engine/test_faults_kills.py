@@ -55,7 +55,7 @@ def kill(run: Started, journal: Path, before: int, target: str, chance: random.R
         run.wait_for(lambda: sum(line.startswith(word) for line in lines(journal)[before:]) >= which)
         time.sleep(chance.uniform(0, seconds))
     run.kill()
-    assert run.status() == -signal.SIGKILL, run.said()[-2000:]
+    assert run.status() == -signal.SIGKILL, run.output()[-2000:]
 
 
 def check_files(work_dir: Path, written: int) -> int:
@@ -97,11 +97,11 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
         written = max([written, *(int(re.findall(r'\d+', line)[0]) for line in done if line.startswith('written'))])
         begin = check_files(work_dir, written)
     before, newest = len(lines(journal)), latest_checkpoint(work_dir)
-    status, said = ended(
+    status, output = ended(
         tmp_path / 'last.log', run_train, *arguments, '--cfg-options', f'train_cfg.max_iters={begin + 2}'
     )
-    assert status == 0, said[-3000:]
-    assert begin == 0 or f'resuming from {newest}' in [line.split(', ')[0] for line in said.splitlines()]
+    assert status == 0, output[-3000:]
+    assert begin == 0 or f'resuming from {newest}' in [line.split(', ')[0] for line in output.splitlines()]
     check_journal(lines(journal)[before:], begin)
     assert check_files(work_dir, begin + 2) == begin + 2
     assert [path.name for path in work_dir.glob('*.pth*')] == [f'iter_{begin + 2}.pth'], 'one is to be kept'

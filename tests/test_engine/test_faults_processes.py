@@ -51,9 +51,9 @@ def test_a_data_worker_that_is_killed(tmp_path: Path) -> None:
     calls = tmp_path / 'calls'
     calls.mkdir()
     config = small_config(tmp_path, WORKERS.format(folder=str(calls), call=30, signum=int(signal.SIGKILL)))
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', tmp_path / 'run')
-    assert status == 5, said[-3000:]
-    (message,) = errors(said)
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', tmp_path / 'run')
+    assert status == 5, output[-3000:]
+    (message,) = errors(output)
     # not known where the main process was at its socket just then, as below
     how = "was ended by the signal 'Killed'|exited without an error message"
     assert re.match(f'error: a process that loads data ({how})', message)
@@ -123,8 +123,8 @@ def signal_job(signum: int) -> None:
 STEPS = "default_hooks.update(logger=dict(interval=1))\ndefault_hooks['checkpoint'].update(interval=1000)\n"
 
 
-def trained(said: str) -> list[int]:
-    return [int(step) for step in re.findall(r'Iter\(train\) *\[ *(\d+)/', said)]
+def trained(output: str) -> list[int]:
+    return [int(step) for step in re.findall(r'Iter\(train\) *\[ *(\d+)/', output)]
 
 
 def test_the_tool_stops_at_sigterm_and_goes_on_there(tmp_path: Path) -> None:
@@ -132,17 +132,19 @@ def test_the_tool_stops_at_sigterm_and_goes_on_there(tmp_path: Path) -> None:
     config = small_config(tmp_path, STEPS)
     arguments = [config, '--work-dir', tmp_path / 'run', '--resume']
     run = Started(tmp_path / 'log', run_train, *arguments)
-    run.wait_for(lambda: trained(run.said()))
+    run.wait_for(lambda: trained(run.output()))
     os.kill(run.process.pid, signal.SIGTERM)
-    assert run.status() == 143, run.said()[-3000:]
-    done = trained(run.said())
+    assert run.status() == 143, run.output()[-3000:]
+    done = trained(run.output())
     saved = tmp_path / 'run' / f'iter_{done[-1]}.pth'
-    assert not errors(run.said())
-    assert f'stopped by SIGTERM after iteration {done[-1]}; saved {saved}, from which it can be resumed\n' in run.said()
+    assert not errors(run.output())
+    assert (
+        f'stopped by SIGTERM after iteration {done[-1]}; saved {saved}, from which it can be resumed\n' in run.output()
+    )
     end = ['--cfg-options', f'train_cfg.max_iters={done[-1] + 2}', 'train_cfg.val_interval=100000']
-    status, said = ended(tmp_path / 'log', run_train, *arguments, *end)
-    assert status == 0 and f'resuming from {saved}\n' in said, said[-3000:]
-    assert done + trained(said) == list(range(1, done[-1] + 3))
+    status, output = ended(tmp_path / 'log', run_train, *arguments, *end)
+    assert status == 0 and f'resuming from {saved}\n' in output, output[-3000:]
+    assert done + trained(output) == list(range(1, done[-1] + 3))
 
 
 class Trained(Hook):
@@ -199,11 +201,11 @@ def job(folder: str, where: str, signum: int, by_epoch: bool, workers_die: bool 
 def test_a_signal_to_every_process_of_a_job(name: str, where: str, by_epoch: bool, tmp_path: Path) -> None:
     """No iteration is lost, whether data workers outlive it or not."""
     signum = int(signal.Signals[name])
-    status, said = ended(tmp_path / 'log', job, str(tmp_path), where, signum, by_epoch)
-    assert status == 128 + signum, said[-3000:]
-    assert 'Traceback' not in said and f'stopped by {name} after iteration' in said
+    status, output = ended(tmp_path / 'log', job, str(tmp_path), where, signum, by_epoch)
+    assert status == 128 + signum, output[-3000:]
+    assert 'Traceback' not in output and f'stopped by {name} after iteration' in output
     (saved,) = tmp_path.glob('*.pth')
-    assert f'saved {saved}, from which it can be resumed' in said
+    assert f'saved {saved}, from which it can be resumed' in output
     done = EPOCH + 2 if where == 'main' else len((tmp_path / 'trained').read_text())
     assert saved.name == ('epoch_1.pth' if where == 'worker' and by_epoch else f'iter_{done}.pth')
     assert torch.load(saved, weights_only=False)['meta']['iter'] == done
@@ -212,9 +214,9 @@ def test_a_signal_to_every_process_of_a_job(name: str, where: str, by_epoch: boo
 
 
 def test_data_workers_that_die_after_a_stop_change_nothing(tmp_path: Path) -> None:
-    status, said = ended(tmp_path / 'log', job, str(tmp_path), 'main', signal.SIGUSR1, True, True)
-    assert status == 128 + signal.SIGUSR1, said[-3000:]
-    assert 'Traceback' not in said
+    status, output = ended(tmp_path / 'log', job, str(tmp_path), 'main', signal.SIGUSR1, True, True)
+    assert status == 128 + signal.SIGUSR1, output[-3000:]
+    assert 'Traceback' not in output
 
 
 def rank(number: int, store: str, folder: str) -> None:

@@ -25,7 +25,7 @@ from mmdet_iouquery.errors import InputError
 def test_all_is_shown_but_with_a_refusal(
     error: type[BaseException] | None, shown: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def said() -> None:
+    def write() -> None:
         with held_back() as held, redirect_stdout(held):
             print('a')
             if error is not None:
@@ -34,10 +34,10 @@ def test_all_is_shown_but_with_a_refusal(
             assert capsys.readouterr().out == ''
 
     if error is None:
-        said()
+        write()
     else:
         with pytest.raises(error):
-            said()
+            write()
     assert capsys.readouterr().out == shown
 
 

@@ -131,18 +131,18 @@ def stopped_everywhere(data: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp('stopped')
     work_dir = folder / 'my run'
     for number, stop in enumerate(STOPS):
-        status, said = ended(folder / f'log_{number}', run_quickstart, str(work_dir), str(data), stop)
-        assert status == -signal.SIGKILL, f'{stop}: {said[-3000:]}'
-    status, said = ended(folder / 'log', run_quickstart, str(work_dir), str(data))
-    assert status == 0, said[-3000:]
+        status, output = ended(folder / f'log_{number}', run_quickstart, str(work_dir), str(data), stop)
+        assert status == -signal.SIGKILL, f'{stop}: {output[-3000:]}'
+    status, output = ended(folder / 'log', run_quickstart, str(work_dir), str(data))
+    assert status == 0, output[-3000:]
     return work_dir
 
 
 def test_a_quickstart_stopped_everywhere_ends_as_one_that_was_not(
     stopped_everywhere: Path, data: Path, tmp_path: Path
 ) -> None:
-    status, said = ended(tmp_path / 'log', run_quickstart, str(tmp_path / 'run'), str(data))
-    assert status == 0, said[-3000:]
+    status, output = ended(tmp_path / 'log', run_quickstart, str(tmp_path / 'run'), str(data))
+    assert status == 0, output[-3000:]
     for name in ('detections.bbox.json', 'detections.metrics.json', 'queries/selection.json'):
         ours, theirs = (json.loads((folder / name).read_text()) for folder in (stopped_everywhere, tmp_path / 'run'))
         if name.endswith('selection.json'):  # it names checkpoints by their paths
@@ -163,8 +163,8 @@ def test_a_finished_quickstart_says_so_and_does_nothing(stopped_everywhere: Path
     before = {
         path: path.stat().st_mtime_ns for path in stopped_everywhere.rglob('*') if path.suffix in ('.pth', '.png')
     }
-    status, said = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data))
-    assert status == 0 and 'finished before' in said and f'iter_{STEPS}.pth' in said and 'COCO AP' in said
+    status, output = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data))
+    assert status == 0 and 'finished before' in output and f'iter_{STEPS}.pth' in output and 'COCO AP' in output
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -178,8 +178,8 @@ def test_a_finished_quickstart_says_so_and_does_nothing(stopped_everywhere: Path
 def test_a_quickstart_of_other_settings_is_refused(
     more: tuple[str, ...], named: str, stopped_everywhere: Path, data: Path, tmp_path: Path
 ) -> None:
-    status, said = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data), None, *more)
-    (error,) = errors(said)
+    status, output = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data), None, *more)
+    (error,) = errors(output)
     assert status == 2 and named in error and '--restart' in error and 'WORK_DIR=' in error
 
 
@@ -197,23 +197,23 @@ def test_changed_annotations_and_an_edited_config_are_refused(
         assert edit[0] in before
         path.write_text(before.replace(*edit, 1), encoding='utf-8')
         try:
-            status, said = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data))
+            status, output = ended(tmp_path / 'log', run_quickstart, str(stopped_everywhere), str(data))
         finally:
             path.write_text(before, encoding='utf-8')
-        (error,) = errors(said)
+        (error,) = errors(output)
         assert status == 2 and named in error and path.name in error
 
 
 def test_a_quickstart_on_data_that_grew_is_refused_before_they_are_converted(tmp_path: Path) -> None:
     root, work_dir = tmp_path / 'set', tmp_path / 'run'
     grown(root, 6)
-    status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(root), 'step 4')
-    assert status == -signal.SIGKILL, said[-3000:]
+    status, output = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(root), 'step 4')
+    assert status == -signal.SIGKILL, output[-3000:]
     grown(root, 9)
     before = contents(work_dir)
     for _ in range(2):
-        status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(root))
-        (error,) = errors(said)
+        status, output = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(root))
+        (error,) = errors(output)
         assert status == 2 and 'other annotations' in error and contents(work_dir) == before
 
 
@@ -223,20 +223,22 @@ def test_data_that_were_corrected_as_told_are_taken(data: Path, tmp_path: Path) 
     annotations = own / 'annotations' / 'train.json'
     right = annotations.read_text(encoding='utf-8')
     annotations.write_text(right.replace('"iscrowd":0', '"iscrowd":1'), encoding='utf-8')
-    status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(own))
-    assert status == 2 and 'write iscrowd=0' in said
+    status, output = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(own))
+    assert status == 2 and 'write iscrowd=0' in output
     annotations.write_text(right, encoding='utf-8')
-    status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(own), 'step 4', '--seed', '1')
-    assert status == -signal.SIGKILL, said[-3000:]
+    status, output = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(own), 'step 4', '--seed', '1')
+    assert status == -signal.SIGKILL, output[-3000:]
     assert list(work_dir.glob('iter_*.pth')) and 'seed=1' in (work_dir / 'config.py').read_text()
 
 
 def test_restart_sets_the_run_aside_and_keeps_what_is_not_its_own(data: Path, tmp_path: Path) -> None:
     work_dir = tmp_path / 'run'
-    status, said = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(data), 'the first validation')
+    status, output = ended(tmp_path / 'log', run_quickstart, str(work_dir), str(data), 'the first validation')
     (work_dir / 'notes.txt').write_text('mine')
     before = {path.name for path in work_dir.iterdir() if not path.name.startswith('.')} - {'notes.txt'}
-    assert status == -signal.SIGKILL and {'config.py', 'iter_4.pth', 'quickstart.json', 'settings.json'} <= before, said
+    assert status == -signal.SIGKILL and {'config.py', 'iter_4.pth', 'quickstart.json', 'settings.json'} <= before, (
+        output
+    )
     arguments = (str(work_dir), str(data), 'the config', '--restart', '--seed', '1')
     assert ended(tmp_path / 'log', run_quickstart, *arguments)[0] == -signal.SIGKILL
     (aside,) = work_dir.glob('before-*')
@@ -271,8 +273,8 @@ def trained(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     for module, name, call in (('train', 'run_iter', 6), ('val', 'run', 1)):
         assert ended(log, run_killed, module, name, call, config, '--work-dir', work_dir)[0] == -signal.SIGKILL
     assert (work_dir / f'iter_{STEPS}.pth').is_file()
-    status, said = ended(log, run_train, config, '--work-dir', work_dir)
-    assert status == 0 and f'resuming from {work_dir / f"iter_{STEPS}.pth"}' in said, said[-3000:]
+    status, output = ended(log, run_train, config, '--work-dir', work_dir)
+    assert status == 0 and f'resuming from {work_dir / f"iter_{STEPS}.pth"}' in output, output[-3000:]
     return work_dir
 
 
@@ -290,15 +292,15 @@ def test_a_training_called_again_goes_on_and_ends_as_one_that_was_not_stopped(
 def test_a_finished_training_says_so(trained: Path, config: Path, tmp_path: Path) -> None:
     starts = sorted(trained.glob('2*'))
     for more in ((), ('--resume',)):
-        status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', trained, *more)
-        assert status == 0 and 'this training is finished' in said and str(trained / f'iter_{STEPS}.pth') in said
+        status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', trained, *more)
+        assert status == 0 and 'this training is finished' in output and str(trained / f'iter_{STEPS}.pth') in output
     assert sorted(trained.glob('2*')) == starts  # not even a log was begun
 
 
 def test_a_training_of_other_settings_is_refused_unless_resumed(trained: Path, config: Path, tmp_path: Path) -> None:
     longer = ('--cfg-options', f'train_cfg.max_iters={STEPS + 2}')
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', trained, *longer)
-    (error,) = errors(said)
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', trained, *longer)
+    (error,) = errors(output)
     assert status == 2 and f'(train_cfg.max_iters: {STEPS} there, {STEPS + 2} asked for now)' in error
     assert '--resume' in error and '--restart' in error and not (trained / f'iter_{STEPS + 2}.pth').exists()
 
@@ -306,15 +308,15 @@ def test_a_training_of_other_settings_is_refused_unless_resumed(trained: Path, c
     copy.mkdir()
     for name in (f'iter_{STEPS}.pth', 'settings.json', 'last_validation'):
         (copy / name).write_bytes((trained / name).read_bytes())
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, '--resume', *longer)
-    assert status == 0 and f'going on with other settings than before: train_cfg.max_iters: {STEPS} there' in said
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, '--resume', *longer)
+    assert status == 0 and f'going on with other settings than before: train_cfg.max_iters: {STEPS} there' in output
     assert (copy / f'iter_{STEPS + 2}.pth').is_file() and validations(copy) == [STEPS + 2]
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, *longer)
-    assert status == 0 and 'this training is finished' in said
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, *longer)
+    assert status == 0 and 'this training is finished' in output
 
     (copy / 'settings.json').unlink()
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, *longer)
-    (error,) = errors(said)
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', copy, *longer)
+    (error,) = errors(output)
     assert status == 2 and 'whose settings are not known' in error and '--restart' in error
 
 
@@ -339,28 +341,28 @@ def test_a_training_on_data_that_grew_is_refused(config: Path, tmp_path: Path) -
         grown(root, 9)
         before = {**contents(work_dir), **contents(out)}
         for _ in range(2):
-            status, said = ended(log, run_fitted, False, *asked)
-            (error,) = errors(said)
+            status, output = ended(log, run_fitted, False, *asked)
+            (error,) = errors(output)
             assert status == 2 and f'{work_dir} holds a run on {root} as it was before it changed' in error
             assert '(9 images now, 6 then)' in error and '--restart' in error and '--work-dir' in error
             assert {**contents(work_dir), **contents(out)} == before
         for number in range(6, 9):
             (root / 'images' / f'{number}.jpg').unlink()
             (root / 'labels' / f'{number}.txt').unlink()
-        status, said = ended(log, run_fitted, False, *asked)  # the set is put back
-        assert status == 0 and ('this training is finished' if finished else 'resuming from') in said, said[-3000:]
+        status, output = ended(log, run_fitted, False, *asked)  # the set is put back
+        assert status == 0 and ('this training is finished' if finished else 'resuming from') in output, output[-3000:]
     grown(root, 9)
     read_data(root)  # somebody else has it converted
     own = (work_dir / 'config.py', '--work-dir', work_dir)
     for line in (asked, own):
-        status, said = ended(log, run_fitted, False, *line)
-        assert status == 2 and f'{out / "train.json"}' in errors(said)[0] and '--restart' in errors(said)[0]
-    status, said = ended(log, run_fitted, False, *asked, '--restart')
-    assert status == 0 and 'the earlier run is in' in said, said[-3000:]
+        status, output = ended(log, run_fitted, False, *line)
+        assert status == 2 and f'{out / "train.json"}' in errors(output)[0] and '--restart' in errors(output)[0]
+    status, output = ended(log, run_fitted, False, *asked, '--restart')
+    assert status == 0 and 'the earlier run is in' in output, output[-3000:]
     now = [names_in(out / name) for name in ('train.json', 'val.json')]
     assert all(first <= second for first, second in zip(split, now)) and sum(map(len, now)) == 9
-    status, said = ended(log, run_fitted, False, *asked)
-    assert status == 0 and 'this training is finished' in said
+    status, output = ended(log, run_fitted, False, *asked)
+    assert status == 0 and 'this training is finished' in output
 
 
 def test_a_training_on_coco_annotations_that_changed_is_refused(config: Path, data: Path, tmp_path: Path) -> None:
@@ -371,16 +373,16 @@ def test_a_training_on_coco_annotations_that_changed_is_refused(config: Path, da
     annotations, settings = own / 'annotations' / 'val.json', work_dir / 'settings.json'
     annotations.write_text(annotations.read_text() + ' ')
     for _ in range(2):
-        status, said = ended(log, run_fitted, False, *asked)
-        (error,) = errors(said)
+        status, output = ended(log, run_fitted, False, *asked)
+        (error,) = errors(output)
         assert status == 2 and f'as it was before it changed (in {annotations})' in error
     note = json.loads(settings.read_text())
     assert note.pop('checksums of annotation files').keys() == {
         str(own / 'annotations' / f'{split}.json') for split in ('train', 'val')
     }
     settings.write_text(json.dumps(note))
-    status, said = ended(log, run_fitted, False, *asked)
-    assert status == 0 and 'resuming from' in said, said[-3000:]
+    status, output = ended(log, run_fitted, False, *asked)
+    assert status == 0 and 'resuming from' in output, output[-3000:]
 
 
 def test_a_restarted_training_is_a_new_one(config: Path, tmp_path: Path) -> None:
@@ -392,8 +394,8 @@ def test_a_restarted_training_is_a_new_one(config: Path, tmp_path: Path) -> None
     assert (aside / 'iter_2.pth').is_file() and (aside / 'settings.json').is_file()
     assert torch.load(work_dir / 'iter_2.pth', weights_only=True)['meta']['iter'] == 2
     assert 'resuming' not in (tmp_path / 'log').read_text()
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, '--restart', '--resume')
-    assert status == 2 and 'give one of them' in errors(said)[0]
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, '--restart', '--resume')
+    assert status == 2 and 'give one of them' in errors(output)[0]
 
 
 def test_a_restart_leaves_what_it_begins_with(tmp_path: Path) -> None:
@@ -428,8 +430,8 @@ def test_two_trainings_do_not_write_to_one_folder(config: Path, tmp_path: Path) 
     work_dir.mkdir()
     other = Started(tmp_path / 'other', wait_inside, str(work_dir), str(ready))
     other.wait_for(ready.exists)
-    status, said = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir)
-    (error,) = errors(said)
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir)
+    (error,) = errors(output)
     assert status == 2 and f'process {other.process.pid} writes to {work_dir} at this moment' in error
     os.killpg(other.process.pid, signal.SIGKILL)  # the claim ends with the process
     other.status()
@@ -438,13 +440,13 @@ def test_two_trainings_do_not_write_to_one_folder(config: Path, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ('mistake', 'said'),
+    ('mistake', 'message'),
     [
         ("train_dataloader['batch_size'] = 0\n", 'batch_size'),  # before the run is built
         ('load_from = {config!r}\n', 'given.py'),  # after that, when logs have begun and the config is written down
     ],
 )
-def test_a_training_that_is_refused_leaves_the_folder_as_it_was(mistake: str, said: str, tmp_path: Path) -> None:
+def test_a_training_that_is_refused_leaves_the_folder_as_it_was(mistake: str, message: str, tmp_path: Path) -> None:
     config, work_dir = tmp_path / 'given.py', tmp_path / 'a' / 'run'
     small_config(tmp_path, mistake.format(config=str(config))).rename(config)
     run = {
@@ -459,7 +461,7 @@ def test_a_training_that_is_refused_leaves_the_folder_as_it_was(mistake: str, sa
             (work_dir / name).write_text(text)
         status, text = ended(tmp_path / 'log', run_train, config, '--work-dir', work_dir, *more)
         (error,) = errors(text)
-        assert status == 2 and said in error
+        assert status == 2 and message in error
         files = {path.relative_to(work_dir).as_posix(): path.read_text() for path in work_dir.rglob('*.*')}
         assert files == there and (tmp_path / 'a').exists() is bool(there)
 
@@ -525,21 +527,21 @@ def test_an_outcome_is_made_once_and_never_half(
     arguments = (config, trained / f'iter_{STEPS}.pth', '--out', out, '--device', 'cpu', *short)
     log = tmp_path / 'log'
     assert ended(log, run, True, *arguments)[0] == -signal.SIGKILL and not last.exists()
-    status, said = ended(log, run, False, *arguments)
-    assert status == 0 and 'finished before' not in said, said[-3000:]
+    status, output = ended(log, run, False, *arguments)
+    assert status == 0 and 'finished before' not in output, output[-3000:]
     made = last.stat().st_mtime_ns
-    status, said = ended(log, run, False, *arguments)
-    assert status == 0 and 'finished before' in said and str(last) in said and last.stat().st_mtime_ns == made
-    status, said = ended(log, run, False, *arguments, *other)
-    assert status == 2 and named in errors(said)[0] and '--restart' in errors(said)[0]
+    status, output = ended(log, run, False, *arguments)
+    assert status == 0 and 'finished before' in output and str(last) in output and last.stat().st_mtime_ns == made
+    status, output = ended(log, run, False, *arguments, *other)
+    assert status == 2 and named in errors(output)[0] and '--restart' in errors(output)[0]
     assert ended(log, run, False, *arguments, *other, '--restart')[0] == 0 and last.stat().st_mtime_ns > made
 
 
 def test_an_edited_calibration_is_not_lost(trained: Path, config: Path, tmp_path: Path) -> None:
     arguments = (config, trained / f'iter_{STEPS}.pth', '--out', tmp_path / 'fit', '--device', 'cpu')
     (tmp_path / 'fit.py').write_text('score_thr = 0.3  # by hand\n')
-    status, said = ended(tmp_path / 'log', run_calibrate, False, *arguments)
-    assert status == 2 and 'was edited, or not written by this tool' in errors(said)[0]
+    status, output = ended(tmp_path / 'log', run_calibrate, False, *arguments)
+    assert status == 2 and 'was edited, or not written by this tool' in errors(output)[0]
     assert (tmp_path / 'fit.py').read_text() == 'score_thr = 0.3  # by hand\n'
 
 
@@ -567,7 +569,7 @@ def test_a_digits_set_is_whole_or_absent(signum: signal.Signals, tmp_path: Path)
     run = Started(tmp_path / 'log', run_digits, str(root), str(ready))
     run.wait_for(ready.exists)
     os.kill(run.process.pid, signum)
-    assert run.status() == (-signum if signum == signal.SIGKILL else 128 + signum), run.said()
+    assert run.status() == (-signum if signum == signal.SIGKILL else 128 + signum), run.output()
     assert bool(list(root.parent.iterdir())) == (signum == signal.SIGKILL)
     build_digits(root, num_train=2, num_val=2, image_size=96, progress=False)
     assert [path.name for path in root.parent.iterdir()] == ['digits']

@@ -332,7 +332,7 @@ def trainings(config: str, database: Path | None, tmp_path_factory: pytest.TempP
     stops: list[Stop] = [('run_iter', 7), ('after_val_epoch', 1), None]
     starts = [(str(whole), None), *((str(killed), stop) for stop in stops)]
     run = Started(folder / 'said', run_all, config, starts)
-    assert run.status(seconds=480) == 0, run.said()[-3000:]
+    assert run.status(seconds=480) == 0, run.output()[-3000:]
     return whole, killed
 
 
@@ -356,8 +356,8 @@ def test_a_training_logs_curves_rates_and_selection_quality(whole: Path) -> None
     logged = rows('csv', whole)
     (path,) = whole.glob('*/vis_data/scalars.json')
     records = [json.loads(line) for line in path.open()]
-    for key, part in (('loss', 'train'), ('lr', 'train'), ('grad_norm', 'train'), ('coco/bbox_mAP', 'val')):
-        assert logged[f'{part}/{key}'] == [(record['step'], record[key]) for record in records if key in record]
+    for key, split in (('loss', 'train'), ('lr', 'train'), ('grad_norm', 'train'), ('coco/bbox_mAP', 'val')):
+        assert logged[f'{split}/{key}'] == [(record['step'], record[key]) for record in records if key in record]
     assert [step for step, _ in logged['train/loss']] == [*range(2, STEPS + 1, 2)]
     for name in ('coco/bbox_mAP', 'selection/prop_both', 'selection/calibration_error'):
         assert [step for step, _ in logged[f'val/{name}']] == [*range(EVERY, STEPS + 1, EVERY)]
@@ -389,11 +389,11 @@ def test_each_validation_shows_the_same_images(kind: str, whole: Path) -> None:
 
 
 def test_logging_changes_nothing_of_the_training(config: str, whole: Path, tmp_path: Path) -> None:
-    status, said = ended(tmp_path / 'said', run_logged, config, str(tmp_path / 'run'), None)
-    assert status == 0, said[-3000:]
+    status, output = ended(tmp_path / 'said', run_logged, config, str(tmp_path / 'run'), None)
+    assert status == 0, output[-3000:]
     ours, theirs = (torch.load(path / f'iter_{STEPS}.pth', weights_only=True) for path in (tmp_path / 'run', whole))
-    for part in ('state_dict', 'ema_state_dict'):
-        assert all(torch.equal(tensor, ours[part][key]) for key, tensor in theirs.get(part, {}).items())
+    for entry in ('state_dict', 'ema_state_dict'):
+        assert all(torch.equal(tensor, ours[entry][key]) for key, tensor in theirs.get(entry, {}).items())
     assert json.loads((tmp_path / 'run' / 'settings.json').read_text()) == json.loads(
         (whole / 'settings.json').read_text()
     )
@@ -402,8 +402,8 @@ def test_logging_changes_nothing_of_the_training(config: str, whole: Path, tmp_p
 def test_a_finished_training_is_left_alone(config: str, killed: Path, tmp_path: Path) -> None:
     """Also with other logs than before: they are no setting of the run."""
     before = {path: path.stat().st_mtime_ns for path in killed.rglob('*') if path.is_file() and path.name != '.lock'}
-    status, said = ended(tmp_path / 'said', run_logged, config, str(killed), 'csv')
-    assert status == 0 and 'this training is finished' in said, said[-3000:]
+    status, output = ended(tmp_path / 'said', run_logged, config, str(killed), 'csv')
+    assert status == 0 and 'this training is finished' in output, output[-3000:]
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
@@ -419,7 +419,7 @@ def test_a_restart_sets_logs_aside(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('names', 'said'),
+    ('names', 'message'),
     [
         ('tensorbord', '--log tensorbord: there is no such log; did you mean tensorboard?; name csv, mlflow,'),
         ('csv,', "--log '': there is no such log"),
@@ -427,13 +427,13 @@ def test_a_restart_sets_logs_aside(tmp_path: Path) -> None:
         ('mlflow', '--log mlflow needs mlflow and sqlalchemy and alembic: '),
     ],
 )
-def test_what_cannot_be_logged_to_is_said_first(names: str, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_logged_to_is_said_first(names: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loggers, 'find_module', lambda name: None)
     monkeypatch.delenv('MLFLOW_TRACKING_URI', raising=False)
     cfg = Config({'model': {}})
     with pytest.raises(InputError) as caught:
         add_loggers(cfg, names.split(','))
-    assert str(caught.value).startswith(said)
+    assert str(caught.value).startswith(message)
     assert cfg.to_dict() == {'model': {}}
 
 
@@ -510,7 +510,7 @@ class Kept(TrainingLog):
     def _begin(self, folder: Path, step: int) -> str:
         return 'look'
 
-    def _write(self, part: str, values: Mapping[str, float], step: int) -> None:
+    def _write(self, prefix: str, values: Mapping[str, float], step: int) -> None:
         raise NotImplementedError
 
     def _write_image(self, name: str, image: np.ndarray, step: int) -> None:

@@ -37,8 +37,8 @@ def both(case: Case, limits: Sequence[int] = (100, 300, 1000), use_classes: bool
 def assert_same(plain: COCOeval, faster: COCOeval) -> None:
     """By the engine: recall and scores to the last bit, precision but for pycocotools' denominator above 0."""
     assert len(faster.evalImgs) == 0, 'pycocotools was at work'
-    for part in ('recall', 'scores'):
-        assert np.array_equal(plain.eval[part], faster.eval[part]), part
+    for key in ('recall', 'scores'):
+        assert np.array_equal(plain.eval[key], faster.eval[key]), key
     differs = plain.eval['precision'] != faster.eval['precision']
     assert (faster.eval['precision'][differs] == 1).all() and (plain.eval['precision'][differs] == 1 - 2**-52).all()
     np.testing.assert_allclose(faster.stats, plain.stats, rtol=0, atol=1e-14)  # means of up to thousands of precisions
@@ -121,8 +121,8 @@ def test_ids_that_the_engine_does_not_hold_are_left_to_pycocotools(name: str) ->
     for use_classes in (True, False):
         plain, faster = both(ODD_IDS[name], use_classes=use_classes)
         assert len(faster.evalImgs) > 0
-        for part in ('precision', 'recall', 'scores'):
-            assert np.array_equal(plain.eval[part], faster.eval[part]), part
+        for key in ('precision', 'recall', 'scores'):
+            assert np.array_equal(plain.eval[key], faster.eval[key]), key
         assert plain.stats.tolist() == faster.stats.tolist()
 
 

@@ -135,10 +135,10 @@ def test_a_file_cut_short_is_refused_or_shows_the_whole_picture(
 ) -> None:
     """What is left of a file is never taken for an image that is not the one it was."""
     data = made[0]
-    part = data[: int(where * len(data))]
-    assume(len(part) < len(data))
+    beginning = data[: int(where * len(data))]
+    assume(len(beginning) < len(data))
     try:
-        image = decode(part)
+        image = decode(beginning)
     except ImageError:
         return
     np.testing.assert_array_equal(image, decode(data))

@@ -49,7 +49,7 @@ def test_a_new_folder_an_empty_one_and_the_same_job(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ('change', 'said'),
+    ('change', 'message'),
     [
         ({'model': 'b.onnx'}, 'the file of the model was "a.onnx", and now is "b.onnx"'),
         ({'sha256': 'cd' * 32}, r'SHA-256 was "abababababababab\.\.\.", and now is "cdcdcdcdcdcdcdcd\.\.\."'),
@@ -62,10 +62,10 @@ def test_a_new_folder_an_empty_one_and_the_same_job(tmp_path: Path) -> None:
     ],
 )
 @pytest.mark.parametrize('state', [LISTING, RUNNING, FINISHED])
-def test_another_job_is_refused_with_old_and_new_value(tmp_path: Path, change: dict, said: str, state: str) -> None:
+def test_another_job_is_refused_with_old_and_new_value(tmp_path: Path, change: dict, message: str, state: str) -> None:
     job = begun(tmp_path / 'out', state)
     for resume in (False, True):
-        with pytest.raises(InputError, match=f'holds another job: .*{said}; name another folder with --out'):
+        with pytest.raises(InputError, match=f'holds another job: .*{message}; name another folder with --out'):
             job.check({**SETTINGS, **change}, resume)
 
 
@@ -76,13 +76,13 @@ def test_folders_that_are_no_jobs(tmp_path: Path) -> None:
         Job(tmp_path / 'other').check(SETTINGS, resume=True)
     with pytest.raises(InputError, match=r'a.txt is a file'):
         Job(tmp_path / 'other' / 'a.txt').check(SETTINGS, resume=True)
-    for text, said in (
+    for text, message in (
         ('{', 'cannot be read'),
         ('{"a": 1}', 'was written by another program'),
         ('[]', 'another program'),
     ):
         (tmp_path / 'job.json').write_text(text)
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             Job(tmp_path)
 
 

@@ -196,12 +196,12 @@ def test_a_signal_ends_it_in_a_sentence_with_the_rows_in_hand(
     with driver(address, model, images, tmp_path, SLOW) as process:
         wait_for_rows(process, tmp_path, 0)
         process.send_signal(signum)
-        said = process.communicate(timeout=120)[1]
+        output = process.communicate(timeout=120)[1]
     assert process.returncode == 128 + signum
     done = len(rows(tmp_path / 'out'))
-    last = said.replace('\r', '\n').splitlines()[-1]
+    last = output.replace('\r', '\n').splitlines()[-1]
     assert last == f'stopped by {signum.name}; {done} of 60 images are done, and --resume does the others'
-    assert 'Traceback' not in said and 0 < done < 60
+    assert 'Traceback' not in output and 0 < done < 60
     assert Job(tmp_path / 'out').state == 'stopped'
 
 
@@ -257,8 +257,8 @@ def test_a_folder_that_has_grown_is_refused_and_unreadable_images_are_tried_agai
 
     make_images(tmp_path / 'set', 0, 'new.png')
     for resume in (False, True):
-        said = r'out holds a job of other images: it began with 6, and there are 7 now \(.*/new.png is new\); name'
-        with pytest.raises(InputError, match=said):
+        message = r'out holds a job of other images: it began with 6, and there are 7 now \(.*/new.png is new\); name'
+        with pytest.raises(InputError, match=message):
             job(**given, resume=resume)
     (tmp_path / 'set' / 'new.png').unlink()
 
@@ -365,7 +365,7 @@ def test_what_a_cluster_has_not_is_refused(job: Callable[..., int], tmp_path: Pa
 
 
 @pytest.mark.parametrize(
-    ('options', 'said'),
+    ('options', 'message'),
     [
         (['--workers', '0'], '--workers 0: name at least 1'),
         (['--threads', '0'], '--threads 0: name at least 1'),
@@ -393,7 +393,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: list[str],
-    said: str,
+    message: str,
 ) -> None:
     pyarrow = pytest.importorskip('pyarrow')
     monkeypatch.chdir(tmp_path)
@@ -403,7 +403,7 @@ def test_bad_input_is_a_sentence_and_leaves_nothing(
     assert command.main([str(model), '--images', str(images), '-o', 'out', *options]) == 2
     printed = capsys.readouterr()
     assert printed.out == '' and len(printed.err.splitlines()) == 1 and printed.err.startswith('error: ')
-    assert re.search(said, printed.err), printed.err
+    assert re.search(message, printed.err), printed.err
     assert not Path('out').exists() and not ray.is_initialized()
 
 

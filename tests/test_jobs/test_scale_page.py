@@ -44,8 +44,8 @@ def written_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
         metadata={'names': json.dumps(NAMES, ensure_ascii=False)},
     )
     (tmp_path / 'found' / 'parts').mkdir(parents=True)
-    for number, part in enumerate((rows[:3], rows[3:])):
-        table = pa.Table.from_pylist(part, schema=schema)
+    for number, of_file in enumerate((rows[:3], rows[3:])):
+        table = pa.Table.from_pylist(of_file, schema=schema)
         parquet.write_table(table, tmp_path / 'found' / 'parts' / f'{number:06}.parquet')
     monkeypatch.chdir(tmp_path)
     return rows
@@ -81,9 +81,9 @@ def test_lines_for_pandas(written_rows: list[dict[str, Any]]) -> None:
 def test_options_are_those_that_there_are() -> None:
     """Of lines to type, test_pages.py holds the same."""
     command = pytest.importorskip('iouquery_runtime.jobs.command')
-    said = command.parser('predict', help='').format_help()
+    help_text = command.parser('predict', help='').format_help()
     options = {*re.findall(r'`(--[a-z-]+)', PAGE)}
-    assert len(options) > 5 and all(option in said for option in options)
+    assert len(options) > 5 and all(option in help_text for option in options)
 
 
 def test_sums_are_right() -> None:

@@ -192,7 +192,7 @@ def test_a_long_annotation_file_is_never_held_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ('content', 'said'),
+    ('content', 'message'),
     [
         ('[]', "is no annotation file in COCO's form: '\\[' where '{' should be"),
         ('{"images": [{"id": 1, "file_name": "a.jpg"}', 'the file is cut short'),
@@ -205,9 +205,9 @@ def test_a_long_annotation_file_is_never_held_whole() -> None:
         ('', 'the file is cut short'),
     ],
 )
-def test_annotation_files_that_are_none(tree: Path, content: str, said: str) -> None:
+def test_annotation_files_that_are_none(tree: Path, content: str, message: str) -> None:
     (tree / 'x.json').write_text(content)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         [*Source('set/x.json')]
 
 
@@ -219,7 +219,7 @@ def test_what_is_not_there_or_not_as_it_should_be(tree: Path) -> None:
     manifest(tree / 'numbers.parquet', path=[1])
     manifest(tree / 'holes.parquet', path=['a.jpg', None])
     manifest(tree / 'none.parquet', path=pa.array([], pa.string()))
-    for images, said in {
+    for images, message in {
         '': '--images is empty',
         'nowhere': 'there is no file or folder nowhere',
         'nowhere/*.jpg': 'there is no file or folder',
@@ -233,7 +233,7 @@ def test_what_is_not_there_or_not_as_it_should_be(tree: Path) -> None:
         'set/no.parquet': 'is not a parquet file that can be read',
         'ftp://host/x': 'there is no file system for ftp://',
     }.items():
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             [*Source(images)]
     with pytest.raises(InputError, match='--root is for the paths in a manifest or annotation file, which set is not'):
         Source('set', 'set')

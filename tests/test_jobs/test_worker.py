@@ -42,7 +42,7 @@ class Counts:
             self.counts.pop(key, None)
 
     def give_up(self, error: InputError) -> None:
-        self.said = error
+        self.error = error
 
 
 class Death(BaseException):
@@ -195,12 +195,12 @@ def test_a_model_that_is_not_the_same_on_a_machine_is_refused(opener: CountedOpe
 
 def test_models_that_are_none_are_refused_before_there_are_workers(tmp_path: Path) -> None:
     other = write_model(tmp_path / 'other.onnx', format_changes={'iouquery.format': None})
-    for path, said in {
+    for path, message in {
         other: 'does not say how it is to be used',
         tmp_path / 'model.pt': 'neither .onnx nor .xml',
         tmp_path / 'gone.onnx': 'there is no file',
     }.items():
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             worker.ExportedOpener(str(path))
     with pytest.raises(InputError, match=r'is run by OpenVINO, on the CPU; export an .onnx file'):
         worker.ExportedOpener('model.xml', gpu=True)

@@ -69,8 +69,8 @@ def disturbed_run(model: Path, images: Path, out: Path, calls: Path, to_kill: in
                 pid = random.choice(alive)
                 killed.add(pid)
                 os.kill(pid, signal.SIGKILL)
-        said = driver.communicate()[1]
-    assert driver.returncode == 0, said
+        output = driver.communicate()[1]
+    assert driver.returncode == 0, output
     return len(killed)
 
 

@@ -73,7 +73,7 @@ def test_matching_outputs_have_no_gradient_to_denoising_queries(changes: dict[st
     queries = []
 
     def watch(_: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        content, anchors = (part.detach().requires_grad_() for part in args[0][:2])
+        content, anchors = (tensor.detach().requires_grad_() for tensor in args[0][:2])
         queries.append((content, anchors))
         return (args[0]._replace(content=content, anchors_unact=anchors), *args[1:]), kwargs
 

@@ -163,8 +163,8 @@ def test_criteria(criterion: Any) -> None:
     names = []
     for targets in (truth(2, 1), truth(0, 0)):
         denoising = denoising_generators()[0](targets, 5)
-        said = predictions(LAYERS, denoising.queries.num_queries + 5)
-        losses = criterion(Decoded(memory(), selection, denoising, said), targets)
+        predicted = predictions(LAYERS, denoising.queries.num_queries + 5)
+        losses = criterion(Decoded(memory(), selection, denoising, predicted), targets)
         assert all(isinstance(loss, Tensor) and loss.shape == () and loss.isfinite() for loss in losses.values())
         names.append(list(losses))
     assert names[0] == names[1] and len(names[0]) == 3 * (2 * LAYERS + 1)

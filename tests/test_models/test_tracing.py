@@ -80,6 +80,6 @@ def test_tables_made_in_a_trace_are_not_kept() -> None:
     """Sizes are tensors in there, which no later call would find again."""
     model = Outputs(small_detector().eval())
     images = torch.rand(1, 3, 96, 64)
-    kept = [part for part in model.modules() if hasattr(part, '_tables')]
+    kept = [module for module in model.modules() if hasattr(module, '_tables')]
     torch.jit.trace(model, (images,), check_trace=False)
-    assert kept and all(not part._tables._tables for part in kept)
+    assert kept and all(not module._tables._tables for module in kept)

@@ -213,9 +213,9 @@ def test_as_a_program(folder: Path) -> None:
         fcntl.fcntl(process.stdout, F_SETPIPE_SZ, 4096)
         assert process.stdout.readline().startswith('images/')
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=60)
+        _, output = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert said == 'stopped by SIGTERM; every file written so far is whole\n'
+    assert output == 'stopped by SIGTERM; every file written so far is whole\n'
     assert not (folder / 'found.json').exists()
 
 

@@ -96,8 +96,8 @@ def test_a_figure_has_boxes_where_they_are(tmp_path: Path) -> None:
     for (x1, _, x2, y2), colour in zip(large.boxes.astype(int) - 1, colours):
         assert (pixels[y2, x1 + 1 : x2] == colour).all() and (pixels[y2 - 40 : y2, x2] == colour).all()
     inside, between = (slice(80, 270), slice(30, 110)), (slice(140, 320), slice(130, 480))
-    for part in (inside, between):
-        np.testing.assert_array_equal(pixels[part], expected[part])
+    for area in (inside, between):
+        np.testing.assert_array_equal(pixels[area], expected[area])
     for name in ('a.jpg', 'a.WEBP', 'deeper/still/a.jpeg'):
         large.draw(tmp_path / name)
         assert was_drawn(tmp_path / name)

@@ -141,8 +141,8 @@ def _of_job(out: Path, truth: CocoFile) -> Iterator[DetectionFile]:
     ids: list[int] = []
     faults: list[str] = []
     detections = 0
-    for part in parts:
-        rows = parquet.read_table(part, columns=['id', 'error', 'labels'])
+    for path in parts:
+        rows = parquet.read_table(path, columns=['id', 'error', 'labels'])
         ids += rows['id'].to_pylist()
         faults += rows['error'].drop_null().to_pylist()
         detections += sum(len(chunk.flatten()) for chunk in rows['labels'].chunks)
@@ -164,7 +164,7 @@ def _of_job(out: Path, truth: CocoFile) -> Iterator[DetectionFile]:
     unread = f', of which {len(faults)} could not be read and count as images without detections' if faults else ''
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / 'results.json'
-        tables = (parquet.read_table(part) for part in parts)
+        tables = (parquet.read_table(path) for path in parts)
         write_results(tables, results, names=names, category_ids=category_ids)
         yield DetectionFile(results, tuple(names), f'{detections} detections in {len(ids)} images{unread}{passed_over}')
 

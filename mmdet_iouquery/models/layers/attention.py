@@ -158,7 +158,7 @@ class ConcatenatedCrossAttention(nn.Module):
 
     def _side_by_side(self, content: Tensor, position: Tensor) -> Tensor:
         """(B, N, D) twice to (B, H, N, 2 D / H)."""
-        heads = (within_range(part).unflatten(-1, (self.num_heads, -1)) for part in (content, position))
+        heads = (within_range(x).unflatten(-1, (self.num_heads, -1)) for x in (content, position))
         return torch.cat([*heads], dim=-1).transpose(1, 2)
 
 
@@ -167,7 +167,7 @@ def _attend(
 ) -> Tensor:
     """Projected query, key and value (B, Q, D) through the module's heads and output projection: (B, Q, D)."""
     query, key, value = (
-        within_range(part).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for part in (query, key, value)
+        within_range(x).unflatten(-1, (module.num_heads, -1)).transpose(1, 2) for x in (query, key, value)
     )
     attended = module.dot_product(query, key, value, allowed)
     return within_range(module.out_proj(attended.transpose(1, 2).flatten(2)))

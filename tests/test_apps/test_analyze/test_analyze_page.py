@@ -13,7 +13,7 @@ def luminance(colour: str) -> float:
     """Relative luminance of ``#rgb`` or ``#rrggbb`` (WCAG 2)."""
     digits = colour[1:] if len(colour) == 7 else ''.join(2 * digit for digit in colour[1:])
     parts = [int(digits[at : at + 2], 16) / 255 for at in (0, 2, 4)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    linear = [channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4 for channel in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 
 

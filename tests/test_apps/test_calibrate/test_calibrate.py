@@ -145,7 +145,7 @@ def test_nothing_right_at_all() -> None:
     judged = some_judged()
     fitted = fit(judged._replace(right=np.zeros(5, bool)), ['a', 'b', 'c', 'd'])
     assert fitted.thresholds == [0.5] * 4 and all(math.isfinite(value) for value in fitted.errors.values())
-    empty = Judged(*(part[:0] for part in judged[:4]), judged.objects)
+    empty = Judged(*(column[:0] for column in judged[:4]), judged.objects)
     assert fit(empty, ['a', 'b', 'c', 'd']).errors == {'before': 0.0, 'after': 0.0, 'held_out': 0.0}
 
 

@@ -163,8 +163,8 @@ def test_thresholds_are_those_of_a_brute_force_search(seed: int) -> None:
     pictures = random_pictures(seed, count=8)
     everything = judged_set(pictures)
     for classes in ([0], [1], [2], [0, 1, 2]):
-        part = everything if len(classes) > 1 else everything.of_class(classes[0])
-        candidates = np.unique([0.0, *part.scores])[:-1]
+        of_classes = everything if len(classes) > 1 else everything.of_class(classes[0])
+        candidates = np.unique([0.0, *of_classes.scores])[:-1]
         f1 = {}
         for threshold in candidates.tolist():
             kept, right, total = 0, 0, 0
@@ -174,7 +174,7 @@ def test_thresholds_are_those_of_a_brute_force_search(seed: int) -> None:
                 kept, right = kept + (verdicts != NEITHER).sum(), right + (verdicts == RIGHT).sum()
                 total += np.isin(truth.labels, classes).sum()
             f1[threshold] = 2 * right / (kept + total)
-        cut = best_cut(part)
+        cut = best_cut(of_classes)
         assert cut is not None and cut.f1 == max(f1.values())
         reached = max(threshold for threshold, value in f1.items() if value == cut.f1)
         following = min((t for t in candidates if t > reached), default=1.0)

@@ -214,8 +214,8 @@ def test_report_from_finished_runs(tmp_path: Path, capsys: pytest.CaptureFixture
         (dict(batch_size=8), '600 steps of 8 images of 160x192 px'),
     ):
         write_result(tmp_path / 'plain' / 'seed_3', replace(RESULT, seed=3, **change))
-        said = f'plain has runs .* .seed 2 and 10: 600 steps of 4 images of 160x192 px, seed 3: {other}.; name'
-        with pytest.raises(InputError, match=said):
+        message = f'plain has runs .* .seed 2 and 10: 600 steps of 4 images of 160x192 px, seed 3: {other}.; name'
+        with pytest.raises(InputError, match=message):
             reported()
         assert reported('--seeds', '2', '10') == [('other', 2), ('plain', 2), ('plain', 10)]
         assert reported('other.py') == [('other', 2)]
@@ -384,7 +384,7 @@ def arguments(digits: Path, configs: list[Path], tmp_path_factory: pytest.TempPa
     """Two configs, two seeds, four steps, evaluations (and checkpoints) after two and four."""
     work_dir = tmp_path_factory.mktemp('work') / 'out'
     options = ['--work-dir', work_dir, '--data', digits, '--seeds', 0, 7, '--iters', 4, '--evaluations', 2]
-    return [str(part) for part in (*configs, *options)]
+    return [str(argument) for argument in (*configs, *options)]
 
 
 @pytest.fixture(scope='module')
@@ -479,8 +479,8 @@ def test_times_are_measured_in_turn_and_drawn(
         drawn = {row['name']: row for row in csv.DictReader(file)}
     assert list(drawn) == ['few', 'many'] and (work_dir / 'trade-off.png').is_file()
     for row in (few, many):
-        said, point = dict(zip(heads, row)), drawn[row[0]]
-        step, image = float(said['time a step (s)']), float(said['time an image (ms)'])
+        row_by_head, point = dict(zip(heads, row)), drawn[row[0]]
+        step, image = float(row_by_head['time a step (s)']), float(row_by_head['time an image (ms)'])
         assert step > 0 and image > 0
         # three decimals are printed, of seconds
         assert float(point['training_minutes']) == pytest.approx(4 * step / 60, abs=4 * 5.1e-4 / 60)
@@ -544,8 +544,8 @@ def test_data_replaces_sets_evaluators_and_class_counts(digits: Path) -> None:
     assert cfg.model.bbox_head.num_classes == 10
     assert cfg.train_dataloader.batch_size == 8 and cfg.auto_scale_lr.enable
     assert [step.scale for step in cfg.val_dataloader.dataset.pipeline if 'scale' in step] == [(320, 320)]
-    for part, folder in (('train', 'train'), ('val', 'val'), ('test', 'val')):
-        dataset = cfg[f'{part}_dataloader'].dataset
+    for split, folder in (('train', 'train'), ('val', 'val'), ('test', 'val')):
+        dataset = cfg[f'{split}_dataloader'].dataset
         assert dataset.ann_file == str(digits / 'annotations' / f'{folder}.json') and dataset.data_root == ''
         assert dataset.data_prefix.img == str(digits / folder)
         assert tuple(dataset.metainfo.classes) == tuple('0123456789')
@@ -563,7 +563,7 @@ def test_weights_none_takes_out_all_that_a_config_begins_with() -> None:
 
 def test_data_of_a_config_that_tests_nothing(digits: Path, tmp_path: Path) -> None:
     path = tmp_path / 'own.py'
-    none = '\n'.join(f'test_{part} = None' for part in ('dataloader', 'evaluator', 'cfg'))
+    none = '\n'.join(f'test_{kind} = None' for kind in ('dataloader', 'evaluator', 'cfg'))
     path.write_text(f'_base_ = {config_path(QUICKSTART)!r}\n{none}\n')
     cfg = settings.changed_config(path, settings.Changes(Wishes(data=find_coco_set(digits))))
     assert cfg.train_dataloader.dataset.ann_file == str(digits / 'annotations' / 'train.json')
@@ -695,9 +695,9 @@ def test_a_set_that_grew_is_refused_before_it_is_written(
     assert 'the training ended with status 1' in attempt(6)
     before = written()
     for _ in range(2):
-        said = attempt(9)
-        assert f'{out / "many" / "seed_0"} holds a run on {root} as it was before it changed' in said
-        assert '(9 images now, 6 then)' in said and '--restart' in said and written() == before
+        message = attempt(9)
+        assert f'{out / "many" / "seed_0"} holds a run on {root} as it was before it changed' in message
+        assert '(9 images now, 6 then)' in message and '--restart' in message and written() == before
     assert 'the training ended with status 1' in attempt(9, '--restart') and written() != before
     assert len([*(out / 'many').glob('before-*_seed_0')]) == 1
     assert 'the training ended with status 1' in attempt(9)

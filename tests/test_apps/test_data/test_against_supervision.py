@@ -25,28 +25,28 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_digits(root, num_train=6, num_val=3, image_size=96, progress=False)
 
 
-def supervision_set(digits: Path, part: str) -> sv.DetectionDataset:
-    ann_file = digits / 'annotations' / f'{part}.json'
-    return sv.DetectionDataset.from_coco(images_directory_path=str(digits / part), annotations_path=str(ann_file))
+def supervision_set(digits: Path, split: str) -> sv.DetectionDataset:
+    ann_file = digits / 'annotations' / f'{split}.json'
+    return sv.DetectionDataset.from_coco(images_directory_path=str(digits / split), annotations_path=str(ann_file))
 
 
 @pytest.mark.parametrize(('form', 'tolerance'), [('yolo', 3e-3), ('voc', 1.0)])
 def test_its_exports_of_the_digits(digits: Path, tmp_path: Path, form: str, tolerance: float) -> None:
     """YOLO has five decimals of 96 px there; VOC whole px."""
     root = tmp_path / 'set'
-    for part in ('train', 'val'):
-        data = supervision_set(digits, part)
+    for split in ('train', 'val'):
+        data = supervision_set(digits, split)
         if form == 'yolo':
-            data.as_yolo(str(root / part / 'images'), str(root / part / 'labels'), str(root / 'data.yaml'))
+            data.as_yolo(str(root / split / 'images'), str(root / split / 'labels'), str(root / 'data.yaml'))
         else:
-            data.as_pascal_voc(str(root / part / 'images'), str(root / part / 'annotations'))
+            data.as_pascal_voc(str(root / split / 'images'), str(root / split / 'annotations'))
     if form == 'yolo':  # of parts it writes nothing
         names = (root / 'data.yaml').read_text()
         (root / 'data.yaml').write_text(f'{names}\ntrain: train/images\nval: val/images\n')
     coco = read_data(root)
     assert coco.classes == tuple('0123456789')
-    for part, ann_file in (('train', coco.train_ann), ('val', coco.val_ann)):
-        expected, actual = truth_of(digits / 'annotations' / f'{part}.json'), truth_of(ann_file)
+    for split, ann_file in (('train', coco.train_ann), ('val', coco.val_ann)):
+        expected, actual = truth_of(digits / 'annotations' / f'{split}.json'), truth_of(ann_file)
         assert actual.keys() == expected.keys()
         for name, boxes in expected.items():
             assert [label for label, _ in actual[name]] == [label for label, _ in boxes]

@@ -64,7 +64,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize('layout', LAYOUTS)
 def test_layouts(tmp_path: Path, layout: str) -> None:
-    train_ann, train_images, val_ann, val_images = (tmp_path / part for part in LAYOUTS[layout])
+    train_ann, train_images, val_ann, val_images = (tmp_path / path for path in LAYOUTS[layout])
     # The same names in both, as in sets that number each part from one, unless they share a folder.
     write_set(train_ann, train_images, names('a', 12))
     write_set(val_ann, val_images, names('a' if train_images != val_images else 'b', 5))
@@ -72,10 +72,10 @@ def test_layouts(tmp_path: Path, layout: str) -> None:
 
 
 def test_test_files_and_other_tasks_are_ignored(tmp_path: Path) -> None:
-    for part in ('train', 'val'):
-        write_set(tmp_path / f'annotations/instances_{part}2017.json', tmp_path / f'{part}2017', names('a', 3))
+    for split in ('train', 'val'):
+        write_set(tmp_path / f'annotations/instances_{split}2017.json', tmp_path / f'{split}2017', names('a', 3))
         for task in ('captions', 'person_keypoints'):
-            (tmp_path / f'annotations/{task}_{part}2017.json').write_text('{}')
+            (tmp_path / f'annotations/{task}_{split}2017.json').write_text('{}')
     (tmp_path / 'annotations/image_info_test-dev2017.json').write_text('{}')
     (tmp_path / 'test').mkdir()
     (tmp_path / 'test/_annotations.coco.json').write_text('broken')
@@ -92,8 +92,8 @@ def test_sub_folders_in_file_names(tmp_path: Path) -> None:
 
 def test_classes_keep_the_order_of_the_file(tmp_path: Path) -> None:
     shuffled = ((900, 'ox'), (0, 'cat'), (17, 'dog'))
-    for part in ('train', 'val'):
-        write_set(tmp_path / f'{part}.json', tmp_path / 'images', names(part, 3), shuffled)
+    for split in ('train', 'val'):
+        write_set(tmp_path / f'{split}.json', tmp_path / 'images', names(split, 3), shuffled)
     assert find_coco_set(tmp_path).classes == ('ox', 'cat', 'dog')
 
 
@@ -108,7 +108,7 @@ def test_a_single_json_is_split_by_image_id(
         split / 'train.json', root / 'images', split / 'val.json', root / 'images', ('cat', 'dog', 'ox')
     )
     train, val = (json.loads(path.read_text()) for path in (actual.train_ann, actual.val_ann))
-    train_ids, val_ids = ({image['id'] for image in part['images']} for part in (train, val))
+    train_ids, val_ids = ({image['id'] for image in content['images']} for content in (train, val))
     assert (len(train_ids), len(val_ids)) == (16, 4) and train_ids | val_ids == set(range(1, 21))
     assert {a['image_id'] for a in train['annotations']} == train_ids
     assert {a['image_id'] for a in val['annotations']} == val_ids
@@ -199,8 +199,8 @@ def test_validation_alone(tmp_path: Path) -> None:
 
 
 def test_images_that_are_nowhere_and_images_that_are_twice(tmp_path: Path) -> None:
-    for part in ('train', 'val'):
-        write_set(tmp_path / f'{part}.json', tmp_path / 'images', names(part, 3))
+    for split in ('train', 'val'):
+        write_set(tmp_path / f'{split}.json', tmp_path / 'images', names(split, 3))
     shutil.copytree(tmp_path / 'images', tmp_path / 'backup')
     with pytest.raises(InputError, match=r'train\.json: its images are in several folders: backup, images'):
         find_coco_set(tmp_path)

@@ -52,10 +52,10 @@ def test_a_coco_file_that_is_split_is_not_said_to_be_taken_as_it_is(
 ) -> None:
     digits = build_digits(tmp_path / 'digits', num_train=4, num_val=2, image_size=96, progress=False)
     (digits / 'annotations' / 'val.json').unlink()
-    for said in ('has no validation part', 'nothing to do'):
+    for words in ('has no validation part', 'nothing to do'):
         run(digits)
         lines = capsys.readouterr().out.splitlines()
-        assert said in lines[0] and lines[1] == 'COCO, split in two, otherwise taken as it is'
+        assert words in lines[0] and lines[1] == 'COCO, split in two, otherwise taken as it is'
 
 
 def test_what_is_not_done_with_coco_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,9 +57,9 @@ def test_digits_in_yolo_form(digits: Path, tmp_path: Path, capsys: pytest.Captur
     out = tmp_path / 'yolo-coco'
     images = root / 'images'
     assert coco == CocoSet(out / 'train.json', images / 'train', out / 'val.json', images / 'val', CLASSES)
-    for part, ann_file in (('train', coco.train_ann), ('val', coco.val_ann)):
+    for split, ann_file in (('train', coco.train_ann), ('val', coco.val_ann)):
         # shares of six decimals of 96 px
-        assert_close(truth_of(ann_file), truth_of(digits / 'annotations' / f'{part}.json'), 3e-4)
+        assert_close(truth_of(ann_file), truth_of(digits / 'annotations' / f'{split}.json'), 3e-4)
     output = capsys.readouterr().out
     assert (
         f'{root / "data.yaml"}: YOLO, 12 images, 10 classes' in output
@@ -70,9 +70,9 @@ def test_digits_in_yolo_form(digits: Path, tmp_path: Path, capsys: pytest.Captur
 def test_digits_in_voc_form(digits: Path, tmp_path: Path) -> None:
     coco = read_data(digits_as_voc(digits, tmp_path / 'voc'))
     assert coco.classes == CLASSES and coco.train_images == coco.val_images == tmp_path / 'voc' / 'JPEGImages'
-    for part, ann_file in (('train', coco.train_ann), ('val', coco.val_ann)):
-        expected = truth_of(digits / 'annotations' / f'{part}.json')
-        assert_close(truth_of(ann_file), {f'{part}{name}': boxes for name, boxes in expected.items()}, 1.0)  # whole px
+    for split, ann_file in (('train', coco.train_ann), ('val', coco.val_ann)):
+        expected = truth_of(digits / 'annotations' / f'{split}.json')
+        assert_close(truth_of(ann_file), {f'{split}{name}': boxes for name, boxes in expected.items()}, 1.0)  # whole px
 
 
 def test_coco_goes_the_way_it_went(digits: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -172,8 +172,8 @@ def test_names_are_shown_once_and_one_is_no_plural() -> None:
     assert str(tally) == "9 ('a', 'b', 'c', 'd', 'e', ...)"
     part = dict(images=1, without_objects=0, boxes=2, crowds=1, boxes_by_class={'cat': 2}, file='f')
     report = dict(source='s', form='YOLO', classes=['cat'], parts=dict(train=part), drawn_with_seed=None)
-    said = describe({**report, 'remarks': [], 'changed': [], 'left_out': []})
-    assert said.startswith(
+    text = describe({**report, 'remarks': [], 'changed': [], 'left_out': []})
+    assert text.startswith(
         's: YOLO, 1 image, 1 class, 2 boxes\n  train: 1 image (0 without objects), 2 boxes, 1 crowd ('
     )
 

@@ -145,9 +145,9 @@ def test_lists_say_the_parts_and_columns_of_classes_do_not_matter(tmp_path: Path
 
 
 def test_xml_beside_images_and_folders_for_parts(tmp_path: Path) -> None:
-    for part in ('train', 'valid'):  # as Roboflow has it: equal names in both
-        write_image(tmp_path / part / '1.jpg')
-        write_text(tmp_path / part / '1.xml', voc_xml([('cat', (1, 1, 9, 9))]))
+    for split in ('train', 'valid'):  # as Roboflow has it: equal names in both
+        write_image(tmp_path / split / '1.jpg')
+        write_text(tmp_path / split / '1.xml', voc_xml([('cat', (1, 1, 9, 9))]))
     assert [(image.path.parent.name, image.split) for image in read(tmp_path).images] == [
         ('train', 'train'),
         ('valid', 'val'),
@@ -155,9 +155,9 @@ def test_xml_beside_images_and_folders_for_parts(tmp_path: Path) -> None:
 
 
 def test_equal_names_in_folders_that_mirror_each_other(tmp_path: Path) -> None:
-    for part in ('day', 'night'):
-        write_image(tmp_path / 'images' / part / '1.jpg')
-        write_text(tmp_path / 'annotations' / part / '1.xml', voc_xml([(part, (1, 1, 9, 9))]))
+    for folder in ('day', 'night'):
+        write_image(tmp_path / 'images' / folder / '1.jpg')
+        write_text(tmp_path / 'annotations' / folder / '1.xml', voc_xml([(folder, (1, 1, 9, 9))]))
     reading = read(tmp_path)
     assert {image.path.parent.name: image.boxes[0].label for image in reading.images} == {
         'day': 'day',

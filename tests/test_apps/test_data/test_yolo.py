@@ -177,10 +177,10 @@ def test_lists_of_images(tmp_path: Path) -> None:
 
 
 def test_darknet_as_cvat_and_datumaro_write_it(tmp_path: Path) -> None:
-    for part in ('train', 'valid'):
-        write_image(tmp_path / f'obj_{part}_data' / f'{part}.jpg')
-        write_text(tmp_path / f'obj_{part}_data' / f'{part}.txt', BOX)
-        write_text(tmp_path / f'{part}.txt', f'data/obj_{part}_data/{part}.jpg\n')
+    for split in ('train', 'valid'):
+        write_image(tmp_path / f'obj_{split}_data' / f'{split}.jpg')
+        write_text(tmp_path / f'obj_{split}_data' / f'{split}.txt', BOX)
+        write_text(tmp_path / f'{split}.txt', f'data/obj_{split}_data/{split}.jpg\n')
     write_text(tmp_path / 'obj.names', 'cat\ndog\n')
     lines = [
         'classes = 2',
@@ -195,9 +195,9 @@ def test_darknet_as_cvat_and_datumaro_write_it(tmp_path: Path) -> None:
 
 
 def test_without_a_description_classes_txt_and_folders_say_it(tmp_path: Path) -> None:
-    for part in ('train', 'val'):
-        write_image(tmp_path / 'images' / part / '1.jpg')
-        write_text(tmp_path / 'labels' / part / '1.txt', BOX)
+    for split in ('train', 'val'):
+        write_image(tmp_path / 'images' / split / '1.jpg')
+        write_text(tmp_path / 'labels' / split / '1.txt', BOX)
     write_text(tmp_path / 'classes.txt', '\ufeffcat\r\ndog\r\n')
     reading = read_yolo(Folder(tmp_path), None)
     assert [(image.split, len(image.boxes)) for image in reading.images] == [('train', 1), ('val', 1)]

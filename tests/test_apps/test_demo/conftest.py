@@ -70,6 +70,6 @@ def work_dirs(digits: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope='session')
 def address(work_dirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Of the page, served to this machine alone."""
-    with served(tmp_path_factory.mktemp('server'), '--work-dirs', work_dirs) as (url, said):
-        assert f'the page is at {url}' in said() and 'whoever reaches' not in said()
+    with served(tmp_path_factory.mktemp('server'), '--work-dirs', work_dirs) as (url, output):
+        assert f'the page is at {url}' in output() and 'whoever reaches' not in output()
         yield url

@@ -56,21 +56,21 @@ def served(folder: Path, *arguments: object) -> Iterator[tuple[str, Callable[[],
         )
     url = f'http://127.0.0.1:{port}/'
 
-    def said() -> str:
+    def output() -> str:
         return (folder / 'log.txt').read_text()
 
     def up() -> bool:
-        assert process.poll() is None, said()
+        assert process.poll() is None, output()
         with urllib.request.urlopen(url) as answer:
-            return answer.status == 200 and 'Ctrl-C ends it' in said()
+            return answer.status == 200 and 'Ctrl-C ends it' in output()
 
     try:
         wait_for(up, 'page')
-        yield url, said
-        assert f':{port}/; Ctrl-C ends it' in said()
+        yield url, output
+        assert f':{port}/; Ctrl-C ends it' in output()
         process.send_signal(signal.SIGINT)
         wait_for(lambda: process.poll() is not None, 'end')
-        assert 'Traceback' not in said() or 'Too little data for declared Content-Length' in said()  # see wait_for
+        assert 'Traceback' not in output() or 'Too little data for declared Content-Length' in output()  # see wait_for
     finally:
         process.kill()
         process.wait()

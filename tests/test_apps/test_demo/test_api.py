@@ -68,8 +68,8 @@ def test_files_of_the_machine_are_not_served(address: str, work_dirs: Path) -> N
 def guarded(work_dirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
     """The address, and the password that was made up."""
     folder = tmp_path_factory.mktemp('guarded')
-    with served(folder, '--work-dirs', work_dirs, '--host', '0.0.0.0', '--password') as (address, said):
-        lines = said().splitlines()
+    with served(folder, '--work-dirs', work_dirs, '--host', '0.0.0.0', '--password') as (address, output):
+        lines = output().splitlines()
         (line,) = (line for line in lines if line.startswith('the password is '))
         assert any('whoever reaches this machine and knows the password' in line for line in lines)
         yield address, line.removeprefix('the password is ').removesuffix(', the name any')

@@ -158,9 +158,9 @@ def test_it_reads_training_checkpoints_from_the_command_line(tmp_path: Path) -> 
 def test_an_exported_file_says_what_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip('onnxruntime')
     exported_files = pytest.importorskip('exported_files')
-    said = {'precision': 'float16', 'config': 'rtdetr_r18vd_8xb2-72e_coco.py', 'opset': '17'}
-    of_any = {**said, 'names': {'0': 'cat', '1': 'do\x1b[2Jg', '2': 'c'}}
-    fixed = exported_files.write_model(tmp_path / 'fixed.onnx', batch=2, format_changes=said)
+    entries = {'precision': 'float16', 'config': 'rtdetr_r18vd_8xb2-72e_coco.py', 'opset': '17'}
+    of_any = {**entries, 'names': {'0': 'cat', '1': 'do\x1b[2Jg', '2': 'c'}}
+    fixed = exported_files.write_model(tmp_path / 'fixed.onnx', batch=2, format_changes=entries)
     free = exported_files.write_model(tmp_path / 'free.onnx', size=None, format_changes=of_any)
     assert doctor.main(['checkpoint', '--json', str(fixed)]) == 0
     actual = json.loads(capsys.readouterr().out)
@@ -176,13 +176,13 @@ def test_an_exported_file_says_what_it_is(tmp_path: Path, capsys: pytest.Capture
         'score_thr': None,
         'overlap_thr': None,
         'calibrated': False,
-        **said,
+        **entries,
     }
     assert doctor.main(['checkpoint', str(free)]) == 0
     text = capsys.readouterr().out
     assert 'classes     3: cat, do?[2Jg, c\n' in text and 'any multiples of 32, 64x64 unless told otherwise' in text
     assert 'config      rtdetr_r18vd_8xb2-72e_coco.py\n' in text and 'batch       any\n' in text
     (tmp_path / 'torn.onnx').write_bytes(fixed.read_bytes()[:100])
-    for name, said in (('torn', r'is not an ONNX file that onnxruntime .* can run'), ('none', 'there is no file')):
+    for name, message in (('torn', r'is not an ONNX file that onnxruntime .* can run'), ('none', 'there is no file')):
         assert doctor.main(['checkpoint', str(tmp_path / f'{name}.onnx')]) == 2
-        assert re.search(said, capsys.readouterr().err)
+        assert re.search(message, capsys.readouterr().err)

@@ -28,7 +28,7 @@ from mmdet_iouquery.datasets.coco.checks import read_sets
 CLASSES = ('cat', 'dog')
 
 
-class Part:
+class Split:
     """A set on disk, made image by image."""
 
     def __init__(self, folder: Path) -> None:
@@ -53,21 +53,21 @@ class Part:
 
 
 @pytest.fixture
-def parts(tmp_path: Path) -> tuple[Part, Part]:
+def splits(tmp_path: Path) -> tuple[Split, Split]:
     """A sound training and validation set of one image each."""
-    train, val = Part(tmp_path / 'train'), Part(tmp_path / 'val')
+    train, val = Split(tmp_path / 'train'), Split(tmp_path / 'val')
     train.add('t.png', encoded(picture(seed=100), 'PNG'))
     val.add('v.png', encoded(picture(seed=101), 'PNG'), [[4, 4, 20, 20], [1, 1, 9, 9, dict(category_id=2)]])
     return train, val
 
 
 def config(root: Path, **model: Any) -> Config:
-    def dataset(part: str, *load: dict[str, Any]) -> dict[str, Any]:
+    def dataset(split: str, *load: dict[str, Any]) -> dict[str, Any]:
         return dict(
             type='CocoDataset',
             data_root=str(root),
-            ann_file=f'{part}/ann.json',
-            data_prefix=dict(img=f'{part}/images/'),
+            ann_file=f'{split}/ann.json',
+            data_prefix=dict(img=f'{split}/images/'),
             metainfo=dict(classes=CLASSES),
             pipeline=[*load, dict(type='Resize', scale=(96, 96), keep_ratio=False)],
         )
@@ -86,16 +86,16 @@ def config(root: Path, **model: Any) -> Config:
 
 def found_in(cfg: Config, level: str | None = None, **options: Any) -> list[tuple[str, str, str]]:
     """(level, where, text) of all findings."""
-    for part in ('train', 'val'):
-        assert Path(cfg.train_dataloader.dataset.data_root, part, 'ann.json').is_file()
+    for split in ('train', 'val'):
+        assert Path(cfg.train_dataloader.dataset.data_root, split, 'ann.json').is_file()
     sets = inspect(read_sets(cfg), workers=0, progress=False, **options)
     return [(f.level, f.where, f.text) for f in findings(sets, limits_of(cfg.model)) if level in (None, f.level)]
 
 
-def test_a_sound_set_has_one_remark_only(parts: tuple[Part, Part], tmp_path: Path) -> None:
+def test_a_sound_set_has_one_remark_only(splits: tuple[Split, Split], tmp_path: Path) -> None:
     """A class that is not in the training set is all there is to say."""
-    for part in parts:
-        part.write()
+    for split in splits:
+        split.write()
     assert found_in(config(tmp_path)) == [('warning', 'train', "1 of 2 classes have no box: 'dog'")]
 
 
@@ -104,7 +104,7 @@ SOUND = encoded(picture(seed=4), 'JPEG')
 
 
 @pytest.mark.parametrize(
-    ('part', 'data', 'size', 'expected', 'effect'),
+    ('split', 'data', 'size', 'expected', 'effect'),
     [
         ('train', CUT, (48, 32), ('warning', '1 image cannot be used'), 'takes another image instead'),
         ('val', CUT, (48, 32), ('error', '1 image cannot be used'), 'evaluation stops there'),
@@ -175,34 +175,34 @@ SOUND = encoded(picture(seed=4), 'JPEG')
     ],
 )
 def test_files(
-    parts: tuple[Part, Part], tmp_path: Path, part: str, data: bytes, size: Any, expected: Any, effect: str
+    splits: tuple[Split, Split], tmp_path: Path, split: str, data: bytes, size: Any, expected: Any, effect: str
 ) -> None:
-    parts[part == 'val'].add('odd.img', data, [[1, 1, 8, 8, dict(category_id=2)]], size)
-    for split in parts:
-        split.write()
+    splits[split == 'val'].add('odd.img', data, [[1, 1, 8, 8, dict(category_id=2)]], size)
+    for each in splits:
+        each.write()
     cfg = config(tmp_path)
     sets = inspect(read_sets(cfg), workers=0, progress=False)
     (finding,) = [f for f in findings(sets, limits_of(cfg.model)) if f.examples]
-    assert (finding.level, finding.text) == expected and finding.where == part
+    assert (finding.level, finding.text) == expected and finding.where == split
     assert effect in finding.effect and len(finding.examples) == 1 and 'odd.img' in finding.examples[0]
 
 
-def test_16_bits_of_which_12_are_used(parts: tuple[Part, Part], tmp_path: Path) -> None:
+def test_16_bits_of_which_12_are_used(splits: tuple[Split, Split], tmp_path: Path) -> None:
     deep = np.asarray(picture(seed=5)).astype(np.uint16) * 16
-    parts[0].add('camera.png', cv2.imencode('.png', deep)[1].tobytes(), [[1, 1, 8, 8, dict(category_id=2)]])
-    for part in parts:
-        part.write()
-    said = found_in(config(tmp_path))
-    assert ('warning', 'train', '1 image of 16 bits that use a small part of them') in said
-    assert ('note', 'train', '1 image stored otherwise: 16 bits') in said
+    splits[0].add('camera.png', cv2.imencode('.png', deep)[1].tobytes(), [[1, 1, 8, 8, dict(category_id=2)]])
+    for split in splits:
+        split.write()
+    by_text = found_in(config(tmp_path))
+    assert ('warning', 'train', '1 image of 16 bits that use a small part of them') in by_text
+    assert ('note', 'train', '1 image stored otherwise: 16 bits') in by_text
 
 
-def test_damage_that_only_the_decoder_notices(parts: tuple[Part, Part], tmp_path: Path) -> None:
+def test_damage_that_only_the_decoder_notices(splits: tuple[Split, Split], tmp_path: Path) -> None:
     data = bytearray(encoded(picture(320, 240, seed=6, blur=1), 'JPEG', quality=90))
     data[len(data) // 2 : len(data) // 2 + 40] = b'\x5a' * 40
-    parts[0].add('garbled.jpg', bytes(data), size=(320, 240))
-    for part in parts:
-        part.write()
+    splits[0].add('garbled.jpg', bytes(data), size=(320, 240))
+    for split in splits:
+        split.write()
     cfg = config(tmp_path)
     (finding,) = [
         f for f in findings(inspect(read_sets(cfg), workers=0, progress=False), limits_of(cfg.model)) if f.examples
@@ -211,11 +211,11 @@ def test_damage_that_only_the_decoder_notices(parts: tuple[Part, Part], tmp_path
     assert 'garbled.jpg: Corrupt JPEG data' in finding.examples[0]
 
 
-def test_an_unchecked_pipeline_makes_bad_files_an_error(parts: tuple[Part, Part], tmp_path: Path) -> None:
-    parts[0].add('cut.jpg', CUT)
-    parts[0].add('stored.jpg', turned(picture(seed=5), 6))
-    for part in parts:
-        part.write()
+def test_an_unchecked_pipeline_makes_bad_files_an_error(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    splits[0].add('cut.jpg', CUT)
+    splits[0].add('stored.jpg', turned(picture(seed=5), 6))
+    for split in splits:
+        split.write()
     cfg = config(tmp_path)
     cfg.train_dataloader.dataset.pipeline[0] = dict(type='mmdet.LoadImageFromFile')
     errors = found_in(cfg, 'error')
@@ -225,10 +225,10 @@ def test_an_unchecked_pipeline_makes_bad_files_an_error(parts: tuple[Part, Part]
     ]
 
 
-def test_a_training_set_of_unusable_pictures_alone_is_an_error(parts: tuple[Part, Part], tmp_path: Path) -> None:
+def test_a_training_set_of_unusable_pictures_alone_is_an_error(splits: tuple[Split, Split], tmp_path: Path) -> None:
     (tmp_path / 'train/images/t.png').write_bytes(b'')
-    for part in parts:
-        part.write()
+    for split in splits:
+        split.write()
     assert ('error', 'train', '1 image cannot be used') in found_in(config(tmp_path))
 
 
@@ -245,28 +245,30 @@ BOXES = [
 
 
 @pytest.mark.parametrize(('box', 'text', 'in_train', 'in_val'), BOXES)
-def test_boxes(parts: tuple[Part, Part], tmp_path: Path, box: list[Any], text: str, in_train: str, in_val: str) -> None:
-    for part, name in zip(parts, 'ab'):
-        part.add(f'{name}.png', encoded(picture(seed=ord(name)), 'PNG'), [[4, 4, 20, 20], box])
-        part.write()
+def test_boxes(
+    splits: tuple[Split, Split], tmp_path: Path, box: list[Any], text: str, in_train: str, in_val: str
+) -> None:
+    for split, name in zip(splits, 'ab'):
+        split.add(f'{name}.png', encoded(picture(seed=ord(name)), 'PNG'), [[4, 4, 20, 20], box])
+        split.write()
     about_boxes = [f for f in found_in(config(tmp_path)) if 'box (' in f[2]]
     assert [(level, where) for level, where, _ in sorted(about_boxes, key=lambda f: f[1])] == [
         (in_train, 'train'),
         (in_val, 'val'),
     ]
-    for _, where, said in about_boxes:
+    for _, where, message in about_boxes:
         count = 3 if where == 'train' else 4
-        assert said == f'1 box ({1 / count:.1%}) {text}'
+        assert message == f'1 box ({1 / count:.1%}) {text}'
 
 
-def test_crowded_pictures_and_those_without_a_box(parts: tuple[Part, Part], tmp_path: Path) -> None:
-    train, val = parts
-    for part, counts in ((train, (6, 8)), (val, (8, 101))):
+def test_crowded_pictures_and_those_without_a_box(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    train, val = splits
+    for split, counts in ((train, (6, 8)), (val, (8, 101))):
         for count in counts:
             boxes = [[k % 30, k // 30, 6 + k % 7, 9] for k in range(count)]
-            part.add(f'{count}.png', encoded(picture(seed=count), 'PNG'), boxes)
+            split.add(f'{count}.png', encoded(picture(seed=count), 'PNG'), boxes)
     train.add('empty.png', encoded(picture(seed=77), 'PNG'), [])
-    for split in parts:
+    for split in splits:
         split.write()
     texts = {text: level for level, _, text in found_in(config(tmp_path))}
     assert texts['2 images with more boxes than num_denoising=5'] == 'note'
@@ -276,8 +278,8 @@ def test_crowded_pictures_and_those_without_a_box(parts: tuple[Part, Part], tmp_
     assert texts['1 image without a box'] == 'note'
 
 
-def test_pictures_in_both_sets(parts: tuple[Part, Part], tmp_path: Path) -> None:
-    train, val = parts
+def test_pictures_in_both_sets(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    train, val = splits
     scene = picture(96, 64, seed=9)
     train.add('scene.png', encoded(scene, 'PNG'), size=(96, 64))
     train.add('again.png', encoded(scene, 'PNG'), size=(96, 64))
@@ -285,22 +287,22 @@ def test_pictures_in_both_sets(parts: tuple[Part, Part], tmp_path: Path) -> None
     val.add('copy.png', encoded(scene, 'PNG'), size=(96, 64))
     val.add('smaller.jpg', encoded(scene.resize((48, 32)), 'JPEG', quality=60))
     val.add('name.png', encoded(picture(seed=13), 'PNG'))
-    for part in parts:
-        part.write()
+    for split in splits:
+        split.write()
     sets = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
-    said = {f.text: (f.level, f.where, f.examples) for f in findings(sets, Limits(None, None))}
-    assert said['1 image of val found in train too, byte for byte'] == (
+    by_text = {f.text: (f.level, f.where, f.examples) for f in findings(sets, Limits(None, None))}
+    assert by_text['1 image of val found in train too, byte for byte'] == (
         'error',
         'train, val',
         ('scene.png = copy.png',),
     )
-    assert said['1 image of val that look like one of train'] == (
+    assert by_text['1 image of val that look like one of train'] == (
         'warning',
         'train, val',
         ('scene.png ~ smaller.jpg',),
     )
-    assert said['1 image of val named like one of train, with another content'][2] == ('name.png',)
-    assert said['1 image the same as another of the set'][2] == ('scene.png = again.png',)
+    assert by_text['1 image of val named like one of train, with another content'][2] == ('name.png',)
+    assert by_text['1 image the same as another of the set'][2] == ('scene.png = again.png',)
 
 
 def test_pairs() -> None:
@@ -327,11 +329,11 @@ def test_the_difference_hash_bears_scaling_and_saving_but_no_other_picture() -> 
     assert difference_hash(np.full((9, 9, 3), 200, np.uint8)) is None
 
 
-def test_numbers_by_hand(parts: tuple[Part, Part], tmp_path: Path) -> None:
-    train, _ = parts
+def test_numbers_by_hand(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    train, _ = splits
     train.add('wide.png', encoded(picture(200, 50), 'PNG'), [[0, 0, 100, 40], [0, 0, 200, 50], [9, 9, 9, 9]], (200, 50))
-    for part in parts:
-        part.write()
+    for split in splits:
+        split.write()
     (inspected, _) = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     numbers = box_statistics.statistics(inspected.checked, Resizing(96, 96, False))
     assert numbers['width'] == (48, 124, 200) and numbers['aspect'] == (1.5, 2.75, 4)
@@ -372,20 +374,20 @@ def test_pipelines_and_models_are_understood() -> None:
     assert limits_of(dict(bbox_head=dict(type='ATSSHead'))) == (None, None)
 
 
-def test_a_limit_looks_at_pictures_from_all_over_the_set(parts: tuple[Part, Part], tmp_path: Path) -> None:
+def test_a_limit_looks_at_pictures_from_all_over_the_set(splits: tuple[Split, Split], tmp_path: Path) -> None:
     for i in range(9):
-        parts[0].add(f'{i}.png', encoded(picture(seed=i), 'PNG'))
-    for part in parts:
-        part.write()
+        splits[0].add(f'{i}.png', encoded(picture(seed=i), 'PNG'))
+    for split in splits:
+        split.write()
     train, val = inspect(read_sets(config(tmp_path)), workers=0, limit=4, progress=False)
     assert train.rows == (0, 3, 6, 9) and val.rows == (0,) and len(train.images) == 4
 
 
-def test_processes_see_what_one_sees(parts: tuple[Part, Part], tmp_path: Path) -> None:
+def test_processes_see_what_one_sees(splits: tuple[Split, Split], tmp_path: Path) -> None:
     for i in range(40):
-        parts[0].add(f'{i}.jpg', SOUND[: len(SOUND) - 9 * (i % 2)])
-    for part in parts:
-        part.write()
+        splits[0].add(f'{i}.jpg', SOUND[: len(SOUND) - 9 * (i % 2)])
+    for split in splits:
+        split.write()
     cfg = config(tmp_path)
     before = cv2.getNumThreads()
     cv2.setNumThreads(4)
@@ -404,11 +406,11 @@ def test_a_missing_file_is_a_fault_of_its_own() -> None:
 
 
 @pytest.fixture
-def spoiled(parts: tuple[Part, Part], tmp_path: Path) -> Path:
-    parts[0].add('cut.jpg', CUT, [[1, 1, 8, 8, dict(category_id=2)]])
-    parts[1].add('again.png', (tmp_path / 'train/images/t.png').read_bytes())
-    for part in parts:
-        part.write()
+def spoiled(splits: tuple[Split, Split], tmp_path: Path) -> Path:
+    splits[0].add('cut.jpg', CUT, [[1, 1, 8, 8, dict(category_id=2)]])
+    splits[1].add('again.png', (tmp_path / 'train/images/t.png').read_bytes())
+    for split in splits:
+        split.write()
     path = tmp_path / 'config.py'
     config(tmp_path).dump(str(path))
     return path
@@ -439,10 +441,10 @@ def test_page_json_and_status(spoiled: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_warnings_alone_leave_the_status_at_0(
-    parts: tuple[Part, Part], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    splits: tuple[Split, Split], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for part in parts:
-        part.write()
+    for split in splits:
+        split.write()
     config(tmp_path).dump(str(tmp_path / 'config.py'))
     assert doctor.main(['data', str(tmp_path / 'config.py'), '--workers', '0']) == 0
     assert capsys.readouterr().out.endswith('training can run; 1 warning to look at\n')
@@ -495,9 +497,9 @@ def _die(path: str, size: Any) -> None:
     os._exit(1)
 
 
-def test_numbers_that_there_are_not_are_null_in_json(parts: tuple[Part, Part], tmp_path: Path) -> None:
-    for part in parts:
-        part.write()
+def test_numbers_that_there_are_not_are_null_in_json(splits: tuple[Split, Split], tmp_path: Path) -> None:
+    for split in splits:
+        split.write()
     sets = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
     text = to_json(sets, [])
     assert 'NaN' not in text and json.loads(text)['status'] == 0

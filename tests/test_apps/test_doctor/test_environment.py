@@ -290,9 +290,9 @@ def test_the_back_end_of_deformable_attention_is_named_and_why_no_other() -> Non
 
 
 @pytest.mark.parametrize(
-    ('word', 'said'), [('dta', 'did you mean `doctor data`?'), ('fish', 'it takes `data CONFIG`, `checkpoint FILE`')]
+    ('word', 'message'), [('dta', 'did you mean `doctor data`?'), ('fish', 'it takes `data CONFIG`, `checkpoint FILE`')]
 )
-def test_a_doctor_that_there_is_not(word: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_doctor_that_there_is_not(word: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match='2'):
         command.main([word, 'config.py'])
-    assert f'there is no doctor of {word!r}; {said}' in capsys.readouterr().err
+    assert f'there is no doctor of {word!r}; {message}' in capsys.readouterr().err

@@ -157,7 +157,7 @@ def status_of(arguments: list[str]) -> int:
 def test_bad_input_is_a_sentence(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ['--images', str(folder / 'digits' / 'val'), '-o', str(tmp_path / 'out')]
     config, weights = str(folder / 'config.py'), str(folder / 'weights.pth')
-    for given, said in {
+    for given, message in {
         (config,): 'or two files, CONFIG CHECKPOINT',
         (config, weights, weights): 'or two files, CONFIG CHECKPOINT',
         ('model.onnx', weights): 'is an exported file, which is used as it is',
@@ -169,7 +169,7 @@ def test_bad_input_is_a_sentence(folder: Path, tmp_path: Path, capsys: pytest.Ca
     }.items():
         assert status_of([*given, *where]) == 2
         printed = capsys.readouterr()
-        assert said in printed.err and len(printed.err.strip().splitlines()) == 1, printed.err
+        assert message in printed.err and len(printed.err.strip().splitlines()) == 1, printed.err
         assert not (tmp_path / 'out').exists()
 
 

@@ -187,7 +187,7 @@ def test_the_rate_goes_with_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ('name', 'wishes', 'said'),
+    ('name', 'wishes', 'message'),
     [
         (RTDETR, Wishes(size=100), '--size 100: name a multiple of 32, from 64 on'),
         (RTDETR, Wishes(size=32), '--size 32: name a multiple of 32, from 64 on'),
@@ -196,9 +196,9 @@ def test_the_rate_goes_with_the_batch() -> None:
         (DEIM, Wishes(epochs=3), '--epochs: the augmentation of this config has 4 stages; train for at least 4 epochs'),
     ],
 )
-def test_what_cannot_be_is_said(name: str, wishes: Wishes, said: str) -> None:
+def test_what_cannot_be_is_said(name: str, wishes: Wishes, message: str) -> None:
     cfg = config(RTDETR if name is TWO_SCALES else name)
     if name is TWO_SCALES:
         cfg.test_dataloader.dataset.pipeline = [dict(type='Resize', scale=320), dict(type='Resize', scale=(64, 64))]
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         fitted(cfg, wishes)

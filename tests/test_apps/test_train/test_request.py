@@ -73,8 +73,8 @@ def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
     text = write(data, tmp_path, epochs=4).read_text()
     (tmp_path / 'epoch_1.pth').touch()
     assert write(data, tmp_path, epochs=4).read_text() == text
-    said = r'another config \(there: rtdetr.* --epochs 4; asked for now: rtdetr.* --epochs 5\); go on with that one by'
-    with pytest.raises(InputError, match=said):
+    text = r'another config \(there: rtdetr.* --epochs 4; asked for now: rtdetr.* --epochs 5\); go on with that one by'
+    with pytest.raises(InputError, match=text):
         write(data, tmp_path, epochs=5)
     edited = text.replace('max_epochs=4', 'max_epochs=6')
     (tmp_path / 'config.py').write_text(edited)
@@ -88,8 +88,8 @@ def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
 def test_a_config_whose_parts_cannot_be_imported(data: Path, tmp_path: Path) -> None:
     path = tmp_path / 'own.py'
     path.write_text("custom_imports = dict(imports=['no.such_parts'], allow_failed_imports=False)\n")
-    said = r'^reading .*own\.py fails: ImportError: .*no\.such_parts.*; install what is missing, or take the entry out'
-    with pytest.raises(InputError, match=said):
+    text = r'^reading .*own\.py fails: ImportError: .*no\.such_parts.*; install what is missing, or take the entry out'
+    with pytest.raises(InputError, match=text):
         written_config(str(path), TrainRequest(data, work_dir=tmp_path / 'new'))
     assert not (tmp_path / 'new').exists()
 
@@ -204,16 +204,16 @@ def test_what_cannot_be_fetched_is_told_with_the_options_that_do_without(
 
 
 @pytest.mark.parametrize(
-    ('init_cfg', 'said'),
+    ('init_cfg', 'sources'),
     [
         ([dict(type='Kaiming')], []),
         (dict(type='Kaiming'), []),
         (dict(type='Pretrained', checkpoint='torchvision://resnet50'), ['torchvision://resnet50']),
     ],
 )
-def test_only_addresses_are_fetched_before_the_run(init_cfg: Any, said: list[str], fetched: list[str]) -> None:
+def test_only_addresses_are_fetched_before_the_run(init_cfg: Any, sources: list[str], fetched: list[str]) -> None:
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=init_cfg))))
-    assert subject._own_weights(cfg) == [f"weights  the config's backbone: {name}" for name in said] and not fetched
+    assert subject._own_weights(cfg) == [f"weights  the config's backbone: {name}" for name in sources] and not fetched
 
 
 def test_a_line_to_type_is_quoted(data: Path, tmp_path: Path) -> None:

@@ -43,9 +43,9 @@ def test_a_class_that_is_known_keeps_its_row(source: str, weights: dict[str, Ten
     torch.save(content, tmp_path / 'coco.pth')
     for _ in range(2):
         file, written = fitted_weights(tmp_path / 'coco.pth', ('dog', 'lynx'), tmp_path / 'out')
-        said = written()
+        output = written()
     assert file == tmp_path / 'out' / 'weights.pth'
-    assert 'classes kept: dog' in said and 'classes started afresh: lynx' in said
+    assert 'classes kept: dog' in output and 'classes started afresh: lynx' in output
     new = loaded(file)
     dog = parse_class_names('coco').index('dog')
     assert torch.equal(new[HEAD][0], weights[HEAD][dog]) and len(new[HEAD]) == 2

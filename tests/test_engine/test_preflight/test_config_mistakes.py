@@ -33,8 +33,8 @@ TIMETABLE = "custom_hooks = [dict(type='AugmentationTimetableHook', timetable=[(
 MISSPELT = "dict(type='Resise', scale=(64, 64))"
 
 
-def pipeline(part: str, *steps: str) -> str:
-    return f"{part}_dataloader['dataset']['pipeline'] = [{', '.join(steps)}]"
+def pipeline(split: str, *steps: str) -> str:
+    return f"{split}_dataloader['dataset']['pipeline'] = [{', '.join(steps)}]"
 
 
 RETINA = "dict(_delete_=True, type='RetinaHead', num_classes=10, in_channels=32, feat_channels=32, stacked_convs=1)"
@@ -344,7 +344,7 @@ def test_an_interrupt_is_none_of_the_configs_mistakes(
 
 
 @pytest.mark.parametrize(
-    ('words', 'said'),
+    ('words', 'message'),
     [
         (['model.bbox_head.num_classes'], "'model.bbox_head.num_classes' is no KEY=VALUE"),
         (['val_evaluator.ann_file=x'], 'such as val_evaluator.0.ann_file'),
@@ -353,7 +353,7 @@ def test_an_interrupt_is_none_of_the_configs_mistakes(
 )
 @pytest.mark.parametrize('tool', [launch.train, analyze, calibrate], ids=['train', 'analyze', 'calibrate'])
 def test_overrides_that_fit_nothing(
-    tool: Any, words: list[str], said: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture
+    tool: Any, words: list[str], message: str, text: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     config, checkpoint = tmp_path / 'config.py', tmp_path / 'a.pth'
     config.write_text(text)
@@ -364,7 +364,7 @@ def test_overrides_that_fit_nothing(
         status = launch.run_tool(lambda: tool([*files, *output, '--cfg-options', *words]))
     except SystemExit as stop:  # argparse's
         status = stop.code
-    assert status == 2 and said in capsys.readouterr().err
+    assert status == 2 and message in capsys.readouterr().err
 
 
 def test_overrides_that_come_too_late_are_noted(text: str, capsys: pytest.CaptureFixture) -> None:

@@ -76,11 +76,11 @@ def test_nothing_has_happened(digits: Path, tmp_path: Path) -> None:
     metrics = [dict(vars(metric)) for metric in evaluation.evaluator.metrics]
     random.seed(1), np.random.seed(2), torch.manual_seed(3)
     filters = [len(handler.filters) for handler in MMLogger.get_current_instance().handlers]
-    hooks = sum(len(part._forward_hooks) for part in model.modules())
-    modes, numbers = [part.training for part in model.modules()], randomness()
+    hooks = sum(len(module._forward_hooks) for module in model.modules())
+    modes, numbers = [module.training for module in model.modules()], randomness()
     cache = loop.dataloader.dataset.pipeline.transforms[2].results_cache
     assert first_pass(runner, model, runner.cfg, 'train') == []
-    assert randomness() == numbers and [part.training for part in model.modules()] == modes
+    assert randomness() == numbers and [module.training for module in model.modules()] == modes
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
     assert runner.train_loop is loop and runner.val_loop is evaluation and (runner.iter, runner.epoch) == (0, 0)
@@ -91,7 +91,7 @@ def test_nothing_has_happened(digits: Path, tmp_path: Path) -> None:
     )
     assert dict(MessageHub.get_current_instance().runtime_info) == hub
     assert [len(handler.filters) for handler in MMLogger.get_current_instance().handlers] == filters
-    assert sum(len(part._forward_hooks) for part in model.modules()) == hooks
+    assert sum(len(module._forward_hooks) for module in model.modules()) == hooks
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -296,9 +296,9 @@ def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], message: st
 def test_a_checkpoint_of_another_network_names_the_teachers_entries(tmp_path: Path) -> None:
     torch.save({'state_dict': {'backbone.conv.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
     teacher = TeacherFeatures(model=TINY_TEACHER['model'], checkpoint=str(tmp_path / 'other.pth'))
-    with pytest.raises(InputError, match=r'teacher.checkpoint: .*other.pth .* does not fit ResNetVd: missing') as said:
+    with pytest.raises(InputError, match=r'teacher.checkpoint: .*other.pth .* does not fit ResNetVd: missing') as error:
         teacher.network(torch.device('cpu'))
-    assert 'init_cfg' not in str(said.value) and 'give prefix' not in str(said.value)
+    assert 'init_cfg' not in str(error.value) and 'give prefix' not in str(error.value)
 
 
 @pytest.mark.parametrize(

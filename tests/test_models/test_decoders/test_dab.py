@@ -55,9 +55,9 @@ def mmdets(query_scale: str, modulate: bool, keep: bool) -> tuple[DABDetrTransfo
     [('cond_elewise', True, False), ('cond_scalar', True, False), ('fix_elewise', False, True)],
 )
 def test_equals_mmdets_on_equal_weights(query_scale: str, modulate: bool, keep: bool) -> None:
-    decoder, head = (part.eval() for part in mmdets(query_scale, modulate, keep))
+    decoder, head = (module.eval() for module in mmdets(query_scale, modulate, keep))
     ours = build(query_scale=query_scale, modulate_hw_attn=modulate, keep_query_pos=keep)
-    state = {mmdets_to_ours(key): value for part in (decoder, head) for key, value in part.state_dict().items()}
+    state = {mmdets_to_ours(key): value for module in (decoder, head) for key, value in module.state_dict().items()}
     ours.load_state_dict(state, strict=True)
     padding = torch.zeros(2, TOKENS, dtype=torch.bool)
     padding[1, 20:] = True

@@ -96,8 +96,8 @@ def test_which_parts_each_layers_losses_reach() -> None:
 
     def reached(value: Tensor, parts: nn.ModuleList) -> list[int]:
         layers = []
-        for index, part in enumerate(parts):
-            gradients = torch.autograd.grad(value.sum(), [*part.parameters()], retain_graph=True, allow_unused=True)
+        for index, module in enumerate(parts):
+            gradients = torch.autograd.grad(value.sum(), [*module.parameters()], retain_graph=True, allow_unused=True)
             layers += [index] * any(gradient is not None and bool(gradient.any()) for gradient in gradients)
         return layers
 
@@ -123,11 +123,11 @@ def test_the_first_anchors_learn_from_the_first_two_layers_boxes() -> None:
         torch.testing.assert_close(gradient, (boxes[i] * (1 - boxes[i])).detach() * (i < 2))
 
 
-def given_to(decoder: DeformableDecoder, part: str) -> list[tuple]:
+def given_to(decoder: DeformableDecoder, name: str) -> list[tuple]:
     """What the part of that name of each layer is called with, filled by later calls of the decoder."""
     calls: list[tuple] = []
     for layer in decoder.layers:
-        layer.get_submodule(part).register_forward_pre_hook(lambda _, args: calls.append(args))
+        layer.get_submodule(name).register_forward_pre_hook(lambda _, args: calls.append(args))
     return calls
 
 

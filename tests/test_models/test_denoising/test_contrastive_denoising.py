@@ -171,7 +171,7 @@ def test_scores_of_negatives_and_padding_learn_background() -> None:
 
 
 @pytest.mark.parametrize(
-    ('settings', 'counts', 'said'),
+    ('settings', 'counts', 'message'),
     [
         ({}, (4, 4), None),  # as many as there is room for, in each
         ({}, (5, 1), 'has 5 boxes, more than denoising has room for (4)'),
@@ -180,7 +180,7 @@ def test_scores_of_negatives_and_padding_learn_background() -> None:
     ],
     ids=str,
 )
-def test_a_crowded_image_is_said_once(settings: dict[str, Any], counts: tuple[int, ...], said: str | None) -> None:
+def test_a_crowded_image_is_said_once(settings: dict[str, Any], counts: tuple[int, ...], message: str | None) -> None:
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: lines.append(record.getMessage())
@@ -188,7 +188,7 @@ def test_a_crowded_image_is_said_once(settings: dict[str, Any], counts: tuple[in
     denoising = build(**settings)
     for _ in range(2):
         denoising(truth(*counts), 2)
-    assert len(lines) == (said is not None) and all(said in line for line in lines)
+    assert len(lines) == (message is not None) and all(message in line for line in lines)
 
 
 @pytest.mark.parametrize(

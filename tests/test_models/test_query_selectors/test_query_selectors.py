@@ -135,7 +135,7 @@ def test_gradients_are_those_of_all_tokens_without_keeping_them(kind: str, autoc
         )
     wanted = [given.tokens, *selector.memory_proj.parameters(), *selector.cls_head.parameters()]
     gradients, expected = (
-        torch.autograd.grad(sum((part * (i + part.detach())).sum() for i, part in enumerate(side)), wanted)
+        torch.autograd.grad(sum((tensor * (i + tensor.detach())).sum() for i, tensor in enumerate(side)), wanted)
         for side in (ours, theirs)
     )
     for actual, reference in zip(gradients, expected):
