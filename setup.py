@@ -13,7 +13,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 VERSION = runpy.run_path(str(ROOT / 'mmdet_iouquery' / 'version.py'), run_name='mmdet_iouquery_version')
 REPOSITORY = VERSION['REPOSITORY']
-PICTURES = ('.gif', '.jpg', '.png', '.svg', '.webp')
+IMAGE_SUFFIXES = ('.gif', '.jpg', '.png', '.svg', '.webp')
 SHIPPED = ('configs', 'tools', 'model-index.yml')
 
 
@@ -50,7 +50,7 @@ def family(name: str) -> list[str]:
 def absolute(link: re.Match[str]) -> str:
     """The address of what a page links to by its place in the repository."""
     target = link.group()
-    return f'{REPOSITORY}/{"raw" if target.endswith(PICTURES) else "blob"}/main/{target}'
+    return f'{REPOSITORY}/{"raw" if target.endswith(IMAGE_SUFFIXES) else "blob"}/main/{target}'
 
 
 def long_description() -> str:

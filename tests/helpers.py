@@ -217,7 +217,7 @@ def sample(
             'batch_input_shape': input_shape,
             'pad_shape': input_shape,
             'scale_factor': (1.0, 1.0),
-            'img_path': 'pictures/one.jpg',
+            'img_path': 'images/one.jpg',
         }
     )
     data_sample.gt_instances = InstanceData(

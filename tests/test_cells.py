@@ -33,7 +33,7 @@ ALL = [*CELLS, *FURTHER]
 CONFIGS = list(dict.fromkeys(cell.config for cell in ALL if cell.config))
 NOTES = {name: {cell.note for cell in ALL if cell.config == name} for name in CONFIGS}
 WHOLE_HEADS = [name for name in CONFIGS if WHOLE_HEAD in NOTES[name]]
-PICTURES = ((48, 64), (64, 56))
+IMAGE_SIZES = ((48, 64), (64, 56))
 """Height and width of the batch's images: each is padded on one side."""
 STEPS = {'rtdetr/rtdetr_r18vd_dab-decoder-mal_8xb2-72e_coco.py': 5}
 """Where three are too few: what a box is matched with changes in them, by which the loss jumps 0.02 of 21.8."""
@@ -105,7 +105,7 @@ def batch() -> dict:
     """The same two random images at every call, as a data loader hands them over: uint8, not of one size."""
     generator = torch.Generator().manual_seed(3)
     inputs, samples = [], []
-    for height, width in PICTURES:
+    for height, width in IMAGE_SIZES:
         inputs.append(torch.randint(256, (3, height, width), generator=generator, dtype=torch.uint8))
         low = torch.rand(3, 2, generator=generator) * 0.5
         corners = torch.cat([low, low + 0.2 + 0.3 * torch.rand(3, 2, generator=generator)], 1)
@@ -171,8 +171,8 @@ def predict(model: nn.Module) -> list[InstanceData]:
 
 
 def check_predictions(predictions: list[InstanceData], clipped: bool) -> None:
-    assert len(predictions) == len(PICTURES)
-    for instances, (height, width) in zip(predictions, PICTURES):
+    assert len(predictions) == len(IMAGE_SIZES)
+    for instances, (height, width) in zip(predictions, IMAGE_SIZES):
         assert len(instances) > 0
         assert torch.isfinite(instances.scores).all() and torch.isfinite(instances.bboxes).all()
         assert instances.scores.min() >= 0 and instances.scores.max() <= 1

@@ -16,8 +16,8 @@ import pytest
 import torch
 from exports import SIZE
 from helpers import NARROW, RTDETR, small_detector
+from image_files import encoded, random_image
 from mmengine.config import Config, ConfigDict
-from picture_files import encoded, picture
 from pipelines import built, check_laws, pipeline, run
 from test_cells import build_twice, check_cell, narrow, shrink, small_config
 from torch import nn
@@ -197,7 +197,7 @@ def test_the_transform_runs_in_the_shipped_pipeline(tmp_path: Path) -> None:
     ours = config.train_dataloader.dataset.pipeline
     assert [step.type for step in ours if step.type != 'CopySmallObjects'] == [step['type'] for step in steps]
     path = tmp_path / 'one.png'
-    path.write_bytes(encoded(picture(120, 80, seed=1), 'PNG'))
+    path.write_bytes(encoded(random_image(120, 80, seed=1), 'PNG'))
     numbers = []
     for transforms in (built(steps), built([*steps[:3], {'type': 'CopySmallObjects', 'copies': 3}, *steps[3:]])):
         np.random.seed(2)

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from exported_files import write_model
-from picture_files import encoded, picture
+from image_files import encoded, random_image
 from tolerances import about
 
 from iouquery_runtime import Detector
@@ -105,7 +105,7 @@ def test_the_example_is_short() -> None:
 
 def test_requests_are_answered_in_batches(server: Server) -> None:
     """Each with what the detector says of its image, or refused with the error of its own."""
-    files = [encoded(picture(90 + 30 * i, 120, seed=i, blur=20), 'PNG') for i in range(6)]
+    files = [encoded(random_image(90 + 30 * i, 120, seed=i, blur=20), 'PNG') for i in range(6)]
     detector = Detector(server.folder / 'model.onnx')
     expected = [detector(file, score_thr=0.3).to_dict() for file in files]
     assert all(len(answer['detections']) > 1 for answer in expected) and expected[0] != expected[1]

@@ -31,7 +31,7 @@ TOLERANCES: dict[torch.dtype | str, Tolerance] = {
     'doubles': Tolerance(rtol=1e-12, atol=0),
     # of numbers within 1 that a few operations of single precision make, as scores and sines: some ten roundings
     'unit': Tolerance(rtol=0, atol=1e-6),
-    # of single-precision boxes in px: eight roundings, and as much as in a picture of 100 px
+    # of single-precision boxes in px: eight roundings, and as much as in an image of 100 px
     'px': Tolerance(rtol=2**-21, atol=5e-5),
     # of a loss or a gradient in single precision: terms are summed in another order
     'sum': Tolerance(rtol=1e-5, atol=0),

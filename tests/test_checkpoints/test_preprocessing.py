@@ -43,10 +43,10 @@ def written(path: Path, preprocessing: dict[str, Any] | None) -> Path:
     return path
 
 
-def through(steps: list[dict[str, Any]], picture: np.ndarray, folder: Path, *, training: bool) -> Tensor:
+def through(steps: list[dict[str, Any]], image: np.ndarray, folder: Path, *, training: bool) -> Tensor:
     """A BGR image (H, W, 3) as the model sees it: through a pipeline and the data preprocessor, (3, H', W')."""
-    height, width = picture.shape[:2]
-    cv2.imwrite(str(folder / 'a.png'), picture)
+    height, width = image.shape[:2]
+    cv2.imwrite(str(folder / 'a.png'), image)
     box = dict(id=1, image_id=1, category_id=1, bbox=[9, 9, 30, 30], area=900, iscrowd=0)
     content = dict(
         images=[dict(id=1, file_name='a.png', width=width, height=height)],
@@ -70,13 +70,13 @@ def resize_of(cfg: Config) -> ConfigDict:
     return resize
 
 
-def both_ways(picture: np.ndarray, folder: Path) -> tuple[Tensor, Tensor]:
+def both_ways(image: np.ndarray, folder: Path) -> tuple[Tensor, Tensor]:
     """The image through the training pipeline without what is random, and through the test pipeline."""
     cfg = config()
     steps = [step for step in cfg.train_dataloader.dataset.pipeline if step.type not in RANDOM]
     assert len(steps) == len(cfg.train_dataloader.dataset.pipeline) - len(RANDOM)
-    trained = through(steps, picture, folder, training=True)
-    return trained, through(cfg.test_dataloader.dataset.pipeline, picture, folder, training=False)
+    trained = through(steps, image, folder, training=True)
+    return trained, through(cfg.test_dataloader.dataset.pipeline, image, folder, training=False)
 
 
 def test_red_is_1_0_0_in_training_and_test(tmp_path: Path) -> None:

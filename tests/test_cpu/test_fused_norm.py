@@ -25,7 +25,7 @@ def norm(channels: int = 6) -> nn.BatchNorm2d:
     return made.double()
 
 
-def picture(size: tuple[int, int], channels: int = 6) -> Tensor:
+def random_map(size: tuple[int, int], channels: int = 6) -> Tensor:
     x = torch.randn(2, channels, *size).double()
     return x.contiguous(memory_format=torch.channels_last).requires_grad_()
 
@@ -54,7 +54,7 @@ def test_silu_of_one_and_of_a_sum(size: tuple[int, int]) -> None:
         assert_same(
             norm_silu,
             lambda maps, norms: F.silu(sum(norm(x) for norm, x in zip(norms, maps))),
-            [picture(size) for _ in range(number)],
+            [random_map(size) for _ in range(number)],
             [norm() for _ in range(number)],
         )
 
@@ -69,7 +69,7 @@ def test_relu_and_affine(scale: float, bias: float, size: tuple[int, int]) -> No
     assert_same(
         lambda maps, modules: norm_relu_affine(maps[0], *modules),
         lambda maps, modules: modules[1](modules[0](maps[0]).relu()),
-        [picture(size)],
+        [random_map(size)],
         [norm(), affine],
     )
 

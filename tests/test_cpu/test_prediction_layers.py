@@ -151,7 +151,7 @@ def test_subclasses_and_other_paddings_are_left_alone() -> None:
     assert [type(part) for part in prepared] == [Doubled, Halved, nn.Conv2d, nn.Conv2d]
 
 
-def test_gradients_for_the_pictures_are_torchs_own() -> None:
+def test_gradients_for_the_images_are_torchs_own() -> None:
     """As for a map of what a detection depends on: the weights ask for none, the image does."""
     model = nn.Sequential(
         nn.Conv2d(3, 128, 1), nn.SiLU(), nn.Conv2d(128, 128, 3, padding=1), nn.Flatten(2), nn.Linear(36, 5)

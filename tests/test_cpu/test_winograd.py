@@ -51,7 +51,7 @@ def test_equals_the_convolution_and_its_gradients(
         assert (actual - expected).abs().max() <= tolerance * max(1.0, expected.abs().max().item())
 
 
-def test_of_no_pictures() -> None:
+def test_of_no_images() -> None:
     x, weight = torch.empty(0, 4, 9, 6), torch.randn(5, 4, 3, 3)
     assert winograd_conv2d(x, winograd_weight(weight)).shape == (0, 5, 9, 6)
     grad_input, grad_weight = winograd_gradients(x, winograd_weight(weight), x.new_empty(0, 5, 9, 6))

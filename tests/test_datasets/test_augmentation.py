@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from image_files import encoded, random_image
 from mmdet.registry import TRANSFORMS
 from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.registry import init_default_scope
-from picture_files import encoded, picture
 from pipelines import built, pipeline, run
 
 from mmdet_iouquery.datasets import transforms
@@ -93,7 +93,7 @@ def test_the_papers_pipeline_is_mmdets_draw_for_draw(tmp_path: Path) -> None:
         width, height = SIZES[seed % len(SIZES)]
         form = 'L' if seed % 5 == 4 else 'RGB'
         path = tmp_path / f'{seed}.png'
-        path.write_bytes(encoded(picture(width, height, seed=seed, blur=1 + seed % 3).convert(form), 'PNG'))
+        path.write_bytes(encoded(random_image(width, height, seed=seed, blur=1 + seed % 3).convert(form), 'PNG'))
         boxes = random_boxes(rng, width, height)
         packed = []
         for transforms_of in (ours, theirs):
@@ -120,10 +120,10 @@ def test_colours_are_distorted_as_mmdet_does() -> None:
     """Noise over the whole range, dark noise (brightness takes it below 0) and grey; more rows than one strip has."""
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (150, 40, 3), dtype=np.uint8)
-    pictures = [noise, noise // 7, np.repeat(noise[..., :1], 3, axis=2), noise[:1, :1]]
+    images = [noise, noise // 7, np.repeat(noise[..., :1], 3, axis=2), noise[:1, :1]]
     unequal = []
     for seed in range(200):
-        image = {'img': pictures[seed % 4]}
+        image = {'img': images[seed % 4]}
         (ours, next_of_ours), (theirs, next_of_theirs) = (
             apply(steps, image, seed) for steps in ([dict(type='DistortColours')], PHOTOMETRIC)
         )
@@ -168,7 +168,7 @@ def test_contrast_first_or_last_is_cut_by_the_saturation_between() -> None:
         assert distort(image, colours._replace(contrast_first=first)).tolist() == [[[40, 0, 0]]]
 
 
-def test_pictures_are_expanded_and_cropped_as_mmdet_does() -> None:
+def test_images_are_expanded_and_cropped_as_mmdet_does() -> None:
     """To the last pixel and box, with the same random numbers; samples without boxes, without labels and flags too."""
     rng = np.random.default_rng(0)
     windows = set()
@@ -221,7 +221,7 @@ def test_a_window_by_hand(window: tuple[int, int, int, int], expected: list[list
     assert cut(image, 10, 20, window)[..., 0].tolist() == expected
 
 
-def test_nothing_is_copied_within_the_picture() -> None:
+def test_nothing_is_copied_within_the_image() -> None:
     image = np.zeros((6, 8, 3), np.uint8)
     assert np.shares_memory(cut(image, 0, 0, (2, 1, 8, 6)), image)
 
@@ -248,7 +248,7 @@ def test_bytes_are_resized_as_pillow_does(vector_code: bool, keep_ratio: bool, m
             assert np.array_equal(ours[key], value), key
 
 
-def test_a_picture_of_the_size_asked_for_stays_as_it_is() -> None:
+def test_an_image_of_the_size_asked_for_stays_as_it_is() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     for given in (image, image[:, ::-1], image[::-1], cv2.resize(image, (60, 40))[3:23, 5:35]):
         resized = transforms.resized(given, (30, 20))
@@ -263,7 +263,7 @@ def test_packing_copies_nothing() -> None:
 
 
 @pytest.mark.parametrize('kind', ['DistortColours', 'ExpandAndCrop', 'AntialiasedResize'])
-def test_pictures_of_floats_and_of_one_channel_are_refused(kind: str) -> None:
+def test_images_of_floats_and_of_one_channel_are_refused(kind: str) -> None:
     given = sample(np.random.default_rng(0), 8, 6)
     step = dict(type=kind, scale=(4, 4)) if kind == 'AntialiasedResize' else dict(type=kind)
     for image, words in ((given['img'].astype(np.float32), 'float32'), (given['img'][..., 0], r'\(6, 8\)')):

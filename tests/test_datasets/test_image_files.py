@@ -9,7 +9,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from picture_files import PLAIN, RGB, UPRIGHT_AGAIN, as_pillow, encoded, half_of_zeros, picture, turned
+from image_files import PLAIN, RGB, UPRIGHT_AGAIN, as_pillow, encoded, half_of_zeros, random_image, turned
 
 from mmdet_iouquery.datasets import image_files
 from mmdet_iouquery.datasets.image_files import ImageError, decode, fault, remark
@@ -41,7 +41,7 @@ def test_floating_point_samples_are_refused() -> None:
             decode(cv2.imencode('.tiff', samples)[1].tobytes())
 
 
-def test_a_turned_picture_is_set_upright() -> None:
+def test_a_turned_image_is_set_upright() -> None:
     for orientation, back in UPRIGHT_AGAIN.items():
         expected = np.asarray(RGB.transpose(back))[..., ::-1]
         np.testing.assert_array_equal(decode(turned(RGB, orientation, 'PNG')), expected)
@@ -84,7 +84,7 @@ JPEGS = {
 @pytest.mark.parametrize('kind', JPEGS)
 def test_a_jpeg_is_used_without_its_end_as_long_as_every_pixel_is_there(kind: str, blur: float) -> None:
     """Cut byte by byte: what is taken equals the whole image, and without the end marker alone it is taken."""
-    data = encoded(picture(50, 35, blur=blur), 'JPEG', **JPEGS[kind])
+    data = encoded(random_image(50, 35, blur=blur), 'JPEG', **JPEGS[kind])
     whole = decode(data)
     assert remark(data, whole) is None and remark(data + b'more', whole) is None
     refused = 0
@@ -103,7 +103,7 @@ def test_a_jpeg_is_used_without_its_end_as_long_as_every_pixel_is_there(kind: st
 
 def test_a_scan_that_is_missing_is_missed_though_the_last_one_is_whole() -> None:
     """A progressive image looks well without its last scans."""
-    data = encoded(picture(50, 35), 'JPEG', progressive=True)
+    data = encoded(random_image(50, 35), 'JPEG', progressive=True)
     scans = [match.start() for match in re.finditer(rb'\xff\xda', data)]
     assert len(scans) > 3
     for start in scans[1:]:
@@ -128,7 +128,7 @@ def test_16_bits_of_which_few_are_used_are_remarked_upon(extension: str) -> None
 
 def test_the_reserved_but_unfilled_half_of_a_jpeg_is_seen() -> None:
     """OpenCV and Pillow both make an image of it, whose lower half is grey."""
-    data = half_of_zeros(encoded(picture(640, 480, blur=1), 'JPEG', quality=90))
+    data = half_of_zeros(encoded(random_image(640, 480, blur=1), 'JPEG', quality=90))
     assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).shape == (480, 640, 3)
     assert as_pillow(data).shape == (480, 640, 3)
     with pytest.raises(ImageError, match='cut short: the JPEG has no end'):
@@ -136,7 +136,7 @@ def test_the_reserved_but_unfilled_half_of_a_jpeg_is_seen() -> None:
 
 
 def test_damage_at_a_marker_of_a_jpeg_is_seen() -> None:
-    data = bytearray(encoded(picture(64, 64, blur=1), 'JPEG'))
+    data = bytearray(encoded(random_image(64, 64, blur=1), 'JPEG'))
     data[len(data) - 200 : len(data) - 198] = b'\xff\x3a'
     with pytest.raises(ImageError, match=rf'JPEG data is broken at byte {len(data) - 200}'):
         decode(bytes(data))
@@ -177,7 +177,7 @@ def test_an_end_marker_within_a_thumbnail_does_not_count() -> None:
         (b'\xff\xd8\xff\xe0\0\x04abcdefgh', 'no JPEG segment where one should begin, at byte 8'),
     ],
 )
-def test_what_is_no_picture_is_refused_with_its_reason(data: bytes, reason: str) -> None:
+def test_what_is_no_image_is_refused_with_its_reason(data: bytes, reason: str) -> None:
     with pytest.raises(ImageError, match=reason):
         decode(data)
 
@@ -188,7 +188,7 @@ def test_without_pillow_opencv_has_the_last_word(monkeypatch: pytest.MonkeyPatch
     assert decode(PLAIN['tiff']).shape == (32, 48, 3)
 
 
-def test_a_picture_too_large_for_opencv_is_refused() -> None:
+def test_an_image_too_large_for_opencv_is_refused() -> None:
     head = b'IHDR' + (1 << 20).to_bytes(4, 'big') + (1 << 20).to_bytes(4, 'big') + b'\x08\x02\0\0\0'
     chunks = [head, b'IDAT' + zlib.compress(b'\0'), b'IEND']
     body = b''.join((len(c) - 4).to_bytes(4, 'big') + c + zlib.crc32(c).to_bytes(4, 'big') for c in chunks)

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from image_files import UPRIGHT_AGAIN, encoded, half_of_zeros, random_image, turned
 from mmdet.datasets import CocoDataset
 from mmdet.registry import TRANSFORMS
 from mmengine.dataset import pseudo_collate
 from mmengine.logging import MMLogger
-from picture_files import UPRIGHT_AGAIN, encoded, half_of_zeros, picture, turned
 from torch.utils.data import DataLoader
 
 from mmdet_iouquery import config_path
@@ -57,7 +57,7 @@ def dataset(folder: Path, load: dict[str, Any] | list[dict[str, Any]], **options
 @pytest.fixture
 def broken(tmp_path: Path) -> Path:
     """Whole images, and every third one cut short."""
-    whole, cut = encoded(picture(), 'JPEG'), encoded(picture(), 'JPEG')[:-60]
+    whole, cut = encoded(random_image(), 'JPEG'), encoded(random_image(), 'JPEG')[:-60]
     return coco_set(tmp_path, {f'{i}.jpg': cut if i % 3 == 2 else whole for i in range(GOOD + BAD)})
 
 
@@ -79,22 +79,22 @@ SOURCES = {
 
 
 @pytest.mark.parametrize('load', SOURCES.values(), ids=SOURCES)
-def test_a_whole_picture_is_what_mmcv_loads(tmp_path: Path, load: list[dict[str, Any]]) -> None:
-    folder = coco_set(tmp_path, {'one.png': encoded(picture(), 'PNG')})
+def test_a_whole_image_is_what_mmcv_loads(tmp_path: Path, load: list[dict[str, Any]]) -> None:
+    folder = coco_set(tmp_path, {'one.png': encoded(random_image(), 'PNG')})
     ours, theirs = dataset(folder, load)[0], dataset(folder, dict(type='LoadImageFromFile'))[0]
     assert torch.equal(ours['inputs'], theirs['inputs']) and ours['inputs'].dtype == torch.uint8
     assert ours['data_samples'].metainfo == theirs['data_samples'].metainfo
 
 
 @pytest.mark.parametrize('load', SOURCES.values(), ids=SOURCES)
-def test_a_picture_annotated_as_stored_is_not_turned(tmp_path: Path, load: list[dict[str, Any]]) -> None:
-    data = {'turned.png': turned(picture(), 6, 'PNG')}
-    stored = np.asarray(picture())[..., ::-1].transpose(2, 0, 1)
+def test_an_image_annotated_as_stored_is_not_turned(tmp_path: Path, load: list[dict[str, Any]]) -> None:
+    data = {'turned.png': turned(random_image(), 6, 'PNG')}
+    stored = np.asarray(random_image())[..., ::-1].transpose(2, 0, 1)
     item = dataset(coco_set(tmp_path / 'stored', data), load)[0]
     np.testing.assert_array_equal(item['inputs'], stored)
     assert item['data_samples'].ori_shape == (32, 48)
     item = dataset(coco_set(tmp_path / 'upright', data, size=(32, 48)), load)[0]
-    upright = np.asarray(picture().transpose(UPRIGHT_AGAIN[6]))[..., ::-1].transpose(2, 0, 1)
+    upright = np.asarray(random_image().transpose(UPRIGHT_AGAIN[6]))[..., ::-1].transpose(2, 0, 1)
     np.testing.assert_array_equal(item['inputs'], upright)
 
 
@@ -102,12 +102,16 @@ def test_a_picture_annotated_as_stored_is_not_turned(tmp_path: Path, load: list[
 @pytest.mark.parametrize(
     ('data', 'size', 'reason'),
     [
-        (half_of_zeros(encoded(picture(640, 480, blur=1), 'JPEG', quality=90)), (640, 480), 'the file is cut short'),
-        (encoded(picture(), 'PNG'), (48, 33), 'the image is 48 x 32 px, but its annotation says 48 x 33'),
+        (
+            half_of_zeros(encoded(random_image(640, 480, blur=1), 'JPEG', quality=90)),
+            (640, 480),
+            'the file is cut short',
+        ),
+        (encoded(random_image(), 'PNG'), (48, 33), 'the image is 48 x 32 px, but its annotation says 48 x 33'),
     ],
     ids=['half of zeros', 'another size'],
 )
-def test_an_unusable_picture_is_an_error_with_file_reason_and_remedy(
+def test_an_unusable_image_is_an_error_with_file_reason_and_remedy(
     tmp_path: Path, load: list[dict[str, Any]], data: bytes, size: tuple[int, int], reason: str
 ) -> None:
     folder = coco_set(tmp_path, {'bad one.jpg': data}, size)
@@ -115,24 +119,24 @@ def test_an_unusable_picture_is_an_error_with_file_reason_and_remedy(
         dataset(folder, load, test_mode=True)[0]
 
 
-def test_a_missing_file_is_an_unusable_picture(tmp_path: Path) -> None:
+def test_a_missing_file_is_an_unusable_image(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'nowhere.jpg: it cannot be read: No such file'):
         LoadCheckedImage()({'img_path': str(tmp_path / 'nowhere.jpg')})
 
 
 def test_without_an_annotated_size_any_size_will_do(tmp_path: Path) -> None:
-    (tmp_path / 'one.jpg').write_bytes(encoded(picture(), 'JPEG'))
+    (tmp_path / 'one.jpg').write_bytes(encoded(random_image(), 'JPEG'))
     results = LoadCheckedImage(to_float32=True)({'img_path': str(tmp_path / 'one.jpg'), 'width': None, 'height': None})
     assert results['img'].dtype == np.float32 and results['img_shape'] == results['ori_shape'] == (32, 48)
 
 
-def test_pictures_that_come_as_arrays_pass() -> None:
+def test_images_that_come_as_arrays_pass() -> None:
     results = {'img': np.zeros((4, 5, 3), np.uint8), 'img_path': None, 'width': 9, 'height': 9}
     assert TRANSFORMS.build(dict(type='CheckImage'))(results) is results
 
 
 @pytest.mark.parametrize('load', [SKIP, *SOURCES.values()], ids=['skip', *SOURCES])
-def test_a_picture_that_is_used_with_a_remark_stands_in_the_log_once(tmp_path: Path, log: Path, load: Any) -> None:
+def test_an_image_that_is_used_with_a_remark_stands_in_the_log_once(tmp_path: Path, log: Path, load: Any) -> None:
     """Nearly black, as few of its 16 bits are used."""
     deep = cv2.imencode('.png', np.full((32, 48), 4000, np.uint16))[1].tobytes()
     items = dataset(coco_set(tmp_path / 'set', {'deep.png': deep}), load)
@@ -141,7 +145,7 @@ def test_a_picture_that_is_used_with_a_remark_stands_in_the_log_once(tmp_path: P
 
 
 def test_a_jpeg_without_its_end_is_loaded_and_stands_in_the_log(tmp_path: Path, log: Path) -> None:
-    data = encoded(picture(), 'JPEG')
+    data = encoded(random_image(), 'JPEG')
     items = dataset(coco_set(tmp_path / 'set', {'0.jpg': data, '1.jpg': data[:-2]}), SKIP)
     assert torch.equal(items[0]['inputs'], items[1]['inputs'])
     assert log.read_text().count('images/1.jpg: the JPEG lacks its end marker; every pixel is there') == 1
@@ -187,7 +191,7 @@ def test_copies_count_for_themselves(tmp_path: Path) -> None:
     assert shallow(missing) is None and load.skipped == shallow.skipped == 2
 
 
-def test_a_set_without_a_usable_picture_is_one_clear_error(tmp_path: Path, log: Path) -> None:
+def test_a_set_without_a_usable_image_is_one_clear_error(tmp_path: Path, log: Path) -> None:
     items = dataset(coco_set(tmp_path / 'set', {f'{i}.jpg': b'' for i in range(3)}), SKIP)
     with pytest.raises(InputError, match=rf'{MAX_IN_A_ROW} images on end .* last of them .*: the file is empty; re'):
         items[0]
@@ -195,9 +199,9 @@ def test_a_set_without_a_usable_picture_is_one_clear_error(tmp_path: Path, log: 
     assert log.read_text().count('the file is empty') == 3
 
 
-def test_one_good_picture_among_many_bad_ones_starts_the_count_anew(tmp_path: Path) -> None:
+def test_one_good_image_among_many_bad_ones_starts_the_count_anew(tmp_path: Path) -> None:
     load = LoadCheckedImage(on_error='skip')
-    (tmp_path / 'one.jpg').write_bytes(encoded(picture(), 'JPEG'))
+    (tmp_path / 'one.jpg').write_bytes(encoded(random_image(), 'JPEG'))
     for name, count in (('none.jpg', MAX_IN_A_ROW - 1), ('one.jpg', 1), ('none.jpg', MAX_IN_A_ROW - 1)):
         for _ in range(count):
             assert (load({'img_path': str(tmp_path / name)}) is None) == (name == 'none.jpg')
@@ -215,9 +219,9 @@ def test_mmdets_inferencer_takes_files_and_arrays_through_our_test_pipeline(tmp_
 
     config = config_path('quickstart/rtdetr_r18vd_digits.py')
     inferencer = DetInferencer(model=str(config), device='cpu', show_progress=False)
-    (tmp_path / 'whole.png').write_bytes(encoded(picture(), 'PNG'))
-    (tmp_path / 'cut.jpg').write_bytes(encoded(picture(), 'JPEG')[:-60])
-    array = np.ascontiguousarray(np.asarray(picture())[..., ::-1])
+    (tmp_path / 'whole.png').write_bytes(encoded(random_image(), 'PNG'))
+    (tmp_path / 'cut.jpg').write_bytes(encoded(random_image(), 'JPEG')[:-60])
+    array = np.ascontiguousarray(np.asarray(random_image())[..., ::-1])
     results = [inferencer(item, no_save_vis=True)['predictions'][0] for item in (str(tmp_path / 'whole.png'), array)]
     assert len(results[0]['scores']) == 50 and results[0] == results[1]
     with pytest.raises((InputError, AssertionError), match=r'cut.jpg'):

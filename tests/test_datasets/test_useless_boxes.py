@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from image_files import encoded, random_image
 from mmdet.datasets import CocoDataset
 from mmdet.structures.bbox import HorizontalBoxes
-from picture_files import encoded, picture
 from pipelines import SCALES, built, check_laws, pipeline, run
 
 from mmdet_iouquery.datasets.coco.checks import check_coco
@@ -39,7 +39,7 @@ USELESS = {
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
     path = tmp_path / 'one.png'
-    path.write_bytes(encoded(picture(WIDTH, HEIGHT), 'PNG'))
+    path.write_bytes(encoded(random_image(WIDTH, HEIGHT), 'PNG'))
     return path
 
 
@@ -114,7 +114,7 @@ def test_what_a_dataset_hands_on_unchecked_is_dropped_by_the_pipeline(name: str,
         assert len(sample.gt_instances) == 0 and len(sample.ignored_instances) == 0
 
 
-def test_boxes_are_cut_before_the_picture_is_expanded(image: Path) -> None:
+def test_boxes_are_cut_before_the_image_is_expanded(image: Path) -> None:
     """A box over the border would otherwise grow onto the black around the image, and one outside lie there."""
     results = {'img_shape': (HEIGHT, WIDTH), 'gt_bboxes_labels': np.arange(5), 'gt_ignore_flags': np.zeros(5, bool)}
     corners = [[-5, -INF, 99, 9], [65, 1, 80, 9], [1, NAN, 9, 9], [9, 9, 4, 12], [1, 2, 3, 4]]

@@ -258,12 +258,12 @@ def test_tables_are_made_once_a_shape_and_serve_in_training() -> None:
     assert copy.deepcopy(cache)('a', make) is not first
 
 
-def test_tables_follow_the_size_of_the_pictures() -> None:
+def test_tables_follow_the_size_of_the_images() -> None:
     """A second size, and the first again, give what a model that has seen nothing else gives."""
     model = with_statistics(small_detector())
     sizes = [(64, 64), (96, 64), (64, 64)]
-    pictures = [torch.rand(1, 3, *size) for size in sizes]
-    in_turn = [raw(model, image) for image in pictures]
-    for image, outputs in zip(pictures, in_turn):
+    images = [torch.rand(1, 3, *size) for size in sizes]
+    in_turn = [raw(model, image) for image in images]
+    for image, outputs in zip(images, in_turn):
         alone = raw(copy.deepcopy(model), image)
         assert all(torch.equal(actual, expected) for actual, expected in zip(outputs, alone))

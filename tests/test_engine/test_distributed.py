@@ -80,7 +80,7 @@ def total(log: dict[str, Any]) -> torch.Tensor:
     return sum(sum(value) if isinstance(value, list) else value for value in log.values())
 
 
-def pictures(counts: list[int]) -> tuple[torch.Tensor, list]:
+def images_and_samples(counts: list[int]) -> tuple[torch.Tensor, list]:
     """The same ones for every caller, in double precision."""
     torch.manual_seed(7)
     images, samples = random_batch(counts, *SIZE)
@@ -94,7 +94,7 @@ def losses_and_gradients(
 ) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     """Of some of the images; denoising draws the same noise for the same ones."""
     model = built(**arguments).double()
-    images, samples = pictures(counts)
+    images, samples = images_and_samples(counts)
     called = DistributedDataParallel(model, find_unused_parameters=False) if distributed else model
     torch.manual_seed(chosen.start or 0)
     log = called(images[chosen], copy.deepcopy(samples[chosen]), mode='loss')
@@ -104,7 +104,7 @@ def losses_and_gradients(
     }
 
 
-def of_one_picture(rank: int, counts: list[int], arguments: dict[str, Any]) -> Any:
+def of_one_image(rank: int, counts: list[int], arguments: dict[str, Any]) -> Any:
     return losses_and_gradients(slice(rank, rank + 1), counts, arguments, distributed=True)
 
 
@@ -154,13 +154,13 @@ WORK: dict[str, Callable[[int], Any]] = {
     'an empty rank, distilled': partial(train_with_an_empty_rank, build=partial(built, **NARROW, **DISTILLED)),
     'an empty rank, IoUQueryDINO': partial(train_with_an_empty_rank, build=dino),
     'shares of the gradients': distil_by_shares,
-    **{f'plain, {name}': partial(of_one_picture, counts=counts, arguments=PLAIN) for name, counts in COUNTS.items()},
+    **{f'plain, {name}': partial(of_one_image, counts=counts, arguments=PLAIN) for name, counts in COUNTS.items()},
     **{
-        f'plain D-FINE, {name}': partial(of_one_picture, counts=counts, arguments=PLAIN_D_FINE)
+        f'plain D-FINE, {name}': partial(of_one_image, counts=counts, arguments=PLAIN_D_FINE)
         for name, counts in COUNTS.items()
     },
-    **{f'noisy, {name}': partial(of_one_picture, counts=counts, arguments=NARROW) for name, counts in COUNTS.items()},
-    'denoising, two boxes each': partial(of_one_picture, counts=[2, 2], arguments=EXACT),
+    **{f'noisy, {name}': partial(of_one_image, counts=counts, arguments=NARROW) for name, counts in COUNTS.items()},
+    'denoising, two boxes each': partial(of_one_image, counts=[2, 2], arguments=EXACT),
 }
 
 
@@ -204,7 +204,7 @@ def test_the_weight_of_a_distillation_is_the_same_in_all_processes(left: list[di
 
 
 @pytest.mark.parametrize('task', [name for name in WORK if name.startswith(('plain', 'denoising'))])
-def test_two_processes_of_one_picture_are_one_of_two(task: str, left: list[dict[str, Any]]) -> None:
+def test_two_processes_of_one_image_are_one_of_two(task: str, left: list[dict[str, Any]]) -> None:
     """Losses are divided by the boxes of all processes: 4 boxes here and 1 there count as 5, 3 and none as 3.
     The pairs of a union are added up likewise.
 

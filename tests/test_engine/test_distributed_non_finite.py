@@ -84,5 +84,5 @@ def test_the_process_that_met_it_names_it(left: list[dict[str, Any]]) -> None:
     for text, other in zip(
         (left[1]['warnings'][0], left[1]['errors'][0]), (left[0]['warnings'][0], left[0]['errors'][0])
     ):
-        assert f'It begins in {BROKEN} (Linear)' in text and 'Images: pictures/one.jpg' in text
+        assert f'It begins in {BROKEN} (Linear)' in text and 'Images: images/one.jpg' in text
         assert 'It did not begin in this process' in other

@@ -23,7 +23,7 @@ from mmdet_iouquery.engine.launch import test as evaluate
 
 TESTS = Path(__file__).parents[1]
 ROOT = TESTS.parent
-STEPS, DIES_AT, PICTURES = 4, 3, 5
+STEPS, DIES_AT, NUM_IMAGES = 4, 3, 5
 
 HOOKS = '''
 import os, signal
@@ -95,7 +95,7 @@ class Folder(NamedTuple):
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Folder:
     path = tmp_path_factory.mktemp('two processes')  # with a blank
-    data = build_digits(path / 'digits', num_train=8, num_val=PICTURES, image_size=128, progress=False)
+    data = build_digits(path / 'digits', num_train=8, num_val=NUM_IMAGES, image_size=128, progress=False)
     config = path / 'my config.py'
     config.write_text(
         config_text(find_coco_set(data), iters=STEPS, image_size=64)
@@ -172,8 +172,8 @@ def write_several(folder: Folder) -> None:
         annotation for annotation in content['annotations'] if annotation['image_id'] == content['images'][0]['id']
     ]
     (path / 'one.json').write_text(json.dumps(content))
-    single = f'one_picture = {str(path / "one.json")!r}\ntest_dataloader = dict(dataset=dict(ann_file=one_picture))\n'
-    single += "metric = dict(type='CocoMetric', ann_file=one_picture, metric='bbox')\n"
+    single = f'one_image = {str(path / "one.json")!r}\ntest_dataloader = dict(dataset=dict(ann_file=one_image))\n'
+    single += "metric = dict(type='CocoMetric', ann_file=one_image, metric='bbox')\n"
     single += "test_evaluator = [metric, dict(type='QuerySelectionMetric')]\n"
     sgd = SGD.replace('{checkpoint!r}', repr(str(path / 'run' / f'iter_{STEPS}.pth')))
     dead = 'default_hooks = dict(die=dict(step=1))\n'
@@ -212,10 +212,10 @@ def results_of(prefix: Path) -> tuple[list[dict[str, Any]], dict[str, float]]:
     return json.loads(Path(f'{prefix}.bbox.json').read_text()), json.loads(Path(f'{prefix}.metrics.json').read_text())
 
 
-@pytest.mark.parametrize('pictures', [PICTURES, 1])
-def test_two_processes_find_what_one_finds(pictures: int, several: Several) -> None:
+@pytest.mark.parametrize('num_images', [NUM_IMAGES, 1])
+def test_two_processes_find_what_one_finds(num_images: int, several: Several) -> None:
     """Every image once, though shares are made equal by taking images twice; all figures to the last digit."""
-    path, name = several.path, {PICTURES: 'five', 1: 'one'}[pictures]
+    path, name = several.path, {NUM_IMAGES: 'five', 1: 'one'}[num_images]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     sys.path.append(str(path))
@@ -228,7 +228,7 @@ def test_two_processes_find_what_one_finds(pictures: int, several: Several) -> N
     detections, metrics = results_of(path / f'two_{name}')
     images = Config.fromfile(path / f'{name}.py').test_evaluator[0].ann_file
     ids = [image['id'] for image in json.loads(Path(images).read_text())['images']]
-    assert len(ids) == pictures
+    assert len(ids) == num_images
     assert [detection['image_id'] for detection in detections] == [image_id for image_id in ids for _ in range(50)]
     assert (detections, metrics) == results_of(path / f'alone_{name}')
     assert 'selection/spearman' in metrics and 'coco/bbox_mAP' in metrics

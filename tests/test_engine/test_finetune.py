@@ -23,13 +23,13 @@ from mmdet_iouquery.engine.launch import run_tool, train
 
 NAME = 'finetune/rtdetr_r18vd_finetune_coco-style.py'
 CLASSES = tuple('0123456789')
-SIZE, PICTURES, STEPS = 64, 8, 2
+SIZE, NUM_IMAGES, STEPS = 64, 8, 2
 
 
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('data') / 'digits'
-    return build_digits(root, num_train=PICTURES, num_val=2, image_size=96, progress=False)
+    return build_digits(root, num_train=NUM_IMAGES, num_val=2, image_size=96, progress=False)
 
 
 def edited(folder: Path, data: Path, **numbers: Any) -> Config:
@@ -144,7 +144,7 @@ def test_rare_classes_come_more_often(tmp_path: Path, digits: Path) -> None:
     often, rare, rarest = np.sqrt([0.9 * 8 / 7, 3.6, 7.2])
     expected = [often, often, rare, often, rarest, often, often, 1.0]
     np.testing.assert_allclose(dataset._get_repeat_factors(dataset.dataset, 0.9), expected)
-    times = np.bincount(dataset.repeat_indices, minlength=PICTURES)
+    times = np.bincount(dataset.repeat_indices, minlength=NUM_IMAGES)
     assert times.tolist() == [2, 2, 2, 2, 3, 2, 2, 1] == [int(np.ceil(x)) for x in expected]
 
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)

@@ -44,7 +44,7 @@ class Inject(Hook):
     def __init__(self, steps: set[int], *, backward: bool = False) -> None:
         self.steps, self.backward = steps, backward
         self.broken = False
-        self.pictures: list[list[str]] = []
+        self.images: list[list[str]] = []
         self.weights: list[Tensor] = []
 
     def before_train(self, runner: Runner) -> None:
@@ -62,7 +62,7 @@ class Inject(Hook):
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         self.broken = runner.iter + 1 in self.steps
-        self.pictures.append([sample.img_path for sample in data_batch['data_samples']])
+        self.images.append([sample.img_path for sample in data_batch['data_samples']])
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         self.broken = False
@@ -97,7 +97,7 @@ def test_a_broken_step_stops_the_run(backward: bool, digits: Path, tmp_path: Pat
         runner.train()
     text = str(caught.value)
     assert text.startswith('step 3: gradients are not finite. It begins in ')
-    assert f'Images: {", ".join(inject.pictures[2])}.' in text
+    assert f'Images: {", ".join(inject.images[2])}.' in text
     reason = 'it hands on a gradient that is not, given a finite one' if backward else 'numbers it gives are inf or NaN'
     assert f'{BROKEN} (Linear): ' in text and reason in text
     parameters = torch.cat([p.detach().flatten() for p in runner.model.parameters()])
@@ -149,7 +149,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(digits: Path, tmp_path: Path) -
         runner.train()
 
 
-def test_steps_that_a_loss_scaler_leaves_out_keep_no_pictures(digits: Path, tmp_path: Path) -> None:
+def test_steps_that_a_loss_scaler_leaves_out_keep_no_images(digits: Path, tmp_path: Path) -> None:
     """Such a step never reaches the optimizer; what was remembered of it goes all the same."""
     kept: list[int] = []
 

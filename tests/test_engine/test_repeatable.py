@@ -21,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.datasets.seeded_batches import SeededBatch, SeededBatchSampler, seed_of
 
-PICTURES, BATCH, SIZE = 8, 2, 32
-AN_EPOCH = PICTURES // BATCH
+NUM_IMAGES, BATCH, SIZE = 8, 2, 32
+AN_EPOCH = NUM_IMAGES // BATCH
 LOAD = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True)]
 RESIZE = dict(type='Resize', scale=(SIZE, SIZE), keep_ratio=False)
 STRONG = [
@@ -147,7 +147,7 @@ def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp('data') / 'digits'
-    return build_digits(root, num_train=PICTURES, num_val=2, image_size=96, progress=False)
+    return build_digits(root, num_train=NUM_IMAGES, num_val=2, image_size=96, progress=False)
 
 
 @pytest.mark.parametrize(

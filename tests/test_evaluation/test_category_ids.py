@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import small_detector
+from image_files import encoded, random_image
 from mmdet.datasets import CocoDataset
 from mmdet.evaluation import CocoMetric
 from mmdet.structures import SampleList
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
-from picture_files import encoded, picture
 from torch import Tensor, nn
 
 from mmdet_iouquery import config_path
@@ -62,7 +62,7 @@ def write_set(folder: Path, categories: dict[int, str]) -> Path:
     rng = np.random.default_rng(0)
     images, annotations = [], []
     for i, (width, height) in enumerate(SIZES):
-        (folder / f'{i}.png').write_bytes(encoded(picture(width, height, seed=i), 'PNG'))
+        (folder / f'{i}.png').write_bytes(encoded(random_image(width, height, seed=i), 'PNG'))
         images.append(dict(id=100 - 10 * i, file_name=f'{i}.png', width=width, height=height))
         for category in list(categories) * 2:
             x, y = rng.uniform(0, 20, 2).round(2)

@@ -45,12 +45,12 @@ def test_the_numbers_are_those_of_the_traced_queries(name: str) -> None:
     for image, sample in zip(images, samples):
         height, width = 80, 112  # of the image in the input
         sample.set_metainfo({'img_shape': (height, width), 'ori_shape': (160, 280), 'scale_factor': (0.4, 0.5)})
-        picture = (255 * image[:, :height, :width]).byte()
+        pixels = (255 * image[:, :height, :width]).byte()
         sample.gt_instances.bboxes[0] = torch.tensor([0.0, 0.0, 280.0, 160.0])  # over every query
         truth = Objects(sample.gt_instances.bboxes.numpy().astype(float), sample.gt_instances.labels.numpy())
-        data = {'inputs': picture, 'data_samples': sample.clone()}
+        data = {'inputs': pixels, 'data_samples': sample.clone()}
         expected.append(selected_queries(trace(model, data, truth)))
-        batch = model.data_preprocessor({'inputs': [picture], 'data_samples': [sample]}, False)
+        batch = model.data_preprocessor({'inputs': [pixels], 'data_samples': [sample]}, False)
         with torch.no_grad():
             predicted = model.predict(batch['inputs'], batch['data_samples'])
         metric.process(None, [data_sample.to_dict() for data_sample in predicted])

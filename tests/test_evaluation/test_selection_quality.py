@@ -80,7 +80,7 @@ def test_calibration_error_by_loops() -> None:
     assert calibration_error(np.ones(4), np.zeros(4)) == 1
 
 
-def test_joining_numbers_pictures_on() -> None:
+def test_joining_numbers_images_on() -> None:
     a, b = random_queries(50), random_queries(30, seed=1)
     joined = SelectedQueries.joined([a, b])
     total = selection_quality(a).images + selection_quality(b).images

@@ -33,7 +33,7 @@ HEADS: dict[str, dict[str, Any]] = {
 
 sides = st.integers(1, 128)
 boxes = st.lists(st.floats(-500, 500, width=32), min_size=4, max_size=4)
-pictures = st.tuples(
+any_image = st.tuples(
     sides, sides, st.lists(st.tuples(boxes, st.integers(0, CLASSES - 1)), max_size=8), st.sampled_from([0, 0, 0, 60])
 )
 
@@ -46,22 +46,22 @@ def head(request: pytest.FixtureRequest) -> nn.Module:
     return model.bbox_head
 
 
-def batch_of(given_pictures: list) -> tuple[list[Tensor], SampleList]:
+def batch_of(drawn_images: list) -> tuple[list[Tensor], SampleList]:
     """The neck's maps of a padded batch, and its samples."""
-    height, width = (32 * math.ceil(max(side) / 32) for side in list(zip(*given_pictures))[:2])
+    height, width = (32 * math.ceil(max(side) / 32) for side in list(zip(*drawn_images))[:2])
     samples = []
-    for h, w, objects, crowd in given_pictures:
+    for h, w, objects, crowd in drawn_images:
         objects = objects + [([1.0, 1.0, 9.0, 9.0], 0)] * crowd
         samples.append(sample([box for box, _ in objects], [label for _, label in objects], (height, width), (h, w)))
     maps = [torch.randn(len(samples), WIDTH, height // stride, width // stride) for stride in STRIDES]
     return maps, samples
 
 
-@given(st.lists(pictures, min_size=1, max_size=3))
-def test_any_batch_has_the_same_finite_losses(head: nn.Module, given_pictures: list) -> None:
+@given(st.lists(any_image, min_size=1, max_size=3))
+def test_any_batch_has_the_same_finite_losses(head: nn.Module, drawn_images: list) -> None:
     """Boxes upside down, without area, outside of the image, or none at all."""
     with_fixed_norms(head.train()).zero_grad()  # one token of one image has no variance
-    losses = head.loss(*batch_of(given_pictures))
+    losses = head.loss(*batch_of(drawn_images))
     assert set(losses) == loss_names(head)
     assert all(loss.isfinite() and loss.dim() == 0 for loss in losses.values())
     sum(losses.values()).backward()
@@ -69,9 +69,9 @@ def test_any_batch_has_the_same_finite_losses(head: nn.Module, given_pictures: l
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
 
 
-@given(st.lists(pictures, min_size=1, max_size=3))
-def test_detections_lie_in_their_pictures(head: nn.Module, given_pictures: list) -> None:
-    maps, samples = batch_of(given_pictures)
+@given(st.lists(any_image, min_size=1, max_size=3))
+def test_detections_lie_in_their_images(head: nn.Module, drawn_images: list) -> None:
+    maps, samples = batch_of(drawn_images)
     with torch.no_grad():
         predictions = head.eval().predict(maps, samples)
     assert len(predictions) == len(samples)

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
+from image_files import encoded, random_image, turned
 from mmengine.dataset import Compose
-from picture_files import encoded, picture, turned
 from pipelines import CONFIGS, built, check_laws, pipeline, run
 
 from mmdet_iouquery.datasets.image_files import ImageError, check, decode, fault
@@ -56,7 +56,9 @@ def files(draw: st.DrawFn) -> tuple[bytes, tuple[int, int]]:
     """A whole file of any kind, and the size that an annotator would have written down."""
     form = draw(FORMS)
     width, height = draw(SIDES)
-    image = picture(width, height, seed=draw(st.integers(0, 3)), blur=0).convert(draw(st.sampled_from(MODES[form])))
+    image = random_image(width, height, seed=draw(st.integers(0, 3)), blur=0).convert(
+        draw(st.sampled_from(MODES[form]))
+    )
     orientation = draw(st.integers(1, 8)) if form in ('JPEG', 'PNG') else 1
     return (turned(image, orientation, form) if orientation > 1 else encoded(image, form)), (width, height)
 
@@ -86,11 +88,11 @@ def test_whole_files_with_any_boxes_become_lawful_samples(
 
 @pytest.mark.parametrize('name', CONFIGS)
 @given(seed=st.integers(0, 2**16), boxes=BOXES, side=st.integers(2000, 3000), crosswise=st.integers(20, 60))
-def test_long_pictures_with_any_boxes_become_lawful_samples(
+def test_long_images_with_any_boxes_become_lawful_samples(
     name: str, folder: Path, seed: int, boxes: Any, side: int, crosswise: int
 ) -> None:
     path = folder / 'long.png'
-    path.write_bytes(encoded(picture(side, crosswise, blur=0), 'PNG', compress_level=0))
+    path.write_bytes(encoded(random_image(side, crosswise, blur=0), 'PNG', compress_level=0))
     check_laws(augmented(name, path, boxes, seed), SCALE)
 
 
@@ -130,7 +132,7 @@ def test_damaged_files_are_refused_by_name_or_become_lawful_samples(
 
 
 @given(made=files(), where=st.floats(0, 1))
-def test_a_file_cut_short_is_refused_or_shows_the_whole_picture(
+def test_a_file_cut_short_is_refused_or_shows_the_whole_image(
     made: tuple[bytes, tuple[int, int]], where: float
 ) -> None:
     """What is left of a file is never taken for an image that is not the one it was."""

@@ -12,12 +12,12 @@ from runs import small_run
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 
 pytestmark = pytest.mark.skipif(os.environ.get('LONG_TESTS') != '1', reason='takes minutes: make test-long')
-PICTURES, SIZE, STEPS, WARMUP = 16, 96, 400, 25
+NUM_IMAGES, SIZE, STEPS, WARMUP = 16, 96, 400, 25
 
 
-def test_16_pictures_are_learnt_by_heart(tmp_path: Path) -> None:
+def test_16_images_are_learnt_by_heart(tmp_path: Path) -> None:
     """R18 from random weights, 400 steps of 4 images at 96 px: AP50 above 0.9 on the images it was trained on."""
-    digits = build_digits(tmp_path / 'digits', num_train=PICTURES, num_val=1, image_size=SIZE, progress=False)
+    digits = build_digits(tmp_path / 'digits', num_train=NUM_IMAGES, num_val=1, image_size=SIZE, progress=False)
     ann_file = str(digits / 'annotations' / 'train.json')
     options = {
         'train_dataloader.batch_size': 4,

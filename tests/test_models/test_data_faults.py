@@ -88,7 +88,7 @@ def test_matching_outputs_have_no_gradient_to_denoising_queries(changes: dict[st
         assert (gradient[:, p:] != 0).any()
 
 
-def test_a_crowded_picture_is_bounded_and_said_once() -> None:
+def test_a_crowded_image_is_bounded_and_said_once() -> None:
     """2,000 boxes: no more denoising queries than for 6, every loss finite, one line in the log."""
     lines: list[str] = []
     handler = logging.Handler(logging.WARNING)
@@ -108,10 +108,10 @@ def test_a_crowded_picture_is_bounded_and_said_once() -> None:
 
 
 @pytest.mark.parametrize('value', [torch.nan, torch.inf])
-def test_a_box_that_is_not_finite_is_refused_by_the_pictures_name(value: float) -> None:
+def test_a_box_that_is_not_finite_is_refused_by_the_images_name(value: float) -> None:
     images, samples = random_batch([2, 1], *SIZE)
     samples[1].gt_instances.bboxes[0, 2] = value
-    with pytest.raises(ValueError, match=r'pictures/one.jpg has the box \[.*(nan|inf).*\], which is not finite'):
+    with pytest.raises(ValueError, match=r'images/one.jpg has the box \[.*(nan|inf).*\], which is not finite'):
         still({}).loss(images, samples)
 
 

@@ -73,7 +73,7 @@ def test_labels_are_those_of_the_models_classes(labels: list[int], wrong: int | 
     if wrong is None:
         assert targets_of([data_sample], 5).labels.tolist() == labels
         return
-    message = rf'pictures/one.jpg has the label {wrong}, but the model has num_classes=5, labels 0\.\.4; make'
+    message = rf'images/one.jpg has the label {wrong}, but the model has num_classes=5, labels 0\.\.4; make'
     with pytest.raises(ValueError, match=message):
         targets_of([data_sample], 5)
 

@@ -33,7 +33,7 @@ def gradients(model: nn.Module, images: Tensor, samples: list, weight: float = 1
 @pytest.mark.usefixtures('filtered_small_maps')
 @pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
 @pytest.mark.parametrize('changes', [{}, DENSE, LEARNED, *RTDETRV2.values(), D_FINE, FAMILY['DEIM-RT-DETRv2']])
-def test_batch_against_single_pictures(changes: dict[str, Any], accelerate: bool) -> None:
+def test_batch_against_single_images(changes: dict[str, Any], accelerate: bool) -> None:
     """In double precision, batch norms frozen: losses are divided by 5 boxes together, by 4 and 1 alone."""
     model = small_detector(bbox_head__denoising=None, **changes)
     model.init_weights()

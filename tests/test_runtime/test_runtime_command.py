@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from exported_files import NAMES, write_model
-from picture_files import PLAIN, picture
+from image_files import PLAIN, random_image
 from PIL import Image
 
 from iouquery_runtime import Detector, command
 from iouquery_runtime.results import Result, was_drawn
 
 F_SETPIPE_SZ = 1031  # fcntl's, which Python 3.9 does not name
-PICTURES = ('a.jpg', 'b.png', 'c.tif')
+NAMES_OF_IMAGES = ('a.jpg', 'b.png', 'c.tif')
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,8 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current folder: ``model.onnx``, and in ``images`` three images and a text."""
     write_model(tmp_path / 'model.onnx')
     (tmp_path / 'images').mkdir()
-    for i, name in enumerate(PICTURES):
-        picture(300, 200 + 10 * i, seed=i, blur=30).save(tmp_path / 'images' / name)
+    for i, name in enumerate(NAMES_OF_IMAGES):
+        random_image(300, 200 + 10 * i, seed=i, blur=30).save(tmp_path / 'images' / name)
     (tmp_path / 'images' / 'notes.txt').write_text('no image')
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -195,8 +195,8 @@ def test_as_a_program(folder: Path) -> None:
         r'images/a.jpg 300x200: (\d (person|dog|Fahrrad \?)(, )?)+\n', done.stdout
     )
     done = run('model.onnx', 'images', '--json', '-')
-    assert done.returncode == 0 and re.findall(r'^images/(\S+)', done.stderr, re.MULTILINE) == [*PICTURES]
-    assert [image['path'] for image in json.loads(done.stdout)['images']] == [f'images/{x}' for x in PICTURES]
+    assert done.returncode == 0 and re.findall(r'^images/(\S+)', done.stderr, re.MULTILINE) == [*NAMES_OF_IMAGES]
+    assert [image['path'] for image in json.loads(done.stdout)['images']] == [f'images/{x}' for x in NAMES_OF_IMAGES]
     assert run('model.onnx', 'images', '--json', '/dev/stdout').stdout == done.stdout
     done = run()
     assert done.returncode == 2 and 'usage: python -m iouquery_runtime' in done.stderr

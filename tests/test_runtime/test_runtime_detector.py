@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 import pytest
 from exported_files import MAX_PER_IMG, NAMES, SIDE, metadata, raw_outputs, write_model, write_openvino
-from picture_files import half_of_zeros, picture
+from image_files import half_of_zeros, random_image
 from PIL import Image
 from tolerances import within
 
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ('model', 'raw', 'fixed', 'uint8'):
         write_openvino(folder / f'{name}.onnx', folder / f'{name}.xml')
     for i, size in enumerate(SIZES):
-        picture(*size, seed=i).save(folder / f'{i}.png')
+        random_image(*size, seed=i).save(folder / f'{i}.png')
     return folder
 
 

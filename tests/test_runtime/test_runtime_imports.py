@@ -12,7 +12,7 @@ import onnxruntime
 import PIL
 import pytest
 from exported_files import write_model
-from picture_files import picture
+from image_files import random_image
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / 'iouquery_runtime'
@@ -47,7 +47,7 @@ def run_blocked(blocked: str, *arguments: object) -> list[str]:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('models')
     write_model(folder / 'model.onnx')
-    picture().save(folder / 'image.png')
+    random_image().save(folder / 'image.png')
     for name in ('model.xml', 'model.bin'):
         (folder / name).touch()
     return folder

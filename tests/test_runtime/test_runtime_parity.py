@@ -12,10 +12,10 @@ import pytest
 import torch
 from exported_files import write_openvino
 from helpers import RTDETR, small_detector
+from image_files import PLAIN, RGB, encoded, random_image, turned
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
-from picture_files import PLAIN, RGB, encoded, picture, turned
 from PIL import Image
 from pipelines import built
 
@@ -44,10 +44,10 @@ KINDS = (
     'one pixel',
 )
 IMAGES = {
-    'large': encoded(picture(640, 427, seed=1, blur=20), 'PNG'),
-    'tall': encoded(picture(50, 333, seed=2), 'JPEG'),
+    'large': encoded(random_image(640, 427, seed=1, blur=20), 'PNG'),
+    'tall': encoded(random_image(50, 333, seed=2), 'JPEG'),
     'turned': turned(RGB, 6),
-    'turned over': turned(picture(seed=3), 4, 'PNG'),
+    'turned over': turned(random_image(seed=3), 4, 'PNG'),
     **{kind: PLAIN[kind] for kind in KINDS},
 }
 TEST_CFGS: dict[str, dict[str, Any]] = {

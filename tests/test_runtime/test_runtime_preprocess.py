@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from image_files import ALPHA, GREY, PLAIN, RGB, UPRIGHT_AGAIN, encoded, half_of_zeros, random_image, turned
 from mmengine.config import Config
-from picture_files import ALPHA, GREY, PLAIN, RGB, UPRIGHT_AGAIN, encoded, half_of_zeros, picture, turned
 from PIL import Image
 from pipelines import built
 
@@ -24,7 +24,7 @@ from mmdet_iouquery.datasets.image_files import ImageError, decode
 
 DEEP = (np.arange(48 * 32, dtype=np.uint32) * 42 % 65536).astype(np.uint16).reshape(32, 48)
 DEEP_COLOURS = np.dstack([DEEP, DEEP[::-1], DEEP[:, ::-1]])
-NOISE = picture(90, 70, blur=0)
+NOISE = random_image(90, 70, blur=0)
 
 
 def by_opencv(samples: np.ndarray, extension: str) -> bytes:

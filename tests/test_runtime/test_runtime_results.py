@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from picture_files import RGB, picture, turned
+from image_files import RGB, random_image, turned
 from PIL import Image, ImageFont
 from pycocotools.coco import COCO
 
@@ -87,7 +87,7 @@ def test_supervision_itself_takes_them() -> None:
 
 def test_a_figure_has_boxes_where_they_are(tmp_path: Path) -> None:
     """In the colour of the class; the rest is the image's. As .jpg and .webp, about the same."""
-    image = picture(480, 320)
+    image = random_image(480, 320)
     large = replace(result(), boxes=10 * np.float32(BOXES), source=image)
     large.draw(tmp_path / 'a.png')
     pixels, expected = np.asarray(Image.open(tmp_path / 'a.png')), np.asarray(image)

@@ -26,13 +26,13 @@ from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.engine.detector import adapter_of, load_detector
 from mmdet_iouquery.errors import InputError
 
-SIZE, QUERIES, PICTURES = 64, 12, 4
+SIZE, QUERIES, NUM_IMAGES = 64, 12, 4
 
 
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory: pytest.TempPathFactory) -> CocoSet:
     root = tmp_path_factory.mktemp('data') / 'digits'
-    return find_coco_set(build_digits(root, num_train=2, num_val=PICTURES, image_size=96, progress=False))
+    return find_coco_set(build_digits(root, num_train=2, num_val=NUM_IMAGES, image_size=96, progress=False))
 
 
 class Trained:
@@ -146,7 +146,7 @@ class Links(HTMLParser):
             self.inside.append((values['src'] or '').startswith('data:image/png;base64,'))
 
 
-def test_numbers_pictures_and_page(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_numbers_figures_and_page(trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two seeds of one config and one of another: every number equals one computed by loops; the page is whole."""
     vanilla = {'model__bbox_head__query_selector': {'type': 'ClassScoreQuerySelector', 'num_queries': QUERIES}}
     first, second = trained('aware'), trained('aware', seed=1)
@@ -157,7 +157,7 @@ def test_numbers_pictures_and_page(trained: Trained, tmp_path: Path, capsys: pyt
     numbers = json.loads((out / 'selection.json').read_text())
     assert [row['model'] for row in numbers] == ['aware', 'aware', 'vanilla']
     points = rows_of(out / 'selection-quality.csv')
-    assert len(points) == 3 * PICTURES * QUERIES
+    assert len(points) == 3 * NUM_IMAGES * QUERIES
     for run, pair in enumerate((first, second)):
         expected = np.array(overlaps(*pair))
         drawn = [row for row in points if row['model'] == 'aware' and row['run'] == str(run)]
@@ -258,7 +258,7 @@ def test_a_set_without_objects_is_refused(trained: Trained, digits: CocoSet, tmp
         analyze([*trained('aware', **changes), '--out', str(tmp_path / 'out')])
 
 
-def test_models_are_compared_on_the_same_pictures(trained: Trained, digits: CocoSet, tmp_path: Path) -> None:
+def test_models_are_compared_on_the_same_images(trained: Trained, digits: CocoSet, tmp_path: Path) -> None:
     content = json.loads(Path(digits.val_ann).read_text())
     fewer = tmp_path / 'fewer.json'
     fewer.write_text(json.dumps({**content, 'images': content['images'][1:]}))
@@ -279,7 +279,7 @@ def test_a_detector_without_queries_is_refused(trained: Trained, tmp_path: Path)
 
 
 @pytest.mark.usefixtures('drawn_once')
-def test_a_picture_without_objects(trained: Trained, digits: CocoSet, tmp_path: Path) -> None:
+def test_an_image_without_objects(trained: Trained, digits: CocoSet, tmp_path: Path) -> None:
     """Its queries count with an IoU of 0, and it is not among the images drawn."""
     content = json.loads(Path(digits.val_ann).read_text())
     first = content['images'][0]
@@ -290,5 +290,5 @@ def test_a_picture_without_objects(trained: Trained, digits: CocoSet, tmp_path: 
     changes = {'val_dataloader__dataset__ann_file': str(path)}
     analyze([*trained('aware', **changes), '--out', str(out), '--pictures', '1'])
     points = rows_of(out / 'selection-quality.csv')
-    assert {float(row['iou']) for row in points if row['image'] == '0'} == {0.0} and len(points) == PICTURES * QUERIES
+    assert {float(row['iou']) for row in points if row['image'] == '0'} == {0.0} and len(points) == NUM_IMAGES * QUERIES
     assert any(float(row['iou']) > 0 for row in points)

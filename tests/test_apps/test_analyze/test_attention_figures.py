@@ -27,7 +27,7 @@ from mmdet_iouquery.errors import InputError
 
 SIZE = (80, 60)
 SHAPES = ((6, 8), (3, 4))
-PICTURE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+IMAGE = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
 OBJECTS = Objects(np.array([[10.0, 10, 30, 30], [40, 20, 80, 60]]), np.array([1, 0]))
 BOXES = np.array([[10.0, 10, 30, 20], [40, 20, 80, 60], [60, 0, 70, 10], [50, 30, 90, 70]])
 SCORES = np.array([[0.1, 0.6], [0.3, 0.2], [0.9, 0.0], [0.95, 0.05]])
@@ -118,7 +118,7 @@ def test_spreading_keeps_the_weight_whatever_the_sizes() -> None:
     assert np.allclose(centre, sum(cells))
 
 
-def test_what_lies_in_the_padding_is_not_on_the_picture() -> None:
+def test_what_lies_in_the_padding_is_not_on_the_image() -> None:
     level = np.full((1, 2, 2), 0.25)
     (spread,) = spread_over_image([level], (160, 60), SIZE)
     assert spread.sum() == pytest.approx(0.5)
@@ -126,7 +126,7 @@ def test_what_lies_in_the_padding_is_not_on_the_picture() -> None:
 
 def test_heat_maps_and_boxes_of_dense_layers(tmp_path: Path) -> None:
     record, queries = made(), [2, 0]
-    chart = attention_chart(record, PICTURE, queries, 'attention', CLASSES)
+    chart = attention_chart(record, IMAGE, queries, 'attention', CLASSES)
     grid = panels(chart, 2, 2)
     for layer, boxes in enumerate((BOXES + 1, BOXES + 2)):
         for row, query in enumerate(queries):
@@ -147,7 +147,7 @@ def test_rows_hold_the_weights_down_to_the_least() -> None:
     record = made()
     record.attention[1].weights[0] = LEAST_WEIGHT / 2
     record.attention[1].weights[0, [5, 50]] = 0.6, 0.4
-    rows = attention_chart(record, PICTURE, [0], 'attention', CLASSES).rows
+    rows = attention_chart(record, IMAGE, [0], 'attention', CLASSES).rows
     cells = [row for row in rows if row['kind'] == 'cell']
     # 60 cells, of which some are left out
     assert sum(row['weight'] for row in cells if row['layer'] == 1) == pytest.approx(1, abs=60 * LEAST_WEIGHT)
@@ -159,7 +159,7 @@ def test_rows_hold_the_weights_down_to_the_least() -> None:
 
 def test_points_of_sampling_layers() -> None:
     record = made(SamplingLayer)
-    chart = attention_chart(record, PICTURE, [1, 3], 'attention', CLASSES)
+    chart = attention_chart(record, IMAGE, [1, 3], 'attention', CLASSES)
     places, weights, levels = SamplingLayer().points(np.array([1, 3]))
     for row, axes in enumerate(panels(chart, 2, 2)[:, 0]):
         assert [collection.get_offsets().tolist() for collection in axes.collections] == [
@@ -196,24 +196,24 @@ def test_a_row_shows_what_its_points_and_boxes_extend_over(
 
     inside = np.array([[*low, *low]] * 4, float)
     layers = (ScoredBoxes(inside, SCORES), ScoredBoxes(BOXES, SCORES))  # the last layer's are no layer's input
-    chart = attention_chart(made(Corners, anchors_px=inside, layers=layers), PICTURE, [1], 'attention', CLASSES)
+    chart = attention_chart(made(Corners, anchors_px=inside, layers=layers), IMAGE, [1], 'attention', CLASSES)
     for axes in panels(chart, 1, 2)[0]:
         left, right, top, bottom = expected
         assert axes.get_xlim() == pytest.approx((left, right)) and axes.get_ylim() == pytest.approx((bottom, top))
     wide = made(Corners, anchors_px=BOXES, layers=layers)  # the first layer's input, of query 1, is (40, 20, 80, 60)
-    axes = panels(attention_chart(wide, PICTURE, [1], 'attention', CLASSES), 1, 2)[0, 1]
+    axes = panels(attention_chart(wide, IMAGE, [1], 'attention', CLASSES), 1, 2)[0, 1]
     assert axes.get_xlim()[1] == 80 and axes.get_ylim()[0] == 60
 
 
 def test_queries_that_are_no_boxes_have_none_in_the_first_layer() -> None:
-    grid = panels(attention_chart(made(anchors_px=None), PICTURE, [1], 'attention', CLASSES), 1, 2)
+    grid = panels(attention_chart(made(anchors_px=None), IMAGE, [1], 'attention', CLASSES), 1, 2)
     assert not grid[0, 0].patches and box_of(grid[0, 1]) == [*(BOXES[1] + 2)]
 
 
 def test_attention_by_position_alone(tmp_path: Path) -> None:
     traces = {'dab': made(), 'rtdetr_r18vd_6x': made(SamplingLayer), 'detr': made(anchors_px=None)}
     queries = {'dab': [0, 3], 'rtdetr_r18vd_6x': [0], 'detr': [2]}
-    chart = positional_attention_chart(traces, queries, dict.fromkeys(traces, PICTURE), 'position')
+    chart = positional_attention_chart(traces, queries, dict.fromkeys(traces, IMAGE), 'position')
     grid = panels(chart, 2, 2)
     for axes, query in ((grid[0, 0], 0), (grid[0, 1], 3), (grid[1, 0], 2)):
         heat = axes.images[1].get_array()
@@ -225,26 +225,26 @@ def test_attention_by_position_alone(tmp_path: Path) -> None:
     cells = [(row['model'], row['query'], row['layer'], row['column']) for row in chart.rows if row['kind'] == 'cell']
     assert cells == [('dab', 0, 2, 0), ('dab', 3, 2, 3), ('detr', 2, 2, 2)]
     assert all(path.stat().st_size for path in save_chart(chart, tmp_path))
-    first = positional_attention_chart({'dab': made()}, queries, {'dab': PICTURE}, 'position', layer=0)
+    first = positional_attention_chart({'dab': made()}, queries, {'dab': IMAGE}, 'position', layer=0)
     assert box_of(first.figure.axes[0]) == [*(BOXES[0] + 1)]
 
 
 def test_what_cannot_be_drawn_is_refused_in_a_sentence() -> None:
     both = {'a': made(SamplingLayer), 'b': made(attention=())}
     with pytest.raises(InputError, match='none of a, b has attention by position alone'):
-        positional_attention_chart(both, {'a': [0], 'b': [0]}, dict.fromkeys(both, PICTURE), 'none')
+        positional_attention_chart(both, {'a': [0], 'b': [0]}, dict.fromkeys(both, IMAGE), 'none')
     with pytest.raises(
         InputError, match='dab has no dense cross-attention in decoder layer 2; name one of its 2 layers'
     ):
-        positional_attention_chart({'dab': made()}, {'dab': [0]}, {'dab': PICTURE}, 'none', layer=2)
+        positional_attention_chart({'dab': made()}, {'dab': [0]}, {'dab': IMAGE}, 'none', layer=2)
     with pytest.raises(InputError, match=r'must be one or more of 0 to 3, got \[4\]'):
-        attention_chart(made(), PICTURE, [4], 'none', CLASSES)
+        attention_chart(made(), IMAGE, [4], 'none', CLASSES)
     with pytest.raises(InputError, match=r'got \[\]'):
-        attention_chart(made(), PICTURE, [], 'none', CLASSES)
+        attention_chart(made(), IMAGE, [], 'none', CLASSES)
     with pytest.raises(InputError, match='of a kind that cannot be read'):
-        attention_chart(made(attention=()), PICTURE, [0], 'none', CLASSES)
+        attention_chart(made(attention=()), IMAGE, [0], 'none', CLASSES)
     with pytest.raises(InputError, match='query 0 has label 1, but there are 1 class names'):
-        attention_chart(made(), PICTURE, [0], 'none', CLASSES[:1])
+        attention_chart(made(), IMAGE, [0], 'none', CLASSES[:1])
     with pytest.raises(InputError, match='sides above 0'):
         sine_attention((0.5, 0.5, 0.0, 0.1), (4, 4), 20)
     with pytest.raises(InputError, match='one of them is empty'):
@@ -334,24 +334,24 @@ def test_a_detectors_own_attention() -> None:
     model = small_detector(bbox_head__decoder={'type': 'DABDecoder', 'num_layers': 2}).eval()
     sample = DetDataSample(metainfo={'img_shape': (60, 80), 'ori_shape': (60, 80), 'scale_factor': (1.0, 1.0)})
     record = trace(
-        model, {'inputs': torch.from_numpy(PICTURE.transpose(2, 0, 1).copy()), 'data_samples': sample}, OBJECTS
+        model, {'inputs': torch.from_numpy(IMAGE.transpose(2, 0, 1).copy()), 'data_samples': sample}, OBJECTS
     )
     queries = interesting_queries(record, 2)
-    chart = attention_chart(record, PICTURE, queries, 'attention', 'abcde')
+    chart = attention_chart(record, IMAGE, queries, 'attention', 'abcde')
     for column, axes in enumerate(panels(chart, 2, 2)[1]):
         assert axes.images[1].get_array().sum() == pytest.approx(1, abs=0.1)  # the rest is padding
         boxes = record.anchors_px if column == 0 else record.layers[0].boxes_px
         assert box_of(axes) == pytest.approx([*boxes[queries[1]]])
     total = sum(row['weight'] for row in chart.rows if row['kind'] == 'cell')
     assert total == pytest.approx(4, abs=0.01)  # cells below the least weight are left out
-    chart = positional_attention_chart({'dab': record}, {'dab': queries}, {'dab': PICTURE}, 'position')
+    chart = positional_attention_chart({'dab': record}, {'dab': queries}, {'dab': IMAGE}, 'position')
     assert np.allclose(
         chart.figure.axes[0].images[1].get_array(),
         spread_over_image(record.attention[1].maps(queries[:1], content=False), record.input_px, SIZE)[0],
     )
 
 
-def test_heat_maps_of_large_pictures_are_drawn_coarser_but_in_place() -> None:
+def test_heat_maps_of_large_images_are_drawn_coarser_but_in_place() -> None:
     record = made(size_px=(1600, 1200), input_px=(1600.0, 1200.0))
     chart = positional_attention_chart(
         {'dab': record}, {'dab': [2]}, {'dab': np.zeros((1200, 1600, 3), np.uint8)}, 'large'

@@ -77,7 +77,7 @@ def test_a_missing_value_leaves_a_gap() -> None:
 
 
 @pytest.mark.parametrize('count', [1, 12])
-def test_picture_is_1000_px_wide(tmp_path: Path, count: int) -> None:
+def test_figure_is_1000_px_wide(tmp_path: Path, count: int) -> None:
     path = tmp_path / 'new' / 'curves.png'
     draw_curves([ONE_SEED._replace(name=f'rtdetr_r18vd_160_digits_variant_{index}') for index in range(count)], path)
     with Image.open(path) as image:

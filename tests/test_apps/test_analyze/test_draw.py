@@ -49,7 +49,7 @@ def test_view_maps_edges_to_the_first_and_last_pixel() -> None:
     ('size', 'scale'),
     [((256, 256), 2), ((128, 96), 4), ((200, 300), 2), ((640, 480), 1), ((2560, 1920), 0.5), ((8, 8), 8)],
 )
-def test_small_pictures_are_enlarged_and_large_ones_reduced(size: tuple[int, int], scale: float) -> None:
+def test_small_images_are_enlarged_and_large_ones_reduced(size: tuple[int, int], scale: float) -> None:
     left, right = side_by_side_views(*size)
     assert left.scale == right.scale == scale
     assert (left.width, left.height) == (right.width, right.height) == (size[0] * scale, size[1] * scale)
@@ -112,7 +112,7 @@ def test_labels_are_never_cut_at_the_edge(position: str) -> None:
     assert colour[:, :].sum(axis=1).max() >= filled
 
 
-def test_a_name_wider_than_the_picture_is_shortened() -> None:
+def test_a_name_wider_than_the_image_is_shortened() -> None:
     drawing = draw_side_by_side(_grey(64, 64), [Box((0, 0, 10, 10), 0)], [], ('x' * 500,), title='t' * 500)
     left, _ = side_by_side_views(64, 64)
     colour = (np.asarray(drawing) == colour_of(0)).all(axis=2)
@@ -180,9 +180,9 @@ def test_boxes_of_instances() -> None:
     assert boxes_of(instances, score_thr=0.5) == [Box((5, 6, 7, 8), 0, 0.75)]
 
 
-def test_contact_sheet_lays_pictures_row_by_row(tmp_path: Path) -> None:
-    pictures = [np.full((10, 20, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
-    sheet = np.asarray(contact_sheet(pictures, 2, tmp_path / 'sheet.png', gap=4))
+def test_contact_sheet_lays_images_row_by_row(tmp_path: Path) -> None:
+    images = [np.full((10, 20, 3), value, np.uint8) for value in (10, 20, 30, 40, 50)]
+    sheet = np.asarray(contact_sheet(images, 2, tmp_path / 'sheet.png', gap=4))
     assert sheet.shape == (4 + 3 * 14, 4 + 2 * 24, 3)
     for index, value in enumerate((10, 20, 30, 40, 50)):
         x, y = 4 + index % 2 * 24, 4 + index // 2 * 14

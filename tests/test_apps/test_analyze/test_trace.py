@@ -54,7 +54,7 @@ def element() -> dict[str, Any]:
     sample = DetDataSample(
         metainfo={
             'img_id': 7,
-            'img_path': 'pictures/7.jpg',
+            'img_path': 'images/7.jpg',
             'img_shape': INPUT,
             'ori_shape': (round(height / SCALE[1]), round(width / SCALE[0])),
             'scale_factor': SCALE,
@@ -115,7 +115,7 @@ def test_scores_are_probabilities_and_all_layers_are_told_of(traced: tuple[str, 
     for layer in record.layers:
         assert layer.class_scores.min() >= 0 and layer.class_scores.max() <= 1
         assert layer.boxes_px.shape == (30 if name in VARIANTS else 20, 4)
-    assert record.size_px == (240, 120) and record.image_id == 7 and record.path == 'pictures/7.jpg'
+    assert record.size_px == (240, 120) and record.image_id == 7 and record.path == 'images/7.jpg'
     assert not any(module.training for module in model.modules())
 
 

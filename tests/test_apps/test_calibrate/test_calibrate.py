@@ -24,13 +24,13 @@ from mmdet_iouquery.apps.quickstart.command import config_text as quickstart_con
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.engine.launch import run_tool
 
-SIZE, PICTURES = 64, 4
+SIZE, NUM_IMAGES = 64, 4
 
 
 @pytest.fixture(scope='module')
 def digits(tmp_path_factory: pytest.TempPathFactory) -> CocoSet:
     root = tmp_path_factory.mktemp('data') / 'digits'
-    return find_coco_set(build_digits(root, num_train=2, num_val=PICTURES, image_size=96, progress=False))
+    return find_coco_set(build_digits(root, num_train=2, num_val=NUM_IMAGES, image_size=96, progress=False))
 
 
 @pytest.fixture(scope='module')
@@ -79,7 +79,7 @@ def test_what_is_written_is_what_the_model_then_does(
     calibrate([*trained, '--out', str(prefix), '--iou', '0.2', '--device', 'cpu'])
     printed = capsys.readouterr().out
     report = json.loads(Path(f'{prefix}.json').read_text())
-    assert (report['pictures'], report['iou'], report['checkpoint']) == (PICTURES, 0.2, trained[1])
+    assert (report['pictures'], report['iou'], report['checkpoint']) == (NUM_IMAGES, 0.2, trained[1])
     assert [row['class'] for row in report['classes']] == list('0123456789')
     assert report['all']['right'] > 0 and 'expected calibration error' in printed
     assert sum(row['objects'] for row in report['classes']) == report['all']['objects']

@@ -33,7 +33,7 @@ from mmdet_iouquery.models.dense_heads.prediction_settings import PredictionSett
 
 CLASSES = 3
 NOTHING = Objects(np.zeros((0, 4)), np.zeros(0, int))
-Picture = tuple[np.ndarray, np.ndarray, np.ndarray, Objects, Objects]
+JudgedImage = tuple[np.ndarray, np.ndarray, np.ndarray, Objects, Objects]
 
 
 def objects(boxes: list[list[float]], labels: list[int]) -> Objects:
@@ -47,10 +47,10 @@ def judged(scores: list[float], right: list[int], num_objects: int) -> Judged:
     )
 
 
-def random_pictures(seed: int, count: int = 30) -> list[Picture]:
+def random_images(seed: int, count: int = 30) -> list[JudgedImage]:
     """Boxes, scores, labels, objects and crowds; half of the detections lie near an object, some scores are equal."""
     rng = np.random.default_rng(seed)
-    pictures = []
+    images = []
     for _ in range(count):
         corners = rng.uniform(0, 80, (8, 2))
         truth = np.concatenate([corners, corners + rng.uniform(10, 40, (8, 2))], 1)
@@ -60,19 +60,19 @@ def random_pictures(seed: int, count: int = 30) -> list[Picture]:
         boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 5)
         predicted = np.concatenate([np.where(rng.random(20) < 0.8, labels[near], 0), rng.integers(CLASSES, size=15)])
         scores = rng.random(35).astype(np.float32).round(2).astype(float)
-        pictures.append((boxes, scores, predicted, Objects(truth[:6], labels[:6]), Objects(truth[6:], labels[6:])))
-    return pictures
+        images.append((boxes, scores, predicted, Objects(truth[:6], labels[:6]), Objects(truth[6:], labels[6:])))
+    return images
 
 
-def judged_set(pictures: list[Picture], iou: float = 0.5) -> Judged:
-    rows = ((s, lab, judge(b, s, lab, truth, crowd, iou), truth.labels) for b, s, lab, truth, crowd in pictures)
+def judged_set(images: list[JudgedImage], iou: float = 0.5) -> Judged:
+    rows = ((s, lab, judge(b, s, lab, truth, crowd, iou), truth.labels) for b, s, lab, truth, crowd in images)
     return joined(rows, CLASSES)
 
 
-def coco_eval(pictures: list[Picture], scores: list[np.ndarray] | None = None) -> COCOeval:
+def coco_eval(judged_images: list[JudgedImage], scores: list[np.ndarray] | None = None) -> COCOeval:
     """pycocotools' evaluation, all areas and 100 detections a class."""
     images, annotations, results = [], [], []
-    for i, (boxes, own, labels, truth, crowd) in enumerate(pictures):
+    for i, (boxes, own, labels, truth, crowd) in enumerate(judged_images):
         images.append(dict(id=i + 1, width=150, height=150))
         for objects, iscrowd in ((truth, 0), (crowd, 1)):
             for box, label in zip(objects.boxes_px, objects.labels):
@@ -90,9 +90,9 @@ def coco_eval(pictures: list[Picture], scores: list[np.ndarray] | None = None) -
     return evaluation
 
 
-def entry(box: np.ndarray, label: int, picture: int) -> dict[str, Any]:
+def entry(box: np.ndarray, label: int, image: int) -> dict[str, Any]:
     size = box[2:] - box[:2]
-    return dict(image_id=picture + 1, category_id=int(label), bbox=[*box[:2], *size], area=float(size.prod()))
+    return dict(image_id=image + 1, category_id=int(label), bbox=[*box[:2], *size], area=float(size.prod()))
 
 
 def test_matching_by_hand() -> None:
@@ -110,17 +110,17 @@ def test_matching_by_hand() -> None:
 
 @pytest.mark.parametrize('iou', [0.5, 0.75])
 def test_matching_is_that_of_pycocotools(iou: float) -> None:
-    pictures = random_pictures(seed=1)
+    images = random_images(seed=1)
     column = round((iou - 0.5) / 0.05)
     theirs: dict[tuple[int, int], list[tuple[float, int]]] = {}
-    evaluation = coco_eval(pictures)
+    evaluation = coco_eval(images)
     for entry in evaluation.evalImgs:
         if entry is None or entry['aRng'] != evaluation.params.areaRng[0]:
             continue
         matched, passed_over = entry['dtMatches'][column] > 0, entry['dtIgnore'][column] > 0
         verdicts = np.where(passed_over, NEITHER, np.where(matched, RIGHT, WRONG))
         theirs[entry['image_id'] - 1, entry['category_id']] = sorted(zip(entry['dtScores'], verdicts.tolist()))
-    for i, (boxes, scores, labels, truth, crowd) in enumerate(pictures):
+    for i, (boxes, scores, labels, truth, crowd) in enumerate(images):
         verdicts = judge(boxes, scores, labels, truth, crowd, iou)
         for label in range(CLASSES):
             ours = sorted(zip(scores[labels == label].tolist(), verdicts[labels == label].tolist()))
@@ -160,15 +160,15 @@ def test_nothing_right_has_no_best_threshold() -> None:
 @pytest.mark.parametrize('seed', range(3))
 def test_thresholds_are_those_of_a_brute_force_search(seed: int) -> None:
     """Every threshold is tried, with a matching of its own; none is better, and no higher one is as good."""
-    pictures = random_pictures(seed, count=8)
-    everything = judged_set(pictures)
+    images = random_images(seed, count=8)
+    everything = judged_set(images)
     for classes in ([0], [1], [2], [0, 1, 2]):
         of_classes = everything if len(classes) > 1 else everything.of_class(classes[0])
         candidates = np.unique([0.0, *of_classes.scores])[:-1]
         f1 = {}
         for threshold in candidates.tolist():
             kept, right, total = 0, 0, 0
-            for boxes, scores, labels, truth, crowd in pictures:
+            for boxes, scores, labels, truth, crowd in images:
                 rows = (scores > threshold) & np.isin(labels, classes)
                 verdicts = judge(boxes[rows], scores[rows], labels[rows], truth, crowd)
                 kept, right = kept + (verdicts != NEITHER).sum(), right + (verdicts == RIGHT).sum()
@@ -239,12 +239,12 @@ def test_scores_that_are_neighbours_stay_apart() -> None:
 
 @pytest.mark.parametrize('seed', range(3))
 def test_ap_is_the_same_to_the_last_digit(seed: int) -> None:
-    pictures = random_pictures(seed)
-    everything = judged_set(pictures)
+    images = random_images(seed)
+    everything = judged_set(images)
     fit = fit_calibration(everything.scores, everything.right)
     assert np.abs(fit(everything.scores) - everything.scores).max() > 0.05
-    calibrated = [piecewise_linear(torch.from_numpy(scores).float(), *fit).numpy() for _, scores, *_ in pictures]
-    before, after = coco_eval(pictures), coco_eval(pictures, calibrated)
+    calibrated = [piecewise_linear(torch.from_numpy(scores).float(), *fit).numpy() for _, scores, *_ in images]
+    before, after = coco_eval(images), coco_eval(images, calibrated)
     assert before.stats[0] > 0.05 and before.stats.tolist() == after.stats.tolist()
     assert np.array_equal(before.eval['precision'], after.eval['precision'])
 

@@ -107,7 +107,7 @@ def test_table_text_by_hand() -> None:
     assert {line.count('|') for line in lines[9:13]} == {13}
 
 
-def test_table_says_whether_the_pictures_came_in_the_same_order() -> None:
+def test_table_says_whether_the_images_came_in_the_same_order() -> None:
     same = 'For each seed, all configs got the same images in the same order.'
     other = replace(RESULT, config='other')
     assert same in comparison_table([RESULT, other, replace(RESULT, seed=1, data_order='2e')])

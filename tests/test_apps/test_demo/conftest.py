@@ -31,7 +31,7 @@ def digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope='session')
-def picture(digits: Path) -> Path:
+def image_path(digits: Path) -> Path:
     return min((digits / 'val').glob('*.jpg'))
 
 

@@ -26,11 +26,11 @@ def client(address: str) -> gradio_client.Client:
     return gradio_client.Client(address, verbose=False)
 
 
-def test_a_program_gets_what_the_page_shows(client: gradio_client.Client, work_dirs: Path, picture: Path) -> None:
+def test_a_program_gets_what_the_page_shows(client: gradio_client.Client, work_dirs: Path, image_path: Path) -> None:
     names = [model.name for model in found_models(work_dirs)]
     assert client.predict(api_name='/models') == names
-    shelf, example = Shelf(lambda: found_models(work_dirs)), Example(picture)
-    image = gradio_client.handle_file(picture)
+    shelf, example = Shelf(lambda: found_models(work_dirs)), Example(image_path)
+    image = gradio_client.handle_file(image_path)
     default = client.predict(image=image, api_name='/detect')
     assert default == as_json([show(names[0], shelf.model(names[0]), example, 0.5)], 0.5, example)
     exported = client.predict(image=image, model='exported/model.onnx', threshold=0.05, api_name='/detect')
@@ -39,10 +39,10 @@ def test_a_program_gets_what_the_page_shows(client: gradio_client.Client, work_d
     assert exported['models'][0]['detections']
 
 
-def test_a_programs_mistakes_get_a_sentence(client: gradio_client.Client, picture: Path, tmp_path: Path) -> None:
+def test_a_programs_mistakes_get_a_sentence(client: gradio_client.Client, image_path: Path, tmp_path: Path) -> None:
     notes = tmp_path / 'notes.txt'
     notes.write_text('Nothing to see.')
-    image = gradio_client.handle_file(picture)
+    image = gradio_client.handle_file(image_path)
     for arguments, sentence in (
         (dict(image=gradio_client.handle_file(notes)), r'notes\.txt is no image that can be read'),
         (dict(image=image, model='none'), "there is no model 'none'; there are: quickstart/iter_4.pth"),
@@ -75,7 +75,7 @@ def guarded(work_dirs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield address, line.removeprefix('the password is ').removesuffix(', the name any')
 
 
-def test_a_password_is_asked_for(guarded: tuple[str, str], picture: Path) -> None:
+def test_a_password_is_asked_for(guarded: tuple[str, str], image_path: Path) -> None:
     address, password = guarded
     with pytest.raises(HTTPError) as refused:
         urllib.request.urlopen(f'{address}gradio_api/info')
@@ -83,7 +83,7 @@ def test_a_password_is_asked_for(guarded: tuple[str, str], picture: Path) -> Non
     with pytest.raises(Exception, match=r'(?i)auth|credentials|login'):
         gradio_client.Client(address, auth=('me', f'{password}x'), verbose=False)
     client = gradio_client.Client(address, auth=('me', password), verbose=False)
-    assert client.predict(image=gradio_client.handle_file(picture), api_name='/detect')['image'] == picture.name
+    assert client.predict(image=gradio_client.handle_file(image_path), api_name='/detect')['image'] == image_path.name
 
 
 def test_a_port_that_is_taken_gets_a_sentence(address: str, work_dirs: Path) -> None:

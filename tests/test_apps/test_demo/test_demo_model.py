@@ -39,13 +39,13 @@ def model(run: ListedModel) -> DemoModel:
 
 
 @pytest.mark.parametrize('threshold', [0.0, 0.3, 0.6])
-def test_it_shows_what_the_model_finds(run: ListedModel, model: DemoModel, picture: Path, threshold: float) -> None:
-    check_detections(run, model, picture, threshold)
+def test_it_shows_what_the_model_finds(run: ListedModel, model: DemoModel, image_path: Path, threshold: float) -> None:
+    check_detections(run, model, image_path, threshold)
 
 
 @pytest.mark.parametrize('name', ['DEIMv2-Atto', 'ECDet-S'])
 def test_detectors_that_refine_distributions_are_shown_layer_by_layer(
-    name: str, run: ListedModel, picture: Path, tmp_path: Path
+    name: str, run: ListedModel, image_path: Path, tmp_path: Path
 ) -> None:
     cfg = Config.fromfile(run.config)
     take_family(cfg, name)
@@ -54,19 +54,19 @@ def test_detectors_that_refine_distributions_are_shown_layer_by_layer(
     saved = run._replace(config=tmp_path / 'config.py', checkpoint=tmp_path / 'iter_1.pth')
     model = DemoModel(saved.config, saved.checkpoint)
     layers = [f'layer {i}' for i in range(1, cfg.model.bbox_head.decoder.num_layers)]
-    assert [*model.look(picture).stages] == ['encoder', *layers, RESULT]
-    assert layer_animation(model.look(picture), 0.0).startswith('<svg')
-    check_detections(saved, model, picture, 0.0)
+    assert [*model.look(image_path).stages] == ['encoder', *layers, RESULT]
+    assert layer_animation(model.look(image_path), 0.0).startswith('<svg')
+    check_detections(saved, model, image_path, 0.0)
 
 
-def check_detections(run: ListedModel, model: DemoModel, picture: Path, threshold: float) -> None:
+def check_detections(run: ListedModel, model: DemoModel, image_path: Path, threshold: float) -> None:
     """Each query's best of the detections that mmdet's own inferencer gives."""
     inferencer = DetInferencer(str(run.config), str(run.checkpoint), device='cpu', show_progress=False)
-    (result,) = inferencer(str(picture), no_save_vis=True)['predictions']
+    (result,) = inferencer(str(image_path), no_save_vis=True)['predictions']
     best: dict[tuple[float, ...], tuple[int, float]] = {}
     for box, label, score in zip(result['bboxes'], result['labels'], result['scores']):  # best first
         best.setdefault(tuple(np.round(box, 2)), (label, score))
-    look = model.look(picture)
+    look = model.look(image_path)
     shown = detections(stages(look.trace)[RESULT], look.image.size, threshold)
     kept = [(box, *of) for box, of in best.items() if of[1] >= threshold]
     assert len(shown) == len(kept) > 0
@@ -75,8 +75,8 @@ def check_detections(run: ListedModel, model: DemoModel, picture: Path, threshol
         assert np.allclose(drawn.xyxy_px, box, atol=0.006) and drawn.label == label and abs(drawn.score - score) < 1e-4
 
 
-def test_the_model_runs_once_for_a_picture(
-    model: DemoModel, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_model_runs_once_for_an_image(
+    model: DemoModel, image_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs = []
 
@@ -86,7 +86,7 @@ def test_the_model_runs_once_for_a_picture(
 
     monkeypatch.setattr(demo_model, 'trace', counted)
     copy = tmp_path / 'copy.png'
-    with Image.open(picture) as opened:
+    with Image.open(image_path) as opened:
         opened.save(copy)
         first = model.look(copy)
         assert model.look(copy) is first and len(runs) == 1
@@ -95,7 +95,7 @@ def test_the_model_runs_once_for_a_picture(
         assert model.look(copy) is not first and len(runs) == 2
 
 
-def test_a_picture_is_seen_as_the_pipeline_turns_it(model: DemoModel, tmp_path: Path) -> None:
+def test_an_image_is_seen_as_the_pipeline_turns_it(model: DemoModel, tmp_path: Path) -> None:
     """A camera's note on how it was held counts; boxes and image have the same frame."""
     path = tmp_path / 'upright.jpg'
     lying = Image.new('RGB', (90, 60), (255, 0, 0))
@@ -118,7 +118,7 @@ def test_a_picture_is_seen_as_the_pipeline_turns_it(model: DemoModel, tmp_path: 
     ],
     ids=['empty', 'text', 'png'],
 )
-def test_a_file_that_is_no_picture_is_refused_in_a_sentence(
+def test_a_file_that_is_no_image_is_refused_in_a_sentence(
     model: DemoModel, tmp_path: Path, content: bytes, why: str
 ) -> None:
     path = tmp_path / 'notes.png'
@@ -148,7 +148,7 @@ def test_a_model_that_cannot_be_shown_is_refused_in_a_sentence(
 
 
 def test_classes_are_the_checkpoints_else_the_configs_else_the_data_sets(
-    run: ListedModel, model: DemoModel, picture: Path, tmp_path: Path
+    run: ListedModel, model: DemoModel, image_path: Path, tmp_path: Path
 ) -> None:
     assert model.classes == tuple('abcdefghij')
     bare = tmp_path / 'bare.pth'
@@ -158,13 +158,13 @@ def test_classes_are_the_checkpoints_else_the_configs_else_the_data_sets(
     config.write_text(f'_base_ = [{str(run.config)!r}]\ntest_dataloader = dict(dataset=dict(metainfo=None))\n')
     nameless = DemoModel(config, bare)
     assert len(nameless.classes) == 80 and nameless.classes[0] == 'person'
-    boxes = stages(nameless.look(picture).trace)[RESULT]
+    boxes = stages(nameless.look(image_path).trace)[RESULT]
     assert names_of(boxes, nameless.classes) == tuple(f'class {label}' for label in range(10))
 
 
-def test_an_image_in_memory_is_seen_as_its_file(model: DemoModel, picture: Path, tmp_path: Path) -> None:
+def test_an_image_in_memory_is_seen_as_its_file(model: DemoModel, image_path: Path, tmp_path: Path) -> None:
     path = tmp_path / 'copy.png'
-    with Image.open(picture) as opened:
+    with Image.open(image_path) as opened:
         opened.save(path)
         from_memory, from_file = model.look(opened), model.look(path)
     assert np.array_equal(from_memory.image, from_file.image)
@@ -184,13 +184,13 @@ def test_an_image_annotated_as_it_is_stored_is_taken_so(model: DemoModel, tmp_pa
     assert seeing.look(path, (60, 90)).image.size == seeing.look(path).image.size == (60, 90)
 
 
-def test_an_exported_file_shows_what_its_runtime_finds(picture: Path, tmp_path: Path) -> None:
+def test_an_exported_file_shows_what_its_runtime_finds(image_path: Path, tmp_path: Path) -> None:
     path = write_model(tmp_path / 'model.onnx')
     exported = ExportedModel(path)
-    look = exported.look(picture)
+    look = exported.look(image_path)
     assert look.trace is None and list(look.stages) == [RESULT] and look.classes == NAMES
     for threshold in (0.0, 0.1):
-        result = Detector(path)(picture, score_thr=max(threshold - 1e-6, 0))
+        result = Detector(path)(image_path, score_thr=max(threshold - 1e-6, 0))
         boxes = detections(look.stages[RESULT], look.image.size, threshold)
         assert len(boxes) == len(result) > 0
         assert [box.label for box in boxes] == result.labels.tolist()

@@ -35,7 +35,7 @@ def test_a_threshold_shows_exactly_what_scores_at_least_that() -> None:
     assert detections(boxes, (WIDTH, HEIGHT), 0.0)[0].label == scores[scores.max(1).argmax()].argmax()
 
 
-def test_boxes_are_cut_at_the_picture() -> None:
+def test_boxes_are_cut_at_the_image() -> None:
     (box,) = detections(scored(((-5.0, 10.0, 300.0, 400.0), 0.2, 0.7)), (WIDTH, HEIGHT), 0.5)
     assert box == Box((0.0, 10.0, 128.0, 96.0), 1, 0.7)
 
@@ -61,7 +61,7 @@ def test_a_stages_boxes_are_drawn_where_its_numbers_are(stage: str) -> None:
     assert extent(both, colour_of(0), below=y1) == (x1, y1, x2, y2)
 
 
-def test_large_pictures_are_reduced_and_their_boxes_with_them() -> None:
+def test_large_images_are_reduced_and_their_boxes_with_them() -> None:
     large = Image.new('RGB', (2560, 1280), (128, 128, 128))
     drawing = draw_overlay(large, [Box((400.0, 600.0, 1000.0, 1200.0), 1, 0.9)], NAMES)
     assert drawing.size == (1280, 640)

@@ -114,7 +114,7 @@ class Page:
     def choose_stage(self, name: str) -> None:
         self.wait_for(lambda: self.find(f'#stage input[value="{name}"]'), name).click()
 
-    def picture(self, where: str = '#result') -> bytes:
+    def image(self, where: str = '#result') -> bytes:
         """The file of the image that is shown."""
         return self.wait_for(lambda: read(self.find(f'{where} img').get_attribute('src')), 'result')
 
@@ -141,10 +141,10 @@ def read(address: str) -> bytes:
 
 
 @pytest.fixture(scope='module')
-def traced(work_dirs: Path, picture: Path) -> QueryTrace:
+def traced(work_dirs: Path, image_path: Path) -> QueryTrace:
     listed = found_models(work_dirs)[0]
     assert listed.config is not None
-    traced = DemoModel(listed.config, listed.checkpoint).look(picture).trace
+    traced = DemoModel(listed.config, listed.checkpoint).look(image_path).trace
     assert traced is not None
     return traced
 
@@ -160,11 +160,11 @@ def number(trace: QueryTrace, stage: str, threshold: float) -> int:
     return len(detections(stages(trace)[stage], trace.size_px, threshold))
 
 
-def test_a_picture_goes_in_and_the_threshold_moves(
-    browser: Any, address: str, picture: Path, traced: QueryTrace
+def test_an_image_goes_in_and_the_threshold_moves(
+    browser: Any, address: str, image_path: Path, traced: QueryTrace
 ) -> None:
     page = Page(browser, address)
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status(f'{number(traced, RESULT, 0.5)} of 20 queries score at least 0.50.')
     low, high = reached_by(traced, RESULT, 12), reached_by(traced, RESULT, 3)
     shown = []
@@ -173,32 +173,32 @@ def test_a_picture_goes_in_and_the_threshold_moves(
         count = number(traced, RESULT, threshold)
         page.wait_for_status(f'{count} of 20 queries score at least {threshold:.2f}.')
         page.wait_for(lambda count=count: page.rows() == count, f'table of {count}')
-        shown.append((count, page.picture()))
+        shown.append((count, page.image()))
     assert shown[0][0] > shown[1][0] > 0 and shown[0][1] != shown[1][1]
     page.set_threshold(1.0)
     page.wait_for_status('0 of 20 queries score at least 1.00. The best has')
     page.wait_for(lambda: page.rows() == 0, 'empty table')
 
 
-def test_layers_and_tokens_are_shown(browser: Any, address: str, picture: Path, traced: QueryTrace) -> None:
+def test_layers_and_tokens_are_shown(browser: Any, address: str, image_path: Path, traced: QueryTrace) -> None:
     page = Page(browser, address)
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status('of 20 queries')
-    without = page.picture()
+    without = page.image()
     page.find('#tokens input').click()
     page.wait_for_status('Dots: the encoder tokens that became queries')
-    assert page.picture() != without
+    assert page.image() != without
     page.wait_for(lambda: page.count('#stage input') == len(stages(traced)) + 1, 'choice of all stages')
     page.set_threshold(threshold := reached_by(traced, 'layer 1', 8))
     page.wait_for_status(f'at least {threshold:.2f}')
-    pictures = set()
+    images = set()
     for stage in ('encoder', 'layer 1', RESULT):
         page.choose_stage(stage)
         count = number(traced, stage, threshold)
         page.wait_for_status(f'{count} of 20 queries')
         page.wait_for(lambda count=count: page.rows() == count, f'table of {count}')
-        pictures.add(page.picture())
-    assert len(pictures) > 1
+        images.add(page.image())
+    assert len(images) > 1
 
 
 BOX = """
@@ -212,10 +212,10 @@ return ['x', 'y', 'width', 'height'].map(side => rect[side].animVal.value);
 
 
 def test_the_animation_moves_the_boxes_from_stage_to_stage(
-    browser: Any, address: str, picture: Path, traced: QueryTrace
+    browser: Any, address: str, image_path: Path, traced: QueryTrace
 ) -> None:
     page = Page(browser, address)
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status('of 20 queries')
     page.set_threshold(threshold := reached_by(traced, RESULT, 4))
     page.wait_for_status(f'at least {threshold:.2f}')
@@ -242,7 +242,7 @@ def test_the_animation_moves_the_boxes_from_stage_to_stage(
     assert not browser.execute_script(paused) and buttons[0].text == 'Pause'
     assert page.download('#layers-file').startswith(b'<svg ')
     page.choose_stage(RESULT)
-    page.picture()
+    page.image()
     page.wait_for(lambda: page.count('#layers svg') == 0, 'end of the animation')
 
 
@@ -254,14 +254,14 @@ def test_an_example_is_shown_beside_its_ground_truth(browser: Any, address: str,
     page.wait_for(lambda: page.count('#examples button img') == len(examples), 'examples')
     browser.find_elements('css selector', '#examples button')[1].click()
     page.wait_for_status('of 20 queries')
-    other = page.picture()
+    other = page.image()
     browser.find_elements('css selector', '#examples button')[0].click()
-    page.wait_for(lambda: page.picture() != other, 'first example')
+    page.wait_for(lambda: page.image() != other, 'first example')
     assert page.count('#truth img') == 0
     page.wait_for(lambda: page.find('#with-truth input').is_enabled(), 'choice of the ground truth')
     page.find('#with-truth input').click()
     page.wait_for(lambda: page.count('#truth img') == 1, 'ground truth')
-    assert page.picture('#truth') != page.picture()
+    assert page.image('#truth') != page.image()
     content = json.loads(page.download('#json-file'))
     expected = show(listed.name, Shelf(lambda: [listed]).model(listed.name), examples[0], 0.5)
     assert content == json.loads(json.dumps(as_json([expected], 0.5, examples[0])))
@@ -269,14 +269,14 @@ def test_an_example_is_shown_beside_its_ground_truth(browser: Any, address: str,
 
 
 @pytest.mark.parametrize('width', [1400, 420])
-def test_two_models_are_shown_side_by_side(browser: Any, address: str, picture: Path, width: int) -> None:
+def test_two_models_are_shown_side_by_side(browser: Any, address: str, image_path: Path, width: int) -> None:
     page = Page(browser, address, width=width)
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status('of 20 queries')
     assert page.choose('#other', EXPORTED) == ['no other', DEFAULT, 'other/iter_1.pth', EXPORTED]
     page.wait_for_status(f'{DEFAULT}:')
     page.wait_for_status(f'{EXPORTED}:')
-    assert page.picture() != page.picture('#other-result')
+    assert page.image() != page.image('#other-result')
     first, second = (page.find(css).rect for css in ('#result', '#other-result'))
     if width > 1000:
         assert first['x'] + first['width'] <= second['x'] and abs(first['y'] - second['y']) < 2
@@ -284,25 +284,25 @@ def test_two_models_are_shown_side_by_side(browser: Any, address: str, picture: 
         assert first['y'] + first['height'] <= second['y']
     content = json.loads(page.download('#json-file'))
     assert [model['model'] for model in content['models']] == [DEFAULT, EXPORTED]
-    with Image.open(io.BytesIO(page.download('#image-file'))) as both, Image.open(picture) as alone:
+    with Image.open(io.BytesIO(page.download('#image-file'))) as both, Image.open(image_path) as alone:
         assert both.width / both.height > 1.5 * alone.width / alone.height
 
 
-def test_an_exported_file_is_a_model_by_itself(browser: Any, address: str, picture: Path) -> None:
+def test_an_exported_file_is_a_model_by_itself(browser: Any, address: str, image_path: Path) -> None:
     page = Page(browser, address)
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status('of 20 queries')
     page.choose('#checkpoint', EXPORTED)
     page.wait_for_status('detections score at least 0.50. An exported file gives its result alone')
     page.wait_for(lambda: page.count('#stage input') == 1, 'one stage')
-    assert page.picture()
+    assert page.image()
     page.wait_for(lambda: page.count('#examples button img') == 0, 'end of the examples')
 
 
 @pytest.fixture(scope='module')
-def film(tmp_path_factory: pytest.TempPathFactory, picture: Path) -> Path:
+def film(tmp_path_factory: pytest.TempPathFactory, image_path: Path) -> Path:
     path = tmp_path_factory.mktemp('film') / 'film.webm'
-    with video_writer(path, 5) as add, Image.open(picture) as image:
+    with video_writer(path, 5) as add, Image.open(image_path) as image:
         for angle in range(0, 50, 5):
             add(image.rotate(angle))
     return path
@@ -329,23 +329,23 @@ def test_a_video_is_annotated_and_plays(browser: Any, address: str, film: Path, 
     assert page.wait_for(lambda: browser.execute_script(ready), 'playing video') >= 100
 
 
-def test_a_webcam_is_watched(browser: Any, address: str, picture: Path) -> None:
+def test_a_webcam_is_watched(browser: Any, address: str, image_path: Path) -> None:
     page = Page(browser, address)
     page.open_tab('Webcam')
     seen = 'return [...document.querySelectorAll("#webcam button")].find(button => button.offsetParent)'
     page.wait_for(lambda: browser.execute_script(seen), 'way to the webcam').click()
-    page.wait_for(lambda: browser.execute_script(seen).text == 'Record', 'picture of the webcam')
+    page.wait_for(lambda: browser.execute_script(seen).text == 'Record', 'image of the webcam')
     browser.execute_script(seen).click()
     page.wait_for_status('of 20 queries score at least 0.50', '#webcam-status')
     frames = {page.wait_for(lambda: page.find('#live img').get_attribute('src'), 'frame')}
     page.wait_for(lambda: frames.add(page.find('#live img').get_attribute('src')) or len(frames) > 1, 'next frame')
     assert all(frame.startswith('data:image/jpeg') for frame in frames)
     page.open_tab('Image')  # others are served meanwhile
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status('of 20 queries')
 
 
-def test_a_file_that_is_no_picture_gets_a_sentence(browser: Any, address: str, picture: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_no_image_gets_a_sentence(browser: Any, address: str, image_path: Path, tmp_path: Path) -> None:
     notes = tmp_path / 'notes.txt'
     notes.write_text('Nothing to see.')
     page = Page(browser, address)
@@ -354,15 +354,15 @@ def test_a_file_that_is_no_picture_gets_a_sentence(browser: Any, address: str, p
     assert page.count('#result img') == page.rows() == 0
     page.find('#image button[aria-label="Clear"]').click()
     page.wait_for_status('Drop an image')
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status('of 20 queries')
 
 
 def test_a_checkpoint_that_does_not_fit_gets_a_sentence(
-    browser: Any, address: str, picture: Path, work_dirs: Path
+    browser: Any, address: str, image_path: Path, work_dirs: Path
 ) -> None:
     page = Page(browser, address)
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status('of 20 queries')
     assert page.choose('#checkpoint', 'other/iter_1.pth') == [listed.name for listed in found_models(work_dirs)]
     page.wait_for_status('does not fit the model')
@@ -381,12 +381,12 @@ def test_without_a_checkpoint_it_says_what_to_run(browser: Any, address: str, wo
 
 @pytest.mark.parametrize('width', [1400, 420])
 def test_it_fits_the_screen_and_loads_nothing_from_elsewhere(
-    browser: Any, address: str, picture: Path, width: int
+    browser: Any, address: str, image_path: Path, width: int
 ) -> None:
     page = Page(browser, address, width=width)
-    page.upload(picture)
+    page.upload(image_path)
     page.wait_for_status('of 20 queries')
-    page.picture()
+    page.image()
     assert browser.execute_script('return document.documentElement.scrollWidth') <= width
     slider, result = (page.find(css).rect for css in ('#threshold', '#result'))
     if width > 1000:

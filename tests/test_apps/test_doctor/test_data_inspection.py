@@ -11,8 +11,8 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from image_files import encoded, random_image, turned
 from mmengine.config import Config
-from picture_files import encoded, picture, turned
 
 from mmdet_iouquery.apps.doctor import box_statistics
 from mmdet_iouquery.apps.doctor import command as doctor
@@ -56,8 +56,8 @@ class Split:
 def splits(tmp_path: Path) -> tuple[Split, Split]:
     """A sound training and validation set of one image each."""
     train, val = Split(tmp_path / 'train'), Split(tmp_path / 'val')
-    train.add('t.png', encoded(picture(seed=100), 'PNG'))
-    val.add('v.png', encoded(picture(seed=101), 'PNG'), [[4, 4, 20, 20], [1, 1, 9, 9, dict(category_id=2)]])
+    train.add('t.png', encoded(random_image(seed=100), 'PNG'))
+    val.add('v.png', encoded(random_image(seed=101), 'PNG'), [[4, 4, 20, 20], [1, 1, 9, 9, dict(category_id=2)]])
     return train, val
 
 
@@ -99,8 +99,8 @@ def test_a_sound_set_has_one_remark_only(splits: tuple[Split, Split], tmp_path: 
     assert found_in(config(tmp_path)) == [('warning', 'train', "1 of 2 classes have no box: 'dog'")]
 
 
-CUT = encoded(picture(seed=3), 'JPEG')[:-80]
-SOUND = encoded(picture(seed=4), 'JPEG')
+CUT = encoded(random_image(seed=3), 'JPEG')[:-80]
+SOUND = encoded(random_image(seed=4), 'JPEG')
 
 
 @pytest.mark.parametrize(
@@ -111,42 +111,42 @@ SOUND = encoded(picture(seed=4), 'JPEG')
         ('val', SOUND, (50, 32), ('error', '1 image cannot be used'), 'evaluation stops there'),
         (
             'train',
-            turned(picture(seed=5), 6),
+            turned(random_image(seed=5), 6),
             (48, 32),
             ('note', '1 image annotated as stored, though EXIF data say to turn them'),
             'taken as stored',
         ),
         (
             'train',
-            turned(picture(seed=5), 6),
+            turned(random_image(seed=5), 6),
             (32, 48),
             ('note', '1 image annotated upright, turned by EXIF data'),
             'turned upright',
         ),
         (
             'train',
-            turned(picture(seed=5), 3),
+            turned(random_image(seed=5), 3),
             (48, 32),
             ('warning', '1 image to be turned by EXIF data, where the size does not tell how they were annotated'),
             'look at one',
         ),
         (
             'train',
-            encoded(picture(seed=5).convert('L'), 'JPEG'),
+            encoded(random_image(seed=5).convert('L'), 'JPEG'),
             (48, 32),
             ('note', '1 image stored otherwise: grey'),
             'the same in all three channels',
         ),
         (
             'train',
-            encoded(picture(seed=5).convert('CMYK'), 'JPEG'),
+            encoded(random_image(seed=5).convert('CMYK'), 'JPEG'),
             (48, 32),
             ('note', '1 image stored otherwise: CMYK'),
             'converted',
         ),
         (
             'train',
-            cv2.imencode('.png', np.asarray(picture(seed=5)).astype(np.uint16) * 257)[1].tobytes(),
+            cv2.imencode('.png', np.asarray(random_image(seed=5)).astype(np.uint16) * 257)[1].tobytes(),
             (48, 32),
             ('note', '1 image stored otherwise: 16 bits'),
             'scaled to 8',
@@ -167,7 +167,9 @@ SOUND = encoded(picture(seed=4), 'JPEG')
         ),
         (
             'train',
-            encoded(picture(seed=5).convert('P'), 'GIF', save_all=True, append_images=[picture().convert('P')]),
+            encoded(
+                random_image(seed=5).convert('P'), 'GIF', save_all=True, append_images=[random_image().convert('P')]
+            ),
             (48, 32),
             ('note', '1 image stored otherwise: animated'),
             'the first frame',
@@ -188,7 +190,7 @@ def test_files(
 
 
 def test_16_bits_of_which_12_are_used(splits: tuple[Split, Split], tmp_path: Path) -> None:
-    deep = np.asarray(picture(seed=5)).astype(np.uint16) * 16
+    deep = np.asarray(random_image(seed=5)).astype(np.uint16) * 16
     splits[0].add('camera.png', cv2.imencode('.png', deep)[1].tobytes(), [[1, 1, 8, 8, dict(category_id=2)]])
     for split in splits:
         split.write()
@@ -198,7 +200,7 @@ def test_16_bits_of_which_12_are_used(splits: tuple[Split, Split], tmp_path: Pat
 
 
 def test_damage_that_only_the_decoder_notices(splits: tuple[Split, Split], tmp_path: Path) -> None:
-    data = bytearray(encoded(picture(320, 240, seed=6, blur=1), 'JPEG', quality=90))
+    data = bytearray(encoded(random_image(320, 240, seed=6, blur=1), 'JPEG', quality=90))
     data[len(data) // 2 : len(data) // 2 + 40] = b'\x5a' * 40
     splits[0].add('garbled.jpg', bytes(data), size=(320, 240))
     for split in splits:
@@ -213,7 +215,7 @@ def test_damage_that_only_the_decoder_notices(splits: tuple[Split, Split], tmp_p
 
 def test_an_unchecked_pipeline_makes_bad_files_an_error(splits: tuple[Split, Split], tmp_path: Path) -> None:
     splits[0].add('cut.jpg', CUT)
-    splits[0].add('stored.jpg', turned(picture(seed=5), 6))
+    splits[0].add('stored.jpg', turned(random_image(seed=5), 6))
     for split in splits:
         split.write()
     cfg = config(tmp_path)
@@ -225,7 +227,7 @@ def test_an_unchecked_pipeline_makes_bad_files_an_error(splits: tuple[Split, Spl
     ]
 
 
-def test_a_training_set_of_unusable_pictures_alone_is_an_error(splits: tuple[Split, Split], tmp_path: Path) -> None:
+def test_a_training_set_of_unusable_images_alone_is_an_error(splits: tuple[Split, Split], tmp_path: Path) -> None:
     (tmp_path / 'train/images/t.png').write_bytes(b'')
     for split in splits:
         split.write()
@@ -249,7 +251,7 @@ def test_boxes(
     splits: tuple[Split, Split], tmp_path: Path, box: list[Any], text: str, in_train: str, in_val: str
 ) -> None:
     for split, name in zip(splits, 'ab'):
-        split.add(f'{name}.png', encoded(picture(seed=ord(name)), 'PNG'), [[4, 4, 20, 20], box])
+        split.add(f'{name}.png', encoded(random_image(seed=ord(name)), 'PNG'), [[4, 4, 20, 20], box])
         split.write()
     about_boxes = [f for f in found_in(config(tmp_path)) if 'box (' in f[2]]
     assert [(level, where) for level, where, _ in sorted(about_boxes, key=lambda f: f[1])] == [
@@ -261,13 +263,13 @@ def test_boxes(
         assert message == f'1 box ({1 / count:.1%}) {text}'
 
 
-def test_crowded_pictures_and_those_without_a_box(splits: tuple[Split, Split], tmp_path: Path) -> None:
+def test_crowded_images_and_those_without_a_box(splits: tuple[Split, Split], tmp_path: Path) -> None:
     train, val = splits
     for split, counts in ((train, (6, 8)), (val, (8, 101))):
         for count in counts:
             boxes = [[k % 30, k // 30, 6 + k % 7, 9] for k in range(count)]
-            split.add(f'{count}.png', encoded(picture(seed=count), 'PNG'), boxes)
-    train.add('empty.png', encoded(picture(seed=77), 'PNG'), [])
+            split.add(f'{count}.png', encoded(random_image(seed=count), 'PNG'), boxes)
+    train.add('empty.png', encoded(random_image(seed=77), 'PNG'), [])
     for split in splits:
         split.write()
     texts = {text: level for level, _, text in found_in(config(tmp_path))}
@@ -278,15 +280,15 @@ def test_crowded_pictures_and_those_without_a_box(splits: tuple[Split, Split], t
     assert texts['1 image without a box'] == 'note'
 
 
-def test_pictures_in_both_sets(splits: tuple[Split, Split], tmp_path: Path) -> None:
+def test_images_in_both_sets(splits: tuple[Split, Split], tmp_path: Path) -> None:
     train, val = splits
-    scene = picture(96, 64, seed=9)
+    scene = random_image(96, 64, seed=9)
     train.add('scene.png', encoded(scene, 'PNG'), size=(96, 64))
     train.add('again.png', encoded(scene, 'PNG'), size=(96, 64))
-    train.add('name.png', encoded(picture(seed=12), 'PNG'))
+    train.add('name.png', encoded(random_image(seed=12), 'PNG'))
     val.add('copy.png', encoded(scene, 'PNG'), size=(96, 64))
     val.add('smaller.jpg', encoded(scene.resize((48, 32)), 'JPEG', quality=60))
-    val.add('name.png', encoded(picture(seed=13), 'PNG'))
+    val.add('name.png', encoded(random_image(seed=13), 'PNG'))
     for split in splits:
         split.write()
     sets = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
@@ -315,12 +317,12 @@ def test_pairs() -> None:
     assert alike([four_apart], [code]) == []
 
 
-def test_the_difference_hash_bears_scaling_and_saving_but_no_other_picture() -> None:
+def test_the_difference_hash_bears_scaling_and_saving_but_no_other_image() -> None:
     codes = []
     for seed in range(12):
-        whole = np.asarray(picture(320, 240, seed=seed, blur=20))
+        whole = np.asarray(random_image(320, 240, seed=seed, blur=20))
         small = cv2.imdecode(
-            np.frombuffer(encoded(picture(320, 240, seed=seed, blur=20).resize((97, 71)), 'JPEG'), 'u1'), 1
+            np.frombuffer(encoded(random_image(320, 240, seed=seed, blur=20).resize((97, 71)), 'JPEG'), 'u1'), 1
         )
         codes.append((difference_hash(whole[..., ::-1]), difference_hash(small)))
         assert bin(codes[-1][0] ^ codes[-1][1]).count('1') <= 3
@@ -331,7 +333,9 @@ def test_the_difference_hash_bears_scaling_and_saving_but_no_other_picture() -> 
 
 def test_numbers_by_hand(splits: tuple[Split, Split], tmp_path: Path) -> None:
     train, _ = splits
-    train.add('wide.png', encoded(picture(200, 50), 'PNG'), [[0, 0, 100, 40], [0, 0, 200, 50], [9, 9, 9, 9]], (200, 50))
+    train.add(
+        'wide.png', encoded(random_image(200, 50), 'PNG'), [[0, 0, 100, 40], [0, 0, 200, 50], [9, 9, 9, 9]], (200, 50)
+    )
     for split in splits:
         split.write()
     (inspected, _) = inspect(read_sets(config(tmp_path)), workers=0, progress=False)
@@ -374,9 +378,9 @@ def test_pipelines_and_models_are_understood() -> None:
     assert limits_of(dict(bbox_head=dict(type='ATSSHead'))) == (None, None)
 
 
-def test_a_limit_looks_at_pictures_from_all_over_the_set(splits: tuple[Split, Split], tmp_path: Path) -> None:
+def test_a_limit_looks_at_images_from_all_over_the_set(splits: tuple[Split, Split], tmp_path: Path) -> None:
     for i in range(9):
-        splits[0].add(f'{i}.png', encoded(picture(seed=i), 'PNG'))
+        splits[0].add(f'{i}.png', encoded(random_image(seed=i), 'PNG'))
     for split in splits:
         split.write()
     train, val = inspect(read_sets(config(tmp_path)), workers=0, limit=4, progress=False)

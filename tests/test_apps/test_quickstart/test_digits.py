@@ -67,11 +67,11 @@ def test_checksums_are_those_of_the_files(tmp_path: Path) -> None:
     }
     image, boxes = made / 'val' / '000001.jpg', made / 'annotations' / 'train.json'
     image.write_bytes(image.read_bytes()[:-1] + b'\0')
-    other_picture = digits_checksums(made)
-    assert other_picture['images'] != before['images'] and other_picture['annotations'] == before['annotations']
+    other_images = digits_checksums(made)
+    assert other_images['images'] != before['images'] and other_images['annotations'] == before['annotations']
     boxes.write_text(boxes.read_text().replace('"iscrowd":0', '"iscrowd":1', 1))
     other_boxes = digits_checksums(made)
-    assert other_boxes['images'] == other_picture['images'] and other_boxes['annotations'] != before['annotations']
+    assert other_boxes['images'] == other_images['images'] and other_boxes['annotations'] != before['annotations']
 
 
 def test_checksums_are_said_when_a_set_is_made_and_when_it_is_found(
@@ -85,7 +85,7 @@ def test_checksums_are_said_when_a_set_is_made_and_when_it_is_found(
     assert capsys.readouterr().out.splitlines()[-1] == f'SHA-256: {", ".join(sums)}'
 
 
-def test_more_pictures_keep_the_first_ones(root: Path, tmp_path: Path) -> None:
+def test_more_images_keep_the_first_ones(root: Path, tmp_path: Path) -> None:
     longer = build_digits(tmp_path / 'longer', **{**SMALL, 'num_train': 30})
     first, more = _annotations(root, 'train'), _annotations(longer, 'train')
     assert more['images'][:24] == first['images']
@@ -131,8 +131,8 @@ def test_boxes_lie_inside_and_hardly_overlap(root: Path) -> None:
                 assert 20 <= h <= 100 and w >= 6
             pairs = [(a, b) for i, a in enumerate(boxes) for b in boxes[:i]]
             assert all(overlap(a, b) <= 0.05 for a, b in pairs)
-        with Image.open(root / split / content['images'][0]['file_name']) as picture:
-            assert picture.size == (256, 256)
+        with Image.open(root / split / content['images'][0]['file_name']) as opened:
+            assert opened.size == (256, 256)
 
 
 def test_areas_are_those_of_the_boxes(root: Path) -> None:
@@ -140,7 +140,7 @@ def test_areas_are_those_of_the_boxes(root: Path) -> None:
         assert a['area'] == pytest.approx(a['bbox'][2] * a['bbox'][3])
 
 
-def test_boxes_are_tight_around_what_changed_in_the_picture() -> None:
+def test_boxes_are_tight_around_what_changed_in_the_image() -> None:
     scans = sklearn_datasets.load_digits().images / 16.0
     background = np.full((256, 256, 3), 128, np.uint8)
     for seed in range(20):

@@ -242,7 +242,7 @@ def test_padding_holds_no_query(detector: nn.Module) -> None:
 
 def test_bad_labels_are_named_before_they_do_harm(detector: nn.Module) -> None:
     images, _ = random_batch([1], *SIZE)
-    with pytest.raises(ValueError, match=r'pictures/one.jpg has the label 5.*num_classes=5'):
+    with pytest.raises(ValueError, match=r'images/one.jpg has the label 5.*num_classes=5'):
         detector.train().loss(images, [sample([[0, 0, 9, 9]], [5], SIZE)])
 
 

@@ -153,7 +153,7 @@ def test_denoising_queries_do_not_leak(name: str) -> None:
 
 
 @pytest.mark.parametrize('name', HOSTS)
-def test_selected_boxes_refer_to_the_picture_not_to_the_padding(name: str) -> None:
+def test_selected_boxes_refer_to_the_image_not_to_the_padding(name: str) -> None:
     """Box heads start at zero, so a selected box is centred on its token: in pixels of the image, padded or not."""
     model = build(name, 'iou-aware').eval()
     model.init_weights()

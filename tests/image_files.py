@@ -14,7 +14,7 @@ ORIENTATION = 0x0112  # EXIF
 UPRIGHT_AGAIN = {6: Image.Transpose.ROTATE_270, 3: Image.Transpose.ROTATE_180}
 
 
-def picture(width: int = 48, height: int = 32, *, seed: int = 0, blur: float = 3) -> Image.Image:
+def random_image(width: int = 48, height: int = 32, *, seed: int = 0, blur: float = 3) -> Image.Image:
     """Soft colours over the whole range, RGB."""
     noise = np.random.default_rng(seed).random((height, width, 3), dtype=np.float32)
     soft = cv2.GaussianBlur(noise, (0, 0), blur) if blur else noise
@@ -48,7 +48,7 @@ def half_of_zeros(data: bytes) -> bytes:
     return data[:half] + bytes(len(data) - half)
 
 
-RGB = picture()
+RGB = random_image()
 GREY = RGB.convert('L')
 ALPHA = RGB.copy()
 ALPHA.putalpha(GREY)
@@ -88,8 +88,8 @@ PLAIN = {
     'tiff': encoded(RGB, 'TIFF'),
     'packed tiff': encoded(RGB, 'TIFF', compression='tiff_lzw'),
     'ppm': encoded(RGB, 'PPM'),
-    'one pixel': encoded(picture(1, 1), 'JPEG'),
-    'very wide': encoded(picture(10000, 20), 'JPEG'),
-    'very tall': encoded(picture(20, 10000), 'PNG'),
+    'one pixel': encoded(random_image(1, 1), 'JPEG'),
+    'very wide': encoded(random_image(10000, 20), 'JPEG'),
+    'very tall': encoded(random_image(20, 10000), 'PNG'),
 }
 """Whole files, one of every kind."""
