@@ -56,8 +56,8 @@ def run(path: Path, *inputs: Tensor) -> dict[str, Tensor]:
     """What a file gives for its inputs, by name."""
     session = onnxruntime.InferenceSession(str(path), providers=['CPUExecutionProvider'])
     names = [value.name for value in session.get_inputs()]
-    given = session.run(None, {name: value.numpy() for name, value in zip(names, inputs)})
-    return {value.name: torch.from_numpy(np.asarray(x)) for value, x in zip(session.get_outputs(), given)}
+    outputs = session.run(None, {name: value.numpy() for name, value in zip(names, inputs)})
+    return {value.name: torch.from_numpy(np.asarray(x)) for value, x in zip(session.get_outputs(), outputs)}
 
 
 def predicted(model: Any, images: Tensor, sizes: Tensor) -> list[Any]:

@@ -74,8 +74,8 @@ def quick(words: Sequence[str]) -> list[str]:
     """The same call with a training of seconds, fewer drawings, and files for the words in capitals."""
     words = [_WORDS.get(word, word.replace('epoch_50', 'epoch_1')) for word in words]
     if words[0] == 'train' and '--data' in words:
-        given = zip(['', *words], words)
-        words = [word for before, word in given if not {'--batch', '--epochs'} & {before, word}]
+        pairs = zip(['', *words], words)
+        words = [word for before, word in pairs if not {'--batch', '--epochs'} & {before, word}]
         return [*words, *_FEW]
     if words[0] == 'analyze':
         return [*words, '--images', '2', '--pictures', '1']

@@ -388,32 +388,32 @@ def denoising(change: Callable) -> nn.Module:
 
 class OwnGenerator(ContrastiveDenoising):
     def forward(self, targets: Any, num_queries: int) -> Any:
-        given = super().forward(targets, num_queries)
-        noise = torch.from_numpy(np.random.default_rng().random(given.queries.anchors_unact.shape, np.float32))
-        return given._replace(queries=given.queries._replace(anchors_unact=given.queries.anchors_unact + noise))
+        noisy = super().forward(targets, num_queries)
+        noise = torch.from_numpy(np.random.default_rng().random(noisy.queries.anchors_unact.shape, np.float32))
+        return noisy._replace(queries=noisy.queries._replace(anchors_unact=noisy.queries.anchors_unact + noise))
 
 
 def nothing_without_boxes(denoise: Callable, part: nn.Module, targets: Any, number: int) -> Any:
-    given = denoise(targets, number)
+    noisy = denoise(targets, number)
     if sum(targets.counts):
-        return given
-    none = Queries(given.queries.content[:, :0], given.queries.anchors_unact[:, :0])
-    return given._replace(queries=none, attention_mask=torch.zeros(number, number, dtype=torch.bool))
+        return noisy
+    none = Queries(noisy.queries.content[:, :0], noisy.queries.anchors_unact[:, :0])
+    return noisy._replace(queries=none, attention_mask=torch.zeros(number, number, dtype=torch.bool))
 
 
 def with_mask(value: bool, rows: slice, columns: slice) -> Callable:
     def change(denoise: Callable, part: nn.Module, targets: Any, number: int) -> Any:
-        given = denoise(targets, number)
-        given.attention_mask[rows, columns] = value
-        return given
+        noisy = denoise(targets, number)
+        noisy.attention_mask[rows, columns] = value
+        return noisy
 
     return change
 
 
 def one_box_further(denoise: Callable, part: nn.Module, targets: Any, number: int) -> Any:
-    given = denoise(targets, number)
-    image, query, truth = given.pairs
-    return given._replace(pairs=(image, query, (truth + 1) % max(1, len(targets.labels))))
+    noisy = denoise(targets, number)
+    image, query, truth = noisy.pairs
+    return noisy._replace(pairs=(image, query, (truth + 1) % max(1, len(targets.labels))))
 
 
 DENOISING: dict[str, tuple[Any, str]] = {

@@ -203,9 +203,9 @@ def test_publish_model(folder: Path, checkpoint: Path, tool: Tool) -> None:
         assert time.monotonic() < deadline, 'it leaves the renaming to a process that it does not wait for'
         time.sleep(0.1)
     (path,) = published
-    content, given = torch.load(path, weights_only=True), torch.load(checkpoint, weights_only=True)
+    content, original = torch.load(path, weights_only=True), torch.load(checkpoint, weights_only=True)
     assert content.keys() == {'meta', 'state_dict'}
-    assert all(torch.equal(content['state_dict'][key], value) for key, value in given['state_dict'].items())
+    assert all(torch.equal(content['state_dict'][key], value) for key, value in original['state_dict'].items())
     assert doctor.main(['checkpoint', str(path)]) == 0
     assert init_detector(str(folder / 'config.py'), str(path), device='cpu').dataset_meta['classes'][3] == '3'
 

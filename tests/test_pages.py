@@ -77,12 +77,12 @@ def test_the_blocks_of_the_pages_run(reader: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(reader)
     trained = Path('work_dirs/rtdetr_r18vd_my-set')
     for name in RUN:
-        given: dict[str, Any] = {}
+        namespace: dict[str, Any] = {}
         if name in ('prediction', 'deployment'):
-            given['model'] = Detector(trained, device='cpu').model
+            namespace['model'] = Detector(trained, device='cpu').model
         for block in blocks(f'{name}.md'):
             if block.not_run is None and block.language == 'python':
-                python(block.text, given)
+                python(block.text, namespace)
             for words in lines(block) if block.not_run is None and block.language == 'bash' else ():
                 assert run(words) == 0, f'{name}.md: {words}'
         if name == 'own-images':  # what the words in capitals stand for
@@ -108,38 +108,38 @@ def test_the_blocks_of_pythons_page_run(reader: Path, tmp_path: Path, monkeypatc
     shutil.copy(reader / 'street.jpg', tmp_path)
     (tmp_path / 'rtdetr_r18vd.pth').symlink_to(reader / 'rtdetr_r18vd.pth')
     monkeypatch.chdir(tmp_path)
-    given: dict[str, Any] = {'MyHook': Hook}
+    namespace: dict[str, Any] = {'MyHook': Hook}
     for block in blocks('python.md'):
         text = re.sub(r'epochs=50(, size=640, batch=8)?', 'epochs=1, size=64, batch=4', block.text)
-        python(text.replace("analyze('queries')", "analyze('queries', images=2, pictures=1)"), given)
+        python(text.replace("analyze('queries')", "analyze('queries', images=2, pictures=1)"), namespace)
     assert Path('found.jpg').is_file() and Path('model.onnx').is_file() and Path('queries/index.html').is_file()
-    assert given['checkpoint'] == tmp_path / 'work_dirs' / 'rtdetr_r18vd_my-set' / 'epoch_1.pth'
-    assert isinstance(given['result'], Result) and len(given['result']) <= 300
-    opened = Detector(given['checkpoint'].parent, device='cpu')
-    ours, theirs = (detector('street.jpg', score_thr=0) for detector in (opened, given['detector']))
+    assert namespace['checkpoint'] == tmp_path / 'work_dirs' / 'rtdetr_r18vd_my-set' / 'epoch_1.pth'
+    assert isinstance(namespace['result'], Result) and len(namespace['result']) <= 300
+    opened = Detector(namespace['checkpoint'].parent, device='cpu')
+    ours, theirs = (detector('street.jpg', score_thr=0) for detector in (opened, namespace['detector']))
     assert len(ours) == len(theirs) > 0 and ours.boxes == pytest.approx(theirs.boxes)
 
 
-def python(text: str, given: dict[str, Any]) -> None:
+def python(text: str, namespace: dict[str, Any]) -> None:
     """Run lines of Python, with small images; of a config, build the model."""
     if 'custom_imports' in text:
         cfg = Config.fromstring(text, '.py')
         with torch.device('meta'):
             MODELS.build(cfg.model)
     else:
-        exec(text.replace('size=(640, 640)', 'size=(96, 96)'), given)
+        exec(text.replace('size=(640, 640)', 'size=(96, 96)'), namespace)
 
 
 def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """On a set of a few images, for an epoch."""
     monkeypatch.chdir(tmp_path)
     notebook = json.loads((ROOT / 'examples' / 'quickstart.ipynb').read_text(encoding='utf-8'))
-    given: dict[str, Any] = {}
+    namespace: dict[str, Any] = {}
     for cell in notebook['cells']:
         text = ''.join(cell['source'])
         if text.startswith('!iouquery '):
             assert main([*shlex.split(text)[1:], '--num-train', '8', '--num-val', '4', '--image-size', '96']) == 0
         elif cell['cell_type'] == 'code':
-            exec(re.sub(r'epochs = \d+', 'epochs = 1', text), given)
-    assert given['checkpoint'].is_file() and given['metrics']['coco/bbox_mAP'] >= 0
-    assert given['same'].boxes == pytest.approx(given['result'].boxes, abs=0.5)  # px
+            exec(re.sub(r'epochs = \d+', 'epochs = 1', text), namespace)
+    assert namespace['checkpoint'].is_file() and namespace['metrics']['coco/bbox_mAP'] >= 0
+    assert namespace['same'].boxes == pytest.approx(namespace['result'].boxes, abs=0.5)  # px

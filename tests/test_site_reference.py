@@ -119,10 +119,10 @@ def test_a_link_that_is_called_by_its_file_is_called_by_its_title_on_the_site() 
 
 
 def test_what_is_a_list_on_github_is_one_on_the_site() -> None:
-    given = 'A:\n- a\n  b\n- c\n\n1. d\n\n   ```\n   - e\n     f\n   ```\n2. g\n3. h\n\n```\ni:\n- j\n```\nk\n- l\n'
+    markdown = 'A:\n- a\n  b\n- c\n\n1. d\n\n   ```\n   - e\n     f\n   ```\n2. g\n3. h\n\n```\ni:\n- j\n```\nk\n- l\n'
     expected = (
         'A:\n\n- a\n    b\n- c\n\n1. d\n\n    ```\n    - e\n      f\n    ```\n\n2. g\n3. h\n\n'
         '```\ni:\n- j\n```\nk\n\n- l\n'
     )
-    assert prose.with_lists(given) == expected
+    assert prose.with_lists(markdown) == expected
     assert prose.with_lists(expected) == expected

@@ -34,15 +34,15 @@ def text_calls(path: Path) -> Iterator[tuple[str, bool]]:
         if not isinstance(node, ast.Call):
             continue
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, 'id', '')
-        given = {keyword.arg: keyword.value for keyword in node.keywords}
-        modes = [arg.value for arg in [*node.args[1:2], given.get('mode')] if isinstance(arg, ast.Constant)]
+        keywords = {keyword.arg: keyword.value for keyword in node.keywords}
+        modes = [arg.value for arg in [*node.args[1:2], keywords.get('mode')] if isinstance(arg, ast.Constant)]
         of_path = isinstance(node.func, ast.Attribute) and name in ('read_text', 'write_text')
         opened = name == 'open' and isinstance(node.func, ast.Name) and not any('b' in str(mode) for mode in modes)
-        piped = 'text' in given or 'universal_newlines' in given
+        piped = 'text' in keywords or 'universal_newlines' in keywords
         if of_path or opened or piped:
             yield (
                 f'{path.relative_to(ROOT)}:{node.lineno}',
-                'encoding' in given or (name == 'write_text' and of_path and len(node.args) > 1),
+                'encoding' in keywords or (name == 'write_text' and of_path and len(node.args) > 1),
             )
 
 

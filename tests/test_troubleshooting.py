@@ -87,17 +87,17 @@ def test_messages_name_the_command_and_no_script_of_a_checkout() -> None:
 @pytest.mark.parametrize('name', ['internal', 'passed_on', 'told_by', 'subjects'])
 def test_no_place_is_stale(name: str) -> None:
     if name == 'subjects':
-        given = {location: subject for subject in page_maker.subjects() for location in subject.locations}
+        by_location = {location: subject for subject in page_maker.subjects() for location in subject.locations}
         used = {
             location
-            for location, subject in given.items()
+            for location, subject in by_location.items()
             for inner in locations()
             if page_maker.subject_of(inner) is subject
         }
     else:
-        given, used = dict.fromkeys(PROSE[name]), set()
-    inside = {location for location in given for inner in locations() if page_maker.is_in(inner, location)}
-    assert not set(given) - inside and (name != 'subjects' or used == set(given))
+        by_location, used = dict.fromkeys(PROSE[name]), set()
+    inside = {location for location in by_location for inner in locations() if page_maker.is_in(inner, location)}
+    assert not set(by_location) - inside and (name != 'subjects' or used == set(by_location))
 
 
 def test_each_error_says_its_remedy_or_has_a_note() -> None:

@@ -313,8 +313,8 @@ def by_onnxruntime(path: Path, images: NDArray[Any], provider: str) -> list[NDAr
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=[provider])
-    given = {entry.name: images for entry in session.get_inputs()}
-    outputs: list[NDArray[Any]] = session.run(None, given)
+    feeds = {entry.name: images for entry in session.get_inputs()}
+    outputs: list[NDArray[Any]] = session.run(None, feeds)
     return outputs
 
 

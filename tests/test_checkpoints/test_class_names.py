@@ -52,8 +52,8 @@ def test_names_of_a_model_are_its_checkpoints_or_its_data_sets() -> None:
     pytest.importorskip('mmdet')
     inner = {'type': 'CocoDataset', 'metainfo': {'classes': ['a', 'b'], 'palette': [[1, 2, 3], [4, 5, 6]]}}
     cfg = {'val_dataloader': {'dataset': {'type': 'RepeatDataset', 'dataset': inner}}}
-    given = {'classes': ('a', 'b'), 'palette': [(1, 2, 3), (4, 5, 6)]}
-    assert named_classes(None, cfg) == named_classes({'epoch': 3}, cfg) == given
+    metainfo = {'classes': ('a', 'b'), 'palette': [(1, 2, 3), (4, 5, 6)]}
+    assert named_classes(None, cfg) == named_classes({'epoch': 3}, cfg) == metainfo
     assert named_classes({'classes': ['c'], 'palette': 'coco'}, cfg) == {'classes': ('c',)}
     coco = {'test_dataloader': {'dataset': {'type': 'CocoDataset'}}, **cfg}
     assert named_classes({}, coco)['classes'] == tuple(parse_class_names('coco'))

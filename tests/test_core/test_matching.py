@@ -104,15 +104,15 @@ def test_ties_of_the_quality_cost_are_matched_all_the_same() -> None:
 @pytest.mark.parametrize('half', ['logits', 'boxes', 'truth'])
 def test_costs_are_in_single_precision(half: str, costs: Any) -> None:
     """Of numbers that half precision holds exactly: they cost what they cost in single precision."""
-    given = {
+    double = {
         'logits': torch.randn(1, 1, 4, 2).half(),
         'boxes': (torch.rand(1, 1, 4, 4) * 0.4 + 0.2).half(),
         'truth': (torch.rand(3, 4) * 0.4 + 0.2).half(),
     }
     labels, image = torch.tensor([0, 1, 1]), torch.zeros(3, dtype=torch.long)
-    single = {key: value.float() for key, value in given.items()}
+    single = {key: value.float() for key, value in double.items()}
     results = []
-    for values in (single, {**single, half: given[half]}):
+    for values in (single, {**single, half: double[half]}):
         results.append(costs(values['logits'], values['boxes'], labels, values['truth'], image))
     assert results[1].dtype == torch.float32 and torch.equal(*results)
 

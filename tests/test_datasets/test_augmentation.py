@@ -173,18 +173,18 @@ def test_images_are_expanded_and_cropped_as_mmdet_does() -> None:
     rng = np.random.default_rng(0)
     windows = set()
     for seed in range(400):
-        given = sample(rng, *SIZES[seed % len(SIZES)])
+        results = sample(rng, *SIZES[seed % len(SIZES)])
         if seed % 7 == 6:
-            del given['gt_bboxes_labels'], given['gt_ignore_flags']
+            del results['gt_bboxes_labels'], results['gt_ignore_flags']
         (ours, next_of_ours), (theirs, next_of_theirs) = (
-            apply(steps, given, seed) for steps in ([dict(type='ExpandAndCrop')], EXPAND_AND_CROP)
+            apply(steps, results, seed) for steps in ([dict(type='ExpandAndCrop')], EXPAND_AND_CROP)
         )
-        assert next_of_ours == next_of_theirs and ours.keys() == theirs.keys() == given.keys()
+        assert next_of_ours == next_of_theirs and ours.keys() == theirs.keys() == results.keys()
         assert torch.equal(ours['gt_bboxes'].tensor, theirs['gt_bboxes'].tensor)
-        for key in given.keys() - {'gt_bboxes', 'img_shape'}:
+        for key in results.keys() - {'gt_bboxes', 'img_shape'}:
             assert np.array_equal(ours[key], theirs[key]), key
         assert ours['img_shape'] == theirs['img_shape'] == ours['img'].shape[:2]
-        windows.add((given['img_shape'], ours['img_shape']))
+        windows.add((results['img_shape'], ours['img_shape']))
     assert len(windows) > 150
 
 
@@ -196,8 +196,8 @@ def test_settings_of_expansion_and_crop_are_mmdets() -> None:
         dict(type='RandomApply', transforms=dict(type='MinIoURandomCrop', min_ious=(0.4,), min_crop_size=0.7), prob=1),
     ]
     for seed in range(30):
-        given = sample(rng, 90, 70)
-        (actual, _), (expected, _) = (apply(steps, given, seed) for steps in ([dict(ours, crop_prob=1)], theirs))
+        results = sample(rng, 90, 70)
+        (actual, _), (expected, _) = (apply(steps, results, seed) for steps in ([dict(ours, crop_prob=1)], theirs))
         assert np.array_equal(actual['img'], expected['img'])
         assert torch.equal(actual['gt_bboxes'].tensor, expected['gt_bboxes'].tensor)
 
@@ -233,12 +233,12 @@ def test_bytes_are_resized_as_pillow_does(vector_code: bool, keep_ratio: bool, m
     monkeypatch.setattr(transforms, 'torch_resizes_quickly', lambda: vector_code)
     rng = np.random.default_rng(0)
     for size in SIZES * 3:
-        given = sample(rng, *size)
+        results = sample(rng, *size)
         mirror = (slice(None, None, int(rng.choice([-1, 1]))), slice(None, None, int(rng.choice([-1, 1]))))
-        given['img'] = given['img'][mirror]
+        results['img'] = results['img'][mirror]
         scale = tuple(rng.integers(1, 90, 2).tolist())
         (ours, _), (theirs, _) = (
-            apply([dict(type=kind, scale=scale, keep_ratio=keep_ratio, **options)], given, 0)
+            apply([dict(type=kind, scale=scale, keep_ratio=keep_ratio, **options)], results, 0)
             for kind, options in (('AntialiasedResize', {}), ('Resize', dict(backend='pillow')))
         )
         assert ours.keys() == theirs.keys()
@@ -250,9 +250,9 @@ def test_bytes_are_resized_as_pillow_does(vector_code: bool, keep_ratio: bool, m
 
 def test_an_image_of_the_size_asked_for_stays_as_it_is() -> None:
     image = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    for given in (image, image[:, ::-1], image[::-1], cv2.resize(image, (60, 40))[3:23, 5:35]):
-        resized = transforms.resized(given, (30, 20))
-        assert np.array_equal(resized, given) and not np.shares_memory(resized, given)
+    for view in (image, image[:, ::-1], image[::-1], cv2.resize(image, (60, 40))[3:23, 5:35]):
+        resized = transforms.resized(view, (30, 20))
+        assert np.array_equal(resized, view) and not np.shares_memory(resized, view)
 
 
 def test_packing_copies_nothing() -> None:
@@ -264,17 +264,17 @@ def test_packing_copies_nothing() -> None:
 
 @pytest.mark.parametrize('kind', ['DistortColours', 'ExpandAndCrop', 'AntialiasedResize'])
 def test_images_of_floats_and_of_one_channel_are_refused(kind: str) -> None:
-    given = sample(np.random.default_rng(0), 8, 6)
+    results = sample(np.random.default_rng(0), 8, 6)
     step = dict(type=kind, scale=(4, 4)) if kind == 'AntialiasedResize' else dict(type=kind)
-    for image, words in ((given['img'].astype(np.float32), 'float32'), (given['img'][..., 0], r'\(6, 8\)')):
+    for image, words in ((results['img'].astype(np.float32), 'float32'), (results['img'][..., 0], r'\(6, 8\)')):
         with pytest.raises(InputError, match=rf'{kind} takes images .* of uint8, got .*{words}.*put ToUint8 behind'):
-            apply([step], {**given, 'img': image}, 0)
+            apply([step], {**results, 'img': image}, 0)
 
 
 def test_masks_are_refused() -> None:
-    given = sample(np.random.default_rng(0), 8, 6)
+    results = sample(np.random.default_rng(0), 8, 6)
     with pytest.raises(InputError, match="ExpandAndCrop moves boxes only, but there are gt_masks; take mmdet's"):
-        apply([dict(type='ExpandAndCrop')], {**given, 'gt_masks': []}, 0)
+        apply([dict(type='ExpandAndCrop')], {**results, 'gt_masks': []}, 0)
 
 
 @pytest.mark.parametrize(

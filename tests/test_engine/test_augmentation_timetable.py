@@ -96,16 +96,16 @@ def test_every_sample_of_an_epoch_is_augmented_by_its_stage(workers: int) -> Non
     """Workers that live through all epochs are told, too."""
     dataset, hook = numbers(), AugmentationTimetableHook(DEIM)
     loader = DataLoader(dataset, 10, num_workers=workers, persistent_workers=workers > 0, collate_fn=list)
-    given = runner(dataset)
-    hook.before_train(given)
+    run = runner(dataset)
+    hook.before_train(run)
     for epoch in range(6):
-        given.epoch = epoch
-        hook.before_train_epoch(given)
+        run.epoch = epoch
+        hook.before_train_epoch(run)
         stage = hook.stage_at(epoch)
         assert seen(loader) == [SEEN[stage]] * 100, epoch
-        assert given.message_hub.get_info(STAGE) == stage
+        assert run.message_hub.get_info(STAGE) == stage
     assert [hook.stage_at(epoch) for epoch in range(6)] == ['plain', 'plain', 'mosaic', 'strong', 'strong', 'plain']
-    messages = [line.rpartition('augmentation: ')[2] for line in given.logger.lines]
+    messages = [line.rpartition('augmentation: ')[2] for line in run.logger.lines]
     assert messages == [
         'plain, after 0 epochs',
         'mosaic, after 2 epochs',
@@ -127,24 +127,24 @@ def test_a_transform_that_is_sent_to_a_spawned_worker_is_told_too() -> None:
 @pytest.mark.parametrize('epoch', range(6))
 def test_a_resumed_run_is_in_the_stage_of_its_epoch(epoch: int) -> None:
     dataset, hook = numbers(), AugmentationTimetableHook(DEIM)
-    given = runner(dataset, epoch=epoch)
-    hook.before_train(given)
-    hook.before_train_epoch(given)
+    run = runner(dataset, epoch=epoch)
+    hook.before_train(run)
+    hook.before_train_epoch(run)
     assert dataset[0]['seen'] == SEEN[hook.stage_at(epoch)]
-    assert 'augmentation_stage' not in given.message_hub.state_dict()['runtime_info']
+    assert 'augmentation_stage' not in run.message_hub.state_dict()['runtime_info']
 
 
 def test_a_checkpoint_resumes_without_a_warning_about_the_stage(monkeypatch: pytest.MonkeyPatch) -> None:
     messages: list[str] = []
     monkeypatch.setattr('mmengine.logging.message_hub.print_log', lambda text, **_: messages.append(text))
-    given = runner(numbers())
-    given.message_hub = MessageHub('saved')
+    run = runner(numbers())
+    run.message_hub = MessageHub('saved')
     hook = AugmentationTimetableHook(DEIM)
-    hook.before_train(given)
-    hook.before_train_epoch(given)
-    given.message_hub.update_info('epoch', 1)
+    hook.before_train(run)
+    hook.before_train_epoch(run)
+    run.message_hub.update_info('epoch', 1)
     resumed = MessageHub('resumed')
-    resumed.load_state_dict(given.message_hub.state_dict())
+    resumed.load_state_dict(run.message_hub.state_dict())
     assert (resumed.get_info('epoch'), resumed.get_info(STAGE), messages) == (1, None, [])
 
 
@@ -152,14 +152,14 @@ def test_a_timetable_of_steps_without_workers() -> None:
     """As mmengine's loop by iterations calls the hook: a batch is loaded before its step begins."""
     dataset = numbers()
     hook = AugmentationTimetableHook([('plain', 0), ('mosaic', 3), ('strong', 7)], by_epoch=False)
-    given, loaded, stages = runner(dataset), [], []
+    run, loaded, stages = runner(dataset), [], []
     batches = iter(DataLoader(dataset, 10, collate_fn=list))
-    hook.before_train(given)
-    hook.before_train_epoch(given)
-    for given.iter in range(10):
+    hook.before_train(run)
+    hook.before_train_epoch(run)
+    for run.iter in range(10):
         loaded.append(next(batches)[0]['seen'])
-        hook.before_train_iter(given, given.iter)
-        stages.append(given.message_hub.get_info(STAGE))
+        hook.before_train_iter(run, run.iter)
+        stages.append(run.message_hub.get_info(STAGE))
     assert stages == ['plain'] * 3 + ['mosaic'] * 4 + ['strong'] * 3
     assert loaded == [SEEN[stage] for stage in stages]
 

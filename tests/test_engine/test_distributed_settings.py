@@ -189,8 +189,8 @@ def alone(monkeypatch: pytest.MonkeyPatch, no_launcher: None) -> Iterator[None]:
     with socket.socket() as free:
         free.bind(('localhost', 0))
         port = free.getsockname()[1]
-    given = {'SLURM_PROCID': '0', 'SLURM_LOCALID': '0', 'SLURM_NTASKS': '1', 'SLURM_NODELIST': 'localhost'}
-    for name, value in {**given, 'MASTER_PORT': str(port), 'RANK': '', 'LOCAL_RANK': '', 'WORLD_SIZE': ''}.items():
+    variables = {'SLURM_PROCID': '0', 'SLURM_LOCALID': '0', 'SLURM_NTASKS': '1', 'SLURM_NODELIST': 'localhost'}
+    for name, value in {**variables, 'MASTER_PORT': str(port), 'RANK': '', 'LOCAL_RANK': '', 'WORLD_SIZE': ''}.items():
         monkeypatch.setenv(name, value)
     yield
     if dist.is_initialized():

@@ -39,9 +39,9 @@ def runner(model: nn.Module, *, epochs: int = 6, steps: int = 10, hooks: tuple =
     )
 
 
-def one_step(hook: MatchingCostHook, given: Any, *, epoch: int, iteration: int) -> None:
-    given.epoch, given.iter = epoch, iteration
-    hook.before_train_iter(given, 0)
+def one_step(hook: MatchingCostHook, run: Any, *, epoch: int, iteration: int) -> None:
+    run.epoch, run.iter = epoch, iteration
+    hook.before_train_iter(run, 0)
 
 
 def who_answers(model: Any) -> int:
@@ -56,37 +56,37 @@ def who_answers(model: Any) -> int:
 def test_from_its_epoch_on_the_other_query_answers() -> None:
     """By the first costs 2 * -3.9 + 5 * 0.12 - 2 * 0.25 for query 0; by the other 0.98 * 0.25^4 against 0.12."""
     model, hook = criterion(quality_cost={'iou_power': 4}), MatchingCostHook(begin=2)
-    given = runner(nn.Sequential(model))
+    run = runner(nn.Sequential(model))
     assert who_answers(model) == 0, 'also before a training says anything'
-    hook.before_train(given)
+    hook.before_train(run)
     answers = []
     for epoch in range(4):
         for iteration in (10 * epoch, 10 * epoch + 9):
-            one_step(hook, given, epoch=epoch, iteration=iteration)
+            one_step(hook, run, epoch=epoch, iteration=iteration)
             answers.append(who_answers(model))
     assert answers == [0] * 4 + [1] * 4
-    assert given.logger.lines == ['matching by the quality cost, after 2 epochs']
+    assert run.logger.lines == ['matching by the quality cost, after 2 epochs']
 
 
 @pytest.mark.parametrize('by_epoch', [True, False])
 @pytest.mark.parametrize('resumed_at', [19, 20, 35])
 def test_a_resumed_run_matches_as_it_would_have(by_epoch: bool, resumed_at: int) -> None:
     model = criterion(quality_cost={})
-    hook, given = MatchingCostHook(begin=2 if by_epoch else 20, by_epoch=by_epoch), runner(model)
-    hook.before_train(given)
-    one_step(hook, given, epoch=resumed_at // 10, iteration=resumed_at)
+    hook, run = MatchingCostHook(begin=2 if by_epoch else 20, by_epoch=by_epoch), runner(model)
+    hook.before_train(run)
+    one_step(hook, run, epoch=resumed_at // 10, iteration=resumed_at)
     assert who_answers(model) == int(resumed_at >= 20)
-    hook.before_train(given)  # the same objects, for a training from the beginning
-    one_step(hook, given, epoch=0, iteration=0)
+    hook.before_train(run)  # the same objects, for a training from the beginning
+    one_step(hook, run, epoch=0, iteration=0)
     assert who_answers(model) == 0
 
 
 def test_all_matchings_and_wrapped_models() -> None:
     """Of two criteria in a model that is wrapped as for several devices; one without the cost stays."""
     models = [criterion(quality_cost={'iou_power': 4}), criterion(quality_cost={'iou_power': 2}), criterion()]
-    hook, given = MatchingCostHook(begin=0), runner(nn.DataParallel(nn.ModuleList(models)))
-    hook.before_train(given)
-    one_step(hook, given, epoch=0, iteration=0)
+    hook, run = MatchingCostHook(begin=0), runner(nn.DataParallel(nn.ModuleList(models)))
+    hook.before_train(run)
+    one_step(hook, run, epoch=0, iteration=0)
     assert [who_answers(model) for model in models] == [1, 1, 0]
 
 
@@ -95,10 +95,10 @@ def test_mmdets_detectors_take_the_assigner() -> None:
     cfg = host_config('DINO', sigmoid=True, type='IoUQueryDINO')
     cfg.train_cfg = ConfigDict(assigner=LATE)
     model = MODELS.build(cfg)
-    hook, given = MatchingCostHook(begin=1), runner(model)
-    hook.before_train(given)
+    hook, run = MatchingCostHook(begin=1), runner(model)
+    hook.before_train(run)
     for epoch, answers in ((0, 0), (1, 1)):
-        one_step(hook, given, epoch=epoch, iteration=0)
+        one_step(hook, run, epoch=epoch, iteration=0)
         assert who_answers(model.criterion) == answers
     plain = MODELS.build(host_config('DINO', sigmoid=True, type='IoUQueryDINO', quality='giou'))
     assert isinstance(plain.criterion.assigner, PerImageAssigner)
@@ -120,10 +120,10 @@ def test_a_cost_that_nothing_switches_on_is_refused_and_the_phases_are_told() ->
         dataset: Any = ()
 
     def first_log_line(model: nn.Module, *hooks: Any) -> str:
-        given = runner(model, hooks=hooks)
-        given.train_dataloader = Batches(range(10))
-        ScheduleHook().before_train(given)
-        return given.logger.lines[0]
+        run = runner(model, hooks=hooks)
+        run.train_dataloader = Batches(range(10))
+        ScheduleHook().before_train(run)
+        return run.logger.lines[0]
 
     late = criterion(quality_cost={'iou_power': 4})
     with pytest.raises(InputError, match=r"quality_cost, but nothing says .* add dict\(type='MatchingCostHook'"):

@@ -95,16 +95,16 @@ def staged_options(workers: int, by_epoch: bool, digits: Path) -> dict[str, Any]
     timetable, rate = [('plain', 0), ('mosaic', 1), ('plain', 2)], dict(flat_end=1, decay_end=2, end=3)
     if not by_epoch:
         timetable, rate = [('plain', 0), ('mosaic', 3), ('plain', 9)], dict(flat_end=4, decay_end=9, end=12)
-    given = options(workers, by_epoch)
+    settings = options(workers, by_epoch)
     hooks = [
-        given['custom_hooks'][0],
+        settings['custom_hooks'][0],
         dict(type='AugmentationTimetableHook', timetable=timetable, by_epoch=by_epoch),
         dict(type='MatchingCostHook', begin=1 if by_epoch else 4, by_epoch=by_epoch),
     ]
     counts = dict(by_epoch=True, convert_to_iter_based=True) if by_epoch else dict(by_epoch=False)
-    del given['train_dataloader.dataset.pipeline']
+    del settings['train_dataloader.dataset.pipeline']
     return {
-        **given,
+        **settings,
         'train_dataloader.dataset': dataset,
         'model.data_preprocessor.batch_augments': [
             dict(type='BatchMixUp', prob=0.4, stages=['mosaic']),
@@ -121,21 +121,21 @@ def distilling_options(folder: Path) -> dict[str, Any]:
     backbone = MODELS.build(TINY_TEACHER['model']['backbone'])
     weights = {f'backbone.{key}': value for key, value in backbone.state_dict().items()}
     torch.save({'state_dict': weights, 'meta': {}}, folder / 'teacher.pth')
-    given = options(0, by_epoch=False)
+    settings = options(0, by_epoch=False)
     shares = dict(type='GradientShareHook', rho=90.0, delta=1.0, default_weight=0.5, by_epoch=False, interval=4)
     return {
-        **given,
+        **settings,
         **{f'model.{key.replace("__", ".")}': value for key, value in DISTILLED.items()},
         'model.data_preprocessor.teacher': {**TINY_TEACHER, 'checkpoint': str(folder / 'teacher.pth')},
-        'custom_hooks': [given['custom_hooks'][0], shares],
+        'custom_hooks': [settings['custom_hooks'][0], shares],
     }
 
 
-def train(digits: Path, work_dir: Path, given: dict[str, Any], stop: int, resume: Path | None = None) -> list:
+def train(digits: Path, work_dir: Path, settings: dict[str, Any], stop: int, resume: Path | None = None) -> list:
     """Number in the epoch and loss of the steps up to ``stop``, whose checkpoint is in the work folder."""
     if resume is not None:
-        given = {**given, 'resume': True, 'load_from': str(resume)}
-    runner, hook = small_run(digits, work_dir, given, SMALL_MODEL, image_size=SIZE), Stop(stop)
+        settings = {**settings, 'resume': True, 'load_from': str(resume)}
+    runner, hook = small_run(digits, work_dir, settings, SMALL_MODEL, image_size=SIZE), Stop(stop)
     runner.register_hook(hook, priority='VERY_LOW')
     with pytest.raises(KeyboardInterrupt):
         runner.train()
@@ -178,16 +178,16 @@ def test_stages_of_augmentation_are_the_same_after_resuming(
     compare_with_a_whole_run(staged_options(workers, by_epoch, digits), ends, digits, tmp_path)
 
 
-def compare_with_a_whole_run(given: dict[str, Any], ends: list[int], digits: Path, tmp_path: Path) -> None:
+def compare_with_a_whole_run(settings: dict[str, Any], ends: list[int], digits: Path, tmp_path: Path) -> None:
     """A run of 11 steps that was stopped at some, and one that was not."""
     losses, checkpoint = [], None
     for number, end in enumerate([*ends, 11]):
-        losses += train(digits, tmp_path / f'part_{number}', given, end, checkpoint)
+        losses += train(digits, tmp_path / f'part_{number}', settings, end, checkpoint)
         checkpoint = tmp_path / f'part_{number}' / f'iter_{end}.pth'
     parts = torch.load(checkpoint, weights_only=True)
     # by epoch, the first part drew a seed, and the others took it over
-    given['randomness'] = dict(seed=parts['meta']['seed'])
-    expected = train(digits, tmp_path / 'whole', given, 11)
+    settings['randomness'] = dict(seed=parts['meta']['seed'])
+    expected = train(digits, tmp_path / 'whole', settings, 11)
     whole = torch.load(tmp_path / 'whole' / 'iter_11.pth', weights_only=True)
     assert losses == expected
     for kind in ('state_dict', 'ema_state_dict'):

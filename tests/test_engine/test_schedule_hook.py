@@ -71,43 +71,43 @@ def test_the_phases_of_a_flat_cosine_are_told() -> None:
         FlatCosineLR(optimizer(), **phases, end=60, by_epoch=False),
         FlatCosineLR(optimizer(), warmup_iters=5, by_epoch=False, end=60),
     ]
-    given = runner(kept, epochs=1, steps=60)
-    ScheduleHook().before_train(given)
-    _, falling, constant = given.logger.lines[0].splitlines()
+    run = runner(kept, epochs=1, steps=60)
+    ScheduleHook().before_train(run)
+    _, falling, constant = run.logger.lines[0].splitlines()
     assert falling.endswith('of lr: steps 0 to 60, warm-up to 5, flat to 30, falling to 0.5 of it at 50')
     assert constant.endswith('steps 0 to 60, warm-up to 5, then flat')
 
 
 def test_the_stages_of_augmentation_are_told() -> None:
     hook = AugmentationTimetableHook([('plain', 0), ('mosaic', 4), ('strong', 29), ('plain', 50)])
-    given = runner(None, epochs=58, steps=1, hooks=(hook,))
-    ScheduleHook().before_train(given)
-    line = given.logger.lines[0].splitlines()[1]
+    run = runner(None, epochs=58, steps=1, hooks=(hook,))
+    ScheduleHook().before_train(run)
+    line = run.logger.lines[0].splitlines()[1]
     assert line.endswith('AugmentationTimetableHook: epochs, plain to 4, mosaic to 29, strong to 50, plain to 58')
 
 
 def test_what_waits_for_a_stage_without_a_timetable_is_refused() -> None:
-    given = runner(None, epochs=2, steps=1)
-    given.train_dataloader.dataset = [InStages(stages=['mosaic'], transforms=[])]
+    run = runner(None, epochs=2, steps=1)
+    run.train_dataloader.dataset = [InStages(stages=['mosaic'], transforms=[])]
     with pytest.raises(InputError, match=r"InStages waits for stage 'mosaic' .* add .*AugmentationTimetableHook"):
-        ScheduleHook().before_train(given)
-    given = runner(None, epochs=2, steps=1)
-    given.model = nn.Sequential(BatchMixUp(stages=['mosaic']))
+        ScheduleHook().before_train(run)
+    run = runner(None, epochs=2, steps=1)
+    run.model = nn.Sequential(BatchMixUp(stages=['mosaic']))
     with pytest.raises(InputError, match="BatchMixUp waits for stage 'mosaic'"):
-        ScheduleHook().before_train(given)
-    given.model = nn.Sequential(BatchMixUp())
-    ScheduleHook().before_train(given)
+        ScheduleHook().before_train(run)
+    run.model = nn.Sequential(BatchMixUp())
+    ScheduleHook().before_train(run)
 
 
 def test_schedules_without_end_and_others_than_warm_ups_pass() -> None:
     sgd = optimizer()
     kept = [ConstantLR(sgd, factor=0.5), MultiStepLR(sgd, milestones=[100]), CosineAnnealingLR(sgd, T_max=500, end=500)]
-    given = runner(kept, epochs=2, steps=3)
-    ScheduleHook().before_train(given)
-    assert 'CosineAnnealingLR of lr: epochs 0 to 2' in given.logger.lines[0]
-    given = runner(None, epochs=1, steps=1)
-    ScheduleHook().before_train(given)
-    assert given.logger.lines == ['schedule: 1 steps']
+    run = runner(kept, epochs=2, steps=3)
+    ScheduleHook().before_train(run)
+    assert 'CosineAnnealingLR of lr: epochs 0 to 2' in run.logger.lines[0]
+    run = runner(None, epochs=1, steps=1)
+    ScheduleHook().before_train(run)
+    assert run.logger.lines == ['schedule: 1 steps']
 
 
 @pytest.mark.parametrize('epochs', [1, 2, 3, 5, 12, 36, 72, 200])
@@ -119,9 +119,9 @@ def test_phases_lie_inside_the_run_and_follow_each_other(epochs: int) -> None:
         CosineAnnealingLR(sgd, by_epoch=True, begin=epochs // 2, end=epochs, T_max=max(1, epochs - epochs // 2)),
     ]
     switches = (SimpleNamespace(switch_epoch=max(0, epochs - 2)), SimpleNamespace(num_last_epochs=1))
-    given = runner(schedulers, epochs=epochs, steps=steps, hooks=switches)
-    ScheduleHook().before_train(given)
-    (text,) = given.logger.lines
+    run = runner(schedulers, epochs=epochs, steps=steps, hooks=switches)
+    ScheduleHook().before_train(run)
+    (text,) = run.logger.lines
     head, warm_up, cosine, switch, last = text.splitlines()
     assert head == f'schedule: {epochs * steps} steps' + (f', {epochs} epochs of {steps}' if epochs > 1 else '')
     assert warm_up.endswith('LinearLR of lr: steps 0 to 10')
@@ -132,10 +132,10 @@ def test_phases_lie_inside_the_run_and_follow_each_other(epochs: int) -> None:
 
 def test_what_never_begins_is_said() -> None:
     late = MultiStepLR(optimizer(), milestones=[9], begin=9, by_epoch=True)
-    given = runner([late], epochs=5, steps=2, hooks=(SimpleNamespace(switch_epoch=7),))
-    ScheduleHook().before_train(given)
-    assert 'MultiStepLR of lr: never, as it begins at 9 of 5 epochs' in given.logger.lines[0]
-    assert 'SimpleNamespace: never' in given.logger.lines[0]
+    run = runner([late], epochs=5, steps=2, hooks=(SimpleNamespace(switch_epoch=7),))
+    ScheduleHook().before_train(run)
+    assert 'MultiStepLR of lr: never, as it begins at 9 of 5 epochs' in run.logger.lines[0]
+    assert 'SimpleNamespace: never' in run.logger.lines[0]
 
 
 def test_the_average_of_the_shipped_configs_is_the_papers() -> None:
@@ -188,6 +188,6 @@ def test_batches_are_resized_to_the_authors_sizes(name: str, repeat: int) -> Non
 
 
 def phases_of(hook: EMAHook) -> list[str]:
-    given = runner([], epochs=1, steps=1, hooks=(hook,))
-    ScheduleHook().before_train(given)
-    return given.logger.lines
+    run = runner([], epochs=1, steps=1, hooks=(hook,))
+    ScheduleHook().before_train(run)
+    return run.logger.lines

@@ -73,13 +73,13 @@ def test_a_folder_to_share(tmp_path: Path) -> None:
 
 
 def test_what_stands_for_nothing_is_refused(tmp_path: Path) -> None:
-    for given, message in (
+    for arguments, message in (
         (['rtdetr_r18vd'], r'^rtdetr_r18vd: name a config and a checkpoint, CONFIG CHECKPOINT, or the work folder'),
         ([str(tmp_path)], 'has no config'),
         (['a', 'b', 'c'], '^a b c: name a config'),
     ):
         with pytest.raises(InputError, match=message):
-            model_files(given)
+            model_files(arguments)
     (tmp_path / 'config.py').write_text('')
     with pytest.raises(InputError, match='has no whole checkpoint'):
         model_files([str(tmp_path)])

@@ -152,9 +152,9 @@ SLOW = 0.5
 
 
 def driver(address: str, model: Path, images: Path, folder: Path, seconds: float) -> subprocess.Popen[str]:
-    given = [model, images, folder / 'out', folder / 'calls', seconds, address]
+    arguments = [model, images, folder / 'out', folder / 'calls', seconds, address]
     environment = {**os.environ, 'PYTHONPATH': SEARCHED}
-    process = [sys.executable, str(ROOT / 'tests' / 'counted.py'), *map(str, given)]
+    process = [sys.executable, str(ROOT / 'tests' / 'counted.py'), *map(str, arguments)]
     return subprocess.Popen(process, stderr=subprocess.PIPE, text=True, env=environment)
 
 
@@ -248,10 +248,10 @@ def test_a_folder_that_has_grown_is_refused_and_unreadable_images_are_tried_agai
     paths = make_images(tmp_path / 'set', 6)
     good = paths[3].read_bytes()
     paths[3].write_bytes(b'no image')
-    given: dict[str, Any] = dict(images=f'{tmp_path}/*/*', formats=('parquet', 'coco'))
-    assert job(**given) == 2
+    settings: dict[str, Any] = dict(images=f'{tmp_path}/*/*', formats=('parquet', 'coco'))
+    assert job(**settings) == 2
     assert '6 images, of which 1 could not be read; --resume tries again' in capsys.readouterr().out
-    assert job(**given) == 2
+    assert job(**settings) == 2
     assert 'out was finished before; nothing to detect' in capsys.readouterr().out
     assert Calls(tmp_path / 'calls').by_image == {f'{i:05d}.png': 1 for i in range(6)}
 
@@ -259,20 +259,20 @@ def test_a_folder_that_has_grown_is_refused_and_unreadable_images_are_tried_agai
     for resume in (False, True):
         message = r'out holds a job of other images: it began with 6, and there are 7 now \(.*/new.png is new\); name'
         with pytest.raises(InputError, match=message):
-            job(**given, resume=resume)
+            job(**settings, resume=resume)
     (tmp_path / 'set' / 'new.png').unlink()
 
-    assert job(**given, resume=True) == 2
+    assert job(**settings, resume=True) == 2
     paths[3].write_bytes(good)
     assert json.loads((tmp_path / 'out' / 'coco.json').read_text())['info']['images_that_could_not_be_read'] == 1
-    assert job(**given, resume=True) == 0
+    assert job(**settings, resume=True) == 0
     assert '6 images, of which 0 could not be read\n' in capsys.readouterr().out
     same(rows(tmp_path / 'out'), expected(model, tmp_path / 'set'))
     assert Calls(tmp_path / 'calls').by_image == {f'{i:05d}.png': 3 if i == 3 else 1 for i in range(6)}
     assert len(json.loads((tmp_path / 'out' / 'coco.json').read_text())['images']) == 6
     paths[5].unlink()
     with pytest.raises(InputError, match=r'there are 5 now \(.*/00005.png is gone\); name another folder'):
-        job(**given)
+        job(**settings)
 
 
 def test_a_full_disk_ends_it_in_a_sentence_and_it_resumes(
@@ -415,8 +415,8 @@ def test_a_server_that_is_no_cluster_is_refused_within_seconds(
     with HTTPServer(('127.0.0.1', 0), BaseHTTPRequestHandler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         where = f'127.0.0.1:{server.server_port}'
-        given = [str(model), '--images', str(images), '-o', str(tmp_path / 'out'), '--address', where]
-        assert command.main(given) == 2
+        arguments = [str(model), '--images', str(images), '-o', str(tmp_path / 'out'), '--address', where]
+        assert command.main(arguments) == 2
         server.shutdown()
     assert f'--address {where}: no cluster of Ray answers there' in capsys.readouterr().err
 
@@ -424,8 +424,8 @@ def test_a_server_that_is_no_cluster_is_refused_within_seconds(
 def test_a_dry_run_says_what_it_would_take_and_writes_nothing(
     images: Path, model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = [str(model), '--images', str(images), '-o', str(tmp_path / 'out'), '--dry-run', '--workers', '3']
-    assert command.main([*given, '--threads', '2']) == 0
+    arguments = [str(model), '--images', str(images), '-o', str(tmp_path / 'out'), '--dry-run', '--workers', '3']
+    assert command.main([*arguments, '--threads', '2']) == 0
     output = capsys.readouterr().out.splitlines()
     assert output[:2] == ['images: 60', 'workers: 3 of 2 CPUs each, 8 images a batch']
     assert output[2].startswith('memory: about ') and output[3] == f'parts: at least 1, in {tmp_path}/out/parts'
@@ -449,9 +449,9 @@ def test_a_dry_run_reads_some_images(model: Path, tmp_path: Path, capsys: pytest
 
 def test_the_command_on_one_machine(images: Path, model: Path, tmp_path: Path, undisturbed: list) -> None:
     """Ray starts and ends with it; nothing of it is left, in folders or on the screen."""
-    given = ['--images', str(images), '-o', 'out', '--workers', '1', '--batch-size', '16']
+    arguments = ['--images', str(images), '-o', 'out', '--workers', '1', '--batch-size', '16']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'RAY_ADDRESS': '127.0.0.1:9'}
-    line = [sys.executable, '-m', 'iouquery_runtime.jobs', str(model), *given]
+    line = [sys.executable, '-m', 'iouquery_runtime.jobs', str(model), *arguments]
     done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout == '60 images, of which 0 could not be read\nrows: out/parts\n'

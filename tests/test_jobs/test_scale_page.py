@@ -54,22 +54,22 @@ def written_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[dict[s
 def test_lines_for_duckdb(written_rows: list[dict[str, Any]]) -> None:
     pytest.importorskip('duckdb')
     pytest.importorskip('pandas')
-    given: dict[str, Any] = {}
-    exec(python_of('duckdb'), given)
-    assert given['rows'] == [(4, 1)]
-    assert [json.loads(value) for (value,) in given['names'].fetchall()] == [NAMES]
-    detections = given['detections'].sort_values('path').values.tolist()
+    namespace: dict[str, Any] = {}
+    exec(python_of('duckdb'), namespace)
+    assert namespace['rows'] == [(4, 1)]
+    assert [json.loads(value) for (value,) in namespace['names'].fetchall()] == [NAMES]
+    detections = namespace['detections'].sort_values('path').values.tolist()
     assert detections == [['a.jpg', 1.5, 2.0, 3.0, 4.0, 0.75, 2], ['d.jpg', 1.5, 2.0, 3.0, 4.0, 0.875, 1]]
 
 
 def test_lines_for_pandas(written_rows: list[dict[str, Any]]) -> None:
     pytest.importorskip('pandas')
-    given: dict[str, Any] = {}
-    exec(python_of('pandas'), given)
-    assert len(given['images']) == 4 and given['images'].error.notna().sum() == 1
+    namespace: dict[str, Any] = {}
+    exec(python_of('pandas'), namespace)
+    assert len(namespace['images']) == 4 and namespace['images'].error.notna().sum() == 1
     detections = [
         (path, list(box), score, name)
-        for path, box, score, name in given['detections'][['path', 'boxes', 'scores', 'name']].values
+        for path, box, score, name in namespace['detections'][['path', 'boxes', 'scores', 'name']].values
     ]
     assert detections == [
         ('a.jpg', [1.5, 2.0, 3.0, 4.0], 0.75, 'Fahrrad ü'),

@@ -73,12 +73,12 @@ def test_patterns_are_those_of_a_shell(tree: Path, pattern: str, expected: list[
 
 
 def test_a_manifest_with_ids_or_without(tree: Path) -> None:
-    given = ['b.jpg', f'{tree}/a.PNG', 's3://bucket/x.jpg']
-    manifest(tree / 'list.parquet', path=given, id=[7, -3, 2**62], more=[1.5, 2.5, 3.5])
+    paths = ['b.jpg', f'{tree}/a.PNG', 's3://bucket/x.jpg']
+    manifest(tree / 'list.parquet', path=paths, id=[7, -3, 2**62], more=[1.5, 2.5, 3.5])
     recorded = [f'{tree}/b.jpg', f'{tree}/a.PNG', 's3://bucket/x.jpg']
     assert [*Source('set/list.parquet')] == [*zip([7, -3, 2**62], recorded)]
     assert Source('set/list.parquet').has_ids()
-    manifest(tree / 'bare.parquet', path=given)
+    manifest(tree / 'bare.parquet', path=paths)
     assert [*Source('set/bare.parquet')] == [(sources.path_id(path), path) for path in recorded]
     assert not Source('set/bare.parquet').has_ids()
     assert [image.path for image in Source('set/bare.parquet', '/elsewhere/')][:2] == ['/elsewhere/b.jpg', recorded[1]]
@@ -179,9 +179,9 @@ def test_a_long_annotation_file_is_never_held_whole() -> None:
         def read(self, size: int) -> bytes:
             while len(self.rest) < size and (piece := next(self.pieces, b'')):
                 self.rest += piece
-            given, self.rest = self.rest[:size], self.rest[size:]
-            self.total += len(given)
-            return given
+            chunk, self.rest = self.rest[:size], self.rest[size:]
+            self.total += len(chunk)
+            return chunk
 
     stream, held = Stream(), 0
     reader = annotation_file.Reader(stream, 'x.json')

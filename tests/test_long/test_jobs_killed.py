@@ -54,10 +54,10 @@ def test_what_is_killed_changes_no_row(tmp_path: Path) -> None:
 
 def disturbed_run(model: Path, images: Path, out: Path, calls: Path, to_kill: int, until: int) -> int:
     """Run a driver, kill workers at random moments, and the driver when so many rows are there; how many workers."""
-    given = [sys.executable, str(ROOT / 'tests' / 'counted.py'), *map(str, (model, images, out, calls, SECONDS))]
+    command = [sys.executable, str(ROOT / 'tests' / 'counted.py'), *map(str, (model, images, out, calls, SECONDS))]
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(ROOT), str(ROOT / 'tests')])}
     killed: set[int] = set()
-    with subprocess.Popen(given, stderr=subprocess.PIPE, text=True, env=environment) as driver:
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as driver:
         while driver.poll() is None:
             time.sleep(0.2 + 0.8 * random.random())
             if until < IMAGES and num_rows(out) >= until and len(killed) >= to_kill:

@@ -63,13 +63,13 @@ def test_tokens_of_a_normed_map(training: bool, batch: int) -> None:
     results = []
     for as_map in (False, True):
         block.zero_grad()
-        given = x.clone().requires_grad_()
+        leaf = x.clone().requires_grad_()
         if as_map:
-            (block(given) * weight.mT.contiguous().view(batch, 8, 3, 4)).sum().backward()
+            (block(leaf) * weight.mT.contiguous().view(batch, 8, 3, 4)).sum().backward()
         else:
-            tokens = as_tokens(block(given))
+            tokens = as_tokens(block(leaf))
             assert tokens.shape == (batch, 12, 8)
             (tokens * weight).sum().backward()
-        results.append([given.grad, *(p.grad.clone() for p in block.parameters())])
+        results.append([leaf.grad, *(p.grad.clone() for p in block.parameters())])
     for ours, expected in zip(*results):
         torch.testing.assert_close(ours, expected)

@@ -59,9 +59,9 @@ class Parts:
 
 
 def test_each_parts_answer_is_the_next_ones_question() -> None:
-    given = Parts()
-    decoded = select_and_decode(MEMORY, given.select, given.decode, given.denoise, TARGETS)
-    assert given.calls == [('select', None), ('denoise', 3), ('decode', ((7, 7), None))]
+    parts = Parts()
+    decoded = select_and_decode(MEMORY, parts.select, parts.decode, parts.denoise, TARGETS)
+    assert parts.calls == [('select', None), ('denoise', 3), ('decode', ((7, 7), None))]
     assert decoded.memory is MEMORY and (decoded.num_denoising, decoded.num_matching) == (4, 3)
     noisy, matching = decoded.split(decoded.predictions.apply(lambda x: x + 100))
     assert noisy.boxes[0, 0, :, 0].tolist() == [120, 121, 122, 123]
@@ -73,10 +73,10 @@ def test_each_parts_answer_is_the_next_ones_question() -> None:
 
 @pytest.mark.parametrize('lacking', ['generator', 'targets'])
 def test_without_a_generator_or_targets_there_is_no_denoising(lacking: str) -> None:
-    given = Parts()
-    denoise, targets = (None, TARGETS) if lacking == 'generator' else (given.denoise, None)
-    decoded = select_and_decode(MEMORY, given.select, given.decode, denoise, targets, num_queries=3, num_layers=-1)
-    assert given.calls == [('select', 3), ('decode', (None, -1))]
+    parts = Parts()
+    denoise, targets = (None, TARGETS) if lacking == 'generator' else (parts.denoise, None)
+    decoded = select_and_decode(MEMORY, parts.select, parts.decode, denoise, targets, num_queries=3, num_layers=-1)
+    assert parts.calls == [('select', 3), ('decode', (None, -1))]
     assert decoded.denoising is None and (decoded.num_denoising, decoded.num_matching) == (0, 3)
     assert decoded.matching_index.tolist() == [0, 1, 2]
     assert torch.equal(decoded.matching_predictions.logits, decoded.predictions.logits)
@@ -84,8 +84,8 @@ def test_without_a_generator_or_targets_there_is_no_denoising(lacking: str) -> N
 
 
 def test_other_predictions_of_the_matching_queries_leave_the_denoising_ones() -> None:
-    given = Parts()
-    decoded = select_and_decode(MEMORY, given.select, given.decode, given.denoise, TARGETS)
+    parts = Parts()
+    decoded = select_and_decode(MEMORY, parts.select, parts.decode, parts.denoise, TARGETS)
     fewer = decoded.matching_predictions.apply(lambda x: x[:, :, :2] + 50)
     changed = decoded.with_matching(fewer)
     assert changed.predictions.logits[0, 0, :, 0].tolist() == [20, 21, 22, 23, 60, 61]
@@ -93,11 +93,11 @@ def test_other_predictions_of_the_matching_queries_leave_the_denoising_ones() ->
 
 
 def test_queries_know_which_of_them_are_for_denoising() -> None:
-    given = DenoisingQueries(queries(4, 20), torch.eye(7) == 0, PAIRS, 2)
-    joined = given.before(queries(3, 10)._replace(position=torch.ones(1, 3, 2)))
+    denoising = DenoisingQueries(queries(4, 20), torch.eye(7) == 0, PAIRS, 2)
+    joined = denoising.before(queries(3, 10)._replace(position=torch.ones(1, 3, 2)))
     noisy, matching = joined.split()
     assert (joined.num_queries, noisy.num_queries, matching.num_queries) == (7, 4, 3)
-    assert torch.equal(noisy.content, given.queries.content) and not noisy.position.any()
+    assert torch.equal(noisy.content, denoising.queries.content) and not noisy.position.any()
     assert matching.content[0, :, 0].tolist() == [10, 11, 12] and (matching.position == 1).all()
 
 

@@ -78,8 +78,8 @@ def assigners() -> list[Assigner]:
 
 
 def criteria() -> list[Criterion]:
-    given: dict[str, Any] = {key: value for key, value in CRITERION.items() if key != 'type'}
-    return [SetCriterion(**given).forward]
+    settings: dict[str, Any] = {key: value for key, value in CRITERION.items() if key != 'type'}
+    return [SetCriterion(**settings).forward]
 
 
 KINDS: dict[str, Callable[[], Sequence[Any]]] = {

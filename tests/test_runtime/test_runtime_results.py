@@ -64,14 +64,14 @@ def test_coco_s_own_reader_takes_the_entries() -> None:
 
 
 def test_supervision_gets_its_own_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     stand_in = ModuleType('supervision')
-    stand_in.Detections = lambda **values: given.update(values) or given  # type: ignore[attr-defined]
+    stand_in.Detections = lambda **values: fields.update(values) or fields  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, 'supervision', stand_in)
-    assert result().to_supervision() is given and set(given) == {'xyxy', 'confidence', 'class_id', 'data'}
-    np.testing.assert_array_equal(given['xyxy'], BOXES)
-    assert given['confidence'].tolist() == [0.75, 0.5] and given['class_id'].tolist() == [2, 0]
-    assert given['data']['class_name'].tolist() == ['Fahrrad ü', 'person']
+    assert result().to_supervision() is fields and set(fields) == {'xyxy', 'confidence', 'class_id', 'data'}
+    np.testing.assert_array_equal(fields['xyxy'], BOXES)
+    assert fields['confidence'].tolist() == [0.75, 0.5] and fields['class_id'].tolist() == [2, 0]
+    assert fields['data']['class_name'].tolist() == ['Fahrrad ü', 'person']
     monkeypatch.setitem(sys.modules, 'supervision', None)
     with pytest.raises(InputError, match=r'to_supervision\(\) needs supervision, which .*: pip install supervision'):
         result().to_supervision()

@@ -231,10 +231,10 @@ def test_scores_that_are_neighbours_stay_apart() -> None:
     fit = fit_calibration(np.array([0.2, 0.5, 0.9]), np.array([1, 1, 1], bool))
     for start in (1e-3, 0.2, 0.5, 0.899, 0.97):
         numbers = np.float32(start).view(np.int32) + np.arange(2000, dtype=np.int32)
-        given = torch.from_numpy(numbers.view(np.float32))
-        calibrated = piecewise_linear(given, *fit)
+        scores = torch.from_numpy(numbers.view(np.float32))
+        calibrated = piecewise_linear(scores, *fit)
         assert (calibrated.diff() > 0).all()
-        np.testing.assert_allclose(calibrated.numpy(), fit(given.double().numpy()), **within('doubles'))
+        np.testing.assert_allclose(calibrated.numpy(), fit(scores.double().numpy()), **within('doubles'))
 
 
 @pytest.mark.parametrize('seed', range(3))

@@ -587,8 +587,8 @@ def test_a_work_folders_config_is_called_as_the_folder(digits: Path, tmp_path: P
     for path in paths:
         path.parent.mkdir()
         path.write_text(f'_base_ = [{config_path(QUICKSTART)!r}]\n')
-    given = parser().parse_args([*map(str, paths), '--work-dir', str(tmp_path / 'out'), '--data', str(digits)])
-    runs = command.prepare(given, tmp_path / 'out')
+    arguments = parser().parse_args([*map(str, paths), '--work-dir', str(tmp_path / 'out'), '--data', str(digits)])
+    runs = command.prepare(arguments, tmp_path / 'out')
     assert [(run.name, run.folder) for run in runs] == [
         (name, tmp_path / 'out' / name / 'seed_0') for name in ('first', 'second')
     ]

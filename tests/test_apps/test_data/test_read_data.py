@@ -154,9 +154,9 @@ def test_what_was_made_of_another_set_is_not_written_over(small: Path, tmp_path:
 def test_a_folder_passes_on_what_is_wrong_with_its_only_table(tmp_path: Path) -> None:
     write_image(tmp_path / 'set' / 'a.jpg')
     table = write_text(tmp_path / 'set' / 'labels.csv', 'a.jpg,cat,1,1,9,9\n')
-    for given in (tmp_path / 'set', table):
+    for source in (tmp_path / 'set', table):
         with pytest.raises(InputError, match=r'labels\.csv: its first row \(a\.jpg, cat, .* does not say where'):
-            read_data(given)
+            read_data(source)
     write_text(tmp_path / 'set' / 'more.csv', 'x\n')
     with pytest.raises(InputError, match=r'is no set in a form that is known.* 2 \.csv'):
         read_data(tmp_path / 'set')

@@ -44,9 +44,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     text = config_text(find_coco_set(data), iters=1, image_size=64)
     (folder / 'config.py').write_text(text + SMALL_MODEL)
     save_weights(Config.fromfile(folder / 'config.py'), folder / 'weights.pth')
-    given = [str(folder / name) for name in ('config.py', 'weights.pth')]
+    model_files = [str(folder / name) for name in ('config.py', 'weights.pth')]
     more = ['--out', str(folder / 'found'), '--work-dir', str(folder / 'tested'), '--no-check']
-    run_test([*given, *more, '--cfg-options', 'test_dataloader.batch_size=4'])
+    run_test([*model_files, *more, '--cfg-options', 'test_dataloader.batch_size=4'])
     return folder
 
 
@@ -73,9 +73,9 @@ def images(folder: Path) -> list[Path]:
 
 def test_the_command_gives_what_the_test_tool_gives(folder: Path) -> None:
     """Every number of the results file is the same, in batches of 4 as of the test."""
-    given = [folder / 'config.py', folder / 'weights.pth', '--images', folder / 'digits' / 'annotations' / 'val.json']
+    words = [folder / 'config.py', folder / 'weights.pth', '--images', folder / 'digits' / 'annotations' / 'val.json']
     more = ['--root', folder / 'digits' / 'val', '-o', folder / 'out', '--workers', '1', '--batch-size', '4']
-    line = [sys.executable, ROOT / 'tools' / 'predict.py', *given, *more, '--format', 'coco']
+    line = [sys.executable, ROOT / 'tools' / 'predict.py', *words, *more, '--format', 'coco']
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     done = subprocess.run([*map(str, line)], capture_output=True, text=True, env=environment, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
@@ -120,9 +120,9 @@ def test_a_checkpoint_and_its_exported_file_find_the_same(name: str, folder: Pat
     take_family(cfg, name)
     cfg.dump(tmp_path / 'config.py')
     save_weights(cfg, tmp_path / 'weights.pth')
-    given = [str(tmp_path / file) for file in ('config.py', 'weights.pth', 'model.onnx')]
-    export([*given[:2], '-o', given[2], '--no-verify'])
-    exported = ExportedOpener(given[2])
+    files = [str(tmp_path / file) for file in ('config.py', 'weights.pth', 'model.onnx')]
+    export([*files[:2], '-o', files[2], '--no-verify'])
+    exported = ExportedOpener(files[2])
     for wanted, actual in zip(detected(opener(tmp_path), images(folder)), detected(exported, images(folder))):
         assert wanted.width == actual.width == 96 and len(wanted.scores) == len(actual.scores) == 50
         np.testing.assert_allclose(actual.scores, wanted.scores, **within(torch.float32))

@@ -28,10 +28,10 @@ def test_the_largest_size_and_as_many_boxes_as_asked_for(digits: Path, tmp_path:
     scales = [dict(type='BatchMultiScale', sizes=[32, 96, 64])]
     runner = small_run(digits, tmp_path / 'run', {'model.data_preprocessor.batch_augments': scales})
     before = {name: p.clone() for name, p in runner.model.named_parameters()}
-    given = []
-    runner.model.bbox_head.denoising.register_forward_pre_hook(lambda _, args: given.append(args[0].counts))
+    counts = []
+    runner.model.bbox_head.denoising.register_forward_pre_hook(lambda _, args: counts.append(args[0].counts))
     done = dry_run(runner, boxes=37)
-    assert done.input_shape == (2, 3, 96, 96) and given == [(37, 37)]
+    assert done.input_shape == (2, 3, 96, 96) and counts == [(37, 37)]
     assert done.loss > 0 and torch.tensor(done.loss).isfinite()
     assert done.peak_mb > sum(p.nbytes for p in before.values()) / 1e6
     for name, parameter in runner.model.named_parameters():

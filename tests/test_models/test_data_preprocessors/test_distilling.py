@@ -166,8 +166,10 @@ TEACHERS = {
 @pytest.mark.parametrize('name', TEACHERS)
 def test_teachers_of_other_kinds(name: str) -> None:
     """They teach, and neither learn nor become part of the student."""
-    given = copy.deepcopy(TEACHERS[name])
-    teacher = dict(type='TeacherFeatures', shrink=given.pop('shrink', 1), model={**TINY_TEACHER['model'], **given})
+    settings = copy.deepcopy(TEACHERS[name])
+    teacher = dict(
+        type='TeacherFeatures', shrink=settings.pop('shrink', 1), model={**TINY_TEACHER['model'], **settings}
+    )
     student = small_detector(**{**NARROW, **DISTILLED, 'data_preprocessor__teacher': teacher}).train()
     loss = losses(student, [1, 2])['loss_distill']
     loss.backward()
@@ -175,7 +177,7 @@ def test_teachers_of_other_kinds(name: str) -> None:
     learn = {key.split('.')[0] for key, p in student.named_parameters() if p.grad is not None and p.grad.any()}
     assert learn == {'backbone', 'neck', 'data_preprocessor'}
     network = student.data_preprocessor.teacher.network(torch.device('cpu'))
-    assert type(network['backbone']).__name__ == given['backbone']['type']
+    assert type(network['backbone']).__name__ == settings['backbone']['type']
     assert not any(module.training for module in network.modules())
     assert not any(p.requires_grad or p.grad is not None for p in network.parameters())
     assert {key for key in student.state_dict() if key.startswith('data_preprocessor')} == KEYS
@@ -310,9 +312,9 @@ def test_a_checkpoint_of_another_network_names_the_teachers_entries(tmp_path: Pa
     ],
 )
 def test_arguments_are_looked_at(changes: dict[str, Any], message: str) -> None:
-    given = {'teacher': TINY_TEACHER, 'student': 'neck', 'student_channels': 8, 'teacher_channels': 8, **changes}
+    arguments = {'teacher': TINY_TEACHER, 'student': 'neck', 'student_channels': 8, 'teacher_channels': 8, **changes}
     with pytest.raises(InputError, match=message):
-        DistillingDataPreprocessor(**given)
+        DistillingDataPreprocessor(**arguments)
 
 
 def test_it_is_part_of_a_detector_only(model: Any) -> None:

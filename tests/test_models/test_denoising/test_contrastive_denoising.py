@@ -41,20 +41,20 @@ def truth(*counts: int) -> Targets:
 def test_queries_without_noise_by_hand() -> None:
     """Two boxes and one, room for four: two groups of two positives and two negatives; the fewer is padded."""
     denoising, targets = exact(), truth(2, 1)
-    given = denoising(targets, num_queries=3)
+    noisy = denoising(targets, num_queries=3)
     row = denoising.label_embedding.weight
-    assert given.num_groups == 2 and given.queries.position is None
+    assert noisy.num_groups == 2 and noisy.queries.position is None
     nothing = row[CLASSES]
     assert not nothing.any()
     for image, content, boxes in (
         (0, [row[3], row[2]], [targets.boxes[0], targets.boxes[1]]),
         (1, [row[1], nothing], [targets.boxes[2], torch.zeros(4).double()]),
     ):
-        assert torch.equal(given.queries.content[image], torch.stack(content * 4))
-        actual = given.queries.anchors_unact[image].sigmoid()
+        assert torch.equal(noisy.queries.content[image], torch.stack(content * 4))
+        actual = noisy.queries.anchors_unact[image].sigmoid()
         # logits end at those of 1e-5 and 1 - 1e-5
         torch.testing.assert_close(actual, torch.stack(boxes * 4), rtol=1e-9, atol=1.1e-5)
-    assert given.queries.anchors_unact.isfinite().all()
+    assert noisy.queries.anchors_unact.isfinite().all()
 
 
 def test_positives_answer_for_their_box_in_every_group() -> None:
@@ -80,24 +80,24 @@ def test_layout_and_noise_are_by_the_settings(settings: dict[str, Any]) -> None:
     """Those of the core's functions, by the same draws; the mask is for the matching queries told."""
     denoising, targets = build(**settings), truth(2, 0, 3)
     torch.manual_seed(3)
-    given = denoising(targets, num_queries=7)
+    noisy = denoising(targets, num_queries=7)
     of_layout = {key: settings[key] for key in ('contrastive', 'num_groups') if key in settings}
     of_noise = {key: settings[key] for key in ('label_noise_ratio', 'box_noise_scale', 'box_noise') if key in settings}
     torch.manual_seed(3)
     layout = denoising_layout(targets.counts, settings.get('num_denoising', 4), **of_layout)
     labels, boxes_unact = noisy_truth(layout, targets.labels, targets.boxes, CLASSES, **of_noise)
-    assert torch.equal(given.queries.anchors_unact, boxes_unact)
-    assert torch.equal(given.queries.content, denoising.label_embedding.weight[labels])
-    assert torch.equal(given.attention_mask, layout.attention_mask(7))
-    assert all(map(torch.equal, given.pairs, layout.pairs)) and given.num_groups == layout.num_groups
+    assert torch.equal(noisy.queries.anchors_unact, boxes_unact)
+    assert torch.equal(noisy.queries.content, denoising.label_embedding.weight[labels])
+    assert torch.equal(noisy.attention_mask, layout.attention_mask(7))
+    assert all(map(torch.equal, noisy.pairs, layout.pairs)) and noisy.num_groups == layout.num_groups
 
 
 def test_a_batch_without_boxes_gives_one_group_of_padding() -> None:
-    given = build()(truth(0, 0), 2)
-    assert not given.queries.content.any() and [len(index) for index in given.pairs] == [0, 0, 0]
-    boxes = given.queries.anchors_unact.sigmoid()
+    noisy = build()(truth(0, 0), 2)
+    assert not noisy.queries.content.any() and [len(index) for index in noisy.pairs] == [0, 0, 0]
+    boxes = noisy.queries.anchors_unact.sigmoid()
     torch.testing.assert_close(boxes, torch.zeros(2, 2, 4).double(), rtol=0, atol=1.1e-5)  # as above
-    assert given.attention_mask.tolist() == [[False] * 4] * 2 + [[True, True, False, False]] * 2
+    assert noisy.attention_mask.tolist() == [[False] * 4] * 2 + [[True, True, False, False]] * 2
 
 
 def test_rows_of_the_labels_seen_learn_and_that_of_padding_does_not() -> None:
@@ -146,9 +146,9 @@ def test_losses_do_not_depend_on_the_number_of_equal_groups(counts: tuple[int, .
 def test_box_losses_are_those_of_the_positives() -> None:
     """Negatives and padding have none: their boxes get no gradient, and no other box does them any."""
     targets = truth(2, 1)
-    given, predictions = build()(targets, 2), predictions_of(8)
+    noisy, predictions = build()(targets, 2), predictions_of(8)
     predictions.boxes.requires_grad_()
-    terms = losses(predictions, targets, given)
+    terms = losses(predictions, targets, noisy)
     total = sum(loss for name, loss in terms.items() if 'cls' not in name)
     (gradient,) = torch.autograd.grad(total, predictions.boxes)
     learning = gradient.any(-1)
@@ -159,10 +159,10 @@ def test_box_losses_are_those_of_the_positives() -> None:
 def test_scores_of_negatives_and_padding_learn_background() -> None:
     """Every logit of theirs is pushed down, of a positive all but that of its label."""
     targets = truth(2, 1)
-    given, predictions = exact()(targets, 2), predictions_of(8)
+    noisy, predictions = exact()(targets, 2), predictions_of(8)
     logits = torch.zeros_like(predictions.logits).requires_grad_()
     boxes = targets.boxes[[0, 1, 2, 2]].view(1, 2, 2, 4).repeat(2, 1, 4, 1)  # where positives are, exactly
-    terms = losses(Predictions(logits, boxes), targets, given)
+    terms = losses(Predictions(logits, boxes), targets, noisy)
     (gradient,) = torch.autograd.grad(sum(loss for name, loss in terms.items() if 'cls' in name), logits)
     rising = torch.zeros(2, 2, 8, CLASSES, dtype=torch.bool)
     for image, query, label in ((0, 0, 3), (0, 1, 2), (1, 0, 1)):

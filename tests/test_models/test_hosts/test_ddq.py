@@ -38,11 +38,11 @@ def test_ddq_hands_a_quality_loss_the_iou(loss: str) -> None:
     """mmdet's own head hands its class loss labels alone, which these can't take."""
     detector = build(loss)
     images, samples = random_batch([3, 2], 64, 96, num_classes=80)
-    given = []
-    detector.bbox_head.loss_cls.register_forward_pre_hook(lambda module, inputs: given.append(inputs[1]))
+    loss_targets = []
+    detector.bbox_head.loss_cls.register_forward_pre_hook(lambda module, inputs: loss_targets.append(inputs[1]))
     losses = flat(detector.train().loss(images, samples))
     assert all(torch.isfinite(value) for value in losses.values())
-    for labels, quality in given:
+    for labels, quality in loss_targets:
         positive = labels < 80
         assert positive.any() and (quality[~positive] == 0).all()
         assert (quality[positive] > 0).any() and quality.max() <= 1

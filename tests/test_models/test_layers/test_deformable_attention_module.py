@@ -91,10 +91,10 @@ def test_offset_p_moves_a_point_by_p_of_the_number_of_points_half_sizes(
 
 def test_gradients_of_a_place_to_its_box() -> None:
     """The place moves with the centre one to one, and by p / P / 2 with the size."""
-    attention, given = reading(points=4), boxes(BOX).requires_grad_()
+    attention, box = reading(points=4), boxes(BOX).requires_grad_()
     set_offsets(attention, [[[(3.0, -2.0)] * 4]])
-    x, y = attention(query(), given, coordinates((8, 10)))[0, 0, :2]
-    (of_x,), (of_y,) = (torch.autograd.grad(coordinate, given, retain_graph=True) for coordinate in (x, y))
+    x, y = attention(query(), box, coordinates((8, 10)))[0, 0, :2]
+    (of_x,), (of_y,) = (torch.autograd.grad(coordinate, box, retain_graph=True) for coordinate in (x, y))
     assert of_x[0, 0].tolist() == pytest.approx([1.0, 0.0, 0.375, 0.0])
     assert of_y[0, 0].tolist() == pytest.approx([0.0, 1.0, 0.0, -0.25])
 
@@ -107,11 +107,11 @@ def test_offsets_and_weights_are_laid_out_by_head_level_and_point() -> None:
     with torch.no_grad():
         attention.sampling_offsets.bias.copy_(offsets.flatten())
         attention.attention_weights.bias.copy_(scores.flatten())
-    given = boxes(BOX, (0.3, 0.7, 0.1, 0.6))
-    locations, weights, numbers = attention.sampling(query(2, 8), given, coordinates((4, 6), (2, 3), (1, 2), repeat=2))
+    around = boxes(BOX, (0.3, 0.7, 0.1, 0.6))
+    locations, weights, numbers = attention.sampling(query(2, 8), around, coordinates((4, 6), (2, 3), (1, 2), repeat=2))
     assert numbers == (4, 4, 4)
     locations, weights = (x.unflatten(3, (levels, points)) for x in (locations, weights))
-    for q, (cx, cy, w, h) in enumerate(given[0].tolist()):
+    for q, (cx, cy, w, h) in enumerate(around[0].tolist()):
         expected = torch.stack([cx + offsets[..., 0] * w / 8, cy + offsets[..., 1] * h / 8], dim=-1)
         torch.testing.assert_close(locations[0, q], expected)
         torch.testing.assert_close(weights[0, q], scores.exp() / scores.exp().sum((1, 2), keepdim=True))
@@ -320,12 +320,12 @@ def test_discrete_sampling_reaches_every_pixel_of_any_map(height: int, width: in
 
 def test_discrete_sampling_trains_weights_and_values_but_no_offsets() -> None:
     attention = reading(sampling='discrete', points=(2, 1), levels=2)
-    given = boxes(BOX).requires_grad_()
-    attention(query(), given, coordinates((8, 10), (4, 5))).square().sum().backward()
+    box = boxes(BOX).requires_grad_()
+    attention(query(), box, coordinates((8, 10), (4, 5))).square().sum().backward()
     trained = {name.split('.')[0] for name, value in attention.named_parameters() if value.requires_grad}
     assert trained == {'attention_weights', 'value_proj', 'output_proj'}
     assert attention.value_proj.weight.grad.any() and attention.attention_weights.weight.grad.any()
-    assert given.grad is None and attention.sampling_offsets.bias.grad is None
+    assert box.grad is None and attention.sampling_offsets.bias.grad is None
 
 
 @pytest.mark.parametrize(

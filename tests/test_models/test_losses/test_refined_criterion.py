@@ -58,9 +58,9 @@ def selection() -> Selection:
 
 def denoising(rows: list[Row]) -> DenoisingQueries:
     """Of image, query and ground truth; two groups."""
-    given = Queries(torch.zeros(IMAGES, NOISY, 8), torch.zeros(IMAGES, NOISY, 4))
+    noisy = Queries(torch.zeros(IMAGES, NOISY, 8), torch.zeros(IMAGES, NOISY, 4))
     index = torch.tensor(rows, dtype=torch.long).reshape(-1, 3).unbind(1)
-    return DenoisingQueries(given, torch.zeros(NOISY + MATCHING, NOISY + MATCHING).bool(), index, 2)
+    return DenoisingQueries(noisy, torch.zeros(NOISY + MATCHING, NOISY + MATCHING).bool(), index, 2)
 
 
 class Told:

@@ -42,9 +42,9 @@ def selection(encoder: Predictions, **more: Any) -> Selection:
 
 def denoising(pairs: list[tuple[int, int, int]], queries: int, groups: int) -> DenoisingQueries:
     """``pairs`` of image, query and ground truth."""
-    given = Queries(torch.zeros(2, queries, 8), torch.zeros(2, queries, 4))
+    noisy = Queries(torch.zeros(2, queries, 8), torch.zeros(2, queries, 4))
     index = torch.tensor(pairs, dtype=torch.long).reshape(-1, 3).unbind(1)
-    return DenoisingQueries(given, torch.zeros(queries + MATCHING, queries + MATCHING).bool(), index, groups)
+    return DenoisingQueries(noisy, torch.zeros(queries + MATCHING, queries + MATCHING).bool(), index, groups)
 
 
 def every_loss(targets: Targets) -> dict[str, Tensor]:
@@ -172,9 +172,11 @@ def test_a_class_agnostic_encoder_is_matched_by_objects() -> None:
 def test_the_host_waits_for_the_device_once(class_agnostic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """For the costs of all matchings, the encoder's too."""
     waits = transfers(monkeypatch)
-    given, targets = predictions(), truth(2, 1)
-    num_layers, _, num_queries, _ = given.logits.shape
-    build(union_matching=True)(decoded(given, selection(predictions(layers=1), class_agnostic=class_agnostic)), targets)
+    predicted, targets = predictions(), truth(2, 1)
+    num_layers, _, num_queries, _ = predicted.logits.shape
+    build(union_matching=True)(
+        decoded(predicted, selection(predictions(layers=1), class_agnostic=class_agnostic)), targets
+    )
     assert waits == [(num_layers + 1, 3, num_queries)]
 
 
