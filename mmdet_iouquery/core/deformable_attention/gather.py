@@ -72,9 +72,9 @@ def _corners(x: Tensor, y: Tensor, maps: _Maps) -> tuple[Tensor, Tensor]:
 
 
 def _pair(position: Tensor, size: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-    """On one axis the first of the two pixels around a place, or of the nearest two of the map; and the shares of both.
+    """On one axis the first of the two pixels around a position, or of the nearest two of the map, and their shares.
 
-    A pixel's share is ``max(0, 1 - |distance|)``: less than all at a place beyond the outermost pixels, then none.
+    A pixel's share is ``max(0, 1 - |distance|)``: less than all at a position beyond the outermost pixels, then none.
     """
     several = (size > 1).to(position.dtype)
     first = _held(position.floor(), size - 1 - several)

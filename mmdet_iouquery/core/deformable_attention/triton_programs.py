@@ -21,12 +21,12 @@ def _queries(queries, HEADS: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def _pixel_before(coordinate, size, DISCRETE: tl.constexpr):
-    """Along one axis, the last pixel whose centre is not after a place, and the share of the next one."""
+    """Along one axis, the last pixel whose centre is not after a coordinate, and the share of the next one."""
     if DISCRETE:
         pixel = tl.minimum(tl.maximum(coordinate * size + 0.5, 0.0), size - 1.0).to(tl.int32)
         return pixel, tl.zeros_like(coordinate)
     else:
-        # beyond these bounds no pixel is met; without them a far place would not fit into an integer
+        # beyond these bounds no pixel is met; without them a far coordinate would not fit into an integer
         pixel = tl.minimum(tl.maximum(coordinate * size - 0.5, -2.0), size + 1.0)
         before = tl.floor(pixel)
         return before.to(tl.int32), pixel - before
