@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from structure import ROOT
 
 EMPTY = {'found', 'mine', 'one', 'place', 'together', 'told'}
+KEYS = ('mmdet_iouquery/apps/doctor/checkpoint.py', 'place')  # of the JSON that programs read
 FOLDERS = ('mmdet_iouquery', 'iouquery_runtime', 'tools', 'tests', 'docs', 'examples', '.ci')
 
 
@@ -33,6 +34,6 @@ def test_no_variable_or_argument_has_an_empty_name() -> None:
         f'{path.relative_to(ROOT)}:{line}: {name}'
         for path in files
         for line, name in names(path.read_text(encoding='utf-8'))
-        if name in EMPTY
+        if name in EMPTY and (path.relative_to(ROOT).as_posix(), name) != KEYS
     ]
     assert not empty, 'say what the value is:\n' + '\n'.join(empty)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import socket
 import subprocess
@@ -252,8 +253,9 @@ def test_the_check_of_annotations_can_be_left_out(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(launch, 'report_dataset', lambda cfg, splits: checked.append(splits))
     monkeypatch.setattr(launch, 'build_runner', stop)
-    common = ['--work-dir', str(tmp_path), '--no-check']
-    for command, arguments in ((launch.train, []), (launch.test, ['weights.pth'])):
+    common, weights = ['--work-dir', str(tmp_path), '--no-check'], tmp_path / 'weights.pth'
+    weights.write_bytes(pickle.dumps({}))
+    for command, arguments in ((launch.train, []), (launch.test, [str(weights)])):
         name = 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py'
         for options, expected in ((common, 0), (common[:-1], 1)):
             with pytest.raises(InputError, match='far enough'):

@@ -23,7 +23,7 @@ class CheckpointFacts(NamedTuple):
     path: str
     has_checksums: bool
     """Whether the file has checksums by which it is known to be whole; one of torch before 1.6 has none."""
-    weights_key: str
+    place: str
     """Where in the file the weights are, such as ``state_dict`` or ``ema.module``; empty: at its top."""
     tensors: int
     numbers: int
@@ -58,7 +58,7 @@ def inspect_checkpoint(path: str | Path) -> CheckpointFacts:
     return CheckpointFacts(
         path=str(path),
         has_checksums=has_checksums(Path(path).expanduser()),
-        weights_key=key,
+        place=key,
         tensors=len(weights),
         numbers=sum(value.numel() for value in weights.values()),
         types=dict(Counter(str(value.dtype).removeprefix('torch.') for value in weights.values())),
@@ -103,7 +103,7 @@ def render(facts: CheckpointFacts) -> str:
         'safe': 'it holds tensors and plain values; nothing in it runs when it is read',
         'whole': whole,
         'weights': f'{facts.tensors} tensors of {facts.numbers / 1e6:.1f} million numbers '
-        f'({", ".join(f"{count} {kind}" for kind, count in facts.types.items())}), {facts.weights_key or "at the top"}',
+        f'({", ".join(f"{count} {kind}" for kind, count in facts.types.items())}), {facts.place or "at the top"}',
         'average (EMA)': facts.average,
         'training': f'goes on with --resume from epoch {steps["epoch"]}, iteration {steps["iter"]}'
         if steps

@@ -103,7 +103,7 @@ def test_a_training_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str
     path = tmp_path / 'iter_40.pth'
     torch.save(training_checkpoint(), path)
     facts = inspect_checkpoint(path)
-    assert (facts.weights_key, facts.tensors, facts.numbers) == ('state_dict', 3, 6 + 4 + 1)
+    assert (facts.place, facts.tensors, facts.numbers) == ('state_dict', 3, 6 + 4 + 1)
     assert facts.types == {'float32': 1, 'float16': 1, 'int64': 1} and facts.not_finite == ()
     assert facts.training == {'epoch': 3, 'iter': 40} and facts.has_checksums and facts.average == 'none'
     assert facts.beside == ('meta', 'message_hub', 'optimizer')
@@ -133,7 +133,7 @@ def test_weights_alone(tmp_path: Path) -> None:
     path = tmp_path / 'model.pth'
     torch.save({'w': torch.tensor([1.0, float('nan')])}, path, _use_new_zipfile_serialization=False)
     facts = inspect_checkpoint(path)
-    assert (facts.weights_key, facts.training, facts.classes, facts.has_checksums) == ('', None, None, False)
+    assert (facts.place, facts.training, facts.classes, facts.has_checksums) == ('', None, None, False)
     assert facts.not_finite == ('w',)
 
 
@@ -143,7 +143,7 @@ def test_averages_are_told_apart(tmp_path: Path) -> None:
     torch.save({'model': WEIGHTS, 'ema': {'module': {'a': torch.ones(1)}, 'updates': 1}}, tmp_path / 'theirs.pth')
     ours, theirs = inspect_checkpoint(tmp_path / 'ours.pth'), inspect_checkpoint(tmp_path / 'theirs.pth')
     assert ours.average.startswith('the weights in state_dict are the average') and ours.tensors == 3
-    assert theirs.average == 'the weights are the average' and (theirs.weights_key, theirs.tensors) == ('ema.module', 1)
+    assert theirs.average == 'the weights are the average' and (theirs.place, theirs.tensors) == ('ema.module', 1)
 
 
 def test_it_reads_training_checkpoints_from_the_command_line(tmp_path: Path) -> None:
