@@ -15,6 +15,7 @@ from mmengine.runner import Runner
 from .errors import InputError
 
 _READ = {'default_scope', 'custom_imports', 'auto_scale_lr', 'strategy', 'tta_model', 'tta_pipeline', 'runner_type'}
+_READ |= {'sharing_strategy'}  # by this package
 _NEARLY = (
     0.92  # 'train_dataloder' is 0.97 near to 'train_dataloader'; 'models' is 0.91 near to 'model', and anyone's own
 )
@@ -88,7 +89,7 @@ def merge_options(cfg: Config, options: Mapping[str, Any] | None) -> None:
 
 
 def top_level_names() -> set[str]:
-    """The names of a config that mmengine and mmdet read themselves."""
+    """The names of a config that mmengine, mmdet and this package read themselves."""
     return {*inspect.signature(Runner.__init__).parameters, *_READ} - {'self', 'cfg'}
 
 

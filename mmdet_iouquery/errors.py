@@ -38,7 +38,7 @@ class CheckpointWriteError(RunError):
 
 
 class DataWorkerError(RunError):
-    """A process that loads data has died."""
+    """A process that loads data has died, or no more files can be opened."""
 
     status = 5
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Mapping
 from functools import cache
@@ -147,6 +148,8 @@ def _read(path: str, backend_args: dict[str, Any] | None) -> bytes:
     try:
         return fileio.get(path, backend_args=backend_args)
     except OSError as error:
+        if error.errno == errno.EMFILE:  # of the process, whatever the image
+            raise
         raise ImageError(f'it cannot be read: {error.strerror or error}') from error
 
 

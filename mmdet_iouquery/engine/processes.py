@@ -24,6 +24,7 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.multiprocessing import set_sharing_strategy
 
 from ..compat import dumped_as, forget_visualizers
 from ..config_files import tools_root
@@ -107,6 +108,8 @@ def build_runner(cfg: Config) -> Any:
         _complete_strategy(cfg)
     if cfg.launcher != 'none' and get_device() == 'cpu':
         _join_on_cpu(cfg)
+    if cfg.get('sharing_strategy'):  # before data workers, which inherit it
+        set_sharing_strategy(cfg.sharing_strategy)
     cfg = _beside_its_file(cfg)
     forget_visualizers()
     # more workers than cores: torch warns for each loader, those too that try a step; the doctor says it once

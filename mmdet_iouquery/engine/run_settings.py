@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..file_io import checksum, write_json
 
 NAME = 'settings.json'
-_OF_THE_START = ('work_dir', 'resume', 'launcher')  # what may differ from start to start of one run
+_OF_THE_START = ('work_dir', 'resume', 'launcher', 'sharing_strategy')  # what may differ from start to start of one run
 _SUMS = 'checksums of annotation files'  # a name that no setting has
 _NAMED = 3  # differences that a message lists
 

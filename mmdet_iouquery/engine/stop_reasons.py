@@ -17,7 +17,8 @@ from .hooks.stop_hook import stopping_hook
 from .resume import latest_checkpoint
 
 DISK_FAULTS = (*NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
-_WORKER_DIED = re.compile(r'DataLoader worker \(pid|received 0 items of ancdata')
+_WORKER_DIED = re.compile(r'DataLoader worker \(pid')
+_OUT_OF_FILES = re.compile(r'Too many open files|received 0 items of ancdata')  # also in what a worker hands on as text
 _BY_SIGNAL = re.compile(r'killed by signal: ([\w ]+)')
 
 
@@ -31,7 +32,7 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
 
     Raises:
         CheckpointWriteError: a disk is full or faulty.
-        DataWorkerError: a data worker died.
+        DataWorkerError: a data worker died, or no more files can be opened.
         TrainingStopped: a signal asked for it, and ended the data workers before the running step was done.
     """
     try:
@@ -39,14 +40,15 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
     except (OSError, EOFError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
-        if not _is_worker_death(error):
+        out_of_files = _OUT_OF_FILES.search(str(error)) is not None
+        if not out_of_files and not _is_worker_death(error):
             raise
         hook = stopping_hook(runner)
         if hook is not None:
             hook.stop_without_data(runner)
             how = 'before a step was done, as its data workers were stopped too'
             raise TrainingStopped(hook.received, f'{how}; {_go_on(folder)}') from error
-        raise DataWorkerError(worker_died(error, folder)) from error
+        raise DataWorkerError(no_more_files(folder) if out_of_files else worker_died(error, folder)) from error
     except KeyboardInterrupt as interrupt:
         raise TrainingStopped(signal.SIGINT, f'at once; {_go_on(folder)}') from interrupt
 
@@ -73,6 +75,17 @@ def worker_died(error: BaseException, folder: Path) -> str:
         'train_dataloader.num_workers or batch_size. Bus error: /dev/shm is full, as in a container with its 64 MB '
         '(docker run --shm-size=8g). Segmentation fault or else: a library or a transform broke; '
         'train_dataloader.num_workers=0 and train_dataloader.persistent_workers=False show where. '
+        f'{_go_on(folder).capitalize()}'
+    )
+
+
+def no_more_files(folder: Path) -> str:
+    """What to tell a person where a process has as many files open as it may: why, the remedies."""
+    return (
+        'a process may open no more files, of which every tensor that a data worker hands over is one. Raise the limit '
+        '(`ulimit -n 65536` before the command, docker run --ulimit nofile=65536), take a smaller '
+        'train_dataloader.num_workers or batch_size, or have tensors handed over by name: --cfg-options '
+        "sharing_strategy=file_system, which is torch.multiprocessing.set_sharing_strategy('file_system'). "
         f'{_go_on(folder).capitalize()}'
     )
 

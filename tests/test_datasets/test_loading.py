@@ -6,6 +6,7 @@ import copy
 import json
 import logging
 import pickle
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,20 @@ def test_an_unusable_image_is_an_error_with_file_reason_and_remedy(
 def test_a_missing_file_is_an_unusable_image(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'nowhere.jpg: it cannot be read: No such file'):
         LoadCheckedImage()({'img_path': str(tmp_path / 'nowhere.jpg')})
+
+
+@pytest.mark.parametrize('on_error', ['raise', 'skip'])
+def test_what_cannot_be_opened_for_the_process_is_no_fault_of_the_image(on_error: str, tmp_path: Path) -> None:
+    (tmp_path / 'a.jpg').write_bytes(encoded(random_image(), 'JPEG'))
+    load = LoadCheckedImage(on_error=on_error)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        with pytest.raises(OSError, match='Too many open files'):
+            load({'img_path': str(tmp_path / 'a.jpg')})
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert load.skipped == 0 and load({'img_path': str(tmp_path / 'a.jpg')})['img'].shape == (32, 48, 3)
 
 
 def test_without_an_annotated_size_any_size_will_do(tmp_path: Path) -> None:

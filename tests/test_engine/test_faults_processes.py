@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import re
+import resource
 import signal
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from mmdet.registry import TRANSFORMS
+from mmdet.registry import HOOKS, TRANSFORMS
 from mmengine.hooks import Hook
 from started_run import Started, ended, errors, in_processes, run_train, small_config
 from toy_run import BATCH_SIZE, EPOCH, CallAt, ToyData, toy_runner
@@ -22,13 +24,18 @@ from toy_run import BATCH_SIZE, EPOCH, CallAt, ToyData, toy_runner
 from mmdet_iouquery.checkpoints.files import damage
 from mmdet_iouquery.engine.launch import run_tool
 from mmdet_iouquery.engine.stop_reasons import told_endings
-from mmdet_iouquery.errors import DataWorkerError, TrainingStopped
+from mmdet_iouquery.errors import CheckpointWriteError, DataWorkerError, TrainingStopped
 
 WORKERS = """
 custom_imports = dict(imports=['mmdet_iouquery', 'test_faults_processes'], allow_failed_imports=False)
 train_dataloader.update(num_workers=2, persistent_workers=True)
 train_dataloader['dataset']['pipeline'].insert(3, dict(type='DieAt', folder={folder!r}, call={call}, signum={signum}))
 default_hooks['checkpoint'].update(interval=1)
+"""
+KEEP = """
+custom_imports = dict(imports=['mmdet_iouquery', 'test_faults_processes'], allow_failed_imports=False)
+train_dataloader.update(num_workers=2, persistent_workers=True)
+default_hooks['keep'] = dict(type='KeepBatches')
 """
 
 
@@ -65,6 +72,53 @@ def test_a_data_worker_that_is_killed(tmp_path: Path) -> None:
 
 
 NO_HOOKS = SimpleNamespace(hooks=[])
+
+
+@HOOKS.register_module()
+class KeepBatches(Hook):
+    """So that the tensors of every batch stay open."""
+
+    def __init__(self) -> None:
+        self.batches: list[Any] = []
+
+    def after_train_iter(self, *_: Any, data_batch: Any = None, **__: Any) -> None:
+        self.batches.append(data_batch)
+
+
+def train_with_few_files(*arguments: object) -> int:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))
+    return run_train(*arguments)
+
+
+@pytest.mark.parametrize('strategy', ['file_descriptor', 'file_system'])
+def test_data_workers_that_take_all_open_files(strategy: str, tmp_path: Path) -> None:
+    """Pixels, boxes and labels of four images a step: 720 tensors; those that go by name are no open files."""
+    more = f'{KEEP}\nsharing_strategy = {strategy!r}\ntrain_cfg.update(max_iters=60, val_interval=1000)\n'
+    config = small_config(tmp_path, more)
+    status, output = ended(tmp_path / 'log', train_with_few_files, config, '--work-dir', tmp_path / 'run')
+    if strategy == 'file_system':
+        assert status == 0 and not errors(output), output[-3000:]
+        return
+    assert status == 5, output[-3000:]
+    (message,) = errors(output)
+    assert message.startswith('error: a process may open no more files')
+    for words in ('ulimit -n', 'num_workers', 'sharing_strategy=file_system', 'start again'):
+        assert words in message
+
+
+@pytest.mark.parametrize(
+    'error',
+    [
+        OSError(errno.EMFILE, 'Too many open files'),
+        OSError("Caught OSError in DataLoader worker process 0.\nOSError: [Errno 24] Too many open files: 'a.jpg'\n"),
+        RuntimeError('received 0 items of ancdata'),
+        CheckpointWriteError('cannot write iter_4.pth: Too many open files; make room there'),
+    ],
+    ids=['main process', 'worker', 'between them', 'checkpoint'],
+)
+def test_too_many_open_files_are_named_whoever_meets_them(error: Exception, tmp_path: Path) -> None:
+    with pytest.raises(DataWorkerError, match='a process may open no more files'), told_endings(NO_HOOKS, tmp_path):
+        raise error
 
 
 class DyingData(torch.utils.data.Dataset):

@@ -10,6 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.hooks import CheckpointHook
 from mmengine.runner import Runner
+from torch.multiprocessing import get_all_sharing_strategies
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from ...config_options import as_list, likely_misspelt, type_name
@@ -130,6 +131,8 @@ def _ranges(cfg: Mapping[str, Any]) -> Iterator[_Range]:
     yield from whole('randomness', cfg.get('randomness') or {}, 'seed', least=0, any=None)
     levels = f'one of {", ".join(_LOG_LEVELS)}'
     yield '', cfg, 'log_level', lambda x: x in _LOG_LEVELS or type(x) is int, levels
+    strategies = sorted(get_all_sharing_strategies())
+    yield '', cfg, 'sharing_strategy', lambda x: x is None or x in strategies, f'one of {", ".join(strategies)}'
 
 
 def _arguments(cfg: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any], list[Callable[..., Any]]]]:

@@ -89,6 +89,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     "val_dataloader['batch_size'] = True": ('val_dataloader.batch_size=True must be a whole number from 1 on',),
     "param_scheduler = [dict(type='LinearLR', end='abc')]": ("param_scheduler[0].end='abc' must be a whole number",),
     "log_level = 'INF'": ("log_level='INF' must be one of CRITICAL, ERROR, WARNING, INFO, DEBUG, NOTSET",),
+    "sharing_strategy = 'files'": ("sharing_strategy='files' must be one of file_descriptor, file_system",),
     "randomness = dict(seed='abc')": ("randomness.seed='abc' must be a whole number from 0 on",),
     "custom_hooks = [dict(type='NumClassCheckHook', begin=3)]": (
         'custom_hooks[0]',
