@@ -27,6 +27,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_iouquery.compat import ops_state
 from mmdet_iouquery.config_files import config_names, config_path
+from mmdet_iouquery.models.losses import MatchabilityAwareLoss
 
 ROOT = Path(__file__).resolve().parents[1]
 ALL = [*CELLS, *FURTHER]
@@ -219,6 +220,16 @@ def test_a_decoder_is_swapped_within_the_whole_head(name: str) -> None:
     losses(model)['loss'].backward()
     assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in model.bbox_head.decoder.parameters())
     check_predictions(predict(model), clipped=True)
+
+
+@pytest.mark.parametrize('name', WHOLE_HEADS)
+def test_a_loss_is_swapped_within_the_whole_head(name: str, tmp_path: Path) -> None:
+    """By its own name alone: matching, box and IoU loss stay those that the head has by itself."""
+    config = small_config(name)
+    config.model.bbox_head.criterion = ConfigDict(loss_cls=dict(type='MatchabilityAwareLoss'))
+    model, other = build_twice(config)
+    assert type(model.bbox_head.criterion.loss_cls) is MatchabilityAwareLoss
+    check_cell(config, model, other, 'loss', tmp_path, 3)
 
 
 def test_every_host_has_every_part_once() -> None:

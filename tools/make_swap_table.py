@@ -16,8 +16,8 @@ TEXT = """# Which part runs in which detector
 Words link to the config that makes the swap, where there is one; `tests/test_cells.py` builds every one of them, trains
 it for three steps, predicts, saves and loads. None was trained to an AP figure for this table. *own*: the part is the
 host's own. *swapped*: the part in place of the host's own. *whole head*: `RTDETRHead` in place of the host's head;
-selector, decoder, loss and denoising are its parts, each named under `model.bbox_head`, such as
-`model.bbox_head.decoder=dict(type='DABDecoder')`. -: the pair makes no sense.
+selector, decoder, loss and denoising are its parts, named under `model.bbox_head`: `decoder=dict(type='DABDecoder')`,
+`criterion=dict(loss_cls=dict(type='MatchabilityAwareLoss'))`. -: the pair makes no sense.
 
 <!-- made from tests/cells.py by tools/make_swap_table.py: change it there -->
 

@@ -10,7 +10,7 @@ from mmdet.registry import MODELS
 from torch import Tensor
 
 from ...core import DenoisingLayout, bin_values, denoising_layout
-from ...models.dense_heads.rtdetr_head import CRITERION
+from ...models.dense_heads.rtdetr_head import complete_criterion
 from ...structures import (
     Decoded,
     DenoisingQueries,
@@ -77,7 +77,7 @@ def _rows(case: Case, reference: Reference | None, model_name: str, rounds: int,
 
 def criterion_config(model_name: str) -> dict[str, Any]:
     """Of a model's head, or the head's default."""
-    return dict(model_config(model_name).bbox_head.get('criterion') or CRITERION)
+    return dict(complete_criterion(model_config(model_name).bbox_head.get('criterion')))
 
 
 def criterion_sides(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,6 +13,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor
 
 from ...argument_checks import check_choice, check_configs, check_counts, check_sequence
+from ...config_options import type_name
 from ...core import top_detections
 from ...core.graph_capture import is_captured
 from ...structures import Criterion, Decoded, Decoder, DenoisingGenerator, Memory, QuerySelector, Targets
@@ -48,7 +49,8 @@ class RTDETRHead(BaseModule):
         num_classes: number of classes, C.
         in_channels: channels of the neck's maps, finest first.
         embed_dims: width D of memory and queries.
-        query_selector, decoder, criterion: the parts; None: RT-DETR's own.
+        query_selector, decoder, criterion: the parts; None: RT-DETR's own, as is what a ``SetCriterion``'s config
+            leaves out.
         denoising: the denoising generator; None: without.
         project: which maps a 1x1 convolution and a norm bring to ``embed_dims``: 'all', or those that have another
             number of channels ('unequal', D-FINE).
@@ -95,7 +97,7 @@ class RTDETRHead(BaseModule):
         if self.prediction_settings.num_decoder_layers is not None:
             resolve_depth(self.prediction_settings.num_decoder_layers, built.num_layers)
         self.decoder: Decoder = built
-        self.criterion: Criterion = MODELS.build(criterion or CRITERION)
+        self.criterion: Criterion = MODELS.build(complete_criterion(criterion))
         check_decoder = getattr(self.criterion, 'check_decoder', None)
         if check_decoder is not None:
             check_decoder(self.decoder)
@@ -168,6 +170,12 @@ class RTDETRHead(BaseModule):
             num_queries=settings.num_queries,
             num_layers=settings.num_decoder_layers,
         )
+
+
+def complete_criterion(cfg: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    """A criterion's config; what a ``SetCriterion``'s leaves out is that of :data:`CRITERION`."""
+    cfg = cfg or {}
+    return {**CRITERION, **cfg} if type_name(cfg, default='SetCriterion') == 'SetCriterion' else cfg
 
 
 def _build(cfg: dict[str, Any], **shared: Any) -> Any:

@@ -116,6 +116,10 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         'model.bbox_head.criterion.loss_cls',
         'did you mean IoUVarifocalLoss',
     ),
+    "model['bbox_head']['criterion'] = dict(los_cls=dict(type='IoUVarifocalLoss'))": (
+        'model.bbox_head.criterion: TypeError',
+        'did you mean loss_cls',
+    ),
     "model['test_cfg']['score_threshold'] = 0.5": ('model.bbox_head: ValueError', "['score_threshold']"),
     "model['backbone'] = 'R18'": ('building the run fails at model: TypeError', "<class 'str'>"),
     "custom_hooks = [dict(type='EMAHok')]": ('custom_hooks[0]', 'did you mean EMAHook'),

@@ -15,6 +15,8 @@ from mmdet_iouquery.core import box_cxcywh_to_xyxy
 from mmdet_iouquery.errors import InputError
 from mmdet_iouquery.models.dense_heads import RTDETRHead
 from mmdet_iouquery.models.dense_heads.prediction_settings import PredictionSettings
+from mmdet_iouquery.models.dense_heads.rtdetr_head import CRITERION, complete_criterion
+from mmdet_iouquery.models.losses import MatchabilityAwareLoss, SetCriterion
 from mmdet_iouquery.models.pipeline import select_and_decode
 from mmdet_iouquery.structures import Predictions
 
@@ -281,6 +283,20 @@ def test_defaults_are_rtdetr() -> None:
     for name in ('loss_cls', 'loss_bbox', 'loss_iou'):
         ours, theirs = getattr(head.criterion, name), getattr(full.criterion, name)
         assert type(ours) is type(theirs) and ours.loss_weight == theirs.loss_weight
+
+
+def test_a_set_criterion_gets_what_it_is_not_given() -> None:
+    mal = {'type': 'MatchabilityAwareLoss'}
+    for named in ({}, {'type': 'SetCriterion'}, {'type': SetCriterion}):
+        criterion = RTDETRHead(num_classes=5, criterion={**named, 'loss_cls': mal}).criterion
+        assert type(criterion) is SetCriterion and type(criterion.loss_cls) is MatchabilityAwareLoss
+        assert [loss.loss_weight for loss in (criterion.loss_cls, criterion.loss_bbox, criterion.loss_iou)] == [1, 5, 2]
+        assert vars(criterion.assigner.costs) == vars(MODELS.build(CRITERION).assigner.costs)
+    full = {name: {'type': name} for name in CRITERION} | {'type': 'SetCriterion'}
+    other = {'type': 'TaskAlignedCriterion', 'loss_cls': mal}
+    assert complete_criterion(full) == full and complete_criterion(other) == other
+    with pytest.raises(TypeError, match="unexpected keyword argument 'los_cls'"):
+        RTDETRHead(num_classes=5, criterion={'los_cls': mal})
 
 
 def test_wrong_number_of_maps(detector: nn.Module) -> None:
