@@ -7,9 +7,21 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from helpers import FAMILY, NARROW, NARROW_VIT, loss_names, random_batch, small_detector, with_fixed_norms
+from helpers import (
+    DISTILLED,
+    FAMILY,
+    NARROW,
+    NARROW_VIT,
+    TINY_TEACHER,
+    loss_names,
+    random_batch,
+    small_detector,
+    with_fixed_norms,
+)
 from tolerances import within
 from torch import Tensor, nn
+
+from mmdet_iouquery.models.data_preprocessors import DistillingDataPreprocessor
 
 SIZE = (64, 64)
 """In px: D-FINE-N has 20 tokens here, fewer than queries."""
@@ -36,6 +48,12 @@ DETECTORS = {
         'bbox_head__in_channels': [48] * 3,
     },
     'DEIM-D-FINE-S': {'config': 'deim/deim-dfine_hgnetv2-s_8xb4-132e_coco.py', **NARROW_B0},
+    'RT-DETRv4-S': {
+        'config': 'rtdetrv4/rtdetrv4_hgnetv2-s_8xb4-132e_coco.py',
+        **NARROW_B0,
+        **DISTILLED,
+        'data_preprocessor__teacher': {'_delete_': True, **TINY_TEACHER},
+    },
     'DEIMv2-S': {
         'config': 'deimv2/deimv2_vit-s_8xb4-132e_coco.py',
         **NARROW_VIT,
@@ -50,7 +68,8 @@ DETECTORS = {
         'neck__in_channels': [48] * 3,
     },
 }
-"""Also what other sizes have: three maps with edges, no affine units, a frozen stem, six layers, projections."""
+"""Also what other sizes have: three maps with edges, no affine units, a frozen stem, six layers, projections, a
+teacher."""
 
 
 @pytest.fixture(scope='module', params=DETECTORS)
@@ -84,10 +103,17 @@ def moved(detector: nn.Module) -> nn.Module:
     return model
 
 
+def losses_of(model: nn.Module, images: Tensor, samples: list) -> dict[str, Tensor]:
+    """Under the names that a detector's losses have; a student's map is compared with its teacher's too."""
+    losses = model(images, samples, mode='loss')
+    is_student = isinstance(model.data_preprocessor, DistillingDataPreprocessor)
+    assert set(losses) == loss_names(model.bbox_head) | ({'loss_distill'} if is_student else set())
+    return losses
+
+
 def train(model: nn.Module, images: Tensor, samples: list) -> dict[str, Tensor]:
     """The losses; every one is finite and they train every parameter."""
-    losses = model.loss(images, samples)
-    assert set(losses) == loss_names(model.bbox_head)
+    losses = losses_of(model, images, samples)
     assert [name for name, loss in losses.items() if not loss.isfinite()] == []
     sum(losses.values()).backward()
     gradients = {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
@@ -102,10 +128,12 @@ def test_every_batch_has_the_same_losses_and_trains_every_parameter(training: nn
 
 
 def test_a_batch_without_boxes_has_no_box_losses(training: nn.Module) -> None:
-    """Scores learn that there is nothing; layers learn from the last one's distributions with or without boxes."""
+    """Scores learn that there is nothing; layers learn from the last one's distributions with or without boxes, and so
+    does a student from its teacher."""
     losses = train(training, *random_batch([0, 0], *SIZE))
-    assert all(loss > 0 for name, loss in losses.items() if name.endswith('loss_cls'))
-    assert all(loss == 0 for name, loss in losses.items() if not name.endswith(('loss_cls', 'loss_ddf')))
+    assert all(loss > 0 for name, loss in losses.items() if name.endswith(('loss_cls', 'loss_distill')))
+    of_boxes = [loss for name, loss in losses.items() if not name.endswith(('loss_cls', 'loss_ddf', 'loss_distill'))]
+    assert all(loss == 0 for loss in of_boxes)
 
 
 def test_a_crowd_is_trained_past(training: nn.Module) -> None:
@@ -189,8 +217,7 @@ def test_numbers_that_are_not_finite_are_told_by_the_losses(training: nn.Module)
     model = copy.deepcopy(training)
     with torch.no_grad():
         model.bbox_head.decoder.layers[1].norm3.weight[0] = torch.nan
-    losses = model.loss(*random_batch([2, 1], *SIZE))
-    assert set(losses) == loss_names(model.bbox_head)
+    losses = losses_of(model, *random_batch([2, 1], *SIZE))
     assert not losses['loss_cls'].isfinite() and losses['d0.loss_cls'].isfinite()
     with torch.no_grad():
         model.eval().predict(*random_batch([0], *SIZE))
