@@ -556,10 +556,14 @@ def test_the_recipe_of_every_deim_is_known() -> None:
 
 @pytest.mark.parametrize('name', DEIM)
 def test_deims_recipe(name: str) -> None:
-    """Stages of augmentation, curve of the rate, sizes of batches and what trains, by the authors' yml files."""
+    """Stages of augmentation, curve of the rate, weight decay, batches and what trains, by the authors' yml files."""
     epochs, mosaic, plain, rate, backbone_rate, falls, repeats = DEIM[name]
     cfg = shipped_config(f'deim/deim-{name}_coco.py')
     assert cfg.train_cfg.max_epochs == epochs and cfg.optim_wrapper.optimizer.lr == rate
+    large = name.startswith(('dfine_hgnetv2-l', 'dfine_hgnetv2-x'))
+    assert cfg.optim_wrapper.optimizer.weight_decay == (1.25e-4 if large else 1e-4)
+    batch = 128 if name.startswith('dfine_hgnetv2-n') else 32 if name.startswith('dfine') else 16
+    assert cfg.auto_scale_lr.base_batch_size == 8 * cfg.train_dataloader.batch_size == batch
     assert rate * cfg.optim_wrapper.paramwise_cfg.lr_mult.backbone == pytest.approx(backbone_rate)
     (timetable,) = (hook.timetable for hook in cfg.custom_hooks if hook.type == 'AugmentationTimetableHook')
     assert [list(stage) for stage in timetable] == [['plain', 0], ['mosaic', 4], ['strong', mosaic], ['plain', plain]]
