@@ -21,7 +21,10 @@ train_dataloader = dict(
     )
 )
 train_cfg = dict(max_epochs=max_epochs)
-optim_wrapper = dict(optimizer=dict(lr=0.0004))
+optim_wrapper = dict(
+    optimizer=dict(lr=0.0004),
+    paramwise_cfg=dict(authors_rules=_base_.pop('deim_dfine_authors_rules')),
+)
 param_scheduler = [dict(_base_.pop('flat_cosine'), flat_end=strong_from, decay_end=plain_from, gamma=0.5)]
 custom_hooks = [
     *_base_.custom_hooks[:2],

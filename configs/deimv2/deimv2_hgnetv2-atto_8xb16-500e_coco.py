@@ -38,4 +38,14 @@ train_dataloader = dict(
 )
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(
+    optimizer=dict(lr=2e-3),
+    paramwise_cfg=dict(
+        authors_rules=[
+            dict(pattern='^backbone', decay=True),
+            dict(pattern=r'^neck\.(coarser|downsample)\.1\.norm', decay=True),
+            dict(pattern='norm', decay=False),
+            dict(pattern='bias$', decay=True),
+        ],
+    ),
+)

@@ -54,7 +54,10 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_epochs=max_epochs)
-optim_wrapper = dict(optimizer=dict(lr=8e-4), paramwise_cfg=dict(lr_mult=dict(backbone=0.5)))
+optim_wrapper = dict(
+    optimizer=dict(lr=8e-4),
+    paramwise_cfg=dict(lr_mult=dict(backbone=0.5), authors_rules=[dict(pattern='^backbone', decay=True)]),
+)
 param_scheduler = [_base_.pop('flat_cosine')]
 custom_hooks = [
     dict(type='NumClassCheckHook'),

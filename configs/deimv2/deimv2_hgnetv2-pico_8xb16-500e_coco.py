@@ -76,7 +76,16 @@ train_dataloader = dict(
     ),
 )
 train_cfg = dict(max_epochs=max_epochs)
-optim_wrapper = dict(optimizer=dict(lr=1.6e-3), paramwise_cfg=dict(lr_mult=dict(backbone=0.5)))
+optim_wrapper = dict(
+    optimizer=dict(lr=1.6e-3),
+    paramwise_cfg=dict(
+        lr_mult=dict(backbone=0.5),
+        authors_rules=[
+            dict(pattern='^backbone', decay=True),
+            dict(pattern=r'^neck\.(coarser|downsample)\.1\.norm\.weight', decay=True),
+        ],
+    ),
+)
 param_scheduler = [
     dict(_base_.pop('flat_cosine'), warmup_iters=4000, flat_end=strong_from, decay_end=decay_end, gamma=0.5)
 ]

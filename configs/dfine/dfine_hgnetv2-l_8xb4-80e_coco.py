@@ -22,7 +22,10 @@ train_dataloader = dict(batch_size=4)
 train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=2.5e-4, weight_decay=1.25e-4),
-    paramwise_cfg=dict(lr_mult=dict(backbone=0.05)),
+    paramwise_cfg=dict(
+        lr_mult=dict(backbone=0.05),
+        authors_rules=[dict(pattern='^backbone', decay=True), dict(pattern='^(?!.*norm).*bias$', decay=True)],
+    ),
 )
 param_scheduler = [dict(type='LinearLR', start_factor=0.002, by_epoch=False, begin=0, end=500)]
 custom_hooks = [

@@ -24,6 +24,6 @@ model = dict(
 train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=2e-4, weight_decay=1e-4),
-    paramwise_cfg=dict(lr_mult=dict(backbone=0.1)),
+    paramwise_cfg=dict(lr_mult=dict(backbone=0.1), authors_rules=[dict(pattern='^backbone', decay=True)]),
 )
 custom_hooks = [*_base_.custom_hooks[:-1], dict(_base_.custom_hooks[-1], switch_epoch=stop_epoch)]

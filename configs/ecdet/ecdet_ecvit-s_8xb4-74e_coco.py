@@ -71,7 +71,7 @@ train_cfg = dict(max_epochs=max_epochs)
 optim_wrapper = dict(
     optimizer=dict(lr=5e-4),
     # the projections learn at the head's rate
-    paramwise_cfg=dict(lr_mult=dict(_delete_=True, **{'backbone.vit': 0.05})),
+    paramwise_cfg=dict(lr_mult=dict(_delete_=True, **{'backbone.vit': 0.05}), authors_rules=[]),
 )
 param_scheduler = [dict(_base_.pop('flat_cosine'), flat_end=strong_from, decay_end=plain_from, gamma=0.5)]
 custom_hooks = [

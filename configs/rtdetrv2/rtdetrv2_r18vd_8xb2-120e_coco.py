@@ -13,4 +13,9 @@ model = dict(
     ),
     bbox_head=dict(decoder=dict(num_layers=3)),
 )
-optim_wrapper = dict(paramwise_cfg=dict(lr_mult=dict(backbone=1.0)))
+optim_wrapper = dict(
+    paramwise_cfg=dict(
+        lr_mult=dict(backbone=1.0),
+        authors_rules=[dict(pattern='^(neck|bbox_head)(?!.*norm).*bias$', decay=True)],
+    ),
+)

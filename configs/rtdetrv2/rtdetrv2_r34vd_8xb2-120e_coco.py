@@ -21,6 +21,6 @@ model = dict(
     neck=dict(in_channels=[128, 256, 512], expansion=0.5),
     bbox_head=dict(decoder=dict(num_layers=4)),
 )
-optim_wrapper = dict(paramwise_cfg=dict(lr_mult=dict(backbone=0.5)))
+optim_wrapper = dict(paramwise_cfg=dict(lr_mult=dict(backbone=0.5), authors_rules=[]))
 train_cfg = dict(max_epochs=120)
 custom_hooks = [*_base_.custom_hooks[:-1], dict(_base_.custom_hooks[-1], switch_epoch=stop_epoch)]

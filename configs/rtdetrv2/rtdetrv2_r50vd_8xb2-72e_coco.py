@@ -14,6 +14,9 @@ model = dict(
         decoder=dict(num_points=[4, 4, 4], ffn_init='xavier'),
     ),
 )
+optim_wrapper = dict(
+    paramwise_cfg=dict(authors_rules=[dict(pattern='^(neck|bbox_head)(?!.*norm).*bias$', decay=True)]),
+)
 param_scheduler = [dict(_base_.param_scheduler[0], start_factor=1 / _base_.warmup_iters)]
 custom_hooks = [
     *_base_.custom_hooks,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +13,8 @@ from helpers import build_detector, shipped_config
 from mmengine.optim import build_optim_wrapper
 from torch import nn
 
+from mmdet_iouquery.config_files import config_names
+from mmdet_iouquery.config_options import merge_options, read_options
 from mmdet_iouquery.engine import NoDecayOptimWrapperConstructor
 from mmdet_iouquery.models.layers import LearnableAffine, RMSNorm
 
@@ -109,102 +112,93 @@ def test_exceptions_by_name() -> None:
     }
 
 
-WHOLE_BACKBONE = {'pattern': '^backbone', 'decay': True}
-BIASES = {'pattern': 'bias$', 'decay': True}
-DECAYED_BY_NAME = {'pattern': r'^backbone\.(prior\..*norm\.weight|projections\..*norm)', 'decay': True}
-NORMS_ALONE = [{'pattern': 'norm', 'decay': False, 'lr_mult': 1.0}, {'pattern': 'bias$|affine', 'decay': True}]
-NORMS_BEHIND_THE_BACKBONE = [WHOLE_BACKBONE, {'pattern': 'norm', 'decay': False}, BIASES]
-WHOLE_BACKBONE_AND_BIASES = [WHOLE_BACKBONE, {'pattern': '^(?!.*norm).*bias$', 'decay': True}]
-BIASES_BEHIND_THE_BACKBONE = {'pattern': '^(neck|bbox_head)(?!.*norm).*bias$', 'decay': True}
+def test_the_authors_rules_stand_behind_those_of_the_user() -> None:
+    cfg = {
+        'rules': [{'pattern': 'fc', 'lr_mult': 2.0}],
+        'authors_rules': [{'pattern': 'fc|norm', 'decay': True, 'lr_mult': 3.0}],
+    }
+    assert build(cfg) == build({'rules': cfg['rules']})
+    assert build({**cfg, 'authors_groups': True}) == build({'rules': cfg['rules'] + cfg['authors_rules']}) != build(cfg)
+
+
+def test_without_the_flag_a_pattern_of_the_authors_may_fit_nothing() -> None:
+    cfg = {'authors_rules': [{'pattern': 'neck', 'decay': True}]}
+    assert build(cfg) == build(None)
+    with pytest.raises(ValueError, match="authors_rules: 'neck' is found in no name of the parameters"):
+        build({**cfg, 'authors_groups': True})
+
+
 RESNET_NORMS = r'^backbone\.(stem\.[147]|.*bn|layer1.*downsample\.1|layer[234].*downsample\.2)'
-RESNET_NORMS_AT_FULL_RATE = [BIASES_BEHIND_THE_BACKBONE, {'pattern': RESNET_NORMS, 'lr_mult': 1.0}]
 AUTHORS = {
     # D-FINE 4a1f73a, dfine_hgnetv2_*_coco.yml: factor on the rate and whether it decays, to the numbers of parameters
     # and of their elements; the backbone's norms of L and X are frozen
     'D-FINE-N': (
         'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py',
-        [WHOLE_BACKBONE],
         {(0.5, True): (186, 1850396), (1.0, False): (151, 16015), (1.0, True): (91, 1916280)},
     ),
     'D-FINE-S': (
         'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py',
-        [WHOLE_BACKBONE],
         {(0.5, True): (186, 1850396), (1.0, False): (191, 38135), (1.0, True): (111, 8433344)},
     ),
     'D-FINE-M': (
         'dfine/dfine_hgnetv2-m_8xb4-132e_coco.py',
-        [WHOLE_BACKBONE],
         {(0.1, True): (262, 6026626), (1.0, False): (242, 52780), (1.0, True): (140, 13510656)},
     ),
     'D-FINE-L': (
         'dfine/dfine_hgnetv2-l_8xb4-80e_coco.py',
-        WHOLE_BACKBONE_AND_BIASES,
         {(0.05, True): (75, 13482752), (1.0, False): (220, 39936), (1.0, True): (274, 17696534)},
     ),
     'D-FINE-X': (
         'dfine/dfine_hgnetv2-x_8xb4-80e_coco.py',
-        WHOLE_BACKBONE_AND_BIASES,
         {(0.01, True): (125, 33206400), (1.0, False): (226, 56576), (1.0, True): (277, 29333142)},
     ),
     # DEIM 09d35d5, deim_hgnetv2_*_coco.yml and deim_r*vd*_coco.yml; RT-DETR 068dfde, rtdetrv2_r*vd*_coco.yml
     'DEIM-N': (
         'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py',
-        [WHOLE_BACKBONE],
         {(0.5, True): (186, 1850396), (1.0, False): (151, 16015), (1.0, True): (91, 1916280)},
     ),
     'DEIM-S': (
         'deim/deim-dfine_hgnetv2-s_8xb4-132e_coco.py',
-        NORMS_ALONE,
         {(0.5, True): (102, 1838124), (1.0, False): (222, 34288), (1.0, True): (164, 8449463)},
     ),
     'DEIM-M': (
         'deim/deim-dfine_hgnetv2-m_8xb4-102e_coco.py',
-        NORMS_ALONE,
         {(0.1, True): (142, 5999930), (1.0, False): (296, 59464), (1.0, True): (206, 13530668)},
     ),
     'DEIM-L': (
         'deim/deim-dfine_hgnetv2-l_8xb4-58e_coco.py',
-        WHOLE_BACKBONE_AND_BIASES,
         {(0.05, True): (240, 13553376), (1.0, False): (220, 39936), (1.0, True): (274, 17696534)},
     ),
     'DEIM-X': (
         'deim/deim-dfine_hgnetv2-x_8xb4-58e_coco.py',
-        WHOLE_BACKBONE_AND_BIASES,
         {(0.01, True): (390, 33325760), (1.0, False): (226, 56576), (1.0, True): (277, 29333142)},
     ),
     'DEIM-RT-DETRv2-R18': (
         'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py',
-        RESNET_NORMS_AT_FULL_RATE,
         {(1.0, False): (162, 31360), (1.0, True): (166, 20152080)},
     ),
     'DEIM-RT-DETRv2-R34': (
         'deim/deim-rtdetrv2_r34vd_8xb2-120e_coco.py',
-        RESNET_NORMS_AT_FULL_RATE,
         {(0.5, True): (39, 21290848), (1.0, False): (200, 40320), (1.0, True): (167, 10109476)},
     ),
     'DEIM-RT-DETRv2-R50-m': (
         'deim/deim-rtdetrv2_r50vd_m_8xb2-60e_coco.py',
-        RESNET_NORMS_AT_FULL_RATE,
         {(0.1, True): (55, 23474016), (1.0, False): (226, 74752), (1.0, True): (143, 9650096)},
     ),
     'DEIM-RT-DETRv2-R50': (
         'deim/deim-rtdetrv2_r50vd_8xb2-60e_coco.py',
-        RESNET_NORMS_AT_FULL_RATE,
         {(0.1, True): (55, 23474016), (1.0, False): (236, 85504), (1.0, True): (211, 19384076)},
     ),
     'DEIM-RT-DETRv2-R101': (
         'deim/deim-rtdetrv2_r101vd_8xb2-60e_coco.py',
-        RESNET_NORMS_AT_FULL_RATE,
         {(0.01, True): (106, 42413920), (1.0, False): (338, 148224), (1.0, True): (211, 34098572)},
     ),
     'RT-DETRv2-R18': (
         'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py',
-        [BIASES_BEHIND_THE_BACKBONE],
         {(1.0, False): (162, 31360), (1.0, True): (164, 20153104)},
     ),
     'RT-DETRv2-R34': (
         'rtdetrv2/rtdetrv2_r34vd_8xb2-120e_coco.py',
-        [],
         {
             (0.5, True): (39, 21290848),
             (0.5, False): (78, 17280),
@@ -214,33 +208,23 @@ AUTHORS = {
     ),
     'RT-DETRv2-R50-m': (
         'rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py',
-        [BIASES_BEHIND_THE_BACKBONE],
         {(0.1, True): (52, 23445504), (1.0, False): (134, 26112), (1.0, True): (213, 13093644)},
     ),
     'RT-DETRv2-R50': (
         'rtdetrv2/rtdetrv2_r50vd_8xb2-72e_coco.py',
-        [BIASES_BEHIND_THE_BACKBONE],
         {(0.1, True): (52, 23445504), (1.0, False): (126, 32256), (1.0, True): (209, 19385100)},
     ),
     'RT-DETRv2-R101': (
         'rtdetrv2/rtdetrv2_r101vd_8xb2-72e_coco.py',
-        [BIASES_BEHIND_THE_BACKBONE],
         {(0.01, True): (103, 42385408), (1.0, False): (126, 42752), (1.0, True): (209, 34099596)},
     ),
     # DEIMv2 0fff8d4, deimv2_hgnetv2_*_coco.yml
     'DEIMv2-Atto': (
         'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py',
-        [
-            WHOLE_BACKBONE,
-            {'pattern': r'^neck\.(coarser|downsample)\.1\.norm', 'decay': True},
-            {'pattern': 'norm', 'decay': False},
-            BIASES,
-        ],
         {(0.5, True): (115, 230344), (1.0, False): (69, 2160), (1.0, True): (117, 276479)},
     ),
     'DEIMv2-Femto': (
         'deimv2/deimv2_hgnetv2-femto_8xb16-500e_coco.py',
-        [WHOLE_BACKBONE, {'pattern': r'^neck\.(coarser|downsample)\.1\.norm\.weight', 'decay': True}],
         {
             (0.5, True): (115, 389832),
             (1.0, False): (111, 7647),
@@ -249,18 +233,15 @@ AUTHORS = {
     ),
     'DEIMv2-Pico': (
         'deimv2/deimv2_hgnetv2-pico_8xb16-500e_coco.py',
-        [WHOLE_BACKBONE, {'pattern': r'^neck\.(coarser|downsample)\.1\.norm\.weight', 'decay': True}],
         {(0.5, True): (149, 749202), (1.0, False): (111, 8823), (1.0, True): (75, 781512)},
     ),
     'DEIMv2-N': (
         'deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py',
-        [WHOLE_BACKBONE],
         {(0.5, True): (186, 1850396), (1.0, False): (132, 14479), (1.0, True): (87, 1735544)},
     ),
     # deimv2_dinov3_*_coco.yml; their bins have two more, and L's ViT a token that is not trained
     'DEIMv2-S': (
         'deimv2/deimv2_vit-s_8xb4-132e_coco.py',
-        [DECAYED_BY_NAME],
         {
             (0.05, True): (50, 5456064),
             (0.05, False): (97, 30144),
@@ -270,7 +251,6 @@ AUTHORS = {
     ),
     'DEIMv2-M': (
         'deimv2/deimv2_vit-m_8xb4-102e_coco.py',
-        [DECAYED_BY_NAME],
         {
             (0.05, True): (50, 9634048),
             (0.05, False): (97, 40192),
@@ -280,7 +260,6 @@ AUTHORS = {
     ),
     'DEIMv2-L': (
         'deimv2/deimv2_vit-l_8xb4-68e_coco.py',
-        [DECAYED_BY_NAME],
         {
             (0.025, True): (75, 21539712),
             (0.025, False): (99, 61056),
@@ -290,7 +269,6 @@ AUTHORS = {
     ),
     'DEIMv2-X': (
         'deimv2/deimv2_vit-x_8xb4-58e_coco.py',
-        [DECAYED_BY_NAME],
         {
             (0.02, True): (75, 28617600),
             (0.02, False): (99, 79488),
@@ -301,7 +279,6 @@ AUTHORS = {
     # EdgeCrafter 706d037, ecdet_*.yml
     'ECDet-S': (
         'ecdet/ecdet_ecvit-s_8xb4-74e_coco.py',
-        [],
         {
             (0.05, True): (53, 5526984),
             (0.05, False): (103, 30480),
@@ -311,7 +288,6 @@ AUTHORS = {
     ),
     'ECDet-M': (
         'ecdet/ecdet_ecvit-m_8xb4-62e_coco.py',
-        [],
         {
             (0.05, True): (53, 9825376),
             (0.05, False): (103, 40640),
@@ -321,7 +297,6 @@ AUTHORS = {
     ),
     'ECDet-L': (
         'ecdet/ecdet_ecvit-l_8xb4-50e_coco.py',
-        [],
         {
             (0.01, True): (53, 22106256),
             (0.01, False): (103, 60960),
@@ -331,7 +306,6 @@ AUTHORS = {
     ),
     'ECDet-X': (
         'ecdet/ecdet_ecvit-x_8xb4-50e_coco.py',
-        [],
         {
             (0.005, True): (53, 29184144),
             (0.005, False): (103, 70176),
@@ -342,7 +316,6 @@ AUTHORS = {
     # RT-DETRv4 df44122, rtv4_hgnetv2_*_coco.yml
     'RT-DETRv4-S': (
         'rtdetrv4/rtdetrv4_hgnetv2-s_8xb4-132e_coco.py',
-        NORMS_ALONE,
         {
             (0.5, True): (102, 1838124),
             (1.0, False): (222, 34288),
@@ -351,7 +324,6 @@ AUTHORS = {
     ),
     'RT-DETRv4-M': (
         'rtdetrv4/rtdetrv4_hgnetv2-m_8xb4-102e_coco.py',
-        NORMS_ALONE,
         {
             (0.1, True): (142, 5999930),
             (1.0, False): (296, 59464),
@@ -360,7 +332,6 @@ AUTHORS = {
     ),
     'RT-DETRv4-L': (
         'rtdetrv4/rtdetrv4_hgnetv2-l_8xb4-58e_coco.py',
-        NORMS_BEHIND_THE_BACKBONE,
         {
             (0.05, True): (240, 13553376),
             (1.0, False): (220, 39936),
@@ -369,7 +340,6 @@ AUTHORS = {
     ),
     'RT-DETRv4-X': (
         'rtdetrv4/rtdetrv4_hgnetv2-x_8xb4-58e_coco.py',
-        NORMS_BEHIND_THE_BACKBONE,
         {
             (0.01, True): (390, 33325760),
             (1.0, False): (226, 56576),
@@ -377,16 +347,19 @@ AUTHORS = {
         },
     ),
 }
+FAMILIES = {config.split('/')[0] for config, _ in AUTHORS.values()}
 
 
 @pytest.mark.parametrize('name', AUTHORS)
 def test_the_authors_groups(name: str) -> None:
-    """By rules; without them norms, affine steps and biases never decay, and a whole backbone or ViT has its rate."""
-    config, rules, expected = AUTHORS[name]
-    paramwise = shipped_config(config).optim_wrapper.paramwise_cfg
+    """By the flag; without it norms, affines and biases never decay, and a whole backbone or ViT has its rate."""
+    config, expected = AUTHORS[name]
+    cfg = shipped_config(config)
+    paramwise = copy.deepcopy(cfg.optim_wrapper.paramwise_cfg)
+    merge_options(cfg, read_options({'optim_wrapper.paramwise_cfg.authors_groups': 'True'}))
     with torch.device('meta'):
         detector = build_detector(config)
-    assert counts(detector, {**paramwise, 'rules': rules}) == expected
+    assert counts(detector, cfg.optim_wrapper.paramwise_cfg) == expected
     own = counts(detector, paramwise)
     trained = {n: p for n, p in detector.named_parameters() if p.requires_grad}
     assert sum(number for (factor, _), (number, _) in own.items() if factor < 1) == sum(
@@ -395,6 +368,20 @@ def test_the_authors_groups(name: str) -> None:
     assert sum(size for (_, decays), (_, size) in own.items() if decays) == sum(
         p.numel() for n, p in trained.items() if not re.search(rf'norm|affine|bias$|{RESNET_NORMS}', n)
     )
+
+
+@pytest.mark.parametrize('name', [n for n in config_names() if n.split('/')[0] in FAMILIES])
+def test_the_flag_is_all_that_a_config_needs(name: str) -> None:
+    """Configs of the same size, such as those of Objects365, have the rules of that size."""
+    paramwise = shipped_config(name).optim_wrapper.paramwise_cfg
+    size = next(config for config, _ in AUTHORS.values() if of_size(config) == of_size(name))
+    assert paramwise.authors_rules == shipped_config(size).optim_wrapper.paramwise_cfg.authors_rules
+    assert 'rules' not in paramwise and 'authors_groups' not in paramwise
+
+
+def of_size(name: str) -> str:
+    """What a config's name says of its model: without its batches, epochs, data, and how it samples."""
+    return re.sub('(_dsp|_objects365)?_8xb.*', '', name)
 
 
 def counts(detector: nn.Module, paramwise_cfg: dict) -> dict[tuple[float, bool], tuple[int, int]]:
@@ -408,7 +395,7 @@ def counts(detector: nn.Module, paramwise_cfg: dict) -> dict[tuple[float, bool],
 @pytest.mark.parametrize(
     ('cfg', 'message'),
     [
-        ({'custom_keys': {}}, 'knows lr_mult and rules'),
+        ({'custom_keys': {}}, 'knows lr_mult, rules, authors_rules and authors_groups alone'),
         ({'lr_mult': {'neck': 1}}, "names 'neck'"),
         ({'rules': [{'pattern': 'neck', 'decay': True}]}, "'neck' is found in no name"),
         ({'rules': [{'pattern': '(', 'decay': True}]}, "'\\(' is no regular expression"),
@@ -416,6 +403,10 @@ def counts(detector: nn.Module, paramwise_cfg: dict) -> dict[tuple[float, bool],
         ({'rules': [{'pattern': 'head', 'decay_mult': 0}]}, 'rules must be dicts of pattern, lr_mult and decay'),
         ({'rules': [{'pattern': 'head', 'decay': 0.0}]}, 'decay must be True or False'),
         ({'rules': [{'pattern': 'head', 'lr_mult': -1}]}, 'lr_mult must be a number of at least 0'),
+        ({'authors_rules': [{'pattern': '('}]}, "authors_rules: '\\(' is no regular expression"),
+        ({'authors_rules': ['head']}, 'authors_rules must be dicts of pattern, lr_mult and decay'),
+        ({'authors_groups': True}, 'the config has no authors_rules that give the groups; add them'),
+        ({'authors_groups': 1, 'authors_rules': []}, 'authors_groups must be True or False'),
     ],
 )
 def test_wrong_settings(cfg: dict, message: str) -> None:

@@ -21,8 +21,8 @@ STEPS = {
     'dfine_n': ('dfine_n_320x320', 256, True),
     'deim_n': ('deim_n_320x320', 256, True),
 }
-"""By the name of ``tests/data/*_three_steps.json``: name of the weights, side of images in px, and whether the authors
-let norms and biases of the backbone decay, which the shipped configs do not."""
+"""By the name of ``tests/data/*_three_steps.json``: name of the weights, side of images in px, and whether the authors'
+groups of parameters, by which norms and biases of the backbone decay, are asked for."""
 
 
 @pytest.mark.parametrize('accelerate', [False, True], ids=['plain', 'accelerated'])
@@ -33,7 +33,7 @@ def test_losses_of_three_steps(name: str, accelerate: bool) -> None:
     In double precision: AdamW moves weights of almost no gradient by the sign of it, so in single precision two orders
     of summing up are a thousandth apart after three steps. What remains is that boxes and anchors are made in single.
     """
-    weights, side, backbone_decays = STEPS[name]
+    weights, side, authors_groups = STEPS[name]
     case = CASES[weights]
     model = build_detector(case.config, data_preprocessor__batch_augments=None)
     model.load_state_dict(convert(golden_weights(weights), case.source), strict=True)
@@ -42,8 +42,7 @@ def test_losses_of_three_steps(name: str, accelerate: bool) -> None:
     if accelerate:
         accelerate_training(model)
     settings = shipped_config(case.config).optim_wrapper
-    if backbone_decays:
-        settings.paramwise_cfg.rules = [dict(pattern='^backbone', decay=True)]
+    settings.paramwise_cfg.authors_groups = authors_groups
     optim_wrapper = build_optim_wrapper(model.train(), settings)
     num_layers = model.bbox_head.decoder.num_layers
     for step, expected in enumerate(json.loads((DATA / f'{name}_three_steps.json').read_text())):

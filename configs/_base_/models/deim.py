@@ -21,6 +21,17 @@ deim_rtdetrv2_model = dict(
     ),
 )
 
+# the authors' groups of parameters: on D-FINE-S and -M (N, L and X have D-FINE's), and on RT-DETRv2
+deim_dfine_authors_rules = [
+    dict(pattern='norm', decay=False, lr_mult=1.0),
+    dict(pattern='bias$|affine', decay=True),
+]
+deim_rtdetrv2_authors_rules = [
+    dict(pattern='^(neck|bbox_head)(?!.*norm).*bias$', decay=True),
+    # the backbone's norms, at the head's rate
+    dict(pattern=r'^backbone\.(stem\.[147]|.*bn|layer1.*downsample\.1|layer[234].*downsample\.2)', lr_mult=1.0),
+]
+
 # flat_end and decay_end are the sizes' own
 flat_cosine = dict(type='FlatCosineLR', warmup_iters=2000, convert_to_iter_based=True)
 
