@@ -51,11 +51,13 @@ def trained(folder: Path, *hooks: Hook, epochs: int = 4, **more: Any) -> dict[st
 
 
 def test_weights_and_average_go_back_to_the_best(tmp_path: Path) -> None:
-    """The best is that after the first epoch; without the hook training goes on from where it is."""
+    """The best is that after the first epoch; without the hook training goes on from where it is. Epochs count on."""
     at = trained(tmp_path / 'with', RestartHook(epoch=3))
     assert at['3 begins'] == at['0 ends'] != at['2 ends']
     assert at['3 begins'][0] != at['3 begins'][1], 'the average is not the weights'
     assert at['2 begins'] == at['1 ends']
+    assert [*at] == [f'{epoch} {when}' for epoch in range(4) for when in ('begins', 'ends')]
+    assert torch.load(tmp_path / 'with' / 'epoch_4.pth', weights_only=True)['meta']['epoch'] == 4
     CountMetric.evaluations = 0
     without = trained(tmp_path / 'without')
     assert without['3 begins'] == without['2 ends'] == at['2 ends']
