@@ -6,6 +6,13 @@ import argparse
 
 FAMILIES = {
     'rtdetr': {'R18': 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'R50': 'rtdetr/rtdetr_r50vd_8xb2-72e_coco.py'},
+    'rtdetrv2': {
+        'RT-DETRv2-R18': 'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py',
+        'RT-DETRv2-R34': 'rtdetrv2/rtdetrv2_r34vd_8xb2-120e_coco.py',
+        'RT-DETRv2-R50-M': 'rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py',
+        'RT-DETRv2-R50': 'rtdetrv2/rtdetrv2_r50vd_8xb2-72e_coco.py',
+        'RT-DETRv2-R101': 'rtdetrv2/rtdetrv2_r101vd_8xb2-72e_coco.py',
+    },
     'dfine': {
         'D-FINE-N': 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py',
         'D-FINE-S': 'dfine/dfine_hgnetv2-s_8xb4-132e_coco.py',
@@ -19,6 +26,13 @@ FAMILIES = {
         'DEIM-M': 'deim/deim-dfine_hgnetv2-m_8xb4-102e_coco.py',
         'DEIM-L': 'deim/deim-dfine_hgnetv2-l_8xb4-58e_coco.py',
         'DEIM-X': 'deim/deim-dfine_hgnetv2-x_8xb4-58e_coco.py',
+    },
+    'deim_rtdetrv2': {
+        'DEIM-RT-DETRv2-R18': 'deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py',
+        'DEIM-RT-DETRv2-R34': 'deim/deim-rtdetrv2_r34vd_8xb2-120e_coco.py',
+        'DEIM-RT-DETRv2-R50-M': 'deim/deim-rtdetrv2_r50vd_m_8xb2-60e_coco.py',
+        'DEIM-RT-DETRv2-R50': 'deim/deim-rtdetrv2_r50vd_8xb2-60e_coco.py',
+        'DEIM-RT-DETRv2-R101': 'deim/deim-rtdetrv2_r101vd_8xb2-60e_coco.py',
     },
     'deimv2': {
         'DEIMv2-Atto': 'deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py',
@@ -60,7 +74,11 @@ def parser(prog: str | None = None) -> argparse.ArgumentParser:
         description="Time ours and others doing the same work in turn; medians. --reference adds the authors' code.",
     )
     parser.add_argument('subject', choices=SUBJECTS)
-    parser.add_argument('--reference', metavar='DIR', help="the code of the models' authors; of RT-DETR rtdetr_pytorch")
+    parser.add_argument(
+        '--reference',
+        metavar='DIR',
+        help="the code of the models' authors; of RT-DETR rtdetr_pytorch, of RT-DETRv2 rtdetrv2_pytorch",
+    )
     parser.add_argument('--out', metavar='FILE', help='write a JSON file of every number, and the curves beside it')
     parser.add_argument('--rounds', type=int, default=9, help='timed calls of each side (default: 9)')
     parser.add_argument('--threads', type=int, metavar='N', help="of torch's (default: its own choice)")

@@ -23,7 +23,6 @@ from ...structures import (
     Targets,
 )
 from ..timing import counted_operations, rows_of, time_in_turn
-from .arguments import FAMILY_OF
 from .models import Batch, model_config
 from .reference import NAME, Reference
 
@@ -91,7 +90,7 @@ def criterion_sides(
     torch.manual_seed(0)
     device = torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     truth = Batch(case.images, 1, case.objects, device)
-    decoded, leaves = random_predictions(case, device, refined=FAMILY_OF[model_name] != 'rtdetr')
+    decoded, leaves = random_predictions(case, device, refined='loss_fgl' in criterion_config(model_name))
     sides: dict[str, Callable[[], Tensor]] = {}
     if reference is not None:
         their_loss = reference.loss_of(model_name, decoded, reference.targets(truth.labels, truth.boxes))

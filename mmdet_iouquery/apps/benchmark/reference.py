@@ -7,6 +7,7 @@ own configs for COCO.
 from __future__ import annotations
 
 import importlib
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from ...errors import InputError
 from ...structures import Decoded
 from .models import teacher_map
-from .reference_outputs import constants, dfine_outputs, rtdetr_outputs
+from .reference_outputs import constants, dfine_outputs, rtdetr_outputs, rtdetrv2_outputs
 
 NAME = "the authors'"
 
@@ -36,7 +37,7 @@ class Repository(NamedTuple):
     zoo: str
     """A folder in it by which it is known."""
     configs: tuple[str, ...]
-    """Of a model; ``{}`` is the depth or size, and the first that there is counts."""
+    """Of a model; ``{}`` is what :func:`_size` gives, and the first that there is counts."""
     outputs: Callable[[Decoded], dict[str, Any]]
     """What its criterion is given for predictions of ours."""
 
@@ -48,8 +49,17 @@ REPOSITORIES = {
         'the folder rtdetr_pytorch of a clone',
         'src',
         'src/zoo/rtdetr',
-        ('configs/rtdetr/rtdetr_r{}vd_6x_coco.yml',),
+        ('configs/rtdetr/rtdetr_{}_6x_coco.yml',),
         rtdetr_outputs,
+    ),
+    'rtdetrv2': Repository(
+        'https://github.com/lyuwenyu/RT-DETR',
+        '068dfde',
+        'the folder rtdetrv2_pytorch of a clone',
+        'src',
+        'configs/rtdetrv2',
+        tuple(f'configs/rtdetrv2/rtdetrv2_{{}}_{epochs}_coco.yml' for epochs in ('120e', '7x', '6x')),
+        rtdetrv2_outputs,
     ),
     'dfine': Repository(
         'https://github.com/Peterande/D-FINE',
@@ -68,6 +78,15 @@ REPOSITORIES = {
         'engine/deim',
         ('configs/deim_dfine/deim_hgnetv2_{}_coco.yml',),
         dfine_outputs,
+    ),
+    'deim_rtdetrv2': Repository(
+        'https://github.com/Intellindust-AI-Lab/DEIM',
+        '09d35d5',
+        'a clone',
+        'engine',
+        'configs/deim_rtdetrv2',
+        ('configs/deim_rtdetrv2/deim_{}_120e_coco.yml', 'configs/deim_rtdetrv2/deim_{}_60e_coco.yml'),
+        rtdetrv2_outputs,
     ),
     'deimv2': Repository(
         'https://github.com/Intellindust-AI-Lab/DEIMv2',
@@ -233,8 +252,7 @@ class Reference:
         return lambda: sum(criterion({**self.repository.outputs(decoded), **fixed}, targets).values())
 
     def _config(self, name: str, **settings: Any) -> Any:
-        size = name.rpartition('-')[2].lstrip('R').lower()
-        paths = [self.folder / pattern.format(size) for pattern in self.repository.configs]
+        paths = [self.folder / pattern.format(_size(name)) for pattern in self.repository.configs]
         path = next((path for path in paths if path.exists()), paths[-1])
         self._forget_configs()
         return self._config_class(str(path), **_FROM_SCRATCH, **settings)
@@ -244,3 +262,12 @@ class Reference:
         load = getattr(sys.modules.get(f'{self.repository.package}.core.yaml_utils'), 'load_config', None)
         if load is not None and load.__defaults__ is not None:
             load.__defaults__ = tuple({} if isinstance(value, dict) else value for value in load.__defaults__)
+
+
+def _size(name: str) -> str:
+    """Of a model, as the names of the authors' configs have it: ``s`` of D-FINE-S, ``r50vd_m`` of RT-DETRv2-R50-M."""
+    depth = re.search(r'R\d+(-M)?$', name)
+    if depth is None:
+        return name.rpartition('-')[2].lower()
+    number, _, medium = depth[0].lower().partition('-')
+    return f'{number}vd_{medium}'.rstrip('_')

@@ -40,6 +40,20 @@ def rtdetr_outputs(decoded: Decoded) -> dict[str, Any]:
     return {**last, 'aux_outputs': earlier + _encoder(decoded), 'dn_aux_outputs': _layers(noisy.logits, noisy.boxes)}
 
 
+def rtdetrv2_outputs(decoded: Decoded) -> dict[str, Any]:
+    """As RT-DETRv2's decoder gives them in training, and DEIM's of it, which has another name for denoising."""
+    noisy, matching = decoded.split()
+    *earlier, last = _layers(matching.logits, matching.boxes)
+    return {
+        **last,
+        'aux_outputs': earlier,
+        'enc_aux_outputs': _encoder(decoded),
+        'enc_meta': {'class_agnostic': False},
+        'dn_aux_outputs': _layers(noisy.logits, noisy.boxes),
+        'dn_outputs': _layers(noisy.logits, noisy.boxes),
+    }
+
+
 def dfine_outputs(decoded: Decoded) -> dict[str, Any]:
     """As D-FINE's decoder gives them in training, and DEIM's."""
     noisy, matching = decoded.split()

@@ -14,7 +14,7 @@ from torch import Tensor
 from mmdet_iouquery.apps.benchmark.criterion import Case, random_predictions
 from mmdet_iouquery.apps.benchmark.models import FAMILIES, FAMILY_OF, teacher_map
 from mmdet_iouquery.apps.benchmark.reference import REPOSITORIES, Reference
-from mmdet_iouquery.apps.benchmark.reference_outputs import constants, dfine_outputs, rtdetr_outputs
+from mmdet_iouquery.apps.benchmark.reference_outputs import constants, dfine_outputs, rtdetr_outputs, rtdetrv2_outputs
 from mmdet_iouquery.errors import InputError
 
 STAND_IN = """
@@ -43,8 +43,8 @@ def _modules_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
 def clone(folder: Path, family: str) -> Reference:
     repository = REPOSITORIES[family]
     (folder / repository.zoo).mkdir(parents=True)
+    (folder / repository.package / 'core').mkdir(parents=True)
     (folder / repository.package / '__init__.py').touch()
-    (folder / repository.package / 'core').mkdir()
     (folder / repository.package / 'core' / '__init__.py').write_text('from .yaml_utils import YAMLConfig')
     (folder / repository.package / 'core' / 'yaml_utils.py').write_text(STAND_IN)
     return Reference(folder, family)
@@ -54,8 +54,13 @@ def clone(folder: Path, family: str) -> Reference:
     ('name', 'config'),
     [
         ('R18', 'configs/rtdetr/rtdetr_r18vd_6x_coco.yml'),
+        ('RT-DETRv2-R18', 'configs/rtdetrv2/rtdetrv2_r18vd_120e_coco.yml'),
+        ('RT-DETRv2-R50-M', 'configs/rtdetrv2/rtdetrv2_r50vd_m_7x_coco.yml'),
+        ('RT-DETRv2-R101', 'configs/rtdetrv2/rtdetrv2_r101vd_6x_coco.yml'),
         ('D-FINE-N', 'configs/dfine/dfine_hgnetv2_n_coco.yml'),
         ('DEIM-S', 'configs/deim_dfine/deim_hgnetv2_s_coco.yml'),
+        ('DEIM-RT-DETRv2-R34', 'configs/deim_rtdetrv2/deim_r34vd_120e_coco.yml'),
+        ('DEIM-RT-DETRv2-R50-M', 'configs/deim_rtdetrv2/deim_r50vd_m_60e_coco.yml'),
         ('DEIMv2-Pico', 'configs/deimv2/deimv2_hgnetv2_pico_coco.yml'),
         ('DEIMv2-S', 'configs/deimv2/deimv2_dinov3_s_coco.yml'),
         ('ECDet-S', 'configs/ecdet/ecdet_s.yml'),
@@ -64,7 +69,7 @@ def clone(folder: Path, family: str) -> Reference:
 )
 def test_a_model_is_built_by_the_authors_config_without_downloads(name: str, config: str, tmp_path: Path) -> None:
     reference = clone(tmp_path, FAMILY_OF[name])
-    (tmp_path / config).parent.mkdir(parents=True)
+    (tmp_path / config).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / config).touch()
     for side, size in ((None, None), (64, [64, 64])):
         model = reference.model(name, side)
@@ -150,6 +155,17 @@ def test_outputs_in_rtdetr_s_form_hold_every_prediction_once() -> None:
     held = [joined(outputs['dn_aux_outputs'], matching, key) for key in ('pred_logits', 'pred_boxes')]
     held += [encoder['pred_logits'][None], encoder['pred_boxes'][None]]
     assert all(torch.equal(x, leaf) for x, leaf in zip(held, leaves)) and len(held) == len(leaves)
+
+
+def test_outputs_in_rtdetrv2_s_form_hold_every_prediction_once() -> None:
+    """Denoising by two names: RT-DETRv2's criterion reads one, DEIM's the other."""
+    decoded, leaves = random_predictions(CASE, CPU, refined=False)
+    outputs = rtdetrv2_outputs(decoded)
+    matching = [*outputs['aux_outputs'], {key: outputs[key] for key in ('pred_logits', 'pred_boxes')}]
+    for noisy in (outputs['dn_aux_outputs'], outputs['dn_outputs']):
+        held = [joined(noisy, matching, key) for key in ('pred_logits', 'pred_boxes')]
+        held += [outputs['enc_aux_outputs'][0][key][None] for key in ('pred_logits', 'pred_boxes')]
+        assert all(torch.equal(x, leaf) for x, leaf in zip(held, leaves)) and len(held) == len(leaves)
 
 
 def test_outputs_in_dfine_s_form_hold_every_prediction_once() -> None:
