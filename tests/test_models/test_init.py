@@ -16,12 +16,15 @@ CASES = [
     ('rtdetrv2/rtdetrv2_r50vd_m_8xb2-84e_coco.py', 'rtdetrv2', 'v2_r50vd_m'),
     ('dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', 'dfine', 'dfine_n'),
     ('dfine/dfine_hgnetv2-s_8xb4-132e_coco.py', 'dfine', 'dfine_s'),
+    ('dfine/dfine_hgnetv2-x_8xb4-80e_coco.py', 'dfine', 'dfine_x'),
     ('deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py', 'deim', 'dfine_n'),
     ('deim/deim-rtdetrv2_r18vd_8xb2-120e_coco.py', 'deim', 'deimrt_r18'),
     ('deimv2/deimv2_hgnetv2-atto_8xb16-500e_coco.py', 'deimv2', 'deimv2_atto'),
     ('deimv2/deimv2_hgnetv2-n_8xb4-160e_coco.py', 'deimv2', 'deimv2_n'),
     ('deimv2/deimv2_vit-s_8xb4-132e_coco.py', 'deimv2', 'deimv2_s'),
+    ('deimv2/deimv2_vit-l_8xb4-68e_coco.py', 'deimv2', 'deimv2_l'),
     ('ecdet/ecdet_ecvit-s_8xb4-74e_coco.py', 'ecdet', 'ecdet_s'),
+    ('ecdet/ecdet_ecvit-l_8xb4-50e_coco.py', 'ecdet', 'ecdet_l'),
 ]
 """Config, whose names the table has (a source of the converter), and the table, ``tests/data/*_init.json``."""
 
