@@ -218,7 +218,8 @@ def convert_back(
     weights = {key: value for key, value in weights.items() if key not in without}
     if target == 'transformers':
         return transformers.their_names(weights)
-    theirs = {_names_of(target, weights).to_theirs(key): value for key, value in weights.items()}
+    names = _names_of(target, weights)
+    theirs = {names.to_theirs(key): value for key, value in weights.items()}
     theirs = (deimv2 if target == 'deimv2' else dfine).with_repeated(theirs)
     return {**theirs, **decoder_buffers(theirs, target, num_points, input_size)}
 
