@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 
 FAMILIES = {
-    'rtdetr': {'R18': 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py', 'R50': 'rtdetr/rtdetr_r50vd_8xb2-72e_coco.py'},
+    'rtdetr': {
+        'R18': 'rtdetr/rtdetr_r18vd_8xb2-72e_coco.py',
+        'R34': 'rtdetr/rtdetr_r34vd_8xb2-72e_coco.py',
+        'R50-M': 'rtdetr/rtdetr_r50vd_m_8xb2-72e_coco.py',
+        'R50': 'rtdetr/rtdetr_r50vd_8xb2-72e_coco.py',
+        'R101': 'rtdetr/rtdetr_r101vd_8xb2-72e_coco.py',
+    },
     'rtdetrv2': {
         'RT-DETRv2-R18': 'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py',
         'RT-DETRv2-R34': 'rtdetrv2/rtdetrv2_r34vd_8xb2-120e_coco.py',

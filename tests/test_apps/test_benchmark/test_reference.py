@@ -54,6 +54,8 @@ def clone(folder: Path, family: str) -> Reference:
     ('name', 'config'),
     [
         ('R18', 'configs/rtdetr/rtdetr_r18vd_6x_coco.yml'),
+        ('R50-M', 'configs/rtdetr/rtdetr_r50vd_m_6x_coco.yml'),
+        ('R101', 'configs/rtdetr/rtdetr_r101vd_6x_coco.yml'),
         ('RT-DETRv2-R18', 'configs/rtdetrv2/rtdetrv2_r18vd_120e_coco.yml'),
         ('RT-DETRv2-R50-M', 'configs/rtdetrv2/rtdetrv2_r50vd_m_7x_coco.yml'),
         ('RT-DETRv2-R101', 'configs/rtdetrv2/rtdetrv2_r101vd_6x_coco.yml'),
@@ -78,7 +80,8 @@ def test_a_model_is_built_by_the_authors_config_without_downloads(name: str, con
         settings = model.settings
         assert settings['PResNet'] == settings['HGNetv2'] == {'pretrained': False}
         assert settings['DINOv3STAs']['weights_path'] is settings['ViTAdapter']['weights_path'] is None
-        holders = [settings['HybridEncoder'], settings['RTDETRTransformer']] if name == 'R18' else [settings]
+        names = ('HybridEncoder', 'RTDETRTransformer') if FAMILY_OF[name] == 'rtdetr' else ()
+        holders = [settings[part] for part in names] or [settings]
         assert all(holder.get('eval_spatial_size') == size for holder in holders)
     again = pickle.loads(pickle.dumps(reference))
     assert (again.folder, again.family) == (tmp_path, FAMILY_OF[name])
