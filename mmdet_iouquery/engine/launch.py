@@ -199,7 +199,10 @@ def _ready_to_test(args: argparse.Namespace, held: Any) -> Any:
     if args.out:
         _coco_metric(cfg).outfile_prefix = f'{args.out}{_PARTIAL}'
     _require_data(cfg, args)
-    with made(cfg.work_dir) if process_rank(cfg.launcher) == 0 else nullcontext():
+    with ExitStack() as stack:
+        if process_rank(cfg.launcher) == 0:
+            stack.enter_context(made(cfg.work_dir))
+            stack.enter_context(made(Path(args.out or '.').parent, option='--out'))
         if not args.no_check:
             report_dataset(cfg, splits=('test',))
     with named_mistakes(cfg, 'building the run'), redirect_stdout(held):

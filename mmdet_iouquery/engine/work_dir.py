@@ -59,11 +59,11 @@ def check_writable(folder: str | Path, option: str = '--work-dir') -> None:
 
 
 @contextmanager
-def made(folder: str | Path) -> Iterator[None]:
+def made(folder: str | Path, option: str = '--work-dir') -> Iterator[None]:
     """Make a folder that can be written to (:func:`check_writable`); with an InputError a new, empty one goes again."""
     folder = Path(folder)
     new = _missing(folder)
-    check_writable(folder)
+    check_writable(folder, option)
     try:
         yield
     except InputError:
@@ -135,8 +135,8 @@ def unchanged_unless_started(folder: Path, names: Sequence[str]) -> Iterator[Non
         yield
     except BaseException:
         if not (folder / _LOCK).exists() and not {*folder.glob(_LOGS)} - starts:
-            for path in absent:
-                path.unlink(missing_ok=True)
+            for path in filter(Path.exists, absent):
+                path.unlink()
             for path, text in texts.items():
                 if not path.is_file() or path.read_bytes() != text:
                     path.write_bytes(text)

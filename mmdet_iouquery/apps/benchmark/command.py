@@ -13,7 +13,10 @@ from typing import Any
 
 import torch
 
+from ...config_options import as_list
+from ...engine.work_dir import check_writable
 from ...errors import InputError
+from ...file_io import write_text
 from ..analyze.chart import save_chart
 from ..timing import rows_of, time_in_turn
 from .arguments import FAMILY_OF, parser
@@ -29,6 +32,7 @@ from .reference import Reference
 from .training import training
 
 Rows = list[dict[str, Any]]
+_LEAST = {'rounds': 1, 'threads': 1, 'side': 32, 'batches': 1, 'objects': 0, 'counts': 1, 'workers': 1, 'pictures': 1}
 _MEASURED = ('median_s', 'low_s', 'high_s')
 
 
@@ -39,10 +43,12 @@ def benchmark(arguments: Sequence[str] | None = None) -> None:
 
 def execute(args: argparse.Namespace) -> None:
     """Measure one subject and write it down."""
-    for name, least in (('rounds', 1), ('threads', 1)):
-        value = getattr(args, name)
-        if value is not None and value < least:
-            raise InputError(f'--{name} {value}: name at least {least}')
+    for name, least in _LEAST.items():
+        for value in as_list(getattr(args, name)):
+            if value is not None and value < least:
+                raise InputError(f'--{name} {value}: name at least {least}')
+    if args.out:
+        _check_destination(Path(args.out))
     if args.threads is not None:
         torch.set_num_threads(args.threads)
     args.models = args.models or [f'R{depth}' for depth in args.depths]
@@ -59,12 +65,26 @@ def execute(args: argparse.Namespace) -> None:
         'rows': rows,
     }
     path = Path(args.out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(report, indent=1) + '\n', encoding='utf-8')
+    write_text(path, json.dumps(report, indent=1) + '\n')
     print(f'written: {path}')
     if any(row.get('varied', 'standard') != 'standard' for row in rows):
         written = save_chart(growth_chart(f'{path.stem}-growth', rows), path.parent)
         print(f'drawn: {written[0]}')
+
+
+def _check_destination(path: Path) -> None:
+    """Raise InputError where the report could not be written, or would be written over something else."""
+    if path.is_dir() or (path.is_file() and not _is_report(path)):
+        raise InputError(f'--out {path} is there, and is no report of `iouquery benchmark`; name another file')
+    check_writable(path.parent, option='--out')
+
+
+def _is_report(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding='utf-8'))
+    except ValueError:
+        return False
+    return isinstance(content, dict) and {'subject', 'rows'} <= content.keys()
 
 
 def _reference(folder: str, models: Sequence[str]) -> Reference:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ...config_files import find_config, model_name, tools_root
 from ...config_options import read_options
 from ...engine.launch import report_dataset
+from ...engine.work_dir import made
 from ...errors import InputError
 from ...file_io import write_json, write_text
 from ..analyze.chart import save_chart
@@ -63,7 +64,8 @@ def execute(args: argparse.Namespace, tools: Path | None = None) -> None:
     if args.report_only:
         print(report(work_dir, finished_runs(work_dir, [*map(_name, args.configs)], args.seeds), args.times))
         return
-    runs = prepare(args, work_dir)
+    with made(work_dir):
+        runs = prepare(args, work_dir)
     results: list[RunResult] = []
     for number, run in enumerate(runs, start=1):
         results.append(finished(tools or tools_root(), run, f'{run.name}, seed {run.seed} ({number} of {len(runs)})'))

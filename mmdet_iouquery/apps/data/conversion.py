@@ -110,6 +110,8 @@ def _find_data(
         print(f'{target} holds {given} as COCO already; nothing to do')
         return _from_note(note)
     check_source(target, note, given, option)
+    if not note:
+        _check_no_set(target, option)
     folder = Folder(root, without=target)
     form = form_of_file(given, folder) if given.is_file() and not is_zip else form_of_folder(folder)
     if form.read is None:
@@ -126,6 +128,16 @@ def _find_data(
     else:
         reading = form.read()
     return _converted(reading, folder, target, note, request, option, check)
+
+
+def _check_no_set(target: Path, option: str) -> None:
+    """Raise InputError where a folder that nothing was written to holds a set: its name would mean another one then."""
+    try:
+        form = form_of_folder(Folder(target)) if target.is_dir() else None
+    except InputError:  # whatever there is
+        return
+    if form is not None and form.name in ('COCO', 'YOLO', 'Pascal VOC'):  # others are a single file among any
+        raise InputError(f'{target} holds a set itself, in the form of {form.name}; name another folder with {option}')
 
 
 def _base(given: Path, is_zip: bool) -> Path:

@@ -90,6 +90,8 @@ def test_what_is_measured_is_printed_and_written(
     monkeypatch.setattr(criterion, 'GROWTH', {'objects': (1, 3), 'layers': (1, 2)})
     monkeypatch.setattr(command, 'machine', lambda: {'device': 'this one'})
     out = tmp_path / 'new' / 'criterion.json'
+    out.parent.mkdir()
+    out.write_text('{"subject": "criterion", "rows": []}')  # an earlier one, which is replaced
     command.benchmark(['criterion', '--growth', '--rounds', '1', '--out', str(out)])
     report = json.loads(out.read_text())
     assert report['subject'] == 'criterion' and report['machine'] == {'device': 'this one'} and report['rounds'] == 1
@@ -146,9 +148,26 @@ def test_the_growth_chart_draws_what_was_measured() -> None:
     assert drawn == {'ours': ([1, 10], [1000, 10000]), "the authors'": ([1, 10], [2000, 20000])}
 
 
-def test_bad_options_are_refused() -> None:
-    with pytest.raises(InputError, match='--rounds 0: name at least 1'):
-        command.benchmark(['criterion', '--rounds', '0'])
+def test_bad_options_are_refused(tmp_path: Path) -> None:
+    for option, value, least in (
+        ('--rounds', '0', 1),
+        ('--side', '-5', 32),
+        ('--batches', '0', 1),
+        ('--threads', '0', 1),
+    ):
+        with pytest.raises(InputError, match=f'{option} {value}: name at least {least}'):
+            command.benchmark(['criterion', option, value])
+    (tmp_path / 'notes.txt').write_text('of a person')
+    for out in (tmp_path, tmp_path / 'notes.txt'):
+        with pytest.raises(
+            InputError, match=f'--out {out} is there, and is no report of `iouquery benchmark`; name another'
+        ):
+            command.benchmark(['criterion', '--out', str(out)])
+    with pytest.raises(
+        InputError, match=f'cannot write to the folder {tmp_path / "notes.txt"}: .*; name another with --out'
+    ):
+        command.benchmark(['criterion', '--out', str(tmp_path / 'notes.txt' / 'x.json')])
+    assert (tmp_path / 'notes.txt').read_text() == 'of a person'
     with pytest.raises(
         InputError, match='--reference has one family of models, and --models R18 DEIM-S are of several'
     ):

@@ -708,6 +708,16 @@ def test_a_set_that_grew_is_refused_before_it_is_written(
     assert 'the training ended with status 1' in attempt(12)  # nothing was trained on the set as it was
 
 
+def test_a_work_dir_that_is_a_file_is_refused(configs: list[Path], digits: Path, tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('of a person')
+    arguments = [str(configs[0]), '--work-dir', str(tmp_path / 'file'), '--data', str(digits), '--iters', '4']
+    with pytest.raises(
+        InputError, match=f'cannot write to the folder {tmp_path / "file"}: .*; name another with --work-dir'
+    ):
+        compare(TOOLS, arguments)
+    assert (tmp_path / 'file').read_text() == 'of a person'
+
+
 def test_a_model_that_can_not_be_built_is_said_before_the_first_training(
     configs: list[Path], digits: Path, tmp_path: Path
 ) -> None:

@@ -151,6 +151,20 @@ def test_what_was_made_of_another_set_is_not_written_over(small: Path, tmp_path:
     assert read_data(small / 'data.yaml', out=tmp_path / 'out').train_ann.parent == tmp_path / 'out', 'the same set'
 
 
+def test_a_folder_that_holds_a_set_is_not_written_to(small: Path, digits: Path, tmp_path: Path) -> None:
+    """Its name would mean what was written there from then on."""
+    before = {path.name for path in digits.iterdir()}
+    for _ in range(2):
+        with pytest.raises(
+            InputError, match=f'{digits} holds a set itself, in the form of COCO; name another folder with'
+        ):
+            read_data(small, out=digits)
+    assert {path.name for path in digits.iterdir()} == before
+    (tmp_path / 'notes').mkdir()
+    (tmp_path / 'notes' / 'list.json').write_text('[1]')  # no set
+    assert read_data(small, out=tmp_path / 'notes').train_ann == tmp_path / 'notes' / 'train.json'
+
+
 def test_a_folder_passes_on_what_is_wrong_with_its_only_table(tmp_path: Path) -> None:
     write_image(tmp_path / 'set' / 'a.jpg')
     table = write_text(tmp_path / 'set' / 'labels.csv', 'a.jpg,cat,1,1,9,9\n')

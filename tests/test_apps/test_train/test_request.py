@@ -73,8 +73,8 @@ def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
     text = write(data, tmp_path, epochs=4).read_text()
     (tmp_path / 'epoch_1.pth').touch()
     assert write(data, tmp_path, epochs=4).read_text() == text
-    text = r'another config \(there: rtdetr.* --epochs 4; asked for now: rtdetr.* --epochs 5\); go on with that one by'
-    with pytest.raises(InputError, match=text):
+    error = r'another config \(there: rtdetr.* --epochs 4; asked for now: rtdetr.* --epochs 5\); go on with that one by'
+    with pytest.raises(InputError, match=error):
         write(data, tmp_path, epochs=5)
     edited = text.replace('max_epochs=4', 'max_epochs=6')
     (tmp_path / 'config.py').write_text(edited)
@@ -159,6 +159,18 @@ def test_weights_of_another_model_leave_nothing(data: Path, tmp_path: Path) -> N
                 written_config('rtdetr_r18vd', request)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['kept', 'other.pth']
     assert [(path.name, path.read_bytes()) for path in kept.iterdir()] == [('weights.pth', b'those of a run')]
+
+
+def test_a_work_dir_that_is_a_file_is_refused(data: Path, tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('of a person')
+    with (
+        pytest.raises(
+            InputError, match=f'cannot write to the folder {tmp_path / "file"}: .*; name another with --work-dir'
+        ),
+        unchanged_unless_started(tmp_path / 'file', ['config.py']),
+    ):
+        write(data, tmp_path / 'file', weights='none')
+    assert (tmp_path / 'file').read_text() == 'of a person'
 
 
 def test_weights_are_read_before_data(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,6 +270,9 @@ def test_before_a_test_too(text: str, tmp_path: Path) -> None:
         with pytest.raises(InputError, match=message):
             launch.test([str(config), str(tmp_path / checkpoint), *nowhere])
         assert not (tmp_path / 'new').exists()
+    out = ['--out', str(earlier / 'x'), '--cfg-options', 'test_dataloader.dataset.ann_file=gone.json']
+    with pytest.raises(InputError, match=f'cannot write to the folder {earlier}: .*; name another with --out'):
+        launch.test([str(config), str(run / 'iter_1.pth'), '--work-dir', str(run), *out])
     assert earlier.read_text() == 'of an earlier test'
     Visualizer._instance_dict.clear()
     assert 'coco/bbox_mAP' in launch.test(arguments)
