@@ -34,12 +34,12 @@ PARALLEL := -n logical --dist loadfile --no-loadscope-reorder --max-worker-resta
 # what these tests hold is the same whatever mmdet is installed; with the second family they are left out
 WITH_TORCH_ALONE := tests/test_core tests/test_cpu tests/test_runtime tests/test_jobs tests/test_fuzz \
     tests/test_long/test_jobs_killed.py \
-    $(addprefix tests/test_,command.py configs.py docs.py laws.py layers.py one_door.py own_parts.py packaging.py pages.py) \
+    $(addprefix tests/test_,command.py configs.py docs.py laws.py layers.py names.py one_door.py own_parts.py packaging.py pages.py) \
     $(addprefix tests/test_,serve_example.py setup_env.py site_reference.py troubleshooting.py) \
     $(addprefix tests/test_apps/test_,analyze benchmark calibrate compare configs data predict train detector.py) \
     $(addprefix tests/test_deploy/test_,compile.py export.py graph.py precision.py prepare.py quantize.py triton_repository.py) \
     $(addprefix tests/test_models/test_,batch_numbers.py cost.py family.py golden.py gradients.py half_precision.py tracing.py) \
-    $(wildcard tests/test_checkpoints/test_convert_*.py)
+    $(wildcard tests/test_checkpoints/test_convert_*.py) tests/test_checkpoints/test_round_trips.py
 
 # what any version of Python, torch and mmdet has a say in
 IN_RANGE := $(addprefix tests/test_core/test_,deformable_attention.py imports.py selection.py matching.py denoising.py) \
