@@ -82,9 +82,10 @@ def test_figures_are_those_of_the_page_on_models() -> None:
     for table in re.findall(r'(?:^\|.*\|\n)+', page, re.MULTILINE):
         heads, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in table.splitlines()]
         families = [
-            ''.join(re.findall(r'`(.*)`', head)) + ' with Objects365' * ('Objects365' in head) for head in heads[1:-2]
+            ''.join(re.findall(r'`(.*)`', head)) + ' with Objects365' * ('Objects365' in head) for head in heads[1:-3]
         ]
-        for backbone, *aps, parameters, flops in rows:
+        for backbone, *aps, parameters, flops, licence in rows:
+            assert ('#licence-of-weights' in licence) == (backbone.startswith('`vit-') or '`rtdetrv4_' in licence)
             for family, ap in zip(families, aps):
                 if ap:
                     entry = by_name[_entry_name(family, backbone.strip('`'))]
