@@ -39,7 +39,7 @@ class ProductLinear(nn.Linear):
 
 
 class ProductConv2d(nn.Conv2d):
-    """As it is trained, of single pixels (:func:`is_pointwise`), channels last: on one thread torch takes others."""
+    """A convolution of single pixels as it is trained, see :func:`is_pointwise`, of maps that are channels last."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, h, w) to (B, D, h, w)."""

@@ -202,7 +202,8 @@ def _ready_to_test(args: argparse.Namespace, held: Any) -> Any:
     with ExitStack() as stack:
         if process_rank(cfg.launcher) == 0:
             stack.enter_context(made(cfg.work_dir))
-            stack.enter_context(made(Path(args.out or '.').parent, option='--out'))
+            if args.out:
+                stack.enter_context(made(Path(args.out).parent, option='--out'))
         if not args.no_check:
             report_dataset(cfg, splits=('test',))
     with named_mistakes(cfg, 'building the run'), redirect_stdout(held):

@@ -114,6 +114,8 @@ def _leave_one_out(args: argparse.Namespace, reference: Reference | None) -> Row
     settings = dict(side=args.side, objects=args.objects, rounds=args.rounds, half=args.bfloat16)
     rows: Rows = []
     if args.prediction:
+        if args.bfloat16 or reference is not None:
+            raise InputError('--prediction times ours in single precision alone; leave --bfloat16 and --reference out')
         for model, batch in itertools.product(args.models, args.batches or [1]):
             rows += leave_one_out_of_prediction(model_name=model, batch=batch, side=args.side, rounds=args.rounds)
         return rows

@@ -131,12 +131,18 @@ def _find_data(
 
 
 def _check_no_set(target: Path, option: str) -> None:
-    """Raise InputError where a folder that nothing was written to holds a set: its name would mean another one then."""
+    """Raise InputError where a folder without a note holds a set: its name would mean another one then.
+
+    Files of the names that are written here are none: a split without a note may be of a call that was stopped.
+    """
     try:
         form = form_of_folder(Folder(target)) if target.is_dir() else None
     except InputError:  # whatever there is
         return
-    if form is not None and form.name in ('COCO', 'YOLO', 'Pascal VOC'):  # others are a single file among any
+    written = {target / f'{split}.json' for split in ('train', 'val', 'test')}
+    if form is None or written.issuperset(form.shown_by):
+        return
+    if form.name in ('COCO', 'YOLO', 'Pascal VOC'):  # others are a single file among any
         raise InputError(f'{target} holds a set itself, in the form of {form.name}; name another folder with {option}')
 
 

@@ -24,7 +24,7 @@ class Block(NamedTuple):
     pairs: Pairs
     """Which of them answer for what, counted from the block's first query."""
     avg_factor: Tensor
-    """What each sum is divided by, one of :class:`Numbers` or, for denoising, a multiple."""
+    """What each sum is divided by, one of :class:`AvgFactors` or, for denoising, a multiple."""
 
     @property
     def num_queries(self) -> int:
@@ -32,7 +32,7 @@ class Block(NamedTuple):
         return int(self.queries.stop - self.queries.start)
 
 
-class Numbers(NamedTuple):
+class AvgFactors(NamedTuple):
     """What sums are divided by: means over the processes, at least 1."""
 
     num_boxes: Tensor
@@ -42,7 +42,7 @@ class Numbers(NamedTuple):
 
 
 def decoder_blocks(
-    decoded: Decoded, own: Pairs, union: Pairs | None, numbers: Numbers, num_layers: int
+    decoded: Decoded, own: Pairs, union: Pairs | None, avg_factors: AvgFactors, num_layers: int
 ) -> tuple[list[Block], list[Block]]:
     """The denoising queries, where there are some, and the matching ones.
 
@@ -57,15 +57,16 @@ def decoder_blocks(
     logits = decoded.predictions.logits
     prefixes = [*(f'd{i}.' for i in range(logits.shape[0] - 1)), '', 'pre.'][:num_layers]
     pairs = own.first_layers(num_layers).to(logits.device)
-    blocks = [Block(prefixes, decoded.matching_slice, pairs, numbers.num_boxes)]
+    blocks = [Block(prefixes, decoded.matching_slice, pairs, avg_factors.num_boxes)]
     if decoded.denoising is not None:
         pairs = Pairs.of_layers(num_layers, *decoded.denoising.pairs)
-        names, avg_factor = [f'{prefix}dn_' for prefix in prefixes], numbers.num_boxes * decoded.denoising.num_groups
+        names = [f'{prefix}dn_' for prefix in prefixes]
+        avg_factor = avg_factors.num_boxes * decoded.denoising.num_groups
         blocks.insert(0, Block(names, decoded.denoising_slice, pairs, avg_factor))
     if union is None:
         return blocks, blocks
     pairs = Pairs.of_layers(num_layers, *union.to(logits.device)[1:])
-    return blocks, [*blocks[:-1], blocks[-1]._replace(pairs=pairs, avg_factor=numbers.num_pairs)]
+    return blocks, [*blocks[:-1], blocks[-1]._replace(pairs=pairs, avg_factor=avg_factors.num_pairs)]
 
 
 class MatchedBoxes(NamedTuple):

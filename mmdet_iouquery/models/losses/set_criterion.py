@@ -19,7 +19,7 @@ from ...argument_checks import check_choice, check_flags
 from ...core import OVERLAPS, as_float, box_cxcywh_to_xyxy, union_pairs
 from ...errors import InputError
 from ...structures import Assigner, Decoded, EncoderTarget, Pairs, Predictions, Targets
-from .blocks import Block, MatchedBoxes, Numbers, decoder_blocks, named, query_sums
+from .blocks import AvgFactors, Block, MatchedBoxes, decoder_blocks, named, query_sums
 from .edge_losses import edge_losses
 from .quality_losses import check_sigmoid, takes_quality
 
@@ -125,17 +125,17 @@ class SetCriterion(nn.Module):
         heads = predictions.with_initial()
         matching = decoded.split(heads)[1].apply(Tensor.detach)
         matches = self._match(matching, encoder, selection.encoder_target, targets)
-        numbers = _numbers(heads.logits, targets, matches.union)
+        avg_factors = _avg_factors(heads.logits, targets, matches.union)
 
-        own, shared = decoder_blocks(decoded, matches.decoder, matches.union, numbers, heads.logits.shape[0])
+        own, shared = decoder_blocks(decoded, matches.decoder, matches.union, avg_factors, heads.logits.shape[0])
         terms = self._three_losses(heads, own, shared, targets, self.loss_cls)
         if self._of_distributions:  # of which the initial prediction has none
             num_layers = predictions.logits.shape[0]
-            _, shared = decoder_blocks(decoded, matches.decoder, matches.union, numbers, num_layers)
+            _, shared = decoder_blocks(decoded, matches.decoder, matches.union, avg_factors, num_layers)
             terms.update(edge_losses(predictions, shared, targets.boxes, self.loss_fgl, self.loss_ddf))
         losses = named(terms)
         if encoder is not None:
-            losses.update(self._encoder_losses(encoder, selection.encoder_target, matches, numbers, targets))
+            losses.update(self._encoder_losses(encoder, selection.encoder_target, matches, avg_factors, targets))
         return losses
 
     def _match(
@@ -214,21 +214,21 @@ class SetCriterion(nn.Module):
         return OVERLAPS[self.quality](predicted_xyxy, box_cxcywh_to_xyxy(matched.truth)).clamp(0, 1)
 
     def _encoder_losses(
-        self, encoder: Predictions, target: EncoderTarget, matches: Matches, numbers: Numbers, targets: Targets
+        self, encoder: Predictions, target: EncoderTarget, matches: Matches, avg_factors: AvgFactors, targets: Targets
     ) -> dict[str, Tensor]:
         """Of the encoder's predictions, whose scores learn what its selector says."""
         assert matches.encoder is not None
         device, queries = encoder.logits.device, slice(0, encoder.logits.shape[2])
-        own = shared = [Block(['enc_'], queries, matches.encoder.to(device), numbers.num_boxes)]
+        own = shared = [Block(['enc_'], queries, matches.encoder.to(device), avg_factors.num_boxes)]
         if matches.union is not None and matches.encoder_votes:
-            shared = [Block(['enc_'], queries, matches.union.to(device), numbers.num_pairs)]
+            shared = [Block(['enc_'], queries, matches.union.to(device), avg_factors.num_pairs)]
         loss_cls = self.soft_encoder_loss_cls if target.score == 'iou' else self.encoder_loss_cls
         losses = named(self._three_losses(encoder, own, shared, target.targets(targets), loss_cls, target.score))
         if target.iou_logits is not None:
             matched = MatchedBoxes.of(own, encoder.boxes, targets.boxes)
             logits = as_float(target.iou_logits)[matched.pairs.predicted]
             quality = F.binary_cross_entropy_with_logits(logits, self._overlap(matched), reduction='sum')
-            losses['enc_loss_quality'] = quality / numbers.num_boxes
+            losses['enc_loss_quality'] = quality / avg_factors.num_boxes
         return losses
 
 
@@ -241,13 +241,13 @@ def _built(name: str, loss: Any) -> nn.Module:
     return MODELS.build(loss)
 
 
-def _numbers(like: Tensor, targets: Targets, union: Pairs | None) -> Numbers:
+def _avg_factors(like: Tensor, targets: Targets, union: Pairs | None) -> AvgFactors:
     num_boxes = float(targets.labels.shape[0])
     if union is None:
         mean = reduce_mean(like.new_tensor(num_boxes)).clamp(min=1.0)
-        return Numbers(mean, mean)
+        return AvgFactors(mean, mean)
     means = reduce_mean(like.new_tensor([num_boxes, float(union.query.shape[0])]))
-    return Numbers(*means.clamp(min=1.0).unbind())
+    return AvgFactors(*means.clamp(min=1.0).unbind())
 
 
 def _by_pair(loss: nn.Module, matched: Tensor, truth: Tensor) -> Tensor:

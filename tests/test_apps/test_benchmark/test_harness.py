@@ -157,6 +157,8 @@ def test_bad_options_are_refused(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=f'{option} {value}: name at least {least}'):
             command.benchmark(['criterion', option, value])
+    with pytest.raises(InputError, match='--prediction times ours in single precision alone; leave --bfloat16'):
+        command.benchmark(['leave-one-out', '--prediction', '--bfloat16'])
     (tmp_path / 'notes.txt').write_text('of a person')
     for out in (tmp_path, tmp_path / 'notes.txt'):
         with pytest.raises(

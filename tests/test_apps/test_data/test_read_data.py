@@ -25,6 +25,7 @@ from form_sets import (
 
 from mmdet_iouquery import CocoSet, find_coco_set, read_data
 from mmdet_iouquery.apps.data import coco_files
+from mmdet_iouquery.apps.data.coco_files import NOTE
 from mmdet_iouquery.apps.data.conversion import find_data
 from mmdet_iouquery.apps.data.reading import Tally
 from mmdet_iouquery.apps.data.report import describe
@@ -160,6 +161,13 @@ def test_a_folder_that_holds_a_set_is_not_written_to(small: Path, digits: Path, 
         ):
             read_data(small, out=digits)
     assert {path.name for path in digits.iterdir()} == before
+    single, out = tmp_path / 'single', tmp_path / 'out'
+    (single / 'annotations').mkdir(parents=True)
+    shutil.copy(digits / 'annotations' / 'train.json', single / 'annotations')
+    shutil.copytree(digits / 'train', single / 'train')
+    first = read_data(single, out=out)
+    (out / NOTE).unlink()  # as a stop between the split and its note leaves it
+    assert read_data(single, out=out) == first
     (tmp_path / 'notes').mkdir()
     (tmp_path / 'notes' / 'list.json').write_text('[1]')  # no set
     assert read_data(small, out=tmp_path / 'notes').train_ann == tmp_path / 'notes' / 'train.json'
