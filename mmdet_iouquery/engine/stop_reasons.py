@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -37,23 +37,40 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, EOFError, RuntimeError) as error:
+    except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
-        out_of_files = _OUT_OF_FILES.search(str(error)) is not None
-        if not out_of_files and not _is_worker_death(error):
+        behind = _behind(error)
+        out_of_files = any(map(_is_out_of_files, behind))
+        if not out_of_files and not any(map(_is_worker_death, behind)):
             raise
         hook = stopping_hook(runner)
         if hook is not None:
             hook.stop_without_data(runner)
             how = 'before a step was done, as its data workers were stopped too'
             raise TrainingStopped(hook.received, f'{how}; {_go_on(folder)}') from error
-        raise DataWorkerError(no_more_files(folder) if out_of_files else worker_died(error, folder)) from error
+        raise DataWorkerError(no_more_files(folder) if out_of_files else worker_died(behind, folder)) from error
     except KeyboardInterrupt as interrupt:
         raise TrainingStopped(signal.SIGINT, f'at once; {_go_on(folder)}') from interrupt
 
 
-def _is_worker_death(error: OSError | EOFError | RuntimeError) -> bool:
+def _behind(error: BaseException) -> list[BaseException]:
+    """An exception, and those in whose handling it was raised, the latest first.
+
+    torch tells of a dead worker from a signal handler, so in the midst of whatever runs just then. A library that
+    catches it there makes an error of its own from it: yapf, which formats a config, one of syntax.
+    """
+    chain = [error]
+    for latest in chain:  # grows
+        chain += [e for e in (latest.__cause__, latest.__context__) if e is not None and e not in chain]
+    return chain
+
+
+def _is_out_of_files(error: BaseException) -> bool:
+    return isinstance(error, (OSError, RuntimeError)) and _OUT_OF_FILES.search(str(error)) is not None
+
+
+def _is_worker_death(error: BaseException) -> bool:
     """Whether a data worker died: torch says so, or a batch of its could not be taken over.
 
     A tensor's memory is asked for at a socket of the worker that made it. One that is being killed closes its sockets
@@ -65,10 +82,9 @@ def _is_worker_death(error: OSError | EOFError | RuntimeError) -> bool:
     return isinstance(error, (EOFError, ConnectionError)) and taken
 
 
-def worker_died(error: BaseException, folder: Path) -> str:
-    """What to tell a person about a data worker's death: what, the likely reasons, the remedy."""
-    causes = [str(cause) for cause in (error, error.__cause__, error.__context__) if cause is not None]
-    killed = next((match[1].strip() for match in map(_BY_SIGNAL.search, causes) if match), None)
+def worker_died(behind: Sequence[BaseException], folder: Path) -> str:
+    """What to tell a person about a data worker's death, of these exceptions: what, the likely reasons, the remedy."""
+    killed = next((match[1].strip() for match in map(_BY_SIGNAL.search, map(str, behind)) if match), None)
     how = f'was ended by the signal {killed!r}' if killed else 'exited without an error message'
     return (
         f'a process that loads data {how}. Killed: the machine ran out of memory, see dmesg; take a smaller '

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import torch
 from mmdet.registry import HOOKS, TRANSFORMS
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from started_run import Started, ended, errors, in_processes, run_train, small_config
 from toy_run import BATCH_SIZE, EPOCH, CallAt, ToyData, toy_runner
@@ -162,6 +163,24 @@ def test_a_batch_whose_worker_is_just_being_killed(tmp_path: Path) -> None:
     # the same from elsewhere, such as a store of checkpoints, is not a data worker's
     with pytest.raises(ConnectionRefusedError), told_endings(NO_HOOKS, tmp_path):
         raise ConnectionRefusedError
+
+
+def test_a_death_that_is_told_in_the_midst_of_a_save(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch tells from a signal handler; mmengine, laying out a checkpoint's config, calls whatever comes a mistake."""
+
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise RuntimeError('DataLoader worker (pid 7) is killed by signal: Killed. ')
+
+    for module in ('yapf.yapflib.yapf_api', 'mmengine.config.config'):  # mmengine 0.10 imports it once
+        monkeypatch.setattr(f'{module}.FormatCode', interrupted, raising=False)
+    refused = pytest.raises(DataWorkerError, match="was ended by the signal 'Killed'")
+    with refused as error, told_endings(NO_HOOKS, tmp_path):
+        assert Config(dict(model=1)).pretty_text
+    assert isinstance(error.value.__cause__, SyntaxError)
+    # a mistake with nothing behind it stays what it is
+    monkeypatch.undo()
+    with pytest.raises(SyntaxError), told_endings(NO_HOOKS, tmp_path):
+        raise SyntaxError
 
 
 def signal_job(signum: int) -> None:
