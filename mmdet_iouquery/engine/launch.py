@@ -53,7 +53,7 @@ from .preflight.first_pass import first_pass
 from .processes import build_runner, leaving_together, process_rank, refuse_nccl_without_cuda
 from .run_settings import annotation_checksums, record, settings_of
 from .start_or_resume import begin
-from .stop_reasons import told_endings
+from .stop_reasons import told_data_faults, told_endings
 from .trained_files import model_files
 from .work_dir import check_room, checkpoint_folder, claimed, made, unchanged_by_errors
 
@@ -172,7 +172,7 @@ def as_json(metrics: Mapping[str, float]) -> str:
 def _test(args: argparse.Namespace) -> dict[str, float]:
     with held_back() as held:
         runner = _ready_to_test(args, held)
-    with named_mistakes(runner.cfg, 'starting the test', only=while_starting):
+    with told_data_faults(), named_mistakes(runner.cfg, 'starting the test', only=while_starting):
         metrics = runner.test()
     if args.out and runner.rank == 0:
         _name_results(Path(args.out))

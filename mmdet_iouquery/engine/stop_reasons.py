@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compat import calls
-from ..errors import CheckpointWriteError, DataWorkerError, TrainingStopped, goes_on
+from ..errors import CheckpointWriteError, DataWorkerError, TrainingStopped, goes_on, same_command
 from .atomic_backend import NO_ROOM, cannot_write
 from .hooks.stop_hook import stopping_hook
 from .resume import latest_checkpoint
@@ -40,18 +40,43 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
-        behind = _behind(error)
-        out_of_files = any(map(_is_out_of_files, behind))
-        if not out_of_files and not any(map(_is_worker_death, behind)):
+        fault = _data_fault(error, 'train_dataloader (or val_dataloader, in a validation)', _sentence(_go_on(folder)))
+        if fault is None:
             raise
         hook = stopping_hook(runner)
         if hook is not None:
             hook.stop_without_data(runner)
             how = 'before a step was done, as its data workers were stopped too'
             raise TrainingStopped(hook.received, f'{how}; {_go_on(folder)}') from error
-        raise DataWorkerError(no_more_files(folder) if out_of_files else worker_died(behind, folder)) from error
+        raise fault from error
     except KeyboardInterrupt as interrupt:
         raise TrainingStopped(signal.SIGINT, f'at once; {_go_on(folder)}') from interrupt
+
+
+@contextmanager
+def told_data_faults() -> Iterator[None]:
+    """As :func:`told_endings`, of what reads the test set inside.
+
+    Raises:
+        DataWorkerError: a data worker died, or no more files can be opened.
+    """
+    try:
+        yield
+    except Exception as error:
+        fault = _data_fault(error, 'test_dataloader', _sentence(f'{same_command()} starts again'))
+        if fault is None:
+            raise
+        raise fault from error
+
+
+def _data_fault(error: Exception, loader: str, next_step: str) -> DataWorkerError | None:
+    """What to raise for an exception that the data workers of ``loader`` are behind; None: they are not."""
+    behind = _behind(error)
+    if any(map(_is_out_of_files, behind)):
+        return DataWorkerError(f'{_no_more_files(loader)}. {next_step}')
+    if any(map(_is_worker_death, behind)):
+        return DataWorkerError(f'{_worker_died(behind, loader)}. {next_step}')
+    return None
 
 
 def _behind(error: BaseException) -> list[BaseException]:
@@ -82,28 +107,30 @@ def _is_worker_death(error: BaseException) -> bool:
     return isinstance(error, (EOFError, ConnectionError)) and taken
 
 
-def worker_died(behind: Sequence[BaseException], folder: Path) -> str:
+def _worker_died(behind: Sequence[BaseException], loader: str) -> str:
     """What to tell a person about a data worker's death, of these exceptions: what, the likely reasons, the remedy."""
     killed = next((match[1].strip() for match in map(_BY_SIGNAL.search, map(str, behind)) if match), None)
     how = f'was ended by the signal {killed!r}' if killed else 'exited without an error message'
     return (
         f'a process that loads data {how}. Killed: the machine ran out of memory, see dmesg; take a smaller '
-        'train_dataloader.num_workers or batch_size. Bus error: /dev/shm is full, as in a container with its 64 MB '
+        f'num_workers or batch_size of {loader}. Bus error: /dev/shm is full, as in a container with its 64 MB '
         '(docker run --shm-size=8g). Segmentation fault or else: a library or a transform broke; '
-        'train_dataloader.num_workers=0 and train_dataloader.persistent_workers=False show where. '
-        f'{_go_on(folder).capitalize()}'
+        'num_workers=0 and persistent_workers=False there show where'
     )
 
 
-def no_more_files(folder: Path) -> str:
+def _no_more_files(loader: str) -> str:
     """What to tell a person where a process has as many files open as it may: why, the remedies."""
     return (
         'a process may open no more files, of which every tensor that a data worker hands over is one. Raise the limit '
         '(`ulimit -n 65536` before the command, docker run --ulimit nofile=65536), take a smaller '
-        'train_dataloader.num_workers or batch_size, or have tensors handed over by name: --cfg-options '
-        "sharing_strategy=file_system, which is torch.multiprocessing.set_sharing_strategy('file_system'). "
-        f'{_go_on(folder).capitalize()}'
+        f'num_workers or batch_size of {loader}, or have tensors handed over by name: --cfg-options '
+        "sharing_strategy=file_system, which is torch.multiprocessing.set_sharing_strategy('file_system')"
     )
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]  # not capitalize(), which has small letters in a path
 
 
 def _go_on(folder: Path) -> str:

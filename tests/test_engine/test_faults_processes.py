@@ -19,7 +19,7 @@ import torch
 from mmdet.registry import HOOKS, TRANSFORMS
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from started_run import Started, ended, errors, in_processes, run_train, small_config
+from started_run import Started, ended, errors, in_processes, run_test, run_train, small_config
 from toy_run import BATCH_SIZE, EPOCH, CallAt, ToyData, toy_runner
 
 from mmdet_iouquery.checkpoints.files import damage
@@ -29,8 +29,8 @@ from mmdet_iouquery.errors import CheckpointWriteError, DataWorkerError, Trainin
 
 WORKERS = """
 custom_imports = dict(imports=['mmdet_iouquery', 'test_faults_processes'], allow_failed_imports=False)
-train_dataloader.update(num_workers=2, persistent_workers=True)
-train_dataloader['dataset']['pipeline'].insert(3, dict(type='DieAt', folder={folder!r}, call={call}, signum={signum}))
+{loader}.update(num_workers=2, persistent_workers=True)
+{loader}['dataset']['pipeline'].insert(3, dict(type='DieAt', folder={folder!r}, call={call}, signum={signum}))
 default_hooks['checkpoint'].update(interval=1)
 """
 KEEP = """
@@ -42,34 +42,60 @@ default_hooks['keep'] = dict(type='KeepBatches')
 
 @TRANSFORMS.register_module()
 class DieAt:
-    """Ends the process that loads an image, the n-th one of all workers."""
+    """Ends the worker that loads an image, the n-th one of all processes or a later one."""
 
     def __init__(self, folder: str, call: int, signum: int) -> None:
         self.folder, self.call, self.signum = Path(folder), call, signum
 
     def __call__(self, results: dict) -> dict:
         (self.folder / f'call_{os.getpid()}_{len(os.listdir(self.folder))}').touch()
-        if len(os.listdir(self.folder)) >= self.call:
+        if torch.utils.data.get_worker_info() and len(os.listdir(self.folder)) >= self.call:
             os.kill(os.getpid(), self.signum)
         return results
 
 
+def killing(loader: str, folder: Path, call: int) -> str:
+    """Lines of a config that has a data worker killed at the n-th image."""
+    folder.mkdir()
+    return WORKERS.format(loader=loader, folder=str(folder), call=call, signum=int(signal.SIGKILL))
+
+
 def test_a_data_worker_that_is_killed(tmp_path: Path) -> None:
     """As the kernel does when memory runs out; in the fourth step, after three checkpoints of which two are kept."""
-    calls = tmp_path / 'calls'
-    calls.mkdir()
-    config = small_config(tmp_path, WORKERS.format(folder=str(calls), call=30, signum=int(signal.SIGKILL)))
-    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', tmp_path / 'run')
+    config = small_config(tmp_path, killing('train_dataloader', tmp_path / 'calls', 30))
+    status, output = ended(tmp_path / 'log', run_train, config, '--work-dir', tmp_path / 'Run')
     assert status == 5, output[-3000:]
     (message,) = errors(output)
     # not known where the main process was at its socket just then, as below
     how = "was ended by the signal 'Killed'|exited without an error message"
     assert re.match(f'error: a process that loads data ({how})', message)
-    saved = sorted((tmp_path / 'run').glob('iter_*.pth'))
+    saved = sorted((tmp_path / 'Run').glob('iter_*.pth'))
     assert saved and all(damage(path) is None for path in saved)
     for words in ('ran out of memory', 'num_workers', '/dev/shm', f'is {saved[-1]}; the same command goes on from it'):
         assert words in message
-    assert not list((tmp_path / 'run').glob('*.tmp'))
+    assert not list((tmp_path / 'Run').glob('*.tmp'))
+
+
+def test_a_data_worker_that_is_killed_in_a_test(tmp_path: Path) -> None:
+    """Called twice; a whole evaluation then has no trace of the others."""
+    config = small_config(tmp_path)
+    short = ['--work-dir', tmp_path / 'run', '--cfg-options', 'train_cfg.max_iters=1']
+    assert ended(tmp_path / 'log', run_train, config, *short)[0] == 0
+    with config.open('a') as file:
+        file.write(killing('test_dataloader', tmp_path / 'calls', 3))
+    tested = [config, tmp_path / 'run' / 'iter_1.pth', '--out', tmp_path / 'results']
+    for _ in range(2):
+        status, output = ended(tmp_path / 'log', run_test, *tested)
+        assert status == 5, output[-3000:]
+        (message,) = errors(output)
+        assert message.startswith('error: a process that loads data ')
+        for words in ('batch_size of test_dataloader', '/dev/shm', 'The same command starts again'):
+            assert words in message
+        assert not list(tmp_path.glob('results*'))
+    status, output = ended(
+        tmp_path / 'log', run_test, *tested, '--cfg-options', 'test_dataloader.dataset.pipeline.3.call=99'
+    )
+    assert status == 0 and (tmp_path / 'results.metrics.json').is_file(), output[-3000:]
 
 
 NO_HOOKS = SimpleNamespace(hooks=[])
