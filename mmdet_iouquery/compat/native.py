@@ -22,11 +22,12 @@ _LARGEST_OF_HEAP = 33_000_000  # bytes, of 2^25
 def packs_weights(dtype: Any) -> bool:
     """Whether torch offers oneDNN's layers with packed weights, as its compiler uses them, for a type of numbers.
 
-    They are no public interface, so they are tried once, on small layers whose results are known.
+    They are no public interface, so they are tried once, on small layers whose results are known; never for float16,
+    whose layers stay torch's.
     """
     import torch
 
-    if not torch.backends.mkldnn.is_available():
+    if dtype == torch.float16 or not torch.backends.mkldnn.is_available():
         return False
     x, weight = torch.ones(1, 16, 5, 5, dtype=dtype), torch.ones(32, 16, 3, 3, dtype=dtype)
     layout = (1, 1), (1, 1), (1, 1), 1

@@ -42,7 +42,8 @@ class FusedConvNormAct(ConvNormAct):
         if kinds == [nn.SiLU] and can_fuse(norm, x):
             return norm_silu([conv(x)], [norm])
         if kinds == [nn.ReLU, LearnableAffine] and can_fuse(norm, x):
-            return norm_relu_affine(conv(x), norm, act[1])
+            parameters = norm.weight, norm.bias, act[1].scale, act[1].bias
+            return _NormReLUAffine.apply(norm, conv(x), *parameters)  # type: ignore[no-untyped-call]
         y = super().forward(x)
         if y.requires_grad and not is_captured():
             keep_layout(y)  # from a view of joined maps, torch's batch norm takes its gradient ten times as slowly
@@ -86,14 +87,8 @@ class _NormSiLU(torch.autograd.Function):
         return None, *(of_map for of_map, *_ in gradients), *(tensor for _, *both in gradients for tensor in both)
 
 
-def norm_relu_affine(x: Tensor, norm: Any, affine: Any) -> Tensor:
-    """A map (B, C, h, w) through a norm, see :func:`can_fuse`, a ReLU and a learnable affine; kept is the map alone."""
-    parameters = norm.weight, norm.bias, affine.scale, affine.bias
-    return _NormReLUAffine.apply(norm, x, *parameters)  # type: ignore[no-untyped-call]
-
-
 class _NormReLUAffine(torch.autograd.Function):
-    @staticmethod
+    @staticmethod  # kept is the map alone
     def forward(ctx: Any, norm: nn.BatchNorm2d, x: Tensor, *parameters: Tensor) -> Tensor:
         y, *statistics = trained_batch_norm(norm, x)
         ctx.norm = norm

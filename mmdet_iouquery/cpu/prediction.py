@@ -50,14 +50,10 @@ def _faster(layer: nn.Module) -> nn.Module:
     elif type(layer) is nn.Conv2d and can_filter(layer) and layer.weight.dtype == torch.float32:
         return filtered(layer)
     elif type(layer) is nn.Conv2d and layer.padding_mode == 'zeros' and not isinstance(layer.padding, str):
-        return PackedConv2d(layer) if _can_pack(layer.weight.dtype) else layer
-    elif type(layer) is nn.Linear and _can_pack(layer.weight.dtype):
+        return PackedConv2d(layer) if packs_weights(layer.weight.dtype) else layer
+    elif type(layer) is nn.Linear and packs_weights(layer.weight.dtype):
         return PackedLinear(layer)
     return layer
-
-
-def _can_pack(dtype: torch.dtype) -> bool:
-    return dtype != torch.float16 and packs_weights(dtype)
 
 
 class NeighboursMaxPool2d(nn.Module):

@@ -14,6 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from ..compat import autocast_dtype, packs_weights, run_packed_linear
 from ..core.graph_capture import is_captured, is_recorded
+from ..models.backbones.vit import UnbiasedKeys
 from ..models.layers import MLP, DotProductAttention, SwiGLU
 from .convolution import is_trained
 
@@ -33,9 +34,17 @@ class ProductLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) to (..., D)."""
-        if is_offered() and _is_large(self, x):
-            return _linear(x, self.weight, self.bias)
-        return super().forward(x)
+        pays = is_offered() and _is_large(self, x)
+        return _linear(x, self.weight, self.bias) if pays else super().forward(x)
+
+
+class ProductUnbiasedKeys(UnbiasedKeys):
+    """As :class:`ProductLinear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., 3D)."""
+        pays = is_offered() and _is_large(self, x)
+        return _linear(x, self.weight, self.used_bias()) if pays else super().forward(x)
 
 
 class ProductConv2d(nn.Conv2d):
@@ -64,9 +73,8 @@ class LeanMLP(MLP):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) to (..., out)."""
         layers: Any = self.layers
-        if type(self.act) is nn.GELU and len(layers) == 2 and _is_large(layers[0], x):
-            return _linear(layers[0](x), layers[1].weight, layers[1].bias, self.act)
-        return super().forward(x)
+        lean = type(self.act) is nn.GELU and len(layers) == 2 and _is_large(layers[0], x)
+        return _linear(layers[0](x), layers[1].weight, layers[1].bias, self.act) if lean else super().forward(x)
 
 
 class LeanSwiGLU(SwiGLU):
@@ -74,9 +82,8 @@ class LeanSwiGLU(SwiGLU):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) to (..., D)."""
-        if _is_large(self.w12, x):
-            return _linear(self.w12(x), self.w3.weight, self.w3.bias, self.act)
-        return super().forward(x)
+        lean = _is_large(self.w12, x)
+        return _linear(self.w12(x), self.w3.weight, self.w3.bias, self.act) if lean else super().forward(x)
 
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None, act: Any = nn.Identity()) -> Tensor:  # noqa: B008
@@ -164,15 +171,16 @@ class _Attention(torch.autograd.Function):
         query, key, value, attended = ctx.saved_tensors
         own = (grad * attended).sum(-1, keepdim=True).flatten(0, 1)
         grad = grad.flatten(0, 1).contiguous()
-        gradients = [torch.zeros_like(x) for x in (query, key, value)]
+        gradients = torch.zeros_like(query), *(x.new_zeros(x.mT.shape) for x in (key, value))
         for q, k, v, g, mean, of_q, of_k, of_v in zip(query, key, value, grad, own, *gradients):
             turned = k.t().contiguous()
             for i in range(0, len(q), _ROWS):
                 rows = slice(i, i + _ROWS)
                 scores = run_packed_linear(q[rows], k)
                 weights = torch.softmax(scores, -1, out=scores)
-                of_v += run_packed_linear(weights.t(), g[rows].t())
+                of_v += run_packed_linear(g[rows].t(), weights.t())  # the other way round the weights are copied
                 of_score = run_packed_linear(g[rows], v).sub_(mean[rows]).mul_(weights)
                 of_q[rows] = run_packed_linear(of_score, turned)
-                of_k += run_packed_linear(of_score.t(), q[rows].t())
-        return tuple(x.unflatten(0, (-1, ctx.heads)) for x in (gradients[0].mul_(ctx.scale), *gradients[1:]))
+                of_k += run_packed_linear(q[rows].t(), of_score.t())
+        of_query, of_key, of_value = (x.unflatten(0, (-1, ctx.heads)) for x in gradients)
+        return of_query.mul_(ctx.scale), of_key.mT, of_value.mT

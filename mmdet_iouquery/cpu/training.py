@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..models.backbones.vit import UnbiasedKeys
 from ..models.layers import MLP, ConvNormAct, DotProductAttention, SwiGLU
 from ..models.necks.fusion import RepVGGBlock
+from . import norms, products
 from .convolution import WinogradConv2d, can_filter
-from .norms import FusedConvNormAct, FusedRepVGGBlock
-from .products import LeanMLP, LeanSwiGLU, ProductAttention, ProductConv2d, ProductLinear, is_pointwise
 
 _FASTER: dict[type[nn.Module], type[nn.Module]] = {
-    ConvNormAct: FusedConvNormAct,
-    RepVGGBlock: FusedRepVGGBlock,
-    nn.Linear: ProductLinear,
-    DotProductAttention: ProductAttention,
-    MLP: LeanMLP,
-    SwiGLU: LeanSwiGLU,
+    ConvNormAct: norms.FusedConvNormAct,
+    RepVGGBlock: norms.FusedRepVGGBlock,
+    nn.Linear: products.ProductLinear,
+    UnbiasedKeys: products.ProductUnbiasedKeys,
+    DotProductAttention: products.ProductAttention,
+    MLP: products.LeanMLP,
+    SwiGLU: products.LeanSwiGLU,
 }
 
 
@@ -30,8 +31,8 @@ def accelerate_training(model: nn.Module) -> None:
     what they were. Hooks of layers that are computed together with others are not called in training.
     """
     for module in model.modules():
-        if type(module) is nn.Conv2d and (can_filter(module) or is_pointwise(module)):
-            module.__class__ = WinogradConv2d if can_filter(module) else ProductConv2d
+        if type(module) is nn.Conv2d and (can_filter(module) or products.is_pointwise(module)):
+            module.__class__ = WinogradConv2d if can_filter(module) else products.ProductConv2d
         elif type(module) in _FASTER:
             module.__class__ = _FASTER[type(module)]
 
@@ -39,5 +40,5 @@ def accelerate_training(model: nn.Module) -> None:
 def restore(model: nn.Module) -> None:
     """Undo :func:`accelerate_training`."""
     for module in model.modules():
-        if type(module) in (WinogradConv2d, ProductConv2d, *_FASTER.values()):
+        if type(module) in (WinogradConv2d, products.ProductConv2d, *_FASTER.values()):
             module.__class__ = type(module).__mro__[1]

@@ -20,7 +20,7 @@ from mmdet_iouquery import accelerate_training, restore
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.cpu import training
 from mmdet_iouquery.cpu.convolution import WinogradConv2d
-from mmdet_iouquery.cpu.products import LeanSwiGLU, ProductConv2d
+from mmdet_iouquery.cpu.products import LeanSwiGLU, ProductConv2d, ProductUnbiasedKeys
 from mmdet_iouquery.engine.hooks import AccelerateTrainingHook
 from mmdet_iouquery.models.necks.fusion import RepVGGBlock
 
@@ -231,7 +231,8 @@ def test_a_training_is_accelerated_and_leaves_a_plain_model_and_checkpoint(tmp_p
     look, before = Look(), classes(runner.model)
     runner.register_hook(look)
     runner.train()
-    faster = {WinogradConv2d, ProductConv2d, *training._FASTER.values()} - {LeanSwiGLU}  # RT-DETR has none
+    of_others = {LeanSwiGLU, ProductUnbiasedKeys}  # which RT-DETR has none of
+    faster = {WinogradConv2d, ProductConv2d, *training._FASTER.values()} - of_others
     assert faster <= look.of_model and not faster & look.of_average
     assert classes(runner.model) == before
     saved = torch.load(tmp_path / 'run' / 'iter_2.pth', weights_only=True)['state_dict']

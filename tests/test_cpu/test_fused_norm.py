@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from tolerances import within
 from torch import Tensor, nn
 
-from mmdet_iouquery.cpu.norms import FusedConvNormAct, can_fuse, norm_relu_affine, norm_silu
+from mmdet_iouquery.cpu.norms import FusedConvNormAct, can_fuse, norm_silu
 from mmdet_iouquery.models.layers import LearnableAffine
 
 SIZES = [(9, 8), (1, 5), (12, 12)]
@@ -66,8 +66,14 @@ def test_relu_and_affine(scale: float, bias: float, size: tuple[int, int]) -> No
     affine = LearnableAffine().double()
     with torch.no_grad():
         affine.scale.fill_(scale), affine.bias.fill_(bias)
+
+    def fused(maps: list[Tensor], modules: list[nn.Module]) -> Tensor:
+        layers: nn.Module = nn.Sequential(nn.Identity(), modules[0], nn.ReLU(), modules[1])
+        layers.__class__ = FusedConvNormAct  # as accelerate_training makes it
+        return layers(maps[0])
+
     assert_same(
-        lambda maps, modules: norm_relu_affine(maps[0], *modules),
+        fused,
         lambda maps, modules: modules[1](modules[0](maps[0]).relu()),
         [random_map(size)],
         [norm(), affine],

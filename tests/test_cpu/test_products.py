@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from mmdet_iouquery.cpu import accelerate_training, products, restore
 from mmdet_iouquery.cpu.products import ProductAttention, ProductConv2d, ProductLinear, is_offered
+from mmdet_iouquery.models.backbones.vit import UnbiasedKeys
 
 with_onednn = pytest.mark.skipif(not is_offered(), reason='no such products here, or no faster ones')
 
@@ -56,6 +58,23 @@ def test_a_linear_layer_is_trained_as_torchs(bias: bool, frozen: str, monkeypatc
         assert ours.grad is None or close(ours.grad, theirs.grad)
     restore(layer)
     assert type(layer[0]) is nn.Linear
+
+
+@with_onednn
+def test_a_projection_without_a_bias_of_keys_is_trained_as_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    (projection,) = layer = nn.Sequential(UnbiasedKeys(96))
+    plain = copy.deepcopy(projection).double()
+    accelerate_training(layer)
+    x, grad = torch.randn(2, 400, 96), torch.randn(2, 400, 3 * 96)
+    calls = Calls(monkeypatch, '_Linear')
+    y, z = layer(x), plain(x.double())
+    y.backward(grad), z.backward(grad.double())
+    assert calls.number == 1 and close(y, z)
+    assert close(projection.weight.grad, plain.weight.grad) and close(projection.bias.grad, plain.bias.grad)
+    assert not projection.bias.grad[96 : 2 * 96].any() and projection.bias.grad[:96].any()
+    restore(layer)
+    assert type(layer[0]) is UnbiasedKeys
 
 
 @with_onednn

@@ -14,7 +14,14 @@ from ...cpu import accelerate_training
 from ...cpu.convolution import WinogradConv2d
 from ...cpu.norms import FusedConvNormAct, FusedRepVGGBlock
 from ...cpu.prediction import NeighboursMaxPool2d, PackedConv2d, PackedLinear
-from ...cpu.products import LeanMLP, LeanSwiGLU, ProductAttention, ProductConv2d, ProductLinear
+from ...cpu.products import (
+    LeanMLP,
+    LeanSwiGLU,
+    ProductAttention,
+    ProductConv2d,
+    ProductLinear,
+    ProductUnbiasedKeys,
+)
 from ...deploy import prepare_for_inference
 from ...errors import InputError
 from ...models.layers import DotProductAttention
@@ -27,7 +34,14 @@ PLAIN = f'{OURS}, plain modules'
 WAYS: dict[str, tuple[type[nn.Module], ...]] = {
     'minimal filtering': (WinogradConv2d,),
     'norms with their SiLU': (FusedConvNormAct, FusedRepVGGBlock),
-    "oneDNN's products": (ProductLinear, ProductConv2d, ProductAttention, LeanMLP, LeanSwiGLU),
+    "oneDNN's products": (
+        ProductLinear,
+        ProductUnbiasedKeys,
+        ProductConv2d,
+        ProductAttention,
+        LeanMLP,
+        LeanSwiGLU,
+    ),
     'activations computed again': (LeanMLP, LeanSwiGLU),
 }
 """Of :func:`~mmdet_iouquery.cpu.accelerate_training`, the classes that make each."""

@@ -29,7 +29,7 @@ from ...argument_checks import (
 )
 from ...core import Rotary, TableCache, rotary_periods, rotary_tables, rotate, within_range
 from ...errors import InputError
-from ..layers import MLP, ConvNormAct, DotProductAttention, SwiGLU, as_tokens
+from ..layers import MLP, ConvNormAct, DotProductAttention, SwiGLU, as_map, as_tokens
 from .frozen_stages import FrozenStages
 
 
@@ -324,9 +324,7 @@ class VisionTransformer(FrozenStages):
         tokens = tokens[:, self.num_prefix :]
         if self.norm is not None:
             tokens = self.norm(tokens)
-        # torch 2.13 cannot compile a convolution of this view, of several images of any size (pytorch #188323)
-        layout = torch.contiguous_format if torch.compiler.is_compiling() else torch.channels_last
-        return tokens.transpose(1, 2).reshape(patches.shape).contiguous(memory_format=layout)
+        return as_map(tokens, patches)
 
     def _frozen(self) -> list[nn.Module]:
         return [self.patch_embed, *self.blocks[: self.frozen_stages]] if self.frozen_stages >= 0 else []

@@ -13,7 +13,7 @@ from .conv import ConvNormAct, LearnableAffine, input_projections
 from .decoder_layer import NORMS, DeformableDecoderLayer, FusionGate, RMSNorm
 from .deformable_attention import DeformableAttention, SampledAttention
 from .mlp import MLP, SwiGLU
-from .tokens import as_tokens, keep_layout, layout_of
+from .tokens import as_map, as_tokens, keep_layout, layout_of
 
 __all__ = [
     'MLP',
@@ -32,6 +32,7 @@ __all__ = [
     'SelfAttention',
     'SeparatedSelfAttention',
     'SwiGLU',
+    'as_map',
     'as_tokens',
     'input_projections',
     'keep_layout',

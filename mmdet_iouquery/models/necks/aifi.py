@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from mmcv.cnn import build_activation_layer
 from torch import Tensor, nn
 
 from ...core import TableCache, sine_position_encoding_2d, within_range
-from ..layers import SelfAttention, as_tokens, layout_of
+from ..layers import SelfAttention, as_map, as_tokens
 
 
 class AIFI(nn.Module):
@@ -52,9 +51,7 @@ class AIFI(nn.Module):
         tokens = as_tokens(x)
         for layer in self.layers:
             tokens = layer(tokens, position)
-        # torch 2.13 cannot compile a convolution of this view, of several images of any size (pytorch #188323)
-        layout = torch.contiguous_format if torch.compiler.is_compiling() else layout_of(x)
-        return tokens.transpose(1, 2).reshape(x.shape).contiguous(memory_format=layout)
+        return as_map(tokens, x)
 
 
 class AIFILayer(nn.Module):

@@ -52,6 +52,17 @@ def test_any_size_gives_maps_of_its_strides_and_images_are_apart(form: str) -> N
             torch.testing.assert_close(x[1:], other, **within(torch.float32))
 
 
+@pytest.mark.parametrize('batch', [1, 2])
+@pytest.mark.parametrize('form', FORMS)
+def test_channels_come_last_as_torch_tells_it_also_of_a_single_image(form: str, batch: int) -> None:
+    """By which operators choose how their results lie, the next ones among them."""
+    with torch.no_grad():
+        maps = build(**FORMS[form])(torch.rand(batch, 3, 64, 96))
+    for x in maps:
+        _, channels, height, width = x.shape
+        assert x.stride() == (channels * height * width, 1, channels * width, channels)
+
+
 def test_a_patch_that_an_image_ends_in_is_continued_by_zeros() -> None:
     model = build_vit().eval()
     images = torch.rand(1, 3, 40, 56)

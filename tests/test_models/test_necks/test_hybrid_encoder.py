@@ -25,6 +25,15 @@ def test_keeps_the_sizes(sizes: tuple) -> None:
     assert [tuple(x.shape) for x in outputs] == [(2, 32, *size) for size in sizes]
 
 
+@pytest.mark.parametrize('layout', [torch.channels_last, torch.contiguous_format])
+def test_maps_lie_as_those_given_also_of_a_single_image(layout: torch.memory_format) -> None:
+    given = [x[:1].contiguous(memory_format=layout) for x in maps()]
+    with torch.no_grad():
+        encoded = build().eval()(given)
+    for x in encoded:
+        assert x.stride() == torch.empty(x.shape).contiguous(memory_format=layout).stride()
+
+
 def test_images_do_not_mix() -> None:
     model, inputs = build(), maps()
     batched = model(inputs)
