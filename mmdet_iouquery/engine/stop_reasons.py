@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
-        fault = _data_fault(error, 'train_dataloader (or val_dataloader, in a validation)', _sentence(_go_on(folder)))
+        fault = _data_fault(error, 'train_dataloader (or val_dataloader, in a validation)', lambda: _go_on(folder))
         if fault is None:
             raise
         hook = stopping_hook(runner)
@@ -63,20 +63,23 @@ def told_data_faults() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        fault = _data_fault(error, 'test_dataloader', _sentence(f'{same_command()} starts again'))
+        fault = _data_fault(error, 'test_dataloader', lambda: f'{same_command()} starts again')
         if fault is None:
             raise
         raise fault from error
 
 
-def _data_fault(error: Exception, loader: str, next_step: str) -> DataWorkerError | None:
+def _data_fault(error: Exception, loader: str, next_step: Callable[[], str]) -> DataWorkerError | None:
     """What to raise for an exception that the data workers of ``loader`` are behind; None: they are not."""
     behind = _behind(error)
     if any(map(_is_out_of_files, behind)):
-        return DataWorkerError(f'{_no_more_files(loader)}. {next_step}')
-    if any(map(_is_worker_death, behind)):
-        return DataWorkerError(f'{_worker_died(behind, loader)}. {next_step}')
-    return None
+        what = _no_more_files(loader)
+    elif any(map(_is_worker_death, behind)):
+        what = _worker_died(behind, loader)
+    else:
+        return None
+    then = next_step()
+    return DataWorkerError(f'{what}. {then[0].upper()}{then[1:]}')  # not capitalize(): it has small letters in a path
 
 
 def _behind(error: BaseException) -> list[BaseException]:
@@ -127,10 +130,6 @@ def _no_more_files(loader: str) -> str:
         f'num_workers or batch_size of {loader}, or have tensors handed over by name: --cfg-options '
         "sharing_strategy=file_system, which is torch.multiprocessing.set_sharing_strategy('file_system')"
     )
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]  # not capitalize(), which has small letters in a path
 
 
 def _go_on(folder: Path) -> str:
