@@ -122,26 +122,45 @@ def _unchanged_by_errors(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def unchanged_unless_started(folder: Path, names: Sequence[str]) -> Iterator[None]:
-    """With an error and no training started, files of these names are gone where they are new, and configs as before.
+    """With an error and no training started, files of these names are as they were, or gone where they are new.
 
     A start is known by its folder of logs, which :func:`unchanged_by_errors` takes away where it is refused. A folder
-    that another process has claimed is left alone.
+    that another process has claimed is left alone. Whoever writes these files must replace them, not write into them.
     """
     new, starts = _missing(folder), {*folder.glob(_LOGS)}
     paths = [folder / name for name in names]
     absent = [path for path in paths if not path.exists()]
-    texts = {path: path.read_bytes() for path in paths if path.is_file() and path.suffix == '.py'}
+    with _second_names([] if _is_claimed(folder) else [path for path in paths if path.is_file()]) as earlier:
+        try:
+            yield
+        except BaseException:
+            if not _is_claimed(folder) and not {*folder.glob(_LOGS)} - starts:
+                for path in filter(Path.exists, absent):
+                    path.unlink()
+                for path, second in earlier.items():
+                    os.replace(second, path)
+                _remove_empty(new)
+            raise
+
+
+@contextmanager
+def _second_names(paths: Sequence[Path]) -> Iterator[dict[Path, Path]]:
+    """Second names for files, by which they are there still where others have been put in their place; gone at the end.
+
+    Those of a process that was killed stay until the next one comes.
+    """
+    seconds = {path: path.with_name(f'.{path.name}.before') for path in paths}
+    for path, second in seconds.items():
+        second.unlink(missing_ok=True)
+        try:
+            os.link(path, second)
+        except OSError:  # a file system without them
+            shutil.copy2(path, second)
     try:
-        yield
-    except BaseException:
-        if not (folder / _LOCK).exists() and not {*folder.glob(_LOGS)} - starts:
-            for path in filter(Path.exists, absent):
-                path.unlink()
-            for path, text in texts.items():
-                if not path.is_file() or path.read_bytes() != text:
-                    path.write_bytes(text)
-            _remove_empty(new)
-        raise
+        yield seconds
+    finally:
+        for second in seconds.values():
+            second.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -175,6 +194,17 @@ def claimed(folder: str | Path, name: str = _LOCK) -> Iterator[None]:
             finally:
                 path.unlink(missing_ok=True)
             return
+
+
+def _is_claimed(folder: Path) -> bool:
+    """Whether a process that lives has claimed a folder."""
+    try:
+        os.kill(int((folder / _LOCK).read_text(encoding='utf-8')), 0)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    except (OSError, ValueError):  # it is another person's, or just being written
+        return True
+    return True
 
 
 def _lock(file: IO[str], folder: str | Path) -> None:

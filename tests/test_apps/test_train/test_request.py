@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
+import subprocess
+import sys
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,6 +23,7 @@ from mmdet_iouquery.apps.train.request import TrainRequest, default_folder, writ
 from mmdet_iouquery.config_files import config_path
 from mmdet_iouquery.engine.work_dir import claimed, set_aside, unchanged_by_errors, unchanged_unless_started
 from mmdet_iouquery.errors import InputError
+from mmdet_iouquery.file_io import write_text
 from mmdet_iouquery.main import main
 
 pytest.importorskip('sklearn')
@@ -307,11 +311,46 @@ def test_what_processes_on_several_devices_refuse_leaves_nothing(
     assert (tmp_path / 'run' / 'config.py').exists() == (tmp_path / 'run').exists() == started
 
 
+@pytest.mark.parametrize('links', [True, False], ids=['links', 'copies'])
+@pytest.mark.parametrize('ending', ['refused', 'begun', 'done'])
+def test_weights_of_the_run_before_are_back_where_a_restart_is_refused(
+    ending: str, links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(1, 'Operation not permitted')
+
+    if not links:
+        monkeypatch.setattr(os, 'link', refuse)
+    weights = tmp_path / 'weights.pth'
+    write_text(weights, 'of the run before')
+    (tmp_path / '.weights.pth.before').write_text('of a process that was killed')
+    with suppress(InputError), unchanged_unless_started(tmp_path, ['weights.pth', 'config.py']):
+        write_text(weights, 'of other classes')
+        write_text(tmp_path / 'config.py', 'new')
+        if ending == 'begun':
+            (tmp_path / '20260101_000000').mkdir()
+        if ending != 'done':
+            raise InputError('they do not fit')
+    kept = {path.name: path.read_text() for path in tmp_path.iterdir() if path.is_file()}
+    written = {'weights.pth': 'of other classes', 'config.py': 'new'}
+    assert kept == ({'weights.pth': 'of the run before'} if ending == 'refused' else written)
+
+
 def test_what_another_process_has_claimed_is_left_alone(tmp_path: Path) -> None:
     with claimed(tmp_path), suppress(InputError), unchanged_unless_started(tmp_path, ['config.py']):
         (tmp_path / 'config.py').touch()
         raise InputError('it writes here')
     assert (tmp_path / 'config.py').exists()
+
+
+def test_a_claim_of_a_process_that_was_killed_keeps_nothing(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, '-c', '']) as ended:
+        ended.wait()
+    (tmp_path / '.lock').write_text(f'{ended.pid}\n')
+    with suppress(InputError), unchanged_unless_started(tmp_path, ['config.py']):
+        (tmp_path / 'config.py').touch()
+        raise InputError('the refusal')
+    assert not (tmp_path / 'config.py').exists()
 
 
 def test_a_restart_keeps_the_config_of_the_run_before(data: Path, tmp_path: Path) -> None:
