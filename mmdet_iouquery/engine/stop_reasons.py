@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import re
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -40,15 +40,16 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
-        fault = _data_fault(error, 'train_dataloader (or val_dataloader, in a validation)', lambda: _go_on(folder))
-        if fault is None:
+        behind = _behind(error)
+        if not any(map(_is_data_fault, behind)):
             raise
         hook = stopping_hook(runner)
         if hook is not None:
             hook.stop_without_data(runner)
             how = 'before a step was done, as its data workers were stopped too'
             raise TrainingStopped(hook.received, f'{how}; {_go_on(folder)}') from error
-        raise fault from error
+        loader = 'train_dataloader (or val_dataloader, in a validation)'
+        raise DataWorkerError(_data_fault(behind, loader, _go_on(folder))) from error
     except KeyboardInterrupt as interrupt:
         raise TrainingStopped(signal.SIGINT, f'at once; {_go_on(folder)}') from interrupt
 
@@ -63,23 +64,10 @@ def told_data_faults() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        fault = _data_fault(error, 'test_dataloader', lambda: f'{same_command()} starts again')
-        if fault is None:
+        behind = _behind(error)
+        if not any(map(_is_data_fault, behind)):
             raise
-        raise fault from error
-
-
-def _data_fault(error: Exception, loader: str, next_step: Callable[[], str]) -> DataWorkerError | None:
-    """What to raise for an exception that the data workers of ``loader`` are behind; None: they are not."""
-    behind = _behind(error)
-    if any(map(_is_out_of_files, behind)):
-        what = _no_more_files(loader)
-    elif any(map(_is_worker_death, behind)):
-        what = _worker_died(behind, loader)
-    else:
-        return None
-    then = next_step()
-    return DataWorkerError(f'{what}. {then[0].upper()}{then[1:]}')  # not capitalize(): it has small letters in a path
+        raise DataWorkerError(_data_fault(behind, 'test_dataloader', f'then {same_command()} starts again')) from error
 
 
 def _behind(error: BaseException) -> list[BaseException]:
@@ -92,6 +80,17 @@ def _behind(error: BaseException) -> list[BaseException]:
     for latest in chain:  # grows
         chain += [e for e in (latest.__cause__, latest.__context__) if e is not None and e not in chain]
     return chain
+
+
+def _is_data_fault(error: BaseException) -> bool:
+    return _is_out_of_files(error) or _is_worker_death(error)
+
+
+def _data_fault(behind: Sequence[BaseException], loader: str, next_step: str) -> str:
+    """What to tell of the data workers of ``loader``, whose fault is among these exceptions."""
+    if any(map(_is_out_of_files, behind)):
+        return _no_more_files(loader, next_step)
+    return _worker_died(behind, loader, next_step)
 
 
 def _is_out_of_files(error: BaseException) -> bool:
@@ -110,7 +109,7 @@ def _is_worker_death(error: BaseException) -> bool:
     return isinstance(error, (EOFError, ConnectionError)) and taken
 
 
-def _worker_died(behind: Sequence[BaseException], loader: str) -> str:
+def _worker_died(behind: Sequence[BaseException], loader: str, next_step: str) -> str:
     """What to tell a person about a data worker's death, of these exceptions: what, the likely reasons, the remedy."""
     killed = next((match[1].strip() for match in map(_BY_SIGNAL.search, map(str, behind)) if match), None)
     how = f'was ended by the signal {killed!r}' if killed else 'exited without an error message'
@@ -118,17 +117,17 @@ def _worker_died(behind: Sequence[BaseException], loader: str) -> str:
         f'a process that loads data {how}. Killed: the machine ran out of memory, see dmesg; take a smaller '
         f'num_workers or batch_size of {loader}. Bus error: /dev/shm is full, as in a container with its 64 MB '
         '(docker run --shm-size=8g). Segmentation fault or else: a library or a transform broke; '
-        'num_workers=0 and persistent_workers=False there show where'
+        f'num_workers=0 and persistent_workers=False there show where; {next_step}'
     )
 
 
-def _no_more_files(loader: str) -> str:
+def _no_more_files(loader: str, next_step: str) -> str:
     """What to tell a person where a process has as many files open as it may: why, the remedies."""
     return (
         'a process may open no more files, of which every tensor that a data worker hands over is one. Raise the limit '
         '(`ulimit -n 65536` before the command, docker run --ulimit nofile=65536), take a smaller '
         f'num_workers or batch_size of {loader}, or have tensors handed over by name: --cfg-options '
-        "sharing_strategy=file_system, which is torch.multiprocessing.set_sharing_strategy('file_system')"
+        f"sharing_strategy=file_system, which is torch.multiprocessing.set_sharing_strategy('file_system'); {next_step}"
     )
 
 

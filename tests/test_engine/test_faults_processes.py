@@ -89,7 +89,7 @@ def test_a_data_worker_that_is_killed_in_a_test(tmp_path: Path) -> None:
         assert status == 5, output[-3000:]
         (message,) = errors(output)
         assert message.startswith('error: a process that loads data ')
-        for words in ('batch_size of test_dataloader', '/dev/shm', 'The same command starts again'):
+        for words in ('batch_size of test_dataloader', '/dev/shm', 'then the same command starts again'):
             assert words in message
         assert not list(tmp_path.glob('results*'))
     status, output = ended(

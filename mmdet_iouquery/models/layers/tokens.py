@@ -22,12 +22,13 @@ def as_tokens(x: Tensor) -> Tensor:
 def as_map(tokens: Tensor, x: Tensor) -> Tensor:
     """Tokens (B, h * w, D) as the map (B, D, h, w) that they come from, laid out as ``x``, a map of this size, is.
 
-    Not by ``reshape``: it gives a single image's map strides from which torch cannot tell that channels come last, and
-    all that is computed from such a map has them first.
+    Transposed before it is reshaped, a single image's map would have strides from which torch cannot tell that channels
+    come last, and all that is computed from it would have them first.
     """
     # torch 2.13 cannot compile a convolution of this view, of several images of any size (pytorch #188323)
     layout = torch.contiguous_format if torch.compiler.is_compiling() else layout_of(x)
-    return tokens.unflatten(1, x.shape[-2:]).permute(0, 3, 1, 2).contiguous(memory_format=layout)
+    batch, channels, height, width = x.shape
+    return tokens.reshape(batch, height, width, channels).permute(0, 3, 1, 2).contiguous(memory_format=layout)
 
 
 def keep_layout(x: Tensor) -> None:
