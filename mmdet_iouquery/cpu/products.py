@@ -178,9 +178,9 @@ class _Attention(torch.autograd.Function):
                 rows = slice(i, i + _ROWS)
                 scores = run_packed_linear(q[rows], k)
                 weights = torch.softmax(scores, -1, out=scores)
-                of_v += run_packed_linear(g[rows].t(), weights.t())  # the other way round the weights are copied
+                of_v += _product_over_rows(g[rows], weights)
                 of_score = run_packed_linear(g[rows], v).sub_(mean[rows]).mul_(weights)
                 of_q[rows] = run_packed_linear(of_score, turned)
-                of_k += run_packed_linear(q[rows].t(), of_score.t())
+                of_k += _product_over_rows(q[rows], of_score)
         of_query, of_key, of_value = (x.unflatten(0, (-1, ctx.heads)) for x in gradients)
         return of_query.mul_(ctx.scale), of_key.mT, of_value.mT

@@ -138,7 +138,8 @@ def unchanged_unless_started(folder: Path, names: Sequence[str]) -> Iterator[Non
                 for path in filter(Path.exists, absent):
                     path.unlink()
                 for path, second in earlier.items():
-                    os.replace(second, path)
+                    with suppress(FileNotFoundError):  # another process, refused meanwhile, has taken it away
+                        os.replace(second, path)
                 _remove_empty(new)
             raise
 
