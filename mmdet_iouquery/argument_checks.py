@@ -46,7 +46,7 @@ def check_configs(**values: object) -> None:
     """Raise :class:`InputError` unless each is None or a dict."""
     for name, value in values.items():
         if value is not None and not isinstance(value, Mapping):
-            raise InputError(f"{name} must be a dict such as dict(type='...'), or None, got {value!r}")
+            raise InputError(f'{name} must be a dict, such as dict(name=value), or None, got {value!r}')
 
 
 def check_sequence(*, least: int | None = 1, **values: object) -> None:

@@ -15,7 +15,7 @@ from ..errors import InputError
 from ..file_io import checksum
 from ..version import __version__
 from .class_head import select_classes
-from .class_names import named_classes
+from .class_names import named_classes, plain_meta
 from .convert import TRAINING_ALONE, Conversion, convert_accounted, convert_back, left_out
 from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
 from .flat_config import parse_flat_config
@@ -36,6 +36,8 @@ class Summary(NamedTuple):
     num_written: int
     kept: list[str]
     fresh: list[str]
+    unread: bool = False
+    """Whether the target needs what the training's config says, and the file notes one that cannot be read."""
 
     def __str__(self) -> str:
         done = self.conversion
@@ -44,6 +46,11 @@ class Summary(NamedTuple):
         lines += [f'  dropped {len(keys)}: {", ".join(keys)} ({reason})' for reason, keys in done.dropped.items()]
         if done.num_joined:
             lines.append(f'  joined {done.num_joined} keys of projections that are one here')
+        if self.unread:
+            lines.append(
+                '  the config that the file notes is not one of plain values, and is not run: input size and sampling '
+                "points are the authors' for COCO where the file does not note them elsewhere"
+            )
         if done.left:
             lines.append(f'  not weights to convert, left behind: {", ".join(done.left)}')
         if self.kept or self.fresh:
@@ -102,11 +109,14 @@ def convert_file(
     meta: dict[str, Any] = {'converter': f'mmdet_iouquery {__version__}', **request}
     if conversion.wrapper:
         meta['source_weights'] = conversion.wrapper
+    noted = content.get('meta')
+    noted = noted if isinstance(noted, Mapping) else {}
+    dataset_meta = noted.get('dataset_meta')
     if target_classes is not None:
         meta['dataset_meta'] = {'classes': tuple(target_classes)}
+    elif isinstance(dataset_meta, Mapping) and (named := plain_meta(dataset_meta)):
+        meta['dataset_meta'] = named
     if config is not None:
-        noted = content.get('meta')
-        dataset_meta = noted.get('dataset_meta') if isinstance(noted, Mapping) else None
         classes = target_classes or named_classes(dataset_meta, config)['classes']
         model = to_transformers(weights, config, classes, source_path)
         write_transformers(path, model, meta, force=force)
@@ -114,31 +124,43 @@ def convert_file(
         return Summary(source, target, path, conversion, len(model.weights), kept, fresh)
     if without := left_out(weights, target):
         conversion = conversion._replace(dropped={**conversion.dropped, TRAINING_ALONE: without})
-    preprocessing = preprocessing_of(source, content, checkpoint_file(source_path))
-    num_points, input_size = _trained_with(content, preprocessing)
+    trained = _training_config(noted)
+    unread = trained is None and target in AUTHORS
+    trained = trained or Config()
+    preprocessing = {
+        **(preprocessing_of(source, content, checkpoint_file(source_path)) or {}),
+        **preprocessing_of_config(trained),
+    }
+    num_points, input_size = _num_points(trained), _input_size(preprocessing)
     weights = convert_back(weights, target, num_points=num_points, input_size=input_size)
     if preprocessing:
         meta[KEY] = preprocessing
     write_checkpoint(path, weights, meta, force=force, root=_ROOTS[target])
-    return Summary(source, target, path, conversion, len(weights), kept, fresh)
+    return Summary(source, target, path, conversion, len(weights), kept, fresh, unread)
 
 
-def _trained_with(
-    content: Mapping[str, Any], preprocessing: Mapping[str, Any] | None
-) -> tuple[Sequence[int] | int | None, tuple[int, int] | None]:
-    """Sampling points and input size (height, width), as the config that a run has noted, or a conversion, says."""
-    meta = content.get('meta')
-    text = meta.get('cfg') if isinstance(meta, Mapping) else None
+def _training_config(meta: Mapping[str, Any]) -> Config | None:
+    """That which a run has noted, empty where none has; None: it cannot be read without being run."""
+    text = meta.get('cfg')
     try:
-        cfg = parse_flat_config(text, Path('meta.cfg')) if isinstance(text, str) else Config()
+        return parse_flat_config(text, Path('meta.cfg')) if isinstance(text, str) else Config()
     except InputError:
-        cfg = Config()
+        return None
+
+
+def _num_points(cfg: Config) -> Sequence[int] | int | None:
+    """Sampling points a head, as a config says; None: it does not."""
     head = dict(cfg.get('model') or {}).get('bbox_head')
     decoder = head.get('decoder') if isinstance(head, Mapping) else None
-    num_points = decoder.get('num_points', 4) if isinstance(decoder, Mapping) else None
-    images = {**(preprocessing or {}), **preprocessing_of_config(cfg)}
-    fixed = 'scale' in images and not images.get('keep_ratio')
-    return num_points, (*images['scale'][::-1],) if fixed else None
+    return decoder.get('num_points', 4) if isinstance(decoder, Mapping) else None
+
+
+def _input_size(preprocessing: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Height and width that all images are resized to; None: they are not."""
+    if 'scale' not in preprocessing or preprocessing.get('keep_ratio'):
+        return None
+    width, height = preprocessing['scale']
+    return height, width
 
 
 def _check_request(

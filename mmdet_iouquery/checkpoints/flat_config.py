@@ -79,9 +79,11 @@ def parse_flat_config(text: str, path: Path) -> Config:
 def _value(node: ast.expr) -> Any:
     """The value of an expression of literals and ``dict(...)``; ValueError: it is another."""
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        if node.args or not all(keyword.arg for keyword in node.keywords):
+        if not all(isinstance(arg, ast.Dict) for arg in node.args) or not all(kw.arg for kw in node.keywords):
             raise ValueError(f'line {node.lineno}: {ast.unparse(node)[:80]}')
-        return {str(keyword.arg): _value(keyword.value) for keyword in node.keywords}
+        # mmengine writes dict({...}) where a name is no identifier, such as that of a module's path
+        given = {name: value for arg in node.args for name, value in _value(arg).items()}
+        return {**given, **{str(kw.arg): _value(kw.value) for kw in node.keywords}}
     if isinstance(node, ast.Dict) and all(node.keys):
         return {ast.literal_eval(key): _value(value) for key, value in zip(node.keys, node.values) if key is not None}
     if isinstance(node, (ast.List, ast.Tuple)):

@@ -114,25 +114,36 @@ def test_buffers_of_their_decoders_are_written(name: str) -> None:
     torch.testing.assert_close(anchors[0, -1].sigmoid(), last)
 
 
+CLASSES = {'classes': ('cat', 'dog'), 'palette': [(1, 2, 3), (4, 5, 6)]}
+
+
 def test_points_and_size_that_a_run_has_noted_are_written(tmp_path: Path) -> None:
     """Of its config, which is read without being run; of what a conversion has noted, the size."""
     weights = convert(golden_weights('dfine_n_320x320'), 'dfine')
     head = 'model = dict(bbox_head=dict(decoder=dict(num_points=[8, 4])))\n'
     resize = "dict(dataset=dict(pipeline=[dict(type='Resize', scale=(256, 128), keep_ratio=False)]))"
+    rates = "optim_wrapper = dict(paramwise_cfg=dict(groups=dict({'backbone.vit': 0.05, 'neck': 1})))\n"
     noted = {'preprocessing': {'scale': [320, 64], 'keep_ratio': False}}
     eighths = torch.tensor([1 / 8] * 8 + [1 / 4] * 4)
     for meta, scale, size in (
-        ({'cfg': f'{head}test_dataloader = {resize}\n'}, eighths, (128, 256)),
+        ({'cfg': f'{head}{rates}test_dataloader = {resize}\n', 'dataset_meta': CLASSES}, eighths, (128, 256)),
         ({'cfg': head.replace('[8, 4]', '6'), **noted}, SIXTHS.repeat(12), (64, 320)),
         ({'cfg': 'import os\n', **noted}, SIXTHS.repeat(12), (64, 320)),
         ({'cfg': 'model = None\n'}, SIXTHS.repeat(12), (640, 640)),
     ):
         torch.save({'state_dict': weights, 'meta': meta}, tmp_path / 'ours.pth')
-        convert_file(tmp_path / 'ours.pth', tmp_path / 'theirs.pth', 'mmdet', target='dfine', force=True)
-        back = torch.load(tmp_path / 'theirs.pth', weights_only=True)['model']
+        summary = convert_file(tmp_path / 'ours.pth', tmp_path / 'theirs.pth', 'mmdet', target='dfine', force=True)
+        theirs = torch.load(tmp_path / 'theirs.pth', weights_only=True)
+        back = theirs['model']
         assert torch.equal(back[POINTS[2]], scale)
         tokens = size[0] // 16 * (size[1] // 16) + size[0] // 32 * (size[1] // 32)
         assert back['decoder.valid_mask'].shape == (1, tokens, 1)
+        assert ('is not run: input size' in str(summary)) == ('import' in meta['cfg'])
+        # read back, they are noted still, and so are the classes
+        convert_file(tmp_path / 'theirs.pth', tmp_path / 'back.pth', 'dfine', force=True)
+        noted_back = torch.load(tmp_path / 'back.pth', weights_only=True)['meta']
+        assert noted_back['preprocessing']['scale'] == [*size[::-1]]
+        assert noted_back.get('dataset_meta') == meta.get('dataset_meta')
 
 
 def test_names_of_dfine_and_deim_are_the_same(dfine_n: tuple[dict[str, Tensor], nn.Module]) -> None:

@@ -34,6 +34,7 @@ from mmdet_iouquery.checkpoints.files import read_checkpoint
 from mmdet_iouquery.checkpoints.flat_config import flat_config, parse_flat_config, read_flat_config
 from mmdet_iouquery.checkpoints.model_card import DATA_OPTIONS
 from mmdet_iouquery.checkpoints.safetensors_file import read_notes, write_safetensors
+from mmdet_iouquery.config_files import config_names
 from mmdet_iouquery.errors import InputError
 
 pytest.importorskip('safetensors')
@@ -323,6 +324,9 @@ def test_what_cannot_be_saved_is_refused_and_nothing_written(
         'import os\nmodel = dict()',
         'model = dict(type=__import__("os"))',
         'model = dict(**{"a": 1})',
+        'model = dict({**{}})',
+        'model = dict([("a", 1)])',
+        'model = dict({"a": print()})',
         'model = [x for x in (1, 2)]',
         'for i in (1,): pass',
         'a.b = 1',
@@ -333,6 +337,13 @@ def test_what_cannot_be_saved_is_refused_and_nothing_written(
 def test_a_config_that_holds_code_is_not_run(text: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r'no config of plain values, and is not run'):
         parse_flat_config(text, tmp_path / 'config.py')
+
+
+@pytest.mark.parametrize('name', config_names())
+def test_every_shipped_config_is_read_back_whole(name: str, tmp_path: Path) -> None:
+    """Also where names of parameter groups are paths of modules, as those of the ViTs are."""
+    cfg = shipped_config(name)
+    assert parse_flat_config(cfg.pretty_text, tmp_path / 'config.py').to_dict() == cfg.to_dict()
 
 
 @pytest.mark.parametrize('kind', ['os.system', 'mmengine.dump', 'builtins.eval', 'mmdet.os', 'a b', 'print()'])

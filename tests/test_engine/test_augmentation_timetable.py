@@ -218,10 +218,12 @@ def test_what_is_no_timetable(timetable: Any, text: str) -> None:
 def test_a_timetable_outside_the_run() -> None:
     hook = AugmentationTimetableHook(DEIM)
     hook.before_train(runner(numbers(), epochs=6))
-    with pytest.raises(InputError, match="stage 'plain' begins at 5 of 5 epochs; let it begin in the run"):
+    with pytest.raises(
+        InputError, match="stage 'plain' begins at 5, and the run has 5 epochs, counted from 0; let it begin earlier"
+    ):
         hook.before_train(runner(numbers(), epochs=5))
     steps = AugmentationTimetableHook([('plain', 0), ('mosaic', 60)], by_epoch=False)
-    with pytest.raises(InputError, match="stage 'mosaic' begins at 60 of 60 steps"):
+    with pytest.raises(InputError, match="stage 'mosaic' begins at 60, and the run has 60 steps"):
         steps.before_train(runner(numbers()))
 
 

@@ -107,9 +107,11 @@ def test_mmdets_detectors_take_the_assigner() -> None:
 def test_refused_outside_the_run_and_without_a_cost() -> None:
     model = criterion(quality_cost={'iou_power': 4})
     MatchingCostHook(begin=5).before_train(runner(model))
-    with pytest.raises(InputError, match='MatchingCostHook begins at 6 of 6 epochs; let it begin in it'):
+    with pytest.raises(
+        InputError, match='MatchingCostHook has begin=6, and the run has 6 epochs, counted from 0; set it to a lower'
+    ):
         MatchingCostHook(begin=6).before_train(runner(model))
-    with pytest.raises(InputError, match='begins at 60 of 60 steps'):
+    with pytest.raises(InputError, match='begin=60, and the run has 60 steps'):
         MatchingCostHook(begin=60, by_epoch=False).before_train(runner(model))
     with pytest.raises(InputError, match=r'no assigner with a quality_cost .* quality_cost=dict\(iou_power=4\)'):
         MatchingCostHook(begin=1).before_train(runner(criterion()))

@@ -60,8 +60,8 @@ class AugmentationTimetableHook(Hook):
         for name, begin in self.timetable:
             if begin >= total:
                 raise InputError(
-                    f'{type(self).__name__}: stage {name!r} begins at {begin} of {total} {self.unit}; let it begin in '
-                    f'the run, or take it out of the timetable'
+                    f'{type(self).__name__}: stage {name!r} begins at {begin}, and the run has {total} {self.unit}, '
+                    f'counted from 0; let it begin earlier, or take it out of the timetable'
                 )
         known = {name for name, _ in self.timetable}
         for waiter, stages in waiting(runner):

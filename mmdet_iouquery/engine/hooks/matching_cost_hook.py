@@ -49,8 +49,8 @@ class MatchingCostHook(Hook):
         total = runner.max_epochs if self.by_epoch else runner.max_iters
         if self.begin >= total:
             raise InputError(
-                f'{type(self).__name__} begins at {self.begin} of {total} {self.unit}; let it begin in it, or take '
-                "the hook and the assigner's quality_cost out"
+                f'{type(self).__name__} has begin={self.begin}, and the run has {total} {self.unit}, counted from 0; '
+                "set it to a lower number, or take the hook and the assigner's quality_cost out"
             )
         if not any(with_quality_cost(runner.model)):
             raise InputError(

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from mmengine.hooks import Hook
 from mmengine.registry import Registry
 from mmengine.runner import BaseLoop
 
@@ -131,6 +132,8 @@ def entry_of(error: BaseException, cfg: Mapping[str, Any], sections: Sequence[st
         above = '' if node is whole else entry
         if call.building is None:
             match = _of_class(node, call.owner, above)
+            if match is None and isinstance(call.owner, Hook):  # called by a loop, which stands beside it
+                match = _of_class(whole, call.owner)
         else:  # a loop builds its data loader, which stands beside it
             match = _most_alike(node, call.building.cfg, above) or _most_alike(whole, call.building.cfg)
         if match is not None:
@@ -169,7 +172,7 @@ def _equal(first: Any, other: Any) -> bool:
         return False
 
 
-def _of_class(node: Any, owner: Any, where: str) -> tuple[str, Mapping[str, Any]] | None:
+def _of_class(node: Any, owner: Any, where: str = '') -> tuple[str, Mapping[str, Any]] | None:
     name = type(owner).__name__
     return next(((key, entry) for key, entry in entries(node, where) if type_name(entry) == name), None)
 
@@ -197,10 +200,13 @@ def _remedies(error: BaseException) -> Iterator[str]:
     building = next((call.building for call in reversed(calls(error)) if call.building), Building({}))
     unexpected = _UNEXPECTED.search(str(error))
     if isinstance(error, TypeError) and unexpected and callable(building.kind):
-        yield from alike(unexpected[1], list(inspect.signature(building.kind).parameters))
+        known = [*inspect.signature(building.kind).parameters]
+        yield from [*alike(unexpected[1], known)] or [f'{building.type} takes {", ".join(known)}']
     if isinstance(error, TypeError) and str(error).endswith('() takes no arguments'):
         names = [key for key in building.cfg if key != 'type' and not key.startswith('_')]
         yield f'remove {", ".join(names)} from the entry'
+    if 'option needs num_workers > 0' in str(error):
+        yield 'set persistent_workers=False there, or num_workers to 1 or more'
     if isinstance(error, ImportError):
         yield 'install what is missing, or take the entry out of the config'
 

@@ -48,7 +48,8 @@ class MapShapes:
             error: out of the model.
             cfg: of the model.
         """
-        return [*self.misfits(cfg), *self.too_few_tokens(error, cfg)] or [*self.failed_in(error)]
+        found = [*self.misfits(cfg), *self.too_few_tokens(error, cfg), *self.too_few_scores(error, cfg)]
+        return found or [*self.failed_in(error)]
 
     def too_few_tokens(self, error: Exception, cfg: Mapping[str, Any]) -> Iterator[str]:
         """Where mmdet's detectors select more queries than an image has tokens."""
@@ -58,6 +59,20 @@ class MapShapes:
             yield (
                 f'an image of this size has {tokens} tokens on all maps together, of which model.num_queries={queries} '
                 f'cannot be selected: set it to {tokens} or fewer, or take larger images'
+            )
+
+    def too_few_scores(self, error: Exception, cfg: Mapping[str, Any]) -> Iterator[str]:
+        """Where mmdet's detectors give more detections than their queries have scores."""
+        queries, wanted = cfg.get('num_queries'), (cfg.get('test_cfg') or {}).get('max_per_img')
+        if 'index k out of range' not in str(error) or not queries or not wanted:
+            return
+        head = getattr(self.model, 'bbox_head', None)
+        by_class = getattr(getattr(head, 'loss_cls', None), 'use_sigmoid', False)
+        scores = queries * (getattr(head, 'num_classes', 1) if by_class else 1)
+        if scores < wanted:
+            yield (
+                f'model.num_queries={queries} have {scores} scores, of which model.test_cfg.max_per_img={wanted} '
+                f'cannot be detections: set it to {scores} or fewer'
             )
 
     def misfits(self, cfg: Mapping[str, Any]) -> Iterator[str]:

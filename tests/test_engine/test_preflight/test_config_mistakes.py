@@ -30,6 +30,7 @@ BOXES = "dict(type='LoadAnnotations', with_bbox=True)"
 PACK = "dict(type='PackDetInputs')"
 IN_STAGE = "dict(type='InStages', stages=['mosaic'], transforms=[dict(type='QuarterMosaic')])"
 TIMETABLE = "custom_hooks = [dict(type='AugmentationTimetableHook', timetable=[('plain', 0), ('mosaic', 1)])]"
+BY_STEP = TIMETABLE.replace(', timetable', ', by_epoch=False, timetable')
 MISSPELT = "dict(type='Resise', scale=(64, 64))"
 
 
@@ -112,6 +113,12 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         'custom_imports',
     ),
     "model['neck']['out_chanels'] = 32": ('model.neck: TypeError', 'did you mean out_channels'),
+    "model['backbone'] = dict(_delete_=True, type='VisionTransformer', arch='tiny', num_heads=5)": (
+        "unexpected keyword argument 'num_heads'; VisionTransformer takes arch, size_cfg, out_indices,",
+    ),
+    "model['backbone'] = dict(_delete_=True, type='VisionTransformer', arch='tiny', size_cfg='5')": (
+        "model.backbone: size_cfg must be a dict, such as dict(name=value), or None, got '5'",
+    ),
     "model['bbox_head']['criterion'] = dict(type='SetCriterion', loss_cls=dict(type='IoUVarifocLoss'))": (
         'model.bbox_head.criterion.loss_cls',
         'did you mean IoUVarifocalLoss',
@@ -173,7 +180,7 @@ MISTAKES: dict[str, tuple[str, ...]] = {
     ),
     "train_dataloader['num_workers'], train_dataloader['persistent_workers'] = 0, True": (
         'building the training fails at train_dataloader: ValueError',
-        'persistent_workers',
+        'set persistent_workers=False there, or num_workers to 1 or more',
     ),
     "train_dataloader['batch_size'] = 0": ('train_dataloader.batch_size=0 must be a whole number from 1 on',),
     "train_dataloader.update(batch_size=64, drop_last=True, sampler=dict(type='DefaultSampler', shuffle=True))\n"
@@ -205,6 +212,12 @@ MISTAKES: dict[str, tuple[str, ...]] = {
         'install',
     ),
     # --- what is done last before the first step
+    "custom_hooks = [dict(type='EMAHook'), dict(type='MatchingCostHook', begin=9, by_epoch=False)]": (
+        'custom_hooks[1]: MatchingCostHook has begin=9, and the run has 4 steps',
+    ),
+    f"model['data_preprocessor'] = dict(batch_augments=[dict(type='BatchMixUp', stages=['mosaik'])])\n{BY_STEP}": (
+        "custom_hooks[0]: BatchMixUp waits for stage 'mosaik', and the timetable of AugmentationTimetableHook has",
+    ),
     "model['backbone']['init_cfg'] = dict(type='Pretrained')": (
         'starting the training fails at model.backbone',
         "'checkpoint'",

@@ -145,6 +145,25 @@ def test_more_queries_than_a_small_image_has_tokens(
         assert sides == [64, 256, 64, 256]
 
 
+@pytest.mark.parametrize(('host', 'sigmoid', 'scores'), [('DeformableDETR', True, 200), ('DETR', False, 20)])
+def test_more_detections_than_queries_have_scores(
+    host: str, sigmoid: bool, scores: int, digits: Path, tmp_path: Path
+) -> None:
+    """One a class and query where scores are sigmoids, one a query where they are of a softmax."""
+    runner = runner_of(digits, tmp_path)
+    cfg = host_config(host, sigmoid=sigmoid)
+    cfg.bbox_head.num_classes = 10
+    cfg.test_cfg.max_per_img = scores
+    runner.val_loop.evaluator.metrics.pop()  # of queries, which mmdet's do not tell of
+    model = MODELS.build(copy.deepcopy(cfg))
+    assert first_pass(runner, model, Config({**runner.cfg, 'model': cfg}), 'train') == []
+    cfg.test_cfg.max_per_img = scores + 1
+    model = MODELS.build(copy.deepcopy(cfg))
+    few = rf'queries=20 have {scores} scores, .* model\.test_cfg\.max_per_img={scores + 1} .*: set it to {scores} or'
+    with pytest.raises(InputError, match=few):
+        first_pass(runner, model, Config({**runner.cfg, 'model': cfg}), 'train')
+
+
 def test_weights_that_are_not_initialised_yet_are_no_mistake(digits: Path, tmp_path: Path) -> None:
     """As ``torch.empty`` may leave them: the solver that mmdet's matching calls refuses what comes of NaN."""
     runner = runner_of(digits, tmp_path)
