@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 Runs = Mapping[str, Sequence[SelectedQueries]]
 """Model to the selected queries of each of its trainings (seeds)."""
 _BINS = np.linspace(0, 1, 51)
+_ALL = 110.0
+"""Per cent, with room for the line at 100."""
 _THRESHOLDS = np.linspace(0, 0.95, 20)
 
 
@@ -93,10 +95,12 @@ def threshold_chart(runs: Runs, name: str = 'selection-thresholds') -> Chart:
 
 
 def _logarithmic(axes: Any, direction: str) -> None:
-    """An axis from the power of ten below the lowest bar that is not empty."""
+    """An axis of percentages, from the power of ten below the lowest bar that is not empty to 100 at most."""
     heights = [value for bar in axes.patches for value in bar.get_data().values if value > 0]
     bottom = 10.0 ** math.floor(math.log10(0.999 * min(heights, default=1.0)))
     axes.set(**{f'{direction}scale': 'log', f'{direction}lim': (bottom, None)})
+    limits = axes.get_xlim() if direction == 'x' else axes.get_ylim()
+    axes.set(**{f'{direction}lim': (bottom, min(limits[1], _ALL))})
     axis = axes.xaxis if direction == 'x' else axes.yaxis
     axis.set_major_formatter('{x:g}')
     axis.set_minor_formatter('')

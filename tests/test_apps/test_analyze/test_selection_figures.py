@@ -41,6 +41,7 @@ def test_a_bar_that_is_the_lowest_of_all_has_a_height() -> None:
     _, top, right = selection_chart({'rare': [rare]}).figure.axes
     assert top.get_yscale() == right.get_xscale() == 'log'
     assert top.get_ylim()[0] == 10 and right.get_xlim()[0] == 10  # % of 27 and of 100
+    assert 73 < top.get_ylim()[1] < 100 and right.get_xlim()[1] == 110  # just above 100, which is all of them
 
 
 def test_the_curve_at_half_is_the_tables_share() -> None:
