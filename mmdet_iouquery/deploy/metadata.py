@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -128,9 +129,11 @@ def tokens_needed(deployed: Deployed, num_queries: int, size: Sequence[int]) -> 
     strides = detector.strides()
     asked = deployed.prediction_settings.num_queries or selector.num_queries
     if num_queries < asked:
+        square = next(side for side in count(STRIDE, STRIDE) if num_tokens((side, side), strides) >= asked)
         raise InputError(
             f'an image of {size[0]}x{size[1]} (height x width) has {num_tokens(size, strides)} tokens, too few to '
-            f'choose {asked} queries from, as many as a file of any size has to have; name a larger size'
+            f'choose {asked} queries from, as many as a file of any size has to have; name a larger size: of square '
+            f'ones, --size {square} {square} or more'
         )
     per_token = selector.cls_head.out_features if getattr(selector, 'rank', 'token') == 'token_class' else 1
     return {'strides': strides, 'min_tokens': -(-num_queries // per_token)}

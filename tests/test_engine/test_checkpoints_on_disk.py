@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from toy_run import toy_runner
 from mmdet_iouquery.checkpoints.files import damage, read_checkpoint
 from mmdet_iouquery.engine import AtomicLocalBackend
 from mmdet_iouquery.engine.launch import run_tool, test, train
-from mmdet_iouquery.engine.preflight.checkpoint_check import check_checkpoint
+from mmdet_iouquery.engine.preflight.checkpoint_check import check_checkpoint, check_pretrained
 from mmdet_iouquery.engine.resume import checkpoint_to_resume, is_complete, latest_checkpoint
 from mmdet_iouquery.errors import InputError
 
@@ -235,6 +236,19 @@ def test_no_checkpoint_at_all(detector: nn.Module, tmp_path: Path, content: byte
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         check_checkpoint(detector, path)
+
+
+@pytest.mark.parametrize('kind', ['Pretrained', 'ConvertedPretrained'])
+def test_weights_to_begin_with_that_are_missing(kind: str) -> None:
+    """The entry is named, and how to do without; a teacher's file is for the teacher to read."""
+    begin = {'type': kind, 'checkpoint': 'none.pth'}
+    expected = (
+        'model.backbone.init_cfg: there is no file none.pth; correct the path; or start from random weights, with '
+        '--weights none, or model.backbone.init_cfg=None'
+    )
+    with pytest.raises(InputError, match=f'^{re.escape(expected)}$'):
+        check_pretrained({'backbone': {'init_cfg': begin}})
+    check_pretrained({'data_preprocessor': {'teacher': {'model': {'backbone': {'init_cfg': begin}}}}})
 
 
 def test_going_on_takes_more_than_weights(detector: nn.Module, tmp_path: Path) -> None:

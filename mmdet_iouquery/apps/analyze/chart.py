@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 DPI = 100
-COLOURS = tuple('#{:02x}{:02x}{:02x}'.format(*PALETTE[index]) for index in (4, 5, 2, 0, 6, 1))
-"""For lines and points on white: Okabe and Ito's without the yellow, which is lost there; neighbours differ most."""
-MARKERS = ('o', 's', '^', 'D', 'v', 'X', 'P')
-# Six colours and five styles have no common factor: thirty lines, each with a pair of its own.
+COLOURS = (*('#{:02x}{:02x}{:02x}'.format(*PALETTE[index]) for index in (4, 5, 2, 0, 6, 1)), '#404040')
+"""For lines and points on white: Okabe and Ito's with grey for yellow, which is lost there; neighbours differ most."""
+MARKERS = ('o', 's', '^', 'D', 'v', 'X', 'P', '*')
+# Seven colours and five styles have no common factor: 35 lines, each with a pair of its own.
 LINE_STYLES = ('-', '--', '-.', ':', (0, (6, 1, 1, 1, 1, 1)))
 
 

@@ -17,6 +17,9 @@ from ...checkpoints.detector import check_fit
 from ...checkpoints.initializer import load_checkpoint
 from ...config_options import type_name
 from ...errors import InputError
+from .config_mistakes import entries
+
+_FROM_FILES = ('Pretrained', 'PretrainedInit', 'ConvertedPretrained')
 
 
 def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = False) -> dict[str, Tensor]:
@@ -44,25 +47,27 @@ def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = Fa
 
 
 def check_pretrained(model: object) -> None:
-    """Read what the ``Pretrained`` initialisers below a model's config name, without running code from it.
+    """Read what the initialisers from files below a model's config name, without running code from it.
+
+    Not a teacher's: it reads its own, and has other remedies.
 
     Raises:
-        InputError: a file is missing, cannot be fetched, is damaged or holds code.
+        InputError: a file is missing, cannot be fetched, is damaged or holds code; names the entry.
     """
-    for path in dict.fromkeys(_pretrained(model)):
-        load_checkpoint(path)
+    for entry, path in _pretrained(model):
+        try:
+            load_checkpoint(path)
+        except InputError as error:
+            raise InputError(
+                f'{entry}: {error}; or start from random weights, with --weights none, or {entry}=None'
+            ) from error
 
 
-def _pretrained(node: object) -> Iterator[str]:
-    if isinstance(node, Mapping):
-        if type_name(node) in ('Pretrained', 'PretrainedInit'):
-            path = node.get('checkpoint')
-            yield from [path] if isinstance(path, str) else []
-            return
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from _pretrained(child)
+def _pretrained(model: object) -> Iterator[tuple[str, str]]:
+    for entry, node in entries(model, 'model'):
+        path = node.get('checkpoint')
+        if '.teacher.' not in entry and type_name(node) in _FROM_FILES and isinstance(path, str):
+            yield entry, path
 
 
 def _check_training_state(path: str | Path, content: Mapping[str, Any]) -> None:
