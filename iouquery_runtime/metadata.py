@@ -105,6 +105,8 @@ class Metadata:
                 )
         elif height % STRIDE or width % STRIDE:
             nearest = [max(STRIDE, round(side / STRIDE) * STRIDE) for side in size]
+            while self.strides and num_tokens(nearest, self.strides) < self.min_tokens:
+                nearest = [side + STRIDE for side in nearest]
             raise InputError(
                 f'{file} takes images whose height and width are multiples of {STRIDE}, got {_times(size)}; nearest is '
                 f'{_times(nearest)}'

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .config_files import config_path
+from .errors import InputError
 
 CONFIG_FUNCTION = '_iouquery_configs'
 """Name of the shell's function that completes configs, see ``apps/completion.py``."""
@@ -57,13 +58,16 @@ def add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def check_config(args: argparse.Namespace) -> None:
-    """Whether there is the config, or the folder that stands for one.
+    """Whether there is the config, or the folder that stands for one, and the checkpoint, where one is named.
 
     Raises:
-        InputError: there is neither, nor a shipped one of that name.
+        InputError: there is neither, nor a shipped one of that name; there is no such file, and it is no address.
     """
     if not Path(args.config).exists():
         config_path(args.config)
+    checkpoint = getattr(args, 'checkpoint', None)
+    if checkpoint is not None and '://' not in checkpoint and not Path(checkpoint).expanduser().exists():
+        raise InputError(f'there is no file {checkpoint}; correct the path')
 
 
 def complete_configs(action: argparse.Action) -> None:

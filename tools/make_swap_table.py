@@ -19,9 +19,10 @@ host's own. *swapped*: the part in place of the host's own. *whole head*: `RTDET
 selector, decoder, loss and denoising are its parts, named under `model.bbox_head`: `decoder=dict(type='DABDecoder')`,
 `criterion=dict(loss_cls=dict(type='MatchabilityAwareLoss'))`. -: the pair makes no sense.
 
-`iouquery train NAME --data my-set/ --weights none --epochs 12 --size 320` trains one on images of yours, `NAME` being the config's without
-`_8xb2-12e_coco.py`. Of small images or few classes, mmdet's detectors cannot select as many queries as on COCO, nor give as many
-detections: the refusal says which numbers they can (`--cfg-options model.num_queries=100 model.test_cfg.max_per_img=100`).
+`iouquery train NAME --data my-set/ --weights none --epochs 12 --size 320` trains one on images of yours, `NAME` being
+the config's without `_8xb2-12e_coco.py`. Of small images or few classes, mmdet's detectors cannot select as many
+queries as on COCO, nor give as many detections: the refusal says which numbers they can
+(`--cfg-options model.num_queries=100 model.test_cfg.max_per_img=100`).
 
 <!-- made from tests/cells.py by tools/make_swap_table.py: change it there -->
 

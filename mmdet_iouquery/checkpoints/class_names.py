@@ -92,6 +92,26 @@ def trained_class_names(cfg: Mapping[str, Any], checkpoint: str | Path) -> tuple
     return _named(meta.get('dataset_meta'), cfg).get('classes', ())
 
 
+def class_notes(cfg: Mapping[str, Any], checkpoint: str | Path) -> list[str]:
+    """A sentence where a checkpoint names a class otherwise than the config's data, of as many classes.
+
+    Raises:
+        InputError: the checkpoint cannot be read.
+    """
+    meta = load_checkpoint(str(checkpoint)).get('meta')
+    noted = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    trained = plain_meta(noted).get('classes', ()) if isinstance(noted, Mapping) else ()
+    own = _dataset_meta_of(cfg).get('classes', ())
+    if len(trained) != len(own):  # a model of another number of classes is refused; or one of them names none
+        return []
+    return [
+        f"class {label} is {name!r} in {checkpoint} and {other!r} in the config's data; unless they are the same, "
+        'iouquery convert --classes gives each class the row of its name'
+        for label, (name, other) in enumerate(zip(trained, own))
+        if name.casefold() != other.casefold()
+    ][:1]
+
+
 def named_classes(noted: object, cfg: Mapping[str, Any]) -> dict[str, Any]:
     """What a model is told of its classes: ``classes``, names by label, and maybe ``palette``, colours as tuples.
 

@@ -41,7 +41,9 @@ def _not_available() -> str:
 def _missing_operator(name: str) -> Callable[..., NoReturn]:
     def operator(*_: object, **__: object) -> NoReturn:
         family = family_of(installed_versions()) or 'openmmlab'
-        without = 'a single-stage head predicts without it by model.test_cfg.nms=None; ' if name == 'nms' else ''
+        without = (
+            'a head of anchors or points predicts without it by model.test_cfg.nms=None; ' if name == 'nms' else ''
+        )
         raise RuntimeError(
             f'the compiled mmcv operator {name!r} was called, but the mmcv installed here has no compiled operators. '
             f'RT-DETR and the other parts of mmdet_iouquery use none; {without}for a detector that needs them: '

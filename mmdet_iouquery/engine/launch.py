@@ -28,6 +28,7 @@ from torch import nn
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.backends import check_file
 
+from ..checkpoints.class_names import class_notes
 from ..checkpoints.files import checkpoint_file
 from ..checkpoints.initializer import is_local
 from ..checkpoints.model_card import DATA_OPTIONS, WEIGHTS
@@ -136,7 +137,7 @@ def _ready(cfg: Config, args: argparse.Namespace, summary: str) -> Any:
         check_pretrained(cfg.model)
         if cfg.get('load_from'):
             check_checkpoint(model, cfg.load_from, to_resume=cfg.get('resume', False))
-            report_preprocessing(cfg, cfg.load_from)
+            report_differences(cfg, cfg.load_from)
         if not args.no_check:
             try_out(runner, model, cfg, 'train')
         largest_step = None if args.dry_run is None else dry_run(runner, args.dry_run)
@@ -215,7 +216,7 @@ def _ready_to_test(args: argparse.Namespace, held: Any) -> Any:
             print(f'note: {args.config} and {args.checkpoint} differ: {different}')
     else:
         check_checkpoint(model, args.checkpoint)
-        report_preprocessing(cfg, args.checkpoint)
+        report_differences(cfg, args.checkpoint)
     if not args.prepare:
         runner.model.to(getattr(torch, args.dtype))
     if not args.no_check and not isinstance(model, ExportedDetector):
@@ -275,10 +276,10 @@ def try_out(runner: Any, model: nn.Module, cfg: Config, mode: str) -> None:
             print(f'note: not tried: {reason}')
 
 
-def report_preprocessing(cfg: Config, checkpoint: str) -> None:
-    """Print, on the first process, how a config treats images otherwise than a checkpoint's training did."""
+def report_differences(cfg: Config, checkpoint: str) -> None:
+    """Print, on the first process, how a config treats images, and names classes, otherwise than a checkpoint."""
     if process_rank(cfg.get('launcher', 'none')) == 0:
-        for note in preprocessing_notes(cfg, checkpoint):
+        for note in [*preprocessing_notes(cfg, checkpoint), *class_notes(cfg, checkpoint)]:
             print(f'note: {note}')
 
 

@@ -4,8 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
-from mmdet_iouquery.checkpoints.class_names import named_classes, parse_class_names
+from mmdet_iouquery.checkpoints.class_names import class_notes, named_classes, parse_class_names
 from mmdet_iouquery.errors import InputError
 
 # fmt: off
@@ -46,6 +47,22 @@ def test_a_file_without_class_names_is_refused(content: str, tmp_path: Path) -> 
         parse_class_names(str(path))
     with pytest.raises(InputError, match='cannot read class names'):
         parse_class_names(str(tmp_path / 'nowhere.json'))
+
+
+def test_a_class_of_another_name_is_noted(tmp_path: Path) -> None:
+    """The first of them; not where case alone differs, nor where either names none or another number."""
+    path = tmp_path / 'a.pth'
+    torch.save({'state_dict': {}, 'meta': {'dataset_meta': {'classes': ('Cat', 'dog', 'cow')}}}, path)
+
+    def notes(*classes: str) -> list[str]:
+        metainfo = {'classes': classes} if classes else {}
+        return class_notes({'val_dataloader': {'dataset': {'type': 'BaseDataset', 'metainfo': metainfo}}}, path)
+
+    assert notes('cat', 'dog', 'cow') == notes('cat', 'dog') == notes() == []
+    (note,) = notes('cat', 'cow', 'dog')
+    assert note.startswith(f"class 1 is 'dog' in {path} and 'cow' in the config's data; ")
+    torch.save({'state_dict': {}, 'meta': {}}, path)
+    assert notes('a', 'b', 'c') == []
 
 
 def test_names_of_a_model_are_its_checkpoints_or_its_data_sets() -> None:

@@ -279,7 +279,7 @@ def test_a_converted_file_loads(converted: dict[str, Path], dfine_n: tuple[dict[
 
 BINS = (
     r'does not fit the config: the weights were trained with reg_scale=8 and this decoder has reg_scale=4, which would '
-    r'move every edge; set decoder=\{"reg_scale": 8\} in the config$'
+    r'move every edge; set reg_scale=8 in the decoder of the config \(model\.bbox_head\.decoder\.reg_scale=8 in'
 )
 """What is said of weights with other bins. Used before a run (``load_from``, ``tools/test.py``) and at ``init_cfg``."""
 

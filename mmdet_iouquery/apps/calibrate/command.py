@@ -21,7 +21,7 @@ from ...command_line import named_files
 from ...config_options import read_options
 from ...datasets.coco.json_file import read_json
 from ...engine.detector import default_device, load_detector, read_config
-from ...engine.launch import report_dataset, report_preprocessing
+from ...engine.launch import report_dataset, report_differences
 from ...engine.run_settings import differences, settings_of
 from ...engine.trained_files import model_files
 from ...engine.work_dir import check_writable
@@ -77,7 +77,7 @@ def execute(args: argparse.Namespace) -> None:
     if not args.no_check:
         report_dataset(cfg, splits=('val',))
     detector = load_detector(cfg, args.checkpoint).to(torch.device(args.device or default_device()))
-    report_preprocessing(cfg, args.checkpoint)
+    report_differences(cfg, args.checkpoint)
     if not isinstance(getattr(detector, 'bbox_head', None), RTDETRHead):
         print('note: thresholds by class and calibration are settings of RTDETRHead; this head may not take them')
     loader = Runner.build_dataloader(cfg.val_dataloader)

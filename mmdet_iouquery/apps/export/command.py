@@ -19,7 +19,7 @@ from ...deploy.model_source import source_of
 from ...deploy.openvino_file import check_openvino, convert_to_openvino
 from ...deploy.triton import check_target, write_repository
 from ...engine.detector import load_detector, read_config
-from ...engine.launch import report_preprocessing
+from ...engine.launch import report_differences
 from ...engine.trained_files import model_files
 from ...engine.work_dir import check_writable
 from ...errors import InputError
@@ -58,7 +58,7 @@ def execute(args: argparse.Namespace) -> ExportReport | None:
         return None
     check_writable(out.parent, option='--out')
     detector = load_detector(cfg, args.checkpoint)
-    report_preprocessing(cfg, args.checkpoint)
+    report_differences(cfg, args.checkpoint)
     report = _written(detector, out, settings, source, args.force)
     print(_summary(report))
     _print_next(args, out, settings)

@@ -32,7 +32,7 @@ from ..hooks import AugmentationTimetableHook
 from .config_mistakes import named_mistakes
 from .model_mistakes import MapShapes, check_matching_costs, missing_meta, missing_truth, predicted
 from .single_evaluation import check_save_best, evaluate_image
-from .small_batch import can_shrink, check_batches, is_detection, own_pipelines, read_image, small_batch
+from .small_batch import can_shrink, check_batches, is_detection, own_pipelines, read_image, small_batch, smallest_image
 
 SIDES = (64, 256, None)
 """px of the square image that is tried; None: as its pipeline gives it. A larger one where a smaller one does not go
@@ -115,6 +115,7 @@ def _step(runner: Any, twin: Any, loader: DataLoader[Any], cfg: Config) -> list[
         ],
     ):
         _at_some_size(step, data)
+    _check_smallest(maps, cfg, loader.dataset, 'train_dataloader', _DRAWS)
     return [] if wrapper is not None else ['the optimizer, which is not built as mmengine.Runner builds a single one']
 
 
@@ -183,6 +184,7 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, split: str) -> lis
         ],
     ):
         batch, predicted_samples = _at_some_size(predict, data)
+    _check_smallest(maps, cfg, dataset, section)
     if type(loop.evaluator) is not Evaluator:
         return [f'the metrics, which {type(loop.evaluator).__name__} evaluates in its own way']
     if rank != 0:
@@ -197,6 +199,16 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, split: str) -> lis
     if split == 'val' and not left_out:
         check_save_best(cfg, names)
     return left_out
+
+
+def _check_smallest(maps: MapShapes, cfg: Config, dataset: Any, section: str, draws: int = 1) -> None:
+    """The image that went through may have been a larger one than others are."""
+    if not maps.selects_tokens(cfg.model):
+        return
+    with named_mistakes(cfg, 'reading an elongated image', sections=(section,)):
+        image = smallest_image(dataset, draws)
+    if image is not None:
+        maps.check_tokens(cfg.model, image, section)
 
 
 def _at_some_size(run: Callable[[int | None], Any], data: Mapping[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,11 +12,14 @@ from typing import Any
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
+from iouquery_runtime.metadata import num_tokens
+
 from ...compat import calls
 from ...config_options import type_name
 from ...errors import InputError
 from ...models.losses import IoUVarifocalLoss, MatchabilityAwareLoss
 from .config_mistakes import entries
+from .small_batch import SmallestImage
 
 _BY_PREPROCESSOR = "model.data_preprocessor=dict(type='DetDataPreprocessor') sets it"
 _REMEDIES = {
@@ -35,11 +39,12 @@ class MapShapes:
 
     def __init__(self, model: nn.Module) -> None:
         self.given: dict[str, list[tuple[int, ...]]] = {}
+        self.image_size: tuple[int, ...] = ()
         self.model = model
         for name in ('backbone', 'neck'):
             module = getattr(model, name, None)
             if isinstance(module, nn.Module):
-                module.register_forward_hook(lambda _, __, maps, name=name: self._note(name, maps))
+                module.register_forward_hook(lambda _, given, maps, name=name: self._note(name, given, maps))
 
     def facts(self, error: Exception, cfg: Mapping[str, Any]) -> list[str]:
         """What of the shapes an exception comes from, or the module that it comes from.
@@ -48,8 +53,8 @@ class MapShapes:
             error: out of the model.
             cfg: of the model.
         """
-        found = [*self.misfits(cfg), *self.too_few_tokens(error, cfg), *self.too_few_scores(error, cfg)]
-        return found or [*self.failed_in(error)]
+        misfits = [*self.misfits(cfg), *self.too_few_tokens(error, cfg), *self.too_few_scores(error, cfg)]
+        return misfits or [*self.failed_in(error)]
 
     def too_few_tokens(self, error: Exception, cfg: Mapping[str, Any]) -> Iterator[str]:
         """Where mmdet's detectors select more queries than an image has tokens."""
@@ -59,6 +64,37 @@ class MapShapes:
             yield (
                 f'an image of this size has {tokens} tokens on all maps together, of which model.num_queries={queries} '
                 f'cannot be selected: set it to {tokens} or fewer, or take larger images'
+            )
+
+    def selects_tokens(self, cfg: Mapping[str, Any]) -> bool:
+        """Whether the model is one of mmdet's that selects its queries from tokens, and needs as many.
+
+        Args:
+            cfg: of the model.
+        """
+        two_stage = getattr(self.model, 'as_two_stage', False) and cfg.get('query_selector') is None
+        return bool(two_stage and cfg.get('num_queries') and self.given.get('neck') and self.image_size)
+
+    def check_tokens(self, cfg: Mapping[str, Any], image: SmallestImage, section: str) -> None:
+        """Refuse more queries than an image has tokens, as its size and the strides of maps tell.
+
+        Args:
+            cfg: of the model, which :meth:`selects_tokens`.
+            image: of the data.
+            section: of the config, which names them.
+
+        Raises:
+            InputError: it has fewer.
+        """
+        divisor = getattr(getattr(self.model, 'data_preprocessor', None), 'pad_size_divisor', 1)
+        height, width = (-(-side // divisor) * divisor for side in image.size)
+        strides = [2 ** round(math.log2(self.image_size[0] / shape[-2])) for shape in self.given['neck']]
+        tokens = num_tokens((height, width), strides)
+        if tokens < cfg['num_queries']:
+            raise InputError(
+                f'{section}: {image.path} comes as {image.size[0]}x{image.size[1]} (height x width) and has {tokens} '
+                f'tokens on all maps together, of which model.num_queries={cfg["num_queries"]} cannot be selected: set '
+                f'it to {tokens} or fewer, take larger images, or leave this one out'
             )
 
     def too_few_scores(self, error: Exception, cfg: Mapping[str, Any]) -> Iterator[str]:
@@ -106,7 +142,9 @@ class MapShapes:
                 )
                 return
 
-    def _note(self, name: str, maps: Any) -> None:
+    def _note(self, name: str, given: Any, maps: Any) -> None:
+        if name == 'backbone' and given and isinstance(given[0], Tensor):
+            self.image_size = tuple(given[0].shape[-2:])
         maps = maps if isinstance(maps, (list, tuple)) else [maps]
         self.given[name] = [tuple(feature_map.shape) for feature_map in maps if isinstance(feature_map, Tensor)]
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from mmdet.structures import DetDataSample
@@ -16,6 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from ...errors import InputError
 
 _LOOKED_AT = 8
+_MEASURED = 10_000
 _INSTANCES = {name: {'bboxes', 'labels', 'masks'} for name in ('gt_instances', 'ignored_instances')}
 
 
@@ -61,6 +63,40 @@ def read_image(dataset: Any, *, with_boxes: bool = True) -> Any:
             "dict(type='PackDetInputs')"
         )
     return data
+
+
+class SmallestImage(NamedTuple):
+    """The image of a data set with the fewest pixels, as its pipeline gives it."""
+
+    path: str
+    size: tuple[int, int]
+    """Height and width in px."""
+
+
+def smallest_image(dataset: Any, draws: int = 1) -> SmallestImage | None:
+    """The most elongated image, which a pipeline that keeps ratios makes the smallest; None: sizes are not told.
+
+    Args:
+        dataset: its data's ``width`` and ``height`` are looked at, of :data:`_MEASURED` images at most.
+        draws: how often it is read, as a pipeline may draw sizes.
+    """
+    infos = dataset
+    while not hasattr(infos, 'get_data_info') and hasattr(infos, 'dataset'):
+        infos = infos.dataset
+    if not hasattr(infos, 'get_data_info') or not len(infos):
+        return None
+    elongation = {}
+    for index in range(0, len(infos), -(-len(infos) // _MEASURED)):
+        info = infos.get_data_info(index)
+        sides = [info.get(side) or 0 for side in ('width', 'height')]
+        if min(sides) > 0:
+            elongation[index] = max(sides) / min(sides)
+    if not elongation:
+        return None
+    index = max(elongation, key=elongation.__getitem__)
+    twin = own_pipelines(dataset)
+    sizes = [tuple(image['inputs'].shape[-2:]) for image in (twin[index] for _ in range(draws)) if image is not None]
+    return SmallestImage(str(infos.get_data_info(index).get('img_path')), min(sizes, key=math.prod)) if sizes else None
 
 
 def is_detection(data: Mapping[str, Any]) -> bool:

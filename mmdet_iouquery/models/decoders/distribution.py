@@ -220,8 +220,8 @@ class DistributionDecoder(BoxDecoder):
             if isinstance(trained, Tensor) and trained.numel() == 1 and trained.to(own).item() != own.item():
                 raise InputError(
                     f'the weights were trained with {name}={trained.item():g} and this decoder has '
-                    f'{name}={own.item():g}, which would move every edge; set decoder={{"{name}": {trained.item():g}}} '
-                    'in the config'
+                    f'{name}={own.item():g}, which would move every edge; set {name}={trained.item():g} in the decoder '
+                    f'of the config (model.bbox_head.decoder.{name}={trained.item():g} in RT-DETR and D-FINE)'
                 )
 
     def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *others: Any) -> None:

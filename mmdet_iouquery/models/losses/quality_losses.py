@@ -37,8 +37,8 @@ class QualityLoss(QualityFocalLoss):
         if use_sigmoid is not True:
             raise InputError(
                 f'{type(self).__name__} scores each class by a sigmoid of its own, but use_sigmoid is {use_sigmoid!r}: '
-                'for a head with a softmax keep its CrossEntropyLoss, or leave use_sigmoid out and name a '
-                'FocalLossCost in train_cfg.assigner.match_costs'
+                'leave use_sigmoid out (where the head had a softmax, as in DETR, matching then needs a FocalLossCost '
+                "in model.train_cfg.assigner.match_costs), or keep the head's own loss"
             )
         super().__init__(beta=gamma, reduction=reduction, loss_weight=loss_weight)
         self.gamma = gamma

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from mmengine.config import Config
 from mmengine.evaluator import BaseMetric
 from mmengine.logging import MessageHub, MMLogger
 from mmengine.runner import Runner
+from PIL import Image
 from runs import SMALL_MODEL, small_run
 from torch import Tensor
 from torch.utils.data import IterableDataset
@@ -143,6 +146,38 @@ def test_more_queries_than_a_small_image_has_tokens(
     else:
         assert first_pass(runner, model, settings, 'train') == []
         assert sides == [64, 256, 64, 256]
+
+
+@pytest.mark.parametrize('split', ['train', 'val'])
+def test_more_queries_than_the_smallest_image_has_tokens(split: str, digits: Path, tmp_path: Path) -> None:
+    """Of 96x16 px, 64x11 where the ratio is kept: 16 + 4 + 2 + 1 tokens. The first image, which is tried, has 85."""
+    root = tmp_path / 'digits'
+    shutil.copytree(digits, root)
+    file = root / 'annotations' / f'{split}.json'
+    content = json.loads(file.read_text())
+    image = content['images'][2]
+    image['height'] = 16
+    for annotation in content['annotations']:
+        if annotation['image_id'] == image['id']:
+            annotation['bbox'] = [1, 1, 12, 12]
+    file.write_text(json.dumps(content))
+    path = root / split / image['file_name']
+    Image.open(path).crop((0, 0, 96, 16)).save(path)
+    boxes = dict(type='LoadAnnotations', with_bbox=True)
+    steps = [dict(type='LoadImageFromFile'), boxes, dict(type='Resize', scale=(64, 64), keep_ratio=True)]
+    steps.append(dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')))
+    runner = runner_of(root, tmp_path, {f'{split}_dataloader.dataset.pipeline': steps})
+    runner.val_loop.evaluator.metrics.pop()  # of queries, which mmdet's do not tell of
+    for queries in (23, 24):
+        cfg = host_config('DeformableDETR', num_queries=queries)
+        cfg.bbox_head.num_classes = 10
+        settings, model = Config({**runner.cfg, 'model': cfg}), MODELS.build(copy.deepcopy(cfg))
+        if queries == 23:
+            assert first_pass(runner, model, settings, 'train') == []
+            continue
+        few = rf'^{split}_dataloader: .*{path.name} comes as 11x64 .* has 23 tokens .*num_queries=24 .* to 23 or fewer'
+        with pytest.raises(InputError, match=few):
+            first_pass(runner, model, settings, 'train')
 
 
 @pytest.mark.parametrize(('host', 'sigmoid', 'scores'), [('DeformableDETR', True, 200), ('DETR', False, 20)])

@@ -64,7 +64,7 @@ def test_class_weights(name: str) -> None:
 
 @pytest.mark.parametrize('name', QUALITY_LOSSES)
 def test_quality_losses_refuse_a_softmax(name: str) -> None:
-    with pytest.raises(InputError, match=f'{name} scores each class by a sigmoid .* keep its CrossEntropyLoss'):
+    with pytest.raises(InputError, match=f'{name} scores each class by a sigmoid .* leave use_sigmoid out .* own loss'):
         MODELS.build({'type': name, 'use_sigmoid': False})
 
 
