@@ -65,9 +65,18 @@ def check_config(args: argparse.Namespace) -> None:
     """
     if not Path(args.config).exists():
         config_path(args.config)
-    checkpoint = getattr(args, 'checkpoint', None)
-    if checkpoint is not None and '://' not in checkpoint and not Path(checkpoint).expanduser().exists():
-        raise InputError(f'there is no file {checkpoint}; correct the path')
+    if getattr(args, 'checkpoint', None) is not None:
+        check_file(args.checkpoint)
+
+
+def check_file(path: str) -> None:
+    """Whether there is a file or folder.
+
+    Raises:
+        InputError: there is none, and ``path`` is no address either.
+    """
+    if '://' not in path and not Path(path).expanduser().exists():
+        raise InputError(f'there is no file {path}; correct the path')
 
 
 def complete_configs(action: argparse.Action) -> None:

@@ -184,6 +184,8 @@ def test_mistakes_are_told_before_anything_heavy_is_imported(tmp_path: Path) -> 
         ('train', 'rtdetr_r18vd', '--data', 'gone'): '--data: there is no file or folder gone',
         ('train', 'rtdetr_r18vd', '--weights', 'gone.pth'): '--weights: there is no file or folder gone.pth',
         ('data', 'gone'): f'no folder or file {tmp_path / "gone"}; name a set of images',
+        ('test', 'rtdetr_r18vd', 'gone.pth'): 'there is no file gone.pth; correct the path',
+        ('convert', 'gone.pth', 'a.pth', '--source', 'rtdetr'): 'there is no file gone.pth; correct the path',
         ('test', 'rtdetr_r18v', 'a.pth'): 'close to it: rtdetr_r18vd, ',
         ('export', 'rtdetr_r18v', 'a.pth', '-o', 'a.onnx'): 'close to it: rtdetr_r18vd, ',
     }.items():

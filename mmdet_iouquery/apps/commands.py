@@ -158,6 +158,7 @@ COMMANDS = {
         'apps.weights.command:convert',
         'apps.weights.arguments:convert_parser',
         'convert_checkpoint.py',
+        check='apps.weights.arguments:check_source',
     ),
     'hub': Command(
         'a detector as a folder to share, and to the Hugging Face Hub',

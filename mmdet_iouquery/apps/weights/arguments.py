@@ -6,7 +6,7 @@ import argparse
 from typing import Any
 
 from ...choices import SOURCES, TARGETS
-from ...command_line import ModelSubparser, add_checkpoint, add_config
+from ...command_line import ModelSubparser, add_checkpoint, add_config, check_file
 
 
 def convert_parser(prog: str | None = None) -> argparse.ArgumentParser:
@@ -40,6 +40,15 @@ def convert_parser(prog: str | None = None) -> argparse.ArgumentParser:
     )
     parser.add_argument('--force', action='store_true', help='replace DST if it exists')
     return parser
+
+
+def check_source(args: argparse.Namespace) -> None:
+    """Whether there is what a conversion reads.
+
+    Raises:
+        InputError: there is not.
+    """
+    check_file(args.src)
 
 
 def hub_parser(prog: str | None = None) -> argparse.ArgumentParser:
