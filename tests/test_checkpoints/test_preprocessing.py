@@ -183,7 +183,7 @@ def test_a_conversion_writes_it_and_another_keeps_it(golden_weights: Any, tmp_pa
 
 def test_the_tools_print_notes(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = written(tmp_path / 'a.pth', RTDETR)
-    launch.report_preprocessing(config(model__data_preprocessor__bgr_to_rgb=False), str(path))
-    launch.report_preprocessing(config(), str(path))
+    launch.report_differences(config(model__data_preprocessor__bgr_to_rgb=False), str(path))
+    launch.report_differences(config(), str(path))
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 and lines[0].startswith('note: ') and 'BGR' in lines[0]
