@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 Runs = Mapping[str, Sequence[SelectedQueries]]
 """Model to the selected queries of each of its trainings (seeds)."""
 _BINS = np.linspace(0, 1, 51)
-_ALL = 110.0
+_TOP = 110.0
 """Per cent, with room for the line at 100."""
 _THRESHOLDS = np.linspace(0, 0.95, 20)
 
@@ -100,7 +100,7 @@ def _logarithmic(axes: Any, direction: str) -> None:
     bottom = 10.0 ** math.floor(math.log10(0.999 * min(heights, default=1.0)))
     axes.set(**{f'{direction}scale': 'log', f'{direction}lim': (bottom, None)})
     limits = axes.get_xlim() if direction == 'x' else axes.get_ylim()
-    axes.set(**{f'{direction}lim': (bottom, min(limits[1], _ALL))})
+    axes.set(**{f'{direction}lim': (bottom, min(limits[1], _TOP))})
     axis = axes.xaxis if direction == 'x' else axes.yaxis
     axis.set_major_formatter('{x:g}')
     axis.set_minor_formatter('')

@@ -32,7 +32,15 @@ from ..hooks import AugmentationTimetableHook
 from .config_mistakes import named_mistakes
 from .model_mistakes import MapShapes, check_matching_costs, missing_meta, missing_truth, predicted
 from .single_evaluation import check_save_best, evaluate_image
-from .small_batch import can_shrink, check_batches, is_detection, own_pipelines, read_image, small_batch, smallest_image
+from .small_batch import (
+    can_shrink,
+    check_batches,
+    is_detection,
+    most_elongated_image,
+    own_pipelines,
+    read_image,
+    small_batch,
+)
 
 SIDES = (64, 256, None)
 """px of the square image that is tried; None: as its pipeline gives it. A larger one where a smaller one does not go
@@ -115,7 +123,7 @@ def _step(runner: Any, twin: Any, loader: DataLoader[Any], cfg: Config) -> list[
         ],
     ):
         _at_some_size(step, data)
-    _check_smallest(maps, cfg, loader.dataset, 'train_dataloader', _DRAWS)
+    _check_elongated(maps, cfg, loader.dataset, 'train_dataloader', _DRAWS)
     return [] if wrapper is not None else ['the optimizer, which is not built as mmengine.Runner builds a single one']
 
 
@@ -184,7 +192,7 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, split: str) -> lis
         ],
     ):
         batch, predicted_samples = _at_some_size(predict, data)
-    _check_smallest(maps, cfg, dataset, section)
+    _check_elongated(maps, cfg, dataset, section)
     if type(loop.evaluator) is not Evaluator:
         return [f'the metrics, which {type(loop.evaluator).__name__} evaluates in its own way']
     if rank != 0:
@@ -201,12 +209,12 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, split: str) -> lis
     return left_out
 
 
-def _check_smallest(maps: MapShapes, cfg: Config, dataset: Any, section: str, draws: int = 1) -> None:
+def _check_elongated(maps: MapShapes, cfg: Config, dataset: Any, section: str, draws: int = 1) -> None:
     """The image that went through may have been a larger one than others are."""
     if not maps.selects_tokens(cfg.model):
         return
     with named_mistakes(cfg, 'reading an elongated image', sections=(section,)):
-        image = smallest_image(dataset, draws)
+        image = most_elongated_image(dataset, draws)
     if image is not None:
         maps.check_tokens(cfg.model, image, section)
 

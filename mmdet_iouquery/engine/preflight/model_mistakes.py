@@ -19,7 +19,7 @@ from ...config_options import type_name
 from ...errors import InputError
 from ...models.losses import IoUVarifocalLoss, MatchabilityAwareLoss
 from .config_mistakes import entries
-from .small_batch import SmallestImage
+from .small_batch import ElongatedImage
 
 _BY_PREPROCESSOR = "model.data_preprocessor=dict(type='DetDataPreprocessor') sets it"
 _REMEDIES = {
@@ -75,7 +75,7 @@ class MapShapes:
         two_stage = getattr(self.model, 'as_two_stage', False) and cfg.get('query_selector') is None
         return bool(two_stage and cfg.get('num_queries') and self.given.get('neck') and self.image_size)
 
-    def check_tokens(self, cfg: Mapping[str, Any], image: SmallestImage, section: str) -> None:
+    def check_tokens(self, cfg: Mapping[str, Any], image: ElongatedImage, section: str) -> None:
         """Refuse more queries than an image has tokens, as its size and the strides of maps tell.
 
         Args:

@@ -65,20 +65,20 @@ def read_image(dataset: Any, *, with_boxes: bool = True) -> Any:
     return data
 
 
-class SmallestImage(NamedTuple):
-    """The image of a data set with the fewest pixels, as its pipeline gives it."""
+class ElongatedImage(NamedTuple):
+    """The most elongated image of a data set, as its pipeline gives it."""
 
     path: str
     size: tuple[int, int]
     """Height and width in px."""
 
 
-def smallest_image(dataset: Any, draws: int = 1) -> SmallestImage | None:
-    """The most elongated image, which a pipeline that keeps ratios makes the smallest; None: sizes are not told.
+def most_elongated_image(dataset: Any, draws: int = 1) -> ElongatedImage | None:
+    """The one which a pipeline that keeps ratios gives the fewest tokens; None: the data set tells no sizes.
 
     Args:
         dataset: its data's ``width`` and ``height`` are looked at, of :data:`_MEASURED` images at most.
-        draws: how often it is read, as a pipeline may draw sizes.
+        draws: how often it is read, as a pipeline may draw sizes; the smallest is given.
     """
     infos = dataset
     while not hasattr(infos, 'get_data_info') and hasattr(infos, 'dataset'):
@@ -96,7 +96,7 @@ def smallest_image(dataset: Any, draws: int = 1) -> SmallestImage | None:
     index = max(elongation, key=elongation.__getitem__)
     twin = own_pipelines(dataset)
     sizes = [tuple(image['inputs'].shape[-2:]) for image in (twin[index] for _ in range(draws)) if image is not None]
-    return SmallestImage(str(infos.get_data_info(index).get('img_path')), min(sizes, key=math.prod)) if sizes else None
+    return ElongatedImage(str(infos.get_data_info(index).get('img_path')), min(sizes, key=math.prod)) if sizes else None
 
 
 def is_detection(data: Mapping[str, Any]) -> bool:
