@@ -121,7 +121,7 @@ def test_norms_and_feed_forward_network_are_what_is_asked_for() -> None:
         ({'fusion': 'sum'}, r"fusion must be one of \['add', 'gate'\], got 'sum'"),
         ({'ffn_init': 'zero'}, r"ffn_init must be one of \['default', 'xavier'\], got 'zero'"),
         ({'project_values': 1}, 'project_values must be True or False, got 1'),
-        ({'act_cfg': 'SiLU'}, "act_cfg must be a dict .* got 'SiLU'"),
+        ({'act_cfg': 'SiLU'}, r"act_cfg must be a dict, such as dict\(name=value\), or None, got 'SiLU'"),
     ],
 )
 def test_bad_layer_settings_are_named(settings: dict[str, Any], message: str) -> None:

@@ -246,7 +246,7 @@ def test_the_encoders_heads_start_as_said() -> None:
         ({'num_queries': 0}, 'num_queries must be at least 1 .*, got 0'),
         ({'rank': 'class'}, r"rank must be one of \['token', 'token_class'\], got 'class'"),
         ({'class_agnostic': 'yes'}, "class_agnostic must be True or False, got 'yes'"),
-        ({'act_cfg': 'SiLU'}, "act_cfg must be a dict .* got 'SiLU'"),
+        ({'act_cfg': 'SiLU'}, r"act_cfg must be a dict, such as dict\(name=value\), or None, got 'SiLU'"),
     ],
 )
 def test_bad_settings_are_named(settings: dict[str, Any], message: str) -> None:
