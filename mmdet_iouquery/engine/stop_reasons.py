@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compat import calls
-from ..errors import CheckpointWriteError, DataWorkerError, TrainingStopped, goes_on, same_command
+from ..errors import CheckpointWriteError, DataWorkerError, InputError, TrainingStopped, goes_on, same_command
 from .atomic_backend import NO_ROOM, cannot_write
 from .hooks.stop_hook import stopping_hook
 from .resume import latest_checkpoint
@@ -33,6 +33,7 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
     Raises:
         CheckpointWriteError: a disk is full or faulty.
         DataWorkerError: a data worker died, or no more files can be opened.
+        InputError: one of mmdet's detectors selects more queries than a batch has tokens.
         TrainingStopped: a signal asked for it, and ended the data workers before the running step was done.
     """
     try:
@@ -40,6 +41,7 @@ def told_endings(runner: Any, folder: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, OSError) and error.errno in DISK_FAULTS:
             raise CheckpointWriteError(cannot_write(Path(error.filename or folder), error, folder)) from error
+        _check_tokens(error)
         behind = _behind(error)
         if not any(map(_is_data_fault, behind)):
             raise
@@ -68,6 +70,18 @@ def told_data_faults() -> Iterator[None]:
         if not any(map(_is_data_fault, behind)):
             raise
         raise DataWorkerError(_data_fault(behind, 'test_dataloader', f'then {same_command()} starts again')) from error
+
+
+def _check_tokens(error: Exception) -> None:
+    """Sizes that a pipeline draws can be smaller than those that were drawn before the run."""
+    for call in calls(error):
+        memory = call.arguments.get('memory') if call.function == 'pre_decoder' else None
+        if memory is not None and 0 < memory.shape[1] < getattr(call.owner, 'num_queries', 0):
+            raise InputError(
+                f'images came that have {memory.shape[1]} tokens on all maps together, of which '
+                f'model.num_queries={call.owner.num_queries} cannot be selected: set it to {memory.shape[1]} or fewer, '
+                'or take larger images, and train anew with --restart'
+            ) from error
 
 
 def _behind(error: BaseException) -> list[BaseException]:

@@ -36,16 +36,17 @@ from .small_batch import (
     can_shrink,
     check_batches,
     is_detection,
-    most_elongated_image,
     own_pipelines,
     read_image,
     small_batch,
+    smallest_image,
 )
 
 SIDES = (64, 256, None)
 """px of the square image that is tried; None: as its pipeline gives it. A larger one where a smaller one does not go
 through, as a selection may want more queries than that has tokens; none that is larger than the pipeline's."""
 _DRAWS = 4  # images read in a stage whose transforms are drawn
+_SIZES = 32  # drawn of an image
 _ESCAPE = 'should the run be right after all, --no-check starts it untried'
 
 
@@ -100,6 +101,7 @@ def _step(runner: Any, twin: Any, loader: DataLoader[Any], cfg: Config) -> list[
         if isinstance(module, BatchBlend):  # also one that waits for a later stage
             module.check([data['data_samples']])
     maps = MapShapes(twin)
+    _check_smallest(maps, cfg, loader.dataset, 'train_dataloader', _SIZES)
     twin.train()
 
     def step(side: int | None) -> None:
@@ -123,7 +125,6 @@ def _step(runner: Any, twin: Any, loader: DataLoader[Any], cfg: Config) -> list[
         ],
     ):
         _at_some_size(step, data)
-    _check_elongated(maps, cfg, loader.dataset, 'train_dataloader', _DRAWS)
     return [] if wrapper is not None else ['the optimizer, which is not built as mmengine.Runner builds a single one']
 
 
@@ -174,6 +175,7 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, split: str) -> lis
     if not is_detection(data):
         return ['an evaluation, as its data set gives something else than an image with boxes']
     meta, maps = data['data_samples'].metainfo, MapShapes(twin)
+    _check_smallest(maps, cfg, dataset, section)
     twin.eval()
 
     def predict(side: int | None) -> tuple[Any, Any]:
@@ -192,7 +194,6 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, split: str) -> lis
         ],
     ):
         batch, predicted_samples = _at_some_size(predict, data)
-    _check_elongated(maps, cfg, dataset, section)
     if type(loop.evaluator) is not Evaluator:
         return [f'the metrics, which {type(loop.evaluator).__name__} evaluates in its own way']
     if rank != 0:
@@ -209,13 +210,14 @@ def _evaluation(rank: int, twin: Any, loop: Any, cfg: Config, split: str) -> lis
     return left_out
 
 
-def _check_elongated(maps: MapShapes, cfg: Config, dataset: Any, section: str, draws: int = 1) -> None:
-    """The image that went through may have been a larger one than others are."""
+def _check_smallest(maps: MapShapes, cfg: Config, dataset: Any, section: str, draws: int = 1) -> None:
+    """The image that is tried may be a larger one than others are."""
     if not maps.selects_tokens(cfg.model):
         return
-    with named_mistakes(cfg, 'reading an elongated image', sections=(section,)):
-        image = most_elongated_image(dataset, draws)
+    with named_mistakes(cfg, 'reading the smallest image', sections=(section,)):
+        image = smallest_image(dataset, draws)
     if image is not None:
+        maps.model.eval()
         maps.check_tokens(cfg.model, image, section)
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
+import torch
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
-
-from iouquery_runtime.metadata import num_tokens
 
 from ...compat import calls
 from ...config_options import type_name
 from ...errors import InputError
 from ...models.losses import IoUVarifocalLoss, MatchabilityAwareLoss
 from .config_mistakes import entries
-from .small_batch import ElongatedImage
+from .small_batch import SmallImage
 
 _BY_PREPROCESSOR = "model.data_preprocessor=dict(type='DetDataPreprocessor') sets it"
 _REMEDIES = {
@@ -39,12 +38,11 @@ class MapShapes:
 
     def __init__(self, model: nn.Module) -> None:
         self.given: dict[str, list[tuple[int, ...]]] = {}
-        self.image_size: tuple[int, ...] = ()
         self.model = model
         for name in ('backbone', 'neck'):
             module = getattr(model, name, None)
             if isinstance(module, nn.Module):
-                module.register_forward_hook(lambda _, given, maps, name=name: self._note(name, given, maps))
+                module.register_forward_hook(lambda _module, _given, maps, name=name: self._note(name, maps))
 
     def facts(self, error: Exception, cfg: Mapping[str, Any]) -> list[str]:
         """What of the shapes an exception comes from, or the module that it comes from.
@@ -58,8 +56,7 @@ class MapShapes:
 
     def too_few_tokens(self, error: Exception, cfg: Mapping[str, Any]) -> Iterator[str]:
         """Where mmdet's detectors select more queries than an image has tokens."""
-        queries, maps = cfg.get('num_queries'), self.given.get('neck', [])
-        tokens = sum(height * width for *_, height, width in maps)
+        queries, tokens = cfg.get('num_queries'), self._num_tokens()
         if 'index k out of range' in str(error) and queries and tokens < queries:
             yield (
                 f'an image of this size has {tokens} tokens on all maps together, of which model.num_queries={queries} '
@@ -73,29 +70,36 @@ class MapShapes:
             cfg: of the model.
         """
         two_stage = getattr(self.model, 'as_two_stage', False) and cfg.get('query_selector') is None
-        return bool(two_stage and cfg.get('num_queries') and self.given.get('neck') and self.image_size)
+        return bool(two_stage and cfg.get('num_queries'))
 
-    def check_tokens(self, cfg: Mapping[str, Any], image: ElongatedImage, section: str) -> None:
-        """Refuse more queries than an image has tokens, as its size and the strides of maps tell.
+    def check_tokens(self, cfg: Mapping[str, Any], image: SmallImage, section: str) -> None:
+        """Refuse more queries than an image has tokens.
 
         Args:
-            cfg: of the model, which :meth:`selects_tokens`.
-            image: of the data.
+            cfg: of the model, which :meth:`selects_tokens`, in evaluation mode.
+            image: the smallest of the data.
             section: of the config, which names them.
 
         Raises:
-            InputError: it has fewer.
+            InputError: it has fewer; advises a number that images of the least height and width have.
         """
-        divisor = getattr(getattr(self.model, 'data_preprocessor', None), 'pad_size_divisor', 1)
-        height, width = (-(-side // divisor) * divisor for side in image.size)
-        strides = [2 ** round(math.log2(self.image_size[0] / shape[-2])) for shape in self.given['neck']]
-        tokens = num_tokens((height, width), strides)
-        if tokens < cfg['num_queries']:
+        tokens = self._tokens_of(image.size)
+        if 0 < tokens < cfg['num_queries']:
             raise InputError(
                 f'{section}: {image.path} comes as {image.size[0]}x{image.size[1]} (height x width) and has {tokens} '
                 f'tokens on all maps together, of which model.num_queries={cfg["num_queries"]} cannot be selected: set '
-                f'it to {tokens} or fewer, take larger images, or leave this one out'
+                f'it to {self._tokens_of(image.bound)} or fewer, take larger images, or leave this one out'
             )
+
+    def _tokens_of(self, size: tuple[int, int]) -> int:
+        """What the maps of a blank image of this size have, padded as its batch would be; 0: they cannot be had."""
+        divisor = getattr(getattr(self.model, 'data_preprocessor', None), 'pad_size_divisor', 1)
+        padded = (-(-side // divisor) * divisor for side in size)
+        blank = next(self.model.parameters()).new_zeros(1, 3, *padded)
+        self.given.clear()
+        with suppress(Exception), torch.no_grad():  # what does not go through is told of by the trial
+            self.model.extract_feat(blank)  # type: ignore[operator]
+        return self._num_tokens()
 
     def too_few_scores(self, error: Exception, cfg: Mapping[str, Any]) -> Iterator[str]:
         """Where mmdet's detectors give more detections than their queries have scores."""
@@ -142,9 +146,10 @@ class MapShapes:
                 )
                 return
 
-    def _note(self, name: str, given: Any, maps: Any) -> None:
-        if name == 'backbone' and given and isinstance(given[0], Tensor):
-            self.image_size = tuple(given[0].shape[-2:])
+    def _num_tokens(self) -> int:
+        return sum(height * width for *_, height, width in self.given.get('neck', ()))
+
+    def _note(self, name: str, maps: Any) -> None:
         maps = maps if isinstance(maps, (list, tuple)) else [maps]
         self.given[name] = [tuple(feature_map.shape) for feature_map in maps if isinstance(feature_map, Tensor)]
 

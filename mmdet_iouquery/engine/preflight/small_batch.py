@@ -65,20 +65,24 @@ def read_image(dataset: Any, *, with_boxes: bool = True) -> Any:
     return data
 
 
-class ElongatedImage(NamedTuple):
-    """The most elongated image of a data set, as its pipeline gives it."""
+class SmallImage(NamedTuple):
+    """The image of a data set that its pipeline makes the smallest."""
 
     path: str
     size: tuple[int, int]
     """Height and width in px."""
+    bound: tuple[int, int]
+    """The least height and the least width that were seen, also of different images."""
 
 
-def most_elongated_image(dataset: Any, draws: int = 1) -> ElongatedImage | None:
-    """The one which a pipeline that keeps ratios gives the fewest tokens; None: the data set tells no sizes.
+def smallest_image(dataset: Any, draws: int = 1) -> SmallImage | None:
+    """The one which a pipeline that keeps ratios makes the smallest; None: the data set tells no sizes.
+
+    That is the most elongated image where the longer side is bounded, and the squarest where the shorter one is.
 
     Args:
         dataset: its data's ``width`` and ``height`` are looked at, of :data:`_MEASURED` images at most.
-        draws: how often it is read, as a pipeline may draw sizes; the smallest is given.
+        draws: how often each of the two is read, as a pipeline may draw sizes.
     """
     infos = dataset
     while not hasattr(infos, 'get_data_info') and hasattr(infos, 'dataset'):
@@ -93,10 +97,16 @@ def most_elongated_image(dataset: Any, draws: int = 1) -> ElongatedImage | None:
             elongation[index] = max(sides) / min(sides)
     if not elongation:
         return None
-    index = max(elongation, key=elongation.__getitem__)
-    twin = own_pipelines(dataset)
-    sizes = [tuple(image['inputs'].shape[-2:]) for image in (twin[index] for _ in range(draws)) if image is not None]
-    return ElongatedImage(str(infos.get_data_info(index).get('img_path')), min(sizes, key=math.prod)) if sizes else None
+    twin, sizes = own_pipelines(dataset), []
+    for index in {choose(elongation, key=elongation.__getitem__) for choose in (max, min)}:
+        path = str(infos.get_data_info(index).get('img_path'))
+        images = [image for image in (twin[index] for _ in range(draws)) if image is not None]
+        sizes += [(tuple(image['inputs'].shape[-2:]), path) for image in images]
+    if not sizes:
+        return None
+    size, path = min(sizes, key=lambda pair: math.prod(pair[0]))
+    heights, widths = zip(*(size for size, _ in sizes))
+    return SmallImage(path, size, (min(heights), min(widths)))
 
 
 def is_detection(data: Mapping[str, Any]) -> bool:

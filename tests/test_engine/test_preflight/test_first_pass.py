@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import random
 import shutil
@@ -32,6 +33,8 @@ from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.preflight import first_pass as module
 from mmdet_iouquery.engine.preflight.first_pass import first_pass
+from mmdet_iouquery.engine.preflight.small_batch import smallest_image
+from mmdet_iouquery.engine.stop_reasons import told_endings
 from mmdet_iouquery.errors import InputError
 
 EVALUATION = ('val_cfg', 'val_dataloader', 'val_evaluator')
@@ -142,7 +145,7 @@ def test_more_queries_than_a_small_image_has_tokens(
         few = r'85 tokens on all maps together, of which model\.num_queries=300 cannot be selected: set it to 85'
         with pytest.raises(InputError, match=few):
             first_pass(runner, model, settings, 'train')
-        assert sides == [64, None]
+        assert sides == []
     else:
         assert first_pass(runner, model, settings, 'train') == []
         assert sides == [64, 256, 64, 256]
@@ -150,7 +153,7 @@ def test_more_queries_than_a_small_image_has_tokens(
 
 @pytest.mark.parametrize('split', ['train', 'val'])
 def test_more_queries_than_the_smallest_image_has_tokens(split: str, digits: Path, tmp_path: Path) -> None:
-    """Of 96x16 px, 64x11 where the ratio is kept: 16 + 4 + 2 + 1 tokens. The first image, which is tried, has 85."""
+    """Of 96x16 px, 64x11 where the ratio is kept: 16 + 4 + 2 + 1 tokens. The first image, of 96x96, has 85."""
     root = tmp_path / 'digits'
     shutil.copytree(digits, root)
     file = root / 'annotations' / f'{split}.json'
@@ -178,6 +181,64 @@ def test_more_queries_than_the_smallest_image_has_tokens(split: str, digits: Pat
         few = rf'^{split}_dataloader: .*{path.name} comes as 11x64 .* has 23 tokens .*num_queries=24 .* to 23 or fewer'
         with pytest.raises(InputError, match=few):
             first_pass(runner, model, settings, 'train')
+
+
+def test_the_smallest_image_is_the_squarest_where_the_shorter_side_is_bounded(digits: Path, tmp_path: Path) -> None:
+    """Scales of 500x40 px: 40x40 of the square images, 40x240 of one of 96x16. 25 + 9 + 4 + 1 tokens at 40x40."""
+    root = tmp_path / 'digits'
+    shutil.copytree(digits, root)
+    file = root / 'annotations' / 'train.json'
+    content = json.loads(file.read_text())
+    content['images'][0]['height'] = 16
+    file.write_text(json.dumps(content))
+    path = root / 'train' / content['images'][0]['file_name']
+    Image.open(path).crop((0, 0, 96, 16)).save(path)
+    boxes = dict(type='LoadAnnotations', with_bbox=True)
+    scales = dict(type='RandomChoiceResize', scales=[(500, 40), (500, 64)], keep_ratio=True)
+    steps = [dict(type='LoadImageFromFile'), boxes, scales, dict(type='PackDetInputs')]
+    runner = runner_of(root, tmp_path, {'train_dataloader.dataset.pipeline': steps})
+    dataset = runner.train_loop.dataloader.dataset
+    image = smallest_image(dataset, draws=16)
+    assert image.size == (40, 40)
+    assert image.bound == (40, 40)
+    cfg = host_config('DeformableDETR', num_queries=40)
+    cfg.bbox_head.num_classes = 10
+    few = r'comes as 40x40 .* has 39 tokens .*num_queries=40 cannot be selected: set it to 39 or fewer'
+    with pytest.raises(InputError, match=few):
+        first_pass(runner, MODELS.build(copy.deepcopy(cfg)), Config({**runner.cfg, 'model': cfg}), 'train')
+
+
+def test_the_advised_number_holds_for_heights_and_widths_of_different_images(digits: Path, tmp_path: Path) -> None:
+    """64x128 and 128x64 px have 128 + 32 + 8 + 2 tokens each; a crop of 64x64 could come, and has 85."""
+    root = tmp_path / 'digits'
+    shutil.copytree(digits, root)
+    file = root / 'annotations' / 'train.json'
+    content = json.loads(file.read_text())
+    for image, (width, height) in zip(content['images'], itertools.cycle([(96, 48), (44, 96)])):
+        image.update(width=width, height=height)
+        path = root / 'train' / image['file_name']
+        Image.open(path).crop((0, 0, width, height)).save(path)
+    file.write_text(json.dumps(content))
+    boxes = dict(type='LoadAnnotations', with_bbox=True)
+    scale = dict(type='Resize', scale=(500, 64), keep_ratio=True)
+    steps = [dict(type='LoadImageFromFile'), boxes, scale, dict(type='PackDetInputs')]
+    runner = runner_of(root, tmp_path, {'train_dataloader.dataset.pipeline': steps})
+    cfg = host_config('DeformableDETR', num_queries=900)
+    cfg.bbox_head.num_classes = 10
+    few = r'comes as 64x128 .* has 170 tokens .*num_queries=900 cannot be selected: set it to 85 or fewer'
+    with pytest.raises(InputError, match=few):
+        first_pass(runner, MODELS.build(copy.deepcopy(cfg)), Config({**runner.cfg, 'model': cfg}), 'train')
+
+
+def test_a_smaller_size_than_was_drawn_before_the_run(digits: Path, tmp_path: Path) -> None:
+    """It ends the run, in a sentence."""
+    cfg = host_config('DeformableDETR', num_queries=86)
+    cfg.bbox_head.num_classes = 10
+    runner = runner_of(digits, tmp_path)
+    runner.model = MODELS.build(cfg)
+    few = r'images came that have 85 tokens on all maps together, .*num_queries=86 cannot be selected: set it to 85'
+    with pytest.raises(InputError, match=few), told_endings(runner, tmp_path):
+        runner.train()
 
 
 @pytest.mark.parametrize(('host', 'sigmoid', 'scores'), [('DeformableDETR', True, 200), ('DETR', False, 20)])
