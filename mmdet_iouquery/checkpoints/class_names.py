@@ -92,14 +92,15 @@ def trained_class_names(cfg: Mapping[str, Any], checkpoint: str | Path) -> tuple
     return _named(meta.get('dataset_meta'), cfg).get('classes', ())
 
 
-def class_notes(cfg: Mapping[str, Any], checkpoint: str | Path) -> list[str]:
+def class_notes(cfg: Mapping[str, Any], meta: Mapping[str, Any], checkpoint: str | Path) -> list[str]:
     """A sentence where a checkpoint names a class otherwise than the config's data, of as many classes.
 
-    Raises:
-        InputError: the checkpoint cannot be read.
+    Args:
+        cfg: whole.
+        meta: of the checkpoint.
+        checkpoint: its name.
     """
-    meta = load_checkpoint(str(checkpoint)).get('meta')
-    noted = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    noted = meta.get('dataset_meta')
     trained = plain_meta(noted).get('classes', ()) if isinstance(noted, Mapping) else ()
     own = _dataset_meta_of(cfg).get('classes', ())
     if len(trained) != len(own):  # a model of another number of classes is refused; or one of them names none

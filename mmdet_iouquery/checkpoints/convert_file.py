@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from ..choices import AUTHORS, SOURCES, TARGETS
+from ..config_options import type_name
 from ..errors import InputError
 from ..file_io import checksum
 from ..version import __version__
@@ -18,7 +19,7 @@ from .class_head import select_classes
 from .class_names import named_classes, plain_meta
 from .convert import TRAINING_ALONE, Conversion, convert_accounted, convert_back, left_out
 from .files import check_destination, checkpoint_file, damage, read_checkpoint, read_meta, write_checkpoint
-from .flat_config import parse_flat_config
+from .model_values import model_notes, training_config
 from .preprocessing import KEY, preprocessing_of, preprocessing_of_config
 from .safetensors_file import read_notes
 from .transformers_folder import FILES, to_transformers, write_transformers
@@ -38,6 +39,7 @@ class Summary(NamedTuple):
     fresh: list[str]
     unread: bool = False
     """Whether the target needs what the training's config says, and the file notes one that cannot be read."""
+    notes: Sequence[str] = ()
 
     def __str__(self) -> str:
         done = self.conversion
@@ -56,6 +58,7 @@ class Summary(NamedTuple):
         if self.kept or self.fresh:
             lines.append(f'  classes kept: {", ".join(self.kept) or "none"}')
             lines.append(f'  classes started afresh: {", ".join(self.fresh) or "none"}')
+        lines += [f'  note: {note}' for note in self.notes]
         return '\n'.join(lines)
 
 
@@ -77,7 +80,7 @@ def convert_file(
         destination: the ``.pth`` or ``.pt`` file to write; the folder, where ``target`` is transformers.
         source: whose names the file has, one of :data:`~mmdet_iouquery.checkpoints.SOURCES`.
         target: whose names to write, one of :data:`~mmdet_iouquery.checkpoints.TARGETS`.
-        source_classes: names of the classes in the file, in the order of its rows.
+        source_classes: names of the classes in the file, in the order of its rows; None: those that it notes.
         target_classes: names of the classes to write weights for; None: those of the file.
         config: of the detector, whole; for transformers, whose files describe the model.
         force: replace ``destination`` if it exists.
@@ -90,6 +93,8 @@ def convert_file(
             :func:`to_transformers`; ``destination`` holds something else.
     """
     _check_request(source, target, source_classes, target_classes, config)
+    if target_classes is not None and source_classes is None:
+        source_classes = _classes_in(checkpoint_file(source_path))
     request = _request(checkpoint_file(source_path), source, target, source_classes, target_classes)
     if config is not None:
         request['config_checksum'] = _config_checksum(config)
@@ -121,10 +126,11 @@ def convert_file(
         model = to_transformers(weights, config, classes, source_path)
         write_transformers(path, model, meta, force=force)
         conversion = conversion._replace(dropped={**conversion.dropped, **model.dropped})
-        return Summary(source, target, path, conversion, len(model.weights), kept, fresh)
+        notes = model_notes(config, noted, source_path)
+        return Summary(source, target, path, conversion, len(model.weights), kept, fresh, notes=notes)
     if without := left_out(weights, target):
         conversion = conversion._replace(dropped={**conversion.dropped, TRAINING_ALONE: without})
-    trained = _training_config(noted)
+    trained = training_config(noted)
     unread = trained is None and target in AUTHORS
     trained = trained or Config()
     preprocessing = {
@@ -136,23 +142,30 @@ def convert_file(
     if preprocessing:
         meta[KEY] = preprocessing
     write_checkpoint(path, weights, meta, force=force, root=_ROOTS[target])
-    return Summary(source, target, path, conversion, len(weights), kept, fresh, unread)
-
-
-def _training_config(meta: Mapping[str, Any]) -> Config | None:
-    """That which a run has noted, empty where none has; None: it cannot be read without being run."""
-    text = meta.get('cfg')
-    try:
-        return parse_flat_config(text, Path('meta.cfg')) if isinstance(text, str) else Config()
-    except InputError:
-        return None
+    return Summary(source, target, path, conversion, len(weights), kept, fresh, unread, _settings(trained, target))
 
 
 def _num_points(cfg: Config) -> Sequence[int] | int | None:
     """Sampling points a head, as a config says; None: it does not."""
+    decoder = _decoder(cfg)
+    return decoder.get('num_points', 4) if decoder else None
+
+
+def _decoder(cfg: Config) -> Mapping[str, Any]:
     head = dict(cfg.get('model') or {}).get('bbox_head')
     decoder = head.get('decoder') if isinstance(head, Mapping) else None
-    return decoder.get('num_points', 4) if isinstance(decoder, Mapping) else None
+    return decoder if isinstance(decoder, Mapping) else {}
+
+
+def _settings(trained: Config, target: str) -> list[str]:
+    """What no weight tells of a decoder, so that a config of the target's has to."""
+    decoder = _decoder(trained)
+    settings = [f'sampling is {decoder["sampling"]!r}'] if decoder.get('sampling', 'bilinear') != 'bilinear' else []
+    if decoder.get('act_cfg'):
+        settings.append(f'the activation is {type_name(decoder["act_cfg"])}')
+    if not settings or target not in AUTHORS:
+        return []
+    return [f'the weights do not tell that {" and ".join(settings)} in the decoder: the config of {target} has to']
 
 
 def _input_size(preprocessing: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -177,15 +190,23 @@ def _check_request(
         raise InputError(f'cannot write for {target!r}; choose one of {", ".join(TARGETS)}')
     if source.endswith('_backbone') and target != 'mmdet':
         raise InputError('a bare backbone can only be written for mmdet; leave --to out')
-    if (source_classes is None) != (target_classes is None):
-        raise InputError(
-            '--classes and --source-classes belong together; give both: classes to write, and classes of the file'
-        )
+    if target_classes is None and source_classes is not None:
+        raise InputError('--source-classes are those of the file; give --classes, those to write, as well')
     if (target == 'transformers') != (config is not None):
         raise InputError(
             '--config and --to transformers belong together; give both: the files of transformers describe the model, '
             'and the config is where that is read'
         )
+
+
+def _classes_in(path: Path) -> Sequence[str]:
+    """The names that a training or a conversion has noted in a file."""
+    meta = read_notes(path) if path.suffix == '.safetensors' else read_meta(path)
+    noted = meta.get('dataset_meta') if isinstance(meta, Mapping) else None
+    names = plain_meta(noted).get('classes') if isinstance(noted, Mapping) else None
+    if not names:
+        raise InputError(f'{path} does not name its classes; give --source-classes, in the order of its rows')
+    return [*names]
 
 
 def _destination(destination: str | Path, target: str) -> Path:

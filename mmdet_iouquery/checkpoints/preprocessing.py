@@ -10,7 +10,6 @@ from typing import Any
 from ..choices import AUTHORS
 from ..config_options import type_name
 from .convert import unwrap
-from .initializer import load_checkpoint
 
 KEY = 'preprocessing'
 """Of a checkpoint's ``meta``."""
@@ -52,7 +51,7 @@ def preprocessing_of(source: str, content: Mapping[str, Any], path: Path) -> dic
         content: of the checkpoint file.
         path: of the checkpoint file.
     """
-    noted = _noted(content)
+    noted = _noted(content.get('meta'))
     if noted is None and source == 'transformers':
         noted = _of_processor(path.with_name(PROCESSOR))
     if noted is None and source == 'deimv2' and any('.dinov3.' in key for key in unwrap(content)):
@@ -74,23 +73,21 @@ def _of_processor(path: Path) -> dict[str, Any] | None:
     return {**RTDETR, 'mean': mean, 'std': std, 'scale': scale}
 
 
-def preprocessing_notes(cfg: Mapping[str, Any], checkpoint: str | Path) -> list[str]:
+def preprocessing_notes(cfg: Mapping[str, Any], meta: Mapping[str, Any], name: str | Path) -> list[str]:
     """What differs between a config's preprocessing and that which a checkpoint has noted, a sentence for each.
 
     Empty where all is equal, and where the checkpoint has noted nothing.
 
     Args:
         cfg: its ``data_preprocessor`` and the resize of its test pipeline, or of that for validation, are looked at.
-        checkpoint: file or URL.
-
-    Raises:
-        InputError: it cannot be read.
+        meta: of the checkpoint.
+        name: of the checkpoint.
     """
-    noted, own = _noted(load_checkpoint(str(checkpoint))), preprocessing_of_config(cfg)
+    noted, own = _noted(meta), preprocessing_of_config(cfg)
     return [
-        f'{key} {own[name]}, and {checkpoint} was trained with {noted[name]}; unless that is meant, take the latter'
-        for name, key in _PLACES.items()
-        if noted and name in noted and name in own and own[name] != noted[name]
+        f'{key} {own[value]}, and {name} was trained with {noted[value]}; unless that is meant, take the latter'
+        for value, key in _PLACES.items()
+        if noted and value in noted and value in own and own[value] != noted[value]
     ]
 
 
@@ -103,8 +100,7 @@ _PLACES = {
 }
 
 
-def _noted(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    meta = content.get('meta')
+def _noted(meta: object) -> dict[str, Any] | None:
     noted = meta.get(KEY) if isinstance(meta, Mapping) else None
     return dict(noted) if isinstance(noted, Mapping) else None
 

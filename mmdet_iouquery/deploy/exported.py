@@ -18,8 +18,9 @@ from torch import Tensor, from_numpy
 from iouquery_runtime import Detector
 from iouquery_runtime import InputError as RuntimeInputError
 
+from ..checkpoints.model_values import predicting_values
 from ..errors import InputError
-from .model_source import predicting_values, resize_of
+from .model_source import resize_of
 
 _NAMED = 3
 """Values of a model that a note lists."""

@@ -38,7 +38,7 @@ class ModelSource:
     config_options: Mapping[str, Any] = field(default_factory=dict)
     """Overrides of the config."""
     model: Mapping[str, Any] | None = None
-    """Of the config, by dotted keys, see :func:`.model_source.predicting_values`; None: not known."""
+    """Of the config, by dotted keys, see :func:`~.checkpoints.model_values.predicting_values`; None: not known."""
 
 
 RESIZE = {'mode': 'stretch', 'interpolation': 'bilinear', 'antialias': True}

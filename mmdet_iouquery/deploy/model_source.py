@@ -10,18 +10,14 @@ from iouquery_runtime.files import sha256
 
 from ..checkpoints.class_names import trained_class_names
 from ..checkpoints.files import checkpoint_file
+from ..checkpoints.model_values import predicting_values
 from ..checkpoints.preprocessing import test_dataset
-from ..config_options import flattened, type_name
+from ..config_options import type_name
 from ..errors import InputError
 from .metadata import ModelSource
 
 _PADDING = ('Pad', 'BatchFixedSizePad', 'LetterResize', 'YOLOv5KeepRatioResize')
 _RESIZING = ('Resize', 'AntialiasedResize')
-_NOT_PREDICTING = {
-    *('init_cfg', 'pretrained', 'train_cfg', 'criterion', 'denoising', 'dn_cfg', 'assigner', 'loss_cls', 'loss_bbox'),
-    *('loss_iou', 'loss_distill', 'batch_augments', 'teacher', 'keep_selected'),
-}
-"""Of a model's config, at any depth."""
 _OTHERS = ('LoadImageFromFile', 'LoadAnnotations', 'PackDetInputs', 'ToUint8')
 
 
@@ -56,18 +52,6 @@ def source_of(cfg: Any, checkpoint: str | Path) -> ModelSource:
         model=predicting_values(cfg),
         checkpoint_sha256=sha256(path),
     )
-
-
-def predicting_values(cfg: Mapping[str, Any]) -> dict[str, Any]:
-    """What a config says of how its model predicts, by dotted keys, but for how weights begin and learn."""
-    return flattened(_predicting(cfg.get('model') or {}))
-
-
-def _predicting(node: Any) -> Any:
-    if isinstance(node, Mapping):
-        items = ((key, value) for key, value in node.items() if key not in _NOT_PREDICTING and value is not None)
-        return {key: type_name(node) if key == 'type' else _predicting(value) for key, value in items}
-    return [_predicting(item) for item in node] if isinstance(node, (list, tuple)) else node
 
 
 def _check_step(step: Mapping[str, Any], filename: str) -> None:

@@ -28,11 +28,10 @@ from torch import nn
 from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.backends import check_file
 
-from ..checkpoints.class_names import class_notes
 from ..checkpoints.files import checkpoint_file
 from ..checkpoints.initializer import is_local
 from ..checkpoints.model_card import DATA_OPTIONS, WEIGHTS
-from ..checkpoints.preprocessing import preprocessing_notes
+from ..checkpoints.notes import checkpoint_notes
 from ..choices import is_exported
 from ..command_line import evaluation_parser, named_files, training_parser
 from ..config_files import find_config
@@ -277,9 +276,9 @@ def try_out(runner: Any, model: nn.Module, cfg: Config, mode: str) -> None:
 
 
 def report_differences(cfg: Config, checkpoint: str) -> None:
-    """Print, on the first process, how a config treats images, and names classes, otherwise than a checkpoint."""
+    """Print, on the first process, where a config and a checkpoint were not made for each other."""
     if process_rank(cfg.get('launcher', 'none')) == 0:
-        for note in [*preprocessing_notes(cfg, checkpoint), *class_notes(cfg, checkpoint)]:
+        for note in checkpoint_notes(cfg, checkpoint):
             print(f'note: {note}')
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-import torch
 
 from mmdet_iouquery.checkpoints.class_names import class_notes, named_classes, parse_class_names
 from mmdet_iouquery.errors import InputError
@@ -49,19 +48,20 @@ def test_a_file_without_class_names_is_refused(content: str, tmp_path: Path) -> 
         parse_class_names(str(tmp_path / 'nowhere.json'))
 
 
-def test_a_class_of_another_name_is_noted(tmp_path: Path) -> None:
+def test_a_class_of_another_name_is_noted() -> None:
     """The first of them; not where case alone differs, nor where either names none or another number."""
-    path = tmp_path / 'a.pth'
-    torch.save({'state_dict': {}, 'meta': {'dataset_meta': {'classes': ('Cat', 'dog', 'cow')}}}, path)
+    meta = {'dataset_meta': {'classes': ('Cat', 'dog', 'cow')}}
 
     def notes(*classes: str) -> list[str]:
         metainfo = {'classes': classes} if classes else {}
-        return class_notes({'val_dataloader': {'dataset': {'type': 'BaseDataset', 'metainfo': metainfo}}}, path)
+        return class_notes(
+            {'val_dataloader': {'dataset': {'type': 'BaseDataset', 'metainfo': metainfo}}}, meta, 'a.pth'
+        )
 
     assert notes('cat', 'dog', 'cow') == notes('cat', 'dog') == notes() == []
     (note,) = notes('cat', 'cow', 'dog')
-    assert note.startswith(f"class 1 is 'dog' in {path} and 'cow' in the config's data; ")
-    torch.save({'state_dict': {}, 'meta': {}}, path)
+    assert note.startswith("class 1 is 'dog' in a.pth and 'cow' in the config's data; ")
+    meta.clear()
     assert notes('a', 'b', 'c') == []
 
 

@@ -212,12 +212,25 @@ def test_the_tool_replaces_classes(
     assert content['meta']['dataset_meta'] == {'classes': ('zebra', 'Cat', 'wombat')}
     build_detector(18, num_classes=3).load_state_dict(content['state_dict'], strict=True)
 
+    again = tmp_path / 'again.pth'  # the file names its classes by now
+    arguments = [str(path), str(again), '--source', 'mmdet', '--classes', 'wombat,ant,zebra']
+    for said in ('classes kept: wombat, zebra\n', 'nothing to do'):
+        assert tool.main(arguments) == 0
+        assert said in capsys.readouterr().out
+    rows = torch.load(again, weights_only=True)['state_dict']['bbox_head.decoder.cls_heads.0.weight']
+    old = content['state_dict']['bbox_head.decoder.cls_heads.0.weight']
+    assert torch.equal(rows[0], old[2]) and torch.equal(rows[2], old[0])
+
 
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
         (['--source', 'transformers'], "unknown key 'backbone."),
-        (['--source', 'rtdetr', '--classes', 'cat'], '--classes and --source-classes belong together'),
+        (
+            ['--source', 'rtdetr', '--classes', 'cat'],
+            'does not name its classes; give --source-classes, in the',
+        ),
+        (['--source', 'rtdetr', '--source-classes', 'coco'], 'give --classes, those to write, as well'),
         (['--source', 'rtdetr', '--classes', 'a', '--source-classes', 'a,b'], '2 source classes were named'),
         (['--source', 'rtdetr_backbone', '--to', 'rtdetr'], 'only be written for mmdet'),
         (['--source', 'hgnetv2_backbone', '--to', 'rtdetr'], 'only be written for mmdet'),

@@ -20,7 +20,8 @@ from mmdet_iouquery import config_path
 from mmdet_iouquery.checkpoints import convert
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.checkpoints.files import write_checkpoint
-from mmdet_iouquery.checkpoints.preprocessing import DAB_DETR, OF_SOURCE, RTDETR, preprocessing_notes
+from mmdet_iouquery.checkpoints.notes import checkpoint_notes
+from mmdet_iouquery.checkpoints.preprocessing import DAB_DETR, OF_SOURCE, RTDETR
 from mmdet_iouquery.engine import launch
 
 CONFIGS = {
@@ -113,11 +114,11 @@ def test_a_ramp_is_stretched_to_both_sides(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize('source', CONFIGS)
 def test_equal_settings_give_no_note(source: str, tmp_path: Path) -> None:
-    assert preprocessing_notes(config(source), written(tmp_path / 'a.pth', OF_SOURCE[source])) == []
+    assert checkpoint_notes(config(source), written(tmp_path / 'a.pth', OF_SOURCE[source])) == []
 
 
 def test_a_checkpoint_that_says_nothing_gives_no_note(tmp_path: Path) -> None:
-    assert preprocessing_notes(config('dab_detr'), written(tmp_path / 'a.pth', None)) == []
+    assert checkpoint_notes(config('dab_detr'), written(tmp_path / 'a.pth', None)) == []
 
 
 @pytest.mark.parametrize(
@@ -139,14 +140,14 @@ def test_each_difference_is_named(options: dict[str, Any], words: list[str], tmp
             resize_of(cfg)[key.removeprefix('resize__')] = value
         else:
             cfg.merge_from_dict({key.replace('__', '.'): value})
-    (note,) = preprocessing_notes(cfg, path)
+    (note,) = checkpoint_notes(cfg, path)
     assert all(word in note for word in [*words, str(path)]), note
 
 
 def test_no_normalisation_at_all_is_a_difference(tmp_path: Path) -> None:
     cfg = config()
     cfg.model.data_preprocessor.mean = cfg.model.data_preprocessor.std = None
-    (note,) = preprocessing_notes(cfg, written(tmp_path / 'a.pth', RTDETR))
+    (note,) = checkpoint_notes(cfg, written(tmp_path / 'a.pth', RTDETR))
     assert 'std [1.0, 1.0, 1.0]' in note
 
 
@@ -154,7 +155,7 @@ def test_the_pipeline_is_found_below_a_wrapper(tmp_path: Path) -> None:
     cfg = config()
     resize_of(cfg).keep_ratio = True
     cfg.test_dataloader.dataset = dict(type='RepeatDataset', times=1, dataset=cfg.test_dataloader.dataset)
-    assert len(preprocessing_notes(cfg, written(tmp_path / 'a.pth', RTDETR))) == 1
+    assert len(checkpoint_notes(cfg, written(tmp_path / 'a.pth', RTDETR))) == 1
 
 
 def test_dab_detrs_bounds_may_come_in_either_order(tmp_path: Path) -> None:
@@ -162,8 +163,8 @@ def test_dab_detrs_bounds_may_come_in_either_order(tmp_path: Path) -> None:
     resize = resize_of(cfg)
     assert resize.scale == (1333, 800)
     resize.scale = (800, 1333)
-    assert preprocessing_notes(cfg, path) == []
-    notes = preprocessing_notes(config('rtdetr'), path)
+    assert checkpoint_notes(cfg, path) == []
+    notes = checkpoint_notes(config('rtdetr'), path)
     assert len(notes) == 4  # mean, std, scale, ratio
 
 

@@ -21,7 +21,8 @@ from torch import Tensor
 from mmdet_iouquery.checkpoints import convert, convert_back
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.checkpoints.files import read_checkpoint
-from mmdet_iouquery.checkpoints.preprocessing import RTDETR, preprocessing_notes
+from mmdet_iouquery.checkpoints.notes import checkpoint_notes
+from mmdet_iouquery.checkpoints.preprocessing import RTDETR
 from mmdet_iouquery.checkpoints.transformers_config import transformers_config
 from mmdet_iouquery.checkpoints.transformers_folder import FROZEN_COUNTERS, UNUSED_LAYERS, to_transformers
 from mmdet_iouquery.errors import InputError
@@ -299,7 +300,7 @@ def test_preprocessing_comes_back_from_the_folder(
         cfg.model.data_preprocessor.update(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
     convert_file(files[0], tmp_path / 'theirs', 'mmdet', target='transformers', config=cfg)
     convert_file(tmp_path / 'theirs', tmp_path / 'ours.pth', 'transformers')
-    assert preprocessing_notes(cfg, tmp_path / 'ours.pth') == []
+    assert checkpoint_notes(cfg, tmp_path / 'ours.pth') == []
     assert read_checkpoint(tmp_path / 'ours.pth')['meta']['preprocessing']['scale'] == [SIZE, SIZE]
     (tmp_path / 'theirs' / 'preprocessor_config.json').write_text('{"size": {"longest_edge": 640}}')
     convert_file(tmp_path / 'theirs', tmp_path / 'ours.pth', 'transformers', force=True)

@@ -10,6 +10,7 @@ from typing import Any
 from ...config_files import model_name
 from ...config_options import flattened, read_options
 from ...engine.detector import default_device, read_config
+from ...engine.launch import report_differences
 from ...engine.run_settings import finished_before, settings_of
 from ...engine.trained_files import model_pairs
 from ...engine.work_dir import check_writable
@@ -46,6 +47,7 @@ def execute(args: argparse.Namespace) -> None:
         return
     device = args.device or default_device()
     for run in runs:
+        report_differences(run.cfg, str(run.checkpoint))
         collect(run, split=args.split, images=args.images, drawn=args.pictures, device=device, seed=args.seed)
     require_same_images(runs)
     write(out, runs, _logs(runs), args.temperatures)

@@ -39,6 +39,7 @@ def _opened(args: argparse.Namespace) -> command.Detect:
     _check_weights(args)
     import torch
 
+    from ...engine.launch import report_differences
     from ..detector import Detector
 
     if args.threads:
@@ -46,7 +47,8 @@ def _opened(args: argparse.Namespace) -> command.Detect:
     try:
         with contextlib.redirect_stdout(sys.stderr):  # which files a folder stands for
             detector: Detector = Detector(args.model, args.weights, device=args.device)
-        detector.model  # noqa: B018  what is wrong with the weights is said before anything is made
+            detector.model  # noqa: B018  what is wrong with the weights is said before anything is made
+            report_differences(detector.config, str(detector.weights))
     except InputError as error:
         raise RuntimeInputError(str(error)) from error
     score_thr = command.SCORE_THR if args.score_thr is None else args.score_thr

@@ -52,9 +52,11 @@ def _opener(args: argparse.Namespace) -> Opener:
         )
     from ...config_options import read_options
     from ...engine.detector import read_config
+    from ...engine.launch import report_differences
     from ...engine.trained_files import model_files
     from .torch_detector import TorchOpener
 
     config, checkpoint = model_files(args.model)
     cfg = read_config(config, read_options(args.cfg_options))
+    report_differences(cfg, checkpoint)
     return TorchOpener(cfg, checkpoint, dtype=args.dtype, prepare=args.prepare, **settings)

@@ -32,10 +32,10 @@ def convert_parser(prog: str | None = None) -> argparse.ArgumentParser:
         help="of the detector, a file or the name of one that came with the package: 'rtdetr/...py'; for "
         '--to transformers, whose folder describes the model',
     )
-    parser.add_argument('--classes', help='classes to write weights for, like --source-classes, which it needs')
+    parser.add_argument('--classes', help='classes to write weights for, named like --source-classes')
     parser.add_argument(
         '--source-classes',
-        help='classes of SRC in the order of its rows: coco, objects365, objects365-by-id (with a row 0 for no class, '
+        help='classes of SRC in the order of its rows, where it does not name them: coco, objects365, objects365-by-id (with a row 0 for no class, '
         'as the authors of D-FINE and DEIM train), a,b,c or FILE.json (COCO annotations, or a list of names)',
     )
     parser.add_argument('--force', action='store_true', help='replace DST if it exists')
