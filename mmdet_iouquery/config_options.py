@@ -16,6 +16,7 @@ from .errors import InputError
 
 _READ = {'default_scope', 'custom_imports', 'auto_scale_lr', 'strategy', 'tta_model', 'tta_pipeline', 'runner_type'}
 _READ |= {'sharing_strategy'}  # by this package
+_NAMED = 3  # differences that a message lists
 _NEARLY = (
     0.92  # 'train_dataloder' is 0.97 near to 'train_dataloader'; 'models' is 0.91 near to 'model', and anyone's own
 )
@@ -44,6 +45,20 @@ def flattened(node: Any, where: str = '') -> dict[str, Any]:
         # infinity and NaN, which JSON files do not have, by their names
         return {where: json.loads(json.dumps(node, default=repr), parse_constant=str)}
     return {k: v for key, value in items for k, v in flattened(value, f'{where}.{key}' if where else str(key)).items()}
+
+
+def differences(
+    before: Mapping[str, Any], asked: Mapping[str, Any], words: tuple[str, str] = ('there', 'asked for now')
+) -> str:
+    """Which settings differ, with the old and the new value of the first ones; empty: none does.
+
+    Args:
+        words: what is said of an old value, and of a new one.
+    """
+    keys = [key for key in {**asked, **before} if before.get(key) != asked.get(key)]
+    named = [f'{key}: {before.get(key)!r} {words[0]}, {asked.get(key)!r} {words[1]}' for key in keys[:_NAMED]]
+    more = f'; and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''
+    return '; '.join(named) + more
 
 
 def read_options(texts: Mapping[str, str] | None) -> dict[str, Any] | None:

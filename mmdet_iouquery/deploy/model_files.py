@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime.backends import open_file
 
 from ..choices import EXPORTED
+from ..config_options import differences
 from ..errors import InputError
 
 _WRITTEN = {
@@ -22,6 +24,7 @@ _WRITTEN = {
     'names': 'with other names of classes',
     'model': 'with other values of the model',
     'quantised_from': 'of another file',
+    'quantised_with': 'with other settings',
     'quantised_on': 'by ranges of other images',
 }
 """How a file was made otherwise, by the name of what differs in its metadata."""
@@ -60,6 +63,16 @@ def is_written(path: Path, origin: Mapping[str, str], force: bool) -> bool:
         values = {}
     differing = [key for key in origin if values.get(key) != origin[key]]
     if differing:
-        reason = f'was written {_WRITTEN[differing[0]]}' if values else 'is another file'
+        reason = f'was written {_otherwise(differing[0], values, origin)}' if values else 'is another file'
         raise InputError(f'{path} exists already and {reason}; choose another name, or --force to replace it')
     return True
+
+
+def _otherwise(key: str, values: Mapping[str, str], origin: Mapping[str, str]) -> str:
+    """How a file was made; where a value is one of several settings in JSON, with those that differ."""
+    try:
+        before, now = json.loads(values.get(key, '')), json.loads(origin[key])
+    except ValueError:
+        return _WRITTEN[key]
+    several = isinstance(before, dict) and isinstance(now, dict)
+    return f'{_WRITTEN[key]} ({differences(before, now)})' if several else _WRITTEN[key]

@@ -115,7 +115,8 @@ def quantize(
     drawn = _drawn(labelled.paths() if samples is None else samples, num_samples, seed)
     origin = {
         'quantised_from': sha256(detector.path),
-        'quantised_on': hashlib.sha256('\n'.join(map(str, drawn)).encode()).hexdigest(),
+        'quantised_with': json.dumps({'samples': num_samples, 'seed': seed}),
+        'quantised_on': hashlib.sha256('\n'.join(str(image.resolve()) for image in drawn).encode()).hexdigest(),
     }
     if is_written(path, origin, force):
         return None

@@ -12,7 +12,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..config_options import flattened
+from ..config_options import differences, flattened
 from ..datasets.coco.json_file import read_json
 from ..errors import InputError
 from ..file_io import checksum, write_json
@@ -20,7 +20,6 @@ from ..file_io import checksum, write_json
 NAME = 'settings.json'
 _OF_THE_START = ('work_dir', 'resume', 'launcher', 'sharing_strategy')  # what may differ from start to start of one run
 _SUMS = 'checksums of annotation files'  # a name that no setting has
-_NAMED = 3  # differences that a message lists
 
 
 def settings_of(cfg: Config) -> dict[str, Any]:
@@ -84,17 +83,3 @@ def finished_before(note: Path, settings: Mapping[str, Any], restart: bool) -> b
     if restart:
         note.unlink()
     return not restart
-
-
-def differences(
-    before: Mapping[str, Any], asked: Mapping[str, Any], words: tuple[str, str] = ('there', 'asked for now')
-) -> str:
-    """Which settings differ, with the old and the new value of the first ones; empty: none does.
-
-    Args:
-        words: what is said of an old value, and of a new one.
-    """
-    keys = [key for key in {**asked, **before} if before.get(key) != asked.get(key)]
-    named = [f'{key}: {before.get(key)!r} {words[0]}, {asked.get(key)!r} {words[1]}' for key in keys[:_NAMED]]
-    more = f'; and {len(keys) - _NAMED} more' if len(keys) > _NAMED else ''
-    return '; '.join(named) + more

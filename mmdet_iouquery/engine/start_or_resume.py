@@ -9,11 +9,12 @@ from typing import Any
 from mmengine.config import Config
 
 from ..checkpoints.files import read_meta
+from ..config_options import differences
 from ..errors import InputError
 from .hooks.missed_validation_hook import MissedValidationHook, noted_iteration
 from .processes import process_rank
 from .resume import OUTDATED, checkpoint_to_resume, latest_checkpoint
-from .run_settings import annotation_checksums, changed_files, differences, recorded, recorded_checksums
+from .run_settings import annotation_checksums, changed_files, recorded, recorded_checksums
 from .work_dir import checkpoint_folder, set_aside
 
 _WAYS_OUT = '--resume goes on from it, --restart sets it aside and starts anew, or name another --work-dir'

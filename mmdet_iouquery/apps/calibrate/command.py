@@ -18,11 +18,11 @@ from tqdm import tqdm
 
 from ...checkpoints.files import checkpoint_file
 from ...command_line import named_files
-from ...config_options import read_options
+from ...config_options import differences, read_options
 from ...datasets.coco.json_file import read_json
 from ...engine.detector import default_device, load_detector, read_config
 from ...engine.launch import report_dataset, report_differences
-from ...engine.run_settings import differences, settings_of
+from ...engine.run_settings import settings_of
 from ...engine.trained_files import model_files
 from ...engine.work_dir import check_writable
 from ...errors import InputError

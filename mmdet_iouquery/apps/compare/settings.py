@@ -13,13 +13,12 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import init_default_scope
 
 from ...config_files import model_name
-from ...config_options import as_list
+from ...config_options import as_list, differences
 from ...datasets.coco.checks import is_coco_metric
 from ...engine.detector import begin_at_random, read_config
 from ...engine.run_settings import (
     annotation_checksums,
     changed_files,
-    differences,
     has_trained,
     record,
     recorded,

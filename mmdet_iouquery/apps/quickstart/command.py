@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from mmengine.config import Config
 
 from ...config_files import config_path, tools_root
-from ...config_options import flattened
+from ...config_options import differences, flattened
 from ...datasets.coco.json_file import read_coco, read_json
 from ...engine.preflight.config_mistakes import text_of
-from ...engine.run_settings import changed_files, differences
+from ...engine.run_settings import changed_files
 from ...engine.work_dir import check_writable, claimed, set_aside
 from ...errors import InputError
 from ...file_io import checksum, write_json, write_text

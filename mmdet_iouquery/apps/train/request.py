@@ -13,10 +13,10 @@ from mmengine.config import Config
 
 from ...checkpoints.initializer import load_checkpoint
 from ...config_files import find_config, model_name
-from ...config_options import flattened
+from ...config_options import differences, flattened
 from ...datasets.coco.json_file import read_coco
 from ...engine.detector import begin_at_random, read_config
-from ...engine.run_settings import differences, has_trained
+from ...engine.run_settings import has_trained
 from ...engine.work_dir import REPLACED, made
 from ...errors import InputError
 from ...file_io import write_text
@@ -184,7 +184,7 @@ def _check_same_config(path: Path, text: str, restart: bool) -> None:
     titles = [
         config_text.partition('\n')[0].strip('"').removesuffix('. Yours to change.') for config_text in (present, text)
     ]
-    if titles[0] != titles[1]:
+    if differing and titles[0] != titles[1]:
         differing = f'there: {titles[0]}; asked for now: {titles[1]}'
     if differing:
         raise InputError(

@@ -35,8 +35,9 @@ def convert_parser(prog: str | None = None) -> argparse.ArgumentParser:
     parser.add_argument('--classes', help='classes to write weights for, named like --source-classes')
     parser.add_argument(
         '--source-classes',
-        help='classes of SRC in the order of its rows, where it does not name them: coco, objects365, objects365-by-id (with a row 0 for no class, '
-        'as the authors of D-FINE and DEIM train), a,b,c or FILE.json (COCO annotations, or a list of names)',
+        help='classes of SRC in the order of its rows, where it does not name them: coco, objects365, '
+        'objects365-by-id (with a row 0 for no class, as the authors of D-FINE and DEIM train), a,b,c or FILE.json '
+        '(COCO annotations, or a list of names)',
     )
     parser.add_argument('--force', action='store_true', help='replace DST if it exists')
     return parser

@@ -71,7 +71,8 @@ def test_a_checkpoint_becomes_one_file(
     before = path.read_bytes()
     assert export([*given, '-o', str(path)]) is None and path.read_bytes() == before  # called again
     assert 'is written already, from this checkpoint and with these settings' in capsys.readouterr().out
-    with pytest.raises(InputError, match=r'exists already and was written with other settings'):
+    other = r'exists already and was written with other settings \(raw: False there, True asked for now\)'
+    with pytest.raises(InputError, match=other):
         export([*given, '-o', str(path), '--raw'])
     path.write_bytes(before[:1000])
     with pytest.raises(InputError, match=r'exists already and is another file; .* --force'):
@@ -86,7 +87,7 @@ def test_a_file_is_written_already_exactly_if_nothing_of_it_would_differ(
     out, edited = tmp_path / 'model.onnx', tmp_path / Path(given[0]).name
     export([*given, '-o', str(out), '--no-verify', '--size', '64', '96'])
     monkeypatch.setattr(command, 'load_detector', lambda *_: pytest.fail('it would be written anew'))
-    another = r'exists already and was written with other values of the model; .* --force'
+    another = r'exists already and was written with other values of the model \(.* asked for now\); .* --force'
     for change, refusal in (
         ('', None),
         ('randomness = dict(seed=5)', None),

@@ -70,6 +70,17 @@ def test_overrides_are_the_last_word(data: Path, tmp_path: Path) -> None:
     assert 'rate     2.5e-05 at 4 images a step\n' in summary
 
 
+def test_another_spelling_of_the_same_folder_is_the_same_run(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(data.parent)
+    write(Path(data.name), tmp_path, epochs=3)
+    (tmp_path / 'epoch_1.pth').touch()
+    for spelling in (data, Path('..', data.parent.name, data.name)):
+        cfg = Config.fromfile(write(spelling, tmp_path, epochs=3))
+        assert cfg.train_cfg.max_epochs == 3
+
+
 def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
     """Without a checkpoint there is nothing to lose."""
     text = write(data, tmp_path, epochs=3).read_text()
