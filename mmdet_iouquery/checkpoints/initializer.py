@@ -55,19 +55,38 @@ class ConvertedPretrained:
             InputError: the file cannot be read or converted, its keys or shapes are not the module's, or, with
                 ``partial``, none of them are; there is no such part.
         """
-        whole, module = module, self._part(module)
         print_log(f'load {self.source} weights from {self.checkpoint}', logger='current')
-        weights = convert(load_checkpoint(self.checkpoint), self.source)
-        if self.prefix is not None:
-            weights = {k[len(self.prefix) :]: v for k, v in weights.items() if k.startswith(self.prefix)}
-        weights = self._shared(module, weights) if self.partial else weights
-        self._check(module, weights)
-        module.load_state_dict(weights, strict=False)
-        for child in module.modules():
-            if child is not whole and isinstance(child, BaseModule):
+        weights, part = self.weights_for(module), self._part(module)
+        afresh = [key for key in part.state_dict() if key not in weights and not key.endswith('num_batches_tracked')]
+        if self.partial:
+            print_log(
+                f'{len(weights)} weights of the file fit {type(part).__name__}; started afresh: '
+                f'{_some(afresh) or "none"}',
+                logger='current',
+            )
+        part.load_state_dict(weights, strict=False)
+        for child in part.modules():
+            if child is not module and isinstance(child, BaseModule):
                 child.is_init = True
         with suppress(AssertionError, AttributeError):  # mmengine keeps notes only while it initialises a model
             update_init_info(module, init_info=f'{type(self).__name__}: load {self.source} from {self.checkpoint}')
+
+    def weights_for(self, module: nn.Module) -> dict[str, Tensor]:
+        """What of the file is loaded into a module, or into its ``part``, by the keys there.
+
+        Raises:
+            InputError: see :meth:`__call__`; names the file.
+        """
+        part, content = self._part(module), load_checkpoint(self.checkpoint)
+        try:
+            weights = convert(content, self.source)
+        except InputError as error:
+            raise InputError(f'{self.checkpoint}: {error}') from error
+        if self.prefix is not None:
+            weights = {k[len(self.prefix) :]: v for k, v in weights.items() if k.startswith(self.prefix)}
+        weights = self._shared(part, weights) if self.partial else weights
+        self._check(part, weights)
+        return weights
 
     def _part(self, module: nn.Module) -> nn.Module:
         if self.part is None:
@@ -89,12 +108,6 @@ class ConvertedPretrained:
                 f'{len(weights)} weights such as {_some([*weights], 1)}; name the file of a similar model, or leave '
                 'init_cfg out'
             )
-        afresh = [key for key in own if key not in shared and not key.endswith('num_batches_tracked')]
-        print_log(
-            f'{len(shared)} of {len(weights)} weights fit {type(module).__name__}; started afresh: '
-            f'{_some(afresh) or "none"}',
-            logger='current',
-        )
         return shared
 
     def _check(self, module: nn.Module, weights: Mapping[str, Tensor]) -> None:

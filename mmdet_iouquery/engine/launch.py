@@ -133,7 +133,7 @@ def _ready(cfg: Config, args: argparse.Namespace, summary: str) -> Any:
         with named_mistakes(cfg, 'building the run'), redirect_stdout(held):
             runner = build_runner(cfg)
             model = _bare(runner.model)
-        check_pretrained(cfg.model)
+        check_pretrained(cfg.model, model)
         if cfg.get('load_from'):
             check_checkpoint(model, cfg.load_from, to_resume=cfg.get('resume', False))
             report_differences(cfg, cfg.load_from)

@@ -219,9 +219,7 @@ def test_the_command_line(
     assert report.samples == 2 and sorted(file.name for file in out.parent.iterdir()) == ['model.bin', 'model.xml']
     before = out.read_bytes()
     assert quantize_file(arguments(exported, *more)) is None and out.read_bytes() == before  # called again
-    other = (
-        r'model\.xml exists already and was written with other settings \(samples: 2 there, 1 asked for now\); .*'
-    )
+    other = r'model\.xml exists already and was written with other settings \(samples: 2 there, 1 asked for now\); .*'
     with pytest.raises(InputError, match=other):
         quantize_file(arguments(exported, *more, '--samples', 1))
     assert out.read_bytes() == before

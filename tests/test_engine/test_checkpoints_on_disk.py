@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 import torch
 from helpers import small_detector
+from mmdet.registry import MODELS
 from mmengine.fileio import get_file_backend
 from started_run import small_config
 from torch import nn
 from toy_run import toy_runner
 
+from mmdet_iouquery.checkpoints import hgnetv2
 from mmdet_iouquery.checkpoints.files import damage, read_checkpoint
 from mmdet_iouquery.engine import AtomicLocalBackend
 from mmdet_iouquery.engine.launch import run_tool, test, train
@@ -249,6 +251,20 @@ def test_weights_to_begin_with_that_are_missing(kind: str) -> None:
     with pytest.raises(InputError, match=f'^{re.escape(expected)}$'):
         check_pretrained({'backbone': {'init_cfg': begin}})
     check_pretrained({'data_preprocessor': {'teacher': {'model': {'backbone': {'init_cfg': begin}}}}})
+
+
+def test_weights_to_begin_with_that_do_not_fit(tmp_path: Path) -> None:
+    """Of another width, or with unknown keys: the entry and the file are named, before work starts."""
+    path = tmp_path / 'hgnetv2.pth'
+    small, large = (MODELS.build(dict(type='HGNetv2', arch=arch)) for arch in ('B0', 'B1'))
+    weights = {hgnetv2.BACKBONE.to_theirs(key): value for key, value in large.state_dict().items()}
+    torch.save(weights, path)
+    cfg = {'backbone': {'init_cfg': dict(type='ConvertedPretrained', checkpoint=str(path), source='hgnetv2_backbone')}}
+    check_pretrained(cfg, nn.ModuleDict({'backbone': large}))
+    for refused in (rf'{path} \(source .*\) does not fit HGNetv2: ', rf"{path}: unknown key 'x'"):
+        with pytest.raises(InputError, match=rf'^model\.backbone\.init_cfg: {refused}.*; or start from random weights'):
+            check_pretrained(cfg, nn.ModuleDict({'backbone': small}))
+        torch.save({**weights, 'x': torch.zeros(1)}, path)
 
 
 def test_going_on_takes_more_than_weights(detector: nn.Module, tmp_path: Path) -> None:

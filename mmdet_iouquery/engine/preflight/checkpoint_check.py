@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ...checkpoints import unwrap
 from ...checkpoints.detector import check_fit
-from ...checkpoints.initializer import load_checkpoint
+from ...checkpoints.initializer import ConvertedPretrained, load_checkpoint
 from ...config_options import type_name
 from ...errors import InputError
 from .config_mistakes import entries
@@ -46,28 +47,37 @@ def check_checkpoint(model: nn.Module, path: str | Path, *, to_resume: bool = Fa
     return weights
 
 
-def check_pretrained(model: object) -> None:
+def check_pretrained(cfg: object, model: nn.Module | None = None) -> None:
     """Read what the initialisers from files below a model's config name, without running code from it.
 
     Not a teacher's: it reads its own, and has other remedies.
 
+    Args:
+        cfg: of the model.
+        model: built of it; where it is given, what ``ConvertedPretrained`` loads is compared with it.
+
     Raises:
-        InputError: a file is missing, cannot be fetched, is damaged or holds code; names the entry.
+        InputError: a file is missing, cannot be fetched, is damaged, holds code or does not fit; names the entry.
     """
-    for entry, path in _pretrained(model):
+    modules = {} if model is None else dict(model.named_modules())
+    for entry, node in _pretrained(cfg):
+        module = modules.get(entry.removeprefix('model.').removesuffix('.init_cfg'))
         try:
-            load_checkpoint(path)
+            if module is not None and type_name(node) == ConvertedPretrained.__name__:
+                WEIGHT_INITIALIZERS.build(dict(node)).weights_for(module)
+            else:
+                load_checkpoint(node['checkpoint'])
         except InputError as error:
             raise InputError(
                 f'{entry}: {error}; or start from random weights, with --weights none, or {entry}=None'
             ) from error
 
 
-def _pretrained(model: object) -> Iterator[tuple[str, str]]:
-    for entry, node in entries(model, 'model'):
-        path = node.get('checkpoint')
-        if '.teacher.' not in entry and type_name(node) in _FROM_FILES and isinstance(path, str):
-            yield entry, path
+def _pretrained(cfg: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for entry, node in entries(cfg, 'model'):
+        of_file = type_name(node) in _FROM_FILES and isinstance(node.get('checkpoint'), str)
+        if '.teacher.' not in entry and of_file:
+            yield entry, node
 
 
 def _check_training_state(path: str | Path, content: Mapping[str, Any]) -> None:
