@@ -201,6 +201,19 @@ class Call(NamedTuple):
     """None: it builds nothing."""
 
 
+def end_data_workers(runner: Any) -> None:
+    """End the processes that a runner's data loaders keep for the next epoch, as there is none.
+
+    Left to the garbage collector, which finds a runner by its cycles of references, the queues of such workers are
+    closed before these are told to end, and torch waits 5 s for each of them.
+    """
+    for name in ('_train_loop', '_val_loop', '_test_loop'):
+        loop = getattr(runner, name, None)
+        for owner in (getattr(loop, 'dataloader_iterator', None), getattr(loop, 'dataloader', None)):
+            if getattr(owner, '_iterator', None) is not None:
+                owner._iterator = None  # type: ignore[union-attr]
+
+
 def calls(error: BaseException) -> list[Call]:
     """The functions that an exception came through, outermost first; of mmengine's, what they build."""
     return [_call(frame) for frame, _ in traceback.walk_tb(error.__traceback__)]

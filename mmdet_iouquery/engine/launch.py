@@ -34,6 +34,7 @@ from ..checkpoints.model_card import DATA_OPTIONS, WEIGHTS
 from ..checkpoints.notes import checkpoint_notes
 from ..choices import is_exported
 from ..command_line import evaluation_parser, named_files, training_parser
+from ..compat import end_data_workers
 from ..config_files import find_config
 from ..config_options import as_list, merge_options, read_options
 from ..datasets import check_config
@@ -115,7 +116,10 @@ def run_training(args: argparse.Namespace, hooks: Sequence[Hook] = (), summary: 
             runner.register_hook(hook)
         starting = named_mistakes(cfg, 'starting the training', only=while_starting)
         with told_endings(runner, checkpoint_folder(cfg)), starting, closed_progress(runner):
-            runner.train()
+            try:
+                runner.train()
+            finally:
+                end_data_workers(runner)
 
 
 def _ready(cfg: Config, args: argparse.Namespace, summary: str) -> Any:
@@ -173,7 +177,10 @@ def _test(args: argparse.Namespace) -> dict[str, float]:
     with held_back() as held:
         runner = _ready_to_test(args, held)
     with told_data_faults(), named_mistakes(runner.cfg, 'starting the test', only=while_starting):
-        metrics = runner.test()
+        try:
+            metrics = runner.test()
+        finally:
+            end_data_workers(runner)
     if args.out and runner.rank == 0:
         _name_results(Path(args.out))
         text = json.dumps({k: float(v) for k, v in metrics.items()}, indent=1)

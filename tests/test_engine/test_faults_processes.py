@@ -23,6 +23,8 @@ from started_run import Started, ended, errors, in_processes, run_test, run_trai
 from toy_run import BATCH_SIZE, EPOCH, CallAt, ToyData, toy_runner
 
 from mmdet_iouquery.checkpoints.files import damage
+from mmdet_iouquery.compat import end_data_workers, without_garbage_collection
+from mmdet_iouquery.engine import launch
 from mmdet_iouquery.engine.launch import run_tool
 from mmdet_iouquery.engine.stop_reasons import told_endings
 from mmdet_iouquery.errors import CheckpointWriteError, DataWorkerError, TrainingStopped
@@ -339,3 +341,21 @@ def test_all_ranks_stop_after_the_same_iteration(tmp_path: Path) -> None:
     assert [(tmp_path / f'rank_{number}').read_text() for number in range(2)] == [line, line]
     content: dict[str, Any] = torch.load(tmp_path / 'iter_3.pth', weights_only=True)
     assert content['meta']['iter'] == 3
+
+
+def test_data_workers_end_with_a_training(tmp_path: Path) -> None:
+    """Not when garbage is collected: then torch would wait 5 s for each of them."""
+    keep = "{0}['num_workers'] = 2\n{0}['persistent_workers'] = True\n"
+    loaders = ''.join(map(keep.format, ('train_dataloader', 'val_dataloader')))
+    config = small_config(tmp_path, f'{loaders}train_cfg.update(max_iters=2, val_interval=2)\n')
+    with without_garbage_collection():
+        launch.train([str(config), '--work-dir', str(tmp_path / 'run'), '--no-check'])
+        assert multiprocessing.active_children() == []
+
+
+def test_data_workers_end_with_a_test() -> None:
+    loader = torch.utils.data.DataLoader([0, 1], num_workers=1, persistent_workers=True)
+    assert [*loader] and multiprocessing.active_children()
+    with without_garbage_collection():
+        end_data_workers(SimpleNamespace(_train_loop=None, _test_loop=SimpleNamespace(dataloader=loader)))
+        assert multiprocessing.active_children() == []
