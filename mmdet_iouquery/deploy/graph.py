@@ -269,30 +269,39 @@ class Deployed(nn.Module):
         return super().train(False)
 
 
-def check_exportable(model: nn.Module, raw: bool, attention: str, precision: str) -> None:
-    """Raise :class:`InputError` for a detector that :class:`Deployed` does not know."""
-    head, name = getattr(model, 'bbox_head', None), type(model).__name__
-    if isinstance(head, RTDETRHead):
+def check_kind(model: type, head: type) -> None:
+    """Raise :class:`InputError` for a class of detectors, with one of heads, that :class:`Deployed` does not know."""
+    name = model.__name__
+    if issubclass(head, RTDETRHead):
         return
-    if isinstance(model, IoUQueryDDQDETR):
+    if issubclass(model, IoUQueryDDQDETR):
         raise InputError(
             f'{name} cannot be exported: the NMS among its queries, whose number differs from image to image, cannot '
             'be part of a graph; predict with it in PyTorch, or export another detector'
         )
+    if not issubclass(model, QueryParts):
+        remedy = f', which takes the same weights: IoUQuery{name}' if f'IoUQuery{name}' in hosts.__all__ else ''
+        raise InputError(
+            f"{name} with {head.__name__} cannot be exported; take a detector with an RTDETRHead, or of mmdet's "
+            f'detection transformers an adapter of this package{remedy}'
+        )
+
+
+def check_exportable(model: nn.Module, raw: bool, attention: str, precision: str) -> None:
+    """Raise :class:`InputError` for a detector that :class:`Deployed` does not know."""
+    head: Any = getattr(model, 'bbox_head', None)
+    name = type(model).__name__
+    check_kind(type(model), type(head))
+    if isinstance(head, RTDETRHead):
+        return
     if isinstance(model, IoUQueryDABDETR) and isinstance(model.decoder, DABDetrTransformerDecoder):
         raise InputError(
             f"{name} cannot be exported with mmdet's decoder, which writes into parts of tensors (ScatterND), as not "
             "every runtime does; train one with decoder=dict(type='DABDecoder')"
         )
-    if not isinstance(model, QueryParts):
-        remedy = f', which takes the same weights: IoUQuery{name}' if f'IoUQuery{name}' in hosts.__all__ else ''
-        raise InputError(
-            f"{name} with {type(head).__name__} cannot be exported; take a detector with an RTDETRHead, or of mmdet's "
-            f'detection transformers an adapter of this package{remedy}'
-        )
     if precision == 'float16':
         raise InputError(f'{name} can be exported in float32 only; leave --precision out')
-    if raw and not model.bbox_head.loss_cls.use_sigmoid:
+    if raw and not head.loss_cls.use_sigmoid:
         raise InputError(
             f'{name} has a softmax over classes and none, and raw predictions are of sigmoids; leave out raw'
         )

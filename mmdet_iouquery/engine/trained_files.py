@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..checkpoints.files import FOLDER_FILES, damage
+from ..config_files import find_config
 from ..errors import InputError
 from .resume import latest_checkpoint
 
@@ -18,11 +19,13 @@ def model_files(given: Sequence[str]) -> tuple[str, str]:
     taken of a folder is printed.
 
     Raises:
-        InputError: it is neither; or the folder lacks a config, or a whole checkpoint.
+        InputError: it is neither, or is not there; or the folder lacks a config, or a whole checkpoint.
     """
     if len(given) == 2:
         return given[0], given[1]
     if len(given) != 1 or not Path(given[0]).is_dir():
+        if len(given) == 1:
+            find_config(given[0])  # there may be nothing of that name
         raise InputError(
             f'{" ".join(given)}: name a config and a checkpoint, CONFIG CHECKPOINT, or the work folder of a training'
         )
@@ -68,6 +71,8 @@ def model_pairs(words: Sequence[str]) -> list[tuple[str, str]]:
     while remaining:
         count = 1 if Path(remaining[0]).is_dir() else 2
         if len(remaining) < count:
+            if len(words) == 1:
+                find_config(words[0])
             raise InputError(
                 f'models come in pairs of config and checkpoint, and there are {len(words)} words: {" ".join(words)}; '
                 'name pairs CONFIG CHECKPOINT, or work folders of trainings'

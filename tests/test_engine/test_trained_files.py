@@ -74,6 +74,7 @@ def test_a_folder_to_share(tmp_path: Path) -> None:
 
 def test_what_stands_for_nothing_is_refused(tmp_path: Path) -> None:
     for arguments, message in (
+        (['work_dirs/none'], r'^there is no file or folder work_dirs/none; correct the path, or name a shipped config'),
         (['rtdetr_r18vd'], r'^rtdetr_r18vd: name a config and a checkpoint, CONFIG CHECKPOINT, or the work folder'),
         ([str(tmp_path)], 'has no config'),
         (['a', 'b', 'c'], '^a b c: name a config'),

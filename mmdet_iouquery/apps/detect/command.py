@@ -12,6 +12,7 @@ from iouquery_runtime import InputError as RuntimeInputError
 from iouquery_runtime import Result, command
 
 from ...choices import is_exported
+from ...config_files import find_config
 from ...errors import InputError
 
 CHECKPOINTS = ('.pth', '.pt', '.safetensors')
@@ -66,6 +67,10 @@ def _check_weights(args: argparse.Namespace) -> None:
         return
     if any(Path(image).suffix in CHECKPOINTS for image in args.images):
         raise RuntimeInputError('a checkpoint among the images: name it by --weights FILE, after CONFIG IMAGE ...')
+    try:
+        find_config(args.model)
+    except InputError as error:
+        raise RuntimeInputError(str(error)) from error
     raise RuntimeInputError(
         f'{args.model} has no weights, and nothing is detected without: give --weights FILE, or name a work folder or '
         'an exported file'

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from iouquery_runtime.jobs import command
 
 from ...choices import is_exported
+from ...config_files import find_config
 from ...errors import InputError
 from .arguments import parser
 
@@ -46,6 +47,8 @@ def _opener(args: argparse.Namespace) -> Opener:
             )
         return ExportedOpener(args.model[0], **settings)
     if len(args.model) > 2 or (len(args.model) == 1 and not Path(args.model[0]).is_dir()):
+        if len(args.model) == 1:
+            find_config(args.model[0])  # there may be nothing of that name
         raise InputError(
             f'{" ".join(args.model)}: name as the model an exported .onnx or .xml file, or two files, CONFIG '
             'CHECKPOINT, or the work folder of a training'

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import sys
 from pathlib import Path
 
 from ...config_files import tools_root
 from ...config_options import read_options
+from ...deploy.model_source import check_source
+from ...engine.detector import read_config
 from ...engine.launch import run_training
-from ...engine.trained_files import trained_checkpoint
+from ...engine.trained_files import config_of, trained_checkpoint
 from ...engine.work_dir import unchanged_unless_started
 from ...errors import InputError
 from ..child_process import run_child
@@ -73,7 +76,17 @@ def _say_what_comes_next(folder: Path) -> None:
         print(f'done     {checkpoint}')
         print(f'next     iouquery test {run}')
         print(f'         iouquery detect {run} IMAGE ... --out found')
-        print(f'         iouquery export {run} -o model.onnx', flush=True)
+        if _can_be_exported(folder):
+            print(f'         iouquery export {run} -o model.onnx')
+        sys.stdout.flush()
+
+
+def _can_be_exported(folder: Path) -> bool:
+    try:
+        check_source(read_config(config_of(str(folder))))
+    except InputError:
+        return False
+    return True
 
 
 def _check_devices(devices: int, launcher: str) -> None:

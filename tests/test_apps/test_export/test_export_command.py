@@ -21,6 +21,8 @@ from mmdet_iouquery import config_path
 from mmdet_iouquery.apps.export import command
 from mmdet_iouquery.apps.export.command import export
 from mmdet_iouquery.config_files import PACKAGE
+from mmdet_iouquery.deploy.model_source import check_source
+from mmdet_iouquery.engine.detector import read_config
 from mmdet_iouquery.engine.launch import run_tool
 from mmdet_iouquery.errors import InputError
 
@@ -182,6 +184,20 @@ def test_a_pipeline_that_no_runtime_has_is_refused(
     with pytest.raises(InputError, match=message) as caught:
         export([str(path), given[1], '-o', str(tmp_path / 'model.onnx')])
     assert str(path) in str(caught.value) and [*tmp_path.iterdir()] == [path]
+
+
+def test_a_detector_that_has_no_graph_is_refused_before_its_pipeline_is(given: tuple[str, str], tmp_path: Path) -> None:
+    """Whoever trained anew with another pipeline, as that refusal says, would have done so for nothing."""
+    path = config(tmp_path / 'given.py', dict(PLAIN, keep_ratio=True))
+    text = path.read_text()
+    path.write_text(f"{text}\nmodel.update(type='RetinaNet', bbox_head=dict(type='RetinaHead'))\n")
+    with pytest.raises(
+        InputError, match=r'^RetinaNet with RetinaHead cannot be exported; take a detector'
+    ):
+        export([str(path), given[1], '-o', str(tmp_path / 'model.onnx')])
+    path.write_text(text)
+    with pytest.raises(InputError, match=r'keep_ratio=True, .*scale=\(96, 96\), keep_ratio=False\) alone, and train'):
+        check_source(read_config(path))
 
 
 def test_a_checkpoint_of_another_model_is_refused(
