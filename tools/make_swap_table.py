@@ -20,7 +20,8 @@ selector, decoder, loss and denoising are its parts, named under `model.bbox_hea
 `criterion=dict(loss_cls=dict(type='MatchabilityAwareLoss'))`. -: the pair makes no sense.
 
 `iouquery train NAME --data my-set/ --weights none --epochs 12 --size 320` trains one on images of yours, `NAME` being
-the config's without `_8xb2-12e_coco.py`. Of small images or few classes, mmdet's detectors cannot select as many
+the config's up to `_8xb2` (or `_16xb2`, `_8xb32`). Stages of augmentation take 3 epochs (copy-blend) or 4 (mosaic and
+mixup) at least. Of small images or few classes, mmdet's detectors cannot select as many
 queries as on COCO, nor give as many detections: the refusal says which numbers they can
 (`--cfg-options model.num_queries=100 model.test_cfg.max_per_img=100`).
 

@@ -63,10 +63,14 @@ class QuantizationReport:
 
     def __str__(self) -> str:
         size, size_before = self.bytes_after / 1e6, self.bytes_before / 1e6
-        return (
-            f'{self.path}: AP {self.after["AP"]:.4f}, {self.before["AP"]:.4f} before ({-self.drop:+.4f}); '
+        change = 0.0 - round(self.drop, 4)  # never -0.0
+        lines = [
+            f'{self.path}: AP {self.after["AP"]:.4f}, {self.before["AP"]:.4f} before ({change:+.4f}); '
             f'{size:.1f} MB, {size_before:.1f} before; ranges of {self.samples} images'
-        )
+        ]
+        if not self.before['AP'] > 0:
+            lines.append('note: a model that finds nothing has no AP to lose, so what eight bits cost is not known')
+        return '\n'.join(lines)
 
 
 def quantize(

@@ -139,7 +139,7 @@ def _ready(cfg: Config, args: argparse.Namespace, summary: str) -> Any:
             model = _bare(runner.model)
         check_pretrained(cfg.model, model)
         if cfg.get('load_from'):
-            check_checkpoint(model, cfg.load_from, to_resume=cfg.get('resume', False))
+            _check_begin(cfg, model)
             report_differences(cfg, cfg.load_from)
         if not args.no_check:
             try_out(runner, model, cfg, 'train')
@@ -273,6 +273,18 @@ def report_dataset(cfg: Config, splits: Sequence[str], of: str = '') -> None:
     for report in check_config(Config(ConfigDict({k: v for k, v in cfg.items() if not k.startswith(others)}))):
         for warning in report.warnings:
             print(f'note: {of}: {warning}' if of else f'note: {warning}')
+
+
+def _check_begin(cfg: Config, model: nn.Module) -> None:
+    """Raise :class:`InputError` where a training cannot begin with, or go on from, ``load_from``."""
+    try:
+        check_checkpoint(model, cfg.load_from, to_resume=cfg.get('resume', False))
+    except InputError as error:
+        if not is_local(cfg.load_from) or Path(cfg.load_from).exists():
+            raise
+        raise InputError(
+            f'load_from: {error}; or begin with --weights FILE, a detector, or --weights none, at random'
+        ) from error
 
 
 def try_out(runner: Any, model: nn.Module, cfg: Config, mode: str) -> None:

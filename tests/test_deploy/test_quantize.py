@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import re
@@ -24,6 +25,7 @@ from mmdet_iouquery.deploy.quantize import (
     FLOAT_IN_BACKBONES,
     FLOAT_PARTS,
     AccuracyLostError,
+    QuantizationReport,
     quantize,
     write_quantized,
 )
@@ -195,6 +197,14 @@ def test_no_file_is_left_that_finds_too_little(exported: Path, labelled: Labelle
     with pytest.raises(AccuracyLostError, match=r'AP fell from 1\.0000 to 0\.\d+, by more than 0\.01: no file') as lost:
         quantize(exported, tmp_path / 'model.xml', labelled, samples=[black], threads=1)
     assert lost.value.status == 1 and not [*tmp_path.iterdir()]
+
+
+def test_a_model_that_finds_nothing_has_nothing_to_lose() -> None:
+    report = QuantizationReport(Path('a.onnx'), 4, {'AP': 0.0}, {'AP': 0.0}, 10**6, 5 * 10**5)
+    first, note = str(report).splitlines()
+    assert first.startswith('a.onnx: AP 0.0000, 0.0000 before (+0.0000); 0.5 MB, 1.0 before; ranges of 4 images')
+    assert note.startswith('note: a model that finds nothing has no AP to lose')
+    assert '(-0.0100)' in str(dataclasses.replace(report, before={'AP': 0.5}, after={'AP': 0.49}))
 
 
 def arguments(exported: Path, *more: object) -> list[str]:

@@ -115,7 +115,10 @@ def test_without_weights_it_says_so(tmp_path: Path, digits: Path, capsys: pytest
     edited(tmp_path, digits, load_from='mine.pth').dump(tmp_path / 'run.py')
     MessageHub._instance_dict.clear()
     assert run_tool(lambda: train([str(tmp_path / 'run.py'), '--work-dir', str(tmp_path / 'run')])) == 2
-    assert 'there is no file mine.pth' in capsys.readouterr().err
+    assert (
+        'load_from: there is no file mine.pth; correct the path; or begin with --weights FILE'
+        in capsys.readouterr().err
+    )
 
 
 def relabelled(digits: Path, folder: Path) -> Path:

@@ -64,7 +64,7 @@ def execute(args: argparse.Namespace) -> None:
     """Run a model on its validation set, fit thresholds and a calibration, print and write them.
 
     Raises:
-        InputError: something named is missing or does not fit, or the set has no images.
+        InputError: something named is missing or does not fit, the set has no images, or no detection is right.
     """
     args.config, args.checkpoint = model_files(named_files(args))
     cfg = _without_thresholds(read_config(args.config, read_options(args.cfg_options)))
@@ -84,6 +84,11 @@ def execute(args: argparse.Namespace) -> None:
     classes = tuple(loader.dataset.metainfo['classes'])
     calibration = fit(joined(judged_images(detector, loader, args.iou), len(classes)), classes)
     print(table(calibration))
+    if calibration.overall is None:
+        raise InputError(
+            f'{args.checkpoint} has no right detection (IoU of at least {args.iou:g}) on the validation set, by which '
+            'anything could be fitted; train it for longer, or name a set that it was trained for'
+        )
     about = {'config': args.config, 'checkpoint': args.checkpoint, 'iou': args.iou, 'pictures': len(loader.dataset)}
     text = config_text(calibration, cfg.filename, args.checkpoint, args.iou)
     # the config comes last: without it, the fit is not finished

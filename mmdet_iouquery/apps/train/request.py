@@ -85,6 +85,9 @@ def written_config(config: str, request: TrainRequest) -> FittedConfig:
     path = folder / NAME
     if path == base:
         raise InputError(f'{base} would be written over itself; name another folder with --work-dir')
+    lengths = {'train_cfg.max_epochs', 'train_cfg.max_iters'} & {*request.options}
+    if request.epochs is not None and lengths:
+        raise InputError(f'--epochs and {min(lengths)} of --cfg-options both say how long it trains: leave out one')
     with made(folder):
         cfg = read_config(str(base), dict(request.options))
         if request.weights not in (None, NONE):  # before data are converted, which may take long

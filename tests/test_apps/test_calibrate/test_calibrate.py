@@ -23,6 +23,7 @@ from mmdet_iouquery.apps.calibrate.command import calibrate, config_text, fit, t
 from mmdet_iouquery.apps.quickstart.command import config_text as quickstart_config
 from mmdet_iouquery.apps.quickstart.digits import build_digits
 from mmdet_iouquery.engine.launch import run_tool
+from mmdet_iouquery.errors import InputError
 
 SIZE, NUM_IMAGES = 64, 4
 
@@ -103,11 +104,13 @@ def test_what_is_written_is_what_the_model_then_does(
     assert again['classes'] == report['classes'] and again['calibration'] == report['calibration']
 
 
-def test_counts_are_those_of_the_set(trained: list[str], digits: CocoSet, tmp_path: Path) -> None:
-    """With every object turned into a crowd nothing is right, and nothing is there to find."""
+def test_counts_are_those_of_the_set(
+    trained: list[str], digits: CocoSet, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """With every object but one turned into a crowd nothing is right, and nothing is written that could be taken up."""
     content = json.loads(digits.val_ann.read_text())
     counts = np.bincount([annotation['category_id'] for annotation in content['annotations']], minlength=11)
-    calibrate([*trained, '--out', str(tmp_path / 'fit'), '--device', 'cpu'])
+    calibrate([*trained, '--out', str(tmp_path / 'fit'), '--iou', '0.2', '--device', 'cpu'])
     report = json.loads((tmp_path / 'fit.json').read_text())
     numbers = {category['name']: category['id'] for category in content['categories']}
     assert [row['objects'] for row in report['classes']] == [int(counts[numbers[name]]) for name in '0123456789']
@@ -117,9 +120,12 @@ def test_counts_are_those_of_the_set(trained: list[str], digits: CocoSet, tmp_pa
     crowds = tmp_path / 'crowds.json'
     crowds.write_text(json.dumps(content))
     options = [f'val_dataloader.dataset.ann_file={crowds}', f'val_evaluator.0.ann_file={crowds}']
-    calibrate([*trained, '--out', str(tmp_path / 'crowds'), '--device', 'cpu', '--cfg-options', *options])
-    report = json.loads((tmp_path / 'crowds.json').read_text())
-    assert report['all']['objects'] == 1 and sum(row.get('remark') == 'no objects' for row in report['classes']) == 9
+    capsys.readouterr()
+    with pytest.raises(InputError, match=r'has no right detection \(IoU of at least 0\.5\) on the validation set, by'):
+        calibrate([*trained, '--out', str(tmp_path / 'out'), '--device', 'cpu', '--cfg-options', *options])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith('all ')] == ['1']
+    assert sum(line.endswith('no objects') for line in lines) == 9 and not [*tmp_path.glob('out*')]
 
 
 def some_judged() -> Judged:

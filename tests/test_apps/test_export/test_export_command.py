@@ -191,9 +191,7 @@ def test_a_detector_that_has_no_graph_is_refused_before_its_pipeline_is(given: t
     path = config(tmp_path / 'given.py', dict(PLAIN, keep_ratio=True))
     text = path.read_text()
     path.write_text(f"{text}\nmodel.update(type='RetinaNet', bbox_head=dict(type='RetinaHead'))\n")
-    with pytest.raises(
-        InputError, match=r'^RetinaNet with RetinaHead cannot be exported; take a detector'
-    ):
+    with pytest.raises(InputError, match=r'^RetinaNet with RetinaHead cannot be exported; take a detector'):
         export([str(path), given[1], '-o', str(tmp_path / 'model.onnx')])
     path.write_text(text)
     with pytest.raises(InputError, match=r'keep_ratio=True, .*scale=\(96, 96\), keep_ratio=False\) alone, and train'):

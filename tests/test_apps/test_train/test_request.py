@@ -81,6 +81,12 @@ def test_another_spelling_of_the_same_folder_is_the_same_run(
         assert cfg.train_cfg.max_epochs == 3
 
 
+def test_two_lengths_are_one_too_many(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r'--epochs and train_cfg\.max_epochs of --cfg-options both say how long'):
+        write(data, tmp_path, epochs=3, options={'train_cfg.max_epochs': 4})
+    assert not [*tmp_path.iterdir()]
+
+
 def test_the_same_again_and_something_else(data: Path, tmp_path: Path) -> None:
     """Without a checkpoint there is nothing to lose."""
     text = write(data, tmp_path, epochs=3).read_text()
