@@ -64,7 +64,7 @@ def execute(args: argparse.Namespace) -> None:
     """Run a model on its validation set, fit thresholds and a calibration, print and write them.
 
     Raises:
-        InputError: something named is missing or does not fit, the set has no images, or no detection is right.
+        InputError: something named is missing or does not fit, or the set has no images.
     """
     args.config, args.checkpoint = model_files(named_files(args))
     cfg = _without_thresholds(read_config(args.config, read_options(args.cfg_options)))
@@ -85,9 +85,9 @@ def execute(args: argparse.Namespace) -> None:
     calibration = fit(joined(judged_images(detector, loader, args.iou), len(classes)), classes)
     print(table(calibration))
     if calibration.overall is None:
-        raise InputError(
-            f'{args.checkpoint} has no right detection (IoU of at least {args.iou:g}) on the validation set, by which '
-            'anything could be fitted; train it for longer, or name a set that it was trained for'
+        print(
+            f'note: {args.checkpoint} has no right detection (IoU of at least {args.iou:g}) on the validation set, so '
+            'what is written means nothing; train it for longer, or name a set that it was trained for'
         )
     about = {'config': args.config, 'checkpoint': args.checkpoint, 'iou': args.iou, 'pictures': len(loader.dataset)}
     text = config_text(calibration, cfg.filename, args.checkpoint, args.iou)
