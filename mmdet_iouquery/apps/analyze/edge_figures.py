@@ -52,10 +52,11 @@ def edge_chart(
         left, right = line.subfigures(1, 2, width_ratios=(2, 3))
         object_index = object_of.get(query)
         truth = None if object_index is None else trace.objects.boxes_px[object_index]
+        on = '' if object_index is None else classes[trace.objects.labels[object_index]]
         axes = left.subplots()
         show_image(axes, pixels)
         rows += _draw_boxes(axes, trace, edges, query, truth)
-        axes.set_title(_title_of(trace, edges, query, truth, classes), fontsize=10)
+        axes.set_title(_title_of(trace, edges, query, truth, classes, on), fontsize=10)
         rows += _draw_edges(right, edges, query, truth)
     figure.legend(
         handles=_handles(len(trace.layers)), loc='outside lower center', ncols=4, frameon=False, fontsize=SMALL_FONT
@@ -67,7 +68,8 @@ _CAPTION = (
     'For each edge, the probabilities that each layer gives to distances of the true edge from that of the initial box '
     '(dashed), which all layers refine; a narrow peak is an edge that the layer is sure of, a broad one an edge that '
     'it is not. From layer to layer the mean (triangle), where the layer puts the edge, should move to the true edge, '
-    'and the peak should become narrow.'
+    'and the peak should become narrow. Bins are narrow around the initial box and broad far from it, so their '
+    'probabilities compare between layers, not along an axis.'
 )
 
 
@@ -99,14 +101,14 @@ def _draw_boxes(
 
 
 def _title_of(
-    trace: QueryTrace, edges: EdgeDistributions, query: int, truth: Numbers | None, classes: Sequence[str]
+    trace: QueryTrace, edges: EdgeDistributions, query: int, truth: Numbers | None, classes: Sequence[str], on: str
 ) -> str:
     last = trace.layers[-1]
-    title = f'query {query}: class {classes[last.labels[query]]}, score {last.scores[query]:.2f}'
+    title = f'query {query} finds: {classes[last.labels[query]]}, score {last.scores[query]:.2f}'
     if truth is None:
-        return f'{title}\non no object'
+        return f'{title}\nlies on no object'
     before, after = (float(iou_of(boxes[query], truth)) for boxes in (edges.initial_px, last.boxes_px))
-    return f'{title}\nIoU {before:.2f} in the initial box, {after:.2f} in the last'
+    return f'{title}\nlies on: {on}\nIoU {before:.2f} in the initial box, {after:.2f} in the last'
 
 
 def _draw_edges(figure: Any, edges: EdgeDistributions, query: int, truth: Numbers | None) -> list[Row]:

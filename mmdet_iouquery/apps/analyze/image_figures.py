@@ -118,7 +118,8 @@ def denoising_chart(trace: QueryTrace, image: ImageOrArray, name: str) -> Chart:
     _legend(figure, [*_noise_handles(noise.positive), _object_handle(trace)])
     caption = (
         'One group of denoising queries: on the left the noisy boxes that go in, on the right what the last decoder '
-        "layer makes of them. A thin line leads from each box to its object's centre. Positives should come to lie on "
+        "layer makes of them. A thin line leads from each box's centre, a dot, to its object's; a box that noise has "
+        'made narrower than a line shows as a stroke, or as its dot alone. Positives should come to lie on '
         "their object with a high score, negatives should get a low one. Scores are for the object's class."
     )
     return Chart(name, 'Denoising queries', caption, figure, [*rows, *means, *_object_rows(objects)])

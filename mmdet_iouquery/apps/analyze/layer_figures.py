@@ -123,11 +123,13 @@ def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'la
     if trace.anchors_px is not None:
         stages.append(('start', trace.anchors_px, None))
     stages += [(f'layer {i}', layer.boxes_px, layer.class_scores) for i, layer in enumerate(trace.layers, start=1)]
+    from matplotlib.lines import Line2D
+
     columns = min(4, len(stages))
     lines = -(-len(stages) // columns)
     width, height = trace.size_px
     panel = 1000 / columns
-    figure = new_figure(1000, round(lines * (panel * height / width + 34)) + 10)
+    figure = new_figure(1000, round(lines * (panel * height / width + 34)) + 40)
     panels = figure.subplots(lines, columns, squeeze=False).ravel()
     rows: list[dict[str, Any]] = []
     for axes, (title, boxes, scores) in zip(panels, stages):
@@ -135,8 +137,8 @@ def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'la
         axes.set(xlim=(0, width), ylim=(height, 0), xticks=[], yticks=[], title=title)
         for object_index, query in zip(objects, queries):
             colour = COLOURS[object_index % len(COLOURS)]
-            outline(axes, trace.objects.boxes_px[object_index], edgecolor='black', linewidth=0.9, linestyle='--')
-            outline(axes, boxes[query], edgecolor=colour, linewidth=2)
+            outline(axes, trace.objects.boxes_px[object_index], edgecolor='black', linewidth=1.6, linestyle='--')
+            outline(axes, boxes[query], edgecolor=colour, linewidth=1.2)
             score = None if scores is None else float(scores[query, trace.objects.labels[object_index]])
             rows.append(
                 {'model': model, 'stage': title, 'object': int(object_index), 'query': int(query), 'score': score}
@@ -144,6 +146,13 @@ def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'la
             )
     for axes in panels[len(stages) :]:
         axes.set_axis_off()
+    handles = [
+        Line2D([], [], color='black', linewidth=1.6, linestyle='--', label='object'),
+        Line2D(
+            [], [], color=COLOURS[objects[0] % len(COLOURS)], linewidth=1.2, label='box of its query, a colour for each'
+        ),
+    ]
+    figure.legend(handles=handles, loc='outside lower center', ncols=2, frameon=False)
     caption = (
         f'{model}: for each object (dashed) the box of the query that ends up on it, from the start through the '
         'decoder layers. Boxes that jump late are found late.'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -110,9 +111,9 @@ def _selection(groups: Groups) -> Iterator[Any]:
 
 def _images(groups: Groups) -> Iterator[Any]:
     for name, trace, image, label in _drawn(groups):
-        yield _chart(selected_tokens_chart, trace, image, f'tokens-{label}', model=name)
+        yield _picture(selected_tokens_chart, trace, image, f'tokens-{label}', model=name)
     for name, trace, image, label in _drawn(groups):
-        yield _chart(denoising_chart, trace, image, f'denoising-{label}', model=name)
+        yield _picture(denoising_chart, trace, image, f'denoising-{label}', model=name)
 
 
 def _layers(groups: Groups) -> Iterator[Any]:
@@ -124,19 +125,19 @@ def _layers(groups: Groups) -> Iterator[Any]:
     for name, refinement in refined.items():
         yield _chart(layer_quantile_chart, name, refinement, f'layer-quantiles-{stem(name)}')
     for name, trace, image, label in _drawn(groups):
-        yield _chart(layer_boxes_chart, trace, image, name, f'layer-boxes-{label}', model=name)
+        yield _picture(layer_boxes_chart, trace, image, name, f'layer-boxes-{label}', model=name)
 
 
 def _edges(groups: Groups) -> Iterator[Any]:
     for name, trace, image, label in _drawn(groups):
         queries, classes = interesting_queries(trace, _EDGE_QUERIES), groups[name][0].classes
-        yield _chart(edge_chart, trace, image, queries, f'edges-{label}', classes, model=name)
+        yield _picture(edge_chart, trace, image, queries, f'edges-{label}', classes, model=name)
 
 
 def _attention(groups: Groups, temperatures: Sequence[float]) -> Iterator[Any]:
     for name, trace, image, label in _drawn(groups):
         queries, classes = interesting_queries(trace, _QUERIES), groups[name][0].classes
-        yield _chart(attention_chart, trace, image, queries, f'attention-{label}', classes, model=name)
+        yield _picture(attention_chart, trace, image, queries, f'attention-{label}', classes, model=name)
     first = {name: runs[0].traces[0] for name, runs in groups.items() if runs[0].traces}
     queries_of = {name: interesting_queries(trace, _QUERIES) for name, trace in first.items()}
     images = {name: image_of(trace) for name, trace in first.items()}
@@ -177,6 +178,14 @@ def image_of(trace: QueryTrace) -> NDArray[Any]:
         raise InputError(
             f'the image {trace.path} cannot be read: {error}; put it back, or analyse again with --restart'
         ) from error
+
+
+def _picture(draw: Callable[..., Chart], trace: QueryTrace, *args: Any, model: str) -> Chart | Note:
+    """A chart of a single image, which its caption names."""
+    chart = _chart(draw, trace, *args, model=model)
+    if isinstance(chart, Note) or not trace.path:
+        return chart
+    return chart._replace(caption=f'{chart.caption} Image: {Path(trace.path).name}.')
 
 
 def _chart(draw: Callable[..., Chart], *args: Any, model: str | None = None, **settings: Any) -> Chart | Note:

@@ -73,6 +73,7 @@ def temperature_chart(
             rows += cell_rows([weights[None]], [keys])
     heat_bar(figure, axes_grid)
     caption = (
+        'Of the codes alone, which are the same in every model that has them; nothing here is learned. '
         f"Weights over {grid[0]} x {grid[1]} cells, from the inner product of the sine codes of the anchor's centre "
         'and of each cell at temperature T, over the square root of their 256 channels. Modulated: the half for x '
         f'times w_ref / w, that for y times h_ref / h, with w_ref = h_ref = {REFERENCE_SIDE}. Colours run from 0 to '

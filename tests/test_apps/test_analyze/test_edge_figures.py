@@ -86,7 +86,9 @@ def test_boxes_are_drawn_on_the_part_of_the_image_around_them() -> None:
     margin = 0.25 * (58 - 10)  # of the longer side of them all
     assert image.get_xlim() == (around[:, 0].min() - margin, around[:, 2].max() + margin)
     assert image.get_ylim() == (around[:, 3].max() + margin, max(0, around[:, 1].min() - margin))
-    assert 'class b, score 0.70\nIoU 0.73 in the initial box, 1.00 in the last' in image.get_title()
+    assert (
+        'query 0 finds: b, score 0.70\nlies on: b\nIoU 0.73 in the initial box, 1.00 in the last' in image.get_title()
+    )
 
 
 def test_a_query_on_no_object_has_no_true_edge() -> None:
