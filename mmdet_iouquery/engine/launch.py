@@ -288,10 +288,10 @@ def _check_begin(cfg: Config, model: nn.Module) -> None:
 
 
 def try_out(runner: Any, model: nn.Module, cfg: Config, mode: str) -> None:
-    """Try a step and an evaluation, and print, on the first process, what could not be tried."""
-    for reason in first_pass(runner, model, cfg, mode):
+    """Try a step and an evaluation, and print, on the first process, what is to be said of them."""
+    for note in first_pass(runner, model, cfg, mode):
         if runner.rank == 0:
-            print(f'note: not tried: {reason}')
+            print(f'note: {note}')
 
 
 def report_differences(cfg: Config, checkpoint: str) -> None:

@@ -63,19 +63,20 @@ def first_pass(runner: Any, model: nn.Module, cfg: Config, mode: str) -> list[st
         mode: 'train' or 'test'.
 
     Returns:
-        What was not tried, and why.
+        What was not tried, and why; and where a model has more queries than the tokens of an image to train on.
 
     Raises:
         InputError: something fails, as it would in the run; names the entry of the config.
     """
     left_out: list[str] = []
+    notes: list[str] = []
     if mode == 'train':
         check_matching_costs(model, cfg.model)
         with named_mistakes(cfg, 'building the training'):
             loader = runner.train_loop.dataloader
         check_batches(loader, 'train_dataloader')
         with _aside():
-            left_out += _step(runner, _twin(model), loader, cfg)
+            left_out += _step(runner, _twin(model), loader, cfg, notes)
     split = 'val' if mode == 'train' else mode
     with named_mistakes(cfg, 'building the evaluation'):
         loop = runner.val_loop if mode == 'train' else runner.test_loop
@@ -83,11 +84,11 @@ def first_pass(runner: Any, model: nn.Module, cfg: Config, mode: str) -> list[st
         check_batches(loop.dataloader, f'{split}_dataloader')
         with _aside():
             left_out += _evaluation(runner.rank, _twin(model), loop, cfg, split)
-    return left_out
+    return [*(f'not tried: {reason}' for reason in left_out), *notes]
 
 
-def _step(runner: Any, twin: Any, loader: DataLoader[Any], cfg: Config) -> list[str]:
-    """Optimizer, schedules, an image, losses, gradients, a step."""
+def _step(runner: Any, twin: Any, loader: DataLoader[Any], cfg: Config, notes: list[str]) -> list[str]:
+    """Optimizer, schedules, an image, losses, gradients, a step; adds to ``notes``."""
     wrapper = _optimizer(runner, twin, cfg)
     if isinstance(loader.dataset, IterableDataset):
         return ['a training step, as its data set cannot be asked for a single image']
@@ -125,6 +126,8 @@ def _step(runner: Any, twin: Any, loader: DataLoader[Any], cfg: Config) -> list[
         ],
     ):
         _at_some_size(step, data)
+    twin.eval()
+    notes += maps.fewer_tokens(tuple(data['inputs'].shape[-2:]))
     return [] if wrapper is not None else ['the optimizer, which is not built as mmengine.Runner builds a single one']
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ...compat import calls
 from ...config_options import type_name
 from ...errors import InputError
+from ...models.dense_heads import RTDETRHead
 from ...models.losses import IoUVarifocalLoss, MatchabilityAwareLoss
 from .config_mistakes import entries
 from .small_batch import SmallImage
@@ -89,6 +90,23 @@ class MapShapes:
                 f'{section}: {image.path} comes as {image.size[0]}x{image.size[1]} (height x width) and has {tokens} '
                 f'tokens on all maps together, of which model.num_queries={cfg["num_queries"]} cannot be selected: set '
                 f'it to {self._tokens_of(image.bound)} or fewer, take larger images, or leave this one out'
+            )
+
+    def fewer_tokens(self, size: tuple[int, int]) -> Iterator[str]:
+        """Where a head of this package's selects more queries than an image has tokens, and so makes do with these.
+
+        Args:
+            size: of the image, height and width in px; the model is in evaluation mode.
+        """
+        head = getattr(self.model, 'bbox_head', None)
+        if not isinstance(head, RTDETRHead) or not getattr(head.query_selector, 'selects_tokens', False):
+            return
+        tokens, queries = self._tokens_of(size), getattr(head.query_selector, 'num_queries', 0)
+        if 0 < tokens < queries:
+            yield (
+                f'images of {size[0]}x{size[1]} (height x width) have {tokens} tokens on all maps together, so that '
+                f'each becomes one of the {queries} queries and nothing is selected; larger images, or fewer queries '
+                '(model.bbox_head.query_selector.num_queries), may learn much better'
             )
 
     def _tokens_of(self, size: tuple[int, int]) -> int:

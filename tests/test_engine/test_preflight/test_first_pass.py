@@ -230,6 +230,16 @@ def test_the_advised_number_holds_for_heights_and_widths_of_different_images(dig
         first_pass(runner, MODELS.build(copy.deepcopy(cfg)), Config({**runner.cfg, 'model': cfg}), 'train')
 
 
+def test_fewer_tokens_than_queries_are_noted(digits: Path, tmp_path: Path) -> None:
+    """64 + 16 + 4 of an image of 64x64; all become queries, and the run goes on."""
+    options = {'model.bbox_head.query_selector.num_queries': 85}
+    runner = runner_of(digits, tmp_path / 'a', options)
+    (note,) = first_pass(runner, runner.model, runner.cfg, 'train')
+    assert note.startswith('images of 64x64 (height x width) have 84 tokens on all maps together, so that each becomes')
+    runner = runner_of(digits, tmp_path / 'b', {'model.bbox_head.query_selector.num_queries': 84})
+    assert first_pass(runner, runner.model, runner.cfg, 'train') == []
+
+
 def test_a_smaller_size_than_was_drawn_before_the_run(digits: Path, tmp_path: Path) -> None:
     """It ends the run, in a sentence."""
     cfg = host_config('DeformableDETR', num_queries=86)
