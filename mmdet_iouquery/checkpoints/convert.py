@@ -218,10 +218,28 @@ def convert_back(
     weights = {key: value for key, value in weights.items() if key not in without}
     if target == 'transformers':
         return transformers.their_names(weights)
-    names = _names_of(target, weights)
-    theirs = {names.to_theirs(key): value for key, value in weights.items()}
+    try:
+        theirs = _named_by(target, weights)
+    except InputError as error:
+        others = [name for name in AUTHORS if name != target and _has_names_for(name, weights)]
+        if not others:
+            raise
+        raise InputError(f'{error} Write them with --to {" or ".join(others)}, which has names for all') from error
     theirs = (deimv2 if target == 'deimv2' else dfine).with_repeated(theirs)
     return {**theirs, **decoder_buffers(theirs, target, num_points, input_size)}
+
+
+def _named_by(target: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    names = _names_of(target, weights)
+    return {names.to_theirs(key): value for key, value in weights.items()}
+
+
+def _has_names_for(target: str, weights: Mapping[str, Tensor]) -> bool:
+    try:
+        _named_by(target, weights)
+    except InputError:
+        return False
+    return True
 
 
 def left_out(weights: Iterable[str], target: str) -> list[str]:

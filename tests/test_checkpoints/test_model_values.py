@@ -8,10 +8,12 @@ import pytest
 import torch
 from mmdet.registry import MODELS
 
+from mmdet_iouquery.checkpoints import convert_back
 from mmdet_iouquery.checkpoints.convert_file import convert_file
 from mmdet_iouquery.checkpoints.model_values import model_notes
 from mmdet_iouquery.checkpoints.notes import checkpoint_notes
 from mmdet_iouquery.engine.detector import read_config
+from mmdet_iouquery.errors import InputError
 
 DFINE, DEIM = 'dfine/dfine_hgnetv2-n_8xb16-160e_coco.py', 'deim/deim-dfine_hgnetv2-n_8xb16-160e_coco.py'
 V2, DISCRETE = 'rtdetrv2/rtdetrv2_r18vd_8xb2-120e_coco.py', 'rtdetrv2/rtdetrv2_r18vd_dsp_8xb2-36e_coco.py'
@@ -82,3 +84,20 @@ def test_a_conversion_says_what_the_other_config_has_to(name: str, target: str, 
     summary = convert_file(path, tmp_path / 'b.pth', 'mmdet', target=target)
     notes = [line for line in str(summary).splitlines() if line.startswith('  note: ')]
     assert [line.startswith(f'  note: {said}') for line in notes] == [True] * bool(said)
+
+
+@pytest.mark.parametrize(
+    ('name', 'target', 'right'),
+    [
+        ('deimv2/deimv2_vit-s_8xb4-132e_coco.py', 'ecdet', '--to deimv2, which has names for all'),
+        ('ecdet/ecdet_ecvit-s_8xb4-74e_coco.py', 'deimv2', '--to ecdet, which has names for all'),
+        (DFINE, 'rtdetr', '--to dfine or deim or rtdetrv4, which has names for all'),
+        ('dino/dino-4scale_r50_mal_8xb2-12e_coco.py', 'rtdetr', 'with the same kind of backbone?'),
+    ],
+)
+def test_the_project_that_weights_can_be_written_for_is_named(name: str, target: str, right: str) -> None:
+    cfg = read_config(name).model
+    cfg.backbone.init_cfg = None
+    with pytest.raises(InputError, match=r'^unknown key ') as refused:
+        convert_back(MODELS.build(cfg).state_dict(), target)
+    assert str(refused.value).rstrip('.').endswith(right)
