@@ -224,7 +224,7 @@ def convert_back(
         others = [name for name in AUTHORS if name != target and _has_names_for(name, weights)]
         if not others:
             raise
-        raise InputError(f'{error} Write them with --to {" or ".join(others)}, which has names for all') from error
+        raise InputError(f'{error}; give --to {" or ".join(others)}, which has names for all') from error
     theirs = (deimv2 if target == 'deimv2' else dfine).with_repeated(theirs)
     return {**theirs, **decoder_buffers(theirs, target, num_points, input_size)}
 

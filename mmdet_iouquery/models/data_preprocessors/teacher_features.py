@@ -21,6 +21,8 @@ from ...errors import InputError
 
 _PARTS = ('backbone', 'neck')
 _PLACE = 'model.data_preprocessor.teacher'
+_NAMED = 5
+"""Files that a message lists."""
 
 
 class Normalisation(NamedTuple):
@@ -188,7 +190,10 @@ class TeacherFeatures:
         if isinstance(self.model, str):
             config = str(Path(self.model).resolve()) if Path(self.model).is_file() else self.model
             training = f' (iouquery train {shlex.quote(config)})'
-        return f'train the teacher first{training}, or give the file of one that is trained'
+        folder = Path(str(self.checkpoint)).expanduser().parent
+        present = ', '.join(sorted(path.name for path in folder.glob('*.pth'))[-_NAMED:])
+        there = f'; {folder} has {present}' if present else ''
+        return f'train the teacher first{training}, or give the file of one that is trained{there}'
 
 
 def check_module(network: nn.Module, name: str | None, argument: str) -> None:

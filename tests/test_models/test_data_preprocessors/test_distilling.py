@@ -295,6 +295,15 @@ def test_what_cannot_be_compared_is_refused(changes: dict[str, Any], message: st
         losses(broken, [1, 1])
 
 
+def test_the_files_beside_a_missing_one_are_listed(tmp_path: Path) -> None:
+    for epoch in (1, 2):
+        torch.save({}, tmp_path / f'epoch_{epoch}.pth')
+    teacher = {**TINY_TEACHER, 'checkpoint': str(tmp_path / 'epoch_3.pth')}
+    broken = small_detector(**{**NARROW, **DISTILLED, 'data_preprocessor__teacher': teacher}).train()
+    with pytest.raises(InputError, match=rf'is trained; {tmp_path} has epoch_1\.pth, epoch_2\.pth$'):
+        losses(broken, [1, 1])
+
+
 def test_a_checkpoint_of_another_network_names_the_teachers_entries(tmp_path: Path) -> None:
     torch.save({'state_dict': {'backbone.conv.weight': torch.zeros(1)}}, tmp_path / 'other.pth')
     teacher = TeacherFeatures(model=TINY_TEACHER['model'], checkpoint=str(tmp_path / 'other.pth'))
