@@ -113,6 +113,8 @@ def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'la
     Raises:
         InputError: no query ends up on an object.
     """
+    from matplotlib.lines import Line2D
+
     objects, queries = matched_queries(trace)
     if not len(queries):
         raise InputError(
@@ -123,8 +125,6 @@ def layer_boxes_chart(trace: QueryTrace, image: Any, model: str, name: str = 'la
     if trace.anchors_px is not None:
         stages.append(('start', trace.anchors_px, None))
     stages += [(f'layer {i}', layer.boxes_px, layer.class_scores) for i, layer in enumerate(trace.layers, start=1)]
-    from matplotlib.lines import Line2D
-
     columns = min(4, len(stages))
     lines = -(-len(stages) // columns)
     width, height = trace.size_px

@@ -183,6 +183,14 @@ def test_more_queries_than_the_smallest_image_has_tokens(split: str, digits: Pat
             first_pass(runner, model, settings, 'train')
 
 
+def refused_for_tokens(runner: Runner, num_queries: int, message: str) -> None:
+    """A host of mmdet's that selects so many queries from tokens is refused with this message."""
+    cfg = host_config('DeformableDETR', num_queries=num_queries)
+    cfg.bbox_head.num_classes = 10
+    with pytest.raises(InputError, match=message):
+        first_pass(runner, MODELS.build(copy.deepcopy(cfg)), Config({**runner.cfg, 'model': cfg}), 'train')
+
+
 def test_the_smallest_image_is_the_squarest_where_the_shorter_side_is_bounded(digits: Path, tmp_path: Path) -> None:
     """Scales of 500x40 px: 40x40 of the square images, 40x240 of one of 96x16. 25 + 9 + 4 + 1 tokens at 40x40."""
     root = tmp_path / 'digits'
@@ -201,11 +209,8 @@ def test_the_smallest_image_is_the_squarest_where_the_shorter_side_is_bounded(di
     image = smallest_image(dataset, draws=16)
     assert image.size == (40, 40)
     assert image.bound == (40, 40)
-    cfg = host_config('DeformableDETR', num_queries=40)
-    cfg.bbox_head.num_classes = 10
     few = r'comes as 40x40 .* has 39 tokens .*num_queries=40 cannot be selected: set it to 39 or fewer'
-    with pytest.raises(InputError, match=few):
-        first_pass(runner, MODELS.build(copy.deepcopy(cfg)), Config({**runner.cfg, 'model': cfg}), 'train')
+    refused_for_tokens(runner, 40, few)
 
 
 def test_the_advised_number_holds_for_heights_and_widths_of_different_images(digits: Path, tmp_path: Path) -> None:
@@ -223,11 +228,8 @@ def test_the_advised_number_holds_for_heights_and_widths_of_different_images(dig
     scale = dict(type='Resize', scale=(500, 64), keep_ratio=True)
     steps = [dict(type='LoadImageFromFile'), boxes, scale, dict(type='PackDetInputs')]
     runner = runner_of(root, tmp_path, {'train_dataloader.dataset.pipeline': steps})
-    cfg = host_config('DeformableDETR', num_queries=900)
-    cfg.bbox_head.num_classes = 10
     few = r'comes as 64x128 .* has 170 tokens .*num_queries=900 cannot be selected: set it to 85 or fewer'
-    with pytest.raises(InputError, match=few):
-        first_pass(runner, MODELS.build(copy.deepcopy(cfg)), Config({**runner.cfg, 'model': cfg}), 'train')
+    refused_for_tokens(runner, 900, few)
 
 
 def test_fewer_tokens_than_queries_are_noted(digits: Path, tmp_path: Path) -> None:
